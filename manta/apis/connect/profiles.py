@@ -389,6 +389,7 @@ def save_profile(folder: Path, name: str, profile: Profile) -> None:
 def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """Returns the token, or None; seals one that is not sealed. Raises ProfileError."""
     path = folder / "credentials" / f"{name}.json"
+    _check_unwritable(path.parent)
     if not path.exists():
         return None
     thing = Thing(

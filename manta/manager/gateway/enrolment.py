@@ -16,7 +16,7 @@ from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
 from manta.manager.context import cluster_path
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.gateway.registrar import Registrar, record_of
+from manta.manager.gateway.registrar import MOST_NODE_TOKENS, Registrar, record_of
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
 from manta.manager.quotas.table import Quota
@@ -159,6 +159,14 @@ class Enrolment(Part):
                 Code.INVALID,
                 f"A node token lives {MAX_NODE_TTL:.0f} s at most, not {message.ttl:.0f}; "
                 "give a shorter ttl.",
+            )
+
+        theirs, now = self._registrar.node_tokens(cluster_id), self._actor.clock.wall()
+        if sum(one.uses > 0 and one.expires_at > now for one in theirs) >= MOST_NODE_TOKENS:
+            raise Refused(
+                Code.RATE_LIMITED,
+                f"The cluster has {MOST_NODE_TOKENS} node tokens that are valid: use those, wait until "
+                "they expire, or make one for several nodes (--uses).",
             )
 
         def then(issued: tuple[str, TokenClaims]) -> None:

@@ -34,6 +34,8 @@ from manta.transports.security.keys import check_key
 ROTATED, ENDED = "rotated", "ended"
 MOST_SPENT = 1000
 """Tokens that have ended which are kept of a user."""
+MOST_NODE_TOKENS = 1000
+"""Valid tokens that a cluster may have for its nodes."""
 UNBOUND_TTL = 86_400.0
 """Seconds within which a token that names no key must be shown by one."""
 
@@ -95,7 +97,8 @@ class Registrar(Part):
             )
             self._become(now, key, token, record_of(claims, bound_to=key), reply)
 
-        check = Check(f"sign-in as {email[:SHOWN]!r}", job, then, wrong, reply)
+        what = f"sign-in as {email[:SHOWN]!r} from {request.source or 'somewhere'}"
+        check = Check(what, job, then, wrong, reply)
         known = user.id if user is not None and is_own else ""
         exists = user is not None
         self.passwords.check(Attempt(key, request.source, email, known, check, exists))

@@ -8,6 +8,7 @@ import pytest
 
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.bootstrap import ADMIN
+from manta.manager.gateway import enrolment
 from manta.manager.service import Manager, Settings
 from manta.protocol.clusters import (
     ClusterInfo,
@@ -113,6 +114,15 @@ def test_a_nodes_token_lives_a_day_at_most(admin: Client, cluster: ClusterInfo) 
     )
 
 
+def test_the_tokens_of_a_cluster_are_bounded(admin: Client, cluster, monkeypatch) -> None:
+    monkeypatch.setattr(enrolment, "MOST_TOKENS", 2)
+    for _ in range(2):
+        admin.ask(CreateNodeToken("lab"))
+    refused = admin.refusal(CreateNodeToken("lab"))
+    assert refused.code == Code.RATE_LIMITED
+    assert "2 node tokens" in refused.sentence
+
+
 def test_who_was_refused_is_in_the_log_and_what_he_presented_is_not(
     bench, admin: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +136,7 @@ def test_who_was_refused_is_in_the_log_and_what_he_presented_is_not(
         f"({Code.BAD_CREDENTIALS}",
     ]
     assert all(guest.keys.public[:8] in line for line in lines)
-    assert "me@localhost" in lines[1]
+    assert "'me@localhost' from 127.0.0.1" in lines[1]
     for secret in (token, token.rpartition(".")[2], "a secret of mine"):
         assert secret not in caplog.text
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from manta.console.log_lines import LineFormatter
+from manta.console.rotating_file import RotatingFile
 from manta.node.cli import cluster as cluster_commands
 from manta.node.cli.main import cli, main
-from manta.node.daemon import background, logs
+from manta.node.daemon import background
 from manta.node.daemon import cluster as nodes
 from manta.node.doctor import configuration
 from manta.node.doctor.report import Finding, Level
@@ -143,7 +144,7 @@ def test_the_last_words_of_a_daemon_are_harmless(
 
 
 def test_an_entry_of_a_log_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
-    handler = logs.RotatingFile(tmp_path / "log", 1 << 20)
+    handler = RotatingFile(tmp_path / "log", 1 << 20)
     handler.setFormatter(LineFormatter())
     log = logging.Logger("log")
     log.addHandler(handler)

@@ -265,6 +265,7 @@ FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
     (lambda home: (home / "profiles/default.json").chmod(0o602), "default.json", "chmod go-w"),
     (lambda home: (home / "profiles").chmod(0o770), "profiles", "chmod go-w"),
     (lambda home: (home / "profiles").chmod(0o707), "profiles", "chmod go-w"),
+    (lambda home: (home / "credentials").chmod(0o720), "credentials", "chmod go-w"),
     (lambda home: home.chmod(0o777), "home", "chmod go-w"),
     (in_use_by_others, "in-use", "chmod go-w"),
 ]

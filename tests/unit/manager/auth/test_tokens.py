@@ -91,6 +91,18 @@ def test_clocks_may_differ_by_the_leeway_and_no_more() -> None:
     assert LEEWAY <= 30
 
 
+def test_a_users_token_expires_to_the_second() -> None:
+    """With it ends what its key may do."""
+    token, _ = AUTHORITY.issue(USER_AUDIENCE, "u", now=NOW, ttl=900)
+    verify(token, USER_AUDIENCE, now=NOW + 899)
+    assert refusal(token, audience=USER_AUDIENCE, now=NOW + 900).code == Code.TOKEN_EXPIRED
+
+
+def test_a_caller_may_compare_the_key_itself() -> None:
+    token, claims = AUTHORITY.issue(USER_AUDIENCE, "u", now=NOW, ttl=900, bound_to=OTHER)
+    assert AUTHORITY.verify(token, USER_AUDIENCE, presented_by=None, now=NOW) == claims
+
+
 # Forgeries.
 
 
