@@ -189,7 +189,11 @@ class ClusterSupervisor(Supervisor):
         self, swarm_id: str, reply: Reply | None = None, answer: SwarmInfo | None = None
     ) -> None:
         def then(ref: LocalRef | None, refusal: Refused | None) -> None:
-            if refusal is not None and refusal.code == "start_failed":
+            if refusal is not None and refusal.code == "start_failed" and answer is not None:
+                self._remove_swarm(swarm_id, Reply())  # a new one: nobody relies on it
+                sentence = f"The swarm was not kept, as it cannot be started: {refusal.sentence}"
+                refusal = Refused(Code.UNAVAILABLE, sentence)
+            elif refusal is not None and refusal.code == "start_failed":
                 refusal = self._unreadable(swarm_id, refusal)
             elif refusal is not None:
                 sentence = f"The swarm {swarm_id} cannot be reached now: {refusal.sentence}"
@@ -211,14 +215,16 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
-        """Marks a swarm as FAILED whose log cannot be read, so that the others can go on."""
+        """Shows a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        why, lasts = refusal.sentence, False
+        reason, lasts = f"it cannot be started: {refusal.sentence}", False
         try:
             deque(decode_log(self._context.reader.events(swarm_id)), maxlen=0)
         except StoreError as error:
-            why, lasts = str(error), not isinstance(error, StorageUnavailable)
-        reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."
+            reason = (
+                f"its event log cannot be read: {error}; restore a backup, or remove the swarm."
+            )
+            lasts = not isinstance(error, StorageUnavailable)
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:

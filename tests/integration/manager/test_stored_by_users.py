@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from manta.actors import ActorDead, WhichChildren
+from manta.actors import ActorDead, Refused, WhichChildren, runtime
 from manta.manager.cluster import supervisor as cluster_supervisor
 from manta.manager.ids import new_id
+from manta.manager.quotas.table import Quota
 from manta.manager.store.interface import AppendEvents, Put, Reference, Write
 from manta.manager.store.records import (
     USER_ROLE,
@@ -170,3 +171,48 @@ def _lives(bench: Bench, path: str) -> bool:
     except ActorDead:
         return False
     return True
+
+
+def test_a_manager_starts_with_more_live_swarms_than_it_can_have_threads(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id for _ in range(12)]
+    launch, started = runtime.ThreadedCell._start_actor_loop, []
+
+    def only_a_few(cell: runtime.ThreadedCell) -> None:
+        if cell.address.path.split("/")[-1] in sent:
+            started.append(cell)
+            if len(started) > 5:
+                raise RuntimeError("can't start new thread")
+        launch(cell)
+
+    monkeypatch.setattr(runtime.ThreadedCell, "_start_actor_loop", only_a_few)
+    bench.restart()
+    assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
+    wait_until(lambda: len(started) == 12)
+    wait_until(lambda: sum(one.status == "FAILED" for one in admin.ask(ListSwarms()).swarms) == 7)
+    failed = [one for one in admin.ask(ListSwarms()).swarms if one.status == "FAILED"]
+    assert all("it cannot be started: " in one.reason for one in failed)
+    monkeypatch.undo()
+    bench.restart()  # with threads enough, all is as it was
+    wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
+
+
+def test_a_swarm_that_cannot_be_started_is_not_kept(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = runtime.ThreadedCell._start_actor_loop
+
+    def no_more(cell: runtime.ThreadedCell) -> None:
+        if cell.address.path.startswith(f"manager/clusters/{cluster.id}/"):
+            raise RuntimeError("can't start new thread")
+        launch(cell)
+
+    monkeypatch.setattr(runtime.ThreadedCell, "_start_actor_loop", no_more)
+    reply = admin.gateway.ask_future(SendSwarm("lab", round_trip(), wait=True), timeout=20)
+    refusal = reply.exception(20)
+    assert isinstance(refusal, Refused)
+    assert "was not kept, as it cannot be started" in refusal.sentence
+    wait_until(lambda: admin.ask(ListSwarms()).swarms == ())
+    wait_until(lambda: bench.manager.context.reader.all(SwarmRecord) == [])
+    assert bench.manager.context.quotas.ledger.used(Quota.SWARMS, cluster.owner_id) == 0
