@@ -1,15 +1,18 @@
-"""Makes swarms."""
+"""Makes swarms, and looks why one cannot be started."""
 
 from __future__ import annotations
 
+from collections import deque
+
 from manta.manager.context import Context
+from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
 from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
-from manta.manager.store.interface import AppendEvents, Put, Reference
+from manta.manager.store.interface import AppendEvents, Put, Reference, Store
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm import bounds, references
-from manta.manager.swarm.events import Created, encode
+from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
 from manta.protocol.user import SendSwarm, SwarmInfo
@@ -34,3 +37,12 @@ def create(
         Put(SwarmRecord(info, owner_id)),
     )
     return info
+
+
+def flaw_of(reader: Store, swarm_id: str) -> StoreError | None:
+    """Why the swarm's event log cannot be read; None if it can."""
+    try:
+        deque(decode_log(reader.events(swarm_id)), maxlen=0)
+    except StoreError as error:
+        return error
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 
 import msgspec
@@ -18,11 +17,11 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
-from manta.manager.cluster.creation import create
+from manta.manager.cluster.creation import create, flaw_of
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
-from manta.manager.errors import StorageUnavailable, StoreError
+from manta.manager.errors import StorageUnavailable
 from manta.manager.messages import (
     ClusterChanged,
     FromNode,
@@ -45,7 +44,6 @@ from manta.manager.store.change import Change
 from manta.manager.store.interface import RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import plans, references
-from manta.manager.swarm.events import decode_log
 from manta.manager.swarm.messages import (
     ClusterStopped,
     NodeGone,
@@ -217,21 +215,16 @@ class ClusterSupervisor(Supervisor):
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
         """Shows a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        reason, lasts = f"it cannot be started: {refusal.sentence}", False
-        try:
-            deque(decode_log(self._context.reader.events(swarm_id)), maxlen=0)
-        except StoreError as error:
-            reason = (
-                f"its event log cannot be read: {error}; restore a backup, or remove the swarm."
-            )
-            lasts = not isinstance(error, StorageUnavailable)
+        reason = f"it cannot be started: {refusal.sentence}"
+        if (flaw := flaw_of(self._context.reader, swarm_id)) is not None:
+            reason = f"its event log cannot be read: {flaw}; restore a backup, or remove the swarm."
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
         refusal = Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
-        if lasts:
+        if flaw is not None and not isinstance(flaw, StorageUnavailable):
             self._unloadable[swarm_id] = refusal
         return refusal
 
