@@ -55,6 +55,10 @@ def roles(api: UserAPI, _: Given) -> list[CompletionItem]:
     return [CompletionItem(role.name, help=", ".join(role.rights)) for role in api.list_roles()]
 
 
+def quotas(api: UserAPI, _: Given) -> list[CompletionItem]:
+    return [CompletionItem(quota.name, help=quota.counts) for quota in api.get_quotas()]
+
+
 def modules(api: UserAPI, _: Given) -> list[CompletionItem]:
     return [CompletionItem(name) for name in dict.fromkeys(m.name for m in api.list_modules())]
 
@@ -87,6 +91,7 @@ OF_MANAGER: dict[str, Names] = {
     "user_": users,
     "role_": roles,
     "role": roles,
+    "quota_": quotas,
     "module": modules,
     "task": tasks,
     "results tag": result_tags,

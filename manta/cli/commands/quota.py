@@ -74,13 +74,13 @@ def show(
 
 
 @quota.command("set")
-@click.argument("name", metavar="QUOTA")
+@click.argument("quota_", metavar="QUOTA")
 @click.argument("limit")
 @_of
 @with_api
 def set_(
     api: UserAPI,
-    name: str,
+    quota_: str,
     limit: str,
     user: str | None,
     role: str | None,
@@ -90,6 +90,6 @@ def set_(
     """Set QUOTA to LIMIT for a user, role or cluster: a number, a size such as 20GiB, or
     "default"."""
     value = None if limit == DEFAULT else limit
-    made = api.set_quota(name, value, user, role, cluster)
+    made = api.set_quota(quota_, value, user, role, cluster)
     bound = _COLUMNS["limit"](made) or "without a limit"
     say(made, f"The quota {made.name} is {bound} ({made.source}).", as_json=as_json)

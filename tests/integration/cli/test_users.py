@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
@@ -167,3 +168,30 @@ def test_a_token_for_another_machine(ada: Person, tmp_path: Path) -> None:
     assert "bound to another key" in third.attempt("token", "use", said=made).stderr
     typed = ada.attempt("token", "create", "--for-key", "short")
     assert "The key of the other machine is not a CURVE key" in typed.stderr
+
+
+def test_quotas_are_shown_set_and_refused_in_a_sentence(lab: Lab, ada: Person) -> None:
+    mine = {one["name"]: one for one in json.loads(ada("quota", "--json"))}
+    assert (mine["clusters"]["used"], mine["clusters"]["limit"]) == (0, 20)
+    assert mine["results"]["used"] is None
+    lab("quota", "set", "clusters", "1", "--user", "ada@example.org")
+    lab("quota", "set", "blob-bytes", "2.5 GiB", "--role", "user")
+    ada("cluster", "create", "own")
+    refused = ada.attempt("cluster", "create", "another")
+    assert refused.returncode == Exit.REFUSED
+    assert refused.stderr == (
+        "Error: The user ada@example.org has 1 clusters and asks for 1 more, and the quota "
+        "clusters is 1 (set for the user): delete one (manta cluster rm), or ask an administrator "
+        "for more (manta quota set clusters).\n"
+    )
+    table = ada("quota")
+    assert re.search(r"blob-bytes +0 B +2.5 GiB +set for the role user", table)
+    assert ada("quota", "show", "--cluster", "own").count("\n") == 12
+    denied = ada.attempt("quota", "set", "clusters", "9", "--user", "ada@example.org")
+    assert denied.returncode == Exit.DENIED
+    assert ada.attempt("quota", "--user", "admin@localhost").returncode == Exit.DENIED
+    wrong = lab.attempt("quota", "set", "clusters", "many", "--role", "user")
+    assert "limit is 'many'" in wrong.stderr
+    assert lab.attempt("quota", "set", "clusters", "9").returncode == Exit.REFUSED
+    lab("quota", "set", "blob-bytes", "default", "--role", "user")
+    ada("cluster", "rm", "own", "--yes")
