@@ -165,8 +165,8 @@ class Enrolment(Part):
         if sum(one.uses > 0 and one.expires_at > now for one in theirs) >= MOST_NODE_TOKENS:
             raise Refused(
                 Code.RATE_LIMITED,
-                f"The cluster has {MOST_NODE_TOKENS} node tokens that are valid: use those, wait until "
-                "they expire, or make one for several nodes (--uses).",
+                f"The cluster has {MOST_NODE_TOKENS} node tokens that are valid: use those, wait "
+                "until they expire, or make one for several nodes (--uses).",
             )
 
         def then(issued: tuple[str, TokenClaims]) -> None:
