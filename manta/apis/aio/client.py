@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from manta.apis.aio.connection import AsyncConnection, Reply
@@ -10,6 +10,7 @@ from manta.apis.errors import NotFound
 
 if TYPE_CHECKING:
     from manta.protocol.node import Message
+    from manta.transports.codec.values import Encoded
 
 
 def tell(notes: Iterable[str]) -> None:
@@ -26,9 +27,15 @@ class AsyncClient:
     connection: AsyncConnection
 
     async def _ask(
-        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+        self,
+        message: Message,
+        reply: type[Reply],
+        *,
+        again: bool = False,
+        wait: float = 0.0,
+        blobs: Mapping[str, Encoded] | None = None,
     ) -> Reply:
-        return await self.connection.ask(message, reply, again=again, wait=wait)
+        return await self.connection.ask(message, reply, again=again, wait=wait, blobs=blobs)
 
     async def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> list[Any]:
         """Fetches each of these by id, one by one; what is gone by then is skipped."""

@@ -129,14 +129,23 @@ class AsyncConnection:
         *,
         again: bool = False,
         wait: float = 0.0,
+        blobs: Mapping[str, Encoded] | None = None,
     ) -> Reply:
         """Sends a request and returns its answer.
 
         When the manager restarts, a request that was not sent is sent again; one that was sent
         but not answered is repeated only if `again` allows it. `wait` is how many seconds the
-        manager may hold the request. Raises ConnectionFailed or RequestRefused.
+        manager may hold the request. `blobs` are those that the message names: if the manager was
+        restarted since they were pushed, it does not know any more who sent them, and they are
+        pushed again. Raises ConnectionFailed or RequestRefused.
         """
         await self.who()
+        try:
+            return await self._ask(message, reply, again=again, wait=wait)
+        except ManagerFault as error:
+            if not blobs or error.code != Code.BLOB_MISSING:
+                raise
+        await self.push(blobs)
         return await self._ask(message, reply, again=again, wait=wait)
 
     async def sign_in(self, message: Message) -> SignedIn:

@@ -121,7 +121,9 @@ class AsyncModules(AsyncClient):
         spec, blobs, notes = await in_thread(lambda: compile_module(module))
         tell(notes)
         await self.connection.push(blobs)
-        return ModuleOverview.of(await self._ask(request(spec), users.ModuleInfo, again=True))
+        return ModuleOverview.of(
+            await self._ask(request(spec), users.ModuleInfo, again=True, blobs=blobs)
+        )
 
 
 def _range(version: str | None) -> str | None:

@@ -170,9 +170,8 @@ class AsyncOutputs(AsyncClient):
         blobs: dict[str, Any] = {}
         sent = await in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         await self.connection.push(blobs)
-        await self._ask(
-            messages.SetGlobal(checks.identity("swarm", swarm), tag, sent), Ok, again=True
-        )
+        request = messages.SetGlobal(checks.identity("swarm", swarm), tag, sent)
+        await self._ask(request, Ok, again=True, blobs=blobs)
 
     async def list_global_tags(self, swarm: SwarmId) -> list[str]:
         """Lists the tags of the swarm's globals."""

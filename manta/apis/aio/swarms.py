@@ -69,8 +69,9 @@ class AsyncSwarms(AsyncClient):
         compiled = await self._compiled(swarm)
         tell(compiled.notes)
         await self.connection.push(compiled.blobs)
-        await self._register(compiled.versioned)
-        return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))
+        await self._register(compiled)
+        request = messages.SendSwarm(where, compiled.spec, wait)
+        return SwarmOverview.of(await self._ask(request, messages.SwarmInfo, blobs=compiled.blobs))
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Starts a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
@@ -212,10 +213,11 @@ class AsyncSwarms(AsyncClient):
                 assert spec.version is not None
                 raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
 
-    async def _register(self, versioned: Iterable[ModuleSpec]) -> None:
+    async def _register(self, compiled: Compiled) -> None:
         """Registers modules that were pushed; from now on their versions never change."""
-        for spec in versioned:
-            await self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
+        for spec in compiled.versioned:
+            request = users.SendModule(spec)
+            await self._ask(request, users.ModuleInfo, again=True, blobs=compiled.blobs)
 
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:

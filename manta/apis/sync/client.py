@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from manta.apis.errors import NotFound
@@ -11,6 +11,7 @@ from manta.apis.sync.connection import Connection, Reply
 
 if TYPE_CHECKING:
     from manta.protocol.node import Message
+    from manta.transports.codec.values import Encoded
 
 
 def tell(notes: Iterable[str]) -> None:
@@ -27,9 +28,15 @@ class Client:
     connection: Connection
 
     def _ask(
-        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+        self,
+        message: Message,
+        reply: type[Reply],
+        *,
+        again: bool = False,
+        wait: float = 0.0,
+        blobs: Mapping[str, Encoded] | None = None,
     ) -> Reply:
-        return self.connection.ask(message, reply, again=again, wait=wait)
+        return self.connection.ask(message, reply, again=again, wait=wait, blobs=blobs)
 
     def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> list[Any]:
         """Fetches each of these by id, one by one; what is gone by then is skipped."""

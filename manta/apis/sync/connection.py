@@ -130,14 +130,23 @@ class Connection:
         *,
         again: bool = False,
         wait: float = 0.0,
+        blobs: Mapping[str, Encoded] | None = None,
     ) -> Reply:
         """Sends a request and returns its answer.
 
         When the manager restarts, a request that was not sent is sent again; one that was sent
         but not answered is repeated only if `again` allows it. `wait` is how many seconds the
-        manager may hold the request. Raises ConnectionFailed or RequestRefused.
+        manager may hold the request. `blobs` are those that the message names: if the manager was
+        restarted since they were pushed, it does not know any more who sent them, and they are
+        pushed again. Raises ConnectionFailed or RequestRefused.
         """
         self.who()
+        try:
+            return self._ask(message, reply, again=again, wait=wait)
+        except ManagerFault as error:
+            if not blobs or error.code != Code.BLOB_MISSING:
+                raise
+        self.push(blobs)
         return self._ask(message, reply, again=again, wait=wait)
 
     def sign_in(self, message: Message) -> SignedIn:

@@ -119,7 +119,9 @@ class Modules(Client):
         spec, blobs, notes = in_thread(lambda: compile_module(module))
         tell(notes)
         self.connection.push(blobs)
-        return ModuleOverview.of(self._ask(request(spec), users.ModuleInfo, again=True))
+        return ModuleOverview.of(
+            self._ask(request(spec), users.ModuleInfo, again=True, blobs=blobs)
+        )
 
 
 def _range(version: str | None) -> str | None:

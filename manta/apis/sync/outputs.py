@@ -164,7 +164,8 @@ class Outputs(Client):
         blobs: dict[str, Any] = {}
         sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         self.connection.push(blobs)
-        self._ask(messages.SetGlobal(checks.identity("swarm", swarm), tag, sent), Ok, again=True)
+        request = messages.SetGlobal(checks.identity("swarm", swarm), tag, sent)
+        self._ask(request, Ok, again=True, blobs=blobs)
 
     def list_global_tags(self, swarm: SwarmId) -> list[str]:
         """Lists the tags of the swarm's globals."""

@@ -70,8 +70,9 @@ class Swarms(Client):
         compiled = self._compiled(swarm)
         tell(compiled.notes)
         self.connection.push(compiled.blobs)
-        self._register(compiled.versioned)
-        return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
+        self._register(compiled)
+        request = messages.SendSwarm(where, compiled.spec, wait)
+        return SwarmOverview.of(self._ask(request, messages.SwarmInfo, blobs=compiled.blobs))
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Starts a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
@@ -208,10 +209,11 @@ class Swarms(Client):
                 assert spec.version is not None
                 raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
 
-    def _register(self, versioned: Iterable[ModuleSpec]) -> None:
+    def _register(self, compiled: Compiled) -> None:
         """Registers modules that were pushed; from now on their versions never change."""
-        for spec in versioned:
-            self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
+        for spec in compiled.versioned:
+            request = users.SendModule(spec)
+            self._ask(request, users.ModuleInfo, again=True, blobs=compiled.blobs)
 
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ A node is told of the swarms of which it was ever given an attempt, and of no ot
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -146,6 +146,10 @@ class DesiredStates:
 
     def _running(self, node: _Node) -> tuple[str, ...]:
         return tuple(swarm_id for swarm_id in node.given if swarm_id in self._swarms)
+
+    def given(self, node_id: str) -> Collection[str]:
+        """The swarms of which the node was ever given an attempt, and which have not ended."""
+        return self._nodes[node_id].given
 
     def version(self, node_id: str) -> int:
         return self._nodes[node_id].version

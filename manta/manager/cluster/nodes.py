@@ -324,11 +324,14 @@ class ClusterNodes:
             self.on_noticed()
 
     def _ahead(self, node: _Node, journals: dict[str, int]) -> dict[str, int]:
-        """What it has in its journals of running swarms and is not all here."""
+        """What it has in its journals of running swarms that it was given, and is not all here."""
+        given = self._desired.given(node.record.id)
         return {
             swarm_id: last
             for swarm_id, last in journals.items()
-            if swarm_id in self._running and last > node.acknowledged.get(swarm_id, 0)
+            if swarm_id in self._running
+            and swarm_id in given
+            and last > node.acknowledged.get(swarm_id, 0)
         }
 
     def _set_timer(self) -> None:

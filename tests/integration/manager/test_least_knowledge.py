@@ -20,7 +20,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from manta import Module, Swarm, Task, UserAPI
 from manta.actors import Refused
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.clusters import CreateCluster, CreateNodeToken
 from manta.protocol.codes import Code
@@ -42,6 +45,11 @@ ADA, EVE = "ada@analytical.org", "eve@elsewhere.org"
 IMAGE = ModuleSpec("m", None, image="none")
 SPEC = SwarmSpec("mine", (TaskSpec("task", "m"),), (IMAGE,))
 NONE = BlobRef("0" * 64, 10)
+
+
+class Reader(Swarm):
+    def execute(self) -> Task:
+        return Task(Module("def main():\n    return 2\n", name="two"))
 
 
 def silent(assignment: node.Assignment) -> list[node.JournalEntry]:
@@ -585,6 +593,35 @@ def test_who_knows_a_digest_gets_nothing_by_naming_it(place: Place, bench, tmp_p
         assert plane.statistics.sent - before == place.model.size
     place.eve.ask(user.SetGlobal(place.own_swarm, "tag", place.model))
     assert place.foreign.ask(node.ReadGlobal(place.own_swarm, "tag")).value == place.model
+
+
+def test_what_a_restarted_manager_has_forgotten_is_sent_again(
+    bench, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sent what is not stored, and a manager may be restarted before it is named."""
+    admin.ask(users.AddUser(EVE, PASSWORD))
+    admin.ask(users.GrantRole(EVE, "lab", "researcher"))
+    _, _, port = bench.users_at.rpartition(":")
+    target = Target("127.0.0.1", int(port), "t", server_key=bench.key)
+    with UserAPI.over(Session(target, KeyPair.generate())) as api:
+        api.connection.sign_in(sign_in.SignIn(EVE, PASSWORD))
+        push, restarts = api.connection.push, []
+
+        def push_and_restart(blobs) -> None:
+            push(blobs)
+            if len(restarts) < 1:
+                restarts.append(bench.restart())
+
+        monkeypatch.setattr(api.connection, "push", push_and_restart)
+        module = api.send_module(Module("def main():\n    return 1\n", name="one"))
+        assert module.owner_id == api.get_user().id
+        restarts.clear()
+        sent = api.send_swarm("lab", Reader(), wait=True)
+        assert sent.status == "PENDING"
+        restarts.clear()
+        api.set_global(sent, "large", bytes(200_000))
+        assert api.select_global(sent, "large") == bytes(200_000)
+    assert restarts
 
 
 def test_who_loses_a_role_loses_the_blobs(place: Place, bench, admin, tmp_path: Path) -> None:
