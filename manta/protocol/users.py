@@ -148,10 +148,12 @@ class GetModule(Message, frozen=True):
 class ResolveModule(Message, frozen=True):
     """The module that a swarm means by a name: the highest version that `version` (one, or a
     range) allows, else the last that was sent; the user's own before those that were shared. It
-    is about to be used."""
+    is about to be used in `cluster`: what is shared with others alone is not meant, so that
+    nobody's code runs there who has no part in it. None, which older clients send, is any."""
 
     name: Named
     version: Named | None = None
+    cluster: Named | None = None
 
 
 class ListModules(Message, frozen=True):

@@ -38,9 +38,10 @@ class AsyncSwarms(AsyncClient):
 
     async def check_swarm(self, cluster: ClusterId, swarm: Swarm) -> Plan:
         """Returns what would be placed where, or why not; nothing is deployed."""
-        compiled = await self._compiled(swarm)
+        where = checks.identity("cluster", cluster)
+        compiled = await self._compiled(swarm, where)
         await self._check_versions(compiled.versioned)
-        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
+        request = messages.CheckSwarm(where, compiled.spec)
         plan = await self.connection.plan(request)
         return replace(plan, notes=compiled.notes)
 
@@ -66,7 +67,7 @@ class AsyncSwarms(AsyncClient):
         """
         wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
-        compiled = await self._compiled(swarm)
+        compiled = await self._compiled(swarm, where)
         tell(compiled.notes)
         await self.connection.push(compiled.blobs)
         await self._register(compiled)
@@ -171,22 +172,26 @@ class AsyncSwarms(AsyncClient):
         answer = await self._ask(message, messages.SwarmInfo, again=again, wait=wait)
         return SwarmOverview.of(answer)
 
-    async def _compiled(self, swarm: Swarm) -> Compiled:
+    async def _compiled(self, swarm: Swarm, cluster: str) -> Compiled:
         from manta.apis.compile import spec
 
         prepared = await in_thread(lambda: spec.prepare(swarm))
-        registered = await self._registered(prepared.wanted)
+        registered = await self._registered(prepared.wanted, cluster)
         return await in_thread(lambda: spec.finish(prepared, registered))
 
-    async def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, Known | str]:
+    async def _registered(
+        self, wanted: Iterable[Wanted], cluster: str
+    ) -> dict[Wanted, Known | str]:
         """Looks these up in the registry of modules; a text says why it has nothing that fits."""
         found: dict[Wanted, Known | str] = {}
         for name in wanted:
-            request = users.ResolveModule(name.name, name.version)
+            request = users.ResolveModule(name.name, name.version, cluster)
             try:
                 info = await self._ask(request, users.ModuleInfo, again=True)
                 found[name] = await self._known(info.spec)
             except NotFound as error:
+                if error.code == Code.UNKNOWN_CLUSTER:
+                    raise
                 found[name] = f"the registry of modules ({_there(error)})"
             except Forbidden:
                 found[name] = "the registry of modules (which you may not read)"

@@ -39,9 +39,10 @@ class Swarms(Client):
 
     def check_swarm(self, cluster: ClusterId, swarm: Swarm) -> Plan:
         """Returns what would be placed where, or why not; nothing is deployed."""
-        compiled = self._compiled(swarm)
+        where = checks.identity("cluster", cluster)
+        compiled = self._compiled(swarm, where)
         self._check_versions(compiled.versioned)
-        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
+        request = messages.CheckSwarm(where, compiled.spec)
         plan = self.connection.plan(request)
         return replace(plan, notes=compiled.notes)
 
@@ -67,7 +68,7 @@ class Swarms(Client):
         """
         wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
-        compiled = self._compiled(swarm)
+        compiled = self._compiled(swarm, where)
         tell(compiled.notes)
         self.connection.push(compiled.blobs)
         self._register(compiled)
@@ -167,22 +168,24 @@ class Swarms(Client):
         answer = self._ask(message, messages.SwarmInfo, again=again, wait=wait)
         return SwarmOverview.of(answer)
 
-    def _compiled(self, swarm: Swarm) -> Compiled:
+    def _compiled(self, swarm: Swarm, cluster: str) -> Compiled:
         from manta.apis.compile import spec
 
         prepared = in_thread(lambda: spec.prepare(swarm))
-        registered = self._registered(prepared.wanted)
+        registered = self._registered(prepared.wanted, cluster)
         return in_thread(lambda: spec.finish(prepared, registered))
 
-    def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, Known | str]:
+    def _registered(self, wanted: Iterable[Wanted], cluster: str) -> dict[Wanted, Known | str]:
         """Looks these up in the registry of modules; a text says why it has nothing that fits."""
         found: dict[Wanted, Known | str] = {}
         for name in wanted:
-            request = users.ResolveModule(name.name, name.version)
+            request = users.ResolveModule(name.name, name.version, cluster)
             try:
                 info = self._ask(request, users.ModuleInfo, again=True)
                 found[name] = self._known(info.spec)
             except NotFound as error:
+                if error.code == Code.UNKNOWN_CLUSTER:
+                    raise
                 found[name] = f"the registry of modules ({_there(error)})"
             except Forbidden:
                 found[name] = "the registry of modules (which you may not read)"

@@ -97,11 +97,13 @@ class Modules(Part):
         at = record.created_at, record.updated_at
         return ModuleInfo(record.id, record.spec, record.owner_id, *at, shared)
 
-    def resolve(self, request: Request[users.ResolveModule, None]) -> None:
+    def resolve(self, request: Request[users.ResolveModule, ClusterRecord | None]) -> None:
         """The package stays for a while even if the module is removed before a swarm names it."""
-        message, reply = request.message, request.defer()
-        who = request.who
-        record = self._registry.resolve(message.name, message.version, self._reader(who))
+        message, who, reply = request.message, request.who, request.defer()
+        reader = self._reader(who)
+        if request.target is not None:
+            reader = Reader(who, frozenset({request.target.id}), only=True)
+        record = self._registry.resolve(message.name, message.version, reader)
         info = self._info(record, who)
 
         def job() -> ModuleInfo:

@@ -34,17 +34,19 @@ class Reader:
 
     who: Principal
     clusters: frozenset[str] = frozenset()
+    only: bool = False
+    """Nothing is meant that is shared with other clusters alone, whatever the user sees."""
 
     def meets(self, record: ModuleRecord) -> bool:
         """Whether the module is the user's own, or shared with the user; an administrator's are
         all that are shared."""
         shared = record.clusters or ()
-        if self.who.admin and shared:
+        if self.who.admin and shared and not self.only:
             return True
         return record.owner_id == self.who.id or not self.clusters.isdisjoint(shared)
 
     def sees(self, record: ModuleRecord) -> bool:
-        return self.who.admin or self.meets(record)
+        return self.meets(record) or (self.who.admin and not self.only)
 
 
 class Registry:

@@ -345,7 +345,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
         nothing,
         lambda at, r: at.modules.get(r.message.module, r.message.version, r.who),
     ),
-    Route(users.ResolveModule, _READ_MODULES, nothing, lambda at, r: at.modules.resolve(r)),
+    Route(users.ResolveModule, _READ_MODULES, any_cluster, lambda at, r: at.modules.resolve(r)),
     Route(
         users.ListModules,
         _READ_MODULES,

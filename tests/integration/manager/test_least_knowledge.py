@@ -250,7 +250,7 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
         # Modules.
         users.SendModule: About(lambda digest: users.SendModule(with_package(digest)), *blobs),
         users.GetModule: about(users.GetModule, "module"),
-        users.ResolveModule: about(users.ResolveModule, "module"),
+        users.ResolveModule: about(users.ResolveModule, "module", None, "mine"),
         users.ListModules: Plain(users.ListModules()),
         users.WatchModules: Plain(users.WatchModules()),
         users.UpdateModule: About(
@@ -378,6 +378,10 @@ def test_a_module_is_seen_once_it_is_shared(place: Place, bench, admin: Client) 
     [news] = eve.ask(users.WatchModules(seen, 10.0)).modules
     assert news.id == own.id
     assert eve.ask(users.ResolveModule("draft")).id == own.id
+    assert eve.ask(users.ResolveModule("draft", None, "lab")).id == own.id
+    # Elsewhere nobody runs it by its name: who shares with a stranger's cluster names no code.
+    elsewhere = users.ResolveModule("draft", None, "mine")
+    assert eve.refusal(elsewhere).code == Code.UNKNOWN_MODULE
     assert eve.refusal(users.RemoveModule("draft")).code == Code.FORBIDDEN
     assert eve.refusal(users.ShareModule("draft", "mine")).code == Code.FORBIDDEN
     # Who manages the cluster may withdraw it from there, too.
@@ -605,7 +609,8 @@ def test_what_a_restarted_manager_has_forgotten_is_sent_again(
     target = Target("127.0.0.1", int(port), "t", server_key=bench.key)
     with UserAPI.over(Session(target, KeyPair.generate())) as api:
         api.connection.sign_in(sign_in.SignIn(EVE, PASSWORD))
-        push, restarts = api.connection.push, []
+        push = api.connection.push
+        restarts: list[None] = []
 
         def push_and_restart(blobs) -> None:
             push(blobs)

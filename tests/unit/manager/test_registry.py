@@ -184,6 +184,19 @@ def test_an_administrator_runs_a_private_module_of_others_only_where_no_other_is
     assert bench.send(spec(version="2.0.0", content="c"), ADMIN, ()).owner_id == "root"
 
 
+def test_in_a_cluster_nothing_is_meant_that_is_shared_with_others_alone(bench: Bench) -> None:
+    theirs = bench.send(spec(content="a"), EVE, ("elsewhere",))
+    both = Reader(BOB.who, frozenset({"lab", "elsewhere"}))
+    assert bench.registry.resolve("worker", None, both) is theirs
+    for who in (BOB.who, ADMIN.who):
+        in_lab = Reader(who, LAB, only=True)
+        assert bench.refused(bench.registry.resolve, "worker", None, in_lab).data == {
+            "nearest": None
+        }
+    own = bench.send(spec(content="b"), BOB, ())
+    assert bench.registry.resolve("worker", None, Reader(BOB.who, LAB, only=True)) is own
+
+
 def test_the_versions_of_a_name_in_a_cluster_are_one_user_s(bench: Bench) -> None:
     bench.send(spec(version="1.0.0"), ADA)
     own = bench.send(spec(version="9.0.0", content="b"), EVE, ())
