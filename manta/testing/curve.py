@@ -34,6 +34,7 @@ MORE, LARGE, COMMAND = 1, 2, 4
 SEALED_COMMAND = 2
 """The flag of a command within an encrypted frame; that of a part with more to come is MORE."""
 GREETING_BYTES = 64
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 _SIGNATURE = b"\xff" + bytes(8) + b"\x7f"
 
 
@@ -210,11 +211,23 @@ class CurveClient:
         self.send_raw(self.sealed(ping(ttl, context), flags=SEALED_COMMAND))
 
     def send_raw(self, data: bytes) -> None:
-        """Raises Hangup when the server has ended the connection."""
-        try:
-            self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise Hangup(str(error)) from error
+        """Raises Hangup when the server ended the connection, TimeoutError if it takes no more."""
+        rest = memoryview(data)
+        poll = select.poll()
+        # A server that hung up with data unread takes no more, and need not say so again.
+        poll.register(self.socket, select.POLLOUT | _HUNG_UP)
+        while rest:
+            events = dict(poll.poll(self.timeout * 1000)).get(self.socket.fileno(), 0)
+            if not events:
+                raise TimeoutError(f"the server took nothing for {self.timeout:g} s")
+            if events & ~select.POLLOUT:
+                raise Hangup("the server ended the connection")
+            try:
+                rest = rest[self.socket.send(rest, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                continue
+            except ConnectionError as error:
+                raise Hangup(str(error)) from error
 
     def flood(self, pieces: Iterable[bytes], *, most: int, seconds: float = 30.0) -> int:
         """Sends pieces until the server hangs up, or `most` bytes or `seconds` are spent.
