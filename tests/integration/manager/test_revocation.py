@@ -18,8 +18,10 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Heartbeat, Load
 from manta.protocol.sign_in import Bind, CreateUserToken, Logout, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
+from manta.testing.curve import CurveClient
 from manta.testing.manager import Client, wait_until
 from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.wire import Cancel, pack
 from manta.transports.codec.values import encode
 from manta.transports.errors import BulkTimeout
 from manta.transports.zeromq.links import ZmqLink
@@ -224,6 +226,34 @@ def test_what_a_revoked_user_is_fetching_does_not_come_to_its_end(
     finally:
         depot.go.set()
         bulk.close()
+
+
+def bulk_connection(bench, keys) -> CurveClient:
+    """It is served, and has nothing to say."""
+    connection = CurveClient(bench.manager.file.bulk, bench.key, keys).connect()
+    bench.undo.enter_context(connection)
+    connection.send(pack(Cancel(bytes(16))))
+    assert not connection.wait_cut(0.2)
+    return connection
+
+
+@pytest.mark.parametrize("how", ["logout", "logout everywhere", "delete", "node"])
+def test_an_open_bulk_connection_ends_with_its_key(bench, admin: Client, user, how: str) -> None:
+    """At once, and not with its next message."""
+    client = user()
+    keys = bench.node_keys[0] if how == "node" else client.keys
+    connections = [bulk_connection(bench, keys) for _ in range(3)]
+    other = bulk_connection(bench, bench.admin_keys)
+    # In the middle of a message as well.
+    connections[0].send_raw(connections[0].sealed(b"begun", more=True))
+    if how == "node":
+        admin.ask(RemoveNode("node-1"))
+    elif how == "delete":
+        admin.ask(DeleteUser("fast@lab"))
+    else:
+        client.ask(Logout(everywhere=how != "logout"))
+    assert [one.wait_cut(1.0) for one in connections] == [True] * 3
+    assert not other.wait_cut(0.2)
 
 
 def test_a_removed_nodes_link_is_cut_within_a_second(
