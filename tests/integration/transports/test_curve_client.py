@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import struct
 
 import pytest
@@ -125,6 +127,53 @@ def test_what_breaks_zmtp_ends_the_connection(listener, client, say):
     with CurveClient(listener.address, listener.server_key).connect() as other:
         other.send(HELLO)
         other.receive()
+
+
+def test_a_known_key_that_keeps_no_rule_is_soon_told_to_wait(harness):
+    """And nobody else, nor a stranger for what others did."""
+    transport, known = harness.transport(), KeyPair.generate()
+    admission = Admission([known.public], guests=True)
+    listener = transport.listen("tcp://127.0.0.1:0", RecordingHandler(), admission)
+    for _ in range(5):
+        with CurveClient(listener.address, transport.public_key, known).connect() as client:
+            client.send(b"noise")
+            assert client.wait_cut()
+    client = CurveClient(listener.address, transport.public_key, known)
+    with client, pytest.raises(Hangup):
+        client.connect()
+    for _ in range(6):
+        with CurveClient(listener.address, transport.public_key).connect() as client:
+            client.send(b"noise")
+            assert client.wait_cut()
+
+
+def test_random_connections_do_no_harm(listener):
+    """Frames, flags, sizes, properties and orders that nobody would choose."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    bodies = (b"", HELLO, curve.ping(), b"\4PING", b"\x09SUBSCRIBE\0", b"\xff", bytes(9000))
+    for _ in range(30):
+        chosen = rng.choice([b"", rng.randbytes(5), rng.randbytes(300)])
+        client = CurveClient(listener.address, listener.server_key, routing_id=chosen)
+        client.timeout = 0.5
+        with client, contextlib.suppress(Hangup, NotWelcome, TimeoutError):
+            step(client, 3)
+            if rng.random() < 0.3:
+                names = (b"Identity", b"Socket-Type", rng.randbytes(rng.randrange(256)))
+                properties = [(name, rng.randbytes(rng.randrange(99))) for name in names]
+                rng.shuffle(properties)
+                client.send_raw(curve.frame(client.initiation(properties), COMMAND))
+            else:
+                client.initiate()
+                client.await_ready()
+            for _ in range(10):
+                sealed = client.sealed(
+                    rng.choice(bodies), more=rng.random() < 0.3, flags=rng.randrange(8)
+                )
+                client.send_raw(sealed if rng.random() < 0.9 else rng.randbytes(50))
+    with CurveClient(listener.address, listener.server_key).connect() as other:
+        other.send(HELLO)
+        assert other.receive(), f"seed {seed}"
 
 
 def test_slow_bytes_arrive_whole(listener, client):

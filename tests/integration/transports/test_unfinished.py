@@ -24,7 +24,8 @@ from manta.transports.frames import Hello, Kind, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import LinkOptions
-from manta.transports.zeromq.sockets import SocketFactory
+from manta.transports.zeromq.sockets import SocketFactory, SocketOptions
+from manta.transports.zeromq.transport import ZmqTransport
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 
@@ -132,6 +133,31 @@ def test_a_frame_that_is_never_whole(server, who):
     for client in clients:
         client.close()
     server.check()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_handshake_command_that_is_never_whole(server, steps):
+    client = CurveClient(*server.address)
+    with client, Peak() as peak:
+        for step in (client.greet, client.say_hello, client.await_welcome)[:steps]:
+            step()
+        endless = curve.frame(bytes(60_000), COMMAND, size=4 * MIB) + bytes(3 * MIB)
+        client.flood(iter(lambda: endless, None), most=MOST)
+        assert client.wait_cut(20)
+    assert peak.grown < GROWTH
+    server.check()
+
+
+def test_a_handshake_takes_its_time_and_no_more():
+    transport = ZmqTransport(KeyPair.generate(), sockets=SocketOptions(handshake=500))
+    try:
+        admission = Admission(guests=True)
+        listener = transport.listen("tcp://127.0.0.1:0", RecordingHandler(), admission)
+        client = CurveClient(listener.address, transport.public_key)
+        with client, pytest.raises(Hangup):
+            client.trickle(curve.greeting() + curve.frame(client.hello(), COMMAND), 0.01)
+    finally:
+        transport.close()
 
 
 def test_a_message_takes_its_time_and_no_more():
