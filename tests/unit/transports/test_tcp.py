@@ -11,15 +11,17 @@ import pytest
 from manta.transports.zeromq.tcp import TcpConnection, Traffic
 
 
-@pytest.fixture
-def ends():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        with socket.create_connection(listening.getsockname()) as one:
-            other, _ = listening.accept()
-            with other:
-                yield one, other
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def ends(request):
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    try:
+        listening = socket.create_server((request.param, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {request.param}")
+    with listening, socket.create_connection(listening.getsockname()[:2]) as one:
+        other, _ = listening.accept()
+        with other:
+            yield one, other
 
 
 def test_a_connection_is_ended_through_its_descriptor(ends):
