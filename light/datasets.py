@@ -7,7 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from manta.light import unpickled
-from manta.light.errors import DataCorruptionError, MissingPackage, UnsupportedData
+from manta.light.errors import (
+    DataCorruptionError,
+    DatasetNotFound,
+    MissingPackage,
+    UnsupportedData,
+)
 from manta.light.unpickled import Refused
 
 if TYPE_CHECKING:
@@ -50,7 +55,7 @@ def load(path: MantaPath, call: str = "the path") -> Any:
             f"{path.name} holds {refused.what}: {refused.better}, or open it yourself by "
             f"{call.join(refused.opened_by)}."
         ) from None
-    except (OSError, MissingPackage):
+    except (OSError, MissingPackage, DatasetNotFound):
         raise
     except ImportError as error:  # pandas without an engine for parquet
         raise MissingPackage(f"{path.name} can't be read on this node: {error}") from error
@@ -125,7 +130,8 @@ def _csv(path: MantaPath) -> Any:
     what = f"text in {encoding}"
     if encoding is None:
         try:
-            return pandas.read_csv(path)
+            with path.open("rb") as file:
+                return pandas.read_csv(file)
         except UnicodeDecodeError as error:
             if _CONTROLS.intersection(start):  # no text at all
                 raise
@@ -134,6 +140,12 @@ def _csv(path: MantaPath) -> Any:
             encoding = "latin-1"
     opened_by = "pandas.read_csv(", f", encoding={encoding!r})"
     raise Refused(what, "save it in UTF-8", opened_by)
+
+
+def _parquet(path: MantaPath) -> Any:
+    pandas = _package("pandas", path)
+    with path.open("rb") as file:
+        return pandas.read_parquet(file)
 
 
 def _wide_encoding(start: bytes) -> str | None:
@@ -154,7 +166,7 @@ _READERS: dict[str, Callable[[MantaPath], Any]] = {
     ".npz": _numpy,
     ".pt": _torch,
     ".csv": _csv,
-    ".parquet": lambda path: _package("pandas", path).read_parquet(path),
+    ".parquet": _parquet,
 }
 
 

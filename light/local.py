@@ -37,9 +37,10 @@ class Local:
         """Where a dataset lies, or a path within one that is a folder.
 
         `dataset_path("images/cats")` is short for `dataset_path("images", "cats")`, here and
-        wherever else a dataset is named. Raises DatasetNotFound.
+        wherever else a dataset is named. Raises DatasetNotFound, also for a path within the folder
+        from which a link leads out of it.
         """
-        from manta.light.path import MantaPath
+        from manta.light.path import MantaPath, check_beneath
 
         datasets = current().brief.datasets
         if name not in datasets:
@@ -60,6 +61,7 @@ class Local:
                 f"{str(path)!r} leads out of the dataset {name!r}: give a path within it."
             )
         found: MantaPath = root / inner
+        check_beneath(found)
         return found
 
     def get_dataset(self, name: str, path: str = "") -> Any:

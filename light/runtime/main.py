@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from manta.light import wire
-from manta.light.runtime import ending, processes
+from manta.light.runtime import ending, memory, processes
 from manta.light.runtime.shared import Shared
 from manta.light.runtime.worker import Order, Settings, Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
@@ -39,8 +39,11 @@ class _Stop(Exception):
 class Runtime:
     """One task process and its attempts."""
 
-    def __init__(self, settings: Settings, token: str) -> None:
+    def __init__(self, settings: Settings, token: str, *, is_limited: bool) -> None:
+        """`is_limited`: its container may take so much memory and no more."""
         self._settings = settings
+        self._is_limited = is_limited
+        self._kills = 0  # for memory, before the attempt
         self._token = token
         self._control: MessageSocket | None = None
         self._lost_at = time.monotonic()
@@ -224,6 +227,7 @@ class Runtime:
             return
         order = self._orders.pop(0)
         self._current = order.message["number"]
+        self._kills = memory.kills() if self._is_limited else 0
         try:
             self._worker.connection.send(order.message, tuple(order.ends))
         except OSError:  # it has just died: its status comes next
@@ -331,6 +335,8 @@ class Runtime:
         message = {"k": "exited", "number": number, "status": status, "end": end}
         message["lives_on"] = self._settings.shared.lives_on
         message["cut_off"] = self._is_cut_off
+        if self._is_limited and status == -signal.SIGKILL:
+            message["no_memory"] = memory.kills() > self._kills
         self._is_cut_off = False
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
@@ -368,11 +374,12 @@ def main() -> int:
         name = missing.args[0]
         sys.stderr.write(f"python -m manta.light is started by a node, which sets {name}.\n")
         return 2
+    is_limited = environment.pop("MANTA_MEMORY", None) is not None
     parent = environment.pop("MANTA_PARENT", None)
     if parent is not None:
         processes.die_with_parent(signal.SIGTERM, int(parent))
     processes.adopt_orphans()
     os.chdir(scratch)
     settings = Settings(path, module, entry, scratch, Shared())
-    Runtime(settings, token).run()
+    Runtime(settings, token, is_limited=is_limited).run()
     return 0

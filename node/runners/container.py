@@ -168,13 +168,12 @@ class Container:
         if was_away:
             sentence = "The container ended with its engine, which was stopped or failed."
             return RuntimeExit(self.session, code, said, sentence, platform=True)
-        if state.get("OOMKilled") and code == -signal.SIGKILL:
-            return RuntimeExit(
-                self.session,
-                code,
-                said,
-                "The container was killed (SIGKILL): it took more memory than it asked for.",
-            )
+        # A runtime tells of its attempts itself, and ends otherwise than they do.
+        codes = {-signal.SIGKILL} if self._pump is None else {code} - {0}
+        if state.get("OOMKilled") and code in codes and not self._is_killed:
+            how = "was killed (SIGKILL)" if code == -signal.SIGKILL else f"ended with code {code}"
+            sentence = f"The container {how}: it took more memory than it asked for."
+            return RuntimeExit(self.session, code, said, sentence)
         if code != 0 and not self._is_killed:
             signals = self._engine.signals(self._id, self._began)
             if ended_by := ending_signal(code, signals):

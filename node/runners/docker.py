@@ -270,8 +270,10 @@ class DockerRunner:
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime gets besides what its image sets."""
+    limit = {} if spec.memory is None else {"MANTA_MEMORY": str(spec.memory)}
     return {
         "LANG": "C.UTF-8",
+        **limit,
         **thread_counts(spec.cpu),
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,

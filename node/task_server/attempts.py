@@ -207,7 +207,7 @@ class AttemptDesk:
             self._sessions.emit(attempt, [("warning", time.time(), hung(attempt))])
         if not how.end:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
-            self._ended(attempt, None, died(attempt, how.status), computing, 0.0)
+            self._ended(attempt, None, died(attempt, how), computing, 0.0)
             return
         try:
             end = wire.end(how.end)

@@ -11,6 +11,7 @@ import msgspec
 from manta.light.wire import BrokenFrame
 from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
+from manta.node.task_server.wire import Exited
 from manta.protocol.node import TaskError
 from manta.transports.errors import remedied
 
@@ -67,9 +68,9 @@ def unreadable(attempt: Attempt, error: BrokenFrame) -> TaskError:
     return TaskError("DataCorruptionError", sentence, last_lines=tuple(attempt.tail))
 
 
-def died(attempt: Attempt, status: int) -> TaskError:
+def died(attempt: Attempt, how: Exited) -> TaskError:
     """The error of an attempt whose process ended without a word."""
-    tail = tuple(attempt.tail)
+    tail, status = tuple(attempt.tail), how.status
     if attempt.cancelled is not None:
         return cancelled(attempt)
     if status >= 0:
@@ -79,6 +80,15 @@ def died(attempt: Attempt, status: int) -> TaskError:
         )
         return TaskError("Exited", sentence, last_lines=tail)
     name = _signal_name(-status)
+    if name == "SIGKILL" and how.no_memory:
+        resources = attempt.order.assignment.resources
+        most = resources.memory if resources and resources.memory else 0
+        sentence = (
+            f"{attempt.name} was killed (SIGKILL): it took more memory than its container may, "
+            f"{most / 2**20:,.0f} MiB: have its module or task ask for more "
+            "(resources={'memory': ...}), or take less."
+        )
+        return TaskError("ResourceExhaustionError", sentence, last_lines=tail)
     if name == "SIGKILL":
         sentence = (
             f"{attempt.name} was killed (SIGKILL): if nobody did so on purpose, the machine ran "

@@ -48,6 +48,8 @@ class Exited(FromTask, frozen=True):
     """An End as the attempt's code wrote it; its runtime does not read it."""
     lives_on: bool | None = None
     cut_off: bool = False
+    no_memory: bool = False
+    """The kernel has killed it, or what it started, as its container took more than it may."""
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

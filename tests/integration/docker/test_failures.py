@@ -97,8 +97,23 @@ def test_a_round_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> Non
     [task] = api.get_tasks(swarm_id)
     assert task.status == "FAILED"
     assert task.error is not None
-    assert "SIGKILL" in task.error.sentence
-    assert "memory" in task.error.sentence
+    assert task.error.kind == "ResourceExhaustionError"
+    assert task.error.sentence.startswith(
+        "task.0 was killed (SIGKILL): it took more memory than its container may, 64 MiB: have its"
+    )
+    lab.gone()
+
+
+def test_an_image_alone_whose_child_takes_more_memory_than_it_asked_for(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    eats = "python3 -c 'x = [bytearray(1 << 20) for _ in range(1000)]'"
+    image = alone(lab, f"{eats} || exit 3")
+    module = Module(None, image, name="task", resources={"memory": 64 * 1024 * 1024})
+    swarm_id = lab.run(api, lab.of(module), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.error is not None
+    assert "ended with code 3: it took more memory than it asked for" in task.error.sentence
     lab.gone()
 
 

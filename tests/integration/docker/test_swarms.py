@@ -154,6 +154,57 @@ def test_a_container_sees_what_it_may_and_changes_nothing_of_it(lab: DockerLab) 
     assert (data / "old").read_text() == "old"
 
 
+LINKS = """
+from manta.light import Local
+from manta.light.errors import DatasetNotFound
+
+def said(path):
+    try:
+        return Local().get_binary_data("data", path).read()
+    except DatasetNotFound as error:
+        return str(error)
+
+def main():
+    names = ("secret", "up", "other", "inside")
+    return [[said(name) for name in names], [open_raw(name) for name in names]]
+
+def open_raw(path):
+    import os
+    try:
+        return open(os.path.join(str(Local().dataset_path("data")), path), "rb").read()
+    except OSError as error:
+        return type(error).__name__
+"""
+
+
+def test_links_of_a_dataset_lead_no_container_out_of_it(lab: DockerLab) -> None:
+    """Also not by the system's own calls: what they lead to is not in the container."""
+    data, other = lab.folder / "data", lab.folder / "other"
+    for folder in (data, other):
+        folder.mkdir()
+    secret = lab.folder / "secret"
+    secret.write_text("secret")
+    (other / "file").write_text("other")
+    (data / "file").write_text("inside")
+    for name, target in (
+        ("secret", str(secret)),
+        ("up", "../secret"),
+        ("other", str(other / "file")),
+        ("inside", "file"),
+    ):
+        (data / name).symlink_to(target)
+    lab.node(1, datasets={"data": str(data), "other": str(other)})
+    api = lab.api()
+    swarm_id = lab.run(api, lab.of(Module(LINKS, name="task", datasets=["data"])))
+    [task] = api.get_tasks(swarm_id)
+    assert task.output is not None
+    told, opened = task.output
+    for name, sentence in zip(("secret", "up", "other"), told, strict=False):
+        assert sentence.startswith(f"{name!r} of the dataset 'data' leads out of it, to ")
+    assert told[3] == opened[3] == b"inside"
+    assert opened[:3] == ["FileNotFoundError"] * 3
+
+
 ALONE = """FROM BASE
 ENTRYPOINT ["/bin/sh", "-c"]
 CMD ["%s"]

@@ -199,6 +199,21 @@ def test_a_way_out_of_a_dataset_is_refused(api: UserAPI) -> None:
         assert any("leads out of the dataset 'pictures'" in sentence for sentence in told), told
 
 
+def test_a_link_out_of_a_dataset_is_refused(api: UserAPI, data: Path) -> None:
+    link = data / "pictures" / "deeper" / "out"
+    link.symlink_to("/etc/hostname")
+    try:
+        for call in (
+            "local.get_binary_data('pictures', 'deeper/out')",
+            "(local.get_dataset('pictures') / 'deeper' / 'out').read_text()",
+        ):
+            told = errors(api, one(call, "pictures"))
+            words = "'deeper/out' of the dataset 'pictures' leads out of it, to '/etc/hostname'"
+            assert any(words in sentence for sentence in told), told
+    finally:
+        link.unlink()
+
+
 def test_the_machine(api: UserAPI) -> None:
     body = """
         found = local.get_resources()
