@@ -80,7 +80,7 @@ def ask(name: str, answers: dict[str, Any]) -> None:
     if answers["containers.allow_unsandboxed"] is None:
         answers["containers.allow_unsandboxed"] = confirm(
             "Tasks run as plain processes, which can do all that this user can. Allow that",
-            default=True,
+            default=None,
         )
 
 

@@ -248,14 +248,12 @@ class NodeConfig:
     )
     """None: the official Python image of the node's version."""
     gpu_enabled: bool = setting("containers.gpu_enabled", bool, True, "Tasks may use GPUs.")
-    allow_unsandboxed: bool | None = setting(
+    allow_unsandboxed: bool = setting(
         "containers.allow_unsandboxed",
         bool,
-        None,
-        "Tasks may run as plain processes.",
-        worked_out="yes, with a warning",
+        False,
+        "Tasks may run as plain processes, which can do all that this user can.",
     )
-    """None: not decided, so the node warns."""
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",
         dict,

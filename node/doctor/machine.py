@@ -117,10 +117,10 @@ def _runner(config: NodeConfig | None) -> Finding:
     )
     if config is not None and config.allow_unsandboxed:
         return ok("runner", sentence)
-    if config is not None and config.allow_unsandboxed is False:
+    if config is not None:
         return fault(
             "runner",
-            f"{sentence} containers.allow_unsandboxed = false forbids that.",
+            f"{sentence} containers.allow_unsandboxed is false, which forbids that.",
             f"{_DOCKER}, or set it to true if you trust whoever deploys to this cluster.",
         )
     return warning(

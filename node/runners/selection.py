@@ -41,18 +41,14 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
                     "(systemctl start docker) and let this user use its socket (usermod -aG docker "
                     'USER), or set it to "auto" or "process".'
                 )
-    if has_engine and (config.runner == "docker" or config.allow_unsandboxed is False):
+    if has_engine and (config.runner == "docker" or not config.allow_unsandboxed):
         return _docker(config, folder, public_key)
-    if config.allow_unsandboxed is False:
+    if not config.allow_unsandboxed:
         raise LaunchError(
-            f"{config.path}: containers.allow_unsandboxed is false, and without a container "
-            "engine tasks run as plain processes, which can do all that this user can: start "
-            "one, or set it to true if you trust whoever deploys to this node's cluster."
-        )
-    if config.allow_unsandboxed is None:
-        log.warning(
-            "tasks run as plain processes, which can do all that this user can: run only code "
-            "that you trust (containers.allow_unsandboxed = true silences this)"
+            f"{config.path}: containers.allow_unsandboxed is false, as it is unless it is set, and "
+            "without a container engine tasks run as plain processes, which can do all that this "
+            "user can: start an engine, or set it to true if you trust whoever deploys to this "
+            "node's cluster."
         )
     from manta.node.runners.process import ProcessRunner
 

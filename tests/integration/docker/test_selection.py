@@ -18,12 +18,12 @@ NOWHERE = "unix:///nowhere/docker.sock"
 CASES = [
     # runner, allow_unsandboxed, with an engine, without one
     ("auto", "true", BOTH, PROCESSES),
-    ("auto", "", BOTH, PROCESSES),
-    ("auto", "false", CONTAINERS, "allow_unsandboxed is false, and without a container engine"),
+    ("auto", "", CONTAINERS, "allow_unsandboxed is false, as it is unless it is set"),
+    ("auto", "false", CONTAINERS, "without a container engine tasks run as plain processes"),
     ("docker", "true", CONTAINERS, f"there is no container engine at {NOWHERE}: start it"),
     ("docker", "false", CONTAINERS, f"there is no container engine at {NOWHERE}: start it"),
     ("process", "true", PROCESSES, PROCESSES),
-    ("process", "", PROCESSES, PROCESSES),
+    ("process", "", "allow_unsandboxed is false", "allow_unsandboxed is false"),
     ("process", "false", "allow_unsandboxed is false", "allow_unsandboxed is false"),
 ]
 

@@ -6,7 +6,6 @@ tests of joining, of nodes, of containers and of scratch.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ import pytest
 from manta.apis.errors import Unplaceable
 from manta.node.capabilities import metrics
 from manta.node.config import load
+from manta.node.errors import LaunchError
 from manta.node.state import hardware_id
 from manta.protocol.node import GpuInfo
 from tests.integration.node.conftest import Command, port
@@ -81,15 +81,14 @@ def test_containers_gpu_enabled_shows_the_gpus_or_hides_them(lab, monkeypatch) -
             assert lab.api().get_node("node-1").resources.gpu_available is enabled
 
 
-def test_containers_allow_unsandboxed_silences_the_warning_about_processes(lab, caplog) -> None:
-    caplog.set_level(logging.WARNING)
-    config = lab.config("node-1")
-    lab.node(1).stop()
-    assert "run only code that you trust" not in caplog.text
+def test_no_node_runs_tasks_as_plain_processes_unless_containers_allow_unsandboxed_says_so(
+    lab, monkeypatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{lab.folder}/nothing.sock")
+    config = lab.config("node-1", containers={"runner": "auto"})
     config.path.write_text(config.path.read_text().replace("allow_unsandboxed = true", ""))
-    assert load(config.path).allow_unsandboxed is None
-    with lab.start(load(config.path), lab.known(1)):
-        assert "run only code that you trust" in caplog.text
+    with pytest.raises(LaunchError, match="allow_unsandboxed is false, as it is unless it is set"):
+        lab.start(load(config.path), lab.known(1))
 
 
 class Foreground:

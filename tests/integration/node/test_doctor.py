@@ -137,7 +137,8 @@ class Clinic:
         path.write_text(
             f"[identity]\nalias = 'edge'\nid = 'random'\nsecured_token = '{token}'\n"
             f"[network]\nmanager_host = '{HOST}'\n"
-            f"manager_port = {manager_port or port(self.lab.file.nodes)}\n{more}"
+            f"manager_port = {manager_port or port(self.lab.file.nodes)}\n"
+            f"{more or '[containers]'}\nallow_unsandboxed = true\n"
         )
         path.chmod(0o600)
 

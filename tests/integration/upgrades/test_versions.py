@@ -121,7 +121,15 @@ def test_processes_of_another_major_version_are_told_so(
             assert numbers in done.stderr
 
         node = tmp_path / "node"
-        config = ("init", "edge", "--manager-host", "127.0.0.1", "--manager-port", lab.ports[0])
+        config = (
+            "init",
+            "edge",
+            "--allow-unsandboxed",
+            "--manager-host",
+            "127.0.0.1",
+            "--manager-port",
+            lab.ports[0],
+        )
         words = {**ours, "MANTA_HOME": str(node), "MANTA_NODE_TOKEN": token}
         assert manta_node("config", *config, **words).returncode == 0
         manta_node("start", "edge", "--background", **words)

@@ -69,7 +69,7 @@ def test_nothing_at_all_is_enough() -> None:
     assert config.alias
     assert config.max_concurrent_tasks >= 2
     assert config.token == ""
-    assert config.allow_unsandboxed is None
+    assert config.allow_unsandboxed is False
     assert config.log_rotation == 10_000_000
 
 
