@@ -37,6 +37,10 @@ class Timeout(LightError, TimeoutError):
     """What the task waited for did not come in time."""
 
 
+class ReceiverFull(Timeout):
+    """The node that a message was for has too many that nobody received; it was not sent."""
+
+
 class UnknownPeer(LightError):
     """There is no such node, or a network of the swarm forbids to talk to it."""
 
@@ -90,6 +94,7 @@ BY_NAME: dict[str, type[LightError]] = {
         SwarmStopped,
         PeerLost,
         Timeout,
+        ReceiverFull,
         UnknownPeer,
         UnknownTask,
         NothingSent,

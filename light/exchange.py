@@ -71,13 +71,17 @@ class Exchange:
         """
         return current().call("get_broadcast", tag=arguments.tag(tag), timeout=_timeout(timeout))
 
-    def send_to_node(self, node: str, tag: str, value: Any) -> None:
-        """Sends a value to a node, by its id or alias. Returns at once.
+    def send_to_node(self, node: str, tag: str, value: Any, timeout: float | None = None) -> None:
+        """Sends a value to a node, by its id or alias.
 
         Messages of one sender and tag arrive in order, and none is lost: what nobody received
-        waits for the next iteration. Raises UnknownPeer.
+        waits for the next iteration. Returns at once, unless so many messages to that node are
+        unread that it has to wait until some were received.
+        Raises UnknownPeer, and ReceiverFull, a Timeout, with which the message was not sent.
         """
-        current().call("send", to=arguments.node(node), tag=arguments.tag(tag), value=value)
+        left = _timeout(timeout)
+        name, tag = arguments.node(node), arguments.tag(tag)
+        current().call("send", to=name, tag=tag, value=value, timeout=left)
 
     def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
         """Waits for the next value that the node sent here under the tag.

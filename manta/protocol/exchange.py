@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from manta.protocol.base import Instance, Message, Ok
-from manta.protocol.values import Payload
+from manta.protocol.values import INLINE_LIMIT, Payload
 
 # Journal entries.
 
@@ -115,8 +115,13 @@ class ResolvePeer(Message, frozen=True):
 
 
 class ResolvedPeer(Message, frozen=True, tag="Peer"):
+    """`letters` and `size`: how many letters, with values of so many bytes that are no blobs, the
+    instance may send there before it asks by ReadRoom; None from a manager that sets no bound."""
+
     node_id: str
     alias: str
+    letters: int | None = None
+    size: int = 0
 
 
 class CheckNext(Message, frozen=True):
@@ -161,6 +166,16 @@ class ReadMessage(Message, frozen=True):
     source: str
     tag: str
     number: int
+    wait: Wait = 0.0
+
+
+class ReadRoom(Message, frozen=True):
+    """May the instance send a letter to the node `to`, with a value of `size` bytes (0 for a blob)?
+    Ready with how much it may send before it asks again: `letters` and `size` of Exchanged."""
+
+    instance: Instance
+    to: str
+    size: Annotated[int, msgspec.Meta(ge=0, le=INLINE_LIMIT)]
     wait: Wait = 0.0
 
 
@@ -219,6 +234,8 @@ class Exchanged(Message, frozen=True):
     missing: tuple[int, ...] = ()
     error: str = ""
     sentence: str = ""
+    letters: int = 0
+    size: int = 0
 
 
 ResolvePeer.reply = ResolvedPeer
@@ -226,11 +243,18 @@ CheckNext.reply = Ok
 ReadPeers.reply = PeerInstances
 ReadBroadcast.reply = Exchanged
 ReadMessage.reply = Exchanged
+ReadRoom.reply = Exchanged
 ReadContributions.reply = Exchanged
 ReadLock.reply = Exchanged
 ReadCheckpoint.reply = Checkpoint
 
 ExchangeRead = (
-    ReadBroadcast | ReadMessage | ReadContributions | ReadLock | ReadPeers | ReadCheckpoint
+    ReadBroadcast
+    | ReadMessage
+    | ReadRoom
+    | ReadContributions
+    | ReadLock
+    | ReadPeers
+    | ReadCheckpoint
 )
 """Answered by the swarm. The Gateway has a part in `ResolvePeer` and `CheckNext`."""

@@ -224,7 +224,7 @@ class _Context:
                 return _through(said[tag])
         raise NothingSent(f"Nobody has broadcast {tag!r}: give it to run_task(broadcasts=...).")
 
-    def _send(self, to: str, tag: str, value: Any) -> None:
+    def _send(self, to: str, tag: str, value: Any, timeout: float) -> None:
         self.run.sent.append((to, tag, value))
 
     def _resolve_node(self, name: str) -> str:

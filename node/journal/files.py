@@ -152,6 +152,12 @@ class Journals:
             swarm = self._swarms.get(instance.swarm_id)
             return swarm.journal.last_write(instance) if swarm else 0
 
+    def crowded(self, swarm_id: str) -> str:
+        """Why the swarm's tasks may not write more for now; "" if they may."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm.journal.crowded if swarm else ""
+
     def acknowledged(self, swarm_id: str) -> int:
         with self._lock:
             swarm = self._swarms.get(swarm_id)
@@ -448,11 +454,9 @@ class Journals:
                 self._delete_unnamed(digest)
 
     def _delete_unnamed(self, digest: str) -> None:
-        if digest not in self._holds and digest not in self._named():
+        named = any(one.journal.names(digest) for one in self._swarms.values())
+        if digest not in self._holds and not named:
             self._spool.delete(digest)
-
-    def _named(self) -> set[str]:
-        return {blob.digest for s in self._swarms.values() for blob in s.journal.blobs()}
 
     def _recover(self) -> None:
         for path in self._folder.glob("*.new"):
@@ -463,10 +467,8 @@ class Journals:
                     recover(RecordFile(path))
                 except OSError as error:
                     log.error("%s is left out: %s", path, remedied(error))
-        named = self._named()
         for digest in list(self._spool):
-            if digest not in named:
-                self._spool.delete(digest)
+            self._delete_unnamed(digest)
 
     def _recover_entries(self, file: RecordFile) -> None:
         journal = Journal.recover(file.read(_ENTRIES_LOST))

@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 RESEND_AFTER = 5.0
 """Seconds without an acknowledgement after which items are sent again."""
+BATCHES = 32
+"""Batches that are under way at most. Beyond, items gather into larger ones: a manager that has
+much to do must not get a message for each."""
 
 
 class Numbered(msgspec.Struct, Generic[T], frozen=True):
@@ -47,6 +50,8 @@ class Outbox(Generic[T]):
         self._sent = upto
         self._sent_bytes = 0
         self._sent_at = 0.0
+        self._batches: deque[int] = deque()
+        """The last numbers of those that are under way."""
 
     def __iter__(self) -> Iterator[Numbered[T]]:
         """Iterates over what is not acknowledged yet."""
@@ -90,7 +95,7 @@ class Outbox(Generic[T]):
         """Returns what to send now, up to item `upto`; it counts as sent."""
         limit = self.synced if upto is None else min(upto, self.synced)
         batches: list[Batch[T]] = []
-        while self._sent < limit and self._sent_bytes < self._window_bytes:
+        while self._sent < limit and self._has_window:
             start = self._sent - self.acknowledged
             items: list[T] = []
             size = 0
@@ -106,7 +111,12 @@ class Outbox(Generic[T]):
             self._sent += len(items)
             self._sent_bytes += size
             self._sent_at = now
+            self._batches.append(self._sent)
         return batches
+
+    @property
+    def _has_window(self) -> bool:
+        return self._sent_bytes < self._window_bytes and len(self._batches) < BATCHES
 
     def acknowledge(self, upto: int) -> list[T]:
         """Remove what the manager has, and return it."""
@@ -119,6 +129,8 @@ class Outbox(Generic[T]):
             if kept.number <= self._sent:
                 self._sent_bytes -= kept.size
             cut.append(kept.item)
+        while self._batches and self._batches[0] <= upto:
+            self._batches.popleft()
         self.acknowledged = max(self.acknowledged, upto)
         self._sent = max(self._sent, self.acknowledged)
         return cut
@@ -131,6 +143,7 @@ class Outbox(Generic[T]):
         """There is a new connection, or what was sent is lost."""
         self._sent = self.acknowledged
         self._sent_bytes = 0
+        self._batches.clear()
 
     def resend_at(self) -> float | None:
         """Returns when to call `send_again` unless an acknowledgement comes."""

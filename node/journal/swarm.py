@@ -9,7 +9,9 @@ manager lost.
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 
 from manta.node.journal.outbox import Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, Record, encode
@@ -35,6 +37,11 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Payload
 
+PUSHES = 64
+"""Blobs that are pushed at one time."""
+ENTRIES_BOUND, BYTES_BOUND = 100_000, 64 << 20
+"""Entries that wait for the manager, and their bytes. From there on tasks have to wait as well."""
+
 
 class Journal:
     """One swarm's entries with the blobs that they name, and its attempts under way."""
@@ -43,9 +50,14 @@ class Journal:
         self.swarm_id = begin.swarm_id
         self.entries: Outbox[JournalEntry] = Outbox(begin.upto)
         self._open: dict[Instance, None] = dict.fromkeys(begin.open)
-        self._blobs: dict[int, BlobRef] = {}
+        self._blobs: OrderedDict[int, BlobRef] = OrderedDict()
         """By the number of the entry that names it, in order."""
+        self._named: Counter[str] = Counter()
+        """By digest: how many entries name it."""
         self._pushed: set[str] = set()
+        self._unpushed: dict[str, BlobRef] = {}
+        self._writes: dict[Instance, int] = {}
+        """The attempt's last entry that others may read."""
 
     @classmethod
     def recover(cls, records: list[Record]) -> Journal | None:
@@ -70,6 +82,18 @@ class Journal:
         entries = [kept.item for kept in self.entries]
         return tuple(entry.instance for entry in entries if isinstance(entry, TaskEnded))
 
+    @property
+    def crowded(self) -> str:
+        """Why tasks may not write more for now; "" if they may."""
+        count, size = len(self.entries), self.entries.pending_bytes
+        if count < ENTRIES_BOUND and size < BYTES_BOUND:
+            return ""
+        return (
+            f"the manager has yet to take {count:,} entries of at most {ENTRIES_BOUND:,} "
+            f"({size / 2**20:,.1f} of {BYTES_BOUND / 2**20:g} MiB) that tasks of this swarm wrote "
+            "on this node: it is away, or they write more than it can store"
+        )
+
     def begin(self) -> Begin:
         """The first record of a file that holds what is not acknowledged.
 
@@ -86,30 +110,34 @@ class Journal:
         elif isinstance(entry, TaskEnded):
             self._open.pop(entry.instance, None)
         number = self.entries.append(entry, size)
+        if isinstance(entry, WITH_A_VALUE | WITHOUT):
+            self._writes[entry.instance] = number
         if (blob := blob_of(entry)) is not None:
             self._blobs[number] = blob
+            self._named[blob.digest] += 1
+            if blob.digest not in self._pushed:
+                self._unpushed[blob.digest] = blob
         return number
 
     def last_write(self, instance: Instance) -> int:
         """Number of the attempt's last entry that others may read and that is not
         acknowledged, or 0."""
-        last = 0
-        for kept in self.entries:
-            if isinstance(kept.item, WITH_A_VALUE | WITHOUT):
-                last = kept.number if kept.item.instance == instance else last
-        return last
+        return self._writes.get(instance, 0)
+
+    def names(self, digest: str) -> bool:
+        return digest in self._named
 
     def blobs(self) -> Iterator[BlobRef]:
         """All that entries name, not acknowledged ones."""
         yield from self._blobs.values()
 
     def blobs_to_push(self) -> list[BlobRef]:
-        """Each once, in order; those whose push is under way among them."""
-        wanted = {blob.digest: blob for blob in self.blobs() if blob.digest not in self._pushed}
-        return list(wanted.values())
+        """The next ones, each once; those whose push is under way among them."""
+        return list(islice(self._unpushed.values(), PUSHES))
 
     def pushed(self, digest: str) -> None:
         self._pushed.add(digest)
+        self._unpushed.pop(digest, None)
 
     def due(self, now: float) -> list[Batch[JournalEntry]]:
         return self.entries.due(now, self._sendable())
@@ -117,21 +145,35 @@ class Journal:
     def shift(self, after: int, by: int) -> None:
         """As of the outbox."""
         self.entries.shift(after, by)
-        blobs = self._blobs.items()
-        self._blobs = {n + by if n > after else n: blob for n, blob in blobs}
+        blobs, writes = self._blobs.items(), self._writes.items()
+        self._blobs = OrderedDict((n + by if n > after else n, blob) for n, blob in blobs)
+        self._writes = {at: n + by if n > after else n for at, n in writes}
 
     def acknowledge(self, upto: int, missing: tuple[BlobRef, ...], now: float) -> list[BlobRef]:
         """Returns the blobs that this journal no longer names."""
         self.entries.acknowledge(upto)
         self.entries.heard(now)
-        cut = [self._blobs.pop(number) for number in [n for n in self._blobs if n <= upto]]
+        self._writes = {at: number for at, number in self._writes.items() if number > upto}
+        freed: dict[str, BlobRef] = {}
+        while self._blobs and next(iter(self._blobs)) <= upto:
+            _, blob = self._blobs.popitem(last=False)
+            if self._forget(blob):
+                freed[blob.digest] = blob
         if missing:
             self._pushed.difference_update(blob.digest for blob in missing)
+            self._unpushed |= {blob.digest: blob for blob in missing if self.names(blob.digest)}
             self.entries.send_again()
-        still = {blob.digest for blob in self.blobs()}
-        freed = {blob.digest: blob for blob in cut if blob.digest not in still}
-        self._pushed.difference_update(freed)
         return list(freed.values())
+
+    def _forget(self, blob: BlobRef) -> bool:
+        """An entry that named it is gone; whether it was the last."""
+        self._named[blob.digest] -= 1
+        if self._named[blob.digest]:
+            return False
+        del self._named[blob.digest]
+        self._pushed.discard(blob.digest)
+        self._unpushed.pop(blob.digest, None)
+        return True
 
     def blob_lost(self, digest: str, at: float) -> list[Instance]:
         """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead.
@@ -155,12 +197,12 @@ class Journal:
             )
             self._open.pop(kept.item.instance, None)
             self.entries.replace(kept.number, ended)
-            del self._blobs[kept.number]
+            self._forget(self._blobs.pop(kept.number))
             lost.append(kept.item.instance)
         return lost
 
     def _sendable(self) -> int:
-        for number, blob in self._blobs.items():
+        for number, blob in self._blobs.items() if self._unpushed else ():
             if blob.digest not in self._pushed:
                 return number - 1
         return self.entries.last

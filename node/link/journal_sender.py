@@ -25,6 +25,7 @@ class Why(Enum):
     GROWN = "the journal has something to send"
     FLUSH = "what lingered is due"
     RESEND = "an acknowledgement is overdue"
+    REST = "an acknowledgement has made room"
 
 
 class SendJournal(msgspec.Struct, frozen=True):
@@ -43,6 +44,8 @@ class JournalSender:
         self._pushing: set[str] = set()
         self._flush_timer: Timer[Any] | None = None
         self._resend_timer: Timer[Any] | None = None
+        self._sends_rest = False
+        """Whether a message that says so is in the mailbox."""
 
     def watch(self) -> None:
         self._journals.on_grown(partial(self._actor.notify, MANAGER_LINK, SendJournal(Why.GROWN)))
@@ -63,6 +66,10 @@ class JournalSender:
             case Why.FLUSH:
                 self._flush_timer = None
                 self.send_due()
+            case Why.REST:
+                self._sends_rest = False
+                if self._journals.unsent:
+                    self.send_due()
             case Why.RESEND:
                 self._resend_timer = None
                 self._journals.send_overdue_again()
@@ -119,9 +126,10 @@ class JournalSender:
             self._flush_timer = self._actor.after(delay, SendJournal(Why.FLUSH))
 
     def _send_rest(self) -> None:
-        """Send what the window or a missing blob held back, and whatever lingers with it."""
-        if self._journals.unsent:
-            self.send_due()
+        """Send what the window or a missing blob held back, and whatever lingers with it: once for
+        all acknowledgements that have come by now, and behind what else has."""
+        if self._journals.unsent and not self._sends_rest:
+            self._sends_rest = self._actor.notify(MANAGER_LINK, SendJournal(Why.REST))
 
     def _push_blobs(self) -> None:
         for blob in self._journals.blobs_to_push():

@@ -164,6 +164,7 @@ class Send(Numbered, frozen=True):
     to: Name
     tag: Name
     value: Value
+    timeout: Wait = 300.0
 
 
 class ResolveNode(Numbered, frozen=True):
@@ -267,6 +268,21 @@ Body = (
     | Checkpoint
     | Restore
 )
+
+WRITES = (
+    SetGlobal
+    | AddResult
+    | ScheduleNextIteration
+    | LogMetrics
+    | Progress
+    | Broadcast
+    | Send
+    | Receive
+    | Contribute
+    | Lock
+    | Checkpoint
+)
+"""Requests that add to the journal of a task that does not end: they wait while that is full."""
 
 # How a request reaches the task's supervisor.
 

@@ -17,7 +17,7 @@ from manta.node.task_server import requests as light
 from manta.protocol import exchange
 from manta.protocol.exchange import Contribution, Exchanged, ExchangeRead
 from manta.protocol.node import Instance, JournalEntry
-from manta.protocol.values import Payload
+from manta.protocol.values import Inline, Payload
 
 POLL = 20.0
 """The longest that one long poll waits, in seconds."""
@@ -38,6 +38,22 @@ Exchange = (
     | light.Restore
 )
 Then = Callable[[Any], None]
+
+
+class _Room:
+    """How much an attempt may send to a node before it asks the manager again."""
+
+    def __init__(self, letters: int, size: int) -> None:
+        self.letters = letters
+        self.size = size
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for a letter with a value of this size, which is then taken."""
+        fits = self.letters > 0 and size <= self.size
+        if fits:
+            self.letters -= 1
+            self.size -= size
+        return fits
 
 
 class _Poll:
@@ -75,11 +91,14 @@ class TaskExchange:
         """Ids of the nodes that this attempt may talk to, by the names that it used."""
         self._claims: dict[tuple[Instance, str, str], int] = {}
         """How many messages it has claimed, by node and tag."""
+        self._rooms: dict[tuple[Instance, str], _Room] = {}
+        """By node; there is none where the manager sets no bound."""
         self._polls: dict[ExchangeRead, _Poll] = {}
 
     def attempt_ended(self) -> None:
         self._peers.clear()
         self._claims.clear()
+        self._rooms.clear()
         self._polls.clear()
 
     def serve(self, request: light.Request, body: Exchange) -> None:
@@ -87,10 +106,8 @@ class TaskExchange:
         match body:
             case light.Broadcast(tag, value):
                 self._say(request, exchange.Broadcasted(at, tag, value))
-            case light.Send(to, tag, value):
-                self._with_peer(
-                    request, to, lambda id_: self._say(request, exchange.Sent(at, id_, tag, value))
-                )
+            case light.Send(to):
+                self._with_peer(request, to, lambda id_: self._send(request, id_))
             case light.Contribute(number, kind, to_rank, part):
                 self._say(request, exchange.Contributed(at, number, kind, part, to_rank))
             case light.Unlock(name):
@@ -147,9 +164,31 @@ class TaskExchange:
 
         def found(peer: exchange.ResolvedPeer) -> None:
             self._peers[key] = self._peers[request.instance, peer.node_id] = peer.node_id
+            if peer.letters is not None:
+                self._rooms[request.instance, peer.node_id] = _Room(peer.letters, peer.size)
             then(peer.node_id)
 
         self._read(request, exchange.ResolvePeer(request.instance, name), found)
+
+    def _send(self, request: light.Request, to: str) -> None:
+        """As soon as there is room. A signal that ends the wait ends the sending."""
+        at, body = request.instance, request.body
+        assert isinstance(body, light.Send)
+        size = len(body.value.data) if isinstance(body.value, Inline) else 0
+        room = self._rooms.get((at, to))
+        if room is None or room.take(size):
+            self._say(request, exchange.Sent(at, to, body.tag, body.value))
+            return
+
+        def has_room(request: light.Request, found: Exchanged) -> None:
+            self._rooms[at, to] = _Room(found.letters, found.size)
+            if request.reply.abandoned:
+                request.reply.set(None)
+            else:
+                self._send(request, to)
+
+        read = exchange.ReadRoom(at, to, size)
+        self._wait(request, read, body.timeout, has_room, late="ReceiverFull")
 
     def _receive(self, request: light.Request, body: light.Receive) -> None:
         """A claim stands until the task has received its message; asking again repeats it."""
@@ -190,8 +229,10 @@ class TaskExchange:
         timeout: float,
         then: Callable[[light.Request, Exchanged], None],
         last: ExchangeRead | None = None,
+        late: str = "Timeout",
     ) -> None:
-        """Poll until it is ready or can never be; after the timeout ask `last`, if given."""
+        """Poll until it is ready or can never be; after the timeout ask `last`, if given, or fail
+        as `late` says."""
         now = self._actor.clock.now()
         poll = self._polls.get(read)
         if poll and poll.request.reply.abandoned and now + timeout >= poll.answered_by:
@@ -223,7 +264,7 @@ class TaskExchange:
                 self._read(request, last, lambda found: then(request, found))
             else:
                 sentence = f"Waited {poll.timeout:g} s in vain: {found.sentence.rstrip('.')}."
-                request.reply.fail("Timeout", sentence)
+                request.reply.fail(late, sentence)
 
         ask(timeout)
 

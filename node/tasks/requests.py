@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks import kept
 from manta.node.tasks.exchange import TaskExchange
+from manta.node.tasks.progress import ProgressGate
 from manta.protocol import exchange
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
@@ -48,6 +50,7 @@ class TaskRequests:
         self._context = context
         self._ask = ask
         self._pinned: list[str] = []
+        self._progress = ProgressGate()
         self._exchange = TaskExchange(
             actor, self._journal, self._read, self._give_value, self._give_all
         )
@@ -74,7 +77,11 @@ class TaskRequests:
                 self._keep(request, protocol.MetricsLogged(instance, metrics, step, at_wall))
             case light.Progress(fraction, message):
                 at_wall = self._actor.clock.wall()
-                self._keep(request, protocol.Progressed(instance, fraction, message, at_wall))
+                told = protocol.Progressed(instance, fraction, message, at_wall)
+                if self._progress.takes(told, self._actor.clock.now()):
+                    self._keep(request, told)
+                else:
+                    reply.set(None)
             case light.ScheduleNextIteration(node_ids, alias):
                 self._schedule(request, protocol.NextIteration(instance, node_ids, alias))
             case light.StopSwarm():
@@ -92,6 +99,18 @@ class TaskRequests:
                 self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)
             case _:
                 self._exchange.serve(request, request.body)
+
+    def crowded(self, request: light.Request) -> str:
+        """Why it may not be served for now; "" if it may."""
+        if not isinstance(request.body, light.WRITES):
+            return ""
+        return self._context.journals.crowded(request.instance.swarm_id)
+
+    def attempt_ends(self, instance: Instance) -> None:
+        """Tell the last progress that was not told yet."""
+        if (left := self._progress.rest()) is not None and left.instance == instance:
+            with contextlib.suppress(StorageError):
+                self._context.journals.append(left)
 
     def attempt_ended(self, instance: Instance) -> None:
         """Release the values that the attempt read, and those that passed with iterations."""

@@ -57,6 +57,8 @@ from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
 FETCH_TIMEOUT = 600.0
+PATIENCE = 300.0
+"""Seconds for which what a task writes waits for the manager to take what was written before."""
 RETRIES, RETRY_AFTER = 50, 0.1
 """How often, and after how many seconds, a sibling that is being restarted is asked again."""
 
@@ -161,6 +163,8 @@ class TaskSupervisor(Actor):
 
     def _report(self, entry: TaskStarted | TaskEnded) -> None:
         journals, values = self._context.journals, self._context.values
+        if isinstance(entry, TaskEnded):
+            self._requests.attempt_ends(entry.instance)
         try:
             journals.append(entry, values)
         except StorageError as error:  # what it returned finds no room
@@ -382,8 +386,14 @@ class TaskSupervisor(Actor):
 
     # --- what the task asks ----------------------------------------------------------------
 
-    def _serve(self, request: Request) -> None:
+    def _serve(self, request: Request, until: float = 0.0) -> None:
+        """What writes waits while the journal has too much to send."""
         if request.session != self._machine.session or request.instance != self._machine.current:
             request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
-            return
-        self._requests.serve(request)
+        elif not (crowded := self._requests.crowded(request)):
+            self._requests.serve(request)
+        elif (now := self.clock.now()) < (until := until or now + PATIENCE):
+            self.after(RETRY_AFTER, _Retry(partial(self._serve, request, until)))
+        else:
+            said = f"Waited {PATIENCE:g} s in vain: {crowded}."
+            request.reply.fail("ResourceExhaustionError", said)

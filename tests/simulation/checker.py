@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from manta.manager.swarm import letters
 from manta.manager.swarm.events import EntriesReceived
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads.queries import page
@@ -36,6 +37,9 @@ class Checker:
         self.deleted: dict[str, set[int]] = defaultdict(set)
         """By swarm: positions of results that a user was told are deleted."""
         self._seen: dict[str, tuple[int, int]] = {}
+        self._logged: dict[str, int] = defaultdict(int)
+        self._unread: dict[tuple[str, str], int] = defaultdict(int)
+        self._returned: dict[tuple[str, str], int] = defaultdict(int)
 
     # What nodes do.
 
@@ -125,6 +129,7 @@ class Checker:
         if swarm_id in self.finals:
             assert (data.state, data.reason) == self.finals[swarm_id], "a final state flipped"
         assert not (data.state.final and machine.desired())
+        self._check_letters(manager, swarm_id, data.exchange.post)
         keys = [(i.iteration, i.tag, i.alias, i.index, i.attempt) for i in data.results]
         assert len(set(keys)) == len(keys), "a result was applied twice"
         gone = self.deleted[swarm_id]
@@ -138,6 +143,18 @@ class Checker:
                 answered = [i.last.state is AttemptState.FINISHED for i in run.instances]
                 assert run.finished == sum(answered), f"{alias} counts an instance twice"
                 assert (run.phase == "DONE") or iteration == data.iteration
+
+    def _check_letters(self, manager: Any, swarm_id: str, post: letters.Post) -> None:
+        """Beyond what is sent, only what attempts that failed had received becomes unread."""
+        logged, self._logged[swarm_id] = self._logged[swarm_id], post.logged
+        sent = max(0, post.logged - logged) // letters.ENVELOPE
+        for node_id, box in post.boxes.items():
+            key, unread = (swarm_id, node_id), box.all.letters
+            self._returned[key] += max(0, unread - self._unread[key] - sent)
+            self._unread[key] = unread
+            self.counts["full boxes"] += unread >= letters.UNREAD.letters
+            most = letters.UNREAD.letters + len(manager.disk.nodes) * letters.SHARE.letters
+            assert unread <= most + self._returned[key], f"{node_id} has {unread} unread letters"
 
     # At the end.
 

@@ -20,6 +20,7 @@ from manta.protocol.exchange import (
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ReadRoom,
     Receiving,
     Sent,
 )
@@ -211,6 +212,34 @@ def talk(context: Context) -> Steps:
     yield from work(context)
 
 
+FLOOD = 12
+
+
+def flood(context: Context) -> Steps:
+    """Sends more letters than may be unread, each when there is room, and receives meanwhile."""
+    at = context.instance
+    peers = (yield from answered(ReadPeers(at))).peers
+    after, before = peers[(at.index + 1) % len(peers)], peers[at.index - 1]
+    sent, room, got = 0, 0, list[int]()
+    while sent < FLOOD or len(got) < FLOOD:
+        if sent < FLOOD and not room:
+            room = (yield from answered(ReadRoom(at, after.node_id, 2))).letters
+        if sent < FLOOD and room:
+            yield Sent(at, after.node_id, f"to {after.rank}", number(sent))
+            sent, room = sent + 1, room - 1
+            continue
+        if len(got) < FLOOD:
+            yield Receiving(at, before.node_id, f"to {at.index}")
+            read_it = ReadMessage(at, before.node_id, f"to {at.index}", len(got))
+            (letter,) = yield from awaited(context, read_it)
+            got.append(read(letter.value))
+        if at.attempt == 0 and context.chance(f"fails {len(got)}") < 0.01:
+            raise RuntimeError("flaky")
+        yield Sleep(context.pace * 0.05)
+    context.require(got == list(range(FLOOD)), f"got the letters {got}")
+    yield from work(context)
+
+
 def reduced(context: Context, at_number: int, on_loss: str) -> Steps:
     """As `World.all_reduce` does it; what came out is a result, so that it can be compared."""
     at = context.instance
@@ -254,7 +283,7 @@ def losing(context: Context) -> Steps:
     yield from work(context)
 
 
-_ALL = (work, worker, aggregator, straggler, scheduler, flaky, failing, talk, losing)
+_ALL = (work, worker, aggregator, straggler, scheduler, flaky, failing, talk, flood, losing)
 PROGRAMS: dict[str, Callable[[Context], Steps]] = {program.__name__: program for program in _ALL}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
+from manta.manager.swarm import letters
 from manta.manager.swarm.events import (
     Created,
     GlobalSet,
@@ -26,6 +28,11 @@ from tests.simulation.nodes import Node
 from tests.simulation.programs import number, read
 from tests.simulation.world import World
 
+FEW_LETTERS: dict[str, Any] = {
+    "UNREAD": letters.Room(4, 1 << 20),
+    "RESERVE": letters.Room(1, 1 << 20),
+    "SHARE": letters.Room(2, 1 << 20),
+}
 TROUBLE = 60.0
 """Things go wrong until then; afterwards every machine and link works again."""
 BOUND = 500.0
@@ -94,6 +101,10 @@ def talking(random: Random) -> tuple[SwarmSpec, int]:
     return spec("talking", all_("talk", "talk", retries=3), maximum=2), 2
 
 
+def flooding(random: Random) -> tuple[SwarmSpec, int]:
+    return spec("flooding", all_("flood", "flood", retries=3), maximum=2), 2
+
+
 def going_on(random: Random) -> tuple[SwarmSpec, int]:
     return spec("going on", all_("losing", "losing", quorum=0.5, deadline=20.0), maximum=2), 2
 
@@ -132,6 +143,7 @@ KINDS: tuple[Callable, ...] = (
     stranded,
     talking,
     talking,
+    flooding,
     going_on,
 )
 
@@ -208,6 +220,10 @@ class Scenario:
     # A run.
 
     def run(self) -> None:
+        with patch.multiple(letters, **FEW_LETTERS):  # so that senders have to wait
+            self._run()
+
+    def _run(self) -> None:
         world, random = self.world, self.world.random
         self.start_manager()
         for which in range(len(self.node_disks)):

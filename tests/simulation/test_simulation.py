@@ -45,7 +45,7 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     if seen["runs"] < 50:
         pytest.skip("asks for fifty seeds")
     wanted = "cut crash manager flap goodbye pause torn lost repeats superseded counted FAILED"
-    for what in (*wanted.split(), "deleted", "blobs"):
+    for what in (*wanted.split(), "deleted", "blobs", "full boxes"):
         assert seen[what], f"no seed saw {what}"
     assert seen["manager crashes"] >= 20
     assert seen["COMPLETED"] >= 20

@@ -74,6 +74,8 @@ LOADED = 20
 """Swarms that are over and have an actor because somebody reads them, at most."""
 REST = 30.0
 """Seconds between looks at whether the cluster is at rest: then its actor ends."""
+STOP_AGAIN = 1.0
+"""Seconds after which swarms of a stopped cluster that still run are told again."""
 
 
 class _StartSwarms(msgspec.Struct, frozen=True):
@@ -163,6 +165,7 @@ class ClusterSupervisor(Supervisor):
                 self._nodes.down(message)
             case LeaseTick():
                 self._nodes.tick()
+                self._stop_swarms()
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
@@ -387,9 +390,16 @@ class ClusterSupervisor(Supervisor):
         """Answers once it is in effect: a stopped cluster runs nothing."""
         self._view.stopped = record.status == ClusterState.STOPPED
         self._changes.append(reply)
-        if self._view.stopped:
-            self._tell_swarms(_STOPPED)
+        self._stop_swarms()
         self._answer_changes()
+
+    def _stop_swarms(self) -> None:
+        swarms = self._view.swarms.items() if self._view.stopped else ()
+        running = [id_ for id_, info in swarms if not SwarmState(info.status).final]
+        for swarm_id in running:
+            self._tell_swarm(swarm_id, _STOPPED)
+        if running:  # the mailbox of one may have been full
+            self.after(STOP_AGAIN, LeaseTick())
 
     def _answer_changes(self) -> None:
         swarms = self._view.swarms.values()

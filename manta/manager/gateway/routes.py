@@ -245,6 +245,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(exchange.CheckNext, NODES, swarm_of_instance, _check_next),
     Route(exchange.ReadBroadcast, NODES, swarm_of_instance, _from_node_to_swarm),
     Route(exchange.ReadMessage, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadRoom, NODES, swarm_of_instance, _from_node_to_swarm),
     Route(exchange.ReadContributions, NODES, swarm_of_instance, _from_node_to_swarm),
     Route(exchange.ReadLock, NODES, swarm_of_instance, _from_node_to_swarm),
     Route(exchange.ReadPeers, NODES, swarm_of_instance, _from_node_to_swarm),

@@ -109,7 +109,7 @@ TABLE: dict[Quota, Row] = {
     Quota.RESULTS: Row(1_000_000, 1_000_000, "results", f"{_FEWER} and larger ones", True),
     Quota.GLOBALS: Row(10_000, 10_000, "globals", f"{_FEWER} tags", True),
     Quota.MESSAGES: Row(
-        100_000, 100_000, "messages that nobody has received", "let its tasks receive them", True
+        200_000, 200_000, "messages that nobody has received", "let its tasks receive them", True
     ),
     Quota.HISTORY_BYTES: Row(
         1 * GIB,

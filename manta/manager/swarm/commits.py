@@ -99,6 +99,11 @@ class Commits:
         self.writer.write(*writes, then=self._stored, keep=True)
 
     @property
+    def unstored(self) -> int:
+        """How many events are being stored."""
+        return len(self._waiting)
+
+    @property
     def settled(self) -> bool:
         """Whether all events so far are stored, and their actions performed."""
         return not self._waiting

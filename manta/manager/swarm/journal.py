@@ -193,7 +193,8 @@ def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:
     ):
         step.tell("ignored", sentences.no_neighbor(attempt, entry.to))
         return
-    step.act(Woken(step.data.exchange.apply(attempt.node_id, entry)))
+    for topic in step.data.exchange.apply(attempt.node_id, entry):
+        step.act(Woken(topic))
 
 
 def _progress(step: Step, attempt: Attempt, entry: Progressed) -> None:

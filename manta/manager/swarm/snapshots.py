@@ -14,7 +14,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from manta.manager.swarm.exchange import Channel, Claim, Exchange, Letter, Route
+from manta.manager.swarm.exchange import Exchange
+from manta.manager.swarm.letters import ChannelState, Post, Route
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.version import VERSION
@@ -28,15 +29,13 @@ _HINTS: dict[str, Any] = {
 }
 
 
-class _Channel(msgspec.Struct, array_like=True):
-    """`claims`: who claimed, and the place of the letter that was given, or -1."""
-
-    route: Route
-    letters: list[Letter]
-    claims: list[tuple[Instance, int]]
+class _Post(msgspec.Struct, array_like=True):
+    channels: list[tuple[Route, ChannelState]]
+    sent: dict[tuple[Instance, Route], int]
+    logged: int
 
 
-_EXCHANGE = {**get_type_hints(Exchange), "channels": list[_Channel]}
+_EXCHANGE = {**get_type_hints(Exchange), "post": _Post}
 _Exchange = msgspec.defstruct("_Exchange", [(f.name, _EXCHANGE[f.name]) for f in fields(Exchange)])
 _Data = msgspec.defstruct(
     "_Data",
@@ -106,27 +105,15 @@ def _load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
 
 def _exchange(exchange: Exchange) -> Any:
     values = {f.name: getattr(exchange, f.name) for f in fields(Exchange)}
-    values["channels"] = [
-        _Channel(route, channel.letters, _claims(channel))
-        for route, channel in exchange.channels.items()
-    ]
+    post = exchange.post
+    channels = [(route, channel.state) for route, channel in post.channels.items()]
+    values["post"] = _Post(channels, post.sent, post.logged)
     return _Exchange(**values)
 
 
-def _claims(channel: Channel) -> list[tuple[Instance, int]]:
-    places = {id(letter): place for place, letter in enumerate(channel.letters)}
-    return [
-        (claim.instance, -1 if claim.letter is None else places[id(claim.letter)])
-        for claim in channel.claims
-    ]
-
-
 def _loaded(found: Any) -> Exchange:
-    exchange = Exchange()
-    for field in fields(Exchange):
-        if field.name != "channels":
-            setattr(exchange, field.name, getattr(found, field.name))
-    for one in found.channels:
-        claims = [Claim(at, one.letters[place] if place >= 0 else None) for at, place in one.claims]
-        exchange.channels[one.route] = Channel(one.letters, claims)
-    return exchange
+    post = Post(sent=found.post.sent, logged=found.post.logged)
+    for route, state in found.post.channels:
+        post.load(route, state)
+    values = {f.name: getattr(found, f.name) for f in fields(Exchange)}
+    return Exchange(**{**values, "post": post})

@@ -383,7 +383,7 @@ class SwarmData:
         lasting = {digest for digest in asked if digest in self.lasting}
         if lasting == asked:
             return asked
-        return lasting | asked.intersection(blob.digest for blob in self.exchange.blobs())
+        return lasting | (asked & self.exchange.blobs.keys())
 
     def add_result(self, item: ResultItem) -> int:
         """Returns its position in the feed."""

@@ -5,6 +5,9 @@
 Events do not wait for each other: while one is being stored, the next is handled and sent
 after it. Actions are performed in order, each once its event is durable. A restarted swarm
 reads its state from its log; nodes send again what was not acknowledged.
+
+What nodes tell waits in an `Inflow` and is handled a piece at a time, behind whatever else is in
+the mailbox, and no faster than it is stored: so a stop never waits for what tasks say.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from manta.manager.swarm.events import (
     encode,
 )
 from manta.manager.swarm.exchange import Topic
+from manta.manager.swarm.inflow import Inflow
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import (
     ClusterStopped,
@@ -82,6 +86,8 @@ IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
 SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
 """Events that are replayed at most: of a swarm that runs, and of one that is over."""
+UNSTORED = 8
+"""Pieces of what nodes tell that are being stored at one time: a stop is stored after them."""
 
 
 class _Tick(msgspec.Struct, frozen=True):
@@ -90,6 +96,10 @@ class _Tick(msgspec.Struct, frozen=True):
 
 class _IdleCheck(msgspec.Struct, frozen=True):
     pass
+
+
+class _GoOn(msgspec.Struct, frozen=True):
+    """Handle the next piece of what nodes told."""
 
 
 class SwarmSupervisor(Actor):
@@ -137,6 +147,9 @@ class SwarmSupervisor(Actor):
             self._commits,
             lambda: self._view.node_views,
         )
+        self._inflow = Inflow(self._swarm_id)
+        self._goes_on = False
+        """Whether a _GoOn is in the mailbox."""
         self._lines = Lines(
             self,
             self._context,
@@ -147,6 +160,7 @@ class SwarmSupervisor(Actor):
             self._bounds,
             self._cluster,
             lambda at, node_id: self._machine.data.attempt_of(at, node_id) is not None,
+            self._inflow,
         )
         self._requests = Requests(
             self,
@@ -258,14 +272,19 @@ class SwarmSupervisor(Actor):
         if any(part.handle(message) for part in self._parts):
             if self._writer.trouble is not trouble:
                 self._feeds.noticed()
+            self._go_on()
             return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
         match message:
-            case FromNode(JournalBatch() as batch, node_id):
-                self._journal(node_id, batch)
-            case FromNode(LogBatch() as batch, node_id):
-                self._lines.take(node_id, batch)
+            case FromNode(JournalBatch() | LogBatch() as batch, node_id):
+                if not self._inflow.add(node_id, batch):
+                    self.log.debug("%s sends more than is handled: it sends it again", node_id)
+                self._go_on()
+            case _GoOn():
+                self._goes_on = False
+                self._take(*self._inflow.take())
+                self._go_on()
             case FromNode(read, node_id) if isinstance(read, ExchangeRead):
                 self._exchange.open(read, node_id, self.defer())
             case FromNode(read) if isinstance(read, NodeRead):
@@ -273,6 +292,8 @@ class SwarmSupervisor(Actor):
             case FromUser():
                 return self._requests.answer(message)
             case NodeGone(node_id, reason):
+                for piece in self._inflow.take_all_of(node_id):  # it said so while it was there
+                    self._take(node_id, piece)
                 self._feed(NodeLost(node_id, reason))
             case Noticed():
                 self._feeds.noticed()
@@ -431,6 +452,20 @@ class SwarmSupervisor(Actor):
 
     # Messages of nodes.
 
+    def _go_on(self) -> None:
+        """Has the next piece handled after all that is in the mailbox by now."""
+        unstored = max(self._commits.unstored, self._lines.unstored)
+        if self._inflow and not self._goes_on and unstored < UNSTORED:
+            self._goes_on = self.notify(self.ref, _GoOn())
+
+    def _take(self, node_id: str, piece: JournalBatch | LogBatch) -> None:
+        if isinstance(piece, LogBatch):
+            self._lines.take(node_id, piece)
+        else:
+            self._journal(node_id, piece)
+        if not self._inflow and self._feeds.over:
+            self._feeds.polls.wake("logs")
+
     def _journal(self, node_id: str, batch: JournalBatch) -> None:
         """Takes the entries up to the first that names a missing blob, without those that mean
         nothing.
@@ -492,6 +527,6 @@ class SwarmSupervisor(Actor):
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
-        if left <= 0 and all(part.idle for part in self._parts):
+        if left <= 0 and not self._inflow and all(part.idle for part in self._parts):
             self.stop()
         self.after(max(1.0, left), _IdleCheck())

@@ -103,6 +103,7 @@ def rows() -> dict[type[Message], Row]:
         exchange.ReadPeers: of_instance(exchange.ReadPeers),
         exchange.ReadBroadcast: of_instance(exchange.ReadBroadcast, "tag"),
         exchange.ReadMessage: of_instance(exchange.ReadMessage, "node-1", "tag", 0),
+        exchange.ReadRoom: of_instance(exchange.ReadRoom, "node-1", 0),
         exchange.ReadContributions: of_instance(exchange.ReadContributions, 0, "barrier"),
         exchange.ReadLock: of_instance(exchange.ReadLock, "name"),
         exchange.ReadCheckpoint: of_instance(exchange.ReadCheckpoint),

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.journal.outbox import Batch, Outbox
+from manta.node.journal import swarm
+from manta.node.journal.outbox import BATCHES, Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
-from manta.node.journal.swarm import Journal
+from manta.node.journal.swarm import PUSHES, Journal
 from manta.protocol.node import (
     Instance,
     JournalEntry,
@@ -225,6 +226,61 @@ def test_batches_have_bounds() -> None:
     assert [batch.items for batch in box.due(0.0)] == [(6, 7), (99,)]
     box.acknowledge(5)
     assert box.pending_bytes == 4 * 3 + 50
+
+
+def test_a_manager_that_does_not_answer_gets_few_batches_and_then_large_ones() -> None:
+    box: Outbox[int] = Outbox()
+    sent = 0
+    for number in range(BATCHES + 500):
+        box.synced = box.append(number, 1)
+        sent += len(box.due(0.0))
+    assert sent == BATCHES
+    box.acknowledge(2)
+    assert [len(batch.items) for batch in box.due(0.0)] == [256, 244]
+    box.send_again()
+    assert sum(len(batch.items) for batch in box.due(1.0)) == BATCHES + 500 - 2
+
+
+def test_tasks_wait_while_too_much_is_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swarm, "ENTRIES_BOUND", 3)
+    monkeypatch.setattr(swarm, "BYTES_BOUND", 1 << 20)
+    made = journal(STARTED, ENDED)
+    assert not made.crowded
+    made.append(ENDED, 10)
+    assert made.crowded.startswith("the manager has yet to take 3 entries of at most 3 (0.0 of 1 M")
+    made.acknowledge(1, (), 0.0)
+    assert not made.crowded
+    made.append(ENDED, 1 << 20)
+    assert "(1.0 of 1 MiB)" in made.crowded
+
+
+def test_the_last_write_of_an_attempt_counts_until_it_is_acknowledged() -> None:
+    other = Instance("s", "worker", 1, 0)
+    made = journal(result(BLOB), STARTED, result(OTHER, other), ENDED, upto=10)
+    assert (made.last_write(I0), made.last_write(other), made.last_write(I1)) == (11, 13, 0)
+    made.shift(11, 5)
+    assert (made.last_write(I0), made.last_write(other)) == (11, 18)
+    made.acknowledge(12, (), 0.0)
+    assert (made.last_write(I0), made.last_write(other)) == (0, 18)
+
+
+def test_some_blobs_are_pushed_at_a_time_and_each_is_freed_once() -> None:
+    blobs = [BlobRef(f"{number:064x}", 1) for number in range(3 * PUSHES)]
+    made = journal(*map(result, blobs), *map(result, blobs))
+    assert made.blobs_to_push() == blobs[:PUSHES]
+    for blob in blobs[: PUSHES + 1]:
+        made.pushed(blob.digest)
+    assert made.blobs_to_push() == blobs[PUSHES + 1 : 2 * PUSHES + 1]
+    assert sum(len(batch.items) for batch in made.due(0.0)) == PUSHES + 1
+    assert made.acknowledge(PUSHES, (), 0.0) == [], "later entries name them as well"
+    for blob in blobs:
+        made.pushed(blob.digest)
+    assert made.blobs_to_push() == []
+    assert made.acknowledge(3 * PUSHES, (blobs[5],), 0.0) == []
+    assert made.blobs_to_push() == [blobs[5]]
+    made.pushed(blobs[5].digest)
+    assert made.acknowledge(made.entries.last, (), 0.0) == blobs
+    assert not any(made.names(blob.digest) for blob in blobs)
 
 
 @given(

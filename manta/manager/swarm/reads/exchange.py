@@ -13,7 +13,17 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
-from manta.manager.swarm.exchange import Collective, Route, Sender, Topic, operation
+from manta.manager.swarm.exchange import Collective, Topic, operation
+from manta.manager.swarm.letters import (
+    KEPT,
+    LOGGED,
+    RESERVE,
+    UNREAD,
+    Box,
+    Room,
+    Route,
+    Sender,
+)
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads.meetings import Nodes, deadlock, has_waited, outcome_is_read
 from manta.manager.swarm.sentences import label
@@ -34,6 +44,7 @@ from manta.protocol.exchange import (
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ReadRoom,
     ResolvePeer,
 )
 from manta.protocol.names import meant
@@ -42,14 +53,17 @@ from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
 
 
-def topic_of(read: ExchangeRead) -> Topic:
+def topic_of(data: SwarmData, read: ExchangeRead) -> Topic:
     """The topic whose change may end the wait."""
     at = read.instance
     match read:
         case ReadBroadcast(tag=tag):
             return ("broadcast", at.iteration, tag)
-        case ReadMessage():
-            return ("message",)  # the read does not say to which node
+        case ReadMessage(source=source, tag=tag):
+            attempt = data.live.get(at)  # one that has ended waits for nothing
+            return ("message", source, "" if attempt is None else attempt.node_id, tag)
+        case ReadRoom(to=to):
+            return ("room", to)
         case ReadContributions(number=number):
             return ("collective", at.iteration, at.alias, number)
         case ReadLock(name=name):
@@ -77,6 +91,8 @@ def answer(
             return _broadcast(data, read)
         case ReadMessage():
             return _message(data, read)
+        case ReadRoom():
+            return _room(data, read, nodes)
         case ReadContributions():
             return _contributions(data, read, nodes)
         case ReadLock():
@@ -157,11 +173,8 @@ def _broadcast(data: SwarmData, read: ReadBroadcast) -> Exchanged:
 
 def _message(data: SwarmData, read: ReadMessage) -> Exchanged:
     at = read.instance
-    node_id = data.live[at].node_id
-    route = Route(read.source, node_id, read.tag)
-    channel = data.exchange.channels.get(route)
-    mine = [claim for claim in channel.claims if claim.instance == at] if channel else []
-    if read.number < len(mine) and (letter := mine[read.number].letter) is not None:
+    route = Route(read.source, data.live[at].node_id, read.tag)
+    if (letter := data.exchange.post.claimed(at, route, read.number)) is not None:
         return _given(letter.value)
     others = list(_may_still_send(data, at, read.source))
     if not others:
@@ -173,6 +186,46 @@ def _message(data: SwarmData, read: ReadMessage) -> Exchanged:
     return Exchanged(
         False, sentence=f"no message {read.tag!r} has come from {read.source}: {listed(others)}"
     )
+
+
+def room(data: SwarmData, at: Instance, to: str) -> Room:
+    """How much the attempt may send to the node now."""
+    return data.exchange.post.room(to, at.alias, at.index)
+
+
+def _room(data: SwarmData, read: ReadRoom, nodes: Nodes) -> Exchanged:
+    at, post = read.instance, data.exchange.post
+    found = room(data, at, read.to)
+    if found.letters and found.size >= read.size:
+        return Exchanged(True, letters=found.letters, size=found.size)
+    if post.logged >= LOGGED:
+        return _never(
+            "ResourceExhaustionError",
+            f"The swarm's event log holds {mib(post.logged)} of letters, of at most {mib(LOGGED)}: "
+            "send less, or values over 64 KiB, which do not count.",
+        )
+    node = next((node.alias for node in nodes() if node.id == read.to), read.to)
+    kept = post.kept
+    if kept.letters >= KEPT.letters or kept.size + read.size > KEPT.size:
+        return Exchanged(
+            False,
+            sentence=f"the swarm keeps {kept.letters:,} letters of at most {KEPT.letters:,} "
+            f"({mib(kept.size)} of {mib(KEPT.size)}): what an attempt received is kept until it "
+            "ends, for one that may take its place",
+        )
+    box = post.boxes.get(read.to, Box())
+    (alias, rank), most = max(box.of.items(), key=lambda one: (one[1].letters, one[0]))
+    return Exchanged(
+        False,
+        sentence=f"{node} has {box.all.letters:,} unread letters of at most {UNREAD.letters:,} "
+        f"({mib(box.all.size)} of {mib(UNREAD.size)}), {most.letters:,} of them from "
+        f"{alias}.{rank}; beyond that each instance has {RESERVE.letters} "
+        f"({mib(RESERVE.size)}): have it receive more, or send less",
+    )
+
+
+def mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
 
 
 def _may_still_send(data: SwarmData, at: Instance, node_id: str | None = None) -> Iterator[str]:

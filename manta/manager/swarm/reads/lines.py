@@ -21,6 +21,7 @@ from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, SkipLogs, StoredLine, Write
 from manta.manager.swarm.bounds import Bounds
+from manta.manager.swarm.inflow import Inflow
 from manta.manager.swarm.messages import Orders
 from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
@@ -46,17 +47,25 @@ class Lines:
     cluster: Ref
     was_given: Callable[[Instance, str], bool]
     """Whether the instance, with its attempt, was ever assigned to the node of that id."""
+    inflow: Inflow
 
     def __post_init__(self) -> None:
         self._stored = self.context.reader.log_ends(self.swarm_id)
         """The number of each node's last durable line."""
         self._taken = dict(self._stored)
         """The number of each node's last line that was sent to the store."""
+        self.unstored = 0
+        """How many writes are under way."""
         self._version = 0
         self._numbers_known = self.context.restored is None
         """False where the store went back to an earlier state: lines between a node's last one here
         and its next may be lost."""
         self._heard: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether no line comes any more."""
+        return self.feeds.over and not self.inflow and self._taken == self._stored
 
     def went_back(self) -> None:
         """The store lacks lines that it held once."""
@@ -79,11 +88,13 @@ class Lines:
 
         def stored(error: StoreError | None) -> None:
             if error is None:  # else it is being tried again
+                self.unstored -= 1
                 self._stored[node_id] = end
                 self._version += 1
                 self._acknowledge_stored(node_id)
                 self.feeds.polls.wake("logs")
 
+        self.unstored += 1
         self.writer.write(*self._viable(node_id, last + 1, fresh), then=stored, keep=True)
 
     def _viable(self, node_id: str, first: int, lines: tuple[LogLine, ...]) -> Iterator[Write]:
@@ -97,18 +108,16 @@ class Lines:
         ]
         size = sum(len(body) for _, body in numbered)
         breach = self.bounds.lines_breach(len(numbered), size) if numbered else None
-        if breach is not None:
-            told = breach.quota in self.bounds.told
-            self.bounds.told.add(breach.quota)
-            number, line = next(
-                (n, one) for n, one in enumerate(lines, first) if given[one.instance]
-            )
-            sentence = f"{breach.sentence} What comes later is left out."
-            line = msgspec.structs.replace(line, stream="warning", text=sentence)
-            numbered = [] if told else [(number, _encode(line))]
-        else:
+        if breach is None:
             self.bounds.lines += len(numbered)
             self.bounds.line_bytes += size
+        elif breach.quota in self.bounds.told:
+            numbered = []
+        else:
+            self.bounds.told.add(breach.quota)
+            number, sentence = numbered[0][0], f"{breach.sentence} What comes later is left out."
+            line = msgspec.structs.replace(lines[number - first], stream="warning", text=sentence)
+            numbered = [(number, _encode(line))]
         # In runs of numbers that follow each other: they grow as fast as the places in the list.
         for _, run in groupby(enumerate(numbered), lambda one: one[1][0] - one[0]):
             numbers, bodies = zip(*(one for _, one in run), strict=True)
@@ -141,8 +150,7 @@ class Lines:
     def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
         """Reads on a worker, then answers the poll or parks it."""
         aliases, version, info = self.view.aliases, self._version, self.feeds.info
-        # Looked at before the lines are read, so that no line is missed.
-        complete = self.feeds.over and self._taken == self._stored
+        complete = self.complete  # looked at before the lines are read, so that none is missed
         reader, swarm_id = self.context.reader, self.swarm_id
 
         def job() -> FeedPage:
@@ -153,7 +161,7 @@ class Lines:
         def then(page: FeedPage) -> None:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
-            elif version != self._version or complete != self.feeds.over:
+            elif version != self._version or complete != self.complete:
                 self._read(poll, read)  # some came meanwhile
             else:
                 self.feeds.polls.park(poll)

@@ -53,12 +53,9 @@ def deadlock(data: SwarmData, read: ReadContributions, nodes: Nodes) -> str:
 
 def queued_behind(data: SwarmData, nodes: Nodes) -> str:
     """Who is queued, while others of its task wait for it in a collective; or nothing."""
-    latest: dict[str, int] = {}
-    for iteration, alias, number in data.exchange.collectives:
-        if iteration == data.iteration:
-            latest[alias] = max(number, latest.get(alias, 0))
     said: list[str] = []
-    for alias, number in latest.items():
+    for alias, calls in data.exchange.calls.items():
+        number = max(calls.values())
         run = data.runs[data.iteration][alias]
         kinds = data.exchange.collectives[data.iteration, alias, number].kinds
         kind = operation(next(iter(kinds.values())))

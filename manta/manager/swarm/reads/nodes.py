@@ -59,7 +59,8 @@ def answer(
             peer = request.found
             assert peer is not None
             exchange.check_peer(machine, read.instance, peer.node_id, peer.alias)
-            return peer
+            room = exchange.room(machine.data, read.instance, peer.node_id)
+            return ResolvedPeer(peer.node_id, peer.alias, room.letters, room.size)
         case _:
             assert_never(read)
 

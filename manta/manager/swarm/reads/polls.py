@@ -122,7 +122,10 @@ class ExchangePolls:
     def open(self, read: ExchangeRead, node_id: str, reply: Reply) -> None:
         wait = getattr(read, "wait", 0.0)
         self.polls.open(
-            topic_of(read), reply, wait, lambda last: self._try(read, node_id, reply, last)
+            topic_of(self.machine.data, read),
+            reply,
+            wait,
+            lambda last: self._try(read, node_id, reply, last),
         )
 
     def _try(self, read: ExchangeRead, node_id: str, reply: Reply, last: bool) -> bool:

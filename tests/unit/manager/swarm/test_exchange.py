@@ -22,6 +22,7 @@ from manta.protocol.exchange import (
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ReadRoom,
     Receiving,
     Sent,
 )
@@ -484,7 +485,7 @@ def test_whoever_waits_is_woken(bench, make):
     [
         (lambda at, v: Broadcasted(at, "t", v), lambda at: ReadBroadcast(at, "t")),
         (lambda at, v: Sent(at, "id2", "t", v), lambda at: ReadMessage(at, "id1", "t", 0)),
-        (lambda at, v: Receiving(at, "id2", "t"), lambda at: ReadMessage(at, "id1", "t", 0)),
+        (lambda at, v: Receiving(at, "id2", "t"), lambda at: ReadRoom(at, "id1", 1)),
         (lambda at, v: Contributed(at, 3, "gather", v), lambda at: ReadContributions(at, 3, "x")),
         (lambda at, v: LockWanted(at, "l"), lambda at: ReadLock(at, "l")),
         (lambda at, v: LockReleased(at, "l"), lambda at: ReadLock(at, "l")),
@@ -493,7 +494,7 @@ def test_whoever_waits_is_woken(bench, make):
 def test_what_is_said_wakes_those_who_wait_for_it(bench, make, entry, request_):
     b = bench(make.task("worker"), nodes=2)
     one, other = worker(b, 0), worker(b, 1)
-    assert Woken(topic_of(request_(other))) in b.say(one, entry(one, make.value(1)))
+    assert Woken(topic_of(b.machine.data, request_(other))) in b.say(one, entry(one, make.value(1)))
 
 
 class Talk:

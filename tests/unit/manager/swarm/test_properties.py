@@ -195,7 +195,7 @@ class Walk:
         there += [*(kept.value for kept in data.globals.values()), *data.replaced]
         kept = Counter(value.digest for value in there if isinstance(value, BlobRef))
         assert data.lasting == kept
-        assert self.needed == {*kept, *(blob.digest for blob in data.exchange.blobs())}
+        assert self.needed == {*kept, *data.exchange.blobs}
         assert not (data.state.final and (data.replaced or data.asks))
         explain(machine, self.b.nodes)
 

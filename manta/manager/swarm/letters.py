@@ -1,0 +1,346 @@
+"""The letters that the instances of a swarm send to each other's nodes, and who may send more.
+
+Theory of operation. A *channel* (node, node, tag) holds letters in the order in which they were
+sent, and claims in the order in which they were made: the first claim without a letter gets the
+first letter without a claim, so that never both are left. The claims of a failed attempt are
+dropped, as are those whose letter an attempt did not receive before it ended; their letters can
+be claimed again. The k-th letter of an instance is one letter, whichever attempt sent it: until
+it is claimed, its value is that of the latest attempt.
+
+A letter is *unread* until it is claimed, and *kept* until the attempt that claimed it has finished
+or the iteration has ended, since another attempt may have to be given it. Nothing is refused here,
+as what comes was said already. Before an instance sends, its node asks how much `room` there is,
+and has the task wait for it:
+
+| bound | of what | why |
+|---|---|---|
+| UNREAD | the unread letters to a node | one that does not receive must not fill the memory |
+| RESERVE | those of one sender among them | others' letters must not shut it out |
+| KEPT | all letters that the swarm keeps | a restart has to read them again |
+| LOGGED | all letters that it ever sent | they stay in its event log |
+
+Each operation takes the same time however many letters there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from manta.protocol.base import Instance
+from manta.protocol.values import Inline, Payload
+
+
+class Sender(NamedTuple):
+    """An instance, whichever of its attempts sends."""
+
+    iteration: int
+    alias: str
+    rank: int
+
+
+class Route(NamedTuple):
+    """From one node to another, by their ids, under a tag."""
+
+    source: str
+    to: str
+    tag: str
+
+
+class Room(NamedTuple):
+    """So many letters, with values of so many bytes together.
+
+    Values that are blobs count as letters alone: they are not in memory.
+    """
+
+    letters: int
+    size: int
+
+
+UNREAD = Room(10_000, 64 << 20)
+RESERVE = Room(16, 1 << 20)
+KEPT = Room(200_000, 512 << 20)
+LOGGED = 8 << 30
+"""Bytes, with ENVELOPE for each."""
+ENVELOPE = 256
+"""Bytes of a letter beside its value: addresses and the claim."""
+SHARE = Room(256, 4 << 20)
+"""How much an attempt may send at most before it asks again."""
+
+
+def size_of(value: Payload) -> int:
+    return len(value.data) if isinstance(value, Inline) else 0
+
+
+@dataclass
+class Load:
+    """How many letters lie somewhere, and the bytes of their values."""
+
+    letters: int = 0
+    size: int = 0
+
+    def add(self, value: Payload, count: int = 1) -> None:
+        self.letters += count
+        self.size += count * size_of(value)
+
+
+@dataclass
+class Box:
+    """The unread letters to a node: of all, and of each sender by alias and rank."""
+
+    all: Load = field(default_factory=Load)
+    of: dict[tuple[str, int], Load] = field(default_factory=dict)
+
+    def add(self, letter: Letter, count: int) -> None:
+        who = letter.sender.alias, letter.sender.rank
+        mine = self.of.setdefault(who, Load())
+        for load in (self.all, mine):
+            load.add(letter.value, count)
+        if not mine.letters:
+            del self.of[who]
+
+
+@dataclass
+class Letter:
+    sender: Sender
+    serial: int
+    value: Payload
+    place: int
+
+
+@dataclass(eq=False)
+class Claim:
+    number: int
+    letter: Letter | None
+    is_dropped: bool = False
+
+
+class ChannelState(NamedTuple):
+    """`claims`: who claimed, in order, and the index of the letter that was given, or -1."""
+
+    letters: list[tuple[Sender, int, Payload]]
+    claims: list[tuple[Instance, int]]
+    known: dict[Sender, int]
+
+
+class Channel:
+    """`box` and `kept` are told of what comes and goes."""
+
+    def __init__(self, box: Box, kept: Load) -> None:
+        self._box = box
+        self._kept = kept
+        self._letters: dict[int, Letter] = {}
+        """By their places, in order: all that are kept."""
+        self._free: list[int] = []
+        """A heap of the places of unread letters."""
+        self._unread: dict[tuple[Sender, int], Letter] = {}
+        self._known: dict[Sender, int] = {}
+        """How many letters of each sender have come."""
+        self._claims: dict[Instance, list[Claim]] = {}
+        self._waiting: deque[Claim] = deque()
+        """Claims without a letter; some may have been dropped since."""
+        self._places = self._numbers = 0
+
+    def send(self, sender: Sender, serial: int, value: Payload) -> None:
+        if serial < self._known.get(sender, 0):
+            letter = self._unread.get((sender, serial))
+            if letter is not None:
+                self._count(letter, -1)
+                letter.value = value
+                self._count(letter, 1)
+            return
+        self._known[sender] = serial + 1
+        letter = Letter(sender, serial, value, self._places)
+        self._places += 1
+        self._letters[letter.place] = letter
+        self._kept.add(value)
+        if (claim := self._first_waiting()) is not None:
+            claim.letter = letter
+        else:
+            self._lay_down(letter)
+
+    def claim(self, at: Instance) -> None:
+        claim = Claim(self._numbers, self._take_first() if self._free else None)
+        self._numbers += 1
+        self._claims.setdefault(at, []).append(claim)
+        if claim.letter is None:
+            self._waiting.append(claim)
+
+    def claimed(self, at: Instance, number: int) -> Letter | None:
+        """The letter that this claim of the attempt was given, if it was."""
+        mine = self._claims.get(at, ())
+        return mine[number].letter if number < len(mine) else None
+
+    def give_back(self, at: Instance, received: int) -> None:
+        """Drops all but the first claims of the attempt."""
+        mine = self._claims.get(at, [])
+        dropped = mine[received:]
+        del mine[received:]
+        self._drop(dropped)
+
+    def end_attempt(self, at: Instance, *, counts: bool) -> None:
+        """If it counts, nobody else reads what it received."""
+        mine = self._claims.pop(at, [])
+        for claim in mine if counts else ():
+            if claim.letter is not None:
+                del self._letters[claim.letter.place]
+                self._kept.add(claim.letter.value, -1)
+        self._drop([claim for claim in mine if claim.letter is None or not counts])
+
+    def unread(self) -> list[Letter]:
+        return [self._letters[place] for place in sorted(self._free)]
+
+    def _drop(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            claim.is_dropped = True
+            if claim.letter is not None:
+                self._lay_down(claim.letter)
+        while self._free and (waiting := self._first_waiting()) is not None:
+            waiting.letter = self._take_first()
+
+    def _first_waiting(self) -> Claim | None:
+        while self._waiting:
+            claim = self._waiting.popleft()
+            if not claim.is_dropped:
+                return claim
+        return None
+
+    def _lay_down(self, letter: Letter) -> None:
+        heapq.heappush(self._free, letter.place)
+        self._unread[letter.sender, letter.serial] = letter
+        self._box.add(letter, 1)
+
+    def _take_first(self) -> Letter:
+        letter = self._letters[heapq.heappop(self._free)]
+        del self._unread[letter.sender, letter.serial]
+        self._box.add(letter, -1)
+        return letter
+
+    def _count(self, letter: Letter, count: int) -> None:
+        self._box.add(letter, count)
+        self._kept.add(letter.value, count)
+
+    @property
+    def state(self) -> ChannelState:
+        """All that decides what it does next."""
+        letters = list(self._letters.values())
+        index = {letter.place: number for number, letter in enumerate(letters)}
+        claims = [(claim, at) for at, mine in self._claims.items() for claim in mine]
+        claims.sort(key=lambda one: one[0].number)
+        given = [(at, -1 if c.letter is None else index[c.letter.place]) for c, at in claims]
+        told = [(letter.sender, letter.serial, letter.value) for letter in letters]
+        return ChannelState(told, given, self._known)
+
+    @classmethod
+    def load(cls, state: ChannelState, box: Box, kept: Load) -> Channel:
+        channel = cls(box, kept)
+        channel._known = state.known
+        letters = [Letter(*one, place) for place, one in enumerate(state.letters)]
+        channel._letters = dict(enumerate(letters))
+        channel._places = len(letters)
+        taken = {place for _, place in state.claims if place >= 0}
+        for letter in letters:
+            kept.add(letter.value)
+            if letter.place not in taken:
+                channel._lay_down(letter)
+        for number, (at, place) in enumerate(state.claims):
+            claim = Claim(number, letters[place] if place >= 0 else None)
+            channel._claims.setdefault(at, []).append(claim)
+            if claim.letter is None:
+                channel._waiting.append(claim)
+        channel._numbers = len(state.claims)
+        return channel
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Channel) and self.state == other.state
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass
+class Post:
+    """All channels of a swarm, and what lies in them."""
+
+    channels: dict[Route, Channel] = field(default_factory=dict)
+    sent: dict[tuple[Instance, Route], int] = field(default_factory=dict)
+    """How many letters each attempt has sent in this iteration."""
+    logged: int = 0
+    """Bytes of all letters that were ever sent."""
+    kept: Load = field(default_factory=Load)
+    boxes: dict[str, Box] = field(default_factory=dict, compare=False)
+    """By the node to which the letters go."""
+    claiming: dict[Instance, set[Route]] = field(default_factory=dict, compare=False)
+    """Where each attempt has claims."""
+
+    def send(self, at: Instance, route: Route, value: Payload) -> None:
+        serial = self.sent.get((at, route), 0)
+        self.sent[at, route] = serial + 1
+        self.logged += ENVELOPE + size_of(value)
+        sender = Sender(at.iteration, at.alias, at.index)
+        self._channel(route).send(sender, serial, value)
+
+    def claim(self, at: Instance, route: Route) -> None:
+        self.claiming.setdefault(at, set()).add(route)
+        self._channel(route).claim(at)
+
+    def claimed(self, at: Instance, route: Route, number: int) -> Letter | None:
+        channel = self.channels.get(route)
+        return channel.claimed(at, number) if channel else None
+
+    def give_back(self, at: Instance, route: Route, received: int) -> None:
+        if (channel := self.channels.get(route)) is not None:
+            channel.give_back(at, received)
+
+    def end_attempt(self, at: Instance, *, counts: bool) -> None:
+        for route in sorted(self.claiming.pop(at, ())):
+            self.channels[route].end_attempt(at, counts=counts)
+
+    def end_iteration(self) -> None:
+        """What nobody claimed outlives it."""
+        left = [(route, channel.unread()) for route, channel in self.channels.items()]
+        self.clear()
+        for route, letters in left:
+            if letters:
+                told = [(letter.sender, letter.serial, letter.value) for letter in letters]
+                self.load(route, ChannelState(told, [], {}))
+
+    def clear(self) -> None:
+        self.channels.clear()
+        self.sent.clear()
+        self.boxes.clear()
+        self.claiming.clear()
+        self.kept = Load()
+
+    def load(self, route: Route, state: ChannelState) -> None:
+        """Puts a channel back."""
+        self.channels[route] = Channel.load(state, self._box(route.to), self.kept)
+        for at, _ in state.claims:
+            self.claiming.setdefault(at, set()).add(route)
+
+    def values(self) -> Iterator[Payload]:
+        for channel in self.channels.values():
+            yield from (value for _, _, value in channel.state.letters)
+
+    def room(self, to: str, alias: str, rank: int) -> Room:
+        """How much this instance may send to the node now."""
+        if self.logged >= LOGGED:
+            return Room(0, 0)
+        box = self.boxes.get(to, Box())
+        mine = box.of.get((alias, rank), Load())
+        letters = max(UNREAD.letters - box.all.letters, RESERVE.letters - mine.letters)
+        size = max(UNREAD.size - box.all.size, RESERVE.size - mine.size)
+        letters = min(letters, KEPT.letters - self.kept.letters, SHARE.letters)
+        size = min(size, KEPT.size - self.kept.size, SHARE.size)
+        return Room(max(0, letters), max(0, size))
+
+    def _channel(self, route: Route) -> Channel:
+        found = self.channels.get(route)
+        if found is None:
+            found = self.channels[route] = Channel(self._box(route.to), self.kept)
+        return found
+
+    def _box(self, to: str) -> Box:
+        return self.boxes.setdefault(to, Box())

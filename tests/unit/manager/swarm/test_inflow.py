@@ -1,0 +1,128 @@
+"""What nodes tell waits in order, in turns, and not without end."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.manager.swarm.inflow import BOUND, BYTES, PIECE, Inflow
+from manta.protocol.base import Instance
+from manta.protocol.node import JournalBatch, LogBatch, LogLine, ResultWritten
+from manta.protocol.values import Inline
+
+AT = Instance("s", "worker", 0, 0)
+
+
+def entries(first: int, count: int, size: int = 1) -> JournalBatch:
+    made = (ResultWritten(AT, str(first + n), Inline(b"x" * size)) for n in range(count))
+    return JournalBatch("s", first, tuple(made))
+
+
+def lines(first: int, count: int) -> LogBatch:
+    made = (LogLine(AT, 0.0, "stdout", str(first + n)) for n in range(count))
+    return LogBatch("s", first, tuple(made))
+
+
+def taken(inflow: Inflow) -> list:
+    found = []
+    while inflow:
+        node_id, piece = inflow.take()
+        items = piece.entries if isinstance(piece, JournalBatch) else piece.lines
+        found.append((node_id, type(piece), piece.first, len(items)))
+    return found
+
+
+def test_small_batches_are_joined_and_large_ones_cut() -> None:
+    inflow = Inflow("s")
+    for number in range(1, 301):
+        assert inflow.add("id1", entries(number, 1))
+    assert taken(inflow) == [("id1", JournalBatch, 1, PIECE), ("id1", JournalBatch, 257, 44)]
+    assert not inflow
+
+
+def test_entries_and_lines_of_a_node_stay_in_order_and_nodes_take_turns() -> None:
+    inflow = Inflow("s")
+    inflow.add("id1", lines(1, 2))
+    inflow.add("id1", entries(1, 2))
+    inflow.add("id1", lines(3, 600))
+    inflow.add("id2", entries(1, 1))
+    assert taken(inflow) == [
+        ("id1", LogBatch, 1, 2),
+        ("id2", JournalBatch, 1, 1),
+        ("id1", JournalBatch, 1, 2),
+        ("id1", LogBatch, 3, PIECE),
+        ("id1", LogBatch, 3 + PIECE, PIECE),
+        ("id1", LogBatch, 3 + 2 * PIECE, 600 - 2 * PIECE),
+    ]
+
+
+def test_what_is_sent_again_or_leaves_a_gap_or_is_empty_is_passed_on_as_it_is() -> None:
+    inflow = Inflow("s")
+    for batch in (entries(1, 3), entries(1, 3), entries(9, 1), JournalBatch("s", 4, ())):
+        assert inflow.add("id1", batch)
+    assert [(first, count) for _, _, first, count in taken(inflow)] == [
+        (1, 3),
+        (1, 3),
+        (9, 1),
+        (4, 0),
+    ]
+
+
+def test_what_one_node_sends_beyond_its_bounds_is_left_out_and_others_are_not() -> None:
+    inflow = Inflow("s")
+    for first in range(1, BOUND, 1000):
+        assert inflow.add("id1", entries(first, 1000))
+    assert not inflow.add("id1", entries(BOUND + 1, 1))
+    assert inflow.add("id2", entries(1, 1))
+    inflow.take()
+    assert inflow.add("id1", entries(BOUND + 1, 1))
+    large = Inflow("s")
+    assert large.add("id1", entries(1, BYTES // 2**16, 2**16))
+    assert not large.add("id1", entries(BYTES // 2**16 + 1, 1, 2**16))
+    while large:
+        large.take()
+    assert large.add("id1", entries(1, BYTES // 2**16, 2**16)), "all of it was counted out again"
+
+
+def test_all_of_a_node_can_be_taken_out_of_turn() -> None:
+    inflow = Inflow("s")
+    inflow.add("id1", entries(1, 1))
+    inflow.add("id2", entries(1, 300))
+    inflow.add("id2", lines(1, 1))
+    assert [type(piece) for piece in inflow.take_all_of("id2")] == [
+        JournalBatch,
+        JournalBatch,
+        LogBatch,
+    ]
+    assert list(inflow.take_all_of("id3")) == []
+    assert [node_id for node_id, *_ in taken(inflow)] == ["id1"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["id1", "id2"]), st.booleans(), st.integers(1, 700))),
+    st.randoms(use_true_random=False),
+)
+def test_nothing_is_lost_or_comes_twice(batches: list, random) -> None:
+    inflow = Inflow("s")
+    numbers: dict[tuple[str, bool], int] = {}
+    got: dict[tuple[str, type], list] = {}
+
+    def take() -> None:
+        node_id, piece = inflow.take()
+        items = piece.entries if isinstance(piece, JournalBatch) else piece.lines
+        told = got.setdefault((node_id, type(piece)), [])
+        assert piece.first == len(told) + 1
+        told += items
+
+    for node_id, is_journal, count in batches:
+        first = numbers.get((node_id, is_journal), 1)
+        made = entries(first, count) if is_journal else lines(first, count)
+        if inflow.add(node_id, made):
+            numbers[node_id, is_journal] = first + count
+        while inflow and random.random() < 0.3:
+            take()
+    while inflow:
+        take()
+    assert {
+        (n, kind is JournalBatch): len(items) + 1 for (n, kind), items in got.items()
+    } == numbers
