@@ -13,14 +13,13 @@ the mailbox, and no faster than it is stored: so a stop never waits for what tas
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
 
 from manta.actors import Actor, ExitReason, Timer
 from manta.manager import notices
-from manta.manager.auth.principals import Kind, Principal
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
@@ -28,7 +27,7 @@ from manta.manager.messages import FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord, UserRecord
-from manta.manager.swarm import journal, references, sentences, snapshots
+from manta.manager.swarm import references, snapshots
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
@@ -37,13 +36,9 @@ from manta.manager.swarm.events import (
     AskPlacement,
     Assign,
     Began,
-    EntriesReceived,
-    Entry,
     ManagerRestarted,
     NodeLost,
-    Passed,
     Publish,
-    QuotaReached,
     Released,
     Revoke,
     Rewound,
@@ -57,6 +52,7 @@ from manta.manager.swarm.events import (
 )
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.inflow import Inflow
+from manta.manager.swarm.intake import Intake
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import (
     ClusterStopped,
@@ -147,6 +143,18 @@ class SwarmSupervisor(Actor):
             self._commits,
             lambda: self._view.node_views,
         )
+        self._intake = Intake(
+            self._context,
+            self._cluster_id,
+            self._machine,
+            self._commits,
+            self._bounds,
+            self.log,
+            lambda event, missing: self._feed(event, missing=missing),
+            lambda node_id, ack: self._order(
+                Orders(self._swarm_id, messages=((node_id, ack),)), []
+            ),
+        )
         self._inflow = Inflow(self._swarm_id)
         self._goes_on = False
         """Whether a _GoOn is in the mailbox."""
@@ -172,14 +180,12 @@ class SwarmSupervisor(Actor):
             self._lines,
             self._bounds,
             self._feed,
-            self._lacking,
+            self._intake.lacking,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
         self._rewound = self._unknown_backup()
         """To where the log went back, as far as this actor knows; "" if it did not."""
-        self._strange: set[str] = set()
-        """Nodes that have reported on instances that they were never given."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -462,52 +468,9 @@ class SwarmSupervisor(Actor):
         if isinstance(piece, LogBatch):
             self._lines.take(node_id, piece)
         else:
-            self._journal(node_id, piece)
+            self._intake.take(node_id, piece)
         if not self._inflow and self._feeds.over:
             self._feeds.polls.wake("logs")
-
-    def _journal(self, node_id: str, batch: JournalBatch) -> None:
-        """Takes the entries up to the first that names a missing blob, without those that mean
-        nothing.
-
-        Entries that were applied before are skipped: their blobs may have been released since.
-        """
-        known = max(0, self._machine.applied(node_id) + 1 - batch.first)
-        reader = journal.Reader(self._machine.data, node_id)
-        who = Principal(Kind.NODE, "", node_id, cluster_id=self._cluster_id)
-        entries: list[Entry] = []
-        missing: list[BlobRef] = []
-        for entry in batch.entries[known:]:
-            says = reader.says(entry)
-            if says:
-                missing += self._lacking(references.of_entry(entry), who)
-            if missing:
-                continue
-            entries.append(entry if says else Passed(1))
-        first = batch.first + min(known, len(batch.entries))
-        if self._machine.data.full:  # what is left of it is acknowledged, and not kept
-            ack = JournalAck(self._swarm_id, batch.first + len(batch.entries) - 1)
-            self._order(Orders(self._swarm_id, messages=((node_id, ack),)), [])
-            return
-        strange = reader.strange and node_id not in self._strange
-        if strange:
-            self._strange.add(node_id)
-            self.log.warning("%s", sentences.strange(node_id))
-        viable = self._bounds.viable(entries)
-        event = EntriesReceived(node_id, first, viable.entries, strange)
-        self._feed(event, missing=tuple(missing))
-        for quota, breach in viable.left_out.items():
-            if quota not in self._bounds.told:
-                self._bounds.told.add(quota)
-                self._feed(QuotaReached(f"{breach.sentence} What comes later is left out."))
-        if viable.fatal is not None:
-            self._feed(QuotaReached(viable.fatal.sentence, fatal=True))
-
-    def _lacking(self, blobs: Iterable[BlobRef], who: Principal) -> list[BlobRef]:
-        """Those that are not here, or not known to be the sender's to name."""
-        fresh = [blob for blob in blobs if blob.digest not in self._commits.blobs]
-        there = self._context.may_name(who, fresh) if fresh else ()
-        return [blob for blob in fresh if blob.digest not in there]
 
     def _situation(self) -> Situation:
         shown = self._commits.shown
