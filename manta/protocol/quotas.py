@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from manta.protocol.base import requests
+from manta.protocol.base import Named, requests
 from manta.protocol.node import Message
 
 
@@ -26,25 +26,25 @@ class GetQuotas(Message, frozen=True):
     """Of a user (id, a beginning of one, or address), a role or a cluster; of none of them: of the
     sender."""
 
-    user: str | None = None
-    role: str | None = None
-    cluster: str | None = None
+    user: Named | None = None
+    role: Named | None = None
+    cluster: Named | None = None
 
 
 class GetSwarmQuotas(Message, frozen=True):
     """What one swarm has used of the quotas that swarms have."""
 
-    swarm: str
+    swarm: Named
 
 
 class SetQuota(Message, frozen=True):
     """Sets a limit for exactly one of a user, role or cluster; None takes it away again."""
 
-    quota: str
+    quota: Named
     limit: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | None
-    user: str | None = None
-    role: str | None = None
-    cluster: str | None = None
+    user: Named | None = None
+    role: Named | None = None
+    cluster: Named | None = None
 
 
 class Quotas(Message, frozen=True):

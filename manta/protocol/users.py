@@ -182,9 +182,9 @@ class ShareModule(Message, frozen=True):
     """Lets everybody who may read modules in the cluster see and use it; with `shared` False, no
     longer. Swarms that were sent with it keep what they need."""
 
-    module: str
-    cluster: str
-    version: str | None = None
+    module: Named
+    cluster: Named
+    version: Named | None = None
     shared: bool = True
 
 

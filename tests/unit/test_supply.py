@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -261,7 +262,10 @@ def test_a_bill_of_materials_lists_what_is_installed(tmp_path: Path) -> None:
 
 
 def distributions() -> Iterator[tuple[str, str]]:
-    for one in metadata.distributions():
+    """Without what setuptools brings along for itself, where a test has imported it."""
+    for one in metadata.distributions(
+        path=sorted({*map(sysconfig.get_path, ("purelib", "platlib"))})
+    ):
         yield canonicalize_name(one.metadata["Name"]), one.version
 
 

@@ -7,6 +7,7 @@ its tasks rely on cannot be kept. `viable` says which it is; it changes nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
@@ -96,17 +97,20 @@ class Bounds:
         """`entries` may hold some that are left out for other reasons."""
         found = Viable()
         said = [entry for entry in entries if not isinstance(entry, Passed)]
-        if said:
-            size = sum(map(_size, said))
-            found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) or self._naming(said)
+        found.fatal = self._naming(said)
         if found.fatal is not None:
             return found
-        tags, kept = set(self.data.globals), list[Entry]()
+        is_near = self.breach(Quota.HISTORY_BYTES, self.said, sum(map(_size, said))) is not None
+        tags, kept, size = set(self.data.globals), list[Entry](), 0
         used: dict[Quota, int] = {}
         for entry in entries:
             if isinstance(entry, Passed):
                 _pass(kept, entry.count)
                 continue
+            size += _size(entry)
+            found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) if is_near else None
+            if found.fatal is not None:
+                break
             quota = _quota_of(entry, tags)
             if quota is None:
                 kept.append(entry)
@@ -135,9 +139,22 @@ class Bounds:
             or (self.quotas.naming(self.owner_id, [value.digest]) if _is_blob(value) else None)
         )
 
-    def lines_breach(self, lines: int, size: int) -> Breach | None:
-        return self.breach(Quota.LOG_LINES, self.lines, lines) or self.breach(
-            Quota.LOG_BYTES, self.line_bytes, size
+    def take_lines(self, sizes: Sequence[int]) -> tuple[int, Breach | None]:
+        """Counts lines of these sizes, as many of the first as there may be; returns how many, and
+        why not the others."""
+        breach, kept = self._lines_breach(sizes), len(sizes)
+        if breach is not None:
+            fits = range(1, len(sizes) + 1)
+            kept = bisect_left(
+                fits, True, key=lambda count: bool(self._lines_breach(sizes[:count]))
+            )
+        self.lines += kept
+        self.line_bytes += sum(sizes[:kept])
+        return kept, breach and self._lines_breach(sizes[kept:])
+
+    def _lines_breach(self, sizes: Sequence[int]) -> Breach | None:
+        return self.breach(Quota.LOG_LINES, self.lines, len(sizes)) or self.breach(
+            Quota.LOG_BYTES, self.line_bytes, sum(sizes)
         )
 
     def described(self, name: str) -> shown.Quotas:

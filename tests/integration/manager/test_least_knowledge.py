@@ -24,7 +24,7 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.actors import Refused
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
-from manta.protocol import clusters, exchange, node, sign_in, user, users
+from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
 from manta.protocol.clusters import CreateCluster, CreateNodeToken
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
@@ -182,7 +182,7 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
     }
     blobs = (place.package.digest, place.model.digest)
 
-    def about(kind: type[Message], what: str, *rest: Any) -> About:
+    def about(kind: Callable[..., Message], what: str, *rest: Any) -> About:
         return About(lambda name: kind(name, *rest), *ids[what])
 
     def with_package(digest: str) -> ModuleSpec:
@@ -258,6 +258,12 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
         ),
         users.ShareModule: about(users.ShareModule, "module", "mine"),
         users.RemoveModule: about(users.RemoveModule, "module"),
+        # Quotas.
+        quotas.GetQuotas: about(lambda name: quotas.GetQuotas(cluster=name), "cluster"),
+        quotas.GetSwarmQuotas: about(quotas.GetSwarmQuotas, "swarm"),
+        quotas.SetQuota: About(
+            lambda name: quotas.SetQuota("clusters", 1, user=name), *ids["user"], ADA
+        ),
         # Who one is.
         sign_in.SignIn: About(lambda name: sign_in.SignIn(name, "wrong word"), ADA),
         sign_in.Bind: Plain(sign_in.Bind("token")),
@@ -308,6 +314,8 @@ def test_users_learn_nothing_of_what_they_do_not_see(place: Place) -> None:
             if found:
                 wrong.append(f"{kind.__name__}({name}) tells {found}: {answer}")
     assert not wrong, "\n".join(wrong)
+    of_others = [place.eve.refusal(quotas.GetQuotas(user=one)) for one in (ADA, "no@body.org")]
+    assert of_others[0].sentence == of_others[1].sentence
     # What was refused was not done.
     assert place.ada.ask(user.GetSwarm(place.swarm)).status == "ACTIVE"
     assert len(place.ada.ask(clusters.ListNodes("lab")).nodes) == 4
@@ -425,6 +433,7 @@ def _of_nodes() -> dict[type[Message], Callable[[str, Instance], Message]]:
         exchange.ReadBroadcast: lambda _, at: exchange.ReadBroadcast(at, "secrettag"),
         exchange.ReadMessage: lambda _, at: exchange.ReadMessage(at, "node-1", "secrettag", 0),
         exchange.ReadContributions: lambda _, at: exchange.ReadContributions(at, 0, "barrier()"),
+        exchange.ReadRoom: lambda _, at: exchange.ReadRoom(at, "node-1", 8),
         exchange.ReadLock: lambda _, at: exchange.ReadLock(at, "secrettag"),
         exchange.ReadCheckpoint: lambda _, at: exchange.ReadCheckpoint(at),
     }

@@ -98,26 +98,21 @@ class Lines:
         self.writer.write(*self._viable(node_id, last + 1, fresh), then=stored, keep=True)
 
     def _viable(self, node_id: str, first: int, lines: tuple[LogLine, ...]) -> Iterator[Write]:
-        """What is stored of these lines, numbered from `first`: those that are the node's, or none
-        if the swarm has used up its quota."""
+        """What is stored of these lines, numbered from `first`: those that are the node's, as far
+        as the swarm's quota goes."""
         given = {at: self.was_given(at, node_id) for at in {line.instance for line in lines}}
         numbered = [
             (number, _encode(line))
             for number, line in enumerate(lines, first)
             if given[line.instance]
         ]
-        size = sum(len(body) for _, body in numbered)
-        breach = self.bounds.lines_breach(len(numbered), size) if numbered else None
-        if breach is None:
-            self.bounds.lines += len(numbered)
-            self.bounds.line_bytes += size
-        elif breach.quota in self.bounds.told:
-            numbered = []
-        else:
+        kept, breach = self.bounds.take_lines([len(body) for _, body in numbered])
+        numbered, left_out = numbered[:kept], numbered[kept:]
+        if breach is not None and breach.quota not in self.bounds.told:
             self.bounds.told.add(breach.quota)
-            number, sentence = numbered[0][0], f"{breach.sentence} What comes later is left out."
+            number, sentence = left_out[0][0], f"{breach.sentence} What comes later is left out."
             line = msgspec.structs.replace(lines[number - first], stream="warning", text=sentence)
-            numbered = [(number, _encode(line))]
+            numbered.append((number, _encode(line)))
         # In runs of numbers that follow each other: they grow as fast as the places in the list.
         for _, run in groupby(enumerate(numbered), lambda one: one[1][0] - one[0]):
             numbers, bodies = zip(*(one for _, one in run), strict=True)
