@@ -85,7 +85,7 @@ class ServerSocket:
     def cut(self, key: str) -> None:
         """End a peer's connections at once; from any thread."""
         for connection in self._connections.of_key(key):
-            connection.tcp.kill()
+            connection.end()
 
     def close(self) -> None:
         self._server.close()
@@ -103,7 +103,7 @@ class ServerSocket:
         if passed is not None:
             for one, why in self._connections.look(passed, lambda: not readable(self._socket)):
                 self._refuse(one.key, why)
-                one.tcp.kill()
+                one.end()
 
     def _observe(self) -> None:
         with contextlib.suppress(zmq.Again):
@@ -121,6 +121,8 @@ class ServerSocket:
 
     def _received(self, route: zmq.Frame, frames: list[zmq.Frame]) -> None:
         connection = self._connections.of(route)
+        if connection is not None and connection.ended:
+            return
         key = str(frames[0].get("User-Id")) if frames else ""
         served = False
         try:
@@ -140,7 +142,7 @@ class ServerSocket:
             raise
         finally:
             if not served and connection is not None:
-                connection.tcp.kill()
+                connection.end()
 
     def _refuse(self, key: str, why: str) -> None:
         if key:

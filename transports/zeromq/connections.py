@@ -59,6 +59,13 @@ class Connection:
         """Seconds in which nobody served it; None: it is served."""
         self.handshaken = False
         self.routing_id = b""
+        self.ended = False
+        """What comes of it from now on is ignored."""
+
+    def end(self) -> None:
+        """At once, with what is in flight; from any thread."""
+        self.ended = True
+        self.tcp.kill()
 
 
 class Connections:

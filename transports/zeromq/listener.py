@@ -242,7 +242,7 @@ class ZmqListener(LockedSocket):
             for link in links:
                 link.revoke()
             for connection in self._connections.of_key(peer_key):
-                connection.tcp.kill()
+                connection.end()
             return sum(link.state is DownReason.REVOKED for link in links)
 
         try:
@@ -299,7 +299,7 @@ class ZmqListener(LockedSocket):
             elif connection.key:
                 _log.warning("peer %s loses its connection: %s", connection.key, why)
                 self.offended(connection.key)
-            connection.tcp.kill()
+            connection.end()
 
     def forget(self, link: AcceptedLink) -> None:
         if self._links.get(link.routing_id) is link:
@@ -342,9 +342,11 @@ class ZmqListener(LockedSocket):
         if routing_id in self._closing:
             return
         connection = self._connections.of(parts[0])
+        if connection is not None and connection.ended:
+            return
         if denied or not key:
             if connection is not None:
-                connection.tcp.kill()
+                connection.end()
             return
         try:
             head, _ = read(parts, 1, self.link_options.limits)

@@ -140,11 +140,14 @@ def test_a_frame_beyond_the_limit_ends_the_connection_unread(server, bare):
 def test_many_frames_within_the_limit_are_refused_as_one_message(server, bare):
     """MAXMSGSIZE would let this pass."""
     dealer = bare(*server.address, reconnect_ivl=-1)
+    monitor = monitored(dealer)
     sizes = [1024 * 1024] * 6
     head = struct.pack(f"!BBBBH{len(sizes)}I", 1, 0, 5, 0, len(sizes), *sizes)
     dealer.send(HELLO)
     dealer.send_multipart([head, *map(bytes, sizes)])
-    assert bye_of(dealer) is Bye.PROTOCOL
+    wait_disconnected(monitor)  # after a BYE, unless it was cut before its end
+    dealer.disable_monitor()
+    monitor.close()
     server.check()
     assert server.handler.messages == [m for m in server.handler.messages if len(m) == 1]
 
