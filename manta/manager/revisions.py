@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from manta.manager.ids import new_id
+
+_BYTES = 8
+_HIDDEN = re.compile(f"[0-9a-f]{{{4 * _BYTES}}}")
 
 
 class Revisions:
     """The changes of one list. May be used from any thread.
 
-    A revision is text: the id of this count, and a number that grows with each change. After a
-    restart the count has another id, and everything is new.
+    A revision is text: the id of this count, and a number that grows with each change, hidden so
+    that who sees part of the list does not learn how often the rest of it changes. After a restart
+    the count has another id, and everything is new.
     """
 
     def __init__(self) -> None:
-        self._epoch = new_id()
+        self._epoch, self._secret = new_id(), secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._number = 0
         self._changes: dict[str, int] = {}
@@ -43,16 +50,32 @@ class Revisions:
                 self._changes.pop(key, None)
         self.changed()
 
-    def since(self, revision: str) -> list[tuple[str, str]]:
-        """The keys that changed since, each with the revision of its last change, oldest first."""
-        epoch, _, number = revision.partition(".")
-        seen = int(number) if epoch == self._epoch and number.isdecimal() else 0
+    def revision(self, number: int) -> str:
+        """What a reader is given who has seen the change of this number."""
+        nonce = secrets.token_bytes(_BYTES)
+        hidden = self._mask(nonce) ^ number
+        return f"{self._epoch}.{nonce.hex()}{hidden.to_bytes(_BYTES, 'big').hex()}"
+
+    def _read(self, revision: str) -> int:
+        """0 if it is none of this count."""
+        epoch, _, rest = revision.partition(".")
+        if epoch != self._epoch or not _HIDDEN.fullmatch(rest):
+            return 0
+        nonce, hidden = divmod(int(rest, 16), 1 << 8 * _BYTES)
+        return self._mask(nonce.to_bytes(_BYTES, "big")) ^ hidden
+
+    def _mask(self, nonce: bytes) -> int:
+        return int.from_bytes(blake2b(nonce, key=self._secret, digest_size=_BYTES).digest(), "big")
+
+    def since(self, revision: str) -> list[tuple[str, int]]:
+        """The keys that changed since, each with the number of its last change, oldest first."""
+        seen = self._read(revision)
         found = []
         with self._lock:
             for key, at in reversed(self._changes.items()):
                 if at <= seen:
                     break
-                found.append((key, f"{self._epoch}.{at}"))
+                found.append((key, at))
         return found[::-1]
 
     def tell_next(self, on_change: Callable[[], object]) -> None:

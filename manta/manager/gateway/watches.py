@@ -96,14 +96,16 @@ class Watches(Part):
         """As many changed items as a message holds, and whether there are any."""
         page, find = self._list(watch.request)
         found: list[Any] = []
-        room, revision = pages.PAGE_BYTES, watch.since
-        for key, at in self._revisions[type(watch.request.message)].since(revision):
+        revisions = self._revisions[type(watch.request.message)]
+        room, last = pages.PAGE_BYTES, 0
+        for key, at in revisions.since(watch.since):
             if (item := find(key)) is not None:
                 room -= pages.encoded(item)
                 if room < 0 and found:
                     break
                 found.append(item)
-            revision = at
+            last = at
+        revision = revisions.revision(last) if last else watch.since
         return page(tuple(found), revision=revision), bool(found)
 
     def _swarm(self, views: Iterable[ClusterView], swarm_id: str) -> user.SwarmInfo | None:
