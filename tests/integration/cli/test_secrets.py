@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from manta.console.exit_codes import Exit
@@ -26,13 +27,13 @@ def sign_in(tmp_path: Path) -> tuple[str, ...]:
 def test_who_types_nothing_is_asked_three_times(sign_in: tuple[str, ...], tmp_path: Path) -> None:
     shown = at_terminal(*sign_in, typed=[(ASKED, "\n")] * 4, MANTA_HOME=tmp_path)
     assert (shown.code, shown.text.count(ASKED)) == (Exit.USAGE, 3)
-    assert shown.text.splitlines()[-1] == "Error: No password was given."
+    assert click.unstyle(shown.text).splitlines()[-1] == "Error: No password was given."
 
 
 def test_the_end_of_the_input_is_an_answer(sign_in: tuple[str, ...], tmp_path: Path) -> None:
     shown = at_terminal(*sign_in, typed=[(ASKED, "\x04")], MANTA_HOME=tmp_path)
     assert (shown.code, shown.text.count(ASKED)) == (Exit.USAGE, 1)
-    assert shown.text.splitlines()[-1] == "Error: No password was given."
+    assert click.unstyle(shown.text).splitlines()[-1] == "Error: No password was given."
 
 
 def test_ctrl_c_at_the_question(sign_in: tuple[str, ...], tmp_path: Path) -> None:
