@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.console.visible import visible_lines
+from manta.console.visible import visible
 from manta.protocol.codes import Code
 
 
@@ -214,5 +214,4 @@ def refusal(code: str, sentence: str, data: dict[str, Any]) -> RequestRefused:
 
     Python prints what an error says as it is: what others named in it is made harmless here.
     """
-    words = "\n".join(visible_lines(sentence))
-    return _BY_CODE.get(code, RequestRefused)(words, code, data)
+    return _BY_CODE.get(code, RequestRefused)(visible(sentence), code, data)

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from manta import Condition, Module, Results, Swarm, Task
-from manta.apis.drawing import MOST_TASKS
+from manta.apis import drawing, errors
+from manta.apis.drawing import MOST_TASKS, Box
 from manta.apis.results import MOST_ROWS, Result
 from manta.apis.swarm import graph_of
+from manta.protocol.codes import Code
+from tests.support.hostile import EVIL, MARK, assert_harmless
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -165,3 +168,23 @@ def test_no_results_are_not_a_table() -> None:
     html = Results()._repr_html_()
     assert "none" in html
     assert "<table" not in html
+
+
+def test_nothing_that_others_named_acts_on_a_page() -> None:
+    boxes = [Box(EVIL, EVIL, {}), Box("b", "x", {EVIL: Condition.FINISHED})]
+    pages = [
+        drawing.graph(boxes, ""),
+        drawing.graph(boxes * MOST_TASKS, EVIL.replace("\n", " ")),
+        drawing.titled(EVIL, "", [EVIL]),
+        drawing.table(EVIL, (EVIL,), [(EVIL, [EVIL])], 1),
+        drawing.table(EVIL, (), [], 0),
+    ]
+    for page in pages:
+        assert MARK in page
+        assert_harmless(page.encode())
+
+
+def test_nothing_that_others_named_acts_in_what_python_prints_of_an_error() -> None:
+    error = errors.refusal(Code.UNKNOWN_SWARM, f"There is no swarm {EVIL}.", {})
+    assert MARK in str(error)
+    assert_harmless(str(error).encode())
