@@ -171,7 +171,8 @@ class ReadMessage(Message, frozen=True):
 
 class ReadRoom(Message, frozen=True):
     """May the instance send a letter to the node `to`, with a value of `size` bytes (0 for a blob)?
-    Ready with how much it may send before it asks again: `letters` and `size` of Exchanged."""
+    Ready with how much it may send before it asks again: `letters` and `size` of Exchanged.
+    Where `to` is empty it asks so of broadcasts and contributions."""
 
     instance: Instance
     to: str

@@ -175,6 +175,8 @@ class Registered(Message, frozen=True):
     desired: Desired
     acknowledged: dict[str, int] = {}
     """By swarm: the number of the last journal entry that the manager holds."""
+    has_rooms: bool = False
+    """It answers ReadRoom."""
 
 
 class Heartbeat(Message, frozen=True):

@@ -287,6 +287,7 @@ class ManagerLink(Actor):
         self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         context.bulk_address = address
+        context.has_rooms = answer.has_rooms
         self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."

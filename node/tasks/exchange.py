@@ -21,6 +21,10 @@ from manta.protocol.values import Inline, Payload
 
 POLL = 20.0
 """The longest that one long poll waits, in seconds."""
+FIRST = 256, 1 << 20
+"""Broadcasts and contributions of an attempt, and their bytes, before it asks for room."""
+PATIENCE = 300.0
+"""Seconds for which those wait for room."""
 
 Exchange = (
     light.Broadcast
@@ -72,7 +76,8 @@ class _Poll:
 
 class TaskExchange:
     """`keep` journals an entry and answers the request, `read` asks the manager, `give` and
-    `give_all` fetch what values need and answer."""
+    `give_all` fetch what values need and answer, `has_rooms` says whether the manager bounds what
+    is said."""
 
     def __init__(
         self,
@@ -81,18 +86,20 @@ class TaskExchange:
         read: Callable[[light.Request, Any, Then], None],
         give: Callable[[light.Request, Payload | None], None],
         give_all: Callable[[light.Request, tuple[Contribution, ...]], None],
+        has_rooms: Callable[[], bool],
     ) -> None:
         self._actor = actor
         self._keep = keep
         self._read = read
         self._give = give
         self._give_all = give_all
+        self._has_rooms = has_rooms
         self._peers: dict[tuple[Instance, str], str] = {}
         """Ids of the nodes that this attempt may talk to, by the names that it used."""
         self._claims: dict[tuple[Instance, str, str], int] = {}
         """How many messages it has claimed, by node and tag."""
         self._rooms: dict[tuple[Instance, str], _Room] = {}
-        """By node; there is none where the manager sets no bound."""
+        """By node, "" for what is said to all; none where the manager sets no bound."""
         self._polls: dict[ExchangeRead, _Poll] = {}
 
     def attempt_ended(self) -> None:
@@ -104,12 +111,10 @@ class TaskExchange:
     def serve(self, request: light.Request, body: Exchange) -> None:
         at, reply = request.instance, request.reply
         match body:
-            case light.Broadcast(tag, value):
-                self._say(request, exchange.Broadcasted(at, tag, value))
             case light.Send(to):
                 self._with_peer(request, to, lambda id_: self._send(request, id_))
-            case light.Contribute(number, kind, to_rank, part):
-                self._say(request, exchange.Contributed(at, number, kind, part, to_rank))
+            case light.Broadcast() | light.Contribute():
+                self._send(request, "")
             case light.Unlock(name):
                 self._polls.pop(exchange.ReadLock(at, name), None)
                 self._say(request, exchange.LockReleased(at, name))
@@ -171,24 +176,26 @@ class TaskExchange:
         self._read(request, exchange.ResolvePeer(request.instance, name), found)
 
     def _send(self, request: light.Request, to: str) -> None:
-        """As soon as there is room. A signal that ends the wait ends the sending."""
-        at, body = request.instance, request.body
-        assert isinstance(body, light.Send)
-        size = len(body.value.data) if isinstance(body.value, Inline) else 0
+        """As soon as there is room: to a node, or to all."""
+        at, entry = request.instance, _said(request, to)
+        size = len(entry.value.data) if isinstance(entry.value, Inline) else 0
         room = self._rooms.get((at, to))
+        if room is None and not to and self._has_rooms():
+            room = self._rooms[at, to] = _Room(*FIRST)
         if room is None or room.take(size):
-            self._say(request, exchange.Sent(at, to, body.tag, body.value))
+            self._say(request, entry)
             return
 
         def has_room(request: light.Request, found: Exchanged) -> None:
             self._rooms[at, to] = _Room(found.letters, found.size)
-            if request.reply.abandoned:
+            if to and request.reply.abandoned:  # a signal that ends the wait ends the sending
                 request.reply.set(None)
             else:
                 self._send(request, to)
 
-        read = exchange.ReadRoom(at, to, size)
-        self._wait(request, read, body.timeout, has_room, late="ReceiverFull")
+        read, timeout = exchange.ReadRoom(at, to, size), getattr(request.body, "timeout", PATIENCE)
+        late = "ReceiverFull" if to else "Timeout"
+        self._wait(request, read, timeout, has_room, late=late)
 
     def _receive(self, request: light.Request, body: light.Receive) -> None:
         """A claim stands until the task has received its message; asking again repeats it."""
@@ -267,6 +274,20 @@ class TaskExchange:
                 request.reply.fail(late, sentence)
 
         ask(timeout)
+
+
+def _said(
+    request: light.Request, to: str
+) -> exchange.Sent | exchange.Broadcasted | exchange.Contributed:
+    at = request.instance
+    match request.body:
+        case light.Send(_, tag, value):
+            return exchange.Sent(at, to, tag, value)
+        case light.Broadcast(tag, value):
+            return exchange.Broadcasted(at, tag, value)
+        case light.Contribute(number, kind, rank, part):
+            return exchange.Contributed(at, number, kind, part, rank)
+    raise TypeError(f"{request.body} is said to nobody")
 
 
 def _peers(reply: light.Reply, found: Any) -> None:

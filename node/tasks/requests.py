@@ -52,7 +52,12 @@ class TaskRequests:
         self._pinned: list[str] = []
         self._progress = ProgressGate()
         self._exchange = TaskExchange(
-            actor, self._journal, self._read, self._give_value, self._give_all
+            actor,
+            self._journal,
+            self._read,
+            self._give_value,
+            self._give_all,
+            lambda: context.has_rooms,
         )
 
     def serve(self, request: light.Request) -> None:

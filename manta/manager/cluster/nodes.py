@@ -162,6 +162,7 @@ class ClusterNodes:
             alias=message.record.alias,
             heartbeat_interval=self._interval,
             bulk_address=self.context.bulk.address,
+            has_rooms=True,
             desired=self._desired.full(node_id),
             acknowledged=dict(node.acknowledged),
         )

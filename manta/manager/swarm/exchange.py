@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
-from manta.manager.swarm.letters import Post, Route, Sender
+from manta.manager.swarm.letters import Load, Post, Room, Route, Sender
 from manta.protocol.base import Instance
 from manta.protocol.exchange import (
     Broadcasted,
@@ -38,6 +38,12 @@ from manta.protocol.values import BlobRef, Payload
 
 Topic = tuple[str | int, ...]
 """What a reader waits for; its first element is a kind. The empty one stands for all."""
+
+
+SAID = Room(2_000_000, 1 << 30)
+"""How much of broadcasts, contributions and checkpoints is kept until the iteration ends."""
+AHEAD = 1_000
+"""Collectives that an instance may be ahead of the others of its task."""
 
 
 def operation(kind: str) -> str:
@@ -69,6 +75,8 @@ class Exchange:
     """By alias and rank: the number of the latest collective that it has come to."""
     locks: dict[str, list[Instance]] = field(default_factory=dict)
     checkpoints: dict[Sender, Payload] = field(default_factory=dict)
+    kept: Load = field(default_factory=Load)
+    """Of broadcasts, contributions and checkpoints."""
     blobs: dict[str, BlobRef] = field(default_factory=dict)
     """By digest: all that were named in this iteration, and those of letters that outlived theirs.
     Who was told of one may still fetch it when a later value has taken its place."""
@@ -86,8 +94,10 @@ class Exchange:
             case Broadcasted(tag=tag, value=value):
                 self._name(value)
                 latest = self.broadcasts.setdefault((at.iteration, tag), {})
-                latest.pop(sender, None)
+                if (old := latest.pop(sender, None)) is not None:
+                    self.kept.add(old.value, -1)
                 latest[sender] = Broadcast(node_id, value)
+                self.kept.add(value)
                 return (("broadcast", at.iteration, tag),)
             case Sent(to=to, tag=tag, value=value):
                 self._name(value)
@@ -108,9 +118,10 @@ class Exchange:
                 if (at.index, to_rank) not in collective.parts:
                     self._name(value)
                     collective.parts[at.index, to_rank] = value
+                    self.kept.add(value)
                 if collective.kinds[at.index] != next(iter(collective.kinds.values())):
                     return ((),)  # all have to hear of it, who is ahead by one call too
-                return (("collective", *key),)
+                return ("collective", *key), ("room", "")
             case LockWanted(name=name):
                 queue = self.locks.setdefault(name, [])
                 if at not in queue:
@@ -121,7 +132,10 @@ class Exchange:
                 return (("lock", name),)
             case Checkpointed(value=value):
                 self._name(value)
+                if sender in self.checkpoints:
+                    self.kept.add(self.checkpoints[sender], -1)
                 self.checkpoints[sender] = value
+                self.kept.add(value)
                 return (("checkpoint",),)
             case _:
                 assert_never(entry)
@@ -159,6 +173,7 @@ class Exchange:
         self.calls.clear()
         self.checkpoints.clear()
         self.locks.clear()
+        self.kept = Load()
         before, self.blobs = self.blobs, {}
         for value in self.post.values():
             self._name(value)

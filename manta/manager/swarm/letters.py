@@ -71,7 +71,7 @@ SHARE = Room(256, 4 << 20)
 """How much an attempt may send at most before it asks again."""
 
 
-def size_of(value: Payload) -> int:
+def size_of(value: Payload | None) -> int:
     return len(value.data) if isinstance(value, Inline) else 0
 
 
@@ -82,7 +82,7 @@ class Load:
     letters: int = 0
     size: int = 0
 
-    def add(self, value: Payload, count: int = 1) -> None:
+    def add(self, value: Payload | None, count: int = 1) -> None:
         self.letters += count
         self.size += count * size_of(value)
 

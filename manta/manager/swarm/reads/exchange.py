@@ -13,11 +13,12 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
-from manta.manager.swarm.exchange import Collective, Topic, operation
+from manta.manager.swarm.exchange import AHEAD, SAID, Collective, Topic, operation
 from manta.manager.swarm.letters import (
     KEPT,
     LOGGED,
     RESERVE,
+    SHARE,
     UNREAD,
     Box,
     Room,
@@ -91,8 +92,8 @@ def answer(
             return _broadcast(data, read)
         case ReadMessage():
             return _message(data, read)
-        case ReadRoom():
-            return _room(data, read, nodes)
+        case ReadRoom(to=to):
+            return _room(data, read, nodes) if to else _room_for_all(data, read)
         case ReadContributions():
             return _contributions(data, read, nodes)
         case ReadLock():
@@ -222,6 +223,31 @@ def _room(data: SwarmData, read: ReadRoom, nodes: Nodes) -> Exchanged:
         f"{alias}.{rank}; beyond that each instance has {RESERVE.letters} "
         f"({mib(RESERVE.size)}): have it receive more, or send less",
     )
+
+
+def _room_for_all(data: SwarmData, read: ReadRoom) -> Exchanged:
+    at, kept = read.instance, data.exchange.kept
+    if kept.letters >= SAID.letters or kept.size + read.size > SAID.size:
+        return _never(
+            "ResourceExhaustionError",
+            f"{kept.letters:,} broadcasts and contributions to collectives ({mib(kept.size)}) are "
+            f"kept until this iteration ends, of at most {SAID.letters:,} ({mib(SAID.size)}): "
+            "spread them over more iterations, or send values over 64 KiB, which are kept on disk.",
+        )
+    run, calls = data.runs[at.iteration][at.alias], data.exchange.calls.get(at.alias, {})
+    mine = calls.get(at.index, -1)
+    behind = [
+        instance.last
+        for rank, instance in enumerate(run.instances)
+        if instance.is_open and mine - calls.get(rank, -1) > AHEAD
+    ]
+    if behind:
+        return Exchanged(
+            False,
+            sentence=f"{at.alias}.{at.index} is more than {AHEAD:,} collectives ahead of "
+            + listed([f"{label(one)} on {one.node_alias}" for one in behind]),
+        )
+    return Exchanged(True, letters=SHARE.letters, size=SHARE.size)
 
 
 def mib(size: int) -> str:

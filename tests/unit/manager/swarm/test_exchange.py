@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manta.manager.swarm.events import NodeLost, Released, Stopped, Woken
+from manta.manager.swarm.letters import Room
 from manta.manager.swarm.phases import shares
+from manta.manager.swarm.reads import exchange as reads
 from manta.manager.swarm.reads.exchange import answer, topic_of
 from manta.protocol.exchange import (
     Broadcasted,
@@ -495,6 +497,48 @@ def test_what_is_said_wakes_those_who_wait_for_it(bench, make, entry, request_):
     b = bench(make.task("worker"), nodes=2)
     one, other = worker(b, 0), worker(b, 1)
     assert Woken(topic_of(b.machine.data, request_(other))) in b.say(one, entry(one, make.value(1)))
+
+
+def test_what_is_kept_for_the_iteration_is_bounded(bench, make, monkeypatch):
+    monkeypatch.setattr(reads, "SAID", Room(5, 100))
+    b = bench(make.task("worker"), nodes=2, max_iteration=2)
+    one, blob = worker(b, 0), BlobRef("b" * 64, 1 << 40)
+    for number in range(9):
+        b.say(one, Broadcasted(one, "same", make.value("x" * number)), Checkpointed(one, blob))
+    assert read(b, ReadRoom(one, "", 92)).ready
+    assert read(b, ReadRoom(one, "", 93)).error == "ResourceExhaustionError"
+    contribute(b, make, 0, 0, kind="gather")
+    assert read(b, ReadRoom(one, "", 1)).letters
+    contribute(b, make, 0, number=1)
+    contribute(b, make, 0, number=2)
+    never = read(b, ReadRoom(one, "", 0))
+    assert never.error == "ResourceExhaustionError"
+    assert never.sentence.startswith("5 broadcasts and contributions to collectives (0.0 MiB) are")
+    assert b.replayed().data == b.machine.data
+    b.finish("worker")
+    assert read(b, ReadRoom(worker(b, 0), "", 0)).ready
+
+
+def test_who_runs_ahead_of_the_others_in_collectives_waits_for_them(bench, make, monkeypatch):
+    monkeypatch.setattr(reads, "AHEAD", 3)
+    b = bench(make.task("worker"), nodes=3)
+    for number in range(3):
+        contribute(b, make, 0, number=number)
+    ask = ReadRoom(worker(b, 0), "", 0)
+    assert read(b, ask).ready
+    contribute(b, make, 0, number=3)
+    waiting = read(b, ask)
+    assert not waiting.ready
+    assert not waiting.error
+    assert waiting.sentence == (
+        "worker.0 is more than 3 collectives ahead of worker.1 on node-2, worker.2 on node-3"
+    )
+    b.end(worker(b, 2))
+    one = worker(b, 1)
+    actions = b.say(one, Contributed(one, 0, "gather", make.value(1)))
+    assert Woken(topic_of(b.machine.data, ask)) in actions
+    assert read(b, ask).ready
+    assert read(b, ReadRoom(one, "", 0)).ready
 
 
 class Talk:
