@@ -22,7 +22,8 @@ from manta.protocol.values import Inline, Payload
 POLL = 20.0
 """The longest that one long poll waits, in seconds."""
 FIRST = 256, 1 << 20
-"""Broadcasts and contributions of an attempt, and their bytes, before it asks for room."""
+"""Broadcasts, contributions and checkpoints of an attempt, and their bytes, before it asks for
+room."""
 PATIENCE = 300.0
 """Seconds for which those wait for room."""
 
@@ -113,13 +114,11 @@ class TaskExchange:
         match body:
             case light.Send(to):
                 self._with_peer(request, to, lambda id_: self._send(request, id_))
-            case light.Broadcast() | light.Contribute():
+            case light.Broadcast() | light.Contribute() | light.Checkpoint():
                 self._send(request, "")
             case light.Unlock(name):
                 self._polls.pop(exchange.ReadLock(at, name), None)
                 self._say(request, exchange.LockReleased(at, name))
-            case light.Checkpoint(value):
-                self._say(request, exchange.Checkpointed(at, value))
             case light.GetBroadcast(tag, timeout):
                 self._wait(request, exchange.ReadBroadcast(at, tag), timeout, self._give_one)
             case light.ResolveNode(name):
@@ -278,7 +277,7 @@ class TaskExchange:
 
 def _said(
     request: light.Request, to: str
-) -> exchange.Sent | exchange.Broadcasted | exchange.Contributed:
+) -> exchange.Sent | exchange.Broadcasted | exchange.Contributed | exchange.Checkpointed:
     at = request.instance
     match request.body:
         case light.Send(_, tag, value):
@@ -287,6 +286,8 @@ def _said(
             return exchange.Broadcasted(at, tag, value)
         case light.Contribute(number, kind, rank, part):
             return exchange.Contributed(at, number, kind, part, rank)
+        case light.Checkpoint(value):
+            return exchange.Checkpointed(at, value)
     raise TypeError(f"{request.body} is said to nobody")
 
 

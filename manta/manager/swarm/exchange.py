@@ -93,6 +93,7 @@ class Exchange:
         match entry:
             case Broadcasted(tag=tag, value=value):
                 self._name(value)
+                self.post.log(value)
                 latest = self.broadcasts.setdefault((at.iteration, tag), {})
                 if (old := latest.pop(sender, None)) is not None:
                     self.kept.add(old.value, -1)
@@ -111,6 +112,7 @@ class Exchange:
                 return (("message", source, node_id, tag),)
             case Contributed(number=number, kind=kind, value=value, to=to_rank):
                 key = (at.iteration, at.alias, number)
+                self.post.log(value)
                 collective = self.collectives.setdefault(key, Collective())
                 collective.kinds.setdefault(at.index, kind)
                 calls = self.calls.setdefault(at.alias, {})
@@ -132,6 +134,7 @@ class Exchange:
                 return (("lock", name),)
             case Checkpointed(value=value):
                 self._name(value)
+                self.post.log(value)
                 if sender in self.checkpoints:
                     self.kept.add(self.checkpoints[sender], -1)
                 self.checkpoints[sender] = value

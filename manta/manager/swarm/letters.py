@@ -17,7 +17,7 @@ and has the task wait for it:
 | UNREAD | the unread letters to a node | one that does not receive must not fill the memory |
 | RESERVE | those of one sender among them | others' letters must not shut it out |
 | KEPT | all letters that the swarm keeps | a restart has to read them again |
-| LOGGED | all letters that it ever sent | they stay in its event log |
+| LOGGED | all that its tasks ever said to each other | it stays in the event log |
 
 Each operation takes the same time however many letters there are.
 """
@@ -66,7 +66,7 @@ KEPT = Room(200_000, 512 << 20)
 LOGGED = 8 << 30
 """Bytes, with ENVELOPE for each."""
 ENVELOPE = 256
-"""Bytes of a letter beside its value: addresses and the claim."""
+"""Bytes of what is said beside its value: addresses, and the claim of a letter."""
 SHARE = Room(256, 4 << 20)
 """How much an attempt may send at most before it asks again."""
 
@@ -268,7 +268,7 @@ class Post:
     sent: dict[tuple[Instance, Route], int] = field(default_factory=dict)
     """How many letters each attempt has sent in this iteration."""
     logged: int = 0
-    """Bytes of all letters that were ever sent."""
+    """Bytes of all that was ever said, to a node or to all."""
     kept: Load = field(default_factory=Load)
     boxes: dict[str, Box] = field(default_factory=dict, compare=False)
     """By the node to which the letters go."""
@@ -278,9 +278,12 @@ class Post:
     def send(self, at: Instance, route: Route, value: Payload) -> None:
         serial = self.sent.get((at, route), 0)
         self.sent[at, route] = serial + 1
-        self.logged += ENVELOPE + size_of(value)
+        self.log(value)
         sender = Sender(at.iteration, at.alias, at.index)
         self._channel(route).send(sender, serial, value)
+
+    def log(self, value: Payload | None) -> None:
+        self.logged += ENVELOPE + size_of(value)
 
     def claim(self, at: Instance, route: Route) -> None:
         self.claiming.setdefault(at, set()).add(route)

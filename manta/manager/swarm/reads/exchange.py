@@ -92,6 +92,13 @@ def answer(
             return _broadcast(data, read)
         case ReadMessage():
             return _message(data, read)
+        case ReadRoom() if data.exchange.post.logged >= LOGGED:
+            return _never(
+                "ResourceExhaustionError",
+                f"The event log holds {mib(data.exchange.post.logged)} of what the tasks of this "
+                f"swarm said to each other, of at most {mib(LOGGED)}: say less, or values over "
+                "64 KiB, which do not count.",
+            )
         case ReadRoom(to=to):
             return _room(data, read, nodes) if to else _room_for_all(data, read)
         case ReadContributions():
@@ -195,16 +202,9 @@ def room(data: SwarmData, at: Instance, to: str) -> Room:
 
 
 def _room(data: SwarmData, read: ReadRoom, nodes: Nodes) -> Exchanged:
-    at, post = read.instance, data.exchange.post
-    found = room(data, at, read.to)
+    post, found = data.exchange.post, room(data, read.instance, read.to)
     if found.letters and found.size >= read.size:
         return Exchanged(True, letters=found.letters, size=found.size)
-    if post.logged >= LOGGED:
-        return _never(
-            "ResourceExhaustionError",
-            f"The swarm's event log holds {mib(post.logged)} of letters, of at most {mib(LOGGED)}: "
-            "send less, or values over 64 KiB, which do not count.",
-        )
     node = next((node.alias for node in nodes() if node.id == read.to), read.to)
     kept = post.kept
     if kept.letters >= KEPT.letters or kept.size + read.size > KEPT.size:
@@ -230,7 +230,7 @@ def _room_for_all(data: SwarmData, read: ReadRoom) -> Exchanged:
     if kept.letters >= SAID.letters or kept.size + read.size > SAID.size:
         return _never(
             "ResourceExhaustionError",
-            f"{kept.letters:,} broadcasts and contributions to collectives ({mib(kept.size)}) are "
+            f"{kept.letters:,} broadcasts, contributions and checkpoints ({mib(kept.size)}) are "
             f"kept until this iteration ends, of at most {SAID.letters:,} ({mib(SAID.size)}): "
             "spread them over more iterations, or send values over 64 KiB, which are kept on disk.",
         )

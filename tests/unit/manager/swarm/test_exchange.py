@@ -513,7 +513,7 @@ def test_what_is_kept_for_the_iteration_is_bounded(bench, make, monkeypatch):
     contribute(b, make, 0, number=2)
     never = read(b, ReadRoom(one, "", 0))
     assert never.error == "ResourceExhaustionError"
-    assert never.sentence.startswith("5 broadcasts and contributions to collectives (0.0 MiB) are")
+    assert never.sentence.startswith("5 broadcasts, contributions and checkpoints (0.0 MiB) are")
     assert b.replayed().data == b.machine.data
     b.finish("worker")
     assert read(b, ReadRoom(worker(b, 0), "", 0)).ready

@@ -285,7 +285,9 @@ def test_the_log_takes_so_many_letters_and_no_more(bench, make, few):
     sent(b, make, 0, 4)
     never = asked(b, 0)
     assert never.error == "ResourceExhaustionError"
-    assert never.sentence.startswith("The swarm's event log holds 0.0 MiB of letters, of at most")
+    assert never.sentence.startswith("The event log holds 0.0 MiB of what the tasks of this swarm")
+    one = b.running("worker")[0]
+    assert read(b, ReadRoom(one, "", 0)).error == "ResourceExhaustionError", "to all, as well"
 
 
 def test_who_was_ended_is_told_so(bench, make, few):
