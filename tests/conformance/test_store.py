@@ -119,9 +119,15 @@ def test_lines_that_are_skipped_count_as_appended_and_are_not_kept(store: Store)
 
 def test_what_a_swarm_takes_is_told(store: Store) -> None:
     assert store.extent("s1") == (0, 0, 0)
+    assert store.extents() == {}
     store.commit([AppendEvents("s1", 1, (b"ab", b"c")), AppendLogs("s1", "n", 1, (b"line",))])
     store.commit([AppendEvents("s2", 1, (b"other",))])
-    assert store.extent("s1") == (3, 1, 4)
+    store.commit([AppendEvents("s1", 2, (b"c", b"d")), AppendLogs("s1", "n", 1, (b"line", b"x"))])
+    store.commit([AppendLogs("s1", "m", 1, (b"line",))])
+    assert store.extent("s1") == (4, 3, 9)
+    assert store.extents() == {"s1": (4, 3, 9), "s2": (5, 0, 0)}
+    store.commit([RemoveSwarm("s1")])
+    assert store.extents() == {"s2": (5, 0, 0)}
 
 
 def test_all_references_are_read(store: Store) -> None:

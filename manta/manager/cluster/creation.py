@@ -28,11 +28,12 @@ def create(
     machine.handle(created, now)
     info = queries.info(machine)
     digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
-    bounds.check_spec(context.quotas, message.spec, digests, owner_id, cluster_id)
+    body = encode(created, now)
+    bounds.check_spec(context.quotas, message.spec, len(body), digests, owner_id, cluster_id)
     admit = context.quotas.admit
     change.on_refusal(admit(swarm_id, owner_id, cluster_id, Quota.SWARMS, Quota.LIVE_SWARMS))
     change.write(
-        AppendEvents(swarm_id, 1, (encode(created, now),)),
+        AppendEvents(swarm_id, 1, (body,)),
         Reference(swarm_id, digests, cluster_id),
         Put(SwarmRecord(info, owner_id)),
     )

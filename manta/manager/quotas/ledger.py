@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from manta.manager.quotas.table import Quota
 from manta.manager.store.interface import (
+    AppendEvents,
+    AppendLogs,
     Delete,
     Put,
     Reference,
@@ -61,6 +63,10 @@ class Ledger:
         """Whose each thing is: a user's, and perhaps a cluster's."""
         self._owners: dict[str, str] = {}
         """The user of each cluster, and of each swarm and module, which hold blobs."""
+        self._stored: Counter[str] = Counter()
+        """The bytes of each swarm's events and log lines."""
+        self._ends: dict[str, dict[str, int]] = {}
+        """By swarm, and node for log lines: the number of the last that was counted."""
         self._held: dict[str, set[str]] = {}
         """The blobs that each swarm and module names."""
         self._named: dict[tuple[str, str], _Named] = {}
@@ -74,12 +80,19 @@ class Ledger:
             for kind in (ClusterRecord, NodeRecord, SwarmRecord, ModuleRecord):
                 for record in store.all(kind):
                     self._put(record)
+            for swarm_id, extent in store.extents().items():
+                if swarm_id in self._owners:
+                    self._keep(swarm_id, extent.event_bytes + extent.line_bytes)
             for holder, digest in store.references():
                 self._refer(holder, (digest,))
 
     def used(self, quota: Quota, holder: str) -> int:
         """By a user or in a cluster."""
         return self._used[quota, holder]
+
+    def stored_by(self, swarm_id: str) -> int:
+        """The bytes of the swarm's events and log lines that are stored."""
+        return self._stored[swarm_id]
 
     # Things.
 
@@ -125,6 +138,10 @@ class Ledger:
                 match write:
                     case Delete(kind, key):
                         self._deleted(kind, key)
+                    case AppendEvents(swarm_id, first, bodies):
+                        self._append(swarm_id, "", first, bodies)
+                    case AppendLogs(swarm_id, node_id, first, bodies):
+                        self._append(swarm_id, node_id, first, bodies)
                     case Reference(holder, digests):
                         self._refer(holder, digests)
                     case Release(holder, digests):
@@ -163,6 +180,21 @@ class Ledger:
             self._remove(Quota.MODULES, key)
             self._forget(key)
 
+    # What swarms said.
+
+    def _append(self, swarm_id: str, log: str, first: int, bodies: Sequence[bytes]) -> None:
+        """`log`: the node whose lines these are, or nothing for events; repeats do not count."""
+        if swarm_id not in self._owners:
+            return  # it is removed
+        ends = self._ends.setdefault(swarm_id, {})
+        last = ends.get(log, first - 1)
+        self._keep(swarm_id, sum(map(len, bodies[max(0, last + 1 - first) :])))
+        ends[log] = max(last, first + len(bodies) - 1)
+
+    def _keep(self, swarm_id: str, size: int) -> None:
+        self._stored[swarm_id] += size
+        self._used[Quota.STORED_BYTES, self._owners[swarm_id]] += size
+
     # Blobs.
 
     def _refer(self, holder: str, digests: Iterable[str]) -> None:
@@ -195,6 +227,8 @@ class Ledger:
                 self._take(Quota.BLOB_BYTES, owner, named.size)
 
     def _forget(self, holder: str) -> None:
+        self._ends.pop(holder, None)
+        self._take(Quota.STORED_BYTES, self._owners.get(holder, ""), self._stored.pop(holder, 0))
         self._release(holder, tuple(self._held.get(holder, ())))
         self._held.pop(holder, None)
         self._owners.pop(holder, None)

@@ -69,6 +69,13 @@ class Quotas:
         limit = self.limits.of(quota, user_id, cluster_id)
         return Breach(quota, who, have, asked, limit) if have + asked > limit.value else None
 
+    def storing(self, user_id: str, size: int, under_way: int = 0) -> Breach | None:
+        """None if swarms of the user's may say so many bytes more. `under_way`: those that one is
+        about to store."""
+        quota, who = Quota.STORED_BYTES, self._user(user_id)
+        have = self.ledger.used(quota, user_id) + under_way
+        return self.breach(quota, who, have, size, user_id)
+
     # Blobs.
 
     def naming(self, user_id: str, blobs: Iterable[str]) -> Breach | None:

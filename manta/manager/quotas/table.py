@@ -33,6 +33,7 @@ class Quota(StrEnum):
     BLOB_BYTES = "blob-bytes"
     UNNAMED_BLOBS = "unnamed-blobs"
     UNNAMED_BYTES = "unnamed-bytes"
+    STORED_BYTES = "stored-bytes"
 
     RESULTS = "results"
     GLOBALS = "globals"
@@ -105,6 +106,12 @@ TABLE: dict[Quota, Row] = {
         512 * GIB,
         "of values that were pushed and that nothing names yet",
         "wait until these are named or deleted, which takes 15 minutes",
+    ),
+    Quota.STORED_BYTES: Row(
+        32 * GIB,
+        512 * GIB,
+        "of what their swarms are, said and logged",
+        "remove swarms that are over (manta rm)",
     ),
     Quota.RESULTS: Row(1_000_000, 1_000_000, "results", f"{_FEWER} and larger ones", True),
     Quota.GLOBALS: Row(10_000, 10_000, "globals", f"{_FEWER} tags", True),

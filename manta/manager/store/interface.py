@@ -134,9 +134,9 @@ class StoredLine(NamedTuple):
 class Extent(NamedTuple):
     """What a swarm takes in the store; sizes in bytes."""
 
-    event_bytes: int
-    lines: int
-    line_bytes: int
+    event_bytes: int = 0
+    lines: int = 0
+    line_bytes: int = 0
 
 
 class Store(Protocol):
@@ -176,6 +176,9 @@ class Store(Protocol):
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
         """The number of each node's last line that is stored or was skipped."""
+
+    def extents(self) -> dict[str, Extent]:
+        """Of every swarm that has any."""
 
     def extent(self, swarm_id: str) -> Extent: ...
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
-from manta.manager.store import references
+from manta.manager.store import extents, references
 from manta.manager.store.chain import End, chained, checked, end_of
 from manta.manager.store.interface import (
     AppendEvents,
@@ -89,6 +89,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE skipped_lines (
             swarm_id TEXT NOT NULL, node_id TEXT NOT NULL, number INTEGER NOT NULL,
             PRIMARY KEY (swarm_id, node_id)) WITHOUT ROWID""",
+        """CREATE TABLE extents (
+            swarm_id TEXT PRIMARY KEY, event_bytes INTEGER NOT NULL, lines INTEGER NOT NULL,
+            line_bytes INTEGER NOT NULL) WITHOUT ROWID""",
+        """INSERT INTO extents SELECT swarm_id, SUM(event_bytes), SUM(lines), SUM(line_bytes) FROM (
+            SELECT swarm_id, LENGTH(body) AS event_bytes, 0 AS lines, 0 AS line_bytes FROM events
+            UNION ALL SELECT swarm_id, 0, 1, LENGTH(body) FROM log_lines
+            ) WHERE swarm_id NOT IN (SELECT swarm_id FROM removed_swarms) GROUP BY swarm_id""",
     ),
     (  # Who may have a blob is found by the clusters of the swarms that need it.
         "ALTER TABLE blob_references ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
@@ -248,15 +255,8 @@ class SqliteStore:
                 self._append_events(write)
             case PutSnapshot():
                 self._put_snapshot(write)
-            case AppendLogs(swarm_id, node_id, first, bodies):
-                self._writer.executemany(
-                    "INSERT OR IGNORE INTO log_lines (swarm_id, node_id, number, body) "
-                    "VALUES (?, ?, ?, ?)",
-                    (
-                        (swarm_id, node_id, number, body)
-                        for number, body in enumerate(bodies, first)
-                    ),
-                )
+            case AppendLogs():
+                extents.append_logs(self._writer, write)
             case SkipLogs(swarm_id, node_id, upto):
                 execute(
                     "INSERT OR REPLACE INTO skipped_lines VALUES (?, ?, ?)",
@@ -267,7 +267,10 @@ class SqliteStore:
             case RemoveSwarm(swarm_id):
                 execute("DELETE FROM swarms WHERE key = ?", (swarm_id,))
                 execute("DELETE FROM blob_references WHERE holder = ?", (swarm_id,))
-                for table in ("event_ends", "snapshots", "snapshot_pages", "skipped_lines"):
+                for table in (
+                    *("event_ends", "snapshots", "snapshot_pages"),
+                    *("skipped_lines", "extents"),
+                ):
                     execute(f"DELETE FROM {table} WHERE swarm_id = ?", (swarm_id,))
                 execute("INSERT OR IGNORE INTO removed_swarms VALUES (?)", (swarm_id,))
 
@@ -299,6 +302,7 @@ class SqliteStore:
             "INSERT OR REPLACE INTO event_ends VALUES (?, ?, ?)",
             (swarm_id, fresh[-1][1], checksum),
         )
+        extents.extend(self._writer, swarm_id, Extent(sum(map(len, bodies[held:]))))
 
     @staticmethod
     def _end(connection: sqlite3.Connection, swarm_id: str) -> End | None:
@@ -465,15 +469,15 @@ class SqliteStore:
             ends[_text(node_id)] = max(number, ends.get(_text(node_id), 0))
         return ends
 
+    def extents(self) -> dict[str, Extent]:
+        found = self._select(f"SELECT {extents.SIZE}, CAST(swarm_id AS BLOB), {extents.COLUMNS}")
+        return {_text(swarm_id): extents.read(row, size) for size, swarm_id, *row in found}
+
     def extent(self, swarm_id: str) -> Extent:
-        [(event_bytes,)] = self._select(
-            "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM events WHERE swarm_id = ?", swarm_id
+        read = f"SELECT {extents.SIZE}, {extents.COLUMNS} WHERE swarm_id = ?"
+        return next(
+            (extents.read(row, size) for size, *row in self._select(read, swarm_id)), Extent()
         )
-        [(lines, line_bytes)] = self._select(
-            "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM log_lines WHERE swarm_id = ?",
-            swarm_id,
-        )
-        return Extent(event_bytes, lines, line_bytes)
 
     def references(self) -> Iterator[tuple[str, str]]:
         # Over a connection of its own, so that other readers need not wait.

@@ -31,13 +31,19 @@ from manta.protocol.values import BlobRef, Inline, Payload
 
 
 def check_spec(
-    quotas: Quotas, spec: SwarmSpec, blobs: Iterable[str], owner_id: str, cluster_id: str
+    quotas: Quotas,
+    spec: SwarmSpec,
+    size: int,
+    blobs: Iterable[str],
+    owner_id: str,
+    cluster_id: str,
 ) -> None:
-    """Raises Refused if a swarm of this owner may not be created as it is."""
+    """Raises Refused if a swarm of this owner may not be created as it is. `size`: the bytes that
+    it takes."""
     who = f"The swarm {spec.name!r}"
     count = len(spec.globals)
     breach = quotas.breach(Quota.GLOBALS, who, 0, count, owner_id, cluster_id)
-    if breach := breach or quotas.naming(owner_id, blobs):
+    if breach := breach or quotas.storing(owner_id, size) or quotas.naming(owner_id, blobs):
         raise breach.refusal()
 
 
@@ -100,7 +106,7 @@ class Bounds:
         found.fatal = self._naming(said)
         if found.fatal is not None:
             return found
-        is_near = self.breach(Quota.HISTORY_BYTES, self.said, sum(map(_size, said))) is not None
+        is_near = self.saying(sum(map(_size, said))) is not None
         tags, kept, size = set(self.data.globals), list[Entry](), 0
         used: dict[Quota, int] = {}
         for entry in entries:
@@ -108,7 +114,7 @@ class Bounds:
                 _pass(kept, entry.count)
                 continue
             size += _size(entry)
-            found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) if is_near else None
+            found.fatal = self.saying(size) if is_near else None
             if found.fatal is not None:
                 break
             quota = _quota_of(entry, tags)
@@ -135,27 +141,38 @@ class Bounds:
         more = tag not in self.data.globals
         return (
             (self.breach(Quota.GLOBALS, len(self.data.globals)) if more else None)
-            or self.breach(Quota.HISTORY_BYTES, self.said, _weight(value))
+            or self.saying(_weight(value))
             or (self.quotas.naming(self.owner_id, [value.digest]) if _is_blob(value) else None)
         )
 
     def take_lines(self, sizes: Sequence[int]) -> tuple[int, Breach | None]:
         """Counts lines of these sizes, as many of the first as there may be; returns how many, and
         why not the others."""
-        breach, kept = self._lines_breach(sizes), len(sizes)
+        breach, kept = self._logging(sizes) if sizes else None, len(sizes)
         if breach is not None:
             fits = range(1, len(sizes) + 1)
-            kept = bisect_left(
-                fits, True, key=lambda count: bool(self._lines_breach(sizes[:count]))
-            )
+            kept = bisect_left(fits, True, key=lambda count: bool(self._logging(sizes[:count])))
         self.lines += kept
         self.line_bytes += sum(sizes[:kept])
-        return kept, breach and self._lines_breach(sizes[kept:])
+        return kept, breach and self._logging(sizes[kept:])
 
-    def _lines_breach(self, sizes: Sequence[int]) -> Breach | None:
-        return self.breach(Quota.LOG_LINES, self.lines, len(sizes)) or self.breach(
-            Quota.LOG_BYTES, self.line_bytes, sum(sizes)
+    def _logging(self, sizes: Sequence[int]) -> Breach | None:
+        """None if it may log lines of these sizes, too."""
+        size = sum(sizes)
+        return (
+            self.breach(Quota.LOG_LINES, self.lines, len(sizes))
+            or self.breach(Quota.LOG_BYTES, self.line_bytes, size)
+            or self._storing(size)
         )
+
+    def saying(self, size: int) -> Breach | None:
+        """None if its events may take so many bytes more."""
+        return self.breach(Quota.HISTORY_BYTES, self.said, size) or self._storing(size)
+
+    def _storing(self, size: int) -> Breach | None:
+        stored = self.quotas.ledger.stored_by(self.data.swarm_id)
+        under_way = max(0, self.said + self.line_bytes - stored)
+        return self.quotas.storing(self.owner_id, size, under_way)
 
     def described(self, name: str) -> shown.Quotas:
         found = []

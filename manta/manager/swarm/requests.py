@@ -37,6 +37,10 @@ from manta.protocol.quotas import GetSwarmQuotas
 from manta.protocol.states import SwarmState
 from manta.protocol.values import BlobRef
 
+SAID = 200
+"""About the bytes that a request takes which changes the swarm. A stop is always possible, and so
+is what deletes."""
+
 
 @dataclass
 class Requests:
@@ -137,6 +141,8 @@ class Requests:
         trouble = self.commits.writer.trouble
         if trouble is not None:
             raise Refused(Code.STORAGE, f"{trouble} Nothing was changed.")
+        if not isinstance(event, Stopped | ResultsDeleted) and (breach := self.bounds.saying(SAID)):
+            raise breach.refusal()
         reply = self.actor.defer()
 
         def then(error: StoreError | None) -> None:

@@ -40,7 +40,8 @@ class FaultyStore:
         self.snapshot = store.snapshot
         self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
         self.unreferenced, self.named = store.unreferenced, store.named
-        self.references, self.extent = store.references, store.extent
+        self.references = store.references
+        self.extent, self.extents = store.extent, store.extents
         self.purge, self.tidy, self.close = store.purge, store.tidy, store.close
 
     def probe(self) -> None:

@@ -104,6 +104,10 @@ class MemoryStore:
             ends[node_id] = max(number, ends.get(node_id, 0))
         return ends
 
+    def extents(self) -> dict[str, Extent]:
+        found = {swarm_id: self.extent(swarm_id) for swarm_id in self._state.events}
+        return found | {swarm_id: self.extent(swarm_id) for swarm_id in self._state.lines}
+
     def extent(self, swarm_id: str) -> Extent:
         lines = self._state.lines.get(swarm_id, {}).values()
         events = self._state.events.get(swarm_id, ())

@@ -54,6 +54,7 @@ TABLES = {
     "blob_references": ("digest", "holder", "scope"),
     "removed_swarms": ("swarm_id",),
     "skipped_lines": ("swarm_id", "node_id", "number"),
+    "extents": ("swarm_id", "event_bytes", "lines", "line_bytes"),
 }
 Row = tuple[Any, ...]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from blake3 import blake3
+from msgspec.structs import replace
 
 from manta.actors import Refused
 from manta.manager.quotas.table import Quota
@@ -251,6 +252,28 @@ def test_a_swarm_goes_on_without_the_metrics_that_are_too_many(
     node.say(swarm, ResultWritten(at, "r", Inline(b"")), TaskEnded(at, "FINISHED", 0.0))
     wait_until(lambda: node.acknowledged[swarm] >= 4003, 30)
     assert len(now_in(ada, swarm, "results")) == 1
+
+
+def test_all_that_a_users_swarms_are_and_say_is_bounded_together(
+    bench: Bench, admin: Client, ada: Client, nodes
+) -> None:
+    [node] = nodes(1, silent)
+    swarm = swarm_of_ada(admin, ada, node, stored_bytes=20_000)
+    spec = replace(round_trip(), globals={"g": Inline(bytes(9000))})
+    other = ada.ask(SendSwarm("lab", spec, wait=True)).swarm_id
+    refusal = ada.refusal(SendSwarm("lab", replace(spec, globals={"g": Inline(bytes(15_000))})))
+    assert refusal.data["quota"] == "stored-bytes"
+    at = node.ran[0]
+    for number in range(20):
+        node.say(swarm, ResultWritten(at, f"r{number}", Inline(bytes(1000))))
+    assert "the quota stored-bytes is" in ada.ask(WaitSwarm(swarm, 20.0), 30.0).reason
+    before = used(ada, "stored-bytes")
+    assert 9000 < (before or 0) < 22_000
+    ada.ask(StopSwarm(other))  # always
+    ada.ask(RemoveSwarm(other))
+    wait_until(lambda: (used(ada, "stored-bytes") or 0) < (before or 0) - 8000)
+    bench.restart()
+    assert used(ada, "stored-bytes") == bench.manager.context.reader.extent(swarm).event_bytes
 
 
 @pytest.mark.parametrize("quota", ["results", "history_bytes"])

@@ -41,7 +41,15 @@ from manta.protocol.clusters import (
 from manta.protocol.node import Capabilities, Enroll, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
-from manta.protocol.user import GetSwarm, GetTree, ListSwarms, SendSwarm, SwarmInfo, WatchSwarms
+from manta.protocol.user import (
+    GetSwarm,
+    GetTree,
+    ListSwarms,
+    SendSwarm,
+    StopSwarm,
+    SwarmInfo,
+    WatchSwarms,
+)
 from manta.protocol.users import ListModules, ListUsers
 from manta.protocol.values import BlobRef
 from manta.testing.manager import Client, wait_until
@@ -216,3 +224,17 @@ def test_a_swarm_that_cannot_be_started_is_not_kept(
     wait_until(lambda: admin.ask(ListSwarms()).swarms == ())
     wait_until(lambda: bench.manager.context.reader.all(SwarmRecord) == [])
     assert bench.manager.context.quotas.ledger.used(Quota.SWARMS, cluster.owner_id) == 0
+
+
+def test_swarms_that_are_over_have_no_more_actors_than_a_few_however_many_are_read(
+    bench: Bench, admin: Client, cluster: ClusterInfo
+) -> None:
+    over = [admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id for _ in range(30)]
+    for swarm in over:
+        admin.ask(StopSwarm(swarm))
+    bench.restart()
+    for swarm in over * 2:
+        assert admin.ask(GetSwarm(swarm), 20.0).status == "STOPPED"
+    path = f"manager/clusters/{cluster.id}/"
+    actors = [one.path for one in admin.ask(GetTree()).actors if one.path.startswith(path)]
+    assert 0 < len(actors) <= cluster_supervisor.LOADED

@@ -13,6 +13,8 @@ from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.quotas.table import Quota
 from manta.manager.store.interface import (
+    AppendEvents,
+    AppendLogs,
     Delete,
     Put,
     Reference,
@@ -69,6 +71,17 @@ def test_things_count_while_they_are_stored() -> None:
         [RemoveSwarm("s1"), Delete(ClusterRecord, "lab"), Delete(NodeRecord, "n1")],
     )
     assert counts(found) == counts(found, "lab") == {}
+
+
+def test_what_swarms_say_counts_once_until_they_are_removed() -> None:
+    found = ledger()
+    found.stored([AppendEvents("s1", 1, (b"abc",)), swarm("s1"), swarm("s2")])
+    found.stored([AppendEvents("s1", 2, (b"d", b"e")), AppendLogs("s1", "n", 1, (b"line",))])
+    found.stored([AppendEvents("s1", 3, (b"e", b"fg")), AppendLogs("s1", "n", 1, (b"line",))])
+    found.stored([AppendEvents("s2", 1, (b"other",)), AppendEvents("unknown", 1, (b"x",))])
+    assert found.used(Quota.STORED_BYTES, "ada") == 3 + 2 + 2 + 4 + 5
+    found.stored([swarm("s1", "STOPPED"), RemoveSwarm("s1")])
+    assert found.used(Quota.STORED_BYTES, "ada") == 5
 
 
 def test_a_blob_counts_once_for_its_user_however_many_name_it() -> None:
@@ -146,7 +159,7 @@ def test_what_is_pushed_and_named_together_is_bounded() -> None:
 
 def writes() -> st.SearchStrategy[list[Write]]:
     ids, digests = st.sampled_from(["s1", "s2", "m1"]), st.sampled_from(sorted(SIZES))
-    some = st.tuples(digests, digests)
+    some, lines = st.tuples(digests, digests), st.integers(1, 3)
     return st.lists(
         st.one_of(
             st.builds(swarm, st.sampled_from(["s1", "s2"]), st.sampled_from(["ACTIVE", "FAILED"])),
@@ -154,6 +167,7 @@ def writes() -> st.SearchStrategy[list[Write]]:
             st.builds(Reference, ids, some),
             st.builds(Release, ids, some),
             st.builds(RemoveSwarm, st.sampled_from(["s1", "s2"])),
+            st.builds(AppendLogs, st.sampled_from(["s1", "s2"]), ids, lines, st.just((b"line",))),
         ),
         max_size=30,
     )
@@ -166,8 +180,9 @@ def test_it_agrees_with_what_is_stored(done: Iterable[Write]) -> None:
     for write in done:
         if isinstance(write, Put):
             known.add(write.record.id)  # type: ignore[attr-defined]
-        if isinstance(write, Reference) and write.holder not in known:
-            continue  # nothing names blobs before it is stored itself
+        holder = getattr(write, "holder", getattr(write, "swarm_id", ""))
+        if isinstance(write, Reference | AppendLogs) and holder not in known:
+            continue  # nothing names or says anything before it is stored itself
         if isinstance(write, RemoveSwarm):
             known.discard(write.swarm_id)
         store.commit([write])
