@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -192,16 +193,21 @@ class Blobs(Actor):
         if bool(told) != bool(self._context.troubles.get("logs")):
             self.log.warning("%s", told or "log lines are stored again")
             self._context.note_trouble("logs", told)
-        if disk.lacks and not self._makes_room and self.clock.now() >= self._next_room:
-            self._makes_room = True
-            self.pipe(self._context.workers.submit(self._make_room), self._made_room)
+        if disk.lacks:
+            self._begin_to_make_room(lambda: bool(disk.lacks))
 
-    def _make_room(self) -> int:
-        """Runs on a worker; returns how many blobs were deleted."""
+    def _begin_to_make_room(self, wanted: Callable[[], bool]) -> None:
+        if not self._makes_room and self.clock.now() >= self._next_room:
+            self._makes_room = True
+            made = self._context.workers.submit(partial(self._make_room, wanted))
+            self.pipe(made, self._made_room)
+
+    def _make_room(self, wanted: Callable[[], bool]) -> int:
+        """Runs on a worker; returns how many blobs were deleted, as long as more were wanted."""
         context, before = self._context, time.time() - NEWEST
         deleted: list[str] = []
         for at, digest in self._unnamed():
-            if at > before or not context.disk.lacks:
+            if at > before or not wanted():
                 break
             if self._delete(digest, before):
                 deleted.append(digest)
@@ -220,6 +226,7 @@ class Blobs(Actor):
 
     def _no_room(self, why: str) -> None:
         """What is pushed again and again keeps somebody waiting."""
+        self._begin_to_make_room(lambda: True)
         if self._refused_at is None:
             self.after(REFUSED, _LookForRoom())
         elif not self._context.troubles.get("blobs"):

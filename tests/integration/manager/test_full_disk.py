@@ -46,6 +46,7 @@ from manta.protocol.user import (
 )
 from manta.protocol.users import (
     AddUser,
+    CreateRoleDefinition,
     DeleteUser,
     GrantRole,
     ListModules,
@@ -60,6 +61,7 @@ from manta.testing.manager import Client, wait_until
 from manta.transports.errors import BlobRefused
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.conftest import Bench
+from tests.integration.manager.test_quotas import refused
 from tests.integration.manager.test_swarms import deploy, round_trip, silent
 from tests.support.ports import free_ports
 
@@ -117,6 +119,14 @@ def full(disk: Disk) -> Iterator[Bench]:
         bench = Bench(disk.folder / "manta" / "manager", undo)
         bench.start()
         yield bench
+
+
+def write_until_full(admin: Client) -> None:
+    """The database may write over what it has in its files already."""
+    names = (f"role-{number}" for number in range(5000))
+    asked = (CreateRoleDefinition(name, ("swarm.read",)) for name in names)
+    refusal = next(refusal for message in asked if (refusal := refused(admin, message)))
+    assert "the disk is full; free some space" in refusal.sentence
 
 
 def soon(client: Client, message: object) -> object:
@@ -254,7 +264,7 @@ def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is
     admin.ask(SendModule(ModuleSpec("m", image="i")))
     swarm = admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id
     disk.fill()
-    wait_until(lambda: "disk is full" in admin.refusal(AddUser("x@lab", PASSWORD)).sentence)
+    write_until_full(admin)
     for message in (
         RevokeTokens("eve@lab"),
         DeleteUser("bob@lab"),
@@ -329,6 +339,12 @@ def test_what_nothing_names_goes_first(
     disk.leave(context.disk.reserve - 1_500_000)  # two of them have to go
     wait_until(lambda: sum(one in context.depot for one in unnamed) == 1, 30)
     assert not context.disk.lacks
+    [left] = [one for one in unnamed if one in context.depot]
+    room = context.depot.free  # that one is in the way of a value that is refused
+    with pytest.raises(BlobRefused, match="no room"):
+        context.depot.put(bytes(room + 500_000))
+    wait_until(lambda: left not in context.depot, 30)
+    context.depot.put(bytes(room + 500_000))
     assert named in context.depot
 
 
