@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from manta.manager.quotas.quotas import Quotas
-from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Quota
+from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Limit, Quota
 from manta.manager.swarm import references
 from manta.manager.swarm.events import Entry, Passed
 from manta.manager.swarm.state import SwarmData
@@ -107,8 +107,9 @@ class Bounds:
         if found.fatal is not None:
             return found
         is_near = self.saying(sum(map(_size, said))) is not None
-        tags, kept, size = set(self.data.globals), list[Entry](), 0
+        tags, kept, size = set[str](), list[Entry](), 0
         used: dict[Quota, int] = {}
+        limits: dict[Quota, Limit] = {}
         for entry in entries:
             if isinstance(entry, Passed):
                 _pass(kept, entry.count)
@@ -117,24 +118,34 @@ class Bounds:
             found.fatal = self.saying(size) if is_near else None
             if found.fatal is not None:
                 break
-            quota = _quota_of(entry, tags)
+            quota = self._quota_of(entry, tags)
             if quota is None:
                 kept.append(entry)
                 continue
             if quota not in used:
                 used[quota] = self.used(quota)
-            breach = self.breach(quota, used[quota])
-            if breach is None:
+                limits[quota] = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
+            if used[quota] < limits[quota].value:
                 used[quota] += 1
                 kept.append(entry)
-            elif quota in LEFT_OUT:
-                found.left_out[quota] = breach
-                _pass(kept, 1)
-            else:
+                continue
+            breach = Breach(quota, self.who, used[quota], 1, limits[quota])
+            if quota not in LEFT_OUT:
                 found.fatal = breach
                 break
+            found.left_out[quota] = breach
+            _pass(kept, 1)
         found.entries = tuple(kept)
         return found
+
+    def _quota_of(self, entry: JournalEntry, tags: set[str]) -> Quota | None:
+        """What the entry counts for; `tags` are the globals that these entries add, and grows."""
+        if isinstance(entry, GlobalWritten):
+            if entry.tag in tags or entry.tag in self.data.globals:
+                return None
+            tags.add(entry.tag)
+            return Quota.GLOBALS
+        return _COUNTS.get(type(entry))
 
     def of_global(self, tag: str, value: Payload) -> Breach | None:
         """Of one that a user sets."""
@@ -208,18 +219,9 @@ def _size(entry: JournalEntry) -> int:
     return 100 + _weight(getattr(entry, "value", None) or getattr(entry, "output", None))
 
 
-def _quota_of(entry: JournalEntry, tags: set[str]) -> Quota | None:
-    """What the entry counts for; `tags` are the globals that there are, and grows."""
-    match entry:
-        case ResultWritten():
-            return Quota.RESULTS
-        case MetricsLogged():
-            return Quota.METRICS
-        case Progressed():
-            return Quota.PROGRESS
-        case Sent():
-            return Quota.MESSAGES
-        case GlobalWritten(tag=tag) if tag not in tags:
-            tags.add(tag)
-            return Quota.GLOBALS
-    return None
+_COUNTS: dict[type, Quota] = {
+    ResultWritten: Quota.RESULTS,
+    MetricsLogged: Quota.METRICS,
+    Progressed: Quota.PROGRESS,
+    Sent: Quota.MESSAGES,
+}
