@@ -25,7 +25,7 @@ from manta.manager.messages import FromNode, FromUser, LoadSwarm
 from manta.protocol.codes import Code
 from manta.transports.errors import LocalTransportError
 
-TRIES = 3
+TRIES = 10
 """How often a message is given to a cluster that comes to rest just then."""
 TIMEOUT = 30.0
 """Seconds in which an actor has to answer, in addition to the wait of a long poll."""
@@ -86,7 +86,7 @@ class Forwarder:
         again = partial(self.ask_cluster, cluster_id, message, reply, answer, tries - 1)
         unread = again if tries > 1 else None
         ask = partial(self.ask, cluster_path(cluster_id), message, reply, answer, 0.0, unread)
-        self.wake(cluster_id, ask, reply.fail)
+        self.wake(cluster_id, ask, reply.fail, is_ending=tries < TRIES)
 
     def rests(self, cluster_id: str) -> bool:
         """Whether the cluster has no actor: then nobody changes its view."""
@@ -101,9 +101,12 @@ class Forwarder:
         cluster_id: str,
         then: Callable[[], object],
         fail: Callable[[BaseException], object] = lambda _: None,
+        *,
+        is_ending: bool = False,
     ) -> None:
-        """Calls `then` once the cluster has an actor, or `fail`."""
-        if not self.rests(cluster_id):
+        """Calls `then` once the cluster has an actor, or `fail`. `is_ending`: the one that can be
+        found may have ended already."""
+        if not is_ending and not self.rests(cluster_id):
             then()
             return
 
@@ -166,7 +169,7 @@ class Forwarder:
             future = cluster.ask_future(LoadSwarm(entry.id), timeout=TIMEOUT)
             future.add_done_callback(done)
 
-        self.wake(entry.cluster_id, ask, fail)
+        self.wake(entry.cluster_id, ask, fail, is_ending=tries < TRIES)
 
 
 def _is_unread(error: BaseException | None) -> bool:
