@@ -25,9 +25,14 @@ class Scribe:
         self.writes: list[Write] = []
         self.answer: list[Callable[[StoreError | None], None]] = []
         self.unsettled: dict[Any, list[Any]] = {}
+        self.trouble: StoreError | None = None
+        self.kept: list[bool] = []
 
-    def write(self, *writes: Write, then: Callable[[StoreError | None], None]) -> None:
+    def write(
+        self, *writes: Write, then: Callable[[StoreError | None], None], keep: bool = False
+    ) -> None:
         self.writes += writes
+        self.kept.append(keep)
         self.answer.append(then)
 
 
@@ -126,3 +131,40 @@ def test_a_refused_change_gives_way_to_the_one_that_was_stored_before_it(scribe:
     scribe.answer[1](FULL)
     assert users == {"1": RENAMED}
     assert not scribe.unsettled
+
+
+def test_what_takes_something_away_is_answered_once_it_is_stored(scribe: Scribe) -> None:
+    users, reply = {"1": ANN}, Heard()
+    one = change(scribe)
+    one.delete(users, ANN)
+    one.commit_lasting(reply, lambda: reply.set("stored"))
+    assert scribe.kept == [True]
+    assert not reply.done
+    scribe.answer[0](None)
+    assert reply.value == "stored"
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["found out", "known before"])
+def test_what_takes_something_away_is_in_effect_while_it_cannot_be_stored(
+    scribe: Scribe, known: bool
+) -> None:
+    users, reply, effects = {"1": ANN}, Heard(), list[str]()
+    scribe.trouble = FULL if known else None
+    one = change(scribe)
+    one.delete(users, ANN)
+    one.commit_lasting(reply, lambda: effects.append("cut"))
+    if not known:
+        assert effects == []
+        scribe.answer[0](FULL)
+    assert effects == ["cut"]
+    assert users == {}
+    assert isinstance(reply.value, Refused)
+    assert reply.value.sentence == (
+        "It is in effect, and not stored yet: The disk is full. It is stored as soon as that is "
+        "possible; a manager that ends before does not know of it."
+    )
+    scribe.answer[0](FULL)  # it is tried again
+    scribe.answer[0](None)
+    assert effects == ["cut"]
+    assert users == {}
+    assert scribe.unsettled == {}
