@@ -19,6 +19,7 @@ from manta.transports.errors import (
 )
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -142,7 +143,7 @@ def test_a_denied_key_is_told_so_and_let_in_once_it_is_known(harness):
 
 
 def test_guests_are_let_in_at_their_rate(harness):
-    pair = Pair(harness, admit=False, guests=True, guest_rate=0.001, guest_burst=1).up()
+    pair = Pair(harness, admit=False, guests=True, limits=StrangerLimits(rate=0.001, burst=1)).up()
     other = harness.transport()
     link = other.dial(pair.listener.address, pair.server.public_key, RecordingHandler())
     harness.wait(lambda: link.state is DownReason.BUSY, timeout=20)

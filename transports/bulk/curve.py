@@ -26,6 +26,7 @@ from manta.transports.bulk.transfers import Statistics
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
+from manta.transports.zeromq.connections import MONITORED
 from manta.transports.zeromq.routing_ids import RoutingIds, new_context
 from manta.transports.zeromq.sockets import SocketFactory
 
@@ -91,7 +92,7 @@ class CurveBulk(Generic[D_co]):
             socket = self._factory.server(zmq.ROUTER, domain)
             undo.callback(socket.close, 0)
             ids = RoutingIds.of(socket, self._context)
-            monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED)
+            monitor = socket.get_monitor_socket(MONITORED)
             undo.callback(monitor.close, 0)
             undo.callback(socket.disable_monitor)
             bound = self._factory.bind(socket, address, fd=fd)

@@ -56,8 +56,8 @@ class BulkOptions:
         """What the peers of a listener may have on their way."""
         return IntakeOptions(
             self.bounds,
-            patience=self.sockets.handshake / 1000 + self.first,
-            first=self.first,
+            handshake=self.sockets.handshake / 1000,
+            hello=self.first,
             silence=2 * self.idle,  # the dialling side hangs up first: what it awaits, it repeats
             total=self.total,
         )

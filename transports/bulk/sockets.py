@@ -10,7 +10,6 @@ with what shows it: a message, or too much of one that has no end (`zeromq.intak
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import time
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
+    from manta.transports.zeromq.connections import Connection
     from manta.transports.zeromq.routing_ids import RoutingIds
     from manta.transports.zeromq.sockets import Socket
 
@@ -68,13 +68,13 @@ class ServerSocket:
         admission: Admission,
         options: BulkOptions,
     ) -> None:
-        """`monitor` tells which connections `socket` accepts."""
+        """`monitor` tells which connections `socket` accepts and loses."""
         self._socket = socket
         self._monitor = monitor
         self._server = server
         self._ids = ids
         self._admission = admission
-        self._connections = Connections(admission, options.intake)
+        self._connections = Connections(admission, options.intake, self._end)
         self._lookout = Lookout()
 
     def watched_by(self, loop: BulkLoop) -> None:
@@ -101,15 +101,16 @@ class ServerSocket:
         self._server.tick(now)
         passed = self._lookout.passed(now)
         if passed is not None:
-            for one, why in self._connections.look(passed, lambda: not readable(self._socket)):
-                self._refuse(one.key, why)
-                one.end()
+            self._connections.look(passed, lambda: not readable(self._socket))
+
+    def _end(self, connection: Connection, breach: str) -> None:
+        """End a connection for what it did, or with "" because it has to go."""
+        if breach:
+            self._refuse(connection.key, breach)
+        connection.end()
 
     def _observe(self) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                _, fd = parse_event(self._monitor.recv_multipart(zmq.NOBLOCK))
-                self._connections.accepted(fd)
+        self._connections.observe(self._monitor)
 
     def _read(self) -> None:
         for _ in range(_BURST):

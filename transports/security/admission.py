@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from manta.transports.security.offences import Offences
+from manta.transports.security.strangers import Fate, StrangerLimits, Tally, source_of
+
+MOST_EXCUSED = 1000  # guests at a time
 
 
 class Decision(Enum):
@@ -54,6 +58,31 @@ class TokenBucket:
         self._tokens = min(self._burst, self._tokens + 1.0)
 
 
+class Handshakes:
+    """How often unknown keys may finish a handshake."""
+
+    def __init__(self, limits: StrangerLimits) -> None:
+        self._limits = limits
+        self._total = TokenBucket(limits.rate, limits.burst)
+        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, source: str, now: float) -> bool:
+        limits = self._limits
+        bucket = self._sources.pop(source, None)
+        if bucket is None:
+            bucket = TokenBucket(limits.rate_per_source, limits.burst_per_source)
+            if len(self._sources) >= limits.sources:
+                self._sources.popitem(last=False)
+        self._sources[source] = bucket
+        # The source's own first, so that one source alone does not use up what is for all.
+        if not bucket.take(now):
+            return False
+        if self._total.take(now):
+            return True
+        bucket.give_back()
+        return False
+
+
 @dataclass(frozen=True)
 class _Snapshot:
     known: frozenset[str]
@@ -63,9 +92,9 @@ class _Snapshot:
 class Admission:
     """The keys that a listener admits.
 
-    With `guests`, unknown keys pass the handshake too, `guest_rate` of them a
-    second after a first `guest_burst`; the layer above checks their `standing`
-    and lets them enrol or sign in only.
+    With `guests`, unknown keys pass the handshake too, as many as `limits` say; the layer
+    above checks their `standing` and lets them enrol or sign in only. `tally` counts what
+    becomes of them.
     """
 
     def __init__(
@@ -73,17 +102,20 @@ class Admission:
         known: Iterable[str] = (),
         guests: bool = False,
         *,
-        guest_rate: float = 20.0,
-        guest_burst: float = 50.0,
+        limits: StrangerLimits | None = None,
+        tally: Tally | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshot = _Snapshot(frozenset(known), frozenset())
         self._guests = guests
-        self._bucket = TokenBucket(guest_rate, guest_burst)
+        self.limits = limits or StrangerLimits()
+        self.tally = tally or Tally()
+        self._handshakes = Handshakes(self.limits)
         self._clock = clock
         self._writing = threading.Lock()
         self._watchers: list[Callable[[str], object]] = []
         self._offences = Offences()
+        self._excused: OrderedDict[str, Callable[[], bool]] = OrderedDict()
 
     def allow(self, key: str) -> None:
         """Make a key known; lifts a denial."""
@@ -132,6 +164,26 @@ class Admission:
             for withdrawn in self._watchers:
                 withdrawn(key)
 
+    def excuse(self, key: str, until: Callable[[], bool]) -> None:
+        """This side has yet to decide on a guest, who is not cut before `until()` is true."""
+        with self._writing:
+            self._excused[key] = until
+            self._excused.move_to_end(key)
+            if len(self._excused) > MOST_EXCUSED:
+                self._excused.popitem(last=False)
+
+    def excuses(self, key: str) -> bool:
+        """Is it this side that a guest waits for?"""
+        until = self._excused.get(key)
+        if until is None:
+            return False
+        if not until():
+            return True
+        with self._writing:
+            if self._excused.get(key) is until:
+                del self._excused[key]
+        return False
+
     def standing(self, key: str) -> Standing:
         snapshot = self._snapshot
         if key in snapshot.denied:
@@ -152,13 +204,18 @@ class Admission:
         if self.standing(key) is Standing.KNOWN:
             self._offences.note(key, self._clock())
 
-    def decide(self, key: str) -> Decision:
-        """Answer a handshake. A guest's takes a token: call it once for each."""
+    def decide(self, key: str, address: str = "") -> Decision:
+        """Answer a handshake of who has that IP address. A guest's takes tokens: call it once
+        for each."""
         standing = self.standing(key)
         if standing is Standing.KNOWN:
             often = self._offences.too_many(key, self._clock())
             return Decision.BUSY if often else Decision.ALLOW
         if standing is Standing.DENIED:
             return Decision.DENY
+        source = source_of(address)
         with self._writing:
-            return Decision.ALLOW if self._bucket.take(self._clock()) else Decision.BUSY
+            if self._handshakes.take(source, self._clock()):
+                return Decision.ALLOW
+        self.tally.count(Fate.PUT_OFF, source)
+        return Decision.BUSY

@@ -56,7 +56,7 @@ def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[b
         if admission is None:
             status, text = b"300", b"this listener is opening or closing"
         else:
-            decision = admission.decide(key)
+            decision = admission.decide(key, request[3].decode("ascii", "replace"))
             if decision is Decision.ALLOW:
                 status, text, user_id = b"200", b"OK", key
             elif decision is Decision.BUSY:

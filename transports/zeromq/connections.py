@@ -1,28 +1,35 @@
-"""The TCP connections of a ROUTER: whose each is, what it has on its way, and which are to be cut.
+"""The TCP connections of a ROUTER: whose each is, what it has on its way, and which go.
 
-zmq tells of a connection when it accepts it, and with each message, but not when its handshake is
-over: that is seen from the bytes that came.
+zmq tells of a connection when it accepts it, when it ends, and with each message, but not when its
+handshake is over: that is seen from the bytes that came. What strangers may take, and for how long,
+is decided by `Strangers`; what may be on its way, by `Intake`.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import zmq
+
 from manta.transports.security.admission import Standing
+from manta.transports.security.strangers import Cut, Fate, Strangers, source_of
 from manta.transports.zeromq.intake import Bounds, Intake, excess
-from manta.transports.zeromq.tcp import TcpConnection, source_of
+from manta.transports.zeromq.sockets import parse_event
+from manta.transports.zeromq.tcp import TcpConnection, descriptor_of
 
 if TYPE_CHECKING:
-    import zmq
-
     from manta.transports.security.admission import Admission
-    from manta.transports.zeromq.tcp import Traffic
+    from manta.transports.zeromq.sockets import Socket
 
+MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+_EVENTS = 256  # of a monitor, before the sockets have their turn
 _HANDSHAKE = 400  # bytes received: more than a greeting and a HELLO, fewer than with an INITIATE
 LOOK = 0.1  # seconds from look to look while this process grows
 _CALM = 0.5  # seconds, while it does not: a look costs some microseconds for each connection
@@ -32,6 +39,8 @@ GUEST_BYTES = 128 * _KIB  # of a message from a key that is not known
 _GUEST = Bounds(512 * _KIB, GUEST_BYTES + 64 * _KIB, 30.0)
 _STRANGER = Bounds(64 * _KIB, 64 * _KIB, 10.0)
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class IntakeOptions:
@@ -40,8 +49,8 @@ class IntakeOptions:
     known: Bounds
     guest: Bounds = _GUEST
     stranger: Bounds = _STRANGER  # before the first message
-    patience: float = 10.0  # in which that must have come
-    first: float = 5.0  # the same, once the handshake is over
+    handshake: float = 5.0  # in which zmq ends one that does not finish it
+    hello: float = 5.0  # from then to the first message
     silence: float = math.inf  # between messages
     strangers: int = 16 * _MIB  # of all who are not known
     key: int = 32 * _MIB  # of all connections of one key
@@ -51,14 +60,13 @@ class IntakeOptions:
 class Connection:
     """One connection of a ROUTER."""
 
-    def __init__(self, tcp: TcpConnection) -> None:
+    def __init__(self, tcp: TcpConnection, since: float) -> None:
         self.tcp = tcp
         self.intake = Intake()
         self.key = ""  # of the peer, once it was heard
-        self.awaited: float | None = 0.0
-        """Seconds in which nobody served it; None: it is served."""
-        self.handshaken = False
         self.routing_id = b""
+        self.served = False  # it was heard, and what it says is for somebody
+        self.since = since  # when it came, or was served for the last time
         self.ended = False
         """What comes of it from now on is ignored."""
 
@@ -69,12 +77,27 @@ class Connection:
 
 
 class Connections:
-    """Lives on the ROUTER's thread; `of_key` is for any."""
+    """Lives on the ROUTER's thread; `of_key` is for any.
 
-    def __init__(self, admission: Admission, options: IntakeOptions) -> None:
+    `end(connection, breach)` ends one: for what it did, or with "" since it is too late, or one
+    too many, which is counted and told in sum.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        options: IntakeOptions,
+        end: Callable[[Connection, str], object],
+    ) -> None:
         self._admission = admission
         self._options = options
+        self._end = end
+        self._strangers = Strangers(
+            admission.limits, handshake=options.handshake, hello=options.hello
+        )
         self._by_fd: dict[int, Connection] = {}
+        self._now = 0.0
+        """Seconds that passed from look to look: while this process is suspended, none do."""
 
     def __len__(self) -> int:
         return len(self._by_fd)
@@ -85,18 +108,42 @@ class Connections:
     def of_key(self, key: str) -> list[Connection]:
         return [one for one in list(self._by_fd.values()) if one.key == key]
 
+    def observe(self, monitor: Socket) -> list[Connection]:
+        """Read what the ROUTER's monitor tells; returns those that are gone, or soon will be."""
+        gone: list[Connection | None] = []
+        with suppress(zmq.Again):
+            for _ in range(_EVENTS):
+                event, fd = parse_event(monitor.recv_multipart(zmq.NOBLOCK))
+                if event == zmq.EVENT_ACCEPTED:
+                    gone.append(self.accepted(fd))
+                elif event == zmq.EVENT_DISCONNECTED:
+                    gone.append(self.ended(fd))
+        return [one for one in gone if one is not None]
+
     def accepted(self, fd: int) -> Connection | None:
         """A connection was accepted; returns the one that had its descriptor and is gone."""
         tcp = TcpConnection.of(fd)
         before = self._by_fd.get(fd)
-        if tcp is None or (before is not None and before.tcp == tcp):  # a message came first
+        if tcp is None:
             return None
-        self._by_fd[fd] = Connection(tcp)
+        if before is not None and before.tcp == tcp:
+            # A message came first: then the end of the one before it may have been taken for its.
+            self._place(before, is_known=self._is_known(before))
+            return None
+        self._add(tcp)
         return before
+
+    def ended(self, fd: int) -> Connection | None:
+        """The connection with this descriptor ends; returns it. The next look forgets it, since
+        what it said may be yet to be read, and another may have its descriptor already."""
+        ended = self._strangers.ended(fd, self._now)
+        if ended is not None:
+            self._admission.tally.count(ended.fate, ended.source)
+        return self._by_fd.get(fd)
 
     def of(self, name: zmq.Frame) -> Connection | None:
         """The one on which a message came, by its first frame; None if it is gone."""
-        fd, routing_id = source_of(name), name.bytes
+        fd, routing_id = descriptor_of(name), name.bytes
         found = self._by_fd.get(fd)
         if found is not None and found.routing_id == routing_id:
             return found
@@ -104,7 +151,7 @@ class Connections:
         if tcp is None:
             return None
         if found is None or found.tcp != tcp:  # the event of its acceptance is yet to be read
-            found = self._by_fd[fd] = Connection(tcp)
+            found = self._add(tcp)
         found.routing_id = routing_id
         return found
 
@@ -113,16 +160,24 @@ class Connections:
 
         libzmq keeps what a handshake said as long as the connection lives.
         """
+        if connection.served and connection.key == key:
+            return True
         if not connection.key:
             traffic = connection.tcp.traffic()
             if traffic is not None and traffic.received > self._options.stranger.window:
                 return False
         connection.key = key
-        connection.awaited = None
+        connection.served = True
+        self._place(connection, is_known=self._is_known(connection))
         return True
 
-    def look(self, passed: float, drained: Callable[[], bool]) -> list[tuple[Connection, str]]:
-        """Those that are to be cut now, and why. `drained`: was every whole message read?"""
+    def unserved(self, connection: Connection) -> None:
+        """Nobody is there any more for what it says: it has to begin anew, or to go."""
+        connection.served = False
+        connection.since = self._now
+
+    def look(self, passed: float, drained: Callable[[], bool]) -> None:
+        """End those that are to be ended now. `drained`: was every whole message read?"""
         traffic = {one: one.tcp.traffic() for one in list(self._by_fd.values())}
         is_drained = drained()  # after them: what they count was read, or belongs to no message
         found: dict[Connection, str] = {}
@@ -130,10 +185,12 @@ class Connections:
         known: dict[str, list[tuple[int, Connection]]] = {}
         for one, counted in traffic.items():
             if counted is None:
-                del self._by_fd[one.tcp.fd]
+                self._forget(one)
                 continue
-            is_known = bool(one.key) and self._admission.standing(one.key) is Standing.KNOWN
-            if why := self._breach(one, counted, passed, is_drained, is_known=is_known):
+            one.intake.look(*counted, drained=is_drained, passed=passed)
+            is_known = self._is_known(one)
+            self._place(one, is_known=is_known)
+            if why := self._breach(one, is_known=is_known):
                 found[one] = why
             elif one.intake.held:
                 group = known.setdefault(one.key, []) if is_known else strangers
@@ -148,19 +205,59 @@ class Connections:
             found.setdefault(one, f"peers unknown here hold more than {options.strangers} bytes")
         for one in excess([(n, one) for n, one in every if one not in found], options.total):
             found[one] = f"all peers together hold more than {options.total} bytes"
-        return list(found.items())
+        for one, why in found.items():
+            self._end(one, why)
+        self._now += passed
+        self._turn_away(self._strangers.overdue(self._now))
+        for sentence in self._admission.tally.sentences(time.monotonic()):
+            _log.warning("%s", sentence)
 
-    def _breach(
-        self, one: Connection, traffic: Traffic, passed: float, drained: bool, *, is_known: bool
-    ) -> str:
+    def _add(self, tcp: TcpConnection) -> Connection:
+        self._strangers.gone(tcp.fd)  # the one that had this descriptor
+        made = self._by_fd[tcp.fd] = Connection(tcp, self._now)
+        self._place(made, is_known=False)
+        return made
+
+    def _forget(self, connection: Connection) -> None:
+        if self._by_fd.get(connection.tcp.fd) is connection:
+            del self._by_fd[connection.tcp.fd]
+            self._strangers.gone(connection.tcp.fd)
+
+    def _is_known(self, connection: Connection) -> bool:
+        return bool(connection.key) and (self._admission.standing(connection.key) is Standing.KNOWN)
+
+    def _place(self, connection: Connection, *, is_known: bool) -> None:
+        """Put a connection where it belongs: it may be new, or have signed in since, or out."""
+        fd, strangers = connection.tcp.fd, self._strangers
+        if connection.ended:
+            return
+        if connection.served and is_known:
+            strangers.known(fd, connection.key)
+            return
+        source = source_of(connection.tcp.host)
+        if connection.served:
+            self._turn_away(strangers.guest(fd, source, self._now))
+        else:
+            if fd not in strangers:
+                self._turn_away(strangers.accepted(fd, source, connection.since))
+            if connection.intake.received > _HANDSHAKE:
+                strangers.handshaken(fd, self._now)
+
+    def _turn_away(self, cuts: Iterable[Cut]) -> None:
+        for cut in cuts:
+            one = self._by_fd[cut.connection]
+            if cut.fate is not Fate.SURPLUS and one.served and self._may_stay(one):
+                continue
+            one.ended = True
+            self._admission.tally.count(cut.fate, cut.source)
+            self._end(one, "")
+
+    def _may_stay(self, guest: Connection) -> bool:
+        """Is the key of a guest known by now, or about to be?"""
+        return self._is_known(guest) or self._admission.excuses(guest.key)
+
+    def _breach(self, one: Connection, *, is_known: bool) -> str:
         options, intake = self._options, one.intake
-        intake.look(*traffic, drained=drained, passed=passed)
-        if one.awaited is not None:
-            one.awaited += passed
-            if not one.handshaken and intake.received > _HANDSHAKE:
-                one.handshaken, one.awaited = True, passed
-            if one.awaited > (options.first if one.handshaken else options.patience):
-                return "it says nothing"
         if intake.age > options.silence:
             return "it says nothing"
         if is_known:

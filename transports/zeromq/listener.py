@@ -21,6 +21,7 @@ from manta.transports.frames import Bye, Kind
 from manta.transports.security.admission import Admission, Standing
 from manta.transports.zeromq.connections import (
     GUEST_BYTES,
+    MONITORED,
     Connection,
     Connections,
     IntakeOptions,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
 _BYE_DELAY = 0.2  # seconds from a BYE to the end of the connection
-_MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+_MONITORED = int(MONITORED | zmq.EVENT_CLOSED)
 _UNBIND_TIMEOUT = 0.2  # seconds
 _PROBES = (0.001, 0.01, 0.2)  # seconds after a disconnection event, which comes before the end
 
@@ -67,16 +68,15 @@ class AcceptedLink(ZmqLink):
         listener: ZmqListener,
         routing_id: bytes,
         peer_key: str,
-        connection: Connection | None,
+        connection: Connection,
     ) -> None:
         super().__init__(
             listener.io, listener.lock, peer_key, listener.handler, listener.link_options
         )
         self.routing_id = routing_id
         self.connection = connection
-        if connection is not None:
-            self.tcp, self.intake = connection.tcp, connection.intake
-            self.peer_address = connection.tcp.host
+        self.tcp, self.intake = connection.tcp, connection.intake
+        self.peer_address = connection.tcp.host
         self._listener = listener
         self._socket = listener
 
@@ -100,10 +100,10 @@ class AcceptedLink(ZmqLink):
     # --- on the I/O thread, but for `close` ---------------------------------------------------
 
     def greet(self, hello: frames.Hello) -> None:
-        """Answer the peer's HELLO: the link is up."""
+        """Answer the peer's HELLO: the link is up, unless the peer is gone already."""
         self._agree(hello)
-        self._send_frame(self._hello())
-        self._notify_up()
+        if self._send_frame(self._hello()):
+            self._notify_up()
 
     def is_up_for(self, key: object) -> bool:
         """Is the link up, and is this its peer's key?"""
@@ -140,15 +140,18 @@ class AcceptedLink(ZmqLink):
 
     def probe(self) -> None:
         """End the link if its connection is gone."""
-        if not self._ended and self.tcp is not None and not self.tcp.is_open:
+        if not self._ended and not self.connection.tcp.is_open:
             self._listener.drain_all()  # a BYE may be waiting
             self._end(DownReason.LOST)
 
     def revoke(self) -> None:
         """End the link at once: no BYE, and what zmq still holds is dropped."""
         self._end(DownReason.REVOKED)
-        if self.tcp is not None:
-            self.tcp.kill()
+        self.connection.tcp.kill()
+
+    def turn_away(self) -> None:
+        """End the link of one that is too many, or whose time is over."""
+        self._give_up(DownReason.CLOSED, Bye.CLOSING)
 
     def breached(self, why: str) -> None:
         self._listener.offended(self.peer_key)
@@ -162,9 +165,9 @@ class AcceptedLink(ZmqLink):
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
         self._end(reason, bye)
         if bye is not None:
-            self._listener.close_after_bye(self.routing_id, self.tcp)
-        elif self.tcp is not None:
-            self.tcp.kill()
+            self._listener.close_after_bye(self.routing_id, self.connection.tcp)
+        else:
+            self.connection.tcp.kill()
 
     def _end(self, reason: DownReason, bye: Bye | None = None) -> None:
         with self._lock:
@@ -176,10 +179,12 @@ class AcceptedLink(ZmqLink):
                 except zmq.ZMQError as error:
                     _log.debug("no BYE to %r: %s", self, error)
                 self._listener.sent()
+            was_up = self.state is None
             self._ended = True
             self.state = reason
             self._backlog.clear()
-        self._notify_down(reason)
+        if was_up:
+            self._notify_down(reason)
         self._io.call(partial(self._listener.forget, self))
 
 
@@ -208,9 +213,9 @@ class ZmqListener(LockedSocket):
         self._forget = forget
         self._monitor: Socket | None = None
         self._links: dict[bytes, AcceptedLink] = {}
-        patience = factory.options.handshake / 1000 + options.hello
-        intake = IntakeOptions(options.bounds, patience=patience, first=options.hello)
-        self._connections = Connections(admission, intake)
+        handshake = factory.options.handshake / 1000
+        intake = IntakeOptions(options.bounds, handshake=handshake, hello=options.hello)
+        self._connections = Connections(admission, intake, self._end)
         self._closing: set[bytes] = set()
 
     def open(self, address: str, fd: int | None) -> None:
@@ -291,29 +296,35 @@ class ZmqListener(LockedSocket):
             link.tick(passed)
 
     def look(self, passed: float) -> None:
-        """Cut the connections that send too much, too slowly, or nothing."""
-        for connection, why in self._connections.look(passed, self.drained):
-            link = self._links.get(connection.routing_id)
-            if link is not None and link.state is None:
-                link.breached(why)
-            elif connection.key:
-                _log.warning("peer %s loses its connection: %s", connection.key, why)
-                self.offended(connection.key)
-            connection.end()
+        """End the connections that send too much, too slowly, or nothing, and strangers in time."""
+        self._connections.look(passed, self.drained)
+
+    def _end(self, connection: Connection, breach: str) -> None:
+        """End a connection for what it did, or with "" because it has to go."""
+        link = self._links.get(connection.routing_id)
+        if link is not None and link.state is None:
+            if breach:
+                link.breached(breach)
+            else:
+                link.turn_away()
+            return
+        if breach and connection.key:
+            _log.warning("peer %s loses its connection: %s", connection.key, breach)
+            self.offended(connection.key)
+        connection.end()
 
     def forget(self, link: AcceptedLink) -> None:
         if self._links.get(link.routing_id) is link:
             del self._links[link.routing_id]
-        if link.connection is not None:
-            link.connection.awaited = 0.0
+        if link.connection.routing_id == link.routing_id:  # else another has its descriptor
+            self._connections.unserved(link.connection)
 
-    def close_after_bye(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
+    def close_after_bye(self, routing_id: bytes, tcp: TcpConnection) -> None:
         """Ignore a connection, and end it once its BYE has had time to leave."""
 
         def end() -> None:
             self._closing.discard(routing_id)
-            if tcp is not None:
-                tcp.kill()
+            tcp.kill()
 
         self._closing.add(routing_id)
         self.io.call_later(_BYE_DELAY, end)
@@ -342,11 +353,10 @@ class ZmqListener(LockedSocket):
         if routing_id in self._closing:
             return
         connection = self._connections.of(parts[0])
-        if connection is not None and connection.ended:
-            return
+        if connection is None or connection.ended:
+            return  # it is gone
         if denied or not key:
-            if connection is not None:
-                connection.end()
+            connection.end()
             return
         try:
             head, _ = read(parts, 1, self.link_options.limits)
@@ -359,14 +369,14 @@ class ZmqListener(LockedSocket):
             self._send_bye(routing_id, bye, connection)
 
     def _first_message(
-        self, routing_id: bytes, key: str, head: frames.Head, connection: Connection | None
+        self, routing_id: bytes, key: str, head: frames.Head, connection: Connection
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         if head.kind == Kind.HELLO:
             if not self._ids.gave(routing_id) or routing_id in self._links:
                 raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             hello = frames.decode_hello(head)
-            if connection is not None and not self._connections.heard(connection, key):
+            if not self._connections.heard(connection, key):
                 raise RemoteProtocolError("it said too much before HELLO")
             link = AcceptedLink(self, routing_id, key, connection)
             self._links[routing_id] = link
@@ -375,7 +385,7 @@ class ZmqListener(LockedSocket):
             # This side gave the link up, and the peer does not know.
             self._send_bye(routing_id, Bye.NO_LINK, connection)
 
-    def _send_bye(self, routing_id: bytes, bye: Bye, connection: Connection | None) -> None:
+    def _send_bye(self, routing_id: bytes, bye: Bye, connection: Connection) -> None:
         with self.lock:
             if self.socket is not None:
                 try:
@@ -383,7 +393,7 @@ class ZmqListener(LockedSocket):
                 except zmq.ZMQError as error:
                     _log.debug("no BYE to a peer without a link: %s", error)
                 self.sent()
-        self.close_after_bye(routing_id, connection.tcp if connection is not None else None)
+        self.close_after_bye(routing_id, connection.tcp)
 
     def _register(self) -> None:
         if self.socket is None or self._monitor is None:
@@ -394,19 +404,15 @@ class ZmqListener(LockedSocket):
         self._drain_monitor()
 
     def _drain_monitor(self) -> None:
-        while self._monitor is not None and readable(self._monitor):
-            event, fd = parse_event(self._monitor.recv_multipart(NOBLOCK))
-            if event == zmq.EVENT_ACCEPTED:
-                self._probe(self._connections.accepted(fd))  # the descriptor was reused
-            elif event == zmq.EVENT_DISCONNECTED:
-                self._probe(self._connections.at(fd))
-
-    def _probe(self, connection: Connection | None) -> None:
-        """End the link of this connection if it is gone, or soon is."""
-        link = self._links.get(connection.routing_id) if connection is not None else None
-        if link is not None:
-            for delay in _PROBES:
-                self.io.call_later(delay, link.probe)
+        if self._monitor is None:
+            return
+        for connection in self._connections.observe(self._monitor):
+            link = self._links.get(connection.routing_id)
+            if link is not None:
+                for delay in _PROBES:
+                    self.io.call_later(delay, link.probe)
+        if readable(self._monitor):
+            self.io.call(self._drain_monitor)  # after messages have had their turn
 
     def _close_sockets(self, linger: int | None) -> None:
         with self.lock:

@@ -10,7 +10,8 @@ process the ids would be the same. Three things keep a peer from holding an id t
 * The first number is drawn anew for each context, from the system's randomness.
 
 What is left to chance, each second: (chosen ids that are held) x (ids given) / 2**32. Strangers
-make 20 handshakes a second, of which fewer than one in a hundred keeps its choice, for 5 seconds.
+make 100 handshakes a second, 20 of them from one address, of which fewer than one in a hundred
+keeps its choice, for 5 seconds.
 """
 
 from __future__ import annotations

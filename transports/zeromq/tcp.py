@@ -91,7 +91,7 @@ class TcpConnection(NamedTuple):
         return None
 
 
-def source_of(frame: zmq.Frame) -> int:
+def descriptor_of(frame: zmq.Frame) -> int:
     """The descriptor of the connection on which the frame came; -1 if there is none."""
     try:
         return int(frame.get(zmq.SRCFD))

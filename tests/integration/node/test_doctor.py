@@ -24,6 +24,7 @@ from manta.protocol.tokens import NODE_AUDIENCE
 from manta.testing.transports import RecordingHandler
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.node.conftest import HOST, Command, port
 
@@ -58,7 +59,7 @@ def busy(lab) -> Iterator[tuple[int, str]]:
     keys = KeyPair.generate()
     transport = ZmqTransport(keys)
     try:
-        crowded = Admission(guests=True, guest_rate=0, guest_burst=0)
+        crowded = Admission(guests=True, limits=StrangerLimits(rate=0, burst=0))
         listener = transport.listen(f"tcp://{HOST}:0", RecordingHandler(), crowded)
         yield port(listener.address), keys.public
     finally:

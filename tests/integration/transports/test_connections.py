@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from manta.transports.security.admission import Admission
-from manta.transports.zeromq.connections import Connections, IntakeOptions, Lookout
+from manta.transports.zeromq.connections import Connection, Connections, IntakeOptions, Lookout
 from manta.transports.zeromq.intake import Bounds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
@@ -24,7 +24,9 @@ class Port:
     """Accepts connections as zmq would, and holds what they send."""
 
     def __init__(self, *known):
-        self.connections = Connections(Admission(known, guests=True), OPTIONS)
+        self.ended: dict[Connection, str] = {}
+        self.admission = Admission(known, guests=True)
+        self.connections = Connections(self.admission, OPTIONS, self.ended.__setitem__)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listening]
 
@@ -48,7 +50,10 @@ class Port:
         return made
 
     def look(self, passed=0.1):
-        return dict(self.connections.look(passed, lambda: True))
+        """Those that it ended, and why."""
+        self.ended.clear()
+        self.connections.look(passed, lambda: True)
+        return dict(self.ended)
 
     def close(self):
         for one in self._sockets:
@@ -100,7 +105,7 @@ def test_who_says_nothing_has_some_seconds(port):
     for _ in range(10):
         assert port.look(1.0) == {}
     assert list(port.look(1.0)) == [silent]
-    served.awaited = 0.0  # its link has ended
+    port.connections.unserved(served)  # its link has ended
     for _ in range(10):
         assert served not in port.look(1.0)
     assert served in port.look(1.0)
@@ -115,6 +120,7 @@ def test_who_says_nothing_after_the_handshake_has_fewer(port):
 
 def test_a_connection_that_was_closed_is_forgotten(port):
     _, ours, theirs = port.connect()
+    assert len(port.connections) == 1
     ours.close()
     theirs.close()
     assert port.look() == {}

@@ -15,6 +15,7 @@ from manta.transports import frames
 from manta.transports.frames import Bye, Hello, Kind, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))
 
@@ -24,7 +25,7 @@ def listener(harness):
     """An echo that takes guests."""
     transport = harness.transport()
     handler = RecordingHandler(echo)
-    admission = Admission(guests=True, guest_burst=1000)
+    admission = Admission(guests=True, limits=StrangerLimits(burst=1000, burst_per_source=1000))
     opened = transport.listen("tcp://127.0.0.1:0", handler, admission)
     opened.handler, opened.server_key = handler, transport.public_key
     return opened

@@ -20,10 +20,12 @@ from manta.transports.errors import DownReason
 from manta.transports.frames import Bye, Hello, Kind, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.sockets import SocketOptions
 from manta.transports.zeromq.transport import ZmqTransport
 
+LIMITS = StrangerLimits(burst=1000, burst_per_source=1000)
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))
 
 
@@ -34,7 +36,7 @@ class Server:
         self.harness = harness
         self.transport, self.client = harness.transport(), harness.transport()
         self.handler, self.at_client = RecordingHandler(echo), RecordingHandler()
-        self.admission = Admission(guests=True, guest_burst=1000)
+        self.admission = Admission(guests=True, limits=LIMITS)
         self.listener = self.transport.listen("tcp://127.0.0.1:0", self.handler, self.admission)
         self.link = self.client.dial(
             self.listener.address, self.transport.public_key, self.at_client
@@ -139,11 +141,14 @@ def test_a_frame_beyond_the_limit_ends_the_connection_unread(server, bare):
 
 def test_many_frames_within_the_limit_are_refused_as_one_message(server, bare):
     """MAXMSGSIZE would let this pass."""
-    dealer = bare(*server.address, reconnect_ivl=-1)
+    keys = KeyPair.generate()
+    server.admission.allow(keys.public)
+    dealer = bare(*server.address, keys, reconnect_ivl=-1)
     monitor = monitored(dealer)
     sizes = [1024 * 1024] * 6
     head = struct.pack(f"!BBBBH{len(sizes)}I", 1, 0, 5, 0, len(sizes), *sizes)
     dealer.send(HELLO)
+    dealer.recv()
     dealer.send_multipart([head, *map(bytes, sizes)])
     wait_disconnected(monitor)  # after a BYE, unless it was cut before its end
     dealer.disable_monitor()

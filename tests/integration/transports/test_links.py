@@ -18,6 +18,7 @@ from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports.errors import DownReason, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
 
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -132,7 +133,7 @@ def test_a_server_that_never_speaks_is_told_apart_from_a_busy_one(harness):
     """Both accept the connection and then say nothing of use."""
     client = harness.transport()
     busy = harness.transport()
-    crowded = Admission(guests=True, guest_rate=0, guest_burst=0)
+    crowded = Admission(guests=True, limits=StrangerLimits(rate=0, burst=0))
     listener = busy.listen(ANY_PORT, RecordingHandler(), crowded)
     with std_socket.socket() as frozen:
         frozen.bind(("127.0.0.1", 0))
@@ -149,7 +150,7 @@ def test_a_server_that_never_speaks_is_told_apart_from_a_busy_one(harness):
 
 def test_a_server_that_closes_during_a_handshake_is_not_taken_for_a_stranger(harness):
     client, server = harness.transport(), harness.transport()
-    crowded = Admission(guests=True, guest_rate=0, guest_burst=0)
+    crowded = Admission(guests=True, limits=StrangerLimits(rate=0, burst=0))
     listener = server.listen(ANY_PORT, RecordingHandler(), crowded)
     handler = RecordingHandler()
     link = client.dial(listener.address, server.public_key, handler)

@@ -107,11 +107,12 @@ SERVER = """
     from manta.transports.security import zap
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
+    from manta.transports.security.strangers import StrangerLimits
     from manta.transports.zeromq.transport import ZmqTransport
     if sys.argv[1:] == ["early"]:
         zap.NO_ROUTING_ID = b""
     transport = ZmqTransport(KeyPair.generate())
-    admission = Admission(guests=True, guest_burst=100)
+    admission = Admission(guests=True, limits=StrangerLimits(burst=100, burst_per_source=100))
     listener = transport.listen("tcp://127.0.0.1:0", RecordingHandler(echo), admission)
     print(listener.address, transport.public_key, flush=True)
     sys.stdin.read()

@@ -13,6 +13,7 @@ from manta.transports.errors import LocalTransportError
 from manta.transports.security import zap as zap_module
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits
 from manta.transports.security.zap import NO_ROUTING_ID, ZapServer, answer
 from manta.transports.zeromq.sockets import SocketFactory
 
@@ -33,7 +34,7 @@ def test_known_keys_are_admitted_by_their_name(key):
 
 def test_unknown_ones_are_denied_and_those_too_many_asked_to_come_back(key):
     assert answer(request(key), {"home": Admission()})[2] == b"400"
-    crowded = Admission(guests=True, guest_rate=0, guest_burst=0)
+    crowded = Admission(guests=True, limits=StrangerLimits(rate=0, burst=0))
     assert answer(request(key), {"home": crowded})[2] == b"300"
     assert answer(request(key, domain=b"closing"), {"home": Admission([key])})[2] == b"300"
 
@@ -58,12 +59,12 @@ def test_whatever_is_not_curve_is_denied(key):
 
 
 class Failing(Admission):
-    def decide(self, key):
+    def decide(self, key, address=""):
         raise SystemExit("not even this ends the handler")
 
 
 class Broken(Admission):
-    def decide(self, key):
+    def decide(self, key, address=""):
         raise ZeroDivisionError
 
 

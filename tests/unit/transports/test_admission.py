@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.transports.security.admission import Admission, Decision, Standing, TokenBucket
+from manta.transports.security.admission import (
+    MOST_EXCUSED,
+    Admission,
+    Decision,
+    Standing,
+    TokenBucket,
+)
+from manta.transports.security.strangers import StrangerLimits
 
 ALLOW, DENY, BUSY = Decision.ALLOW, Decision.DENY, Decision.BUSY
 
@@ -55,12 +64,27 @@ def test_another_set_of_known_keys_keeps_the_denials():
 
 def test_guests_come_at_their_rate_and_known_keys_always():
     time = Time()
-    admission = Admission(["alice"], guests=True, guest_rate=2.0, guest_burst=3, clock=time)
+    limits = StrangerLimits(rate=2.0, burst=3)
+    admission = Admission(["alice"], guests=True, limits=limits, clock=time)
     assert [admission.decide(f"guest {n}") for n in range(5)] == [ALLOW] * 3 + [BUSY] * 2
     assert admission.decide("alice") is ALLOW
     time.now += 1.0
     assert [admission.decide(f"guest {n}") for n in range(3)] == [ALLOW, ALLOW, BUSY]
     assert admission.standing("guest 9") is Standing.GUEST  # asking costs nothing
+
+
+def test_a_guest_is_excused_until_this_side_has_decided_and_only_so_many_are():
+    decided: set[int] = set()
+    admission = Admission(guests=True)
+    for number in range(MOST_EXCUSED + 1):
+        admission.excuse(f"guest {number}", partial(decided.__contains__, number))
+    assert not admission.excuses("guest 0")  # the oldest is forgotten
+    assert admission.excuses("guest 1")
+    decided.add(1)
+    assert not admission.excuses("guest 1")
+    decided.clear()
+    assert not admission.excuses("guest 1")
+    assert not admission.excuses("nobody")
 
 
 @given(
