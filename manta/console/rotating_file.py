@@ -24,12 +24,11 @@ class RotatingFile(logging.Handler):
         super().__init__()
         self._path = path
         self._limit = limit
-        self._with_stderr = path.exists() and _is_stderr(path)
+        self._with_stderr = is_stderr(path)
         self._open()
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(self._path, flags, 0o600)
+        self._fd = _open(self._path)
         if self._with_stderr:
             os.dup2(self._fd, STDERR)
         self._size = os.fstat(self._fd).st_size
@@ -64,8 +63,23 @@ class RotatingFile(logging.Handler):
         super().close()
 
 
-def _is_stderr(path: Path) -> bool:
+def is_stderr(path: Path) -> bool:
+    """Is this process's stderr that file?"""
     try:
         return os.path.samestat(os.fstat(STDERR), os.stat(path))
-    except OSError:  # it is closed
+    except OSError:  # it is closed, or there is no such file
         return False
+
+
+def follow(path: Path) -> None:
+    """Make the file that has this name now stderr: another process may have rotated it.
+
+    Raises OSError.
+    """
+    fd = _open(path)
+    os.dup2(fd, STDERR)
+    os.close(fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -381,7 +381,7 @@ def restore(file: Path, home: Home, *, replace: bool = False) -> Restored:
     there = home.path.is_dir() and any(home.path.iterdir())
     if home.path.exists() and not home.path.is_dir():
         raise BackupError(f"{home.path} is not a folder: give another --home.")
-    if there and home.is_in_use():
+    if there and (home.is_in_use() or home.is_kept()):
         raise BackupError(f"A manager runs in {home.path}: stop it first (manta manager stop).")
     if there and not replace:
         raise BackupError(

@@ -22,6 +22,7 @@ from manta.protocol.values import BlobRef
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.strangers import StrangerLimits, Tally
 
 ROOT = "manager"
 STORE = f"{ROOT}/store"
@@ -67,7 +68,11 @@ class Context:
     started_at: float
     restored: RestoredFile | None = None
     """The backup that the store was restored from."""
-    bulk_admission: Admission = field(default_factory=Admission)
+    limits: StrangerLimits = field(default_factory=StrangerLimits)
+    """What each listener bears of strangers."""
+    tally: Tally = field(default_factory=Tally)
+    """What became of strangers, at all listeners."""
+    bulk_admission: Admission = field(init=False)
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
     access: Access = field(init=False)
@@ -79,6 +84,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.access = Access(self.reader, self.clusters)
+        self.bulk_admission = Admission(limits=self.limits, tally=self.tally)
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())

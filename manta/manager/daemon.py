@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ SWITCH_INTERVAL = 0.0005
 
 ROTATION = 10_000_000
 """Bytes of a log file, of which some are kept."""
+NOTING = 2.0
+"""Seconds between two looks at what is written for `manta manager status`."""
 
 log = logging.getLogger("manta.manager")
 
@@ -67,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CANNOT_START
     with manager:
         _announce(manager)
-        stop.wait()
+        while not stop.wait(NOTING):
+            with contextlib.suppress(OSError):  # a full disk, of which the store tells
+                manager.note_strangers()
         log.info("stopping")
     return GAVE_UP if ends else STOPPED
 
@@ -100,6 +105,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.fds,
         options.bootstrap,
         options.lease or last.lease,
+        last.strangers,
     )
 
 

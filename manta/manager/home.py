@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -12,9 +13,11 @@ import msgspec
 from manta.console.local_manager import SETTINGS
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Thing, read_stored_file
+from manta.transports.security.strangers import StrangerLimits
 
 T = TypeVar("T")
 
+LOCK_PATIENCE = 0.5  # seconds
 LEAST_LEASE, MOST_LEASE = 2.0, 7 * 86400.0
 """Seconds."""
 
@@ -33,6 +36,20 @@ class ManagerFile(msgspec.Struct, frozen=True):
     started_at: float
 
 
+class KeeperFile(msgspec.Struct, frozen=True):
+    """`keeper.json`: of the process that starts the manager again when it ends by accident."""
+
+    pid: int
+    manager: int
+    """The manager's process id; 0 while none runs."""
+    starts_again: int
+    last_end: str
+    """How the manager ended last, in words; "" if it has not."""
+    last_end_at: float
+    gave_up: bool = False
+    """The manager ended too often in a row, and is not started again."""
+
+
 class RestoredFile(msgspec.Struct, frozen=True):
     """`restored.json`: there if the folder was made from a backup, or its database lost its log."""
 
@@ -40,6 +57,28 @@ class RestoredFile(msgspec.Struct, frozen=True):
     """Id of the backup."""
     made_at: float
     """When the backup was made: it may lack part of the past of swarms created before."""
+
+
+class StrangerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What strangers may take of each port; the fields are those of StrangerLimits."""
+
+    patience: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = StrangerLimits.patience
+    guests: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = StrangerLimits.guests
+    guests_per_source: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = (
+        StrangerLimits.guests_per_source
+    )
+    rate: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = StrangerLimits.rate
+    burst: Annotated[float, msgspec.Meta(ge=1.0, le=100_000.0)] = StrangerLimits.burst
+    rate_per_source: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = (
+        StrangerLimits.rate_per_source
+    )
+    burst_per_source: Annotated[float, msgspec.Meta(ge=1.0, le=100_000.0)] = (
+        StrangerLimits.burst_per_source
+    )
+
+    @property
+    def limits(self) -> StrangerLimits:
+        return StrangerLimits(**msgspec.structs.asdict(self))
 
 
 class ManagerSettings(msgspec.Struct, frozen=True):
@@ -52,6 +91,22 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     users: str = "tcp://0.0.0.0:50052"
     bulk: str = "tcp://0.0.0.0:50053"
     lease: Annotated[float, msgspec.Meta(ge=LEAST_LEASE, le=MOST_LEASE)] = 20.0
+    strangers: StrangerSettings = StrangerSettings()
+
+
+class StrangersFile(msgspec.Struct, frozen=True):
+    """`strangers.json`: what became of strangers since the manager started, in numbers."""
+
+    late: int = 0
+    """Guests that were cut, since they had not enrolled or signed in in time."""
+    unfinished: int = 0
+    """Connections that were cut, since they finished no handshake or said nothing after it."""
+    crowded: int = 0
+    """Connections that were cut, since too many others came after them."""
+    surplus: int = 0
+    """Connections that were cut when descriptors ran out, of the key that had most."""
+    put_off: int = 0
+    """Handshakes that were put off, since too many unknown keys came in a second."""
 
 
 class Home:
@@ -65,7 +120,13 @@ class Home:
         self.blobs = path / "blobs"
         self.lock = path / "manager.lock"
         """Held while a manager runs."""
+        self.log = path / "manager.log"
+        """Of a manager in the background."""
         self.manager_file = path / "manager.json"
+        self.keeper_file = path / "keeper.json"
+        self.keeper_lock = path / "keeper.lock"
+        """Held while a process keeps a manager running here."""
+        self.strangers_file = path / "strangers.json"
         self.restored_file = path / "restored.json"
         self.settings_file = path / SETTINGS
 
@@ -103,17 +164,7 @@ class Home:
 
     def is_in_use(self) -> bool:
         """Whether a manager runs here. The kernel releases its lock however it ends."""
-        try:
-            lock = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return _is_held(self.lock)
 
     def running(self) -> ManagerFile | None:
         """The file of the manager that runs here; None if none runs. Raises Damaged.
@@ -122,11 +173,83 @@ class Home:
         """
         return self.read_manager_file() if self.is_in_use() else None
 
+    def read_keeper_file(self) -> KeeperFile | None:
+        """Does not tell whether that process still runs. Raises Damaged."""
+        return _read(
+            self.keeper_file,
+            KeeperFile,
+            "how often the manager was started again is not known",
+            "stop the manager, if one runs, and start it again",
+        )
+
+    def is_kept(self) -> bool:
+        """Whether a process keeps a manager running here, be it between two of them."""
+        return _is_held(self.keeper_lock)
+
+    def keeper(self) -> KeeperFile | None:
+        """The file of the process that keeps a manager running here. Raises Damaged."""
+        return self.read_keeper_file() if self.is_kept() else None
+
+    def write_keeper_file(self, content: KeeperFile) -> None:
+        _write(self.keeper_file, content)
+
+    def forget_keeper(self) -> None:
+        """It ended on purpose."""
+        self.keeper_file.unlink(missing_ok=True)
+
     def write_manager_file(self, content: ManagerFile) -> None:
         _write(self.manager_file, content)
 
+    def read_strangers_file(self) -> StrangersFile:
+        """Raises Damaged."""
+        strangers = _read(
+            self.strangers_file,
+            StrangersFile,
+            "how many strangers were cut is not known",
+            "delete it; a manager that runs writes it again",
+        )
+        return strangers or StrangersFile()
+
+    def write_strangers_file(self, content: StrangersFile) -> None:
+        _write(self.strangers_file, content)
+
     def write_restored_file(self, content: RestoredFile) -> None:
         _write(self.restored_file, content)
+
+
+def take_lock(path: Path) -> int:
+    """Returns the descriptor that holds the lock; the kernel releases it however this process ends.
+
+    Waits a moment: who looks whether it is held takes it briefly. Raises BlockingIOError, OSError.
+    """
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _write(path: Path, content: msgspec.Struct) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -25,7 +24,15 @@ from manta.manager.context import ROOT, Context, Listening
 from manta.manager.disk import Disk
 from manta.manager.errors import StartError
 from manta.manager.gateway.gateway import Gateway
-from manta.manager.home import Home, ManagerFile, ManagerSettings, RestoredFile
+from manta.manager.home import (
+    Home,
+    ManagerFile,
+    ManagerSettings,
+    RestoredFile,
+    StrangerSettings,
+    StrangersFile,
+    take_lock,
+)
 from manta.manager.quotas.ledger import Ledger
 from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.quotas import Quotas
@@ -39,12 +46,12 @@ from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.codec.stored import Damaged
+from manta.transports.descriptors import descriptor_limit
 from manta.transports.errors import remedied
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
 from manta.transports.zeromq.transport import ZmqTransport
 
-LOCK_PATIENCE = 0.5  # seconds
 WORKERS = 2
 STOP_TIMEOUT = 10.0
 BACKLOG = 1024
@@ -65,6 +72,7 @@ class Settings:
     bootstrap: Path | None = None
     lease: float = ManagerSettings().lease
     """Seconds without a sign of life after which a node counts as lost."""
+    strangers: StrangerSettings = ManagerSettings().strangers
 
 
 class ManagerSupervisor(Supervisor):
@@ -147,6 +155,7 @@ class Manager:
                 started_at=time.time(),
                 restored=_restored(home),
                 lease=settings.lease,
+                limits=settings.strangers.limits.within(descriptor_limit()),
             )
             # Last, because a start that failed after it would lose the password for good.
             if bootstrap.is_empty(reader):
@@ -159,7 +168,13 @@ class Manager:
                 undo.callback(self.root.watch(on_end))
             home.write_manager_file(self.file)
             file = self.file
-            home.write_settings(ManagerSettings(file.nodes, file.users, file.bulk, settings.lease))
+            home.write_settings(
+                ManagerSettings(
+                    file.nodes, file.users, file.bulk, settings.lease, settings.strangers
+                )
+            )
+            self._counted = StrangersFile()
+            home.write_strangers_file(self._counted)
             undo.callback(home.manager_file.unlink, missing_ok=True)
             self._undo = undo.pop_all()
 
@@ -177,6 +192,13 @@ class Manager:
             started_at=context.started_at,
         )
 
+    def note_strangers(self) -> None:
+        """Writes what became of strangers, if that has changed. Raises OSError."""
+        now = StrangersFile(**self.context.tally.counts())
+        if now != self._counted:
+            self.home.write_strangers_file(now)
+            self._counted = now
+
     def stop(self) -> None:
         """Stops it in order: nothing that was acknowledged is lost. Idempotent."""
         self._undo.close()
@@ -193,9 +215,7 @@ class Manager:
         Returns whether the last one that ran here was killed.
         """
         try:
-            lock = os.open(self.home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            undo.callback(os.close, lock)
-            self._wait_for(lock)
+            undo.callback(os.close, take_lock(self.home.lock))
             was_killed = self.home.manager_file.exists()
             self.home.manager_file.unlink(missing_ok=True)
             return was_killed
@@ -209,19 +229,6 @@ class Manager:
             ) from None
         except OSError as error:
             raise StartError(f"{self.home.lock} cannot be written: {error.strerror}.") from error
-
-    @staticmethod
-    def _wait_for(lock: int) -> None:
-        """Waits a moment: `Home.is_in_use` takes the lock briefly. Raises BlockingIOError."""
-        deadline = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
 
     def _populate(self, store: Store, file: Path | None) -> None:
         if file is not None:

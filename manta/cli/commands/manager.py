@@ -16,9 +16,12 @@ from manta.cli.exit_codes import LocalError
 from manta.cli.local.manager import (
     daemon_command,
     daemon_environment,
+    given_up,
     home_of,
+    kept,
     running,
     start_in_background,
+    strangers,
 )
 from manta.cli.options import Command, manager_home_option, password_option
 from manta.cli.prompts import secret
@@ -29,7 +32,7 @@ from manta.console.exit_codes import Exit
 from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
-    from manta.manager.home import Home, ManagerFile
+    from manta.manager.home import Home, KeeperFile, ManagerFile, StrangersFile
 
 STOPPED = 15.0
 """Seconds that a manager has to stop."""
@@ -74,7 +77,11 @@ for command in (backup, restore, verify):
     help="How long a node may be silent before it counts as lost.  "
     "[default: as at the last start, at first 20]",
 )
-@click.option("--background", is_flag=True, help="Return once it is ready; it logs to a file.")
+@click.option(
+    "--background",
+    is_flag=True,
+    help="Return once it is ready; it logs to a file, and is started again if it dies.",
+)
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(
     home: str | None,
@@ -92,6 +99,11 @@ def start(
     if (found := running(place)) is not None:
         raise LocalError(
             f"A manager already runs in {place.path} (process {found.pid}): stop it first."
+        )
+    if (note := kept(place)) is not None:
+        raise LocalError(
+            f"A manager is being started in {place.path} (by process {note.pid}): wait for it, or "
+            "stop it first (manta manager stop)."
         )
     command = daemon_command(place, host, node_port, user_port, bulk_port, lease)
     if not background:
@@ -135,23 +147,70 @@ def _address(host: str) -> str:
 def status(home: str | None, as_json: bool) -> int:
     """Show whether a manager runs here, and where it listens; the exit code is 7 if none does."""
     place = home_of(home)
-    found = running(place)
+    found, note = running(place), kept(place)
     if found is None:
-        nothing = f"No manager runs in {place.path}."
-        say({"running": False, "home": place.path}, nothing, as_json=as_json)
+        note = note or given_up(place)
+        say(
+            {"running": False, "home": place.path, **_kept_record(note)},
+            f"No manager runs in {place.path}{_why(note)}.",
+            as_json=as_json,
+        )
         return Exit.UNREACHABLE
+    turned_away = strangers(place)
     rows = [
         ("process", str(found.pid)),
         ("up for", text.seconds(time.time() - found.started_at)),
+        ("started again", _again(note)),
         ("nodes", found.nodes),
         ("users", found.users),
         ("bulk", found.bulk),
         ("public key", found.public_key),
         ("version", found.version),
         ("folder", str(place.path)),
+        ("strangers", _strangers(turned_away)),
     ]
-    show_fields(_record(found, place), rows, as_json=as_json)
+    record = {**_record(found, place), **_kept_record(note), "strangers": turned_away}
+    show_fields(record, [(name, value) for name, value in rows if value], as_json=as_json)
     return Exit.OK
+
+
+def _again(note: KeeperFile | None) -> str:
+    if note is None or not note.starts_again:
+        return ""
+    times = "once" if note.starts_again == 1 else f"{note.starts_again} times"
+    ago = text.seconds(max(0.0, time.time() - note.last_end_at))
+    return f"{times}; the last one {note.last_end} {ago} ago"
+
+
+def _why(note: KeeperFile | None) -> str:
+    if note is None or not note.last_end:
+        return ""
+    if note.gave_up:
+        return (
+            f": the last one {note.last_end}, as others had before, and is not started again; "
+            "manager.log there says why it ended"
+        )
+    return f": the last one {note.last_end}, and is being started again"
+
+
+def _kept_record(note: KeeperFile | None) -> dict[str, object]:
+    return {
+        "starts_again": note and note.starts_again,
+        "last_end": (note and note.last_end) or None,
+        "last_end_at": (note and note.last_end_at) or None,
+        "gave_up": note and note.gave_up,
+    }
+
+
+def _strangers(turned_away: StrangersFile) -> str:
+    counts = (
+        (turned_away.late, "cut that did not enrol or sign in in time"),
+        (turned_away.unfinished, "cut that did not finish a handshake and say a word"),
+        (turned_away.crowded, "cut as others came after them"),
+        (turned_away.surplus, "of known keys cut as descriptors ran out"),
+        (turned_away.put_off, "put off"),
+    )
+    return "; ".join(f"{count} {words}" for count, words in counts if count)
 
 
 def _record(found: ManagerFile, home: Home) -> dict[str, object]:
@@ -202,20 +261,23 @@ def reset_password(
 def stop(home: str | None, as_json: bool) -> None:
     """Stop the manager that runs here; nodes keep their tasks running and wait for it."""
     place = home_of(home)
-    found = running(place)
-    if found is None:
+    found, keeper = running(place), kept(place)
+    # Whoever keeps it running would take its end for an accident, unless told itself.
+    told = keeper or found
+    if told is None:
         raise LocalError(f"No manager runs in {place.path}.")
+    pid = found.pid if found is not None else told.pid
     try:
-        os.kill(found.pid, signal.SIGTERM)
+        os.kill(told.pid, signal.SIGTERM)
     except PermissionError:
-        raise LocalError(f"Process {found.pid} is another user's: ask that user.") from None
+        raise LocalError(f"Process {told.pid} is another user's: ask that user.") from None
     deadline = time.monotonic() + STOPPED
-    while place.is_in_use():
+    while place.is_in_use() or place.is_kept():
         if time.monotonic() > deadline:
             raise LocalError(
-                f"The manager (process {found.pid}) has not ended after {STOPPED:g} s: "
-                f"see its log, or end it with `kill -9 {found.pid}`."
+                f"The manager (process {pid}) has not ended after {STOPPED:g} s: "
+                f"see its log, or end it with `kill -9 {pid}`."
             )
         time.sleep(0.02)
-    stopped = {"running": False, "home": place.path, "pid": found.pid}
+    stopped = {"running": False, "home": place.path, "pid": pid}
     say(stopped, "Stopped the manager.", as_json=as_json)

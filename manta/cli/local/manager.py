@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from manta.console.modules import module_command
 from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
-    from manta.manager.home import Home, ManagerFile
+    from manta.manager.home import Home, KeeperFile, ManagerFile, StrangersFile
 
 T = TypeVar("T")
 
@@ -81,16 +83,21 @@ class Started:
 
 
 def start_in_background(home: Home, command: list[str]) -> Started:
-    """Starts a manager; returns once it is ready. Raises LocalError."""
+    """Starts a manager, and a process that keeps it running; returns once it is ready.
+
+    Raises LocalError.
+    """
     from manta.transports.security.keys import make_private_folder
 
     make_private_folder(home.path)
-    log = home.path / "manager.log"
+    log = home.log
     with Interrupts() as interrupts:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
             begin = output.tell()
             process = subprocess.Popen(
-                [*command, "--log", str(log)],
+                module_command(
+                    "manta.manager.keeper", str(home.path), *command, "--log", str(home.log)
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # has the first password, which must not go to a file
                 stderr=output,
@@ -119,9 +126,10 @@ def _wait_for_start(
     home: Home, process: subprocess.Popen[str], log: Path, begin: int
 ) -> ManagerFile:
     deadline = time.monotonic() + STARTED
-    while (found := running(home)) is None or found.pid != process.pid:
+    while (found := running(home)) is None or not _keeps(home, process.pid, found.pid):
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it, and the manager
             process.wait()
             said = _since(log, begin)
             if not said and process.stdout is not None:  # the log is on a full disk
@@ -130,6 +138,11 @@ def _wait_for_start(
             raise LocalError(said if whole else f"The manager did not start:\n{said}")
         time.sleep(0.02)
     return found
+
+
+def _keeps(home: Home, keeper: int, manager: int) -> bool:
+    note = kept(home)
+    return note is not None and (note.pid, note.manager) == (keeper, manager)
 
 
 def _since(log: Path, begin: int) -> str:
@@ -141,6 +154,25 @@ def _since(log: Path, begin: int) -> str:
 def running(home: Home) -> ManagerFile | None:
     """Returns where the manager listens; None if none runs. Raises LocalError."""
     return _told(home.running)
+
+
+def kept(home: Home) -> KeeperFile | None:
+    """Returns the note of the process that keeps a manager running; None if none does.
+
+    Raises LocalError.
+    """
+    return _told(home.keeper)
+
+
+def given_up(home: Home) -> KeeperFile | None:
+    """Returns the last note of such a process that gave up. Raises LocalError."""
+    note = _told(home.read_keeper_file)
+    return note if note is not None and note.gave_up else None
+
+
+def strangers(home: Home) -> StrangersFile:
+    """Returns what became of strangers since the manager started. Raises LocalError."""
+    return _told(home.read_strangers_file)
 
 
 def _told(read: Callable[[], T]) -> T:

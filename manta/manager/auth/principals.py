@@ -86,7 +86,9 @@ class Principals:
         return found
 
     def keys(self) -> tuple[str, ...]:
-        return tuple(self._by_key)
+        """Those of nodes and users."""
+        known = (Kind.NODE, Kind.USER)
+        return tuple(key for key, whose in self._by_key.items() if whose.kind in known)
 
     def expired(self) -> list[str]:
         """The keys whose token has expired, and that are not forgotten yet."""

@@ -40,7 +40,10 @@ class Listeners:
         context = self._context
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
-        guests = [Admission(known, guests=True) for _ in range(2)]
+        guests = [
+            Admission(known, guests=True, limits=context.limits, tally=context.tally)
+            for _ in range(2)
+        ]
         self._admissions = [*guests, context.bulk_admission]
         self._listeners = [
             self._actor.system.listen(at.address, admission, fd=at.fd, published={GATEWAY})
@@ -63,7 +66,10 @@ class Listeners:
         return True
 
     def signs_in(self, key: str, reply: Reply) -> None:
-        """A sign-in is under way: until it is answered, a farewell does not cut the key's links."""
+        """A sign-in is under way: until it is answered, neither a farewell nor the end of a guest's
+        time cuts the key's links."""
+        for admission in self._admissions:
+            admission.excuse(key, lambda: reply.done)
         if farewell := self._farewells.get(key):
             farewell.sign_in = reply
 

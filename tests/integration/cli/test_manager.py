@@ -38,11 +38,13 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 def kill(lab: Lab) -> Home:
     home = Home(lab.home / "manager")
-    found = home.running()
+    found, keeper = home.running(), home.keeper()
     assert found is not None
+    assert keeper is not None
+    os.kill(keeper.pid, signal.SIGKILL)  # first, or it would start another one
     os.kill(found.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while home.is_in_use():
+    while home.is_in_use() or home.is_kept():
         assert time.monotonic() < deadline
     return home
 
