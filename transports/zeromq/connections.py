@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket
 
 MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-_EVENTS = 256  # of a monitor, before the sockets have their turn
+_EVENTS = 32  # of a monitor, before messages have their turn
 _HANDSHAKE = 400  # bytes received: more than a greeting and a HELLO, fewer than with an INITIATE
 LOOK = 0.1  # seconds from look to look while this process grows
 _CALM = 0.5  # seconds, while it does not: a look costs some microseconds for each connection
@@ -136,9 +136,7 @@ class Connections:
     def ended(self, fd: int) -> Connection | None:
         """The connection with this descriptor ends; returns it. The next look forgets it, since
         what it said may be yet to be read, and another may have its descriptor already."""
-        ended = self._strangers.ended(fd, self._now)
-        if ended is not None:
-            self._admission.tally.count(ended.fate, ended.source)
+        self._leave(fd)
         return self._by_fd.get(fd)
 
     def of(self, name: zmq.Frame) -> Connection | None:
@@ -221,7 +219,12 @@ class Connections:
     def _forget(self, connection: Connection) -> None:
         if self._by_fd.get(connection.tcp.fd) is connection:
             del self._by_fd[connection.tcp.fd]
-            self._strangers.gone(connection.tcp.fd)
+            self._leave(connection.tcp.fd)
+
+    def _leave(self, fd: int) -> None:
+        ended = self._strangers.ended(fd, self._now)
+        if ended is not None:
+            self._admission.tally.count(ended.fate, ended.source)
 
     def _is_known(self, connection: Connection) -> bool:
         return bool(connection.key) and (self._admission.standing(connection.key) is Standing.KNOWN)

@@ -2,18 +2,21 @@
 
 zmq can neither disconnect one peer of a ROUTER nor report what arrives before a
 message is complete. The descriptors come from zmq (monitor events, SRCFD) and
-remain its own: what changes a connection is done through a copy that is closed at once.
+remain its own: as long as there are others, what changes a connection is done through a copy
+that is closed at once.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
 import struct
 import termios
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import zmq
@@ -22,13 +25,34 @@ _RECEIVED = struct.Struct("=Q")
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info (linux/tcp.h), since Linux 4.1
 
 
-def _copy(fd: int) -> socket.socket:
-    """Raises OSError when it is not a socket."""
-    own = os.dup(fd)
+@contextmanager
+def _at(fd: int) -> Iterator[socket.socket]:
+    """The socket behind a descriptor, through a copy. Raises OSError when it is none.
+
+    Where no descriptor is left for a copy, connections must be ended all the same: then it is
+    the very one of zmq, which is never closed here.
+    """
     try:
-        return socket.socket(fileno=own)
+        own = os.dup(fd)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        lent = socket.socket(fileno=fd)
+        try:
+            yield lent
+        finally:
+            lent.detach()
+    else:
+        with _own(own) as copy:
+            yield copy
+
+
+def _own(fd: int) -> socket.socket:
+    """Raises OSError when it is not a socket, and closes it."""
+    try:
+        return socket.socket(fileno=fd)
     except OSError:
-        os.close(own)
+        os.close(fd)
         raise
 
 
@@ -48,7 +72,7 @@ class TcpConnection(NamedTuple):
     @classmethod
     def of(cls, fd: int) -> TcpConnection | None:
         """The connection behind a descriptor; None if there is none any more."""
-        with suppress(OSError), _copy(fd) as copy:
+        with suppress(OSError), _at(fd) as copy:
             return cls(fd, copy.getpeername())
         return None
 
@@ -63,7 +87,7 @@ class TcpConnection(NamedTuple):
 
     def kill(self) -> None:
         """End the connection, whatever is in flight."""
-        with suppress(OSError), _copy(self.fd) as copy:
+        with suppress(OSError), _at(self.fd) as copy:
             # Compared on the copy, which remains this connection whatever zmq closes.
             if copy.getpeername() == self.peer:
                 copy.shutdown(socket.SHUT_RDWR)
@@ -87,7 +111,7 @@ class TcpConnection(NamedTuple):
     def copy(self) -> socket.socket | None:
         """A descriptor of the caller's own, who closes it: it outlives zmq's."""
         with suppress(OSError):
-            return _copy(self.fd)
+            return _own(os.dup(self.fd))
         return None
 
 

@@ -66,12 +66,16 @@ class Listeners:
         return True
 
     def signs_in(self, key: str, reply: Reply) -> None:
-        """A sign-in is under way: until it is answered, neither a farewell nor the end of a guest's
-        time cuts the key's links."""
-        for admission in self._admissions:
-            admission.excuse(key, lambda: reply.done)
+        """A sign-in is under way: until it is answered, a farewell does not cut the key's links."""
+        self.excuse(key, reply)
         if farewell := self._farewells.get(key):
             farewell.sign_in = reply
+
+    def excuse(self, key: str, reply: Reply) -> None:
+        """A token or password is being checked: until that is answered, the guest who gave it is
+        not cut for taking too long."""
+        for admission in self._admissions:
+            admission.excuse(key, lambda: reply.done)
 
     def admit(self, key: str) -> None:
         """The key now belongs to a user or node."""

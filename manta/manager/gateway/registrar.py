@@ -393,6 +393,7 @@ class Registrar(Part):
         if not known and not self._strangers.acquire(blocking=False):
             raise too_many("Too many tokens wait to be checked")
         token = request.message.token
+        self._listeners.excuse(who.key, reply)
 
         def job(now: float) -> TokenClaims:
             try:

@@ -16,6 +16,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.manager.home import Home
+from manta.testing.manager import Client
 from tests.support.children import Child
 from tests.support.lab import Lab
 
@@ -102,6 +103,24 @@ def test_a_signal_to_who_waits_for_a_manager_ends_it_and_keeps_its_first_passwor
     again = lab.start()
     assert "password" in said + again.stdout
     lab.sign_in(said + again.stdout)
+
+
+def test_status_says_what_became_of_strangers(lab: Lab) -> None:
+    assert lab.start().returncode == 0
+    assert "strangers" not in lab("manager", "status")
+    assert lab("manager", "stop") == "Stopped the manager."
+    settings = lab.home / "manager" / "settings.json"
+    impatient = {**json.loads(settings.read_bytes()), "strangers": {"patience": 1}}
+    settings.write_text(json.dumps(impatient))
+    assert lab.start().returncode == 0
+    address = f"tcp://127.0.0.1:{lab.users}"
+    with Client(address, lab.key()):
+        deadline = time.monotonic() + 20
+        while not json.loads(lab("manager", "status", "--json"))["strangers"]["late"]:
+            assert time.monotonic() < deadline
+    assert "cut that did not enrol or sign in in time" in lab("manager", "status")
+    log = (lab.home / "manager" / "manager.log").read_text()
+    assert log.count("strangers cut, whose keys had not enrolled or signed in in time") == 1
 
 
 def test_a_home_that_may_only_be_read_is_not_another_users(lab: Lab) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import resource
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from manta.manager.home import StrangerSettings
+from manta.manager.home import Home, StrangerSettings
 from manta.manager.service import Manager
-from manta.protocol.clusters import CreateNodeToken, ListClusters, RemoveNode
+from manta.protocol.clusters import CreateCluster, CreateNodeToken, ListClusters, RemoveNode
 from manta.protocol.sign_in import Bind, CreateUserToken
 from manta.testing.manager import Client, wait_until
+from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason
+from manta.transports.security.keys import KeyPair
+from tests.support.children import Child
 
+ANY = "tcp://127.0.0.1:0"
 PATIENCE = 2.0
 
 
@@ -112,3 +121,44 @@ def test_what_cannot_be_set_is_named(bench, wrong) -> None:
     home.settings_file.write_text(json.dumps({**settings, "strangers": wrong}))
     with pytest.raises(ValueError, match=next(iter(wrong))):
         home.read_settings()
+
+
+def few_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+
+
+def test_with_few_descriptors_who_is_known_is_served_beside_hundreds_who_say_nothing(
+    tmp_path,
+) -> None:
+    keys = KeyPair.generate()
+    bootstrap = tmp_path / "bootstrap.json"
+    bootstrap.write_text(json.dumps({"admin": {"email": "a@b", "key": keys.public}}))
+    bootstrap.chmod(0o600)
+    home = Home(tmp_path / "manager")
+    where = [f"--{name}={ANY}" for name in ("nodes", "users", "bulk")]
+    command = ["--home", str(home.path), *where, "--bootstrap", str(bootstrap)]
+    with (
+        Child[bytes](
+            [sys.executable, "-m", "manta.manager", *command],
+            stderr=subprocess.DEVNULL,
+            preexec_fn=few_descriptors,
+        ) as process,
+        ExitStack() as undo,
+    ):
+        wait_until(lambda: home.running() is not None, 20)
+        file = home.running()
+        assert file is not None
+        known = undo.enter_context(Client(file.users, file.public_key, keys=keys))
+        known.ask(CreateCluster("lab"))
+        states = len(known.states)
+        for address in (file.nodes, file.users, file.bulk):
+            for _ in range(150):
+                where_to = split_address(address)
+                undo.enter_context(socket.create_connection(where_to, timeout=20))
+            known.ask(ListClusters())
+        newcomer = undo.enter_context(Client(file.users, file.public_key, keys=keys))
+        assert [one.name for one in newcomer.ask(ListClusters(), 20).clusters] == ["lab"]
+        assert len(known.states) == states
+        wait_until(lambda: home.read_strangers_file().crowded > 300, 20)
+        process.terminate()
+        assert process.wait(20) == 0

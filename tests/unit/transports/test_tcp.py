@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,6 +34,32 @@ def test_a_connection_is_ended_through_its_descriptor(ends):
     tcp.kill()
     assert other.recv(1) == b""
     assert one.fileno() >= 0  # still its owner's
+
+
+@contextmanager
+def no_descriptors_left():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_where_no_descriptor_is_left_a_connection_is_ended_all_the_same(ends):
+    one, other = ends
+    with no_descriptors_left():
+        tcp = TcpConnection.of(one.fileno())
+        assert tcp is not None
+        assert tcp.is_open
+        assert tcp.traffic() == (0, 0)
+        tcp.kill()
+        assert TcpConnection.of(0) is None  # no socket
+    assert other.recv(1) == b""
+    assert one.fileno() >= 0
+    os.fstat(one.fileno())  # still its owner's, and open
 
 
 def test_a_later_connection_with_the_same_descriptor_is_left_alone(ends):
