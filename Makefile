@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO := .venv/.demo
 TOOLS := .venv/.tools
 
-.PHONY: setup demo docs generate pictures lint audit lock image test test-fast bench clean
+.PHONY: setup demo docs generate pictures lint audit lock image test test-fast attack bench clean
 
 setup: $(TOOLS)
 
@@ -67,6 +67,10 @@ test: lint
 # What needs no cluster and no container engine.
 test-fast: setup
 	@MANTA_TEST_ENGINE=off $(BIN)/pytest $(PARALLEL) tests/conformance tests/simulation tests/unit
+
+# Every attack against a manager and two nodes on this machine, and what it came to.
+attack: setup
+	@$(BIN)/python -m tests.attacks
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks

@@ -1,0 +1,58 @@
+"""A peer that speaks as a client or a node does, over a connection written by hand."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import msgspec
+
+from manta.actors import wire
+from manta.protocol.paths import GATEWAY
+from manta.testing.curve import CurveClient
+from manta.transports import frames
+from manta.transports.frames import Hello, Kind, Limits
+from manta.transports.security.keys import KeyPair
+
+LIMITS = Limits()
+HELLO = frames.encode_hello(Hello(LIMITS, 1 << 22, 60_000))
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Guest:
+    """One connection; by default of a key that nobody knows."""
+
+    def __init__(self, address: str, key: str, keys: KeyPair | None = None) -> None:
+        """Raises NotWelcome, Hangup or OSError."""
+        self.client = CurveClient(address, key, keys).connect()
+        self._ids = itertools.count(1)
+
+    def greet(self) -> None:
+        """Becomes a link. Raises Hangup."""
+        self.client.send(HELLO)
+        self.client.receive()
+
+    def ask(self, message: Any) -> wire.Answer | wire.Failure:
+        """Raises Hangup, or TimeoutError."""
+        number = next(self._ids)
+        asked = wire.Ask(number, GATEWAY, 0, 10.0, msgspec.Raw(_pack(message)))
+        encoded, _ = frames.encode([wire.encode(asked)], LIMITS)
+        self.client.send(*map(bytes, encoded))
+        while True:
+            parts = self.client.receive()
+            head = frames.decode_head(parts[0], LIMITS)
+            if head.kind == Kind.PING:
+                self.client.send(frames.encode_pong(0))
+            if head.kind != Kind.DATA:
+                continue
+            said = wire.decode(b"".join(head.parts if head.parts is not None else parts[1:]))
+            if isinstance(said, (wire.Answer, wire.Failure)) and said.id == number:
+                return said
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def noise(size: int) -> bytes:
+    return random.randbytes(size)

@@ -1,0 +1,103 @@
+"""Whoever holds the key of a node that was admitted to the cluster."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from manta.actors.wire import Answer, Failure
+from manta.cli.local.cluster import CLUSTER
+from manta.protocol.base import Instance
+from manta.protocol.exchange import ReadMessage
+from manta.protocol.node import (
+    Capabilities,
+    Enroll,
+    ListGlobals,
+    ReadGlobal,
+    Register,
+    SelectResults,
+)
+from manta.testing.curve import Hangup, NotWelcome
+from manta.transports.security.keys import KeyPair
+from tests.attacks.field import MIB, Attack, Place
+from tests.attacks.guest import Guest, noise
+from tests.support.swarms import One
+
+REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
+SECONDS = 6.0
+
+
+def _node(place: Place) -> Guest:
+    """A node of the cluster, which has enrolled and registered."""
+    keys, alias = KeyPair.generate(), f"evil-{secrets.token_hex(4)}"
+    with place.connect() as admin:
+        token = admin.create_node_token(CLUSTER)
+    guest = Guest(place.nodes, place.key, keys)
+    guest.greet()
+    enrolled = guest.ask(Enroll(str(token), alias, "random"))
+    assert isinstance(enrolled, Answer), enrolled
+    guest.close()
+    node = Guest(place.nodes, place.key, keys)
+    node.greet()
+    registered = node.ask(Register(alias, Capabilities(hostname=alias, cores=1)))
+    assert isinstance(registered, Answer), registered
+    return node
+
+
+def curiosity(place: Place) -> str:
+    """It asks for what a swarm has that runs on the other nodes."""
+    told = asked = 0
+    with place.connect() as admin:
+        swarm = One(
+            "import time\nfrom manta.light import World\n"
+            "def main():\n    World().results.add('r', 1)\n    time.sleep(3600)\n"
+        )
+        swarm.set_global("secret", 42)
+        deployed = admin.deploy_swarm(CLUSTER, swarm)
+        next(iter(admin.stream_results(deployed, tag="r", attempts="all")))
+        node = _node(place)
+        try:
+            swarm_id = deployed.swarm_id
+            at = Instance(swarm_id, "task", 0, 0, 0)
+            for message in (
+                ReadGlobal(swarm_id, "secret"),
+                ListGlobals(swarm_id),
+                SelectResults(swarm_id, "r", 0),
+                ReadMessage(at, "node-1", "t", 0),
+            ):
+                said = node.ask(message)
+                asked += 1
+                told += not isinstance(said, Failure) and "secret" in repr(said)
+        finally:
+            node.close()
+            admin.stop_swarm(deployed, force=True)
+    return f"{told} of {asked} answers told something"
+
+
+def endless(place: Place) -> str:
+    node = _node(place)
+    try:
+        part = node.client.endless(noise(65536))
+        sent = node.client.flood(part, most=512 * MIB, seconds=8)
+    finally:
+        node.close()
+    return f"cut after {sent / MIB:.1f} MiB"
+
+
+def questions(place: Place) -> str:
+    node = _node(place)
+    began, asked = time.monotonic(), 0
+    try:
+        while time.monotonic() < began + SECONDS:
+            node.ask(ListGlobals("0" * 16))
+            asked += 1
+    finally:
+        node.close()
+    return f"{asked / SECONDS:.0f} answers a second"
+
+
+ATTACKS = [
+    Attack("node", "it asks for what it does not run", curiosity),
+    Attack("node", "a message without an end", endless),
+    Attack("node", f"questions for {SECONDS:g} s", questions),
+]

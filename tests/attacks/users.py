@@ -1,0 +1,134 @@
+"""Users who are signed in: one without a role, and one who may do all in a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+
+from manta.apis.errors import MantaError
+from manta.apis.user_api import UserAPI
+from manta.cli.local.cluster import CLUSTER
+from manta.protocol.sign_in import SignIn
+from manta.testing.curve import Hangup, NotWelcome
+from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.errors import TransportError
+from manta.transports.security.keys import KeyPair
+from tests.attacks.field import MIB, Attack, Place
+from tests.attacks.guest import Guest, noise
+from tests.support.swarms import One
+
+REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
+SECONDS = 6.0
+
+
+def _user(place: Place, **quotas: int) -> tuple[str, KeyPair]:
+    """A new user without a role: the address and the key, signed in."""
+    address, word, keys = (
+        f"{secrets.token_hex(4)}@example.org",
+        secrets.token_hex(),
+        KeyPair.generate(),
+    )
+    with place.connect() as admin:
+        admin.add_user(address, word)
+        for name, limit in quotas.items():
+            admin.set_quota(name.replace("_", "-"), limit, user=address)
+    guest = Guest(place.users, place.key, keys)
+    guest.greet()
+    guest.ask(SignIn(address, word))
+    guest.close()
+    return address, keys
+
+
+def _researcher(place: Place, **quotas: int) -> UserAPI:
+    address, keys = _user(place, **quotas)
+    with place.connect() as admin:
+        admin.grant_role(address, CLUSTER, "researcher")
+    return place.connect(keys)
+
+
+def clusters(place: Place) -> str:
+    """As many as there may be: each once cost the manager a thread for ever."""
+    _, keys = _user(place)
+    made, refused = 0, ""
+    with place.connect(keys) as api:
+        while not refused and made < 500:
+            try:
+                api.create_cluster(f"c-{made}")
+                made += 1
+            except MantaError as error:
+                refused = str(error)
+    return f"{made} made, then refused"
+
+
+def blobs(place: Place) -> str:
+    """Bytes that nothing names, up to a quota of 32 MiB."""
+    _, keys = _user(place, unnamed_bytes=32 * MIB)
+    depot = MemoryDepot(64 * MIB)
+    plane = CurveBulk(keys, depot)
+    pushed = 0
+    try:
+        peer = plane.dial(place.bulk, place.key)
+        with contextlib.suppress(TransportError):
+            while pushed < 100:
+                digest = depot.put(noise(MIB))
+                peer.push(digest, MIB, timeout=20).result(20)
+                pushed += 1
+    finally:
+        plane.close()
+        depot.close()
+    return f"{pushed} MiB taken, then refused"
+
+
+def endless_bulk(place: Place) -> str:
+    """A message without an end over the bulk port, by a user who has just been deleted as well."""
+    address, keys = _user(place)
+    sent = []
+    for _ in range(2):
+        with contextlib.suppress(*REFUSALS):
+            guest = Guest(place.bulk, place.key, keys)
+            try:
+                part = guest.client.endless(noise(65536))
+                sent.append(guest.client.flood(part, most=512 * MIB, seconds=8))
+            finally:
+                guest.close()
+        with place.connect() as admin, contextlib.suppress(MantaError):
+            admin.delete_user(address)
+    return "cut after " + ", ".join(f"{one / MIB:.1f}" for one in sent) + " MiB"
+
+
+def swarms(place: Place) -> str:
+    """As many that never end as there may be."""
+    made = 0
+    with _researcher(place) as api:
+        deployed = []
+        with contextlib.suppress(MantaError):
+            while made < 500:
+                swarm = One("import time\ndef main():\n    time.sleep(3600)\n")
+                deployed.append(api.deploy_swarm(CLUSTER, swarm))
+                made += 1
+        for one in deployed:
+            api.stop_swarm(one, force=True)
+            api.remove_swarm(one)
+    return f"{made} live, then refused"
+
+
+def asks(place: Place) -> str:
+    """As many questions as are answered, one after another."""
+    began, asked = time.monotonic(), 0
+    _, keys = _user(place)
+    with place.connect(keys) as api:
+        while time.monotonic() < began + SECONDS:
+            api.list_clusters()
+            asked += 1
+    return f"{asked / SECONDS:.0f} answers a second"
+
+
+ATTACKS = [
+    Attack("no role", "clusters, as many as there may be", clusters),
+    Attack("no role", "values that nothing names", blobs),
+    Attack("no role", "bulk messages without an end, also once deleted", endless_bulk),
+    Attack("no role", f"questions for {SECONDS:g} s", asks),
+    Attack("researcher", "swarms that never end, as many as there may be", swarms),
+]
