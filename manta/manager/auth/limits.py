@@ -7,8 +7,9 @@ A check takes 64 MiB and about 0.15 s, so two are made at a time and the others 
     any other key                     the account that it names and its source address
 
 Known users and strangers take turns, and so do the lanes of each; in a lane, keys that have tried
-less go first. When too many wait, the longest lane gives way, there whoever has tried most. So
-who floods delays and pushes out what is his own, and a new key is soon heard.
+less go first, and of these the newest, whose sender still waits. When too many wait, the longest
+lane gives way, there whoever has tried most. So who floods delays and pushes out what is his own,
+and a new key is soon heard.
 
 What fails counts against who tried it: against the key and, for strangers, who can make keys,
 against source and account together. It never counts against the account alone, or anybody could
@@ -100,7 +101,7 @@ class _Lanes(Generic[T]):
         """Returns the one that gives way if too many wait, which may be this one."""
         lane = self._lanes.setdefault(attempt.lane, [])
         at = len(lane)
-        while at and lane[at - 1].tries > attempt.tries:
+        while at and lane[at - 1].tries >= attempt.tries:
             at -= 1
         lane.insert(at, attempt)
         self._count += 1

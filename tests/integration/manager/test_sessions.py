@@ -21,6 +21,7 @@ from manta.transports.errors import DownReason
 
 PASSWORD, NEW = "correct-horse", "battery-staple"
 USER = "ada@lab"
+pytestmark = pytest.mark.timeout(180)  # a check of a password takes seconds on a busy machine
 
 
 @pytest.fixture

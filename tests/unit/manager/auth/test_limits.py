@@ -44,22 +44,27 @@ def guess(line: SignIns[str], *guesses: Attempt[str], now: float = 0.0) -> Count
 
 def test_two_are_checked_at_a_time_and_one_of_a_key() -> None:
     line: SignIns[str] = SignIns()
-    for one in (attempt(key="k"), attempt(key="k"), attempt(), attempt()):
-        line.join(one)
+    for key, work in (("a", "first"), ("a", "second"), ("a", "third"), ("b", "other")):
+        line.join(attempt(key=key, work=work))
     first, second = line.next(0.0), line.next(0.0)
     assert first is not None
     assert second is not None
-    assert (first[0].key, second[0].key == "k") == ("k", False)
+    assert {first[0].work, second[0].work} == {"first", "other"}
     assert line.next(0.0) is None
-    line.ended(second[0], failed=True)
-    third = line.next(0.0)
-    assert third is not None
-    assert third[0].key != "k"
-    line.ended(first[0], failed=False)
-    last = line.next(0.0)
-    assert last is not None
-    assert last[0].key == "k"
+    of_a, of_b = sorted((first[0], second[0]), key=lambda one: one.key)
+    line.ended(of_b, failed=True)
+    assert line.next(0.0) is None, "the other key's is under way"
+    line.ended(of_a, failed=False)
+    assert check_all(line, right="second") == ["second", "third"]
     assert len(line) == 0
+
+
+def test_of_keys_that_have_not_tried_the_newest_goes_first() -> None:
+    """Its sender still waits, whereas the oldest may have given up."""
+    line: SignIns[str] = SignIns()
+    for work in ("oldest", "older", "new"):
+        line.join(attempt(work=work))
+    assert check_all(line) == ["new", "older", "oldest"]
 
 
 def test_a_key_that_fails_is_slowed_down() -> None:
