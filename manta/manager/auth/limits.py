@@ -7,9 +7,9 @@ A check takes 64 MiB and about 0.15 s, so two are made at a time and the others 
     any other key                     the account that it names and its source address
 
 Known users and strangers take turns, and so do the lanes of each; in a lane, keys that have tried
-less go first, and of these the newest, whose sender still waits. When too many wait, the longest
-lane gives way, there whoever has tried most. So who floods delays and pushes out what is his own,
-and a new key is soon heard.
+less go first. When too many wait, the longest lane gives way, there whoever has tried most; and
+nobody waits for long. So who floods delays and pushes out what is his own, and a new key is soon
+heard, or told that it was not.
 
 What fails counts against who tried it: against the key and, for strangers, who can make keys,
 against source and account together. It never counts against the account alone, or anybody could
@@ -34,8 +34,10 @@ from manta.transports.security.admission import TokenBucket
 
 T = TypeVar("T")
 
-MOST_WAITING, MOST_IN_A_LANE = 256, 48
+MOST_WAITING, MOST_IN_A_LANE = 256, 24
 """Of known users, and again of strangers."""
+PATIENCE = 10.0
+"""Seconds after which a check is not worth its work: who waits may have given up."""
 KEPT = 4096
 """Names of each kind whose tries are remembered; the one that was used last longest ago is
 forgotten."""
@@ -77,6 +79,7 @@ class Attempt(Generic[T]):
     """Whether there is such a user."""
     tries: int = 0
     """How often the key had tried before, and failed or still waited."""
+    since: float = 0.0
 
     @property
     def lane(self) -> tuple[str, str]:
@@ -101,7 +104,7 @@ class _Lanes(Generic[T]):
         """Returns the one that gives way if too many wait, which may be this one."""
         lane = self._lanes.setdefault(attempt.lane, [])
         at = len(lane)
-        while at and lane[at - 1].tries >= attempt.tries:
+        while at and lane[at - 1].tries > attempt.tries:
             at -= 1
         lane.insert(at, attempt)
         self._count += 1
@@ -151,8 +154,9 @@ class SignIns(Generic[T]):
     def __len__(self) -> int:
         return len(self._known) + len(self._strangers)
 
-    def join(self, attempt: Attempt[T]) -> Attempt[T] | None:
+    def join(self, attempt: Attempt[T], now: float) -> Attempt[T] | None:
         """It waits from now on. Returns the one that gives way to it, or itself, if too many do."""
+        attempt.since = now
         lanes = self._known if attempt.user else self._strangers
         attempt.tries = self._tries.get(attempt.key, 0) + lanes.waiting(attempt)
         return lanes.join(attempt)
@@ -175,6 +179,8 @@ class SignIns(Generic[T]):
             if (attempt := lanes.next(self._busy)) is not None:
                 self._turns.remove(lanes)
                 self._turns.append(lanes)
+                if now - attempt.since > PATIENCE:
+                    return attempt, too_many("Too many sign-ins wait to be checked")
                 refusal = self._count(attempt, now)
                 if refusal is None:
                     self._busy.add(attempt.key)

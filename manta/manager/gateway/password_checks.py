@@ -75,7 +75,7 @@ class PasswordChecks(Part):
             self._open[attempt.key] += 1
             check.due, check.crowded = self._answers.at(attempt.account, now)
         if attempt.exists:
-            crowded = self._line.join(attempt)
+            crowded = self._line.join(attempt, now)
             if crowded is not None:
                 self._refuse(crowded, too_many("Too many sign-ins wait to be checked"))
         else:

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import pytest
 
-from manta.actors import ActorError
+from manta.actors import ActorError, Refused
 from manta.manager.auth import passwords
 from manta.manager.auth.limits import Answers
 from manta.manager.gateway import registrar
@@ -70,7 +71,7 @@ def flood(bench, message: Callable[[int], object], clients: int, a_second: float
 @pytest.mark.parametrize(
     ("message", "a_second"),
     [
-        (lambda number: SignIn(USER, f"guess {number}"), 8.0),
+        (lambda number: SignIn(USER, f"guess {number}"), 4.0),
         (lambda number: SignIn(f"nobody-{number}@lab", "guess"), 80.0),
         (lambda number: SignIn("nobody@lab", "guess"), 80.0),
     ],
@@ -80,7 +81,17 @@ def test_the_right_password_signs_in_during_a_flood_of_guesses(bench, message, a
     with flood(bench, message, clients=4, a_second=a_second):
         for _ in range(2):
             with Client(bench.users_at, bench.key) as client:
-                assert client.ask(SignIn(USER, PASSWORD), ASKED).email == USER
+                wait_until(partial(signs_in, client), ASKED)
+
+
+def signs_in(client: Client) -> bool:
+    """A machine that is so busy that checks take seconds may ask to try again."""
+    try:
+        return bool(client.ask(SignIn(USER, PASSWORD), ASKED).email == USER)
+    except Refused as refusal:
+        if refusal.code != Code.RATE_LIMITED:
+            raise
+        return False
 
 
 def test_a_wrong_password_takes_as_long_as_an_unknown_address(bench) -> None:

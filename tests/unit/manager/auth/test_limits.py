@@ -38,14 +38,14 @@ def check_all(line: SignIns[str], now: float = 0.0, right: str = "right") -> lis
 
 def guess(line: SignIns[str], *guesses: Attempt[str], now: float = 0.0) -> Counter[str]:
     for one in guesses:
-        assert line.join(one) is None
+        assert line.join(one, now) is None
     return Counter(check_all(line, now))
 
 
 def test_two_are_checked_at_a_time_and_one_of_a_key() -> None:
     line: SignIns[str] = SignIns()
     for key, work in (("a", "first"), ("a", "second"), ("a", "third"), ("b", "other")):
-        line.join(attempt(key=key, work=work))
+        line.join(attempt(key=key, work=work), 0.0)
     first, second = line.next(0.0), line.next(0.0)
     assert first is not None
     assert second is not None
@@ -59,12 +59,12 @@ def test_two_are_checked_at_a_time_and_one_of_a_key() -> None:
     assert len(line) == 0
 
 
-def test_of_keys_that_have_not_tried_the_newest_goes_first() -> None:
-    """Its sender still waits, whereas the oldest may have given up."""
+def test_nobody_waits_for_long() -> None:
     line: SignIns[str] = SignIns()
-    for work in ("oldest", "older", "new"):
-        line.join(attempt(work=work))
-    assert check_all(line) == ["new", "older", "oldest"]
+    line.join(attempt(work="right"), 0.0)
+    line.join(attempt(work="right"), 5.0)
+    assert check_all(line, now=limits.PATIENCE + 1) == ["right refused", "right"]
+    assert guess(line, attempt(work="right"), now=20.0) == {"right": 1}
 
 
 def test_a_key_that_fails_is_slowed_down() -> None:
@@ -112,9 +112,9 @@ def test_a_new_key_does_not_wait_behind_the_guesses_of_others(accounts: int) -> 
         guess(line, attempt(key=one, work="wrong"))
     for number in range(200):
         account = f"{number % accounts}@b"
-        line.join(attempt(account, key=guessers[number % 10], work="wrong"))
+        line.join(attempt(account, key=guessers[number % 10], work="wrong"), 0.0)
     victim = attempt("0@b", work="right")
-    assert line.join(victim) is not victim
+    assert line.join(victim, 0.0) is not victim
     assert "right" in check_all(line)[:accounts]
 
 
@@ -123,7 +123,7 @@ def test_an_unknown_account_takes_nothing_from_users() -> None:
     for number in range(1000):
         line.fail(Attempt(next(keys), HERE, f"{number}@b", "", "unknown", exists=False), 0.0)
     for _ in range(10):
-        line.join(attempt(work="right"))
+        line.join(attempt(work="right"), 0.0)
     checked = check_all(line)
     assert checked[:10] == ["right"] * 10
     assert set(checked[10:]) == {"unknown"}
@@ -160,17 +160,17 @@ def test_failures_at_an_account_are_told_at_a_pace() -> None:
 def test_sources_take_turns() -> None:
     line: SignIns[str] = SignIns()
     for _ in range(limits.MOST_IN_A_LANE):
-        line.join(attempt(work="wrong"))
-    line.join(attempt(source=THERE, work="right"))
+        line.join(attempt(work="wrong"), 0.0)
+    line.join(attempt(source=THERE, work="right"), 0.0)
     assert "right" in check_all(line)[:2]
 
 
 def test_known_users_and_strangers_take_turns() -> None:
     line: SignIns[str] = SignIns()
     for number in range(100):
-        line.join(attempt(source=f"192.0.2.{number}", work="wrong"))
-        line.join(attempt(user="u", work="right"))
-    line.join(attempt(user="another", work="another's"))
+        line.join(attempt(source=f"192.0.2.{number}", work="wrong"), 0.0)
+        line.join(attempt(user="u", work="right"), 0.0)
+    line.join(attempt(user="another", work="another's"), 0.0)
     checked = check_all(line)
     assert "another's" in checked[:4]
     assert checked[:20].count("wrong") >= 8
@@ -179,11 +179,11 @@ def test_known_users_and_strangers_take_turns() -> None:
 def test_who_floods_pushes_out_what_is_his_own() -> None:
     line: SignIns[str] = SignIns()
     victim = attempt(source=THERE, work="right")
-    assert line.join(victim) is None
-    gone = [line.join(attempt(key="flood", work="wrong")) for _ in range(1000)]
+    assert line.join(victim, 0.0) is None
+    gone = [line.join(attempt(key="flood", work="wrong"), 0.0) for _ in range(1000)]
     assert {one.key for one in gone if one is not None} == {"flood"}
     for number in range(1000):  # from many places
-        gone.append(line.join(attempt(source=f"198.51.{number}.1", work="wrong")))
+        gone.append(line.join(attempt(source=f"198.51.{number}.1", work="wrong"), 0.0))
     assert victim not in gone
     assert len(line) <= limits.MOST_WAITING
     assert "right" in check_all(line)
@@ -192,9 +192,9 @@ def test_who_floods_pushes_out_what_is_his_own() -> None:
 def test_one_that_has_tried_gives_way_to_one_that_has_not() -> None:
     line: SignIns[str] = SignIns()
     for _ in range(limits.MOST_IN_A_LANE):
-        line.join(attempt(key="flood"))
+        line.join(attempt(key="flood"), 0.0)
     new = attempt()
-    gone = line.join(new)
+    gone = line.join(new, 0.0)
     assert gone is not None
     assert gone is not new
     found = line.next(0.0)
