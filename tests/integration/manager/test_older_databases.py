@@ -61,7 +61,7 @@ def test_the_database_alone_is_worth_copying(
             [(count,)] = copy.execute("SELECT COUNT(*) FROM events")
         with closing(sqlite3.connect(bench.home / "manta.db")) as store:
             [(there,)] = store.execute("SELECT COUNT(*) FROM events")
-        return count == there > 10
+        return count == there > 3
 
     wait_until(is_whole)
 
