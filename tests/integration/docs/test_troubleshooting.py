@@ -37,6 +37,12 @@ ELSEWHERE = {
     "had begun, and its node has lost what it knew of it": (
         "integration/faults/test_damaged_journals.py"
     ),
+    "have it receive more, or send less": "integration/swarms/test_floods.py",
+    "collectives ahead of": "unit/manager/swarm/test_exchange.py",
+    "broadcasts, contributions and checkpoints": "unit/manager/swarm/test_exchange.py",
+    "the manager has yet to take": "unit/node/test_journal.py",
+    "leads out of it, to": "integration/tasks/test_node_local.py",
+    "is false, as it is unless it is set": "integration/node/test_config_keys.py",
     "A cluster on this machine needs": "unit/cli/test_local.py",  # it takes a lean installation
 }
 """Words of a message -> the tests that look for them."""
