@@ -19,6 +19,7 @@ from manta.cli.completion import _fitting
 from manta.cli.local.cluster import CLUSTER
 from manta.cli.main import cli
 from manta.console.completion import variable
+from manta.manager.quotas.table import Quota
 from tests.integration.cli.conftest import Shell
 from tests.support.terminal import program_at_terminal
 
@@ -102,6 +103,7 @@ def test_shells_complete_what_there_is(shell: Shell, finished: str, shell_name: 
         "manta user show": "user@localhost",
         "manta role grant user@localhost": "operator owner researcher viewer",
         "manta module show": "kept",
+        "manta quota set": " ".join(sorted(Quota)),
     }
     swarms, *answers = complete("manta logs", *there)
     assert finished in swarms.split()

@@ -43,6 +43,8 @@ ELSEWHERE = {
     "the manager has yet to take": "unit/node/test_journal.py",
     "leads out of it, to": "integration/tasks/test_node_local.py",
     "is false, as it is unless it is set": "integration/node/test_config_keys.py",
+    "for more (manta quota set ": "integration/cli/test_users.py",
+    "It is in effect, and not stored yet: ": "integration/manager/test_full_disk.py",
     "A cluster on this machine needs": "unit/cli/test_local.py",  # it takes a lean installation
 }
 """Words of a message -> the tests that look for them."""
