@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +12,13 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.console import text
+from manta.manager.auth.principals import Principal
 from manta.manager.context import Context, cluster_path
 from manta.manager.messages import Noticed, Sweep, SweepLater
 from manta.protocol.values import BlobRef
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.options import Operation, Verdict
+from manta.transports.errors import BlobRefused
 
 GRACE = 900.0
 """Seconds for which a blob may stay unnamed: it is pushed before it is named."""
@@ -23,6 +26,8 @@ INTERVAL = 3600.0
 RELEASED_GRACE, RELEASED_BYTES = 60.0, 256 << 20
 """Seconds for which a blob that was released may still be fetched, and how many bytes of such
 blobs stay for longer than the shortest time."""
+TOLD = 60.0
+"""Seconds until it is logged again that somebody's quota is used up."""
 LOOK = 2.0
 """Seconds between looks at the disk."""
 AGAIN = 20.0
@@ -67,6 +72,8 @@ class _Pushed(msgspec.Struct, frozen=True):
 class Blobs(Actor):
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._told: dict[str, float] = {}
+        """When it was last logged that a user or node has used up a quota."""
 
     def on_start(self) -> None:
         context = self._context
@@ -90,7 +97,7 @@ class Blobs(Actor):
         self._released: dict[str, _Released] = {}
         """The longest first."""
         self._released_bytes = 0
-        self._sweep_after(INTERVAL)
+        self._sweep_after(GRACE)
         self._makes_room, self._next_room = False, self.clock.now()
         self._look_at_disk()
 
@@ -106,10 +113,20 @@ class Blobs(Actor):
             # his quota as if it were not.
             is_here = context.holds(digest)
             if not is_here or verdict is Verdict.UNPROVEN:
-                name, now = f"The {who.kind} {who.name}", self.clock.now()
-                context.quotas.push(who.id, name, digest, size, now)
-                self.notify(self.ref, _Pushed())
+                self._count_push(who, digest, size)
         return verdict
+
+    def _count_push(self, who: Principal, digest: str, size: int) -> None:
+        """Raises BlobRefused."""
+        now = self.clock.now()
+        try:
+            self._context.quotas.push(who.id, f"The {who.kind} {who.name}", digest, size, now)
+        except BlobRefused as refusal:
+            if now > self._told.get(who.id, -math.inf) + TOLD:  # a node tries each second
+                self._told[who.id] = now
+                self.log.warning("%s", refusal)
+            raise
+        self.notify(self.ref, _Pushed())
 
     def _pushed(self, key: str, digest: str) -> None:
         """Called on the bulk thread."""

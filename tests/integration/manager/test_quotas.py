@@ -209,6 +209,26 @@ def test_values_that_nothing_names_are_bounded_before_they_are_moved(
         depot.close()
 
 
+def test_a_node_is_bounded_as_well_and_its_operator_can_read_why(
+    bench: Bench, admin: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin.ask(SetQuota("unnamed-blobs", 2, role="user"))
+    depot = MemoryDepot(1 << 20)
+    bulk = CurveBulk(bench.node_keys[0], depot)
+    try:
+        peer = bulk.dial(bench.manager.context.bulk.address, bench.key)
+        for number in range(2):
+            peer.push(depot.put(bytes([number])), 1, timeout=30).result(30)
+        for _ in range(3):
+            with pytest.raises(BlobRefused, match="The node node-1 has 2 values that were pushed"):
+                peer.push(depot.put(b"x"), 1, timeout=30).result(30)
+    finally:
+        bulk.close()
+        depot.close()
+    told = [one for one in caplog.messages if one.startswith("manager/blobs: The node node-1 has")]
+    assert len(told) == 1
+
+
 def swarm_of_ada(admin: Client, ada: Client, node, **limits: int) -> str:
     admin.ask(GrantRole("ada@lab", "lab", "researcher"))
     for name, value in limits.items():
