@@ -110,17 +110,5 @@ class Quotas:
             raise BlobRefused(breach.sentence)
         ledger.push(who_id, digest, size, now)
 
-    # What is shown.
-
-    def of_user(self, user_id: str) -> dict[Quota, tuple[int | None, Limit]]:
-        """By quota: what the user has, None where it is counted by swarm, and the limit."""
-        return {
-            quota: (
-                None if row.of_swarm else self.ledger.used(quota, user_id),
-                self.limits.of(quota, user_id),
-            )
-            for quota, row in TABLE.items()
-        }
-
     def _user(self, user_id: str) -> str:
         return f"The user {self.limits.name(user_id)}"

@@ -19,7 +19,7 @@ from manta.console import text
 from manta.manager.store.records import ADMIN_ROLE, USER_ROLE
 from manta.protocol.codes import Code
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
 
 class Quota(StrEnum):
@@ -119,8 +119,8 @@ TABLE: dict[Quota, Row] = {
         200_000, 200_000, "messages that nobody has received", "let its tasks receive them", True
     ),
     Quota.HISTORY_BYTES: Row(
-        1 * GIB,
-        4 * GIB,
+        8 * GIB,
+        128 * GIB,
         "of what its tasks said",
         "let its tasks say less, or put small values together into larger ones",
         True,
@@ -134,7 +134,6 @@ LEFT_OUT = frozenset({Quota.METRICS, Quota.PROGRESS, Quota.LOG_LINES, Quota.LOG_
 """A swarm goes on when it has used one of these up."""
 MOST = 1 << 53
 """The highest limit that can be set."""
-SCOPES = ("user", "role", "cluster")
 PLATFORM_ROLES = (ADMIN_ROLE, USER_ROLE)
 """Beside the roles in clusters, limits can be set for these: everybody has one of them."""
 

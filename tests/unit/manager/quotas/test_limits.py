@@ -12,7 +12,7 @@ from manta.manager.quotas import threads
 from manta.manager.quotas.ledger import Ledger
 from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.quotas import Quotas
-from manta.manager.quotas.table import SCOPES, TABLE, Limit, Quota, find
+from manta.manager.quotas.table import TABLE, Limit, Quota, find
 from manta.manager.store.records import ADMIN_ROLE, USER_ROLE, QuotaRecord, UserRecord
 from manta.protocol.codes import Code
 
@@ -143,4 +143,3 @@ def test_what_is_admitted_counts_before_it_is_stored_and_what_is_not_stored_does
 def test_an_unknown_quota_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(Refused, match="There is no quota 'disks'; there are: clusters, "):
         find("disks")
-    assert SCOPES == ("user", "role", "cluster")
