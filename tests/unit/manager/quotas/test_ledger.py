@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -177,14 +178,21 @@ def writes() -> st.SearchStrategy[list[Write]]:
 def test_it_agrees_with_what_is_stored(done: Iterable[Write]) -> None:
     store, counted = MemoryStore(), ledger()
     known: set[str] = set()
+    ends: Counter[tuple[str, str]] = Counter()
     for write in done:
         if isinstance(write, Put):
             known.add(write.record.id)  # type: ignore[attr-defined]
         holder = getattr(write, "holder", getattr(write, "swarm_id", ""))
         if isinstance(write, Reference | AppendLogs) and holder not in known:
             continue  # nothing names or says anything before it is stored itself
+        if isinstance(write, AppendLogs):  # in order, or again
+            log = (write.swarm_id, write.node_id)
+            if write.first > ends[log] + 1:
+                continue
+            ends[log] = max(ends[log], write.first)
         if isinstance(write, RemoveSwarm):
             known.discard(write.swarm_id)
+            ends = Counter({log: end for log, end in ends.items() if log[0] != write.swarm_id})
         store.commit([write])
         counted.stored([write])
     loaded = ledger()
