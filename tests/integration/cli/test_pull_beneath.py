@@ -63,6 +63,17 @@ def test_a_swarm_of_any_name_is_one_folder_here(name: str, place: Path, manager:
     assert pull.check(folder) == []
 
 
+@pytest.mark.parametrize("id_", ["../../up", "/tmp/absolute", "..", "x" * 200, "CON "])
+def test_so_is_a_swarm_of_any_id(id_: str, place: Path, manager: Manager) -> None:
+    manager.id = id_
+    around = {path for path in place.parent.parent.rglob("*") if "home" not in path.parts}
+    code, said = pulled()
+    assert code == 0, said
+    (folder,) = place.iterdir()
+    there = {path for path in place.parent.parent.rglob("*") if "home" not in path.parts}
+    assert there - around - set(folder.rglob("*")) == {folder}
+
+
 def test_every_tag_has_a_file_of_its_own(place: Path, manager: Manager) -> None:
     manager.tags = tuple(NAMES)
     code, said = pulled("here")

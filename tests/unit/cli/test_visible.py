@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -131,3 +132,21 @@ def test_wide_characters_are_folded_by_their_width(room: int, most: int) -> None
     lines = text.table(("NAME", "REASON"), [("n", "日本語の長い文章 " * 6)], room=room, words=(1,))
     assert len(lines) > 3
     assert max(map(text.width, lines)) <= most
+
+
+PRINTS = re.compile(r"\bclick\.(secho|echo|style|unstyle)\(|\bsys\.std(out|err)\.write\(|\bprint\(")
+ROOT = Path(__file__).parents[3]
+OF_THEIR_OWN = {"node/daemon/process.py", "manta/manager/daemon.py"}
+"""Daemons, which have no console; what they write is made visible there."""
+
+
+def test_commands_print_through_the_console_alone() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for room in ("manta/cli", "manta/manager", "node")
+        for path in (ROOT / room).rglob("*.py")
+        if str(path.relative_to(ROOT)) not in OF_THEIR_OWN
+        for line in path.read_text().splitlines()
+        if PRINTS.search(line)
+    ]
+    assert wrong == []
