@@ -118,6 +118,39 @@ def test_who_says_nothing_after_the_handshake_has_fewer(port):
     assert list(port.look(1.0)) == [silent]
 
 
+def test_a_guest_has_some_seconds_to_become_known(port):
+    guest, other = port.connect("guest")[0], port.connect("other")[0]
+    for _ in range(10):
+        assert port.look(1.0) == {}
+    port.admission.allow("other")
+    assert port.look(1.0) == {guest: ""}
+    assert port.look(1.0) == {}, "it is told once"
+    port.admission.forget("other")
+    for _ in range(10):
+        assert port.look(1.0) == {}
+    assert port.look(1.0) == {other: ""}
+    assert port.admission.tally.counts()["late"] == 2
+
+
+def test_a_guest_whose_link_has_ended_gains_no_time(port):
+    guest = port.connect("guest")[0]
+    for _ in range(10):
+        port.connections.unserved(guest)
+        assert port.look(1.0) == {}
+        port.connections.heard(guest, "guest")
+    assert list(port.look(1.0)) == [guest]
+
+
+def test_the_end_of_who_had_the_descriptor_before_is_not_taken_for_that_of_who_has_it(port):
+    silent, _, theirs = port.connect()
+    port.connections.ended(theirs.fileno())  # told after the first message of the later one
+    port.connections.accepted(theirs.fileno())
+    for _ in range(10):
+        assert port.look(1.0) == {}
+    assert list(port.look(1.0)) == [silent]
+    assert port.admission.tally.counts()["unfinished"] == 1
+
+
 def test_a_connection_that_was_closed_is_forgotten(port):
     _, ours, theirs = port.connect()
     assert len(port.connections) == 1
