@@ -193,10 +193,6 @@ class Home:
     def write_keeper_file(self, content: KeeperFile) -> None:
         _write(self.keeper_file, content)
 
-    def forget_keeper(self) -> None:
-        """It ended on purpose."""
-        self.keeper_file.unlink(missing_ok=True)
-
     def write_manager_file(self, content: ManagerFile) -> None:
         _write(self.manager_file, content)
 

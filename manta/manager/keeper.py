@@ -77,7 +77,7 @@ class Keeper:
                     log.error("%s: it is started again in %g s", said, pause)
                     self._note(respawn.starts_again)
                     if self._told.wait(pause):
-                        self._home.forget_keeper()
+                        self._forget()
                         return Exit.OK
                 case Over(gave_up):
                     if gave_up:
@@ -89,7 +89,7 @@ class Keeper:
                         )  # fmt: skip
                         self._note(respawn.starts_again, gave_up=True)
                     else:
-                        self._home.forget_keeper()
+                        self._forget()
                     return code if code >= 0 else 128 - code
 
     def _run_once(self, starts_again: int) -> tuple[int, bool]:
@@ -114,6 +114,11 @@ class Keeper:
             log.warning("whether the manager had got to listen is not known: %s", error)
             return code, False
         return code, file is not None and file.pid == child.pid
+
+    def _forget(self) -> None:
+        """Nothing is left to be said of a manager that ended on purpose."""
+        with contextlib.suppress(OSError):
+            self._home.keeper_file.unlink(missing_ok=True)
 
     def _note(self, starts_again: int, *, manager: int = 0, gave_up: bool = False) -> None:
         note = KeeperFile(

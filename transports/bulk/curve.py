@@ -28,7 +28,7 @@ from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
 from manta.transports.zeromq.connections import MONITORED
 from manta.transports.zeromq.routing_ids import RoutingIds, new_context
-from manta.transports.zeromq.sockets import SocketFactory
+from manta.transports.zeromq.sockets import SocketFactory, stop_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +93,7 @@ class CurveBulk(Generic[D_co]):
             undo.callback(socket.close, 0)
             ids = RoutingIds.of(socket, self._context)
             monitor = socket.get_monitor_socket(MONITORED)
-            undo.callback(monitor.close, 0)
-            undo.callback(socket.disable_monitor)
+            undo.callback(stop_monitor, socket, monitor)
             bound = self._factory.bind(socket, address, fd=fd)
             undo.pop_all()
             send, options = partial(send_to, socket), self._options

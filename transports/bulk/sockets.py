@@ -28,7 +28,7 @@ from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, 
 from manta.transports.zeromq.connections import Connections, Lookout
 from manta.transports.zeromq.intake import Intake, wire_bytes
 from manta.transports.zeromq.links import readable, receive_parts
-from manta.transports.zeromq.sockets import SocketFactory, parse_event
+from manta.transports.zeromq.sockets import SocketFactory, parse_event, stop_monitor
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ class ServerSocket:
 
     def close(self) -> None:
         self._server.close()
-        self._socket.disable_monitor()
-        self._monitor.close(0)
+        stop_monitor(self._socket, self._monitor)
         self._socket.close()
 
     @property

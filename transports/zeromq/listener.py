@@ -40,7 +40,7 @@ from manta.transports.zeromq.links import (
     send_part,
 )
 from manta.transports.zeromq.routing_ids import RoutingIds
-from manta.transports.zeromq.sockets import parse_event
+from manta.transports.zeromq.sockets import parse_event, stop_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -419,8 +419,7 @@ class ZmqListener(LockedSocket):
             socket, self.socket = self.socket, None
         if socket is not None:
             if self._monitor is not None:
-                socket.disable_monitor()
-                self._monitor.close()
+                stop_monitor(socket, self._monitor)
                 self._monitor = None
             socket.close(linger)
         self._zap.unregister(self._domain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -160,6 +161,16 @@ def parse_event(message: list[bytes]) -> tuple[int, int]:
     """Event and value of a monitor's message (pyzmq's own parser imports asyncio and ssl)."""
     event, value = _EVENT.unpack(message[0])
     return event, value
+
+
+def stop_monitor(socket: Socket, monitor: Socket) -> None:
+    """End a monitor. What it has reported is read before: libzmq waits for room for the next
+    report, and would be waited for here."""
+    with suppress(zmq.Again):
+        while True:
+            monitor.recv_multipart(zmq.NOBLOCK)
+    socket.disable_monitor()
+    monitor.close(0)
 
 
 def _bind_error(error: zmq.ZMQError, address: str) -> LocalTransportError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket as std_socket
+import threading
 import time
 
 import pytest
@@ -22,6 +23,8 @@ from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
+from manta.transports.zeromq.sockets import SocketOptions
+from manta.transports.zeromq.transport import ZmqTransport
 
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))
 HERE = "tcp://127.0.0.1:0"
@@ -205,6 +208,44 @@ def test_connections_that_say_nothing_are_few_at_a_time_and_do_not_keep_others_o
         it.check()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"\xff", b"\xff" + bytes(8) + b"\x7f\x03", b"GET / HTTP/1.1\r\n"],
+    ids=["nothing", "a byte", "half a greeting", "another protocol"],
+)
+def test_who_begins_a_handshake_and_does_not_go_on_is_ended_however_slowly_it_speaks(said):
+    options = LinkOptions(hello=0.5)
+    transport = ZmqTransport(
+        KeyPair.generate(), options=options, sockets=SocketOptions(handshake=500)
+    )
+    try:
+        listener = transport.listen(HERE, RecordingHandler(), Admission(guests=True))
+        with std_socket.create_connection(split_address(listener.address), 30) as connection:
+            trickle = iter(said)
+            connection.settimeout(0.2)
+            deadline = time.monotonic() + 20
+            while not has_ended(connection):
+                assert time.monotonic() < deadline
+                with contextlib.suppress(OSError):
+                    connection.sendall(bytes([next(trickle, 0)]) if said else b"")
+    finally:
+        transport.close()
+
+
+def test_a_guest_that_leaves_its_link_and_stays_connected_is_ended(door, bare):
+    it = door(patience=1.0)
+    dealer = bare(*it.server, reconnect_ivl=-1)
+    with dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
+        dealer.send(HELLO)
+        dealer.recv()
+        dealer.send(frames.encode_bye(frames.Bye.CLOSING))
+        it.harness.wait(lambda: it.handler.reasons == [DownReason.CLOSED])
+        assert monitor.poll(20_000), "its connection was ended"
+        dealer.disable_monitor()
+    assert it.counts["late"] == 1
+    it.check()
+
+
 def test_connections_of_one_address_do_not_push_out_those_of_another(door):
     it = door(arriving=30, arriving_per_source=30)
     host, port = split_address(it.server[0])
@@ -265,3 +306,49 @@ def test_a_guest_beyond_the_last_descriptors_costs_an_older_one(bare):
         it.check()
     finally:
         harness.close()
+
+
+def test_where_descriptors_run_out_the_known_key_with_most_connections_gives_way(door, bare):
+    it = door(last_descriptor=0, last_of_known=0)
+    greedy = KeyPair.generate()
+    it.admission.allow(greedy.public)
+    for surplus in (0, 0, 1, 2):
+        dealer = bare(*it.server, greedy, reconnect_ivl=-1)
+        dealer.send(HELLO)
+        assert dealer.recv(), "the newest is served"
+        it.harness.wait(lambda surplus=surplus: it.counts["surplus"] == surplus)
+    it.check()
+
+
+def fill_reports(address: str) -> None:
+    """Connect until libzmq accepts no more: nobody reads what it reports."""
+    host, port = split_address(address)
+    with contextlib.suppress(TimeoutError):
+        for _ in range(5000):  # each is reported twice
+            std_socket.create_connection((host, port), timeout=2).close()
+        pytest.fail("libzmq holds more reports than this test makes")
+
+
+def test_a_listener_closes_while_libzmq_waits_for_who_reads_its_reports(harness):
+    transport = harness.transport()
+    listener = transport.listen(HERE, RecordingHandler(), Admission(guests=True))
+    with harness.frozen(transport):
+        fill_reports(listener.address)
+        closing = threading.Thread(target=transport.close)
+        closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert not transport._io._thread.is_alive()
+
+
+def test_a_bulk_listener_closes_while_libzmq_waits_for_who_reads_its_reports(tmp_path):
+    server = CurveBulk(KeyPair.generate(), FileDepot(tmp_path, sync=False))
+    address = server.listen(HERE, Admission(), lambda *_: Verdict.GRANTED)
+    thawed = threading.Event()
+    server._loop.call(lambda: thawed.wait(30))
+    fill_reports(address)
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    thawed.set()
+    closing.join(30)
+    assert not closing.is_alive()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from manta.transports.security.strangers import source_of
 from manta.transports.zeromq.tcp import TcpConnection, Traffic
 
 
@@ -60,6 +61,20 @@ def test_where_no_descriptor_is_left_a_connection_is_ended_all_the_same(ends):
     assert other.recv(1) == b""
     assert one.fileno() >= 0
     os.fstat(one.fileno())  # still its owner's, and open
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no IPv6")
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.1"), ("::1", "::/64")])
+def test_where_a_connection_comes_from_is_the_same_over_a_socket_of_both_kinds(host, source):
+    with (
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening,
+        socket.create_connection((host, listening.getsockname()[1])),
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            tcp = TcpConnection.of(accepted.fileno())
+            assert tcp is not None
+            assert source_of(tcp.host) == source
 
 
 def test_a_later_connection_with_the_same_descriptor_is_left_alone(ends):
