@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -82,3 +83,12 @@ def test_pauses_are_bounded_and_it_gives_up_only_after_quick_ends_in_a_row(ends)
 )
 def test_how_it_ended_is_said_in_words(code, words):
     assert how(code) == words
+
+
+def test_the_page_says_when_it_gives_up():
+    page = (Path(__file__).parents[3] / "docs" / "manager.md").read_text()
+    limits = RespawnLimits()
+    assert f"after {limits.pause:g} s and later after up to {limits.longest_pause:g} s" in page
+    assert f"After {limits.most + 1} ends in a row" in page
+    assert f"StartLimitBurst={limits.most + 1}" in page
+    assert limits.quick == 60.0  # "within a minute"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -288,3 +289,16 @@ def test_what_became_of_many_is_one_sentence_a_minute_of_each_kind():
         "surplus": 0,
         "put_off": 0,
     }
+
+
+def test_the_page_says_what_they_may_take():
+    page = (Path(__file__).parents[3] / "docs" / "manager.md").read_text()
+    limits = StrangerLimits()
+    for row in (
+        f"| {limits.patience:g} | `patience` |",
+        f"| {limits.guests} and {limits.guests_per_source} | `guests`, `guests_per_source` |",
+        f"| {limits.rate:g} and {limits.rate_per_source:g} | `rate`, `rate_per_source` |",
+        f"| {limits.burst:g} and {limits.burst_per_source:g} | `burst`, `burst_per_source` |",
+        f"| {limits.arriving:,} and {limits.arriving_per_source:,}, for 5 s |",
+    ):
+        assert row in page, row
