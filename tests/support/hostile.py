@@ -41,6 +41,7 @@ def token(key: str = KEY) -> str:
 
 
 STATES = {
+    ("QuotaInfo", "name"): "clusters",
     ("SwarmInfo", "status"): "FAILED",
     ("TaskInfo", "status"): "FAILED",
     ("EventItem", "kind"): "failed",

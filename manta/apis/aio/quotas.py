@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from manta.apis import checks
 from manta.apis.aio.client import AsyncClient
-from manta.apis.errors import InvalidArgument
+from manta.apis.errors import InvalidArgument, ProtocolViolation
 from manta.apis.overviews import ClusterId, QuotaOverview, SwarmId, UserId
 from manta.protocol import quotas
 
@@ -57,4 +57,7 @@ class AsyncQuotas(AsyncClient):
             checks.optional_identity("cluster", cluster),
         )
         answer = await self._ask(request, quotas.Quotas)
-        return QuotaOverview.of(next(one for one in answer.quotas if one.name == name))
+        for one in answer.quotas:
+            if one.name == name:
+                return QuotaOverview.of(one)
+        raise ProtocolViolation(f"The manager does not say what became of the quota {name!r}.")
