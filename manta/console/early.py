@@ -41,9 +41,18 @@ def forget_working_folder() -> None:
         del sys.path[0]
 
 
+told = 0
+"""The signal for which this command was asked to end, by `Interrupts`; 0 if there was none."""
+
+
 def hold() -> None:
-    """Block signals before this process becomes another program, until that one calls `guard`."""
+    """Block signals before this process becomes another program, until that one calls `guard`.
+
+    Ends it if it was asked to and Python has dropped that: its alarm would end the other program.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if told and signal.setitimer(signal.ITIMER_REAL, 0)[0]:
+        _end(told, None)
 
 
 def _end(number: int, _: object) -> None:

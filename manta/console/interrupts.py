@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from manta.console import early
 from manta.console.exit_codes import Exit
 from manta.console.terminal import print_lines
 
@@ -92,6 +93,7 @@ class Interrupts:
         """Raise Interrupted if a signal is pending and may be raised now."""
         if self._pending is not None and not self._held and not self._finished:
             self._told = True
+            early.told = self._pending
             signal.setitimer(signal.ITIMER_REAL, _REPEAT)
             raise Interrupted(self._pending)
 

@@ -115,10 +115,13 @@ class EntriesReceived(Event, frozen=True):
 
 
 class QuotaReached(Event, frozen=True):
-    """What the swarm writes is more than a quota allows. `fatal`: it fails of it."""
+    """What the swarm writes is more than a quota allows. `fatal`: it fails of it, and what the node
+    `node_id` has said up to the number `upto` is not kept."""
 
     sentence: str
     fatal: bool = False
+    node_id: str = ""
+    upto: int = 0
 
 
 class NodeLost(Event, frozen=True):

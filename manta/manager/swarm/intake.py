@@ -40,8 +40,8 @@ class Intake:
         Entries that were applied before are skipped: their blobs may have been released since.
         """
         data = self.machine.data
+        end = batch.first + len(batch.entries) - 1
         if data.full:  # what is left of it is acknowledged, and not kept
-            end = batch.first + len(batch.entries) - 1
             self.acknowledge(node_id, JournalAck(data.swarm_id, end))
             return
         known = max(0, self.machine.applied(node_id) + 1 - batch.first)
@@ -67,7 +67,8 @@ class Intake:
                 self.bounds.told.add(quota)
                 self.feed(QuotaReached(f"{breach.sentence} What comes later is left out."), ())
         if viable.fatal is not None:
-            self.feed(QuotaReached(viable.fatal.sentence, fatal=True), ())
+            sentence = viable.fatal.sentence
+            self.feed(QuotaReached(sentence, fatal=True, node_id=node_id, upto=end), ())
 
     def lacking(self, blobs: Iterable[BlobRef], who: Principal) -> list[BlobRef]:
         """Those that are not here, or not known to be the sender's to name."""

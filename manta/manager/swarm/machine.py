@@ -148,6 +148,9 @@ def _apply(step: Step, event: events.SwarmEvent) -> bool:
             if event.fatal:
                 data.full = True
                 step.fail(event.sentence)
+                if event.upto > data.applied.get(event.node_id, 0):
+                    data.applied[event.node_id] = event.upto
+                    step.act(events.Acknowledge(event.node_id, event.upto))
         case events.NodeLost() if data.runs and not data.state.final:
             return _node_lost(step, event)
         case events.Ticked() if data.is_due(step.now):

@@ -120,6 +120,26 @@ def test_nothing_is_imported_before_signals_are_guarded(module: str) -> None:
     assert set(done.stdout.split()) <= ours | {"__future__"}
 
 
+def test_what_was_told_and_dropped_ends_no_later_program() -> None:
+    """Python drops what is raised in a finalizer; the alarm by which it is raised again outlives
+    `exec`, where nobody handles it."""
+    code = (
+        "import os, signal, sys\n"
+        "from manta.console import early\n"
+        "from manta.console.interrupts import Interrupts\n"
+        "class Dropping:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with Interrupts() as interrupts:\n"
+        "    interrupts.begin()\n"
+        "    Dropping()\n"
+        "    early.hold()\n"
+        "    os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(9)'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.TERMINATED, "", "")
+
+
 def test_codes_are_those_of_the_table() -> None:
     assert (early.INTERRUPTED, early.TERMINATED) == (Exit.INTERRUPTED, Exit.TERMINATED)
 

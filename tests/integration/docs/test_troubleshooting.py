@@ -43,6 +43,12 @@ ELSEWHERE = {
     "the manager has yet to take": "unit/node/test_journal.py",
     "leads out of it, to": "integration/tasks/test_node_local.py",
     "is false, as it is unless it is set": "integration/node/test_config_keys.py",
+    "as others had before, and is not": "integration/manager/test_keeper.py",
+    "is being started": "integration/manager/test_keeper.py",
+    "strangers cut, after whom too many others came: ": "integration/transports/test_crowds.py",
+    "with this address from where you are": "unit/manager/auth/test_limits.py",
+    "can be changed by other users": "unit/apis/test_profiles.py",
+    "is sealed with a passphrase: set": "unit/apis/test_sealing.py",
     "for more (manta quota set ": "integration/cli/test_users.py",
     "It is in effect, and not stored yet: ": "integration/manager/test_full_disk.py",
     "A cluster on this machine needs": "unit/cli/test_local.py",  # it takes a lean installation

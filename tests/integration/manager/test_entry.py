@@ -115,7 +115,7 @@ def test_a_nodes_token_lives_a_day_at_most(admin: Client, cluster: ClusterInfo) 
 
 
 def test_the_tokens_of_a_cluster_are_bounded(admin: Client, cluster, monkeypatch) -> None:
-    monkeypatch.setattr(enrolment, "MOST_TOKENS", 2)
+    monkeypatch.setattr(enrolment, "MOST_NODE_TOKENS", 2)
     for _ in range(2):
         admin.ask(CreateNodeToken("lab"))
     refused = admin.refusal(CreateNodeToken("lab"))

@@ -349,6 +349,8 @@ GOOD: dict[str, Any] = {
     "cluster": CLUSTER,
     "node": "node-1",
     "user": "user@localhost",
+    "quota": "clusters",
+    "limit": 5,
     "rights": ["swarm.read"],
     "value": 1,
     "content": QUICK,

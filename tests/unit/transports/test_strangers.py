@@ -299,6 +299,6 @@ def test_the_page_says_what_they_may_take():
         f"| {limits.guests} and {limits.guests_per_source} | `guests`, `guests_per_source` |",
         f"| {limits.rate:g} and {limits.rate_per_source:g} | `rate`, `rate_per_source` |",
         f"| {limits.burst:g} and {limits.burst_per_source:g} | `burst`, `burst_per_source` |",
-        f"| {limits.arriving:,} and {limits.arriving_per_source:,}, for 5 s |",
+        f"| {limits.arriving:,} and {limits.arriving_per_source:,} |",
     ):
         assert row in page, row

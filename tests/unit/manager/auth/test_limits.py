@@ -90,6 +90,10 @@ def test_new_keys_do_not_help_a_guesser_for_ever() -> None:
     for _ in range(300):
         assert guess(line, attempt(work="wrong")) == {"wrong": 1}
     assert guess(line, attempt(work="wrong")) == {"wrong refused": 1}
+    line.join(attempt(), 0.0)
+    _, refusal = line.next(0.0) or (None, None)
+    assert refusal is not None
+    assert "with this address from where you are" in refusal.sentence
     assert guess(line, attempt(work="wrong"), now=1.0) == {"wrong": 1}
     # From elsewhere, for another account, and with a key of the user's, it is as before.
     assert guess(line, attempt(work="right", source=THERE), now=1.0) == {"right": 1}
