@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from manta.actors import Refused
 from manta.manager.auth.rights import Right
 from manta.manager.gateway.gateway import Gateway
+from manta.manager.home import StrangerSettings
 from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
@@ -294,8 +295,9 @@ def everybody(bench, admin: Client, own: Place, foreign: Place) -> dict[str, Cli
 
 @pytest.mark.timeout(180)
 def test_every_message_by_everybody(bench, admin: Client) -> None:
-    # However long it takes, the swarms whose node says goodbye go on.
-    bench.settings = with_(bench.settings, lease=600.0)
+    # However long it takes, the swarms whose node says goodbye go on, and guests may stay.
+    patient = StrangerSettings(patience=600.0)
+    bench.settings = with_(bench.settings, lease=600.0, strangers=patient)
     bench.restart()
     table = rows()
     messages = closed_union()

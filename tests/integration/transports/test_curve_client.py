@@ -139,7 +139,7 @@ def test_a_known_key_that_keeps_no_rule_is_soon_told_to_wait(harness):
         with CurveClient(listener.address, transport.public_key, known).connect() as client:
             client.send(b"noise")
             assert client.wait_cut()
-    client = CurveClient(listener.address, transport.public_key, known)
+    client = CurveClient(listener.address, transport.public_key, known, timeout=20.0)
     with client, pytest.raises(Hangup):
         client.connect()
     for _ in range(6):
