@@ -10,13 +10,15 @@ import msgspec
 
 from manta.actors import wire
 from manta.protocol.paths import GATEWAY
-from manta.testing.curve import CurveClient
+from manta.testing.curve import CurveClient, Hangup, NotWelcome
 from manta.transports import frames
 from manta.transports.frames import Hello, Kind, Limits
 from manta.transports.security.keys import KeyPair
 
 LIMITS = Limits()
 HELLO = frames.encode_hello(Hello(LIMITS, 1 << 22, 60_000))
+REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
+"""What meets who is not served."""
 _pack = msgspec.msgpack.Encoder().encode
 
 

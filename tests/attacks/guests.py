@@ -10,11 +10,9 @@ from manta.actors.wire import Answer
 from manta.cli.local.cluster import CLUSTER
 from manta.protocol.node import Inquire
 from manta.protocol.sign_in import SignIn
-from manta.testing.curve import CurveClient, Hangup, NotWelcome
+from manta.testing.curve import CurveClient
 from tests.attacks.field import MIB, Attack, Place
-from tests.attacks.guest import HELLO, Guest, noise
-
-REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
+from tests.attacks.guest import HELLO, REFUSALS, Guest, noise
 
 
 def silent_guests(place: Place) -> str:

@@ -17,13 +17,11 @@ from manta.protocol.node import (
     Register,
     SelectResults,
 )
-from manta.testing.curve import Hangup, NotWelcome
 from manta.transports.security.keys import KeyPair
 from tests.attacks.field import MIB, Attack, Place
 from tests.attacks.guest import Guest, noise
 from tests.support.swarms import One
 
-REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
 SECONDS = 6.0
 
 

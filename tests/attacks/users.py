@@ -10,16 +10,14 @@ from manta.apis.errors import MantaError
 from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER
 from manta.protocol.sign_in import SignIn
-from manta.testing.curve import Hangup, NotWelcome
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.errors import TransportError
 from manta.transports.security.keys import KeyPair
 from tests.attacks.field import MIB, Attack, Place
-from tests.attacks.guest import Guest, noise
+from tests.attacks.guest import REFUSALS, Guest, noise
 from tests.support.swarms import One
 
-REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
 SECONDS = 6.0
 
 
