@@ -45,8 +45,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def text(where: str, value: object, most: int | None = None, least: int = 0) -> str:
-    """Checks a text of so many characters at most, and at least."""
+def text(where: str, value: object, most: int | None = None) -> str:
+    """Checks a text of at most so many characters."""
     value = plain(value)
     if not isinstance(value, str):
         raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
@@ -56,8 +56,6 @@ def text(where: str, value: object, most: int | None = None, least: int = 0) -> 
         raise InvalidArgument(
             f"{where} is {shown(value)}, which UTF-8 cannot hold: give other characters."
         ) from None
-    if len(value) < least:
-        raise InvalidArgument(f"{where} is empty: give one that there is.")
     if most is not None and len(value) > most:
         raise InvalidArgument(f"{where} has {len(value)} characters: give {most} at most.")
     return value

@@ -149,7 +149,7 @@ class AsyncOutputs(AsyncClient):
 
     async def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """Returns the current value of a global. Raises NotFound."""
-        tag = checks.text("tag", tag, least=1)  # whatever is listed can be read
+        tag = checks.text("tag", tag)  # whatever is listed can be read
         request = messages.SelectGlobal(checks.identity("swarm", swarm), tag)
         answer = await self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:

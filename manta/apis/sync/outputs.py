@@ -143,7 +143,7 @@ class Outputs(Client):
 
     def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """Returns the current value of a global. Raises NotFound."""
-        tag = checks.text("tag", tag, least=1)  # whatever is listed can be read
+        tag = checks.text("tag", tag)  # whatever is listed can be read
         request = messages.SelectGlobal(checks.identity("swarm", swarm), tag)
         answer = self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
