@@ -29,7 +29,7 @@ _ASKS = 0.02
 """Seconds from one ask of the user to the next."""
 _LONGEST = 60.0
 """Seconds within which an attack is over."""
-_SETTLES = 20.0
+_SETTLES = 5.0
 """Seconds within which what an attack took is given back."""
 
 

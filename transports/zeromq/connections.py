@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 _EVENTS = 32  # of a monitor, before messages have their turn
 _HANDSHAKE = 400  # bytes received: more than a greeting and a HELLO, fewer than with an INITIATE
-LOOK = 0.1  # seconds from look to look while this process grows
+LOOK = 0.04  # seconds from look to look while this process grows
 _CALM = 0.5  # seconds, while it does not: a look costs some microseconds for each connection
 _GROWTH = 1 << 20  # bytes
 _KIB, _MIB = 1 << 10, 1 << 20
