@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import statistics
 import threading
 import time
@@ -19,10 +20,13 @@ from manta.apis.connect.session import Session
 from manta.apis.errors import MantaError
 from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.protocol.sign_in import SignIn
 from manta.testing.clusters import running
 from manta.transports.security.keys import KeyPair
+from tests.attacks.guest import Guest
 
 MIB = 1024 * 1024
+PEOPLE = 5
 _SAMPLES = 0.05
 """Seconds from one look at the manager's process to the next."""
 _ASKS = 0.02
@@ -42,6 +46,8 @@ class Place(NamedTuple):
     key: str
     admin: tuple[str, str]
     folder: str
+    people: tuple[tuple[str, str, str], ...] = ()
+    """Users without a role: address, and the two halves of a key that is signed in."""
 
     def connect(self, keys: KeyPair | None = None) -> UserAPI:
         """Opens the SDK as the administrator, or as whoever holds the keys."""
@@ -182,7 +188,21 @@ def field(nodes: int = 2) -> Iterator[Field]:
         try:
             while not here.asks.exists():
                 time.sleep(0.05)
+            # Beforehand, since a password takes 64 MiB and a tenth of a second.
+            here.place = here.place._replace(people=tuple(_people(here.place)))
             yield here
         finally:
             user.kill()
             user.join()
+
+
+def _people(place: Place) -> Iterator[tuple[str, str, str]]:
+    with place.connect() as admin:
+        for number in range(PEOPLE):
+            address, word, keys = f"{number}@example.org", secrets.token_hex(), KeyPair.generate()
+            admin.add_user(address, word)
+            guest = Guest(place.users, place.key, keys)
+            guest.greet()
+            guest.ask(SignIn(address, word))
+            guest.close()
+            yield address, keys.public, keys.secret

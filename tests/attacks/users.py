@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 
 from manta.apis.errors import MantaError
-from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER
-from manta.protocol.sign_in import SignIn
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.errors import TransportError
@@ -21,34 +18,18 @@ from tests.support.swarms import One
 SECONDS = 6.0
 
 
-def _user(place: Place, **quotas: int) -> tuple[str, KeyPair]:
-    """A new user without a role: the address and the key, signed in."""
-    address, word, keys = (
-        f"{secrets.token_hex(4)}@example.org",
-        secrets.token_hex(),
-        KeyPair.generate(),
-    )
+def _user(place: Place, number: int, **quotas: int) -> tuple[str, KeyPair]:
+    """The address and the key of one of the people there, with these quotas."""
+    address, public, secret = place.people[number]
     with place.connect() as admin:
-        admin.add_user(address, word)
         for name, limit in quotas.items():
             admin.set_quota(name.replace("_", "-"), limit, user=address)
-    guest = Guest(place.users, place.key, keys)
-    guest.greet()
-    guest.ask(SignIn(address, word))
-    guest.close()
-    return address, keys
-
-
-def _researcher(place: Place, **quotas: int) -> UserAPI:
-    address, keys = _user(place, **quotas)
-    with place.connect() as admin:
-        admin.grant_role(address, CLUSTER, "researcher")
-    return place.connect(keys)
+    return address, KeyPair(public, secret)
 
 
 def clusters(place: Place) -> str:
     """As many as there may be: each once cost the manager a thread for ever."""
-    _, keys = _user(place)
+    _, keys = _user(place, 0)
     made, refused = 0, ""
     with place.connect(keys) as api:
         while not refused and made < 500:
@@ -62,7 +43,7 @@ def clusters(place: Place) -> str:
 
 def blobs(place: Place) -> str:
     """Bytes that nothing names, up to a quota of 32 MiB."""
-    _, keys = _user(place, unnamed_bytes=32 * MIB)
+    _, keys = _user(place, 1, unnamed_bytes=32 * MIB)
     depot = MemoryDepot(64 * MIB)
     plane = CurveBulk(keys, depot)
     pushed = 0
@@ -81,7 +62,7 @@ def blobs(place: Place) -> str:
 
 def endless_bulk(place: Place) -> str:
     """A message without an end over the bulk port, by a user who has just been deleted as well."""
-    address, keys = _user(place)
+    address, keys = _user(place, 2)
     sent = []
     for _ in range(2):
         with contextlib.suppress(*REFUSALS):
@@ -99,7 +80,10 @@ def endless_bulk(place: Place) -> str:
 def swarms(place: Place) -> str:
     """As many that never end as there may be."""
     made = 0
-    with _researcher(place) as api:
+    address, keys = _user(place, 4)
+    with place.connect() as admin:
+        admin.grant_role(address, CLUSTER, "researcher")
+    with place.connect(keys) as api:
         deployed = []
         with contextlib.suppress(MantaError):
             while made < 500:
@@ -115,7 +99,7 @@ def swarms(place: Place) -> str:
 def asks(place: Place) -> str:
     """As many questions as are answered, one after another."""
     began, asked = time.monotonic(), 0
-    _, keys = _user(place)
+    _, keys = _user(place, 3)
     with place.connect(keys) as api:
         while time.monotonic() < began + SECONDS:
             api.list_clusters()
