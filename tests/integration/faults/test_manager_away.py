@@ -198,9 +198,11 @@ def test_what_was_asked_of_a_manager_that_then_died_may_have_been_carried_out() 
         manager = cluster.children[0].process
         assert [found.name for found in api.list_clusters()] == ["local"]
         manager.send_signal(signal.SIGSTOP)
-        asked = own.submit(api.create_cluster, "lab")
+        # Longer than what the link says by itself while nobody reads it.
+        rights = [f"a.right.of.some.length.{number}" for number in range(100)]
+        asked = own.submit(api.create_role_definition, "auditor", rights)
         deadline = time.monotonic() + 20
-        while not unread(cluster.user_port):
+        while unread(cluster.user_port) < 2000:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         manager.kill()

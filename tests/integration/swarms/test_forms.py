@@ -297,8 +297,8 @@ def test_by_tag_it_runs_where_the_task_before_wrote_it(api: UserAPI) -> None:
 def test_quorum_and_deadline_and_who_was_left_out(api: UserAPI) -> None:
     slow = module("def main():\n    time.sleep(60 if World().node_id == 'node-2' else 0)\n")
     began = time.monotonic()
-    swarm = run(api, One(Task(slow, quorum=0.5, deadline=1.5)))
-    assert 1.4 < time.monotonic() - began < 15
+    swarm = run(api, One(Task(slow, quorum=0.5, deadline=5)))
+    assert 4.9 < time.monotonic() - began < 30
     states = {task.node_alias: task.status for task in api.get_tasks(swarm)}
     assert states.pop("node-2") == "CANCELLED"
     assert set(states.values()) == {"FINISHED"}
