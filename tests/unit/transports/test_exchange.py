@@ -1,0 +1,354 @@
+"""Letters and broadcasts between peers whose links go down, whatever the order of events."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manta.transports.exchange import messages
+from manta.transports.exchange.channels import Member
+from manta.transports.exchange.group import Group
+from manta.transports.exchange.letters import Attempt, Remote, Value
+
+NAMES = ("a", "b", "c")
+
+
+class Everybody:
+    """All members run, on all peers, until they are taken out."""
+
+    def __init__(self, era: int = 0) -> None:
+        self.era = era
+        self.left: dict[str, list[str]] = {name: [name] for name in NAMES}
+        self.lost: set[str] = set()
+
+    def peers(self) -> Iterable[str]:
+        return NAMES
+
+    def name(self, peer: str) -> str:
+        return peer
+
+    def refusal(self, sender: Attempt, peer: str) -> str:
+        return "" if peer in NAMES else f"{peer} is not here."
+
+    def hears(self, task: str, peer: str, sender: Member) -> bool:
+        return True
+
+    def may_send(self, reader: Attempt, peer: str | None) -> list[str]:
+        return [who for name in NAMES if peer in (None, name) for who in self.left[name]]
+
+    def is_lost(self, peer: str) -> bool:
+        return peer in self.lost
+
+
+class Peer:
+    def __init__(self, net: Net, name: str, roster: Everybody) -> None:
+        self.net = net
+        self.name = name
+        self.answers: dict[object, Value | None] = {}
+        self.failures: dict[object, tuple[str, str]] = {}
+        self.released: list[Value] = []
+        self.group = Group(name, self, roster)
+
+    def tell(self, peer: str, message: messages.Message) -> None:
+        self.net.tell(self.name, peer, message)
+
+    def release(self, value: Value) -> None:
+        self.released.append(value)
+
+    def arrived(self, value: Value) -> None:
+        pass
+
+    def answer(self, request: object, value: Value | None) -> None:
+        assert request not in self.answers
+        assert request not in self.failures
+        self.answers[request] = value
+
+    def fail(self, request: object, kind: str, sentence: str) -> None:
+        assert request not in self.answers
+        assert request not in self.failures
+        self.failures[request] = kind, sentence
+
+
+class Net:
+    """Links that keep their order and lose what is on the way when they go down."""
+
+    def __init__(self) -> None:
+        self.roster = Everybody()
+        self.on_the_way: dict[tuple[str, str], deque[messages.Message]] = {}
+        self.peers = {name: Peer(self, name, self.roster) for name in NAMES}
+
+    def tell(self, source: str, to: str, message: messages.Message) -> None:
+        if (source, to) in self.on_the_way:
+            self.on_the_way[source, to].append(message)
+
+    def up(self, one: str, other: str) -> None:
+        if (one, other) not in self.on_the_way:
+            self.on_the_way[one, other] = deque()
+            self.on_the_way[other, one] = deque()
+            self.peers[one].group.link_up(other)
+            self.peers[other].group.link_up(one)
+
+    def down(self, one: str, other: str) -> None:
+        if (one, other) in self.on_the_way:
+            del self.on_the_way[one, other], self.on_the_way[other, one]
+            self.peers[one].group.link_down(other)
+            self.peers[other].group.link_down(one)
+
+    def deliver(self, source: str, to: str) -> None:
+        if way := self.on_the_way.get((source, to)):
+            self.peers[to].group.handle(source, way.popleft())
+
+    def settle(self) -> None:
+        for one in NAMES:
+            for other in NAMES:
+                if one < other:
+                    self.up(one, other)
+        while any(self.on_the_way.values()):
+            for way in list(self.on_the_way):
+                self.deliver(*way)
+
+
+class Program:
+    """A member that sends numbered letters to all peers, and receives all that come to its own."""
+
+    def __init__(self, net: Net, peer: str, rank: int, count: int) -> None:
+        self.net = net
+        self.peer = peer
+        self.member = Member("t", rank)
+        self.count = count
+        self.attempts = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.at = Attempt(0, self.member, self.attempts)
+        self.attempts += 1
+        self.sent = 0
+        self.received: dict[str, list[bytes]] = {name: [] for name in NAMES}
+        self.waiting: dict[str, object] = {}
+        self.node.group.begin(self.at)
+
+    @property
+    def node(self) -> Peer:
+        return self.net.peers[self.peer]
+
+    @property
+    def is_done(self) -> bool:
+        return self.sent == len(NAMES) * self.count and all(
+            len(got) == self.count for got in self.received.values()
+        )
+
+    def send(self) -> None:
+        if self.sent < len(NAMES) * self.count:
+            to = NAMES[self.sent % len(NAMES)]
+            number = self.sent // len(NAMES)
+            self.sent += 1
+            value = f"{self.peer} {number}".encode()
+            self.node.group.send(("send", self.at, self.sent), self.at, to, "x", value, 9.0, 0.0)
+
+    def receive(self, source: str) -> None:
+        if len(self.received[source]) < self.count and source not in self.waiting:
+            number = len(self.received[source])
+            request = self.waiting[source] = ("receive", self.at, source, number)
+            self.node.group.receive(request, self.at, source, "x", number, 9.0, 0.0)
+        request = self.waiting.get(source)
+        if request in self.node.answers:
+            del self.waiting[source]
+            value = self.node.answers[request]
+            assert isinstance(value, bytes)
+            self.received[source].append(value)
+
+    def fail(self) -> None:
+        self.node.group.end(self.at, counts=False)
+        self.begin()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 40), st.integers(1, 12))
+def test_each_letter_comes_once_and_in_order_whatever_links_and_attempts_do(
+    seed: int, count: int
+) -> None:
+    dice = random.Random(seed)
+    net = Net()
+    programs = [Program(net, name, rank, count) for rank, name in enumerate(NAMES)]
+    for _ in range(400):
+        program, (one, other) = dice.choice(programs), dice.sample(NAMES, 2)
+        match dice.randrange(12):
+            case 0:
+                net.up(one, other)
+            case 1 if dice.random() < 0.3:
+                net.down(one, other)
+            case 2 if dice.random() < 0.1:
+                program.fail()
+            case 3 | 4 | 5:
+                program.send()
+            case 6 | 7 | 8:
+                program.receive(dice.choice(NAMES))
+            case _:
+                net.deliver(one, other)
+    for _ in range(200 * count):
+        net.settle()
+        if all(program.is_done for program in programs):
+            break
+        for program in programs:
+            program.send()
+            for name in NAMES:
+                program.receive(name)
+    for program in programs:
+        for source, got in program.received.items():
+            assert got == [f"{source} {number}".encode() for number in range(count)]
+        assert not program.node.failures.keys() - {
+            request
+            for request in program.node.failures
+            if request[1] != program.at  # type: ignore[index]
+        }
+    for program in programs:
+        program.node.group.end(program.at, counts=True)
+    net.settle()
+    for peer in net.peers.values():
+        assert peer.group.letters.kept.letters == 0
+        assert peer.group.letters.kept.size == 0
+
+
+def request_for(peer: Peer, at: Attempt, source: str, tag: str = "x") -> str:
+    peer.group.receive("r", at, source, tag, 0, 5.0, 0.0)
+    return "r"
+
+
+def test_a_wait_is_in_vain_only_when_all_that_was_sent_has_come() -> None:
+    net = Net()
+    net.up("a", "b")
+    net.settle()
+    reader, sender = Attempt(0, Member("t", 0), 0), Attempt(0, Member("t", 1), 0)
+    net.peers["a"].group.begin(reader)
+    net.peers["b"].group.begin(sender)
+    net.peers["b"].group.send("s", sender, "a", "x", b"late", 5.0, 0.0)
+    net.peers["b"].group.end(sender, counts=True)
+    net.roster.left["b"] = []
+    request_for(net.peers["a"], reader, "b")
+    assert not net.peers["a"].failures
+    net.settle()
+    assert net.peers["a"].answers["r"] == b"late"
+    net.peers["a"].group.receive("r2", reader, "b", "x", 1, 5.0, 0.0)
+    net.settle()
+    kind, sentence = net.peers["a"].failures["r2"]
+    assert kind == "PeerLost"
+    assert "nothing is left there" in sentence
+
+
+def test_a_wait_for_a_lost_peer_ends_at_once() -> None:
+    net = Net()
+    reader = Attempt(0, Member("t", 0), 0)
+    net.peers["a"].group.begin(reader)
+    request_for(net.peers["a"], reader, "b")
+    net.roster.left["b"], net.roster.lost = [], {"b"}
+    net.peers["a"].group.roster_changed(net.roster)
+    assert net.peers["a"].failures["r"][0] == "PeerLost"
+
+
+def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
+    net = Net()
+    net.settle()
+    sender = Attempt(0, Member("t", 1), 0)
+    net.peers["b"].group.begin(sender)
+    sent = 0
+    while True:
+        net.peers["b"].group.send(sent, sender, "a", "x", bytes(60_000), 7.0, 0.0)
+        net.settle()
+        if sent not in net.peers["b"].answers:
+            break
+        sent += 1
+    assert 64 << 20 <= sent * 60_000 <= 72 << 20
+    assert net.peers["b"].group.due == 7.0
+    net.peers["b"].group.tick(7.0)
+    kind, sentence = net.peers["b"].failures[sent]
+    assert kind == "ReceiverFull"
+    assert "unread" in sentence
+    reader = Attempt(0, Member("t", 0), 0)
+    net.peers["a"].group.begin(reader)
+    net.peers["b"].group.send("next", sender, "a", "x", bytes(60_000), 7.0, 0.0)
+    for number in range(100):
+        net.peers["a"].group.receive(number, reader, "b", "x", number, 7.0, 0.0)
+    net.settle()
+    assert "next" in net.peers["b"].answers
+
+
+def test_letters_that_nobody_claimed_outlive_their_era_at_both_ends() -> None:
+    net = Net()
+    net.settle()
+    sender = Attempt(0, Member("t", 1), 0)
+    net.peers["b"].group.begin(sender)
+    net.peers["b"].group.send("s", sender, "a", "x", b"kept", 5.0, 0.0)
+    net.settle()
+    net.peers["b"].group.end(sender, counts=True)
+    after = Everybody(era=1)
+    for peer in net.peers.values():
+        peer.group.roster_changed(after)
+    net.settle()
+    net.down("a", "b")
+    net.settle()
+    reader = Attempt(1, Member("t", 0), 0)
+    net.peers["a"].group.begin(reader)
+    request_for(net.peers["a"], reader, "b")
+    assert net.peers["a"].answers["r"] == b"kept"
+    assert net.peers["b"].group.letters.kept.letters == 1
+    net.peers["a"].group.end(reader, counts=True)
+    net.settle()
+    assert net.peers["b"].group.letters.kept.letters == 0
+
+
+def test_a_peer_that_comes_back_with_nothing_is_told_all_again() -> None:
+    net = Net()
+    net.settle()
+    sender = Attempt(0, Member("t", 1), 0)
+    net.peers["b"].group.begin(sender)
+    for number in range(3):
+        net.peers["b"].group.send(number, sender, "a", "x", b"%d" % number, 5.0, 0.0)
+    net.settle()
+    net.down("a", "b")
+    net.down("a", "c")
+    net.peers["a"] = Peer(net, "a", net.roster)
+    net.settle()
+    reader = Attempt(0, Member("t", 0), 1)
+    net.peers["a"].group.begin(reader)
+    for number in range(3):
+        net.peers["a"].group.receive(number, reader, "b", "x", number, 5.0, 0.0)
+    assert net.peers["a"].answers == {0: b"0", 1: b"1", 2: b"2"}
+
+
+def test_the_latest_broadcast_is_the_same_for_all_who_have_heard_both() -> None:
+    net = Net()
+    attempts = {name: Attempt(0, Member("t", rank), 0) for rank, name in enumerate(NAMES)}
+    for name, at in attempts.items():
+        net.peers[name].group.begin(at)
+        net.peers[name].group.broadcast(at, "m", name.encode())
+    net.settle()
+    for name, at in attempts.items():
+        net.peers[name].group.get_broadcast("r", at, "m", 5.0, 0.0)
+        assert net.peers[name].answers["r"] == b"c"
+    net.peers["a"].group.broadcast(attempts["a"], "m", b"later")
+    net.settle()
+    for name, at in attempts.items():
+        net.peers[name].group.get_broadcast("r2", at, "m", 5.0, 0.0)
+        assert net.peers[name].answers["r2"] == b"later"
+
+
+def test_a_large_broadcast_is_named_and_released_when_a_later_one_replaces_it() -> None:
+    net = Net()
+    net.settle()
+    at = Attempt(0, Member("t", 0), 0)
+    net.peers["a"].group.begin(at)
+    first, second = (messages.Parcel(bytes([n]) * 16, 1 << 30) for n in (1, 2))
+    net.peers["a"].group.broadcast(at, "m", first)
+    net.settle()
+    reader = Attempt(0, Member("t", 1), 0)
+    net.peers["b"].group.begin(reader)
+    net.peers["b"].group.get_broadcast("r", reader, "m", 5.0, 0.0)
+    assert net.peers["b"].answers["r"] == Remote("a", first)
+    net.peers["a"].group.broadcast(at, "m", second)
+    net.settle()
+    assert net.peers["a"].released == [first]
+    assert net.peers["b"].released == [Remote("a", first)]

@@ -1,0 +1,1 @@
+"""What peers say to each other in letters and broadcasts, with no server between them."""

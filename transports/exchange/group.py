@@ -1,0 +1,387 @@
+"""What the members of a group on one peer send to each other and wait for.
+
+Theory of operation. The shell passes in requests of attempts, messages of peers, the state of
+links, and the group's `Roster` whenever it changes; out come answers and failures of requests, and
+messages. Every request is answered once. A wait ends
+
+| when | with |
+|---|---|
+| what it waits for is there | an answer |
+| nobody is left who could send it, and all that was sent has come | PeerLost, NothingSent |
+| its time is over | Timeout, ReceiverFull |
+| its attempt ends | SwarmStopped |
+
+The machine knows no clock: `due` says when it wants `tick` to be called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from manta.transports.exchange import messages
+from manta.transports.exchange.broadcasts import Broadcasts, Said
+from manta.transports.exchange.channels import Member
+from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
+
+Request = Hashable
+
+
+class Roster(Protocol):
+    """Who is in the group in its present era, and what becomes of them."""
+
+    era: int
+
+    def peers(self) -> Iterable[str]:
+        """All other peers that have members in it."""
+
+    def name(self, peer: str) -> str:
+        """How users call it."""
+
+    def refusal(self, sender: Attempt, peer: str) -> str:
+        """Why the attempt may not talk to that peer, or nothing."""
+
+    def hears(self, task: str, peer: str, sender: Member) -> bool:
+        """Whether members of a task on a peer hear what that sender broadcasts."""
+
+    def may_send(self, reader: Attempt, peer: str | None) -> list[str]:
+        """Who may still send to the reader, as users call them: from that peer, or any."""
+
+    def is_lost(self, peer: str) -> bool:
+        """Whether nothing will come from it any more in this era."""
+
+
+class GroupShell(Shell, Protocol):
+    def answer(self, request: Request, value: Value | None) -> None: ...
+
+    def fail(self, request: Request, kind: str, sentence: str) -> None:
+        """`kind` is a name of manta.light.errors."""
+
+
+@dataclass(eq=False)
+class _Wait:
+    request: Request
+    at: Attempt
+    timeout: float
+    deadline: float
+    topic: tuple[str, ...]
+    attempt: Callable[[], bool]
+    """Answers the request if that is possible now."""
+    sentence: Callable[[], str]
+    """Whom it waits for."""
+    late: str = "Timeout"
+    hopeless: Callable[[], tuple[str, str] | None] = lambda: None
+    """The error with which it fails once all that was sent has come, if nobody is left."""
+    sources: Callable[[], Iterable[str]] = tuple
+    """The peers of which that has to be known."""
+    flushed: set[str] = field(default_factory=set)
+
+
+class Group:
+    def __init__(self, me: str, shell: GroupShell, roster: Roster) -> None:
+        self._me = me
+        self._shell = shell
+        self._roster = roster
+        self.letters = Letters(me, shell)
+        self.broadcasts = Broadcasts(me, shell)
+        self._waits: dict[tuple[str, ...], dict[_Wait, None]] = {}
+        """By topic, in the order in which they began."""
+        self._by_request: dict[Request, _Wait] = {}
+        self._live: set[Attempt] = set()
+        self._up: set[str] = set()
+        self._flushes: dict[int, tuple[str, _Wait]] = {}
+        self._flush_count = 0
+        self.broadcasts.begin_era(roster.era)
+
+    # --- attempts ---------------------------------------------------------------------------
+
+    def begin(self, at: Attempt) -> None:
+        self._live.add(at)
+
+    def end(self, at: Attempt, *, counts: bool) -> None:
+        """Its waits fail, and, unless it counts, others are given what it received."""
+        self._live.discard(at)
+        for wait in [wait for wait in self._by_request.values() if wait.at == at]:
+            self._fail(
+                wait, "SwarmStopped", f"{at.member} was ended: it waits for nothing any more."
+            )
+        self.letters.end_attempt(at, counts=counts)
+        self._look()
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def send(
+        self,
+        request: Request,
+        at: Attempt,
+        to: str,
+        tag: str,
+        value: Value,
+        timeout: float,
+        now: float,
+    ) -> None:
+        if refusal := self._roster.refusal(at, to):
+            self._shell.fail(request, "UnknownPeer", refusal)
+            return
+        size = size_of(value)
+
+        def attempt() -> bool:
+            if not self.letters.has_room(at.member, to, size):
+                return False
+            try:
+                self.letters.send(at, to, tag, value)
+            except TooManyTags as error:
+                self._shell.fail(request, "ResourceExhaustionError", str(error))
+                return True
+            self._shell.answer(request, None)
+            if to == self._me:
+                self._wake("letter", to, tag)
+            return True
+
+        def sentence() -> str:
+            why = self.letters.refusal(at.member, to, size)
+            return f"{self._roster.name(to)} {why or 'has not said yet that it has room'}"
+
+        topic = "room", to, str(at.member)
+        self._begin(
+            _Wait(request, at, timeout, now + timeout, topic, attempt, sentence, "ReceiverFull")
+        )
+
+    def receive(
+        self,
+        request: Request,
+        at: Attempt,
+        source: str,
+        tag: str,
+        number: int,
+        timeout: float,
+        now: float,
+    ) -> None:
+        if refusal := self._roster.refusal(at, source):
+            self._shell.fail(request, "UnknownPeer", refusal)
+            return
+        claimed = self.letters.claims(at, source, tag)
+        if number > claimed:
+            sentence = f"Message {number} of {tag!r} was asked for before {claimed}."
+            self._shell.fail(request, "RequestFailed", sentence)
+            return
+        name = self._roster.name(source)
+
+        def attempt() -> bool:
+            try:
+                letter = self.letters.receive(at, source, tag, number)
+            except TooManyTags as error:
+                self._shell.fail(request, "ResourceExhaustionError", str(error))
+                return True
+            if letter is not None:
+                self._shell.answer(request, letter.value)
+            return letter is not None
+
+        def hopeless() -> tuple[str, str] | None:
+            if self._roster.may_send(at, source):
+                return None
+            return "PeerLost", (
+                f"No message {tag!r} has come from {name}, and nothing is left there that could "
+                "send one."
+            )
+
+        def sentence_() -> str:
+            others = _listed(self._roster.may_send(at, source))
+            return f"no message {tag!r} has come from {name}: {others}"
+
+        wait = _Wait(
+            request,
+            at,
+            timeout,
+            now + timeout,
+            ("letter", source, tag),
+            attempt,
+            sentence_,
+            hopeless=hopeless,
+            sources=lambda: (source,),
+        )
+        self._begin(wait)
+        self._wake_senders()
+
+    def give_back(self, at: Attempt, source: str, tag: str, received: int) -> None:
+        """The attempt was given only the first of the letters that it asked for."""
+        self.letters.give_back(at, source, tag, received)
+        self._wake("letter", source, tag)
+        self._wake_senders()
+
+    def broadcast(self, at: Attempt, tag: str, value: Value) -> None:
+        """Raises TooMuchSaid."""
+        roster = self._roster
+        task = at.member.task
+        audience = [peer for peer in roster.peers() if roster.hears(task, peer, at.member)]
+        self.broadcasts.say(at, tag, value, [peer for peer in audience if peer in self._up])
+        self._wake("broadcast", tag)
+
+    def get_broadcast(
+        self, request: Request, at: Attempt, tag: str, timeout: float, now: float
+    ) -> None:
+        task = at.member.task
+
+        def hears(said: Said) -> bool:
+            return self._roster.hears(task, self._me, said.sender)
+
+        def attempt() -> bool:
+            said = self.broadcasts.latest(tag, hears)
+            if said is None:
+                return False
+            self._shell.answer(request, said.value)
+            return True
+
+        def hopeless() -> tuple[str, str] | None:
+            if self._roster.may_send(at, None):
+                return None
+            return "NothingSent", (
+                f"Nobody has broadcast {tag!r} in iteration {at.era}, and nobody is left who "
+                "could: look at the tag, and at who runs at the same time."
+            )
+
+        def sentence() -> str:
+            others = _listed(self._roster.may_send(at, None))
+            return f"nobody has broadcast {tag!r} yet; {others} still may"
+
+        self._begin(
+            _Wait(
+                request,
+                at,
+                timeout,
+                now + timeout,
+                ("broadcast", tag),
+                attempt,
+                sentence,
+                hopeless=hopeless,
+                sources=self._roster.peers,
+            )
+        )
+
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for the answer any more; a letter that it claimed stays claimed."""
+        if (wait := self._by_request.get(request)) is not None:
+            self._remove(wait)
+
+    # --- peers and the roster ---------------------------------------------------------------
+
+    def link_up(self, peer: str) -> None:
+        self._up.add(peer)
+        self.letters.link_up(peer)
+        roster = self._roster
+        self.broadcasts.link_up(peer, lambda sender: roster.hears(sender.task, peer, sender))
+        self._look()
+
+    def link_down(self, peer: str) -> None:
+        self._up.discard(peer)
+        self.letters.link_down(peer)
+        for number, (of, _) in list(self._flushes.items()):
+            if of == peer:
+                del self._flushes[number]
+        self._look()
+
+    def handle(self, peer: str, message: messages.Message) -> None:
+        """Raises RemoteProtocolError, for which the peer's link is to be cut."""
+        match message:
+            case messages.SentBroadcast():
+                if tag := self.broadcasts.handle(peer, message):
+                    self._wake("broadcast", tag)
+            case messages.Flush(number):
+                self._shell.tell(peer, messages.Flushed(number))
+            case messages.Flushed(number):
+                self._flushed(number)
+            case _:
+                self.letters.handle(peer, message)
+                if isinstance(message, messages.SentLetter):
+                    self._wake("letter", peer, message.tag)
+                elif isinstance(message, messages.Granted | messages.Consumed):
+                    self._wake_senders()
+
+    def roster_changed(self, roster: Roster) -> None:
+        """Also called for a new era, once all attempts of the one before have ended."""
+        before, self._roster = self._roster, roster
+        if roster.era != before.era:
+            self.letters.end_era(roster.era - 1, roster.peers())
+            for tag in self.broadcasts.begin_era(roster.era):
+                self._wake("broadcast", tag)
+        self._look()
+
+    # --- waits ------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float | None:
+        """When the first wait ends for want of time."""
+        return min((wait.deadline for wait in self._by_request.values()), default=None)
+
+    def tick(self, now: float) -> None:
+        for wait in [wait for wait in self._by_request.values() if wait.deadline <= now]:
+            sentence = wait.sentence().rstrip(".")
+            self._fail(wait, wait.late, f"Waited {wait.timeout:g} s in vain: {sentence}.")
+
+    def _begin(self, wait: _Wait) -> None:
+        if wait.at not in self._live:
+            sentence = f"{wait.at.member} was ended: it waits for nothing any more."
+            self._shell.fail(wait.request, "SwarmStopped", sentence)
+        elif not wait.attempt():
+            self._waits.setdefault(wait.topic, {})[wait] = None
+            self._by_request[wait.request] = wait
+            self._look_at(wait)
+
+    def _wake(self, *topic: str) -> None:
+        """Tries again those who wait for it."""
+        for wait in list(self._waits.get(topic, ())):
+            if wait.attempt():
+                self._remove(wait)
+
+    def _wake_senders(self) -> None:
+        for topic in [topic for topic in self._waits if topic[0] == "room"]:
+            self._wake(*topic)
+
+    def _look(self) -> None:
+        """Something has changed that any wait may depend on."""
+        for wait in list(self._by_request.values()):
+            if wait.attempt():
+                self._remove(wait)
+            else:
+                self._look_at(wait)
+
+    def _look_at(self, wait: _Wait) -> None:
+        """Fails it if it can never end."""
+        if wait.hopeless() is None:
+            wait.flushed.clear()
+            return
+        missing = [
+            peer
+            for peer in wait.sources()
+            if peer not in wait.flushed and peer != self._me and not self._roster.is_lost(peer)
+        ]
+        asked = {peer for peer, of in self._flushes.values() if of is wait}
+        for peer in missing:
+            if peer in self._up and peer not in asked:
+                self._flush_count += 1
+                self._flushes[self._flush_count] = peer, wait
+                self._shell.tell(peer, messages.Flush(self._flush_count))
+        if not missing and (error := wait.hopeless()) is not None:
+            self._fail(wait, *error)
+
+    def _flushed(self, number: int) -> None:
+        peer, wait = self._flushes.pop(number, ("", None))
+        if wait is not None and wait.request in self._by_request:
+            wait.flushed.add(peer)
+            self._look_at(wait)
+
+    def _fail(self, wait: _Wait, kind: str, sentence: str) -> None:
+        self._remove(wait)
+        self._shell.fail(wait.request, kind, sentence)
+
+    def _remove(self, wait: _Wait) -> None:
+        del self._by_request[wait.request]
+        same = self._waits[wait.topic]
+        del same[wait]
+        if not same:
+            del self._waits[wait.topic]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,448 @@
+"""The letters between one peer and all others of a group.
+
+Theory of operation. What a member sends to a peer is kept in that peer's `Outbox` here and told to
+it over the link; there it goes into a `Channel`, where attempts claim it. While a link is down
+nothing is told; when it is up again each side says what it has (`Known`), and the other tells the
+rest. What was consumed (its claimant ended in good order, or the era ended) is forgotten at both
+ends. Letters that nobody claimed outlive their era.
+
+A sender asks for room before its credit ends, so that one that does not receive fills nobody's
+memory, and each sender has a reserve that others can't take:
+
+| bound | of what |
+|---|---|
+| UNREAD | the unread letters of a peer |
+| RESERVE | those of one sender among them |
+| KEPT | all letters that a peer keeps, sent and received |
+| SHARE | what a sender may send at most before it asks again |
+| STREAMS | tags of each sender to one peer, and tags that an attempt asks for |
+
+Values that are parcels count as letters alone: they are not in a letter's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange import messages
+from manta.transports.exchange.channels import Box, Channel, Letter, Load, Member, Name, Room
+from manta.transports.exchange.messages import Parcel
+from manta.transports.exchange.outbox import Key, Outbox, Stream
+
+T = TypeVar("T")
+
+UNREAD = Room(10_000, 64 << 20)
+RESERVE = Room(16, 1 << 20)
+KEPT = Room(200_000, 512 << 20)
+SHARE = Room(256, 4 << 20)
+STREAMS = 100_000
+
+
+class Remote(NamedTuple):
+    """A parcel that another peer holds."""
+
+    peer: str
+    parcel: Parcel
+
+
+Value = bytes | Parcel | Remote
+"""In the machine; a parcel is held here."""
+
+
+class Attempt(NamedTuple):
+    """One of the times that a member is tried in an era."""
+
+    era: int
+    member: Member
+    number: int
+
+
+class Shell(Protocol):
+    """What the machine has done."""
+
+    def tell(self, peer: str, message: messages.Message) -> None:
+        """Sends a message; one to a peer whose link is down may be dropped."""
+
+    def release(self, value: Value) -> None:
+        """Nobody here will ask for this value again."""
+
+    def arrived(self, value: Value) -> None:
+        """A value came that somebody here will ask for: it may be fetched ahead."""
+
+
+class TooManyTags(Exception):
+    """A member used more tags than are kept apart."""
+
+
+class _Want(NamedTuple):
+    peer: str
+    sender: Member
+    size: int
+
+
+class _Credit:
+    """What a member here may still send to a peer."""
+
+    def __init__(self) -> None:
+        self.letters, self.size = RESERVE
+        self.asked: int | None = None
+        """The size for which room was asked, until it is granted."""
+        self.refusal = ""
+        """Why there is no room, if it was told."""
+
+    def fits(self, size: int) -> bool:
+        return self.letters > 0 and size <= self.size
+
+    def take(self, size: int) -> None:
+        self.letters -= 1
+        self.size -= size
+
+    @property
+    def is_low(self) -> bool:
+        return self.letters < RESERVE.letters // 2 or self.size < RESERVE.size // 2
+
+
+def size_of(value: Value) -> int:
+    return len(value) if isinstance(value, bytes) else 0
+
+
+class Letters:
+    def __init__(self, me: str, shell: Shell) -> None:
+        self._me = me
+        self._shell = shell
+        self.kept = Load()
+        self.box = Box()
+        """The unread letters here."""
+        self._channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
+        """By the peer that sends, and the tag."""
+        self._tags: dict[str, set[str]] = {}
+        """Of the channels, by the peer that sends."""
+        self._sources: dict[str, Load] = {}
+        """The unread letters of each peer that sends."""
+        self._outboxes: dict[str, Outbox[Attempt, Value]] = {}
+        self._credits: dict[tuple[str, Member], _Credit] = {}
+        self._wants: dict[tuple[str, Member], _Want] = {}
+        """Senders that wait for room here, the first first."""
+        self._claiming: dict[Attempt, set[tuple[str, str]]] = {}
+        self._up: set[str] = set()
+        """Peers that have said what they know: letters may be told."""
+        self._known: dict[str, dict[Stream, tuple[int, set[int]]]] = {}
+        """What a peer has said that it knows, before the last part came."""
+        self._era = 0
+
+    # --- what members here send -------------------------------------------------------------
+
+    def has_room(self, sender: Member, to: str, size: int) -> bool:
+        """Whether the member may send a value of that size to the peer now; asks for room if not.
+
+        `refusal` says why not, once the peer told; `granted` reports when it may.
+        """
+        credit = self._credits.setdefault((to, sender), _Credit())
+        if credit.asked is None and (credit.is_low or not credit.fits(size)):
+            self._ask(credit, sender, to, size)
+        return credit.fits(size) and self._may_keep(size)
+
+    def _may_keep(self, size: int) -> bool:
+        return self.kept.letters < KEPT.letters and self.kept.size + size <= KEPT.size
+
+    def refusal(self, sender: Member, to: str, size: int) -> str:
+        """Why there is no room, as a sentence whose subject is the peer; nothing if it has not said
+        so yet."""
+        if not self._may_keep(size):
+            return self._keeps()
+        want = self._wants.get((to, sender))
+        if to == self._me and want is not None:
+            return self._why(want)
+        credit = self._credits.get((to, sender))
+        return credit.refusal if credit else ""
+
+    def _keeps(self) -> str:
+        return (
+            f"keeps {self.kept.letters:,} letters of at most {KEPT.letters:,} "
+            f"({_mib(self.kept.size)} of {_mib(KEPT.size)}): what an attempt received is kept "
+            "until it ends, for one that may take its place"
+        )
+
+    def _why(self, want: _Want) -> str:
+        if not self._may_keep(want.size):
+            return self._keeps()
+        unread = self.box.all
+        said = (
+            f"has {unread.letters:,} unread letters of at most {UNREAD.letters:,} "
+            f"({_mib(unread.size)} of {_mib(UNREAD.size)})"
+        )
+        if self.box.of:
+            who, most = max(self.box.of.items(), key=lambda one: (one[1].letters, one[0]))
+            said += f", {most.letters:,} of them from {who}"
+        return (
+            f"{said}; beyond that each instance has {RESERVE.letters} ({_mib(RESERVE.size)}): have "
+            "it receive more, or send less"
+        )
+
+    def _ask(self, credit: _Credit, sender: Member, to: str, size: int) -> None:
+        credit.asked = size
+        if to == self._me:
+            self._wants[to, sender] = _Want(to, sender, size)
+            self._serve()
+        else:
+            self._shell.tell(to, messages.WantRoom(sender.task, sender.rank, size))
+
+    def send(self, at: Attempt, to: str, tag: str, value: Value) -> None:
+        """Sends the next letter of the attempt; there has to be room."""
+        size = size_of(value)
+        stream = Stream(tag, at.era, at.member)
+        outbox = self._outbox(to)
+        if not outbox.may_begin(stream, STREAMS):
+            raise TooManyTags(
+                f"Letters to one node were sent under {STREAMS:,} tags in this iteration, and no "
+                "more may be: use a tag again, the letters under it stay in order."
+            )
+        self._credits[to, at.member].take(size)
+        key, useless = outbox.send(at, stream, value, size)
+        if useless is not None:
+            self._shell.release(useless)
+        if key is None:
+            return
+        if to == self._me:
+            outbox.consumed([key])  # the channel keeps it from here on
+            self._take_in(self._me, key, value)
+        elif to in self._up:
+            self._tell(to, key, value)
+
+    def _tell(self, to: str, key: Key, value: Value) -> None:
+        assert not isinstance(value, Remote)
+        era, sender, serial = key.name
+        told = messages.SentLetter(era, sender.task, sender.rank, key.tag, serial, value)
+        self._shell.tell(to, told)
+
+    # --- what members here receive ----------------------------------------------------------
+
+    def receive(self, at: Attempt, source: str, tag: str, number: int) -> Letter[Value] | None:
+        """The letter with this number among those that the attempt receives, if it has come.
+
+        Claims it, unless a call before this one did.
+        """
+        places = self._claiming.setdefault(at, set())
+        if (source, tag) not in places and len(places) >= STREAMS:
+            raise TooManyTags(
+                f"{at.member} has asked for letters under {STREAMS:,} tags in this iteration, and "
+                "no more may be: use a tag again."
+            )
+        channel = self._channel(source, tag)
+        if number == channel.claims(at):
+            places.add((source, tag))
+            channel.claim(at)
+            self._serve()
+        return channel.claimed(at, number)
+
+    def claims(self, at: Attempt, source: str, tag: str) -> int:
+        """How many letters of the channel the attempt has claimed."""
+        channel = self._channels.get((source, tag))
+        return channel.claims(at) if channel else 0
+
+    def give_back(self, at: Attempt, source: str, tag: str, received: int) -> None:
+        """The attempt received only that many of the letters that it claimed."""
+        if (channel := self._channels.get((source, tag))) is not None:
+            channel.give_back(at, received)
+
+    def end_attempt(self, at: Attempt, *, counts: bool) -> None:
+        """If it counts, nobody will ask again for what it received; else others get it."""
+        for outbox in self._outboxes.values():
+            outbox.end_attempt(at)
+        for source, tag in sorted(self._claiming.pop(at, ())):
+            consumed = self._channels[source, tag].end_attempt(at, counts=counts)
+            self._consumed(source, tag, consumed)
+        self._serve()
+
+    def _consumed(self, source: str, tag: str, letters: Sequence[Letter[Value]]) -> None:
+        for letter in letters:
+            self._shell.release(letter.value)
+        if source != self._me:
+            for part in _parts([_name(tag, letter.name) for letter in letters]):
+                self._shell.tell(source, messages.Consumed(part))
+
+    # --- eras -------------------------------------------------------------------------------
+
+    def end_era(self, era: int, peers: Iterable[str]) -> None:
+        """What was claimed will not be asked for again; what was not outlives its era.
+
+        `peers` are all others of the group.
+        """
+        self._era = era + 1
+        self._claiming.clear()
+        self._credits.clear()
+        self._wants.clear()
+        for (source, tag), channel in list(self._channels.items()):
+            self._consumed(source, tag, channel.end_era())
+        for outbox in self._outboxes.values():
+            outbox.end_era(era)
+        self._forget_senders(self._me, era)
+        for peer in peers:
+            self._shell.tell(peer, messages.EraEnded(era))
+
+    def _forget_senders(self, source: str, era: int) -> None:
+        for tag in list(self._tags.get(source, ())):
+            self._channels[source, tag].forget(era)
+            if self._channels[source, tag].is_empty:
+                del self._channels[source, tag]
+                self._tags[source].remove(tag)
+
+    # --- links ------------------------------------------------------------------------------
+
+    def link_up(self, peer: str) -> None:
+        """Says what has come from the peer; what it lacks is told when it has said so too."""
+        known = [
+            messages.KnownLetters(tag, era, sender.task, sender.rank, count, part)
+            for tag in self._tags.get(peer, ())
+            for era, sender, count, kept in self._channels[peer, tag].known()
+            for part in _parts(kept) or [()]
+        ]
+        parts = _parts(known) or [()]
+        for place, part in enumerate(parts, 1):
+            self._shell.tell(peer, messages.Known(part, place == len(parts)))
+        self._shell.tell(peer, messages.EraEnded(self._era - 1)) if self._era else None
+        for (to, sender), credit in self._credits.items():
+            if to == peer and credit.asked is not None:
+                self._shell.tell(peer, messages.WantRoom(sender.task, sender.rank, credit.asked))
+
+    def link_down(self, peer: str) -> None:
+        self._up.discard(peer)
+        self._known.pop(peer, None)
+        self._wants = {at: want for at, want in self._wants.items() if want.peer != peer}
+
+    def peer_removed(self, peer: str) -> None:
+        """It will not come back: nothing is kept for it."""
+        self.link_down(peer)
+        if (outbox := self._outboxes.pop(peer, None)) is not None:
+            for value in outbox.clear():
+                self._shell.release(value)
+        self._credits = {at: credit for at, credit in self._credits.items() if at[0] != peer}
+
+    # --- what peers say ---------------------------------------------------------------------
+
+    def handle(self, peer: str, message: messages.Message) -> bool:
+        """Whether the message was about letters."""
+        match message:
+            case messages.SentLetter(era, task, rank, tag, serial, value):
+                key = Key(tag, Name(era, Member(task, rank), serial))
+                self._take_in(
+                    peer, key, Remote(peer, value) if isinstance(value, Parcel) else value
+                )
+            case messages.Known(letters, is_last):
+                self._learn(peer, letters, is_last)
+            case messages.Consumed(letters):
+                self._forget(peer, map(_key, letters))
+            case messages.EraEnded(era):
+                self._shell.tell(peer, messages.EraForgotten(era))
+            case messages.EraForgotten(era):
+                self._forget_senders(peer, min(era, self._era - 1))
+            case messages.WantRoom(task, rank, size):
+                sender = Member(task, rank)
+                want = self._wants[peer, sender] = _Want(peer, sender, size)
+                self._serve()
+                if (peer, sender) in self._wants:
+                    self._shell.tell(peer, messages.Full(task, rank, self._why(want)))
+            case messages.Granted(task, rank, letters, size):
+                self._granted(peer, Member(task, rank), Room(letters, size))
+            case messages.Full(task, rank, sentence):
+                if (credit := self._credits.get((peer, Member(task, rank)))) is not None:
+                    credit.refusal = sentence
+            case _:
+                return False
+        return True
+
+    def _take_in(self, peer: str, key: Key, value: Value) -> None:
+        unread = self._sources.setdefault(peer, Load())
+        if unread.letters >= 4 * UNREAD.letters or unread.size >= 4 * UNREAD.size:
+            raise RemoteProtocolError("it sends letters for which it was granted no room")
+        if len(self._tags.get(peer, ())) >= 2 * STREAMS:
+            raise RemoteProtocolError(f"it sends letters under over {2 * STREAMS:,} tags")
+        useless = self._channel(peer, key.tag).received(key.name, value, size_of(value))
+        if useless is not value:
+            self._shell.arrived(value)
+        if useless is not None:
+            self._shell.release(useless)
+
+    def _learn(self, peer: str, letters: Iterable[messages.KnownLetters], is_last: bool) -> None:
+        known = self._known.setdefault(peer, {})
+        for told in letters:
+            stream = Stream(told.tag, told.era, Member(told.task, told.rank))
+            known.setdefault(stream, (told.count, set()))[1].update(told.kept)
+        if is_last:
+            self._up.add(peer)
+            outbox = self._outbox(peer)
+            lacking, consumed = outbox.compare(self._known.pop(peer), self._era)
+            self._forget(peer, consumed)
+            for key in lacking:
+                self._tell(peer, key, outbox[key].value)
+
+    def _forget(self, peer: str, keys: Iterable[Key]) -> None:
+        for value in self._outbox(peer).consumed(list(keys)):
+            self._shell.release(value)
+        self._serve()
+
+    def _granted(self, peer: str, sender: Member, room: Room) -> None:
+        credit = self._credits.get((peer, sender))
+        if credit is not None:
+            credit.letters += room.letters
+            credit.size += room.size
+            credit.asked, credit.refusal = None, ""
+
+    # --- room -------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Grants room to those who want it, as far as there is some."""
+        for place, want in list(self._wants.items()):
+            room = self.room(want.sender)
+            if room.letters and room.size >= want.size:
+                del self._wants[place]
+                if want.peer == self._me:
+                    self._granted(self._me, want.sender, room)
+                else:
+                    task, rank = want.sender
+                    self._shell.tell(want.peer, messages.Granted(task, rank, *room))
+
+    def room(self, sender: Member) -> Room:
+        """How much a sender may send here beyond what it has sent."""
+        mine = self.box.of.get(sender, Load())
+        letters = max(UNREAD.letters - self.box.all.letters, RESERVE.letters - mine.letters)
+        size = max(UNREAD.size - self.box.all.size, RESERVE.size - mine.size)
+        letters = min(letters, KEPT.letters - self.kept.letters, SHARE.letters)
+        size = min(size, KEPT.size - self.kept.size, SHARE.size)
+        return Room(max(0, letters), max(0, size))
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _channel(self, source: str, tag: str) -> Channel[Attempt, Value]:
+        found = self._channels.get((source, tag))
+        if found is None:
+            load = self._sources.setdefault(source, Load())
+            found = self._channels[source, tag] = Channel(self.box, load, self.kept)
+            self._tags.setdefault(source, set()).add(tag)
+        return found
+
+    def _outbox(self, to: str) -> Outbox[Attempt, Value]:
+        found = self._outboxes.get(to)
+        if found is None:
+            found = self._outboxes[to] = Outbox(self.kept)
+        return found
+
+
+def _parts(things: Sequence[T]) -> list[tuple[T, ...]]:
+    """What one message may hold at a time."""
+    most = messages.MOST
+    return [tuple(things[at : at + most]) for at in range(0, len(things), most)]
+
+
+def _name(tag: str, name: Name) -> messages.LetterName:
+    return messages.LetterName(tag, name.era, *name.sender, name.serial)
+
+
+def _key(name: messages.LetterName) -> Key:
+    return Key(name.tag, Name(name.era, Member(name.task, name.rank), name.serial))
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
