@@ -7,8 +7,6 @@ that, for as long as it runs attempts of the swarm. What follows from a roster i
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from manta.protocol.base import Message, Ok
@@ -63,12 +61,9 @@ class Roster(msgspec.Struct, frozen=True):
 
 
 class WantRoster(Message, frozen=True):
-    """From now on the node wants to be told, or no longer. It has the roster of that iteration in
-    this version; 0 for none."""
+    """From now on the node wants to be told, the whole first; or it wants that no longer."""
 
     swarm_id: str
-    iteration: int
-    version: Annotated[int, msgspec.Meta(ge=0)] = 0
     wanted: bool = True
 
 
@@ -82,7 +77,7 @@ class RosterTold(Message, frozen=True):
 
     Of each task that changed it has all but the instances that are as they were. It comes in
     `part`s, counted from 0, until one says that there are no more; they take effect together. A
-    node that has another version than `since`, or lacks a part, says again what it wants.
+    node that has another version than `since`, or lacks a part, says again that it wants it.
     """
 
     swarm_id: str
