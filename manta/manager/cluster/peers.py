@@ -79,7 +79,7 @@ class Directories:
         self._nodes: dict[str, Known] = {}
         self._away: set[str] = set()
         self._swarms: dict[str, _Directory] = {}
-        self._of: defaultdict[str, set[str]] = defaultdict(set)
+        self._of: defaultdict[str, dict[str, None]] = defaultdict(dict)
         """By node: the swarms of which it is a member."""
         self._dirty: dict[str, None] = {}
         """Swarms whose directories changed."""
@@ -163,7 +163,7 @@ class Directories:
         that by what they are to run."""
         swarm = self._swarms.pop(swarm_id, None)
         for node_id in swarm.members if swarm is not None else ():
-            self._of[node_id].discard(swarm_id)
+            self._of[node_id].pop(swarm_id, None)
 
     def assigned(self, swarm_id: str, node_id: str, iteration: int) -> None:
         """The node is given an attempt in this iteration."""
@@ -172,7 +172,7 @@ class Directories:
             return
         before = swarm.members.get(node_id)
         if before is None:
-            self._of[node_id].add(swarm_id)
+            self._of[node_id][swarm_id] = None
             self._change(swarm_id, node_id)
         if before is None or before < iteration:
             swarm.members[node_id] = iteration
@@ -180,7 +180,7 @@ class Directories:
             swarm.iteration = iteration
             for id_ in [one for one, last in swarm.members.items() if last < iteration - 1]:
                 del swarm.members[id_]
-                self._of[id_].discard(swarm_id)
+                self._of[id_].pop(swarm_id, None)
                 if id_ not in self._away:  # of those that are it was told
                     self._leaves(swarm_id, id_, Departure.OVER)
 
