@@ -65,7 +65,7 @@ class NodeOrders:
 
     def __post_init__(self) -> None:
         for node in self.nodes.values():
-            self.peers.here(node.known, is_there=node.record.here)
+            self.peers.here(node.known)
 
     def restored(self, message: Restored, *, runs: bool) -> None:
         """Replaces what was known of the swarm by its state according to its log."""
@@ -74,6 +74,9 @@ class NodeOrders:
             self.running.add(swarm_id)
             self.desired.swarm_began(swarm_id)
             self.peers.restored(swarm_id, message.epoch, message.members)
+            for node_id in message.gone:
+                if (node := self.nodes.get(node_id)) is not None and node.link is None:
+                    self.peers.lost(node_id, "it was lost before the manager was restarted")
         given = message.given & self.nodes.keys()
         self.desired.restore(swarm_id, message.desired, self.nodes, given)
         for node_id, upto in message.applied.items():

@@ -86,14 +86,12 @@ class Directories:
 
     # Nodes.
 
-    def here(self, node: Known, *, is_there: bool = True) -> None:
-        """The node has registered; or it did before a restart, and was there then or not."""
+    def here(self, node: Known) -> None:
+        """The node has registered, now or before a restart."""
         before, was_away = self._nodes.get(node.node_id), node.node_id in self._away
         self._nodes[node.node_id] = node
-        if not is_there:
-            self._away.add(node.node_id)
-        elif before != node or was_away:
-            self._away.discard(node.node_id)
+        self._away.discard(node.node_id)
+        if before != node or was_away:
             self._changed(node.node_id)
 
     def back(self, node_id: str) -> None:

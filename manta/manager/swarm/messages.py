@@ -20,6 +20,8 @@ class Restored(msgspec.Struct, frozen=True):
     """Nodes that were ever given an attempt of it."""
     members: dict[str, int] = {}
     """Nodes that were given one in this iteration or the one before, with the last of the two."""
+    gone: frozenset[str] = frozenset()
+    """Nodes that were lost and have not been heard from since."""
     epoch: str = ""
     """Names the timeline of its log."""
 

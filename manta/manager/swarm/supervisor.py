@@ -206,6 +206,7 @@ class SwarmSupervisor(Actor):
                 dict(self._machine.data.applied),
                 frozenset(self._machine.data.given),
                 self._machine.members(),
+                frozenset(self._machine.data.gone),
                 self._machine.data.backup,
             )
         )

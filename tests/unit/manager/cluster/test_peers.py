@@ -197,8 +197,9 @@ def test_after_a_restart_those_that_were_there_are_told_of() -> None:
     directories = Directories()
     directories.here(node(1))
     directories.here(node(2))
-    directories.here(node(3), is_there=False)
+    directories.here(node(3))
     directories.restored("s", "", {"n1": 1, "n2": 0, "n3": 1})
+    directories.lost("n3", "before")
     assert named(told(directories)["n1"]) == {"n1", "n2"}
     directories.here(node(3))
     assert named(told(directories)["n1"]) == {"n3"}
