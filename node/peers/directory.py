@@ -84,14 +84,6 @@ class Directories:
         held = self._held.get(swarm_id)
         return None if held is None else held.departed.get(node_id)
 
-    def swarms_of(self, key: str) -> tuple[str, ...]:
-        """The swarms in which a node with this key has a part: no others may it speak of."""
-        return tuple(
-            swarm_id
-            for swarm_id, held in self._held.items()
-            if any(peer.key == key for peer in held.peers.values())
-        )
-
     def all(self) -> list[DirectoryChanged]:
         """What a plane that knows nothing is told."""
         return [

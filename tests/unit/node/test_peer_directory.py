@@ -139,14 +139,6 @@ def test_what_is_over_is_forgotten() -> None:
     assert held().registered("n1", {}) == [DirectoryOver("s")]
 
 
-def test_a_key_speaks_of_the_swarms_in_which_it_has_a_part() -> None:
-    directories = held()
-    directories.changed(PeersChanged("t", "", 1, 0, (ONE, THREE)))
-    assert directories.swarms_of("key-1") == ("s", "t")
-    assert directories.swarms_of("key-3") == ("t",)
-    assert directories.swarms_of("nobody's") == ()
-
-
 def test_what_a_manager_can_name_is_bounded(monkeypatch) -> None:
     monkeypatch.setattr(directory, "MOST_PEERS", 3)
     monkeypatch.setattr(directory, "MOST_SWARMS", 2)
