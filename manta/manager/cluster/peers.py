@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 from manta.protocol import pages
 from manta.protocol.addresses import is_loopback
 from manta.protocol.pages import PAGE_BYTES, encoded, fitting
-from manta.protocol.peers import MOST_ADDRESSES, Departed, Departure, Peer, Peers, PeersChanged
+from manta.protocol.peers import Departed, Departure, Peer, Peers, PeersChanged
 from manta.transports.addresses import join_address, split_address
 
 MOST_DEPARTED = 1000
@@ -39,18 +40,27 @@ class Known:
     seen_at: str = ""
     """The host that the manager saw it at; "" where that is not known."""
 
-    def shown_to(self, other: Known) -> Peer:
-        """A loopback address is shown to who is on the manager's machine, as this node then is."""
-        near = is_loopback(self.seen_at) and is_loopback(other.seen_at)
+    def shown(self, *, near: bool) -> Peer:
+        """A loopback address is shown only `near`: to who is on the manager's machine, if this node
+        is there, too."""
+        return self._near if near else self._far
+
+    @cached_property
+    def is_near(self) -> bool:
+        """Whether it is on the manager's machine."""
+        return is_loopback(self.seen_at)
+
+    @cached_property
+    def _near(self) -> Peer:
         own = self.addresses or ()
         ports = dict.fromkeys(split_address(address)[1] for address in own)
         seen = (join_address(self.seen_at, port) for port in ports) if self.seen_at else ()
-        reached = (one for one in dict.fromkeys((*own, *seen)) if near or not _is_near(one))
-        return Peer(self.node_id, self.alias, self.key, tuple(reached)[: MOST_ADDRESSES + 1])
+        return Peer(self.node_id, self.alias, self.key, tuple(dict.fromkeys((*own, *seen))))
 
-
-def _is_near(address: str) -> bool:
-    return is_loopback(split_address(address)[0])
+    @cached_property
+    def _far(self) -> Peer:
+        reached = (one for one in self._near.addresses if not is_loopback(split_address(one)[0]))
+        return Peer(self.node_id, self.alias, self.key, tuple(reached))
 
 
 @dataclass
@@ -197,29 +207,28 @@ class Directories:
 
     def _news(self, swarm_id: str, swarm: _Directory) -> Iterable[tuple[str, PeersChanged]]:
         there = self._there(swarm)
-        changed = [node for node in there if node.node_id in swarm.changed]
-        departed = [one for id_, one in swarm.departed.items() if id_ in swarm.changed]
-        known = tuple(swarm.departed.values())
+        departed = tuple(one for id_, one in swarm.departed.items() if id_ in swarm.changed)
         header = swarm_id, swarm.epoch, swarm.version
-        for node in there:
-            if swarm.renamed or node.node_id not in swarm.told:
-                shown = tuple(one.shown_to(node) for one in there)
-                news = PeersChanged(*header, 0, shown, known)
+
+        @cache
+        def news(is_new: bool, near: bool) -> PeersChanged:
+            told = there if is_new else [one for one in there if one.node_id in swarm.changed]
+            shown = tuple(one.shown(near=near and one.is_near) for one in told)
+            if is_new:
+                change = PeersChanged(*header, 0, shown, tuple(swarm.departed.values()))
             else:
-                shown = tuple(one.shown_to(node) for one in changed)
-                news = PeersChanged(*header, swarm.version - 1, shown, tuple(departed))
-            yield node.node_id, self._fitting(news)
+                change = PeersChanged(*header, swarm.version - 1, shown, departed)
+            items = (*change.peers, *change.departed)
+            fits = not fitting(items, encoded, self._page_bytes)[1]
+            return change if fits else PeersChanged(*header, -1)  # it is fetched
+
+        for node in there:
+            is_new = swarm.renamed or node.node_id not in swarm.told
+            yield node.node_id, news(is_new, node.is_near)
         for one in departed:
             if one.why == Departure.OVER and one.node_id in swarm.told:
                 yield one.node_id, PeersChanged(*header, swarm.version - 1, (), (one,))
         swarm.told = {node.node_id for node in there}
-
-    def _fitting(self, change: PeersChanged) -> PeersChanged:
-        """What is too large for a message is fetched."""
-        items = (*change.peers, *change.departed)
-        if not fitting(items, encoded, self._page_bytes)[1]:
-            return change
-        return PeersChanged(change.swarm_id, change.epoch, change.version, -1)
 
     def versions(self, node_id: str) -> dict[str, int]:
         """The directories that the node should have, by swarm."""
@@ -238,9 +247,9 @@ class Directories:
         swarm, node = self._swarms[swarm_id], self._nodes[node_id]
         if version != swarm.version:
             after = ""
-        shown = (one.shown_to(node) for one in self._there(swarm))
-        key = lambda one: one.node_id  # noqa: E731
-        page, more = pages.after(shown, key, after, encoded, self._page_bytes)
+        near = node.is_near
+        shown = (one.shown(near=near and one.is_near) for one in self._there(swarm))
+        page, more = pages.after(shown, _id_of, after, encoded, self._page_bytes)
         swarm.told.add(node_id)
         departed = () if after else tuple(swarm.departed.values())
         return Peers(swarm_id, swarm.epoch, swarm.version, page, departed, more)
@@ -253,3 +262,7 @@ class Directories:
     def _hears(self, node_id: str) -> bool:
         node = self._nodes.get(node_id)
         return node is not None and node.addresses is not None
+
+
+def _id_of(peer: Peer) -> str:
+    return peer.node_id
