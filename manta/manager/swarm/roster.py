@@ -14,6 +14,9 @@ from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold, WantRoster
 from manta.roster.differences import told
 
+MOST_SAID = 1000
+"""Characters of why an instance was given up."""
+
 Places = Callable[[str, str], int]
 """How many instances of a task (its alias) a node (its id) runs at the same time, at most."""
 
@@ -61,7 +64,7 @@ def _instance(rank: int, run: InstanceRun, rooms: dict[str, int]) -> RosterInsta
         last.node_alias,
         last.instance.attempt,
         last.state,
-        run.given_up,
+        run.given_up[:MOST_SAID],
         rooms.get(last.node_id, 0),
     )
 
