@@ -13,8 +13,8 @@ the mailbox, and no faster than it is stored: so a stop never waits for what tas
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, assert_never
+from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -75,7 +75,7 @@ from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
 from manta.protocol.roster import WantRoster
 from manta.protocol.states import SwarmState
-from manta.protocol.user import FeedName
+from manta.protocol.user import FeedName, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.transports.codec.stored import Damaged
 
@@ -154,7 +154,7 @@ class SwarmSupervisor(Actor):
             self._bounds,
             self.log,
             lambda event, missing: self._feed(event, missing=missing),
-            lambda node_id, ack: self._order(self._orders(messages=((node_id, ack),)), []),
+            lambda node_id, ack: self._order(self._orders([(node_id, ack)]), []),
         )
         self._inflow = Inflow(self._swarm_id)
         self._goes_on = False
@@ -188,7 +188,7 @@ class SwarmSupervisor(Actor):
             self._machine,
             self._commits,
             lambda: self._view.node_views,
-            lambda told: self._order(self._orders(messages=tuple(told)), []),
+            lambda told: self._order(self._orders(told), []),
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls, self._rosters)
         """Messages are passed to these first; the actor does not end while one is not idle."""
@@ -399,14 +399,22 @@ class SwarmSupervisor(Actor):
                 case _:
                     assert_never(action)
         if changes or messages or commit.info:
-            orders = self._orders(tuple(changes), tuple(messages), commit.info, killed)
+            orders = self._orders(messages, changes, commit.info, kill=killed)
             self._order(orders, commit.then)
         else:
             self._stored(commit.then)
         self._feeds.polls.wake(*grown)
 
-    def _orders(self, *what: Any, **more: Any) -> Orders:
-        return Orders(self._swarm_id, self._machine.data.backup, *what, **more)
+    def _orders(
+        self,
+        messages: Sequence[tuple[str, ToNode]],
+        changes: Sequence[Assign | Began | Revoke] = (),
+        info: SwarmInfo | None = None,
+        *,
+        kill: bool = False,
+    ) -> Orders:
+        epoch = self._machine.data.backup
+        return Orders(self._swarm_id, epoch, tuple(changes), tuple(messages), info, kill)
 
     def _order(self, orders: Orders, then: list[Then]) -> None:
         """Who waits for a change that the cluster shows is answered when it does: it is asked next,
