@@ -48,6 +48,11 @@ class KnownPeers:
         """Those that may speak of any."""
         return tuple(self._by_key)
 
+    @property
+    def swarms(self) -> tuple[str, ...]:
+        """Those in which this node has a part."""
+        return tuple(self._epochs)
+
     def apply(self, message: DirectoryChanged | DirectoryOver | PeersAnew) -> list[str]:
         """Returns the keys that may speak of nothing any more: their connections are to be cut."""
         before = set(self._by_key)
