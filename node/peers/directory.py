@@ -118,9 +118,7 @@ class Directories:
         for swarm_id in [swarm_id for swarm_id in self._held if swarm_id not in versions]:
             actions += self.over(swarm_id)
         for swarm_id, version in versions.items():
-            held = self._held.get(swarm_id)
-            if held is None and len(self._held) < MOST_SWARMS:
-                held = self._held[swarm_id] = _Directory()
+            held = self._hold(swarm_id)
             if held is not None and (held.in_doubt or held.version != version):
                 actions += self._fetch(swarm_id, held)
         return actions
@@ -129,24 +127,22 @@ class Directories:
         swarm_id = change.swarm_id
         if any(one.node_id == self.node_id for one in change.departed):
             return self.over(swarm_id)
-        held = self._held.get(swarm_id)
-        if change.since == 0 and (held is not None or len(self._held) < MOST_SWARMS):
-            held = self._held.setdefault(swarm_id, _Directory())
+        held = self._hold(swarm_id)
+        if held is None:
+            return []
+        if change.since == 0:
             held.fetching = False
             return self._replace(
                 swarm_id, held, change.epoch, change.version, change.peers, change.departed
             )
-        if held is None:
-            held = _Directory()
-            if len(self._held) < MOST_SWARMS:
-                self._held[swarm_id] = held
-            return self._fetch(swarm_id, held)
         if held.fetching:
             held.overtook = change.version  # the answer shows it, or is asked for again
             return []
-        if held.in_doubt or (change.epoch, change.since) != (held.epoch, held.version):
-            known = change.version == held.version and not held.in_doubt
-            return [] if known else self._fetch(swarm_id, held)
+        is_sure = held.version >= 0 and not held.in_doubt and change.epoch == held.epoch
+        if is_sure and change.version == held.version:
+            return []
+        if not is_sure or change.since != held.version:
+            return self._fetch(swarm_id, held)
         held.version = change.version
         return self._tell(swarm_id, held, change.peers, change.departed)
 
@@ -177,6 +173,12 @@ class Directories:
         """The swarm is, or this node's part in it."""
         held = self._held.pop(swarm_id, None)
         return [DirectoryOver(swarm_id)] if held is not None and held.version >= 0 else []
+
+    def _hold(self, swarm_id: str) -> _Directory | None:
+        """None where there are too many."""
+        if swarm_id not in self._held and len(self._held) < MOST_SWARMS:
+            self._held[swarm_id] = _Directory()
+        return self._held.get(swarm_id)
 
     def _fetch(self, swarm_id: str, held: _Directory) -> list[DirectoryAction]:
         if held.fetching:

@@ -110,6 +110,17 @@ def test_a_fetch_that_failed_is_repeated_with_the_next_heartbeat() -> None:
     assert directories.heard_versions({"s": 7}) == [FetchPeers("s")]
 
 
+def test_what_is_too_large_is_fetched_as_often_as_it_takes() -> None:
+    directories = Directories()
+    directories.registered("n1", {})
+    for version in (1, 2, 3):
+        assert directories.changed(PeersChanged("s", "", version, -1)) == [FetchPeers("s")]
+        directories.fetch_failed("s")
+    assert directories.all() == []
+    assert directories.heard_versions({"s": 3}) == [FetchPeers("s")]
+    assert only(directories.fetched("s", Peers("s", "", 3, (ONE,)))).peers == (ONE,)
+
+
 def test_after_a_registration_all_is_fetched_and_peers_stay_meanwhile() -> None:
     directories = held()
     assert directories.registered("n1", {"s": 3}) == [FetchPeers("s")]
