@@ -12,6 +12,7 @@ import fcntl
 import io
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 import tarfile
@@ -398,7 +399,7 @@ def restore(file: Path, home: Home, *, replace: bool = False) -> Restored:
         if SETTINGS not in manifest.members and home.settings_file.exists():
             shutil.copy(home.settings_file, draft.settings_file)
         flaws = verify_home(draft).flaws
-        restored = RestoredFile(manifest.id, manifest.made_at)
+        restored = RestoredFile(f"{manifest.id}.{secrets.token_hex(4)}", manifest.made_at)
         with _private(draft.restored_file) as target:
             target.write(msgspec.json.encode(restored))
         kept = _put_in_place(draft, home)

@@ -9,10 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from manta.actors.errors import Refused
-from manta.manager.placement.nodes import listed
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.codes import Code
-from manta.protocol.names import meant
+from manta.protocol.names import listed, meant
 
 
 class SwarmEntry(msgspec.Struct, frozen=True):

@@ -54,7 +54,7 @@ class RestoredFile(msgspec.Struct, frozen=True):
     """`restored.json`: there if the folder was made from a backup, or its database lost its log."""
 
     backup: str
-    """Id of the backup."""
+    """Id of the backup, and of this restoration of it: what follows each is another timeline."""
     made_at: float
     """When the backup was made: it may lack part of the past of swarms created before."""
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from manta.manager.placement.nodes import listed
 from manta.manager.views import Behind, ClusterView, Silence
+from manta.protocol.names import listed
 from manta.protocol.states import SwarmState
 from manta.protocol.user import SwarmInfo
 

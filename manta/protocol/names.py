@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
 
@@ -19,6 +19,8 @@ MAX_FILE_NAME = 200
 """Bytes; file systems take 255, some of which are for an ending."""
 COMPARED = 1000
 """Names among which what was meant is looked for."""
+SHOWN = 6
+"""Names listed in one sentence; more are counted."""
 _QUOTED = frozenset('/\\%:*?"<>|~,')
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 """Names that Windows gives to devices, whatever ending follows."""
@@ -47,6 +49,13 @@ def meant(wrong: str, there: Iterable[str]) -> str:
     """Returns the same as a question, to follow a sentence on the wrong name; else nothing."""
     near = nearest(wrong, there)
     return "" if near is None else f" Did you mean {near!r}?"
+
+
+def listed(names: Sequence[str], separator: str = ", ") -> str:
+    """Returns the names as part of a sentence; of many, the first."""
+    if len(names) <= SHOWN:
+        return separator.join(names)
+    return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"
 
 
 def file_name(name: str) -> str:

@@ -19,6 +19,8 @@ from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
+from manta.protocol.peers import Addresses, FetchPeers, PeersChanged
+from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
 from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
@@ -164,6 +166,9 @@ class Register(Message, frozen=True):
     acknowledged: dict[str, int] = {}
     """By swarm: the last journal entry that the manager has ever said it holds. A manager that
     holds fewer has gone back to an older database."""
+    peer_addresses: Addresses | None = None
+    """Where other nodes may connect to it; none if it only dials. None from a node that is not told
+    of others."""
 
 
 class Registered(Message, frozen=True):
@@ -177,6 +182,10 @@ class Registered(Message, frozen=True):
     """By swarm: the number of the last journal entry that the manager holds."""
     has_rooms: bool = False
     """It answers ReadRoom."""
+    has_rosters: bool = False
+    """It answers WantRoster."""
+    directories: dict[str, int] = {}
+    """By swarm: the versions of the directories that the node should have, and of no others."""
 
 
 class Heartbeat(Message, frozen=True):
@@ -192,10 +201,13 @@ class Heartbeat(Message, frozen=True):
 
 
 class HeartbeatReply(Message, frozen=True):
-    """`notice`: what its operator should know of the node."""
+    """`notice`: what its operator should know of the node. `directories`: as in Registered.
+    `rosters`: by swarm, the versions of the rosters that it was told last."""
 
     desired_version: int
     notice: str = ""
+    directories: dict[str, int] = {}
+    rosters: dict[str, int] = {}
 
 
 class FetchDesired(Message, frozen=True):
@@ -444,8 +456,10 @@ NodeRequest: Any = requests(
 StopNode.reply = Ok
 
 NodeReport = JournalBatch | LogBatch | Goodbye
-FromNode: Any = NodeRequest | ResolvePeer | CheckNext | ExchangeRead | NodeReport
+FromNode: Any = (
+    NodeRequest | FetchPeers | WantRoster | ResolvePeer | CheckNext | ExchangeRead | NodeReport
+)
 """What a manager accepts on its node port."""
 
-ToNode = DesiredChanged | JournalAck | LogAck | StopNode | ReadTree
+ToNode = DesiredChanged | PeersChanged | RosterTold | JournalAck | LogAck | StopNode | ReadTree
 """What a node accepts from its manager."""

@@ -17,11 +17,15 @@ PAGE_BYTES = 1024 * 1024
 
 
 def after(
-    items: Iterable[T], key: Callable[[T], str], cursor: str, size: Callable[[T], int]
+    items: Iterable[T],
+    key: Callable[[T], str],
+    cursor: str,
+    size: Callable[[T], int],
+    room: int | None = None,
 ) -> tuple[tuple[T, ...], bool]:
     """A page of the items whose keys come after the cursor, and whether there are more."""
     rest = sorted((item for item in items if key(item) > cursor), key=key)
-    shown, more = fitting(rest, size)
+    shown, more = fitting(rest, size, room)
     return tuple(shown), more
 
 

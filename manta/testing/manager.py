@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused, Supervisor
+from manta.node.peers.directory import Directories, DirectoryAction
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
+from manta.protocol.peers import FetchPeers, Peers, PeersChanged
+from manta.protocol.roster import RosterTold
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
@@ -122,7 +126,12 @@ class FakeNode(_Process):
         capabilities: protocol.Capabilities | None = None,
         heartbeat: bool = True,
         transport: Callable[[KeyPair], Transport] = zmq,
+        peer_addresses: tuple[str, ...] | None = None,
     ) -> None:
+        self.peer_addresses = peer_addresses
+        self.directories = Directories()
+        """What it was told of other nodes, if it says that it listens to that: by an address for
+        its peers, or none."""
         self.alias = alias
         self.token = token
         self.script = script
@@ -235,8 +244,10 @@ class _Link(Actor):
                 if found:
                     push(node.keys, node.bulk_address, self._server_key, *found)
                     self.send_rest()
-            case protocol.LogAck():
+            case protocol.LogAck() | RosterTold():
                 pass
+            case PeersChanged():
+                self._fetch(node.directories.changed(message))
             case protocol.StopNode():
                 if node.deaf:
                     self.defer()
@@ -261,6 +272,7 @@ class _Link(Actor):
                     draining=node.draining,
                     journals=node.unacknowledged,
                     acknowledged=dict(node.acknowledged),
+                    peer_addresses=node.peer_addresses,
                 )
             )
 
@@ -289,6 +301,7 @@ class _Link(Actor):
                 for swarm_id, lines in node.lines.items():
                     self.send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
                 self._hold(value.desired)
+                self._fetch(node.directories.registered(value.node_id, value.directories))
                 if node.heartbeat and not self._beating:
                     self._beating = True
                     self.after(0.2, _Link._beat)
@@ -296,12 +309,26 @@ class _Link(Actor):
             case protocol.Desired():
                 self._hold(value)
             case protocol.HeartbeatReply():
+                self._fetch(node.directories.heard_versions(value.directories))
                 if value.desired_version != self._version:
                     self._ask(protocol.FetchDesired())
         if isinstance(error, Refused):
             node.refusals.append(error)
             if error.code == "unavailable":
                 self.after(0.05, _Link.begin)
+
+    def _fetch(self, actions: list[DirectoryAction]) -> None:
+        for action in actions:
+            self._node.heard.append(action)
+            if isinstance(action, FetchPeers):
+                asked = self._gateway.ask_future(action, timeout=10)
+                self.pipe(asked, partial(self._fetched, action.swarm_id))
+
+    def _fetched(self, swarm_id: str, page: Peers | None, error: BaseException | None) -> None:
+        if page is None:
+            self._node.directories.fetch_failed(swarm_id)
+        else:
+            self._fetch(self._node.directories.fetched(swarm_id, page))
 
     def _hold(self, desired: protocol.Desired) -> None:
         self._version = desired.version

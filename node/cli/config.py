@@ -67,7 +67,7 @@ def _option(key: Key) -> Callable[[Callable[..., None]], Callable[..., None]]:
     default = f"  [default: {key.shown_default}]" if key.shown_default else ""
     option = key.option
     how: dict[str, Any] = {"metavar": key.metavar, "help": key.help + default}
-    if key.type is dict:
+    if key.is_repeated:
         how["multiple"] = True
         how["shell_complete"] = mapped if key.metavar == "NAME=PATH" else None
     elif key.type is bool:

@@ -59,6 +59,8 @@ def _read(key: Key, text: str) -> Any:
                     f"{key.variable} has {item!r}: give NAME=VALUE, separated by commas."
                 )
         return items
+    if key.type is list:
+        return [item.strip() for item in text.split(",") if item.strip()]
     value = _WORDS.get(text.lower()) if key.type is bool else converted(text, key.type)
     if not isinstance(value, key.type):
         raise VariableError(f"{key.variable} is {text!r}: give {NOUNS[key.type]}.")

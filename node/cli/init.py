@@ -24,7 +24,7 @@ _ALWAYS = ("network.manager_host", "network.manager_port")
 
 def unanswered() -> dict[str, Any]:
     """Returns the empty answers that `ask` and `render` take, by the keys' paths."""
-    return {path: [] if key.type is dict else None for path, key in KEYS.items()}
+    return {path: [] if key.is_repeated else None for path, key in KEYS.items()}
 
 
 def make(name: str, path: Path, answers: dict[str, Any]) -> None:
@@ -139,6 +139,9 @@ def render(name: str, answers: dict[str, Any]) -> str:
             answer = _default(path, given)
         if key.type is dict:
             tables[path] = _pairs(answer, key.option, key.metavar)
+        elif key.type is list:
+            if answer:
+                tables.setdefault(key.section, {})[key.name] = list(answer)
         elif answer is not None:
             tables.setdefault(key.section, {})[key.name] = answer
     lines = [f"# A Manta node. `manta_node config show {name}` lists all that may be set here."]

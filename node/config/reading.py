@@ -139,6 +139,10 @@ class _Reader:
         value, where = given[key.path], tuple(key.path.split("."))
         if key.type is dict:
             return self._table(where, value)
+        if key.type is list and isinstance(value, list):
+            value = [self._substitute(where, one) if isinstance(one, str) else one for one in value]
+            if None in value:
+                return key.left_out()
         if isinstance(value, str):
             text = self._substitute(where, value, optional=key.secret)
             if text is None:

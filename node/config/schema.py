@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from manta.protocol.addresses import flaw_of
+from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
 
 MIB = 1024 * 1024
@@ -22,7 +24,13 @@ PREFIX = "MANTA_NODE_"
 LEAST_ROTATION = 10_000
 """Bytes of a log file; less would be rotated all the time."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
-NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+NOUNS = {
+    str: "a text in quotes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of texts in quotes",
+}
 
 
 def _same(value: Any) -> Any:
@@ -75,6 +83,11 @@ class Key:
             return "yes" if self.default else "no"
         return f"{self.default:g}" if self.type is float else str(self.default)
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether its option is given once for each item."""
+        return self.type in (dict, list)
+
     def left_out(self) -> Any:
         """Returns the node's value if the file has none."""
         return self.work_out() if self.default is None else self.read(self.default)
@@ -88,6 +101,8 @@ class Key:
         if fits and self.choices:
             value = value.upper() if value.upper() in self.choices else value
             fits = value in self.choices
+        if fits and self.type is list:
+            fits = all(isinstance(one, str) for one in value)
         if not fits:
             raise ValueError(f"it must be {self._wanted()}")
         return self.read(value)
@@ -131,6 +146,28 @@ def _host(text: str) -> str:
             f'it must be without a port: write manager_host = "{host}" and manager_port = {port}'
         )
     return host
+
+
+def _listening(text: str) -> str:
+    if text == "off":
+        return text
+    try:
+        split_host(text.removesuffix(":0"))
+    except ValueError as error:
+        raise ValueError(f'{error}; port 0 is a free one, and "off" none') from None
+    return text
+
+
+def _advertised(names: list[str]) -> tuple[str, ...]:
+    if len(names) > MOST_ADDRESSES:
+        raise ValueError(f"it must name {MOST_ADDRESSES} addresses at most")
+    for name in names:
+        if len(name) > 255:
+            raise ValueError(f"it must not name {name[:20]!r}..., which is longer than a host's")
+        host, port = split_host(name)
+        if flaw := flaw_of([join_address(host, port or 1)]):
+            raise ValueError(f"it must name what others can connect to: {flaw.rstrip('.')}")
+    return tuple(names)
 
 
 def _size(text: str) -> int:
@@ -198,6 +235,27 @@ class NodeConfig:
     )
     manager_port: int = setting(
         "network.manager_port", int, 50051, "The manager's port for nodes.", low=1, high=65535
+    )
+    peers_listen: str = setting(
+        "peers.listen",
+        str,
+        "0.0.0.0:0",
+        'Where other nodes connect; port 0: a free one; "off": nowhere.',
+        option="--peers-listen",
+        metavar="HOST:PORT",
+        read=_listening,
+    )
+    peers_advertise: tuple[str, ...] = setting(
+        "peers.advertise",
+        list,
+        None,
+        "Where other nodes are told to connect; may be repeated.",
+        option="--peers-advertise",
+        metavar="HOST[:PORT]",
+        work_out=tuple,
+        worked_out="this machine's addresses",
+        read=_advertised,
+        show=list,
     )
     max_concurrent_tasks: int = setting(
         "resources.max_concurrent_tasks",
@@ -319,7 +377,8 @@ for _key in KEYS.values():
 def instance(config: NodeConfig, number: int) -> NodeConfig:
     """Returns the configuration of a cluster's node `number`, counted from 1.
 
-    Replaces `{i}`, which counts from 0, and `{alias}` in the paths of datasets.
+    Replaces `{i}`, which counts from 0, and `{alias}` in the paths of datasets. Each node has
+    ports for its peers of its own: they are one more than those of the node before.
     """
     alias = f"{config.alias}-{number}"
 
@@ -327,4 +386,20 @@ def instance(config: NodeConfig, number: int) -> NodeConfig:
         return Path(str(path).replace("{i}", str(number - 1)).replace("{alias}", alias))
 
     datasets = {name: own(path) for name, path in config.datasets.items()}
-    return dataclasses.replace(config, alias=alias, number=number, datasets=datasets)
+    return dataclasses.replace(
+        config,
+        alias=alias,
+        number=number,
+        datasets=datasets,
+        peers_listen=_next(config.peers_listen, number - 1),
+        peers_advertise=tuple(_next(name, number - 1) for name in config.peers_advertise),
+    )
+
+
+def _next(address: str, by: int) -> str:
+    """The address with a port that is so much more, if it names one."""
+    host, colon, port = address.rpartition(":")
+    is_literal = ":" in host and not host.endswith("]")
+    if not colon or is_literal or not port.isdigit() or not int(port):
+        return address
+    return f"{host}:{int(port) + by}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manta.node.config.schema import FIELDS, NodeConfig
@@ -42,11 +42,13 @@ def toml_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def toml_value(value: str | bool | int | float) -> str:
+def toml_value(value: str | bool | int | float | Sequence[str]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, str):
+        return f"[{', '.join(map(toml_value, value))}]"
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
     return '"' + "".join(escapes.get(c) or _spelled(c) for c in value) + '"'
 

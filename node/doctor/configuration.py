@@ -13,10 +13,12 @@ from manta.node.capabilities import datasets
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import ConfigError, EngineError, NodeError
+from manta.node.peers.listening import OFF, CannotListen, PeerSocket
 from manta.node.runners import engine
 from manta.node.runners.docker import LABEL
 from manta.node.runners.selection import label_of
 from manta.node.task_server.sessions import LONGEST_PATH, SOCKET
+from manta.protocol.addresses import is_loopback
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims, UnreadableToken, peek
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair, check_private_folder, read_private
@@ -49,6 +51,7 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
         yield from _left_behind(name, folder)
     if config is None:
         return
+    yield _peers(config, running=bool(status))
     yield from _datasets(config)
     yield from _membership(config, folder, bool(status), offline=offline)
 
@@ -117,6 +120,30 @@ def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
             f"`manta_node start {name}` removes them; if it is not to run again, "
             f"`docker rm --force --volumes {ids}`.",
         )
+
+
+def _peers(config: NodeConfig, *, running: bool) -> Finding:
+    """Looks whether other nodes could be told where to connect."""
+    if config.peers_listen == OFF:
+        return ok("peers", 'No node connects to this one: peers.listen is "off".')
+    if running:
+        return ok("peers", f"The node that runs listens at {config.peers_listen} for others.")
+    try:
+        near = is_loopback(config.manager_host)
+        listening = PeerSocket(config.peers_listen, config.peers_advertise, near=near)
+        with closing(listening) as found:
+            addresses = [address.removeprefix("tcp://") for address in found.addresses]
+    except CannotListen as error:
+        sentence, _, remedy = str(error).partition("; ")
+        return fault("peers", f"{sentence}.", remedy)
+    if not addresses:
+        return warning(
+            "peers",
+            "This machine has no address at which other nodes could connect to it.",
+            'Set peers.advertise to one, or peers.listen to "off".',
+        )
+    many = f"{config.peers_listen}, and tells them {', '.join(addresses)}"
+    return ok("peers", f"The node can listen for others at {many}.")
 
 
 def _datasets(config: NodeConfig) -> Iterator[Finding]:

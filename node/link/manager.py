@@ -25,6 +25,7 @@ from manta.actors import (
     MailboxPolicy,
     Ref,
     Refused,
+    Reply,
     Timer,
 )
 from manta.console.exit_codes import Exit
@@ -32,12 +33,14 @@ from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
 from manta.node.link import sentences as link_sentences
 from manta.node.link.journal_sender import JournalSender, SendJournal
-from manta.node.link.peer_hub import BulkAddress
+from manta.node.link.peer_directory import Disconnected
+from manta.node.link.peer_hub import BulkAddress, bulk_address
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
-from manta.node.shared.addresses import DATASETS, METRICS, PEER_HUB, ROOT
+from manta.node.shared.addresses import DATASETS, METRICS, PEER_DIRECTORY, PEER_HUB, ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
+    AskGateway,
     AskManager,
     BlobMoved,
     FetchFailed,
@@ -49,8 +52,9 @@ from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
+from manta.protocol.peers import FetchPeers, PeersChanged
+from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.tree import ReadTree, tree_of
-from manta.transports.addresses import join_host
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
@@ -135,6 +139,10 @@ class ManagerLink(Actor):
                 self._sender.lines_acknowledged(message)
             case protocol.DesiredChanged():
                 self.notify(ROOT, message)
+            case PeersChanged() | RosterTold():
+                self.notify(PEER_DIRECTORY, message)
+            case AskGateway(request):
+                self._ask_gateway(request, self.defer())
             case SendJournal():
                 self._sender.handle(message)
             case AskManager():
@@ -192,6 +200,7 @@ class ManagerLink(Actor):
     def _disconnected(self) -> None:
         self._registered = False
         self._sender.gateway = None
+        self.notify(PEER_DIRECTORY, Disconnected())
         self._reads.disconnected()
         self._probe.lost()
 
@@ -258,17 +267,20 @@ class ManagerLink(Actor):
             found[path] = value
             if len(found) == len(questions):
                 capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
+                context = self._context
+                socket = context.peer_socket
                 request = protocol.Register(
-                    self._context.config.alias,
+                    context.config.alias,
                     capabilities,
                     self._load_now(),
-                    self._context.draining,
-                    self._context.daemon,
-                    self._context.storage.trouble,
-                    self._context.journals.unacknowledged(),
+                    context.draining,
+                    context.daemon,
+                    context.storage.trouble,
+                    context.journals.unacknowledged(),
+                    context.journals.all_acknowledged(),
+                    socket.addresses if socket is not None else (),
                 )
-                held = self._context.journals.all_acknowledged()
-                self._ask(msgspec.structs.replace(request, acknowledged=held), self._was_registered)
+                self._ask(request, self._was_registered)
 
         for path, question in questions.items():
             future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)
@@ -285,6 +297,7 @@ class ManagerLink(Actor):
         self._remember(answer)
         self._sender.registered(answer.acknowledged)
         self.notify(ROOT, answer)
+        self.notify(PEER_DIRECTORY, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         context.bulk_address = address
         context.has_rooms = answer.has_rooms
@@ -357,6 +370,7 @@ class ManagerLink(Actor):
             if error is None:
                 self._missed_beats = 0
                 self.notify(ROOT, reply)
+                self.notify(PEER_DIRECTORY, reply)
                 self._notice(reply.notice)
                 self._say(BUSINESS_AS_USUAL, "", update=True)
                 return
@@ -412,6 +426,13 @@ class ManagerLink(Actor):
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)
 
+    def _ask_gateway(self, request: FetchPeers | WantRoster, reply: Reply) -> None:
+        """Raises Refused."""
+        if not self._registered:
+            raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")
+        asked = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
+        self.pipe(asked, reply.set, reply=reply)
+
     # --- what the operator sees ----------------------------------------------------------
 
     def _notices(self) -> str:
@@ -459,12 +480,3 @@ class ManagerLink(Actor):
             context.state.write_status(status)
         except OSError as error:
             self.log.error("the status cannot be written: %s", error.strerror)
-
-
-def bulk_address(announced: str, host: str) -> str:
-    """Replaces an announced wildcard address by the host that was dialled."""
-    scheme, _, rest = announced.rpartition("://")
-    name, _, port = rest.rpartition(":")
-    if name in ("", "*", "0.0.0.0", "[::]"):
-        return f"{scheme or 'tcp'}://{join_host(host, int(port))}"
-    return announced

@@ -16,6 +16,7 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import BlobMoved
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
+from manta.transports.addresses import join_host
 from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
@@ -154,6 +155,15 @@ class PeerHub(Actor):
                 reply.fail(_refusal(wanted, error)) if error else reply.set(None)
 
         self.pipe(future, ended)
+
+
+def bulk_address(announced: str, host: str) -> str:
+    """Replaces an announced wildcard address by the host that was dialled."""
+    scheme, _, rest = announced.rpartition("://")
+    name, _, port = rest.rpartition(":")
+    if name in ("", "*", "0.0.0.0", "[::]"):
+        return f"{scheme or 'tcp'}://{join_host(host, int(port))}"
+    return announced
 
 
 def _lost(blob: BlobRef) -> Refused:

@@ -17,6 +17,8 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
+from manta.node.peers.book import PeerBook
+from manta.node.peers.listening import OFF, PeerSocket
 from manta.node.runners.selection import choose_runner
 from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
@@ -28,6 +30,7 @@ from manta.node.state.attempt_log import AttemptLog
 from manta.node.state.modules import ModuleFolders
 from manta.node.state.storage import Storage
 from manta.node.task_server.sessions import RuntimeSessions
+from manta.protocol.addresses import is_loopback
 from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
@@ -78,6 +81,11 @@ class Node:
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
+            peer_socket = None
+            if config.peers_listen != OFF:
+                near = is_loopback(config.manager_host)
+                peer_socket = PeerSocket(config.peers_listen, config.peers_advertise, near=near)
+                undo.callback(peer_socket.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
             undo.callback(sessions.close)
             self.context = NodeContext(
@@ -95,6 +103,8 @@ class Node:
                 keys=keys,
                 daemon=Daemon(os.urandom(8).hex(), place_of(folder.path), platform.node(), pid),
                 sessions=sessions,
+                peers=PeerBook(),
+                peer_socket=peer_socket,
                 finish=on_finish,
                 cpu_share=_cpu_share(config),
             )

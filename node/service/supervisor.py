@@ -18,16 +18,18 @@ from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supe
 from manta.node.capabilities.datasets import Datasets
 from manta.node.capabilities.metrics import Metrics
 from manta.node.link.manager import ManagerLink
+from manta.node.link.peer_directory import PeerDirectory
 from manta.node.link.peer_hub import PeerHub
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
-from manta.node.shared.addresses import ROOT, task_id
+from manta.node.shared.addresses import PEER_DIRECTORY, ROOT, task_id
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AttemptEnded,
     AttemptsAreFresh,
     FetchFailed,
+    SwarmOver,
     TroubleChanged,
 )
 from manta.node.task_server.service import LightService
@@ -92,6 +94,7 @@ class NodeSupervisor(Supervisor):
             ChildSpec("scratch", partial(Scratch, context)),
             ChildSpec("light", partial(LightService, context.sessions)),
             ChildSpec("peer-hub", partial(PeerHub, context)),
+            ChildSpec("peer-directory", partial(PeerDirectory, context.peers)),
             ChildSpec("manager-link", partial(ManagerLink, context)),
         ]
 
@@ -178,6 +181,7 @@ class NodeSupervisor(Supervisor):
             if not task.stopping and (kill or not task.granted):
                 self._stop_task(task)
         self._reservations.swarm_gone(swarm_id)
+        self.notify(PEER_DIRECTORY, SwarmOver(swarm_id))
         warned = self._context.warned
         warned -= {said for said in warned if said[0] == swarm_id}
         self._forget_if_over(swarm_id)

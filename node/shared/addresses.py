@@ -4,6 +4,7 @@ from __future__ import annotations
 
 ROOT = "node"
 PEER_HUB = f"{ROOT}/peer-hub"
+PEER_DIRECTORY = f"{ROOT}/peer-directory"
 DATASETS = f"{ROOT}/datasets"
 METRICS = f"{ROOT}/metrics"
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
+    from manta.node.peers.book import PeerBook
+    from manta.node.peers.listening import PeerSocket
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.state.attempt_log import AttemptLog
@@ -60,6 +62,9 @@ class NodeContext:
     keys: KeyPair
     daemon: Daemon
     sessions: RuntimeSessions
+    peers: PeerBook
+    peer_socket: PeerSocket | None
+    """Where other nodes connect; None on a node that only dials."""
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     cpu_share: float = 1.0

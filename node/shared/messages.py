@@ -12,6 +12,8 @@ from manta.protocol.node import (
     ReadGlobal,
     SelectResults,
 )
+from manta.protocol.peers import FetchPeers
+from manta.protocol.roster import WantRoster
 
 # To the node supervisor, besides what the manager answers.
 
@@ -40,7 +42,22 @@ class TroubleChanged(msgspec.Struct, frozen=True):
     """The node can no longer keep anything, or can again (`Storage.trouble`)."""
 
 
+# To the keeper of the directories.
+
+
+class SwarmOver(msgspec.Struct, frozen=True):
+    """The manager wants nothing of the swarm any more."""
+
+    swarm_id: str
+
+
 # To the manager's link.
+
+
+class AskGateway(msgspec.Struct, frozen=True):
+    """Asks the manager, if the node is registered with it, and is answered with its answer."""
+
+    request: FetchPeers | WantRoster
 
 
 class AskManager(msgspec.Struct, frozen=True):

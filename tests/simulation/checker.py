@@ -38,6 +38,8 @@ class Checker:
         """By swarm: positions of results that a user was told are deleted."""
         self._seen: dict[str, tuple[int, int]] = {}
         self._logged: dict[str, int] = defaultdict(int)
+        self.given: set[tuple[str, str]] = set()
+        """Nodes and swarms of which each was ever given an attempt."""
         self._unread: dict[tuple[str, str], int] = defaultdict(int)
         self._returned: dict[tuple[str, str], int] = defaultdict(int)
 
@@ -108,6 +110,9 @@ class Checker:
         kept = self.finals.setdefault(swarm_id, (state, reason))
         assert kept == (state, reason), f"{swarm_id} was {kept} and is {state}, {reason}"
 
+    def gave(self, node_id: str, swarm_id: str) -> None:
+        self.given.add((node_id, swarm_id))
+
     # After each step.
 
     def check(self) -> None:
@@ -156,6 +161,33 @@ class Checker:
             most = letters.UNREAD.letters + len(manager.disk.nodes) * letters.SHARE.letters
             assert unread <= most + self._returned[key], f"{node_id} has {unread} unread letters"
 
+    def knows(self, node: Any) -> None:
+        """A node knows only of nodes that were given attempts of a swarm, as it was itself."""
+        for key in node.known.keys:
+            for swarm_id in node.known.swarms:
+                if node.known.peer(swarm_id, key) is not None:
+                    for who in (node.id, node.world.names[key]):
+                        assert (who, swarm_id) in self.given, f"{node.alias} knows of {who}"
+
+    def check_agreement(self, nodes: list, before: dict[str, dict[str, int]]) -> None:
+        """Where nothing has changed for some seconds, nodes know what the manager shows."""
+        peers = self.manager.peers
+        for node in nodes:
+            now = peers.versions(node.id)
+            for swarm_id in now.keys() | before[node.id].keys():
+                version = now.get(swarm_id)
+                if version != before[node.id].get(swarm_id):
+                    continue
+                shown: dict[str, Any] = {}
+                page = peers.page(node.id, swarm_id, 0, "")
+                while page is not None:
+                    shown |= {peer.node_id: peer for peer in page.peers}
+                    last = max(shown, default="")
+                    page = peers.page(node.id, swarm_id, version, last) if page.more else None
+                found = {id_: node.known.node(swarm_id, id_) for id_ in shown}
+                assert found == shown, f"{node.alias} knows {found}, and shown are {shown}"
+                self.counts["agreed"] += len(shown) > 1
+
     # At the end.
 
     def check_end(self, world: Any, nodes: list) -> None:
@@ -166,6 +198,7 @@ class Checker:
             assert node.reservations.running == node.reservations.queued == 0
             assert node.observed.version == manager.desired.version(node.id)
             assert node.observed.swarms == frozenset()
+            assert node.known.keys == node.known.swarms == ()
             for swarm_id, journal in node.journals.items():
                 assert len(journal.entries) == 0, f"{node.alias} keeps entries of {swarm_id}"
             assert not manager.desired.full(node.id).assignments

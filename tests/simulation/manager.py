@@ -11,6 +11,7 @@ import msgspec
 from manta.actors import Refused
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.lease import Away, Isolated, Leases, Lost, NodeStateChanged
+from manta.manager.cluster.peers import Directories, Known
 from manta.manager.placement.nodes import NodeView
 from manta.manager.swarm import references
 from manta.manager.swarm.events import (
@@ -51,8 +52,10 @@ from manta.protocol.node import (
     ResultEntries,
     SelectResults,
 )
+from manta.protocol.peers import FetchPeers, Peers, PeersChanged
 from manta.protocol.states import NodeState
 from manta.protocol.values import BlobRef
+from manta.testing.memory.network import public_key_of
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
 from tests.simulation.world import ADDRESS, MANAGER, Due, World
@@ -60,7 +63,7 @@ from tests.simulation.world import ADDRESS, MANAGER, Due, World
 Wire = (
     Register | Registered | Heartbeat | HeartbeatReply | FetchDesired | Desired | DesiredChanged
     | JournalBatch | JournalAck | ReadGlobal | GlobalValue | SelectResults | ResultEntries | Goodbye
-    | ExchangeRead | Exchanged | PeerInstances | Checkpoint
+    | ExchangeRead | Exchanged | PeerInstances | Checkpoint | PeersChanged | FetchPeers | Peers
 )  # fmt: skip
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, Wire])
@@ -94,6 +97,8 @@ class Disk:
     """Of each record of the log: the blobs that it refers to, and those that it releases."""
     synced: int = 0
     nodes: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where other nodes reach each."""
 
     def crash(self, world: World) -> None:
         """Some of what was not synced may be there all the same."""
@@ -131,6 +136,7 @@ class Manager:
         self.alive = True
         self.leases = Leases(**leases)
         self.desired = DesiredStates(page_bytes)
+        self.peers = Directories(page_bytes)
         self.machines: dict[str, SwarmMachine] = {}
         self.acknowledged: dict[str, dict[str, int]] = {}
         self.links: dict[str, Link] = {}
@@ -147,6 +153,8 @@ class Manager:
     def start(self) -> None:
         self.world.note("manager", f"starts with {len(self.disk.log)} records")
         self.act(self.leases.restarted(self.disk.nodes, self.world.now))
+        for node_id in self.disk.nodes:
+            self.peers.here(self.known(node_id))
         for swarm_id in dict.fromkeys(swarm for swarm, _ in self.disk.log):
             machine = SwarmMachine.replay(swarm_id, "c", self.disk.records(swarm_id))
             self.machines[swarm_id] = machine
@@ -154,6 +162,9 @@ class Manager:
             self.acknowledged[swarm_id] = {node: machine.applied(node) for node in nodes}
             if not machine.state.final:
                 self.desired.swarm_began(swarm_id)
+                self.peers.restored(swarm_id, machine.data.backup, machine.members())
+                for node_id in machine.data.gone:
+                    self.peers.lost(node_id, "it was lost before")
             else:
                 for observer in self.observers:
                     observer.ended(swarm_id, machine.state, machine.data.reason)
@@ -179,6 +190,7 @@ class Manager:
         self.machines[swarm_id] = SwarmMachine(swarm_id, "c")
         self.acknowledged[swarm_id] = {}
         self.desired.swarm_began(swarm_id)
+        self.peers.begins(swarm_id, "")
         for event in events:
             self.feed(swarm_id, event)
 
@@ -236,11 +248,23 @@ class Manager:
                 self.perform(swarm_id, action)
         for node_id, change in self.desired.flush().items():
             self.send(node_id, 0, change)
+        self.tell_peers()
+
+    def known(self, node_id: str) -> Known:
+        alias, addresses = self.disk.nodes[node_id], self.disk.addresses[node_id]
+        return Known(node_id, alias, public_key_of(node_id), addresses)
+
+    def tell_peers(self) -> None:
+        for node_id, news in self.peers.flush():
+            self.send(node_id, 0, news)
 
     def perform(self, swarm_id: str, action: Any) -> None:
         match action:
             case Assign(node_id, assignment):
                 self.desired.assign(node_id, assignment)
+                self.peers.assigned(swarm_id, node_id, assignment.instance.iteration)
+                for observer in self.observers:
+                    observer.gave(node_id, swarm_id)
             case Began(node_id, instance):
                 self.desired.began(node_id, instance)
             case Revoke(node_id, instance):
@@ -254,6 +278,7 @@ class Manager:
                 self.world.note("manager", f"{swarm_id} is {state}: {reason}")
                 if state.final:
                     self.desired.swarm_ended(swarm_id)
+                    self.peers.ended(swarm_id)
                     for observer in self.observers:
                         observer.ended(swarm_id, state, reason)
 
@@ -282,16 +307,20 @@ class Manager:
             self.world.note("manager", action)
             match action:
                 case Lost(node_id, reason):
+                    self.peers.lost(node_id, reason)
                     for swarm_id in self.machines:
                         self.feed(swarm_id, NodeLost(node_id, reason))
                     for observer in self.observers:
                         observer.lost(node_id)
                 case NodeStateChanged(_, NodeState.CONNECTED) | Away():
+                    if isinstance(action, NodeStateChanged):
+                        self.peers.back(action.node_id)
                     for swarm_id in self.machines:
                         self.place_outstanding(swarm_id)
                 case Isolated():
                     for observer in self.observers:
                         observer.isolated()
+        self.tell_peers()
         self.set_timers()
 
     def set_timers(self) -> None:
@@ -348,7 +377,13 @@ class Manager:
         self.act(self.leases.heard(node_id, self.world.now))
         match message:
             case Heartbeat():
-                self.reply(link, number, HeartbeatReply(self.desired.version(node_id)))
+                version, directories = self.desired.version(node_id), self.peers.versions(node_id)
+                answer = HeartbeatReply(version, directories=directories)
+                self.reply(link, number, answer)
+            case FetchPeers(swarm_id, version, after):
+                page = self.peers.page(node_id, swarm_id, version, after)
+                if page is not None:
+                    self.reply(link, number, page)
             case FetchDesired(version, after):
                 self.reply(link, number, self.desired.full(node_id, version, after))
             case JournalBatch(swarm_id, first, entries):
@@ -371,7 +406,9 @@ class Manager:
 
     def register(self, node_id: str, link: Link, number: int, message: Register) -> None:
         self.disk.nodes[node_id] = message.alias
+        self.disk.addresses[node_id] = message.peer_addresses or ()
         self.links[node_id] = link
+        self.peers.here(self.known(node_id))
         self.act(self.leases.connected(node_id, self.world.now))
         acknowledged = {
             swarm_id: nodes[node_id]
@@ -379,5 +416,14 @@ class Manager:
             if nodes.get(node_id)
         }
         full = self.desired.full(node_id)
-        registered = Registered(node_id, "c", message.alias, HEARTBEAT, "", full, acknowledged)
+        registered = Registered(
+            node_id,
+            "c",
+            message.alias,
+            HEARTBEAT,
+            "",
+            full,
+            acknowledged,
+            directories=self.peers.versions(node_id),
+        )
         self.reply(link, number, registered)

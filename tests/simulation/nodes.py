@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from manta.node.journal import records
 from manta.node.journal.swarm import Journal
+from manta.node.peers.directory import Directories, DirectoryAction
+from manta.node.peers.known import KnownPeers
 from manta.node.runners.interface import RuntimeExit
 from manta.node.scheduling.observed import Cancel, Forget, Observed, StopRuntimes, Take
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
@@ -48,6 +51,7 @@ from manta.protocol.node import (
     TaskError,
     TaskStarted,
 )
+from manta.protocol.peers import FetchPeers, Peers, PeersChanged
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
 from manta.testing.memory.network import public_key_of
@@ -90,8 +94,12 @@ class Node:
         self.world, self.disk = world, disk
         self.id, self.alias = f"id{number}", f"node-{number}"
         self.skew = world.between(-600, 600)
+        self.address = f"tcp://10.0.0.{number}:{world.random.randint(7000, 7999)}"
+        """Each daemon has another port."""
         self.alive = True
         self.observed = Observed()
+        self.peers = Directories()
+        self.known = KnownPeers()
         self.reservations = Reservations(Capacity(2))
         self.tasks: dict[tuple[str, str, int], TaskMachine] = {}
         self.attempts: dict[str, Attempt] = {}
@@ -173,9 +181,24 @@ class Node:
                         self.task(key, Stop(AttemptState.CANCELLED, "the swarm is over"))
                         del self.tasks[key]
                     self.reservations.swarm_gone(swarm_id)
+                    self.hear_of_peers(self.peers.over(swarm_id))
                 case FetchDesired(version, after):
                     asked = FetchDesired(version, after)
                     self.ask(asked, self.fetched, self.observed.fetch_failed)
+
+    def hear_of_peers(self, actions: list[DirectoryAction]) -> None:
+        for action in actions:
+            if isinstance(action, FetchPeers):
+                failed = partial(self.peers.fetch_failed, action.swarm_id)
+                self.ask(action, self.fetched_peers, failed)
+            else:
+                self.note(action)
+                self.known.apply(action)
+                for observer in self.observers:
+                    observer.knows(self)
+
+    def fetched_peers(self, page: Peers) -> None:
+        self.hear_of_peers(self.peers.fetched(page.swarm_id, page))
 
     def fetched(self, desired: Desired) -> None:
         self.observe(self.observed.fetched(desired))
@@ -409,6 +432,7 @@ class Node:
 
     def beaten(self, reply: HeartbeatReply) -> None:
         self.observe(self.observed.heard_version(reply.desired_version))
+        self.hear_of_peers(self.peers.heard_versions(reply.directories))
 
     def goodbye(self) -> None:
         """Stops in good order: ends what runs, and says so."""
@@ -426,7 +450,7 @@ class Node:
         self.register()
 
     def register(self) -> None:
-        message = Register(self.alias, Capabilities())
+        message = Register(self.alias, Capabilities(), peer_addresses=(self.address,))
         ups = self.ups
 
         def again() -> None:
@@ -438,6 +462,7 @@ class Node:
     def welcome(self, registered: Registered) -> None:
         self.registered = True
         self.observe(self.observed.registered(registered.desired))
+        self.hear_of_peers(self.peers.registered(self.id, registered.directories))
         for swarm_id, upto in registered.acknowledged.items():
             self.acknowledge(swarm_id, upto)
         for journal in self.journals.values():
@@ -485,5 +510,7 @@ class Node:
         match message:
             case DesiredChanged() if self.registered:
                 self.observe(self.observed.changed(message))
+            case PeersChanged() if self.registered:
+                self.hear_of_peers(self.peers.changed(message))
             case JournalAck(swarm_id, upto) if self.registered:
                 self.acknowledge(swarm_id, upto)

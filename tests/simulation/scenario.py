@@ -241,6 +241,7 @@ class Scenario:
         world.run(TROUBLE)
         world.after_each.remove(self.die)
         self.heal()
+        self.agree()
         world.run(BOUND, self.all_ended)
         assert self.manager is not None
         for swarm_id in self.swarms:
@@ -355,6 +356,19 @@ class Scenario:
         assert self.manager is not None
         for swarm_id in self.swarms:
             self.manager.feed(swarm_id, Resumed())
+
+    def agree(self) -> None:
+        """For a while nothing goes wrong: then nodes know of each other what they should."""
+        faults, world = self.world.faults, self.world
+        kept = faults.drop, faults.loss
+        faults.drop = faults.loss = 0.0
+        world.run(world.now + 15.0)
+        assert self.manager is not None
+        peers = self.manager.peers
+        before = {node.id: dict(peers.versions(node.id)) for node in self.nodes.values()}
+        world.run(world.now + 10.0)
+        self.checker.check_agreement(list(self.nodes.values()), before)
+        faults.drop, faults.loss = kept
 
     # Is the end the right one?
 

@@ -48,6 +48,7 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     for what in (*wanted.split(), "deleted", "blobs", "full boxes"):
         assert seen[what], f"no seed saw {what}"
     assert seen["manager crashes"] >= 20
+    assert seen["agreed"] >= 20
     assert seen["COMPLETED"] >= 20
 
 

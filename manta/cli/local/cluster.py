@@ -330,6 +330,8 @@ id = "alias"
 [network]
 manager_host = {_quoted(HOST)}
 manager_port = {port}
+[peers]
+listen = "{HOST}:0"
 [resources]
 max_concurrent_tasks = {CONCURRENT_TASKS}
 [containers]

@@ -35,6 +35,7 @@ import msgspec
 from manta.manager.views import Silence, Why
 from manta.protocol.states import NodeState
 
+REMOVED = "it was removed from the cluster"
 OVERSLEPT = 1.0
 """Seconds after a deadline beyond which the manager is taken to have been suspended."""
 
@@ -201,7 +202,7 @@ class Leases:
         if lease is None:
             return []
         del self._leases[node_id]
-        lost = [Lost(node_id, "it was removed from the cluster")]
+        lost = [Lost(node_id, REMOVED)]
         return [
             *(lost if lease.state is not NodeState.LOST else ()),
             *self._stop_expecting(node_id, lease),

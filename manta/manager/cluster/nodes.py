@@ -1,15 +1,10 @@
-"""Keeps the nodes of one cluster: their leases, links and loads, and what each is to run.
-
-A message to a node that is away may be lost: when the node registers it gets its whole desired
-state, and it sends again what was not acknowledged.
-"""
+"""Keeps the nodes of one cluster: their leases, links and loads."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any, assert_never
 
 import msgspec
@@ -17,18 +12,16 @@ import msgspec
 from manta.actors import (
     ActorError,
     Down,
-    Monitor,
     Ref,
     Refused,
     Reply,
     Supervisor,
     Timer,
-    Unreachable,
 )
 from manta.manager.cluster import unknown
 from manta.manager.cluster.backlogs import Backlogs
-from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.lease import (
+    REMOVED,
     Away,
     Isolated,
     LeaseAction,
@@ -40,13 +33,14 @@ from manta.manager.cluster.lease import (
     heartbeat_interval,
     terms,
 )
+from manta.manager.cluster.orders import ClusterNode, NodeOrders
 from manta.manager.cluster.unknown import UnknownSwarms
 from manta.manager.context import Context
+from manta.manager.directory import not_run
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
-from manta.manager.swarm.events import Assign, Began
-from manta.manager.swarm.messages import JournalAhead, Orders, Restored
+from manta.manager.swarm.messages import JournalAhead
 from manta.manager.views import ClusterView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
@@ -54,16 +48,13 @@ from manta.protocol.node import (
     Desired,
     Heartbeat,
     HeartbeatReply,
-    JournalAck,
-    Load,
     Registered,
     StopNode,
-    ToNode,
 )
 from manta.protocol.paths import GATEWAY
+from manta.protocol.peers import FetchPeers, Peers
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
-from manta.transports.errors import LocalTransportError
 
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
@@ -73,23 +64,6 @@ CONTEST = 30.0
 
 class LeaseTick(msgspec.Struct, frozen=True):
     pass
-
-
-@dataclass
-class _Node:
-    record: NodeRecord
-    link: Ref | None = None
-    monitor: Monitor | None = None
-    load: Load = field(default_factory=Load)
-    last_seen: float = 0.0
-    asked_to_stop: float = -math.inf
-    """When it was last asked to stop or drain; later heartbeats say whether it does."""
-    trouble: str = ""
-    """Why it takes no new work, as it says itself."""
-    contest: str = ""
-    contested_at: float = -math.inf
-    acknowledged: dict[str, int] = field(default_factory=dict)
-    """The last durable journal entry of each running swarm."""
 
 
 @dataclass
@@ -105,12 +79,11 @@ class ClusterNodes:
     """Called with the swarm's id."""
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
-        self._nodes = {record.id: _Node(record) for record in records}
-        self._desired = DesiredStates()
+        self._nodes = {record.id: ClusterNode(record) for record in records}
+        self.orders = NodeOrders(self.actor, self._nodes, self._stored)
         self._interval = heartbeat_interval(self.context.lease)
         self._backlogs = Backlogs(self._interval)
         self._leases = Leases(**terms(self.context.lease))
-        self._running: set[str] = set()
         self._node_views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._noticed: object = None
@@ -130,21 +103,23 @@ class ClusterNodes:
         if known := self._nodes.get(record.id):
             known.record = record
         else:
-            self._nodes[record.id] = _Node(record)
+            self._nodes[record.id] = ClusterNode(record)
         self._show(record.id)
         self.context.revisions.clusters.changed(record.cluster_id)  # its number of nodes
 
     def came(self, message: NodeCame) -> Registered:
         """Registers the node with its new link; the one before, if any, is forgotten."""
         node_id, register = message.record.id, message.message
-        node = self._nodes.setdefault(node_id, _Node(message.record))
+        node = self._nodes.setdefault(node_id, ClusterNode(message.record))
         node.record = message.record
         if node.monitor is not None:
             node.monitor.cancel()
         node.link = message.link
+        node.rosters.clear()
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble
+        self.orders.peers.here(node.known)
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
@@ -156,6 +131,7 @@ class ClusterNodes:
         self._note_unknown(node_id, {*register.journals, *register.acknowledged}, now)
         self._publish_notices()
         self.on_moved()
+        self.orders.tell_peers()
         return Registered(
             node_id=node_id,
             cluster_id=message.record.cluster_id,
@@ -163,7 +139,9 @@ class ClusterNodes:
             heartbeat_interval=self._interval,
             bulk_address=self.context.bulk.address,
             has_rooms=True,
-            desired=self._desired.full(node_id),
+            has_rosters=True,
+            directories=self.orders.peers.versions(node_id),
+            desired=self.orders.desired.full(node_id),
             acknowledged=dict(node.acknowledged),
         )
 
@@ -197,9 +175,11 @@ class ClusterNodes:
         self._tell_watchers(node_id)
         if back:  # it was silent for long, or began or ended draining
             self.on_moved()
-        return HeartbeatReply(self._desired.version(node_id), node.contest)
+        version = self.orders.desired.version(node_id)
+        directories = self.orders.peers.versions(node_id)
+        return HeartbeatReply(version, node.contest, directories, dict(node.rosters))
 
-    def _troubled(self, node: _Node, trouble: str) -> None:
+    def _troubled(self, node: ClusterNode, trouble: str) -> None:
         node.trouble = trouble
         said = f"{trouble}: it gets no new work" if trouble else "can take work again"
         self.actor.log.warning("node %s %s", self._name(node.record.id), said)
@@ -213,9 +193,18 @@ class ClusterNodes:
 
     def full(self, node_id: str, version: int, after: int) -> Desired:
         self._registered(node_id)
-        return self._desired.full(node_id, version, after)
+        return self.orders.desired.full(node_id, version, after)
 
-    def _registered(self, node_id: str) -> _Node:
+    def directory(self, node_id: str, message: FetchPeers) -> Peers:
+        """Raises Refused."""
+        self._registered(node_id)
+        at = message.swarm_id
+        page = self.orders.peers.page(node_id, at, message.version, message.after)
+        if page is None:
+            raise not_run(at)
+        return page
+
+    def _registered(self, node_id: str) -> ClusterNode:
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
             # It registered before this actor started.
@@ -239,7 +228,7 @@ class ClusterNodes:
             return
         if node.monitor is not None:
             node.monitor.cancel()
-        self._desired.forget(node_id)
+        self.orders.removed(node_id, REMOVED)
         self._backlogs.forget(node_id)
         self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
@@ -268,7 +257,7 @@ class ClusterNodes:
         node, link = self._linked(node_id, "is not connected: its tree cannot be read.")
         _ask(link, ReadTree(after), reply, node.record.alias)
 
-    def _linked(self, node_id: str, otherwise: str) -> tuple[_Node, Ref]:
+    def _linked(self, node_id: str, otherwise: str) -> tuple[ClusterNode, Ref]:
         """Raises Refused, with a sentence that ends in `otherwise`."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
@@ -288,10 +277,13 @@ class ClusterNodes:
             match action:
                 case NodeStateChanged(node_id, state):
                     self.actor.log.info("node %s is %s", self._name(node_id), state)
+                    if state in (NodeState.CONNECTED, NodeState.DRAINING):
+                        self.orders.peers.back(node_id)
                     self._show(node_id)
                 case Lost(node_id, reason):
                     self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
+                    self.orders.peers.lost(node_id, reason)
                     self.on_lost(node_id, reason)
                 case Away(node_id):
                     self._tell_gateway(NodesLeft((node_id,)))
@@ -308,6 +300,7 @@ class ClusterNodes:
                 case _:
                     assert_never(action)
         if actions:
+            self.orders.tell_peers()
             self._publish_notices()
         self._set_timer()
 
@@ -324,13 +317,21 @@ class ClusterNodes:
             self.view.silences, self.view.behind, self.view.notice = seen
             self.on_noticed()
 
-    def _ahead(self, node: _Node, journals: dict[str, int]) -> dict[str, int]:
+    def _stored(self, node_id: str, swarm_id: str, upto: int) -> None:
+        if self._backlogs.stored(node_id, swarm_id, upto, self._now()):
+            self._publish_notices()
+
+    def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
+        self._backlogs.swarm_ended(swarm_id)
+        self.orders.swarm_ended(swarm_id, kill=kill)
+
+    def _ahead(self, node: ClusterNode, journals: dict[str, int]) -> dict[str, int]:
         """What it has in its journals of running swarms that it was given, and is not all here."""
-        given = self._desired.given(node.record.id)
+        given = self.orders.given(node.record.id)
         return {
             swarm_id: last
             for swarm_id, last in journals.items()
-            if swarm_id in self._running
+            if swarm_id in self.orders.running
             and swarm_id in given
             and last > node.acknowledged.get(swarm_id, 0)
         }
@@ -347,7 +348,7 @@ class ClusterNodes:
 
     def _name(self, node_id: str) -> str:
         node = self._nodes.get(node_id)
-        return f"{node.record.alias} ({node_id})" if node else node_id
+        return node.name if node else node_id
 
     def cut_all(self) -> None:
         """Makes all nodes register again and resend what was not acknowledged."""
@@ -357,71 +358,6 @@ class ClusterNodes:
     def _tell_gateway(self, message: CutNodes | NodesLeft) -> None:
         """A Gateway that is being restarted need not be told: its end has cut all links."""
         self.actor.notify(GATEWAY, message)
-
-    # What nodes are to run.
-
-    def restored(self, message: Restored, *, runs: bool) -> None:
-        """Replaces what was known of the swarm by its state according to its log."""
-        swarm_id = message.swarm_id
-        if runs:
-            self._running.add(swarm_id)
-            self._desired.swarm_began(swarm_id)
-        given = message.given & self._nodes.keys()
-        self._desired.restore(swarm_id, message.desired, self._nodes, given)
-        for node_id, upto in message.applied.items():
-            if runs and (node := self._nodes.get(node_id)):
-                node.acknowledged[swarm_id] = upto
-        self.flush()
-
-    def apply(self, orders: Orders) -> None:
-        for change in orders.changes:
-            if change.node_id not in self._nodes:
-                continue  # it was removed, and the swarm is told so
-            if isinstance(change, Assign):
-                self._desired.assign(change.node_id, change.assignment)
-            elif isinstance(change, Began):
-                self._desired.began(change.node_id, change.instance)
-            else:
-                self._desired.revoke(change.node_id, change.instance)
-        if orders.changes:
-            self.flush()
-        for node_id, message in orders.messages:
-            node = self._nodes.get(node_id)
-            runs = orders.swarm_id in self._running
-            if node is not None and runs and isinstance(message, JournalAck):
-                node.acknowledged[orders.swarm_id] = message.upto
-                known = (node_id, orders.swarm_id, message.upto)
-                if self._backlogs.stored(*known, self._now()):
-                    self._publish_notices()
-            self.send(node_id, message)
-
-    def swarm_began(self, swarm_id: str) -> None:
-        self._running.add(swarm_id)
-        self._desired.swarm_began(swarm_id)
-        self.flush()
-
-    def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
-        self._running.discard(swarm_id)
-        self._desired.swarm_ended(swarm_id, kill=kill)
-        self._backlogs.swarm_ended(swarm_id)
-        for node in self._nodes.values():
-            node.acknowledged.pop(swarm_id, None)
-        self.flush()
-
-    def flush(self) -> None:
-        for node_id, change in self._desired.flush().items():
-            self.send(node_id, change)
-
-    def send(self, node_id: str, message: ToNode) -> None:
-        node = self._nodes.get(node_id)
-        if node is None or node.link is None:
-            return
-        try:
-            node.link.tell(message)
-        except Unreachable as error:
-            self.actor.log.debug("%s not sent: %s", type(message).__name__, error)
-        except LocalTransportError as error:
-            self.actor.log.error("node %s was not told what to run: %s", self._name(node_id), error)
 
     # What others see.
 
@@ -461,7 +397,7 @@ class ClusterNodes:
             self.context.revisions.nodes.changed(node_id)
 
     @staticmethod
-    def _notice(node: _Node) -> str:
+    def _notice(node: ClusterNode) -> str:
         trouble = node.trouble and f"{node.record.alias} {node.trouble}: it gets no new work."
         return " ".join(filter(None, (trouble, node.contest)))
 

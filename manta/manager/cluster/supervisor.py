@@ -65,6 +65,7 @@ from manta.protocol.node import (
     Ok,
 )
 from manta.protocol.paths import GATEWAY
+from manta.protocol.peers import FetchPeers
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import Plan, SwarmInfo
 
@@ -260,7 +261,7 @@ class ClusterSupervisor(Supervisor):
     def _restored(self, message: Restored) -> None:
         self._unread.discard(message.swarm_id)
         self._show(message.info)
-        self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
+        self._nodes.orders.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
         if self._view.stopped:  # it may have missed the message, or not stored its effect
             self._tell_swarm(message.swarm_id, _STOPPED)
@@ -273,12 +274,12 @@ class ClusterSupervisor(Supervisor):
             self._show(orders.info)
             state = SwarmState(orders.info.status)
             if state in _RUNS and before == SwarmState.PENDING:
-                self._nodes.swarm_began(orders.swarm_id)
-            self._nodes.apply(orders)
+                self._nodes.orders.swarm_began(orders.swarm_id, orders.epoch)
+            self._nodes.orders.apply(orders)
             if state.final and before != state:
                 self._nodes.swarm_ended(orders.swarm_id, kill=orders.kill)
         else:
-            self._nodes.apply(orders)
+            self._nodes.orders.apply(orders)
 
     def _show(self, info: SwarmInfo) -> None:
         self._show_all({**self._view.swarms, info.swarm_id: info})
@@ -322,14 +323,16 @@ class ClusterSupervisor(Supervisor):
                 return self._nodes.heartbeat(node_id, heartbeat)
             case FetchDesired(version, after):
                 return self._nodes.full(node_id, version, after)
+            case FetchPeers() as fetch:
+                return self._nodes.directory(node_id, fetch)
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)
             # Of a swarm that was removed: acknowledged, so that the node can forget it.
             case JournalBatch(swarm_id, first, entries):
-                self._nodes.send(node_id, JournalAck(swarm_id, first + len(entries) - 1))
+                self._nodes.orders.send(node_id, JournalAck(swarm_id, first + len(entries) - 1))
             case LogBatch(swarm_id, first, lines):
-                self._nodes.send(node_id, LogAck(swarm_id, first + len(lines) - 1))
+                self._nodes.orders.send(node_id, LogAck(swarm_id, first + len(lines) - 1))
             case _:
                 return super().receive(message)
         return None

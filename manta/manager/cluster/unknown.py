@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from manta.manager.placement.nodes import listed
+from manta.protocol.names import listed
 
 TOLD = 3600.0
 """Seconds for which users are told."""

@@ -15,6 +15,7 @@ from manta.manager.gateway.tenure import Tenure, contested, held, over
 from manta.manager.messages import FromNode, NodeCame, NodeContested
 from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
+from manta.protocol.addresses import flaw_of
 from manta.protocol.codes import Code
 from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register, Standing
 from manta.protocol.paths import MANAGER_LINK
@@ -45,7 +46,10 @@ class Nodes(Part):
         )
 
     def register(self, request: Request[Register, None]) -> None:
-        message = request.message
+        message, origin = request.message, self._actor.origin
+        assert origin is not None
+        if flaw := flaw_of(message.peer_addresses or ()):
+            raise Refused(Code.INVALID, flaw)
         record = self._directory.nodes[request.who.id]
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
         if message.daemon is not None:
@@ -56,9 +60,9 @@ class Nodes(Part):
             capabilities=message.capabilities,
             here=True,
             daemon=message.daemon,
+            peer_addresses=message.peer_addresses,
+            seen_at=origin.link.peer_address,
         )
-        origin = self._actor.origin
-        assert origin is not None
         self._links[record.id] = origin.link
         came = NodeCame(current, message, origin.ref(MANAGER_LINK))
         reply = request.defer()

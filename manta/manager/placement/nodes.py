@@ -10,9 +10,6 @@ from manta.protocol.names import meant
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import NetworkSpec, ResourceSpec, TaskSpec
 
-SHOWN = 6
-"""Names listed in one sentence; more are counted."""
-
 
 @dataclass(frozen=True)
 class NodeView:
@@ -81,13 +78,6 @@ def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
                 f"Task {task.alias!r} has the node {id_} in specified_ids (as {only[id_]!r}) and "
                 f"in excepted_ids (as {but[id_]!r}); take it out of one."
             )
-
-
-def listed(names: Sequence[str], separator: str = ", ") -> str:
-    """The names as part of a sentence; of many, the first."""
-    if len(names) <= SHOWN:
-        return separator.join(names)
-    return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"
 
 
 def unknown_in(network: NetworkSpec, nodes: Sequence[NodeView]) -> Iterator[str]:

@@ -24,9 +24,9 @@ from itertools import cycle
 import msgspec
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of
-from manta.manager.placement.nodes import NodeView, ids_of, listed, places
+from manta.manager.placement.nodes import NodeView, ids_of, places
 from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_plain_processes
-from manta.protocol.names import meant
+from manta.protocol.names import listed, meant
 from manta.protocol.spec import TaskSpec
 from manta.protocol.user import Verdict
 

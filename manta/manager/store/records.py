@@ -56,6 +56,10 @@ class NodeRecord(Record, frozen=True):
     """It has registered and not been given up since: after a restart it is waited for."""
     daemon: Daemon | None = None
     """The one that registered last."""
+    peer_addresses: tuple[str, ...] | None = None
+    """Where it said then that other nodes can connect to it; None if it is not told of others."""
+    seen_at: str = ""
+    """The host that it registered from."""
 
 
 class UserRecord(Record, frozen=True):

@@ -46,11 +46,6 @@ AHEAD = 1_000
 """Collectives that an instance may be ahead of the others of its task."""
 
 
-def operation(kind: str) -> str:
-    """Of what an instance called, without its options."""
-    return kind.partition("(")[0]
-
-
 @dataclass
 class Collective:
     kinds: dict[int, str] = field(default_factory=dict)

@@ -30,9 +30,11 @@ import msgspec
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import attempts, events, journal, phases, sentences
+from manta.manager.swarm.roster import roster_of
 from manta.manager.swarm.state import UNSET, Ask, Phase, SwarmData
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, TaskError
+from manta.protocol.roster import Roster
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.values import Payload
 
@@ -49,6 +51,8 @@ class SwarmMachine:
         self.revision = 0
         """Grows by one with each event that changes the state: only those have to be stored, and
         it is the number of the last one."""
+        self._roster: tuple[int, Roster] | None = None
+        """As it was asked for last, and at which revision."""
 
     @classmethod
     def replay(
@@ -122,6 +126,24 @@ class SwarmMachine:
         """The number of the last journal entry of that node that was applied, durable or not: a
         node is told only what was in an Acknowledge that was performed."""
         return self.data.applied.get(node_id, 0)
+
+    def roster(self) -> Roster:
+        """Of this iteration, without the places of nodes."""
+        if self._roster is None or self._roster[0] != self.revision:
+            self._roster = self.revision, roster_of(self.data)
+        return self._roster[1]
+
+    def members(self) -> dict[str, int]:
+        """The nodes that were given attempts in this iteration or the one before, each with the
+        last of the two."""
+        now = self.data.iteration
+        return {
+            attempt.node_id: iteration
+            for iteration in range(max(0, now - 1), now + 1)
+            for run in self.data.runs[iteration].values()
+            for instance in run.instances
+            for attempt in instance.attempts
+        }
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
         """Value and version; (None, 0) when nobody has set it."""

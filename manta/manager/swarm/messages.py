@@ -18,12 +18,20 @@ class Restored(msgspec.Struct, frozen=True):
     applied: dict[str, int]
     given: frozenset[str] = frozenset()
     """Nodes that were ever given an attempt of it."""
+    members: dict[str, int] = {}
+    """Nodes that were given one in this iteration or the one before, with the last of the two."""
+    gone: frozenset[str] = frozenset()
+    """Nodes that were lost and have not been heard from since."""
+    epoch: str = ""
+    """Names the timeline of its log."""
 
 
 class Orders(msgspec.Struct, frozen=True):
     """To the cluster: what a swarm's durable events ask of the nodes, in this order."""
 
     swarm_id: str
+    epoch: str = ""
+    """Names the timeline of its log."""
     changes: tuple[Assign | Began | Revoke, ...] = ()
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None

@@ -1,68 +1,25 @@
-"""Who may talk to whom: the networks of a swarm.
-
-The members of a network in an iteration are the instances of its tasks that are placed,
-ordered by task and rank. `full` joins all of them; `ring` joins each to the next, and the last
-to the first; `star` joins all to the first; `edges` joins those on the nodes that are named in
-pairs. Instances on one node may always talk, and so may all tasks without a network.
-"""
+"""Who may talk to whom, by a swarm's state; `manta.roster.networks` has the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from manta.manager.swarm.state import Attempt, SwarmData
 from manta.protocol.base import Instance
-from manta.protocol.spec import NetworkSpec
+from manta.roster.networks import neighbors
 
 
-def members(data: SwarmData, network: str | None, iteration: int) -> list[Attempt]:
-    """The last attempts of the network's members; with None, of the tasks without a network."""
+def may_hear(data: SwarmData, at: Instance) -> set[str]:
+    """Ids of the nodes that a live attempt may talk to."""
+    network = data.graph.tasks[at.alias].network
+    all_ = _members(data, network, at.iteration)
+    if network is None:
+        return {member.node_id for member in all_}
+    return neighbors(data.graph.networks[network], data.live[at], all_)
+
+
+def _members(data: SwarmData, network: str | None, iteration: int) -> list[Attempt]:
     return [
         instance.last
         for alias, run in data.runs[iteration].items()
         if data.graph.tasks[alias].network == network
         for instance in run.instances
     ]
-
-
-def neighbors(spec: NetworkSpec, of: Attempt, all_: Sequence[Attempt]) -> set[str]:
-    """Ids of the nodes whose instances this one may talk to, including its own."""
-    found = {of.node_id}
-    if spec.topology == "full":
-        found.update(member.node_id for member in all_)
-    elif spec.topology == "ring":
-        place = next(place for place, member in enumerate(all_) if member is of)
-        found |= {all_[place - 1].node_id, all_[(place + 1) % len(all_)].node_id}
-    elif spec.topology == "star":
-        found.update(member.node_id for member in (all_ if of is all_[0] else all_[:1]))
-    else:
-        mine = (of.node_id, of.node_alias)
-        theirs = {there for a, b in spec.edges for here, there in ((a, b), (b, a)) if here in mine}
-        found.update(
-            member.node_id for member in all_ if theirs & {member.node_id, member.node_alias}
-        )
-    return found
-
-
-def may_hear(data: SwarmData, at: Instance) -> set[str]:
-    """Ids of the nodes that a live attempt may talk to."""
-    network = data.graph.tasks[at.alias].network
-    all_ = members(data, network, at.iteration)
-    if network is None:
-        return {member.node_id for member in all_}
-    return neighbors(data.graph.networks[network], data.live[at], all_)
-
-
-def is_connected(spec: NetworkSpec, all_: Sequence[Attempt], wanted: Sequence[Attempt]) -> bool:
-    """Whether a path leads from each of `wanted` to each other."""
-    if not wanted or spec.topology != "edges":
-        return True
-    reached, todo = {wanted[0].node_id}, [wanted[0].node_id]
-    while todo:
-        node_id = todo.pop()
-        for member in all_:
-            if member.node_id == node_id:
-                new = neighbors(spec, member, all_) - reached
-                reached |= new
-                todo += new
-    return all(member.node_id in reached for member in wanted)

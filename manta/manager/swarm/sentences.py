@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from manta.manager.placement.nodes import listed
 from manta.manager.placement.place import Placement
 from manta.manager.swarm.events import ResultsDeleted
 from manta.manager.swarm.state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
+from manta.protocol.names import listed
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 

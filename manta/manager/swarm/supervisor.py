@@ -13,7 +13,7 @@ the mailbox, and no faster than it is stored: so a stop never waits for what tas
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import msgspec
@@ -68,11 +68,14 @@ from manta.manager.swarm.reads.lines import Lines
 from manta.manager.swarm.reads.meetings import queued_behind
 from manta.manager.swarm.reads.nodes import NodeRead
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
+from manta.manager.swarm.reads.rosters import Rosters
 from manta.manager.swarm.requests import Requests
+from manta.manager.swarm.timeline import Timeline
 from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
+from manta.protocol.roster import WantRoster
 from manta.protocol.states import SwarmState
-from manta.protocol.user import FeedName
+from manta.protocol.user import FeedName, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.transports.codec.stored import Damaged
 
@@ -151,9 +154,7 @@ class SwarmSupervisor(Actor):
             self._bounds,
             self.log,
             lambda event, missing: self._feed(event, missing=missing),
-            lambda node_id, ack: self._order(
-                Orders(self._swarm_id, messages=((node_id, ack),)), []
-            ),
+            lambda node_id, ack: self._order(self._orders([(node_id, ack)]), []),
         )
         self._inflow = Inflow(self._swarm_id)
         self._goes_on = False
@@ -182,10 +183,16 @@ class SwarmSupervisor(Actor):
             self._feed,
             self._intake.lacking,
         )
-        self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
+        self._rosters = Rosters(
+            self,
+            self._machine,
+            self._commits,
+            lambda: self._view.node_views,
+            lambda told: self._order(self._orders(told), []),
+        )
+        self._parts = (self._writer, self._feeds.polls, self._exchange.polls, self._rosters)
         """Messages are passed to these first; the actor does not end while one is not idle."""
-        self._rewound = self._unknown_backup()
-        """To where the log went back, as far as this actor knows; "" if it did not."""
+        self._timeline = Timeline(self._context, self._view, self._machine, self.log)
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -198,6 +205,9 @@ class SwarmSupervisor(Actor):
                 },
                 dict(self._machine.data.applied),
                 frozenset(self._machine.data.given),
+                self._machine.members(),
+                frozenset(self._machine.data.gone),
+                self._machine.data.backup,
             )
         )
         self._take_snapshot()
@@ -206,8 +216,8 @@ class SwarmSupervisor(Actor):
         elif self._machine.state is not SwarmState.PENDING:
             events, status = self._machine.revision, self._commits.info.status
             self.log.info("goes on after %d events: %s", events, status)
-            if self._rewound:  # first, since what is stored after it shows that it is known
-                self._feed(Rewound(self._rewound))
+            if self._timeline.rewound:  # first: what is stored after it shows that it is known
+                self._feed(Rewound(self._timeline.rewound))
             self._feed(ManagerRestarted())
             self._place_outstanding()
 
@@ -238,37 +248,6 @@ class SwarmSupervisor(Actor):
 
         self._writer.write(PutSnapshot(self._swarm_id, machine.revision, body, pages), then=then)
 
-    def _unknown_backup(self) -> str:
-        """The backup that the log was restored from, unless it has gone on since; else ""."""
-        restored, data = self._context.restored, self._machine.data
-        if restored is None or data.backup == restored.backup:
-            return ""
-        return restored.backup if data.last <= restored.made_at else ""
-
-    def _went_back(self, node_id: str, upto: int) -> None:
-        """The database is older than what this node was told is stored.
-
-        Of a node that was never given anything here, nothing can be missed, whatever it says.
-        """
-        held = self._machine.applied(node_id)
-        if upto <= held or self._machine.state.final:
-            return
-        self._lines.went_back()
-        if node_id not in self._machine.data.given:
-            self._feed(Rewound(self._machine.data.backup, {node_id: upto}))
-            return
-        if self._context.restored is None or self._rewound != self._context.restored.backup:
-            self.log.error(
-                "the manager's database is older than what it told its nodes: %s has been told "
-                "that its journal is stored up to entry %d, and here are %d. What came since is "
-                "lost, and tasks that run are run again. Was manta.db copied back, or its -wal "
-                "file lost?",
-                *(self._view.aliases.get(node_id, node_id), upto, held),
-            )
-        # One id for each start of the manager, so that only the first node has tasks run again.
-        self._rewound = self._rewound or f"older than its nodes at {self._context.started_at:.3f}"
-        self._feed(Rewound(self._rewound, {node_id: upto}))
-
     def on_stop(self, reason: ExitReason) -> None:
         self._view.held.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
@@ -293,6 +272,8 @@ class SwarmSupervisor(Actor):
                 self._go_on()
             case FromNode(read, node_id) if isinstance(read, ExchangeRead):
                 self._exchange.open(read, node_id, self.defer())
+            case FromNode(WantRoster() as want, node_id):
+                return self._rosters.want(node_id, want)
             case FromNode(read) if isinstance(read, NodeRead):
                 return node_reads.answer(self._machine, read, message)
             case FromUser():
@@ -300,11 +281,14 @@ class SwarmSupervisor(Actor):
             case NodeGone(node_id, reason):
                 for piece in self._inflow.take_all_of(node_id):  # it said so while it was there
                     self._take(node_id, piece)
+                self._rosters.left(node_id)
                 self._feed(NodeLost(node_id, reason))
             case Noticed():
                 self._feeds.noticed()
             case JournalAhead(node_id, upto):
-                self._went_back(node_id, upto)
+                if (rewound := self._timeline.ahead(node_id, upto)) is not None:
+                    self._lines.went_back()
+                    self._feed(rewound)
             case NodesMoved():
                 self._place_outstanding()
             case ClusterStopped(by):
@@ -362,6 +346,7 @@ class SwarmSupervisor(Actor):
         if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
             self._note_queue()
         self._exchange.polls.wake(*topics)
+        self._rosters.changed()
 
     def _note_queue(self) -> None:
         """Publishes who is queued while others wait for it."""
@@ -414,11 +399,22 @@ class SwarmSupervisor(Actor):
                 case _:
                     assert_never(action)
         if changes or messages or commit.info:
-            orders = Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info, killed)
+            orders = self._orders(messages, changes, commit.info, kill=killed)
             self._order(orders, commit.then)
         else:
             self._stored(commit.then)
         self._feeds.polls.wake(*grown)
+
+    def _orders(
+        self,
+        messages: Sequence[tuple[str, ToNode]],
+        changes: Sequence[Assign | Began | Revoke] = (),
+        info: SwarmInfo | None = None,
+        *,
+        kill: bool = False,
+    ) -> Orders:
+        epoch = self._machine.data.backup
+        return Orders(self._swarm_id, epoch, tuple(changes), tuple(messages), info, kill)
 
     def _order(self, orders: Orders, then: list[Then]) -> None:
         """Who waits for a change that the cluster shows is answered when it does: it is asked next,

@@ -32,6 +32,7 @@ MANAGER = [
 NODE = [
     "node/manager-link",
     "node/peer-hub",
+    "node/peer-directory",
     "node/light",
     "node/datasets",
     "node/metrics",

@@ -24,7 +24,7 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.actors import Refused
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
-from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
+from manta.protocol import clusters, exchange, node, peers, quotas, roster, sign_in, user, users
 from manta.protocol.clusters import CreateCluster, CreateNodeToken
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
@@ -427,6 +427,8 @@ def _of_nodes() -> dict[type[Message], Callable[[str, Instance], Message]]:
         node.ReadGlobal: lambda swarm, _: node.ReadGlobal(swarm, "secrettag"),
         node.ListGlobals: lambda swarm, _: node.ListGlobals(swarm),
         node.SelectResults: lambda swarm, _: node.SelectResults(swarm, "secrettag", 0),
+        peers.FetchPeers: lambda swarm, _: peers.FetchPeers(swarm),
+        roster.WantRoster: lambda swarm, _: roster.WantRoster(swarm),
         exchange.ResolvePeer: lambda _, at: exchange.ResolvePeer(at, "node-1"),
         exchange.CheckNext: lambda _, at: exchange.CheckNext(at, ("nobody",), None),
         exchange.ReadPeers: lambda _, at: exchange.ReadPeers(at),

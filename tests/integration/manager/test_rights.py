@@ -18,7 +18,7 @@ from manta.actors import Refused
 from manta.manager.auth.rights import Right
 from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import StrangerSettings
-from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
+from manta.protocol import clusters, exchange, node, peers, quotas, roster, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
@@ -104,6 +104,8 @@ def rows() -> dict[type[Message], Row]:
         exchange.ReadPeers: of_instance(exchange.ReadPeers),
         exchange.ReadBroadcast: of_instance(exchange.ReadBroadcast, "tag"),
         exchange.ReadMessage: of_instance(exchange.ReadMessage, "node-1", "tag", 0),
+        peers.FetchPeers: Row({"node"}, lambda at, _: peers.FetchPeers(at.runs)),
+        roster.WantRoster: Row({"node"}, lambda at, _: roster.WantRoster(at.runs)),
         exchange.ReadRoom: of_instance(exchange.ReadRoom, "node-1", 0),
         exchange.ReadContributions: of_instance(exchange.ReadContributions, 0, "barrier"),
         exchange.ReadLock: of_instance(exchange.ReadLock, "name"),

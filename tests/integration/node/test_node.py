@@ -124,6 +124,7 @@ class Worker:
 CHILDREN = (
     "manager-link",
     "peer-hub",
+    "peer-directory",
     "light",
     "datasets",
     "metrics",

@@ -79,6 +79,31 @@ def test_an_unset_token_is_none_until_it_is_needed() -> None:
     assert config.token_variable == "MANTA_NODE_TOKEN"
 
 
+def test_where_other_nodes_connect() -> None:
+    config = read("")
+    assert (config.peers_listen, config.peers_advertise) == ("0.0.0.0:0", ())
+    assert read("[peers]\nlisten = 'off'\n").peers_listen == "off"
+    config = read(
+        "[peers]\nlisten = '[::]:50061'\nadvertise = ['${NAME}.example', '[2001:db8::1]:7']\n",
+        NAME="gate",
+    )
+    assert config.peers_listen == "[::]:50061"
+    assert config.peers_advertise == ("gate.example", "[2001:db8::1]:7")
+    assert parse(render(config), PATH, {}).peers_advertise == config.peers_advertise
+
+
+def test_each_node_of_several_has_a_port_of_its_own() -> None:
+    config = read("[peers]\nlisten = '0.0.0.0:50061'\nadvertise = ['gate:7', 'gate', '::1']\n")
+    assert instance(config, 1).peers_listen == "0.0.0.0:50061"
+    third = instance(config, 3)
+    assert (third.peers_listen, third.peers_advertise) == (
+        "0.0.0.0:50063",
+        ("gate:9", "gate", "::1"),
+    )
+    for same in ("off", "0.0.0.0:0", "10.0.0.1"):
+        assert instance(read(f"[peers]\nlisten = '{same}'\n"), 3).peers_listen == same
+
+
 def test_tables_in_braces_over_several_lines() -> None:
     config = read('[datasets]\nmappings = {\n  a = "/x",\n  "b c" = "y/z",\n}\n')
     assert config.datasets == {"a": Path("/x"), "b c": Path("/etc/manta/y/z")}
@@ -144,6 +169,13 @@ def test_other_keys() -> None:
         ("[logging]\nrotation = '9 KB'\n", "is '9 KB'; it must be at least \"10 KB\""),
         ("[labels]\nroom = ''\n", "labels.room is ''; it must not be empty"),
         ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme"),
+        ("[peers]\nlisten = 'tcp://x:1'\n", "without scheme; port 0 is a free one"),
+        ("[peers]\nlisten = '0.0.0.0:99999'\n", "port from 1 to 65535"),
+        ("[peers]\nadvertise = 'host'\n", "it must be a list of texts in quotes"),
+        ("[peers]\nadvertise = [7]\n", "it must be a list of texts in quotes"),
+        ("[peers]\nadvertise = ['${NOWHERE}']\n", "needs the environment variable NOWHERE"),
+        ("[peers]\nadvertise = ['0.0.0.0:7']\n", "Nobody can connect to 'tcp://0.0.0.0:7'"),
+        (f"[peers]\nadvertise = {['h'] * 9}\n", "it must name 8 addresses at most"),
         ("[network]\nmanager_host = '[::1]:5'\n", 'manager_host = "::1" and manager_port = 5'),
         ("[network]\nmanager_host = '::zz'\n", "without scheme"),
         ("[identity]\nsecured_token = \n", "line 2, column 17: it is not TOML: Invalid value;"),

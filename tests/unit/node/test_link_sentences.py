@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from manta.node.link import sentences as link_sentences
-from manta.node.link.manager import bulk_address
+from manta.node.link.peer_hub import bulk_address
 from manta.transports.errors import DownReason
 
 

@@ -6,14 +6,12 @@ kind of `manta.light.errors`, when the wait can never end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice, starmap
 from typing import assert_never
 
 from manta.actors.errors import Refused
-from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
-from manta.manager.swarm.exchange import AHEAD, SAID, Collective, Topic, operation
+from manta.manager.swarm.exchange import AHEAD, SAID, Collective, Topic
 from manta.manager.swarm.letters import (
     KEPT,
     LOGGED,
@@ -28,7 +26,7 @@ from manta.manager.swarm.letters import (
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads.meetings import Nodes, deadlock, has_waited, outcome_is_read
 from manta.manager.swarm.sentences import label
-from manta.manager.swarm.state import Phase, SwarmData, TaskRun
+from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
@@ -48,10 +46,11 @@ from manta.protocol.exchange import (
     ReadRoom,
     ResolvePeer,
 )
-from manta.protocol.names import meant
+from manta.protocol.names import listed, meant
 from manta.protocol.pages import fitting
-from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
+from manta.roster import waits
+from manta.roster.waits import Outlook
 
 
 def topic_of(data: SwarmData, read: ExchangeRead) -> Topic:
@@ -89,9 +88,9 @@ def answer(
             key = Sender(at.iteration, at.alias, at.index)
             return Checkpoint(data.exchange.checkpoints.get(key))
         case ReadBroadcast():
-            return _broadcast(data, read)
+            return _broadcast(machine, read)
         case ReadMessage():
-            return _message(data, read)
+            return _message(machine, read)
         case ReadRoom() if data.exchange.post.logged >= LOGGED:
             return _never(
                 "ResourceExhaustionError",
@@ -102,7 +101,7 @@ def answer(
         case ReadRoom(to=to):
             return _room(data, read, nodes) if to else _room_for_all(data, read)
         case ReadContributions():
-            return _contributions(data, read, nodes)
+            return _contributions(machine, read, nodes)
         case ReadLock():
             return _lock(data, read)
         case _:
@@ -150,6 +149,10 @@ def _never(error: str, sentence: str) -> Exchanged:
     return Exchanged(False, error=error, sentence=sentence)
 
 
+def _waits(outlook: Outlook) -> Exchanged:
+    return Exchanged(False, error=outlook.error, sentence=outlook.sentence)
+
+
 def _given(value: Payload | None, rank: int = -1) -> Exchanged:
     return Exchanged(True, (Contribution(rank, value),))
 
@@ -157,8 +160,8 @@ def _given(value: Payload | None, rank: int = -1) -> Exchanged:
 # Broadcasts and messages.
 
 
-def _broadcast(data: SwarmData, read: ReadBroadcast) -> Exchanged:
-    at = read.instance
+def _broadcast(machine: SwarmMachine, read: ReadBroadcast) -> Exchanged:
+    data, at = machine.data, read.instance
     latest = data.exchange.broadcasts.get((at.iteration, read.tag), {})
     if latest:
         network = data.graph.tasks[at.alias].network
@@ -167,33 +170,15 @@ def _broadcast(data: SwarmData, read: ReadBroadcast) -> Exchanged:
             same = data.graph.tasks[sender.alias].network == network
             if same and (network is None or said.node_id in allowed):
                 return _given(said.value, sender.rank)
-    others = list(_may_still_send(data, at))
-    if not others:
-        return _never(
-            "NothingSent",
-            f"Nobody has broadcast {read.tag!r} in iteration {at.iteration}, and nobody is left "
-            "who could: look at the tag, and at who runs at the same time.",
-        )
-    return Exchanged(
-        False, sentence=f"nobody has broadcast {read.tag!r} yet; {listed(others)} still may"
-    )
+    return _waits(waits.broadcast(machine.roster(), at, read.tag))
 
 
-def _message(data: SwarmData, read: ReadMessage) -> Exchanged:
-    at = read.instance
+def _message(machine: SwarmMachine, read: ReadMessage) -> Exchanged:
+    data, at = machine.data, read.instance
     route = Route(read.source, data.live[at].node_id, read.tag)
     if (letter := data.exchange.post.claimed(at, route, read.number)) is not None:
         return _given(letter.value)
-    others = list(_may_still_send(data, at, read.source))
-    if not others:
-        return _never(
-            "PeerLost",
-            f"No message {read.tag!r} has come from {read.source}, and nothing is left there "
-            "that could send one.",
-        )
-    return Exchanged(
-        False, sentence=f"no message {read.tag!r} has come from {read.source}: {listed(others)}"
-    )
+    return _waits(waits.letter(machine.roster(), at, read.source, read.tag))
 
 
 def room(data: SwarmData, at: Instance, to: str) -> Room:
@@ -254,47 +239,20 @@ def mib(size: int) -> str:
     return f"{size / (1 << 20):,.1f} MiB"
 
 
-def _may_still_send(data: SwarmData, at: Instance, node_id: str | None = None) -> Iterator[str]:
-    """Who may still send in this iteration, apart from the reader and the tasks after it."""
-    if at.iteration != data.iteration:
-        return
-    after = _downstream(data, at.alias)
-    for alias, run in data.runs[at.iteration].items():
-        if run.phase is Phase.PLACING or (run.phase is Phase.WAITING and alias not in after):
-            yield f"{alias} (not placed yet)"
-        elif run.phase is Phase.RUNNING:
-            if run.has_queued and (alias != at.alias or not run.sequential):
-                yield f"{alias} (whose turn has not come)"
-            for instance in run.instances:
-                last = instance.last
-                is_there = node_id in (None, last.node_id)
-                if is_there and instance.is_open and last.instance != at:
-                    yield f"{label(last)} on {last.node_alias}"
-
-
-def _downstream(data: SwarmData, alias: str) -> set[str]:
-    after = data.graph.layout(data.iteration).after
-    found, todo = set[str](), [alias]
-    while todo:
-        new = set(after[todo.pop()]) - found
-        found |= new
-        todo += new
-    return found
-
-
 # Collectives.
 
 
-def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Exchanged:
-    at = read.instance
-    run = data.runs[at.iteration][at.alias]
+def _contributions(machine: SwarmMachine, read: ReadContributions, nodes: Nodes) -> Exchanged:
+    data, at = machine.data, read.instance
+    roster = machine.roster()
+    task = roster.tasks[at.alias]
     key = (at.iteration, at.alias, read.number)
     collective = data.exchange.collectives.get(key) or Collective()
-    if problem := _cannot_meet(data, at, run):
+    if problem := waits.cannot_meet(roster, at.alias):
         return _never("CollectiveError", problem)
     if problem := _differ(data, read):
         return _never("CollectiveError", problem)
-    wanted = read.ranks or range(run.size)
+    wanted = read.ranks or range(task.size)
     there = {  # a part for the reader alone goes before one for all
         rank: collective.parts[key]
         for rank in wanted
@@ -302,9 +260,7 @@ def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Ex
         if key in collective.parts
     }
     missing = [rank for rank in wanted if rank not in there]
-    lost = [
-        rank for rank in missing if rank < len(run.instances) and not run.instances[rank].is_open
-    ]
+    lost = waits.lost(task, missing)
     enough = len(wanted) if read.enough is None else min(read.enough, len(wanted))
     goes_on = read.on_loss == "continue" and lost and lost == missing
     if len(there) >= enough or read.partial or goes_on:
@@ -312,12 +268,10 @@ def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Ex
         shown, more = fitting(rest, _bytes)
         return Exchanged(True, tuple(shown), more, tuple(lost))
     if lost and read.on_loss == "raise" and len(wanted) - len(lost) < enough:
-        named = listed([_standing(run, rank) for rank in lost])
-        return _never("PeerLost", f"{operation(read.kind)} waits for {named} in vain.")
-    if stuck := deadlock(data, read, nodes):
+        return _waits(waits.in_vain(task, read.kind, lost))
+    if stuck := deadlock(data, read, task, nodes):
         return _never("CollectiveError", stuck)
-    named = listed([_standing(run, rank) for rank in missing])
-    return Exchanged(False, sentence=f"{operation(read.kind)} waits for {named}")
+    return _waits(waits.missing(task, read.kind, missing))
 
 
 def _calls(data: SwarmData, at: Instance, number: int) -> dict[int, str]:
@@ -347,30 +301,6 @@ def _differ(data: SwarmData, read: ReadContributions) -> str:
     return ""
 
 
-def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:
-    if run.sequential and run.size > 1:
-        return (
-            f"The instances of {at.alias!r} run one after another (sequential), so they cannot "
-            "meet in a collective: schedule it as parallel."
-        )
-    if run.nodes:
-        return (
-            f"The {run.size} instances of {at.alias!r} are more than run at the same time, so they "
-            "cannot meet in a collective: give it fewer replicas."
-        )
-    network = run.spec.network
-    if network is None:
-        return ""
-    all_ = networks.members(data, network, at.iteration)
-    mine = [member for member in all_ if member.instance.alias == at.alias]
-    if networks.is_connected(data.graph.networks[network], all_, mine):
-        return ""
-    return (
-        f"The edges of the network {network!r} do not join all instances of {at.alias!r}, so they "
-        "cannot meet in a collective: add edges."
-    )
-
-
 def _bytes(one: Contribution) -> int:
     return 100 + (len(one.value.data) if isinstance(one.value, Inline) else 0)
 
@@ -397,16 +327,3 @@ def _peers(data: SwarmData, at: Instance) -> tuple[PeerInstance, ...]:
         for rank, one in enumerate([*(instance.last for instance in run.instances), *later])
         if not run.nodes or rank == at.index or run.instances[rank].is_open
     )
-
-
-def _standing(run: TaskRun, rank: int) -> str:
-    name = f"{run.spec.alias}.{rank}"
-    if rank >= len(run.instances):
-        return f"{name} (not placed yet)"
-    instance = run.instances[rank]
-    if instance.given_up:
-        return f"{name} ({instance.given_up})"
-    last = instance.last
-    finished = last.state is AttemptState.FINISHED
-    how = "it has finished without that call" if finished else last.state.lower()
-    return f"{name} on {last.node_alias} ({how})"

@@ -9,46 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from manta.manager.placement.demand import resources_of
-from manta.manager.placement.nodes import NodeView, listed, places
-from manta.manager.swarm.exchange import operation
+from manta.manager.placement.nodes import NodeView, places
 from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import Attempt, Phase, SwarmData, TaskRun
 from manta.protocol.exchange import ReadContributions
+from manta.protocol.names import listed
+from manta.protocol.roster import RosterInstance, RosterTask
 from manta.protocol.states import AttemptState
-
-WAITS_FOR_ALL = frozenset({"barrier", "all_reduce", "all_gather", "reduce_scatter"})
-"""Kinds of collectives that no instance leaves before all others have come."""
+from manta.roster import waits
+from manta.roster.waits import WAITS_FOR_ALL, operation
 
 Nodes = Callable[[], Sequence[NodeView]]
 
 
-def deadlock(data: SwarmData, read: ReadContributions, nodes: Nodes) -> str:
-    """Why the collective can never be complete, or nothing: an instance is queued on a node of
-    which every place is taken by instances that wait in this collective."""
-    at, kind = read.instance, operation(read.kind)
-    if kind not in WAITS_FOR_ALL:
-        return ""
-    run, come = data.runs[at.iteration][at.alias], _come(data, read)
-    late = {one.node_id for one in _live(run) if _is_queued(one) and one.instance.index not in come}
-    if not late:
-        return ""
-    asked = resources_of(run.spec, data.graph.modules[run.spec.module])
-    for node in nodes():
-        if node.id not in late:
-            continue
-        attempts = [one for one in _live(run) if one.node_id == node.id]
-        queued = [one for one in attempts if _is_queued(one) and one.instance.index not in come]
-        holders = [one for one in attempts if one.state is AttemptState.RUNNING]
-        room = places(node, asked)
-        if len(holders) >= room and all(one.instance.index in come for one in holders):
-            many = f"has {room} place{'s' * (room != 1)} for {len(attempts)} of them"
-            return (
-                f"{kind} can never end: {_names(queued)} {_are(queued)} queued on "
-                f"{queued[0].node_alias} behind {_names(holders)}, which wait for them there "
-                f"(the node {many}); give {at.alias!r} fewer replicas, or its nodes more places "
-                "(max_concurrent_tasks)."
-            )
-    return ""
+def deadlock(data: SwarmData, read: ReadContributions, task: RosterTask, nodes: Nodes) -> str:
+    """Why the collective can never be complete, or nothing."""
+    spec = data.graph.tasks[task.alias]
+    asked = resources_of(spec, data.graph.modules[spec.module])
+
+    def places_of(one: RosterInstance) -> int | None:
+        return next((places(node, asked) for node in nodes() if node.id == one.node_id), None)
+
+    return waits.deadlock(task, read.kind, _come(data, read), places_of)
 
 
 def queued_behind(data: SwarmData, nodes: Nodes) -> str:

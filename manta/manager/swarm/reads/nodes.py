@@ -40,7 +40,7 @@ def answer(
     machine: SwarmMachine, read: NodeRead, request: FromNode
 ) -> GlobalValue | Tags | ResultEntries | ResolvedPeer | Ok:
     """Raises Refused."""
-    _check_runs(machine, request.node_id)
+    check_runs(machine, request.node_id)
     if isinstance(read, ResolvePeer | CheckNext) and not _is_of(machine, read, request.node_id):
         raise Refused(Code.WRONG_STATE, exchange.ended(read))
     if isinstance(request.found, Refused):
@@ -69,13 +69,13 @@ def exchanged(
     machine: SwarmMachine, read: ExchangeRead, node_id: str, nodes: Nodes
 ) -> Exchanged | PeerInstances | Checkpoint:
     """What the waiting task is told as things stand. Raises Refused."""
-    _check_runs(machine, node_id)
+    check_runs(machine, node_id)
     if not _is_of(machine, read, node_id):
         return exchange.nothing_for(read)
     return exchange.answer(machine, read, nodes)
 
 
-def _check_runs(machine: SwarmMachine, node_id: str) -> None:
+def check_runs(machine: SwarmMachine, node_id: str) -> None:
     """Raises Refused unless the node runs an attempt of the swarm."""
     if node_id not in machine.data.held:
         raise not_run(machine.data.swarm_id)

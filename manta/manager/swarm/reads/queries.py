@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from manta.actors import Refused
-from manta.manager.placement.nodes import NodeView, listed
+from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import Outcome, Placement, place
 from manta.manager.placement.plan import gathered
 from manta.manager.swarm import sentences
@@ -14,7 +14,7 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.phases import demand_of
 from manta.manager.swarm.state import Attempt, Phase, TaskRun
 from manta.protocol.codes import Code
-from manta.protocol.names import meant
+from manta.protocol.names import listed, meant
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting
 from manta.protocol.user import (

@@ -1,0 +1,90 @@
+"""Who may talk to whom: the networks of a swarm.
+
+The members of a network in an iteration are the instances of its tasks that are placed,
+ordered by task and rank. `full` joins all of them; `ring` joins each to the next, and the last
+to the first; `star` joins all to the first; `edges` joins those on the nodes that are named in
+pairs. Instances on one node may always talk, and so may all tasks without a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from manta.protocol.base import Instance
+from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.spec import NetworkSpec
+
+
+class Member(Protocol):
+    """An instance that is placed."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def node_alias(self) -> str: ...
+
+
+M = TypeVar("M", bound=Member)
+
+
+def members(roster: Roster, network: str | None) -> list[RosterInstance]:
+    """The network's members; with None, the instances of the tasks without a network."""
+    return [
+        instance
+        for task in roster.tasks.values()
+        if task.network == network
+        for instance in task.instances
+    ]
+
+
+def neighbors(spec: NetworkSpec, of: M, all_: Sequence[M]) -> set[str]:
+    """Ids of the nodes whose instances this member may talk to, including its own."""
+    found = {of.node_id}
+    if spec.topology == "full":
+        found.update(member.node_id for member in all_)
+    elif spec.topology == "ring":
+        place = next(place for place, member in enumerate(all_) if member is of)
+        found |= {all_[place - 1].node_id, all_[(place + 1) % len(all_)].node_id}
+    elif spec.topology == "star":
+        found.update(member.node_id for member in (all_ if of is all_[0] else all_[:1]))
+    else:
+        mine = (of.node_id, of.node_alias)
+        theirs = {there for a, b in spec.edges for here, there in ((a, b), (b, a)) if here in mine}
+        found.update(
+            member.node_id for member in all_ if theirs & {member.node_id, member.node_alias}
+        )
+    return found
+
+
+def may_hear(roster: Roster, at: Instance) -> set[str]:
+    """Ids of the nodes that an instance which is placed may talk to."""
+    task = roster.tasks[at.alias]
+    all_ = members(roster, task.network)
+    if task.network is None:
+        return {member.node_id for member in all_}
+    return neighbors(roster.networks[task.network], task.instances[at.index], all_)
+
+
+def is_connected(spec: NetworkSpec, all_: Sequence[M], wanted: Sequence[M]) -> bool:
+    """Whether a path leads from each of `wanted` to each other."""
+    if not wanted or spec.topology != "edges":
+        return True
+    reached, todo = {wanted[0].node_id}, [wanted[0].node_id]
+    while todo:
+        node_id = todo.pop()
+        for member in all_:
+            if member.node_id == node_id:
+                new = neighbors(spec, member, all_) - reached
+                reached |= new
+                todo += new
+    return all(member.node_id in reached for member in wanted)
+
+
+def meet(roster: Roster, task: RosterTask) -> bool:
+    """Whether its network joins all instances of the task that are placed."""
+    if task.network is None:
+        return True
+    all_ = members(roster, task.network)
+    return is_connected(roster.networks[task.network], all_, task.instances)

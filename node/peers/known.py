@@ -1,0 +1,105 @@
+"""Who may speak to this node, and of which swarms: what the plane makes of what it is told. Pure.
+
+It answers for each message that a peer sends, so each question takes the same time however many
+peers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from manta.node.peers.book import PeersAnew
+from manta.node.peers.directory import DirectoryChanged, DirectoryOver
+from manta.protocol.peers import Departed, Departure, Peer
+
+
+class KnownPeers:
+    def __init__(self) -> None:
+        self._epochs: dict[str, str] = {}
+        self._by_id: dict[str, dict[str, Peer]] = {}
+        """By swarm and node id."""
+        self._by_key: dict[str, dict[str, Peer]] = {}
+        """By key and swarm."""
+        self._departed: dict[str, dict[str, Departed]] = {}
+        """By swarm and node id."""
+
+    def epoch(self, swarm_id: str) -> str | None:
+        """The swarm's timeline; None if this node has no part in it."""
+        return self._epochs.get(swarm_id)
+
+    def peer(self, swarm_id: str, key: str) -> Peer | None:
+        """Who speaks of the swarm with this key; None if nobody may."""
+        return self._by_key.get(key, {}).get(swarm_id)
+
+    def node(self, swarm_id: str, node_id: str) -> Peer | None:
+        return self._by_id.get(swarm_id, {}).get(node_id)
+
+    def departed(self, swarm_id: str, node_id: str) -> Departed | None:
+        """Why a node is there no longer, if that is known."""
+        return self._departed.get(swarm_id, {}).get(node_id)
+
+    def is_known(self, key: str) -> bool:
+        """Whether the key may speak of any swarm."""
+        return key in self._by_key
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Those that may speak of any."""
+        return tuple(self._by_key)
+
+    @property
+    def swarms(self) -> tuple[str, ...]:
+        """Those in which this node has a part."""
+        return tuple(self._epochs)
+
+    def apply(self, message: DirectoryChanged | DirectoryOver | PeersAnew) -> list[str]:
+        """Returns the keys that may speak of nothing any more: their connections are to be cut."""
+        before = set(self._by_key)
+        match message:
+            case PeersAnew(directories):
+                for swarm_id in list(self._epochs):
+                    self._forget(swarm_id)
+                for directory in directories:
+                    self._change(directory)
+            case DirectoryOver(swarm_id):
+                self._forget(swarm_id)
+            case DirectoryChanged():
+                self._change(message)
+            case _:
+                assert_never(message)
+        return sorted(before - self._by_key.keys())
+
+    def _change(self, change: DirectoryChanged) -> None:
+        swarm_id = change.swarm_id
+        if change.began:
+            self._forget(swarm_id)
+        self._epochs[swarm_id] = change.epoch
+        departed = self._departed.setdefault(swarm_id, {})
+        for one in change.departed:
+            departed[one.node_id] = one
+            # A key that was revoked is nobody's, also where that is yet to be told.
+            everywhere = one.why == Departure.REVOKED
+            for at in list(self._by_key.get(one.key, ())) if everywhere else [swarm_id]:
+                self._remove(at, one.node_id)
+        for peer in change.peers:
+            departed.pop(peer.node_id, None)
+            self._remove(swarm_id, peer.node_id)  # it may have had another key
+            self._by_id.setdefault(swarm_id, {})[peer.node_id] = peer
+            self._by_key.setdefault(peer.key, {})[swarm_id] = peer
+
+    def _forget(self, swarm_id: str) -> None:
+        self._epochs.pop(swarm_id, None)
+        self._departed.pop(swarm_id, None)
+        self._drop(swarm_id, self._by_id.pop(swarm_id, {}).values())
+
+    def _remove(self, swarm_id: str, node_id: str) -> None:
+        peer = self._by_id.get(swarm_id, {}).pop(node_id, None)
+        self._drop(swarm_id, () if peer is None else (peer,))
+
+    def _drop(self, swarm_id: str, peers: Iterable[Peer]) -> None:
+        for peer in peers:
+            swarms = self._by_key[peer.key]
+            del swarms[swarm_id]
+            if not swarms:
+                del self._by_key[peer.key]

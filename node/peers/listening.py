@@ -1,0 +1,90 @@
+"""The socket at which other nodes connect to this one, and the addresses that they are told.
+
+The daemon opens it at its start and keeps it as long as it runs. Nobody accepts connections before
+something serves it, by its descriptor.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable
+
+from manta.node.errors import OperatorError
+from manta.protocol.addresses import is_loopback
+from manta.protocol.peers import MOST_ADDRESSES
+from manta.transports.addresses import join_address, join_host, resolve, split_host
+
+OFF = "off"
+"""What `peers.listen` is on a node that only dials."""
+BACKLOG = 256
+
+
+class CannotListen(OperatorError):
+    """The address for peers cannot be had."""
+
+
+class PeerSocket:
+    """It listens once it is made. Raises CannotListen.
+
+    `advertised` are hosts, with or without a port, that take the place of this machine's own
+    addresses. `near`: the manager is on this machine, and other nodes may be.
+    """
+
+    def __init__(self, listen: str, advertised: Iterable[str] = (), *, near: bool = False) -> None:
+        host, port = split_host(listen.removesuffix(":0"))
+        try:
+            found = resolve(host)[0]
+            family = socket.AF_INET6 if ":" in found else socket.AF_INET
+            self._socket = socket.create_server((found, port or 0), family=family, backlog=BACKLOG)
+        except OSError as error:
+            raise CannotListen(
+                f"No node can connect to this one at {join_host(host, port or 0)} (peers.listen): "
+                f"{error.strerror or error}; choose another address or port, 0 for a free one, "
+                f'or "{OFF}" for a node that only dials.'
+            ) from None
+        self.port: int = self._socket.getsockname()[1]
+        names = tuple(advertised) or tuple(_hosts(found, near=near))
+        self.addresses = tuple(dict.fromkeys(map(self._address, names)))[:MOST_ADDRESSES]
+        """Where other nodes may connect, each `tcp://host:port`."""
+
+    def _address(self, name: str) -> str:
+        host, port = split_host(name)
+        return join_address(host, port or self.port)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, which stays this object's own."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _hosts(bound: str, *, near: bool) -> Iterable[str]:
+    """The addresses of this machine at which a socket is reached that is bound to this one."""
+    if not ipaddress.ip_address(bound).is_unspecified:
+        return [bound]
+    import psutil
+
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    there = [
+        one.address
+        for name, addresses in sorted(psutil.net_if_addrs().items(), key=_outward)
+        for one in addresses
+        if one.family == family and _is_usable(one.address)
+    ]
+    own = [address for address in there if not is_loopback(address)]
+    return [*own[: MOST_ADDRESSES - 1], *(one for one in there if near and is_loopback(one))]
+
+
+def _is_usable(address: str) -> bool:
+    literal = ipaddress.ip_address(address.partition("%")[0])
+    return not (literal.is_link_local or literal.is_unspecified)
+
+
+def _outward(interface: tuple[str, object]) -> tuple[bool, str]:
+    """Cards before what containers and virtual machines are joined by, which few others reach."""
+    name = interface[0]
+    return not os.path.exists(f"/sys/class/net/{name}/device"), name
