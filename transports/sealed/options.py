@@ -1,0 +1,34 @@
+"""Limits and times of bulk between two peers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manta.transports.sealed.records import MAX_CHUNK
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Of one peer. Sizes in bytes, times in seconds."""
+
+    chunk: int = 256 * KIB
+    window: int = 8 * MIB  # of one transfer, beyond what was received
+    allowance: int = 32 * MIB  # sent to one peer and not acknowledged, over all transfers
+    open: int = 256  # transfers that one side may have open; its others wait there
+    queued: int = 65_536  # transfers that wait; more are refused to the caller
+    patience: float = 30.0  # for which a transfer waits that nobody expects yet
+    connect: float = 3.0  # in which a connection is made
+    handshake: float = 5.0  # in which it is admitted
+    heartbeat: float = 2.0  # without anything to send, a PING is
+    silence: float = 10.0  # without a byte from the peer, or none taken by it, it is given up
+    message: float = 60.0  # in which a chunk that began must end
+    backoff: float = 0.1  # before the second attempt to connect, doubled each time
+    backoff_max: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk <= MAX_CHUNK:
+            raise ValueError(f"a chunk has 1 to {MAX_CHUNK} bytes, not {self.chunk}")
+        if not 0 < self.heartbeat < self.silence:
+            raise ValueError("heartbeat must be positive and shorter than silence")
