@@ -9,7 +9,7 @@ their sizes, and nothing else.
 
     sender -> receiver   OPEN limit=size            CHUNK offset, limit=size   CANCEL
     receiver -> sender   CREDIT offset=received, limit                         REFUSE
-    either               PING                       BYE: this side ends the connection, and why
+    either               PING                       BYE: the peer broke the rules, and how
 """
 
 from __future__ import annotations

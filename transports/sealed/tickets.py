@@ -26,7 +26,7 @@ from manta.transports.security.keys import KeyPair, check_key
 
 _ID, _MAC, _NONCE = 16, 32, 32
 _NOISE = KEY + TAG
-_WELCOME, _DENIED = b"\1", b"\0"
+_DENIED, _WELCOME, _BUSY = b"\0", b"\1", b"\2"
 _MAGIC = {"sealed": b"MANTAB\1S", "plain": b"MANTAB\1P"}
 GREETING = 8 + _NONCE  # bytes
 CALL = _ID + _MAC + _NOISE
@@ -120,13 +120,13 @@ class Door:
         try:
             handshake.read(message)
         except RemoteProtocolError:
-            raise Denied(DownReason.WRONG_KEY) from None
+            raise Denied(DownReason.DENIED) from None
         reply = _WELCOME + handshake.write()
         return key, reply, Session(*handshake.ciphers())
 
 
-DENIAL = _DENIED + bytes(_NOISE)
-"""The reply to who is not admitted."""
+REFUSALS = {DownReason.DENIED: _DENIED + bytes(_NOISE), DownReason.BUSY: _BUSY + bytes(_NOISE)}
+"""The replies to who is not admitted, and to who may try again later."""
 
 
 class Caller:
@@ -155,7 +155,7 @@ class Caller:
     def finish(self, reply: bytes) -> Session:
         """Raises Denied."""
         if len(reply) != REPLY or reply[:1] != _WELCOME:
-            raise Denied(DownReason.DENIED)
+            raise Denied(DownReason.BUSY if reply[:1] == _BUSY else DownReason.DENIED)
         try:
             self._handshake.read(reply[1:])
         except RemoteProtocolError:

@@ -189,6 +189,11 @@ class Transfers:
                 break  # they are in the order in which they came
             self.refuse(transfer, f"the receiver did not expect it within {patience:g} s")
 
+    @property
+    def eventful(self) -> bool:
+        """Has something come about since?"""
+        return bool(self._events)
+
     def events(self) -> list[Event]:
         """What has come about since the last call."""
         events, self._events = self._events, []
@@ -261,6 +266,10 @@ class Transfers:
             self._complete(transfer, one)
         else:
             self._out.credits[transfer] = None
+
+    def has_open(self, transfer: bytes) -> bool:
+        """Does the peer have it open?"""
+        return transfer in self._theirs
 
     def take(self) -> Said | None:
         """What is to be sent next, if anything is; after a chunk, `sent` must follow."""

@@ -23,8 +23,8 @@ from manta.transports.sealed.records import (
 )
 from manta.transports.sealed.tickets import (
     CALL,
-    DENIAL,
     GREETING,
+    REFUSALS,
     REPLY,
     Caller,
     Denied,
@@ -369,7 +369,7 @@ def meet(listener, caller, tickets, ticket, *, server=None, form="sealed", chang
     call = dialler.call(door.greeting)
     assert (len(door.greeting), len(call)) == (GREETING, CALL)
     key, reply, theirs = door.admit(change(call) if change else call)
-    assert len(reply) == REPLY == len(DENIAL)
+    assert {len(reply), *map(len, REFUSALS.values())} == {REPLY}
     return key, dialler.finish(reply), theirs
 
 
@@ -397,8 +397,8 @@ def test_nobody_else_is(listener, caller):
     thief = KeyPair.generate()
     denied(DownReason.DENIED, listener, caller, tickets, Ticket(os.urandom(16), ticket.secret))
     denied(DownReason.DENIED, listener, caller, tickets, Ticket(ticket.id, os.urandom(32)))
-    denied(DownReason.WRONG_KEY, listener, thief, tickets, ticket)
-    denied(DownReason.WRONG_KEY, listener, caller, tickets, ticket, server=thief.public)
+    denied(DownReason.DENIED, listener, thief, tickets, ticket)
+    denied(DownReason.DENIED, listener, caller, tickets, ticket, server=thief.public)
     denied(DownReason.PROTOCOL, listener, caller, tickets, ticket, form="plain")
     denied(DownReason.DENIED, listener, caller, tickets, ticket, change=lambda call: call[:-1])
     tickets.issue(caller.public, os.urandom(48))
@@ -444,5 +444,9 @@ def test_a_listener_with_another_key_is_found_out(listener, caller):
     with pytest.raises(Denied) as caught:
         dialler.finish(b"\1" + Cipher(bytes(32)).seal(bytes(32)))
     assert caught.value.reason is DownReason.WRONG_KEY
+    for reason, reply in REFUSALS.items():
+        with pytest.raises(Denied) as refused:
+            dialler.finish(reply)
+        assert refused.value.reason is reason
     with pytest.raises(LocalTransportError, match="a ticket has 48 bytes"):
         Ticket.unpack(b"short")
