@@ -204,9 +204,9 @@ class LinkConnection:
         if len(message) > 2 or len(payload) != head.length:
             raise RemoteProtocolError("a message of bulk has not the bytes that its head says")
         if head.kind is Kind.CHUNK:
-            place = self._peer.place(head)
-            if place is not None:
-                place[:] = payload
+            landing = self._peer.place(head)
+            if landing.memory is not None:
+                landing.memory[:] = payload
                 self._peer.landed(head, whole=True)
         elif head.kind is not Kind.BYE:
             self._peer.heard(head, text_of(payload), time.monotonic())

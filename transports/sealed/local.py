@@ -19,12 +19,14 @@ from manta.transports.sealed.records import Head, Kind, PlainRecords
 from manta.transports.sealed.stream import StreamConnection
 
 if TYPE_CHECKING:
+    from manta.transports.sealed.peer import Landing
     from manta.transports.sealed.records import Records
     from manta.transports.sealed.sources import Source
     from manta.transports.sealed.tickets import Session
     from manta.transports.sealed.transfers import Said
 
 _SHARED = 1  # code of OPEN and CHUNK: the bytes are in a memfd
+_IMMUTABLE = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
 _ROOM = socket.CMSG_SPACE(struct.calcsize("i"))
 
@@ -116,18 +118,30 @@ class LocalConnection(StreamConnection):
             with suppress(OSError):
                 os.close(fd)
 
+    def _place(self, head: Head) -> Landing:
+        if head.code != _SHARED:
+            return super()._place(head)
+        fd = self._shared.get(head.transfer)
+        if fd is None:
+            raise RemoteProtocolError("a chunk of a memfd that was not passed")
+        return self._peer.place(head, fd if _is_immutable(fd) else -1)
+
+    def _read_chunk(self, head: Head) -> None:
+        super()._read_chunk(head)
+        if head.code == _SHARED and head.offset + head.length == head.limit:
+            self._forget(head.transfer)
+
     def _read_payload(self, head: Head, into: memoryview) -> None:
         if head.kind is not Kind.CHUNK or head.code != _SHARED:
             super()._read_payload(head, into)
             return
-        fd = self._shared.get(head.transfer)
-        if fd is None:
-            raise RemoteProtocolError("a chunk of a memfd that was not passed")
-        offset, left = head.offset, into
+        fd, offset, left = self._shared[head.transfer], head.offset, into
         while left:
             got = os.preadv(fd, [left], offset)
             if not got:
                 raise RemoteProtocolError("a memfd is shorter than its transfer")
             offset, left = offset + got, left[got:]
-        if head.offset + head.length == head.limit:
-            self._forget(head.transfer)
+
+
+def _is_immutable(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _IMMUTABLE == _IMMUTABLE

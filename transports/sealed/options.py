@@ -14,7 +14,7 @@ class PeerOptions:
     """Of one peer. Sizes in bytes, times in seconds."""
 
     chunk: int = 256 * KIB
-    window: int = 8 * MIB  # of one transfer, beyond what was received
+    window: int = 2 * MIB  # of one transfer, beyond what was received; what a lost connection costs
     allowance: int = 32 * MIB  # sent to one peer and not acknowledged, over all transfers
     open: int = 256  # transfers that one side may have open; its others wait there
     queued: int = 65_536  # transfers that wait; more are refused to the caller

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[BulkError | None], object]
 Upto = Callable[[int], object]
+Place = Callable[[int], "memoryview | None"]
+"""Has memory for a transfer, now that it begins; see `BulkPeer.adopt`."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,14 @@ class _Calls(NamedTuple):
     progress: Upto
     source: Source | None = None
     destination: memoryview | None = None
+    place: Place | None = None  # to be asked where there is no destination yet
+
+
+class Landing(NamedTuple):
+    """What becomes of a chunk."""
+
+    wanted: bool  # if not, it is read and forgotten
+    memory: memoryview | None = None  # None: it stays in the memfd of its sender
 
 
 class Connection(Protocol):
@@ -124,14 +134,20 @@ class BulkPeer:
         `progress(upto)` says how much is there, from the start on; `done(error)` that all is, or
         never will be. Raises LocalTransportError for an id in use or memory that is read-only.
         """
-        view = destination.cast("B")
-        if view.readonly:
-            raise LocalTransportError("what arrives needs memory that can be written: this cannot")
-        with self.lock:
-            self._check_open()
-            self._transfers.expect(transfer, len(view))
-            self._calls["receiving", transfer] = _Calls(done, progress, destination=view)
-            self._changed()
+        view = _writable(destination)
+        self._expect(transfer, len(view), _Calls(done, progress, destination=view))
+
+    def adopt(
+        self, transfer: bytes, size: int, place: Place, *, done: Done, progress: Upto = _ignore
+    ) -> None:
+        """As `expect`, with memory that is asked for once it is needed, or none.
+
+        `place(memfd)` is called once, as `done` is. It returns the memory that is to be filled.
+        Where the sender passed a memfd that nobody can change any more, this is its descriptor,
+        else -1; then it may keep a duplicate of that instead, and return None: no byte is copied,
+        and `progress` and `done` say what of it is valid. If it raises, the transfer is refused.
+        """
+        self._expect(transfer, size, _Calls(done, progress, place=place))
 
     def refuse(self, transfer: bytes, why: str) -> None:
         """End a transfer that is received, or is not to be; the sender is told why."""
@@ -220,14 +236,49 @@ class BulkPeer:
         self._transfers.sent(head)
         self._changed()
 
-    def place(self, head: Head) -> memoryview | None:
-        """Where a chunk belongs, None if nowhere any more. Raises RemoteProtocolError."""
+    def place(self, head: Head, memfd: int = -1) -> Landing:
+        """Where a chunk belongs, for a reader's thread; if it is wanted, `landed` must follow.
+
+        `memfd` has the chunk, and all of its transfer. Raises RemoteProtocolError.
+        """
+        key: tuple[Side, bytes] = "receiving", head.transfer
         with self.lock:
             if not self._transfers.lands(head):
-                return None
-            destination = self._calls["receiving", head.transfer].destination
-            assert destination is not None
-            return destination[head.offset : head.offset + head.length]
+                return Landing(wanted=False)
+            calls = self._calls[key]
+        if calls.place is not None and not self._is_placed(key, calls.place, head, memfd):
+            return Landing(wanted=False)
+        destination = self._calls[key].destination
+        if destination is not None:
+            return Landing(True, destination[head.offset : head.offset + head.length])
+        if memfd < 0:
+            self._have_no_place(head, "its memfd was adopted, and is passed no longer")
+            return Landing(wanted=False)
+        return Landing(wanted=True)
+
+    def _is_placed(self, key: tuple[Side, bytes], place: Place, head: Head, memfd: int) -> bool:
+        """Ask for the memory, and keep it."""
+        try:
+            memory = place(memfd)
+            if memory is not None:
+                memory = _writable(memory)
+                if len(memory) != head.limit:
+                    raise LocalTransportError(f"{len(memory)} bytes of memory were given for it")
+            elif memfd < 0:
+                raise LocalTransportError("none was given for it")
+        except Exception as error:
+            _log.exception("no memory for a transfer from %r: it is refused", self)
+            self._have_no_place(head, f"no memory for {head.limit} bytes: {error}")
+            return False
+        with self.lock:
+            self._calls[key] = self._calls[key]._replace(destination=memory, place=None)
+        return True
+
+    def _have_no_place(self, head: Head, why: str) -> None:
+        with self.lock:
+            self._transfers.landed(head, whole=False)
+            self._transfers.refuse(head.transfer, why)
+            self._changed()
 
     def has_open(self, transfer: bytes) -> bool:
         """Does the peer have it open?"""
@@ -274,6 +325,13 @@ class BulkPeer:
             with self.lock:
                 self._telling = False
 
+    def _expect(self, transfer: bytes, size: int, calls: _Calls) -> None:
+        with self.lock:
+            self._check_open()
+            self._transfers.expect(transfer, size)
+            self._calls["receiving", transfer] = calls
+            self._changed()
+
     def _call(self, event: Event) -> Callable[[], object]:
         key = event.side, event.transfer
         if isinstance(event, Ended):
@@ -293,3 +351,9 @@ class BulkPeer:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise BulkError(f"nothing can be moved any longer: {self._closed}")
+
+
+def _writable(memory: memoryview) -> memoryview:
+    if memory.readonly:
+        raise LocalTransportError("what arrives needs memory that can be written: this cannot")
+    return memory.cast("B")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.transports.interface import Buffer
-    from manta.transports.sealed.peer import BulkPeer
+    from manta.transports.sealed.peer import BulkPeer, Landing
     from manta.transports.sealed.records import Records
     from manta.transports.sealed.sources import Source
     from manta.transports.sealed.tickets import Session
@@ -150,18 +150,22 @@ class StreamConnection:
             self._tick()
 
     def _read_chunk(self, head: Head) -> None:
-        place = self._peer.place(head)
-        if place is None:
+        landing = self._place(head)
+        if not landing.wanted:
             if self._forgotten is None:
                 self._forgotten = memoryview(bytearray(MAX_CHUNK))
             self._read_payload(head, self._forgotten[: head.length])
             return
         whole = False
         try:
-            self._read_payload(head, place)
+            if landing.memory is not None:
+                self._read_payload(head, landing.memory)
             whole = True
         finally:
             self._peer.landed(head, whole=whole)
+
+    def _place(self, head: Head) -> Landing:
+        return self._peer.place(head)
 
     def _read_head(self) -> Head:
         self._fill(self._head)
