@@ -51,12 +51,12 @@ class Outcome:
 class Side:
     """An endpoint, and what it knows of another."""
 
-    def __init__(self, form="sealed", options=QUICK, limits=None, keys=None) -> None:
+    def __init__(self, form="sealed", options=QUICK, limits=None, changed=None) -> None:
         self.form = form
-        self.keys = keys or KeyPair.generate()
+        self.keys = KeyPair.generate()
         self.admission = Admission(limits=limits)
         kind: Any = CurveEndpoint if form == "curve" else BulkEndpoint
-        self.endpoint = kind(self.keys, self.admission, options=options)
+        self.endpoint = kind(self.keys, self.admission, options=options, changed=changed)
         self.address = ""
 
     def listen(self, folder: Path) -> str:

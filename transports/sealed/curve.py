@@ -30,6 +30,7 @@ from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, Link, Message
+    from manta.transports.sealed.peer import Changed
     from manta.transports.sealed.sources import Source
     from manta.transports.sealed.transfers import Said
     from manta.transports.security.admission import Admission
@@ -44,18 +45,25 @@ class CurveEndpoint:
     """As `BulkEndpoint`, but without tickets and Unix sockets. Thread-safe."""
 
     def __init__(
-        self, keys: KeyPair, admission: Admission, *, options: PeerOptions | None = None
+        self,
+        keys: KeyPair,
+        admission: Admission,
+        *,
+        options: PeerOptions | None = None,
+        changed: Changed | None = None,
     ) -> None:
+        """`changed(peer)` is called after `peer.state` has changed."""
         options = options or PeerOptions()
         self._options = replace(options, allowance=min(options.allowance, _ALLOWANCE))
         self._own_key = keys.public
         self._admission = admission
+        self._changed = changed
         self._peers: dict[str, BulkPeer] = {}
         self._dialled: dict[str, Link] = {}
         self._connections: dict[str, LinkConnection] = {}  # by peer; on the transport's thread
         self._changing = threading.Lock()
         self._closed = False
-        self._io = IoThread("manta-bulk")
+        self._io = IoThread("manta-peers")
         self._io.start()
         self._transport = ZmqTransport(keys)
         self._unwatch = admission.watch(self._withdrawn)
@@ -78,7 +86,7 @@ class CurveEndpoint:
         with self._changing:
             peer = self._peers.get(key)
             if peer is None or peer.closed:
-                peer = self._peers[key] = BulkPeer(key, self._options, self._io.call)
+                peer = self._peers[key] = BulkPeer(key, self._options, self._io.call, self._changed)
             return peer
 
     def dial(self, key: str, address: str) -> BulkPeer:
@@ -91,7 +99,14 @@ class CurveEndpoint:
         return peer
 
     def close(self) -> None:
-        """End everything; what is in progress fails with BulkError. Idempotent."""
+        """End everything; what is in progress fails with BulkError. Idempotent.
+
+        Raises LocalTransportError within a callback, whose thread it would wait for.
+        """
+        if self._io.is_current() or self._transport.is_current():
+            raise LocalTransportError(
+                "a callback cannot close its own endpoint: use another thread"
+            )
         if self._closed:
             return
         self._closed = True

@@ -56,6 +56,9 @@ class Dialler:
                 stream, session = self._connect(address, ticket)
             except Denied as denied:
                 reason = denied.reason
+            except socket.gaierror as error:
+                _log.info("the name in %s is not known: %s", address, error)
+                reason = DownReason.UNKNOWN_HOST
             except OSError as error:
                 _log.info("cannot connect to %s for bulk: %s", address, error)
                 reason = DownReason.UNREACHABLE

@@ -30,6 +30,7 @@ from manta.transports.zeromq.io_thread import IoThread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from manta.transports.sealed.peer import Changed
     from manta.transports.sealed.tickets import Session, Ticket
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
@@ -47,11 +48,18 @@ class BulkEndpoint:
     """
 
     def __init__(
-        self, keys: KeyPair, admission: Admission, *, options: PeerOptions | None = None
+        self,
+        keys: KeyPair,
+        admission: Admission,
+        *,
+        options: PeerOptions | None = None,
+        changed: Changed | None = None,
     ) -> None:
+        """`changed(peer)` is called after `peer.state` has changed."""
         self._keys = keys
         self._admission = admission
         self._options = options or PeerOptions()
+        self._changed = changed
         self._tickets = Tickets()
         self._changing = threading.Lock()
         self._peers: dict[str, BulkPeer] = {}
@@ -60,7 +68,7 @@ class BulkEndpoint:
         self._listeners: list[StreamListener] = []
         self._paths: list[str] = []
         self._closed = False
-        self._io = IoThread("manta-bulk")
+        self._io = IoThread("manta-peers")
         self._io.start()
         self._unwatch = admission.watch(self._withdrawn)
 
@@ -113,7 +121,7 @@ class BulkEndpoint:
             self._check(key)
             peer = self._peers.get(key)
             if peer is None or peer.closed:
-                peer = self._peers[key] = BulkPeer(key, self._options, self._io.call)
+                peer = self._peers[key] = BulkPeer(key, self._options, self._io.call, self._changed)
             return peer
 
     def dial(self, key: str, address: str, ticket: Ticket) -> BulkPeer:
@@ -137,8 +145,15 @@ class BulkEndpoint:
         return peer
 
     def close(self) -> None:
-        """End everything; what is in progress fails with BulkError. Idempotent."""
+        """End everything; what is in progress fails with BulkError. Idempotent.
+
+        Raises LocalTransportError within a callback, whose thread it would wait for.
+        """
         with self._changing:
+            if threading.current_thread() in self._threads or self._io.is_current():
+                raise LocalTransportError(
+                    "a callback cannot close its own endpoint: use another thread"
+                )
             if self._closed:
                 return
             self._closed = True

@@ -27,6 +27,9 @@ Place = Callable[[int], "memoryview | None"]
 _log = logging.getLogger(__name__)
 
 
+Changed = Callable[["BulkPeer"], object]
+
+
 def _ignore(_: int) -> None: ...
 
 
@@ -66,8 +69,14 @@ class BulkPeer:
     Memory given to `send` or `expect` is in use until `done` was called.
     """
 
-    def __init__(self, key: str, options: PeerOptions, post: Callable[[Job], object]) -> None:
-        """`post` has a job run soon, on a thread of the package."""
+    def __init__(
+        self,
+        key: str,
+        options: PeerOptions,
+        post: Callable[[Job], object],
+        changed: Changed | None,
+    ) -> None:
+        """`post` has a job run soon, on a thread of the package; `changed` hears of the state."""
         self.key = key
         self.options = options
         self.state: DownReason | None = DownReason.CONNECTING
@@ -77,6 +86,7 @@ class BulkPeer:
         self.lock = threading.Condition(threading.Lock())
         """Notified when there may be something to send, and when a connection goes."""
         self._post = post
+        self._on_state = changed
         self._transfers = Transfers(options)
         self._calls: dict[tuple[Side, bytes], _Calls] = {}
         self._connection: Connection | None = None
@@ -166,7 +176,7 @@ class BulkPeer:
         with self.lock:
             if self._closed is None:
                 self._closed = error
-                self.state = reason
+                self._become(reason)
                 self._transfers.fail(error)
                 for connection in (self._connection, self._next):
                     if connection is not None:
@@ -200,7 +210,7 @@ class BulkPeer:
                 return False
             self._next = None
             self._connection = connection
-            self.state = None
+            self._become(None)
             self._transfers.connected()
             self._changed()
             return True
@@ -211,7 +221,7 @@ class BulkPeer:
             if self._connection is connection:
                 self._connection = None
                 if self._closed is None:
-                    self.state = reason
+                    self._become(reason)
                 self._transfers.lost()
             self.lock.notify_all()
         self.tell()
@@ -220,7 +230,7 @@ class BulkPeer:
         """A connection could not be made."""
         with self.lock:
             if self._closed is None and self._connection is None:
-                self.state = reason
+                self._become(reason)
 
     def take(self) -> tuple[Said, Source | None] | None:
         """What is to be sent next, and the source of a chunk. With the lock."""
@@ -338,6 +348,12 @@ class BulkPeer:
             return partial(self._calls.pop(key).done, event.error)
         return partial(self._calls[key].progress, event.upto)
 
+    def _become(self, state: DownReason | None) -> None:
+        if self.state is not state:
+            self.state = state
+            if self._on_state is not None:
+                self._post(partial(self._on_state, self))
+
     def _changed(self) -> None:
         """After a call from outside, whose thread is not the one to call back."""
         self._wake()
@@ -356,4 +372,4 @@ class BulkPeer:
 def _writable(memory: memoryview) -> memoryview:
     if memory.readonly:
         raise LocalTransportError("what arrives needs memory that can be written: this cannot")
-    return memory.cast("B")
+    return memory.cast("B") if memory.nbytes else memoryview(bytearray())

@@ -20,7 +20,7 @@ class Source:
 
     def __init__(self, parts: Sequence[Buffer], memfd: int = -1) -> None:
         """Raises TypeError for memory that is not contiguous."""
-        self._parts = [view for part in parts if len(view := memoryview(part).cast("B"))]
+        self._parts = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
         self._ends = list(accumulate(map(len, self._parts)))
         self.size = self._ends[-1] if self._ends else 0
         self.memfd = memfd

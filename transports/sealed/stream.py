@@ -236,7 +236,7 @@ class StreamConnection:
 
     def _next(self) -> tuple[Said, Source | None] | None:
         """What is to be sent, once there is something; None at the end."""
-        peer = self._peer
+        peer, until = self._peer, time.monotonic() + self._options.heartbeat
         with peer.lock:
             while self._reason is None:
                 if self._last is not None:
@@ -244,8 +244,10 @@ class StreamConnection:
                 item = peer.take()
                 if item is not None:
                     return item
-                if not peer.lock.wait(self._options.heartbeat):
+                left = until - time.monotonic()
+                if left <= 0:
                     return Said(Head(Kind.PING)), None
+                peer.lock.wait(left)
         return None
 
     def _send(self, said: Said, source: Source | None) -> None:
@@ -264,7 +266,13 @@ class StreamConnection:
         self._send_all(self._records.frames(head, payload))
 
     def _send_chunk(self, head: Head, source: Source) -> None:
-        self._send_record(head, source.read(head.offset, head.length))
+        try:
+            data = source.read(head.offset, head.length)
+        except (IndexError, ValueError) as error:  # it was released, say
+            _log.error("the memory of a transfer to %r cannot be read: %s", self._peer, error)
+            self._peer.cancel(head.transfer, f"its memory cannot be read: {error}")
+            return
+        self._send_record(head, data)
 
     def _send_all(self, buffers: Sequence[Buffer], passed: Sequence[Passed] = ()) -> None:
         """What is `passed`, as descriptors are, goes with the first byte. Raises _Over, OSError."""

@@ -417,7 +417,7 @@ class Transfers:
     def _remember(self, transfer: bytes, said: Said, among: OrderedDict[bytes, Said]) -> None:
         among[transfer] = said
         # A peer asks again only for what it has open, of which the answers are the latest.
-        most = 2 * self._options.open if among is self._past else self._options.queued
+        most = (2 if among is self._past else 16) * self._options.open
         while len(among) > most:
             among.popitem(last=False)
 

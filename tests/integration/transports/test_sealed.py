@@ -373,6 +373,51 @@ def test_a_ticket_that_is_known_no_longer_is_denied_and_replaced(pair):
     wait(lambda: near.peer(far).state is None)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_state_is_told(sides, tmp_path, form):
+    states: list[DownReason | None] = []
+    near, far = sides(form, changed=lambda peer: states.append(peer.state)), sides(form)
+    far.listen(tmp_path)
+    near.meet(far)
+    wait(lambda: states == [None])
+    far.endpoint.close()
+    wait(lambda: DownReason.UNREACHABLE in states)
+
+
+def test_memory_that_cannot_be_read_ends_its_transfer_only(pair):
+    near, far = pair()
+    gone = memoryview(bytearray(MIB))
+    arriving, _ = far.expect(near, 1, MIB)
+    sending = near.send(far, 1, gone, ready=0)
+    near.peer(far)._calls["sending", name(1)].source._parts[0].release()
+    near.peer(far).ready(name(1), MIB)
+    for outcome in (arriving, sending):
+        with pytest.raises(TransferCancelled, match="its memory cannot be read"):
+            outcome.result()
+    arriving, _ = far.expect(near, 2, 1)
+    near.send(far, 2, b"x").result()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_callback_that_fails_or_closes_the_endpoint_harms_nothing(pair, form):
+    near, far = pair(form)
+    errors: list[Exception] = []
+
+    def done(_):
+        try:
+            far.endpoint.close()
+        except LocalTransportError as error:
+            errors.append(error)
+        raise RuntimeError("of a callback")
+
+    far.peer(near).expect(name(1), memoryview(bytearray(5)), done=done)
+    near.send(far, 1, b"hello").result()
+    arriving, _ = far.expect(near, 2, 5)
+    near.send(far, 2, b"hello").result()
+    arriving.result()
+    assert "cannot close its own" in str(errors)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SO_PEERCRED")
 def test_addresses_that_cannot_be(sides, tmp_path):
     side = sides()

@@ -356,7 +356,7 @@ def test_opening_and_cancelling_without_reading_fills_nothing(world):
     assert not machine._theirs
     assert not machine._out.answers
     assert len(machine._past) <= 2 * OPTIONS.open
-    assert len(machine._unwanted) <= OPTIONS.queued
+    assert len(machine._unwanted) <= 16 * OPTIONS.open
 
 
 @pytest.mark.parametrize(
