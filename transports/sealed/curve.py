@@ -54,7 +54,7 @@ class CurveEndpoint:
     ) -> None:
         """`changed(peer)` is called after `peer.state` has changed."""
         options = options or PeerOptions()
-        self._options = replace(options, allowance=min(options.allowance, _ALLOWANCE))
+        self._options = replace(options, allowance=_ALLOWANCE, report=0)
         self._own_key = keys.public
         self._admission = admission
         self._changed = changed

@@ -15,7 +15,8 @@ class PeerOptions:
 
     chunk: int = 256 * KIB
     window: int = 2 * MIB  # of one transfer, beyond what was received; what a lost connection costs
-    allowance: int = 32 * MIB  # sent to one peer and not acknowledged, over all transfers
+    report: int = 512 * KIB  # of one transfer, received and not told to its sender
+    allowance: int = 128 * MIB  # sent to one peer and not acknowledged, over all transfers
     open: int = 256  # transfers that one side may have open; its others wait there
     queued: int = 65_536  # transfers that wait; more are refused to the caller
     patience: float = 30.0  # for which a transfer waits that nobody expects yet
@@ -30,5 +31,11 @@ class PeerOptions:
     def __post_init__(self) -> None:
         if not 0 < self.chunk <= MAX_CHUNK:
             raise ValueError(f"a chunk has 1 to {MAX_CHUNK} bytes, not {self.chunk}")
+        if not 0 <= 2 * self.report <= self.window:
+            raise ValueError("the window must hold twice what is not reported")
+        if self.open * self.report > self.allowance:
+            raise ValueError(
+                "transfers could wait for each other: the allowance must hold what none of them reports"
+            )
         if not 0 < self.heartbeat < self.silence:
             raise ValueError("heartbeat must be positive and shorter than silence")

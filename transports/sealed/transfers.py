@@ -9,9 +9,12 @@ its receiver expects it, in any order, and the receiver's credit moves the rest 
                 opened --expected--> ...    opened --nobody expects it in time--> refused
 
 Credit reserves no memory, since chunks are written where they belong; so each transfer has its own
-window and none waits for another's. What a peer may have open is bounded, and counts until the last
-answer to it has left; so whatever is kept here for a peer is bounded, too. Answers may be lost with
-a connection: how the last transfers ended is remembered, as many as a peer can ask for again.
+window and none waits for another's. It is told in steps (`report`), and the allowance of all
+transfers together exceeds all steps: none is held up by what others do not report.
+
+What a peer may have open is bounded, and counts until the last answer to it has left; so whatever
+is kept here for a peer is bounded, too. Answers may be lost with a connection: how the last
+transfers ended is remembered, for as many as a peer can ask again.
 
 Memory of a transfer is in hand while a chunk is read from it or written to it: that a transfer
 ended is told after that, and then the memory is the caller's again.
@@ -76,6 +79,7 @@ class _Sending:
 class _Receiving:
     size: int
     receiver: Receiver
+    told: int = 0
     is_open: bool = False
     in_hand: bool = False
 
@@ -264,7 +268,7 @@ class Transfers:
         self._events.append(Progress("receiving", transfer, one.receiver.received))
         if one.receiver.complete:
             self._complete(transfer, one)
-        else:
+        elif one.receiver.received - one.told >= self._options.report:
             self._out.credits[transfer] = None
 
     def has_open(self, transfer: bytes) -> bool:
@@ -283,8 +287,9 @@ class Transfers:
         if out.credits:
             transfer = next(iter(out.credits))
             del out.credits[transfer]
-            received, limit = self._receiving[transfer].receiver.position()
-            return Said(Head(Kind.CREDIT, transfer, received, limit))
+            one = self._receiving[transfer]
+            one.told, limit = one.receiver.position()
+            return Said(Head(Kind.CREDIT, transfer, one.told, limit))
         if out.cancels:
             said = out.cancels.pop(next(iter(out.cancels)))
             self._open_more()

@@ -21,7 +21,9 @@ from manta.transports.sealed.options import PeerOptions
 from manta.transports.sealed.records import Head, Kind
 from manta.transports.sealed.transfers import Ended, Transfers
 
-OPTIONS = PeerOptions(chunk=100, window=400, allowance=1000, open=4, queued=40, patience=30.0)
+OPTIONS = PeerOptions(
+    chunk=100, window=400, report=150, allowance=700, open=4, queued=40, patience=30.0
+)
 
 
 def name(number: int) -> bytes:
@@ -149,11 +151,12 @@ def test_bytes_leave_as_they_become_ready(world):
     assert world.here.ended[SENT, name(1)] is None
 
 
-def test_one_that_has_nothing_ready_holds_up_no_other(world):
+@pytest.mark.parametrize("ready", [0, 99, 149, 399])
+def test_one_that_has_nothing_ready_holds_up_no_other(world, ready):
     for number in range(4):
         world.there.expect(number, 1000)
     for number in range(3):
-        world.here.send(number, bytes(1000), ready=99)
+        world.here.send(number, bytes(1000), ready=ready)
     world.here.send(3, bytes(1000))
     world.run()
     assert list(world.here.ended) == [(SENT, name(3))]
@@ -390,11 +393,11 @@ def test_a_chunk_of_the_other_direction_costs_the_connection(world):
 
 
 @pytest.mark.parametrize(
-    ("received", "limit"), [(200, 600), (50, 600), (100, 1001), (1 << 61, 1 << 62)]
+    ("received", "limit"), [(300, 600), (50, 600), (200, 1001), (1 << 61, 1 << 62)]
 )
 def test_credit_that_is_not_true_costs_the_connection(world, received, limit):
     world.there.expect(1, 1000)
-    world.here.send(1, bytes(1000), ready=100)
+    world.here.send(1, bytes(1000), ready=200)
     world.run()
     with pytest.raises(FlowViolation):
         world.here.machine.received(Head(Kind.CREDIT, name(1), received, limit), "", 0.0)
@@ -410,6 +413,21 @@ def test_what_is_not_here_is_of_no_interest(world):
     for kind in (Kind.CREDIT, Kind.REFUSE, Kind.CANCEL, Kind.PING):
         world.here.machine.received(Head(kind, name(77)), "", 0.0)
     assert world.here.machine.take() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"chunk": 0}, "a chunk has"),
+        ({"chunk": 2 << 20}, "a chunk has"),
+        ({"window": 1000, "report": 501}, "twice"),
+        ({"allowance": 1000}, "wait for each other"),
+        ({"heartbeat": 10.0, "silence": 10.0}, "shorter"),
+    ],
+)
+def test_options_that_do_not_go_together(options, why):
+    with pytest.raises(ValueError, match=why):
+        PeerOptions(**options)
 
 
 def test_ids_are_used_as_they_should_be(world):
