@@ -1,7 +1,8 @@
 """A connection between two processes of one user on one machine: over a Unix socket, not sealed.
 
-Where the sender has its bytes in a memfd, its descriptor is passed when the transfer is opened, and
-chunks say only how far the receiver may read. The kernel vouches for the user at the other end.
+Where the sender has its bytes in a memfd, its descriptor is passed when the transfer is opened,
+with the offset at which they begin; chunks then say only how far the receiver may read. The kernel
+vouches for the user at the other end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import fcntl
 import os
 import socket
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
@@ -47,7 +47,8 @@ class LocalConnection(StreamConnection):
     """As a stream's, but nothing is sealed."""
 
     def _made(self, session: Session) -> Records:
-        self._shared: dict[bytes, int] = {}  # descriptors of the peer's memfds, by transfer
+        self._shared: dict[bytes, tuple[int, int]] = {}
+        """By transfer: the descriptor of the peer's memfd, and where in it the bytes begin."""
         return PlainRecords()
 
     def _close(self) -> None:
@@ -60,7 +61,7 @@ class LocalConnection(StreamConnection):
         if head.kind is not Kind.OPEN or source is None or source.memfd < 0:
             super()._send(said, source)
             return
-        data = head._replace(code=_SHARED).pack()
+        data = head._replace(code=_SHARED, offset=source.at).pack()
         rights = array.array("i", [source.memfd])
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
         self._send_all([data], passed)
@@ -110,21 +111,20 @@ class LocalConnection(StreamConnection):
                 if not self._peer.has_open(transfer):
                     self._forget(transfer)
         self._forget(head.transfer)
-        self._shared[head.transfer] = fd
+        self._shared[head.transfer] = fd, head.offset
 
     def _forget(self, transfer: bytes) -> None:
-        fd = self._shared.pop(transfer, None)
-        if fd is not None:
-            with suppress(OSError):
-                os.close(fd)
+        shared = self._shared.pop(transfer, None)
+        if shared is not None:
+            os.close(shared[0])
 
     def _place(self, head: Head) -> Landing:
         if head.code != _SHARED:
             return super()._place(head)
-        fd = self._shared.get(head.transfer)
-        if fd is None:
+        if head.transfer not in self._shared:
             raise RemoteProtocolError("a chunk of a memfd that was not passed")
-        return self._peer.place(head, fd if _is_immutable(fd) else -1)
+        fd, at = self._shared[head.transfer]
+        return self._peer.place(head, fd if not at and _is_immutable(fd) else -1)
 
     def _read_chunk(self, head: Head) -> None:
         super()._read_chunk(head)
@@ -135,7 +135,8 @@ class LocalConnection(StreamConnection):
         if head.kind is not Kind.CHUNK or head.code != _SHARED:
             super()._read_payload(head, into)
             return
-        fd, offset, left = self._shared[head.transfer], head.offset, into
+        fd, at = self._shared[head.transfer]
+        offset, left = at + head.offset, into
         while left:
             got = os.preadv(fd, [left], offset)
             if not got:

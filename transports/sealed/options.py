@@ -25,8 +25,6 @@ class PeerOptions:
     heartbeat: float = 2.0  # without anything to send, a PING is
     silence: float = 10.0  # without a byte from the peer, or none taken by it, it is given up
     message: float = 60.0  # in which a chunk that began must end
-    backoff: float = 0.1  # before the second attempt to connect, doubled each time
-    backoff_max: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk <= MAX_CHUNK:
@@ -34,8 +32,6 @@ class PeerOptions:
         if not 0 <= 2 * self.report <= self.window:
             raise ValueError("the window must hold twice what is not reported")
         if self.open * self.report > self.allowance:
-            raise ValueError(
-                "transfers could wait for each other: the allowance must hold what none of them reports"
-            )
+            raise ValueError("transfers would wait for each other: raise the allowance")
         if not 0 < self.heartbeat < self.silence:
             raise ValueError("heartbeat must be positive and shorter than silence")

@@ -108,16 +108,17 @@ class BulkPeer:
         progress: Upto = _ignore,
         ready: int | None = None,
         memfd: int = -1,
+        at: int = 0,
     ) -> None:
         """Send the parts, in their order, as one range of bytes.
 
         Only the first `ready` bytes are there yet, if it is given: `ready` tells of more. What is
         there must not change. `memfd` is a descriptor of a memfd that holds the same bytes from its
-        start: between processes of one machine it is passed instead of them. `progress(upto)` and
-        `done(error)` say what has arrived there.
+        byte `at` on: between processes of one machine it is passed instead of them.
+        `progress(upto)` and `done(error)` say what has arrived there.
         Raises LocalTransportError for an id in use, and BulkError when too many transfers wait.
         """
-        source = Source(parts, memfd)
+        source = Source(parts, memfd, at)
         with self.lock:
             self._check_open()
             self._transfers.send(transfer, source.size, source.size if ready is None else ready)
@@ -153,9 +154,10 @@ class BulkPeer:
         """As `expect`, with memory that is asked for once it is needed, or none.
 
         `place(memfd)` is called once, as `done` is. It returns the memory that is to be filled.
-        Where the sender passed a memfd that nobody can change any more, this is its descriptor,
-        else -1; then it may keep a duplicate of that instead, and return None: no byte is copied,
-        and `progress` and `done` say what of it is valid. If it raises, the transfer is refused.
+        Where the sender passed a memfd that begins with the bytes, and that nobody can change any
+        more, it gets its descriptor, else -1. With a descriptor it may keep a duplicate instead,
+        and return None: no byte is copied, and `progress` and `done` say what of it is valid.
+        If it raises, the transfer is refused.
         """
         self._expect(transfer, size, _Calls(done, progress, place=place))
 

@@ -82,7 +82,8 @@ def _is_sound(kind: Kind, offset: int, limit: int, length: int) -> bool:
         return 0 < length <= min(MAX_CHUNK, limit - offset)
     if kind in _WITH_TEXT:
         return length <= MAX_TEXT and not offset and not limit
-    return not length and offset <= (limit if kind is Kind.CREDIT else 0)
+    most = {Kind.OPEN: _MAX_SIZE, Kind.CREDIT: limit}.get(kind, 0)
+    return not length and offset <= most
 
 
 def text_of(data: Buffer) -> str:

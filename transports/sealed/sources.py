@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 class Source:
     """Buffers as one range, in their order.
 
-    `memfd` is the descriptor of a memfd that holds the same bytes from its start on, or -1.
+    `memfd` is the descriptor of a memfd that holds the same bytes from its byte `at` on, or -1.
     """
 
-    def __init__(self, parts: Sequence[Buffer], memfd: int = -1) -> None:
+    def __init__(self, parts: Sequence[Buffer], memfd: int = -1, at: int = 0) -> None:
         """Raises TypeError for memory that is not contiguous."""
         self._parts = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
         self._ends = list(accumulate(map(len, self._parts)))
         self.size = self._ends[-1] if self._ends else 0
         self.memfd = memfd
+        self.at = at
 
     def read(self, offset: int, length: int) -> Buffer:
         """A view of the bytes where they lie in one part; else a copy."""

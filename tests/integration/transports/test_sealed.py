@@ -127,6 +127,11 @@ def test_a_memfd_is_passed_where_it_can_be(pair, form):
         arriving.result()
         os.close(fd)
         assert there == data
+    fd = memfd(data)
+    arriving, there = far.expect(near, 40, MIB)
+    near.send(far, 40, memoryview(data)[1234:][:MIB], memfd=fd, at=1234).result()
+    os.close(fd)
+    assert there == data[1234:][:MIB]
     # A cancelled one's is closed as well.
     fd = memfd(data)
     sending = near.send(far, 50, data, memfd=fd, ready=10)

@@ -325,7 +325,7 @@ def test_plain_records_are_as_they_are():
         Head(Kind.CHUNK, offset=11, limit=10, length=1),
         Head(Kind.OPEN, limit=(1 << 62) + 1),
         Head(Kind.OPEN, limit=1 << 63),
-        Head(Kind.OPEN, offset=1, limit=2),
+        Head(Kind.OPEN, offset=1 << 63, limit=2),
         Head(Kind.OPEN, limit=2, length=1),
         Head(Kind.CREDIT, offset=3, limit=2),
         Head(Kind.REFUSE, length=MAX_TEXT + 1),
