@@ -61,6 +61,7 @@ class LocalConnection(StreamConnection):
         if head.kind is not Kind.OPEN or source is None or source.memfd < 0:
             super()._send(said, source)
             return
+        self._flush()
         data = head._replace(code=_SHARED, offset=source.at).pack()
         rights = array.array("i", [source.memfd])
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]

@@ -363,7 +363,7 @@ class BulkPeer:
             self._post(self.tell)
 
     def _wake(self) -> None:
-        if self._connection is not None:
+        if self._connection is not None and self._transfers.pending:
             self._connection.wake()
 
     def _check_open(self) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     Passed = tuple[int, int, Any]  # level, type, data (cmsg(3))
 
+_TOGETHER = 64  # small messages in one system call
 WAIT = 1.0  # seconds in the system, until a thread looks whether the connection is to end
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class StreamConnection:
         self._forgotten: memoryview | None = None  # where chunks go that are wanted no longer
         self._reason: DownReason | None = None
         self._closing = threading.Lock()
+        self._small: list[Buffer] = []  # what the writer has to say besides chunks
         self._last: Said | None = None  # the last word, before the writer ends
         self._heard = self._ticked = time.monotonic()
 
@@ -225,6 +227,7 @@ class StreamConnection:
                 said, source = item
                 self._send(said, source)
                 if said is self._last:
+                    self._flush()
                     return
         except _Over as over:
             self.end(over.reason)
@@ -237,17 +240,18 @@ class StreamConnection:
     def _next(self) -> tuple[Said, Source | None] | None:
         """What is to be sent, once there is something; None at the end."""
         peer, until = self._peer, time.monotonic() + self._options.heartbeat
-        with peer.lock:
-            while self._reason is None:
-                if self._last is not None:
-                    return self._last, None
-                item = peer.take()
-                if item is not None:
-                    return item
-                left = until - time.monotonic()
-                if left <= 0:
-                    return Said(Head(Kind.PING)), None
-                peer.lock.wait(left)
+        while self._reason is None:
+            with peer.lock:
+                item = (self._last, None) if self._last is not None else peer.take()
+                if item is None and not self._small and self._reason is None:
+                    left = until - time.monotonic()
+                    if left > 0:
+                        peer.lock.wait(left)
+                        continue
+                    item = Said(Head(Kind.PING)), None
+            if item is not None:
+                return item
+            self._flush()
         return None
 
     def _send(self, said: Said, source: Source | None) -> None:
@@ -263,7 +267,17 @@ class StreamConnection:
                 self._peer.gone(head)
 
     def _send_record(self, head: Head, payload: Buffer | None) -> None:
-        self._send_all(self._records.frames(head, payload))
+        """At once with a chunk; else with what else is to be said now."""
+        frames = self._records.frames(head, payload)
+        if head.kind is not Kind.CHUNK and len(self._small) < _TOGETHER:
+            self._small += [bytes(frame) for frame in frames]
+        else:
+            self._flush(frames)
+
+    def _flush(self, frames: Sequence[Buffer] = ()) -> None:
+        small, self._small = self._small, []
+        if small or frames:
+            self._send_all([*small, *frames])
 
     def _send_chunk(self, head: Head, source: Source) -> None:
         try:

@@ -8,6 +8,8 @@ its receiver expects it, in any order, and the receiver's credit moves the rest 
     receiving   expected --opened--> chunks --last one--> ended
                 opened --expected--> ...    opened --nobody expects it in time--> refused
 
+Who expects a transfer gives the first credit at once: a sender that comes later need not wait.
+
 Credit reserves no memory, since chunks are written where they belong; so each transfer has its own
 window and none waits for another's. It is told in steps (`report`), and the allowance of all
 transfers together exceeds all steps: none is held up by what others do not report.
@@ -79,7 +81,7 @@ class _Sending:
 class _Receiving:
     size: int
     receiver: Receiver
-    told: int = 0
+    told: int = -1  # what was received when credit was told on this connection, if it was
     is_open: bool = False
     in_hand: bool = False
 
@@ -112,6 +114,7 @@ class Transfers:
         self._queued: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # size, ready
         self._sendable: dict[bytes, None] = {}  # whose turn it is, in order
         self._starved: dict[bytes, None] = {}  # which wait for the allowance
+        self._granted: OrderedDict[bytes, int] = OrderedDict()  # limits that came early
         self._receiving: dict[bytes, _Receiving] = {}
         self._opened: dict[bytes, _Opened] = {}
         self._theirs: set[bytes] = set()  # which the peer has open, as far as it can know
@@ -149,9 +152,7 @@ class Transfers:
         if self._queued.pop(transfer, None) is not None:
             self._events.append(Ended("sending", transfer, error))
         elif transfer in self._sending:
-            if transfer in self._out.opens:
-                del self._out.opens[transfer]
-            elif self.up:
+            if self.up and transfer not in self._out.opens:
                 self._out.cancels[transfer] = Said(*_with_text(Kind.CANCEL, transfer, why))
             self._end_sending(transfer, error)
             self._open_more()
@@ -160,10 +161,13 @@ class Transfers:
         """Receive so many bytes."""
         self._check_new(transfer, "receiving", transfer in self._receiving)
         one = _Receiving(size, Receiver(size, max(1, self._options.window)))
+        one.receiver.grant()
         self._receiving[transfer] = one
         opened = self._opened.pop(transfer, None)
         if opened is not None:
             self._begin(transfer, one, opened.size)
+        elif self.up and size and len(self._receiving) <= self._options.open:
+            self._out.credits[transfer] = None
 
     def refuse(self, transfer: bytes, why: str) -> None:
         """End a transfer that is received, or is not to be; no effect once it has ended."""
@@ -194,6 +198,13 @@ class Transfers:
             self.refuse(transfer, f"the receiver did not expect it within {patience:g} s")
 
     @property
+    def pending(self) -> bool:
+        """May `take` have something?"""
+        out = self._out
+        said = out.answers or out.credits or out.cancels or out.opens
+        return self.up and bool(said or self._sendable)
+
+    @property
     def eventful(self) -> bool:
         """Has something come about since?"""
         return bool(self._events)
@@ -220,8 +231,10 @@ class Transfers:
         self._opened.clear()
         for sending in self._sending.values():
             sending.sender.pause()
+        self._granted.clear()
         for receiving in self._receiving.values():
             receiving.is_open = False
+            receiving.told = -1
 
     def received(self, head: Head, text: str, now: float) -> None:
         """Handle all but a chunk. Raises RemoteProtocolError, which costs the connection."""
@@ -232,7 +245,6 @@ class Transfers:
             self._credited(transfer, head.offset, head.limit)
         elif head.kind is Kind.REFUSE:
             if transfer in self._sending:
-                self._out.opens.pop(transfer, None)
                 kind = TransferCancelled if head.code == _CANCELLED else TransferRefused
                 self._end_sending(transfer, kind(f"the receiver says: {text}"))
                 self._open_more()
@@ -319,17 +331,25 @@ class Transfers:
             used += 1
             if self.up:
                 self._out.opens[transfer] = None
+                if transfer in self._granted:
+                    self._credited(transfer, 0, self._granted.pop(transfer))
 
     def _credited(self, transfer: bytes, received: int, limit: int) -> None:
         one = self._sending.get(transfer)
         if one is None:
-            return  # it was cancelled
-        if transfer in self._out.opens:
-            raise RemoteProtocolError("credit for a transfer that was not opened")
-        if one.sender.paused:
+            if not received:  # it comes later, or was cancelled
+                self._granted[transfer] = limit
+                if len(self._granted) > self._options.open:
+                    self._granted.popitem(last=False)
+            return
+        if received and transfer in self._out.opens:
+            raise RemoteProtocolError("it acknowledges what was not sent")
+        if not one.sender.paused:
+            one.sender.credit(received, limit)
+        elif limit <= one.size:
             one.sender.start(received, limit)
         else:
-            one.sender.credit(received, limit)
+            return  # for another size: OPEN is going to be refused
         if received > one.told:
             one.told = received
             self._events.append(Progress("sending", transfer, received))
@@ -357,6 +377,7 @@ class Transfers:
     def _end_sending(self, transfer: bytes, error: BulkError | None) -> None:
         one = self._sending.pop(transfer)
         one.sender.pause()
+        self._out.opens.pop(transfer, None)
         self._sendable.pop(transfer, None)
         self._starved.pop(transfer, None)
         self._sendable |= self._starved  # the allowance has room
@@ -388,10 +409,9 @@ class Transfers:
             self._end_receiving(transfer, TransferRefused(why))
             return
         one.is_open = True
-        one.receiver.grant()
         if one.receiver.complete:  # it is empty
             self._complete(transfer, one)
-        else:
+        elif one.told < 0:
             self._out.credits[transfer] = None
 
     def _complete(self, transfer: bytes, one: _Receiving) -> None:

@@ -212,6 +212,41 @@ def test_what_is_refused_is_told(world, first):
     assert isinstance(world.here.ended[SENT, name(1)], TransferRefused)
 
 
+def test_what_is_expected_early_is_sent_at_once(world):
+    world.there.expect(1, 1000)
+    world.run()
+    world.here.send(1, bytes(1000))
+    assert [world.here.machine.take().head.kind for _ in range(3)] == [
+        *(Kind.OPEN, Kind.CHUNK, Kind.CHUNK)
+    ]
+
+
+def test_credit_that_comes_early_is_bounded_and_forgotten_with_its_connection(world):
+    machine = world.here.machine
+    for number in range(1000):
+        machine.received(Head(Kind.CREDIT, name(number), 0, 10), "", 0.0)
+    assert len(machine._granted) == OPTIONS.open
+    world.here.send(999, bytes(5))  # of another size: it has to be opened first
+    world.here.send(998, bytes(50))
+    assert [machine.take().head.kind for _ in range(3)] == [Kind.OPEN, Kind.OPEN, Kind.CHUNK]
+    assert machine.take() is None
+    world.cut()
+    world.connect()
+    world.here.send(997, bytes(50))
+    assert [machine.take().head.kind for _ in range(3)] == [Kind.OPEN] * 3
+    assert machine.take() is None
+
+
+def test_who_acknowledges_what_was_not_sent_loses_the_connection(world):
+    world.here.send(1, bytes(100))
+    for received in (1, 100):
+        with pytest.raises(RemoteProtocolError, match="acknowledges what was not sent"):
+            world.here.machine.received(Head(Kind.CREDIT, name(1), received, 100), "", 0.0)
+    world.here.send(2, b"")
+    world.here.machine.received(Head(Kind.CREDIT, name(2), 0, 0), "", 0.0)
+    assert [world.here.machine.take().head.transfer for _ in range(1)] == [name(1)]
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_two_sizes_are_told_at_both_ends(world, first):
     if first:
