@@ -93,15 +93,8 @@ class Dialler:
     def _connect(self, address: str, ticket: Ticket) -> tuple[socket.socket, Session]:
         """Raises Denied, OSError, LocalTransportError."""
         stream = self._dial(address)
-        try:
-            form = "plain" if address.startswith(LOCAL) else "sealed"
-            caller = Caller(self._keys, self.peer.key, ticket, form, os.urandom(32))
-            until = time.monotonic() + self.peer.options.handshake
-            stream.sendall(caller.call(_receive(stream, GREETING, until)))
-            return stream, caller.finish(_receive(stream, REPLY, until))
-        except BaseException:
-            stream.close()
-            raise
+        form = "plain" if address.startswith(LOCAL) else "sealed"
+        return stream, shake_hands(stream, self._keys, self.peer, ticket, form)
 
     def _dial(self, address: str) -> socket.socket:
         patience = self.peer.options.connect
@@ -120,6 +113,20 @@ class Dialler:
         stream = socket.create_connection((found[self._failures % len(found)], port), patience)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return stream
+
+
+def shake_hands(
+    stream: socket.socket, keys: KeyPair, peer: BulkPeer, ticket: Ticket, form: str
+) -> Session:
+    """The caller's side on a new stream, which is closed if it raises: Denied, or OSError."""
+    try:
+        caller = Caller(keys, peer.key, ticket, form, os.urandom(32))
+        until = time.monotonic() + peer.options.handshake
+        stream.sendall(caller.call(_receive(stream, GREETING, until)))
+        return caller.finish(_receive(stream, REPLY, until))
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _receive(stream: socket.socket, size: int, until: float) -> bytes:

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from manta.transports.addresses import join_address, resolve, split_address
@@ -16,13 +17,13 @@ from manta.transports.errors import (
     LocalTransportError,
     remedied,
 )
-from manta.transports.sealed.dialler import LOCAL, Dialler
-from manta.transports.sealed.listener import StreamListener
+from manta.transports.sealed.dialler import LOCAL, Dialler, shake_hands
+from manta.transports.sealed.listener import Arrivals, StreamListener
 from manta.transports.sealed.local import LocalConnection
 from manta.transports.sealed.options import PeerOptions
 from manta.transports.sealed.peer import BulkPeer
 from manta.transports.sealed.stream import StreamConnection
-from manta.transports.sealed.tickets import Tickets
+from manta.transports.sealed.tickets import Denied, Tickets
 from manta.transports.security.admission import Standing
 from manta.transports.security.keys import check_key, check_private_folder
 from manta.transports.zeromq.io_thread import IoThread
@@ -70,6 +71,10 @@ class BulkEndpoint:
         self._closed = False
         self._io = IoThread("manta-peers")
         self._io.start()
+        self._arrivals = Arrivals(
+            self._io, keys, self._tickets, admission, self._options, self._admitted
+        )
+        self._io.call(self._arrivals.start)
         self._unwatch = admission.watch(self._withdrawn)
 
     def listen(self, address: str, *, fd: int | None = None) -> str:
@@ -84,15 +89,7 @@ class BulkEndpoint:
             listening = _listen_here(address.removeprefix(LOCAL))
         else:
             listening = _listen_at(address)
-        listener = StreamListener(
-            self._io,
-            listening,
-            self._keys,
-            self._tickets,
-            self._admission,
-            self._options,
-            self._admitted,
-        )
+        listener = StreamListener(self._io, listening, self._arrivals)
         with self._changing:
             if self._closed:
                 listening.close()
@@ -144,6 +141,34 @@ class BulkEndpoint:
                 self._start(made.run, key)
         return peer
 
+    def accept(self, stream: socket.socket) -> None:
+        """Serve a connected stream as if it had been accepted here, sealed.
+
+        So connections come that others relay, who see ciphertext only: the stream is one end of a
+        socket pair, and whoever relays moves bytes between the other end and the peer.
+        """
+        if not self._io.call(partial(self._arrivals.greet, stream, "sealed", "relayed")):
+            stream.close()
+
+    def call(self, key: str, stream: socket.socket, ticket: Ticket) -> BulkPeer:
+        """Use a connected stream, whose other end the peer was given to `accept`, until it ends."""
+        peer = self.peer(key)
+
+        def run() -> None:
+            try:
+                session = shake_hands(stream, self._keys, peer, ticket, "sealed")
+            except Denied as denied:
+                peer.down(denied.reason)
+            except OSError:
+                peer.down(DownReason.LOST)
+            else:
+                StreamConnection(stream, session, peer, self._admission).run()
+
+        with self._changing:
+            self._check(key)
+            self._start(run, key)
+        return peer
+
     def close(self) -> None:
         """End everything; what is in progress fails with BulkError. Idempotent.
 
@@ -167,6 +192,7 @@ class BulkEndpoint:
             thread.join()
         for listener in listeners:
             self._io.call(listener.close)
+        self._io.call(self._arrivals.close)
         self._io.call(self._io.end)
         self._io.join(_CLOSE_TIMEOUT)
         for path in self._paths:
@@ -188,14 +214,14 @@ class BulkEndpoint:
         if peer is not None:
             peer.end(BulkError("the peer's key is known here no longer"), DownReason.REVOKED)
 
-    def _admitted(self, key: str, stream: socket.socket, session: Session) -> None:
+    def _admitted(self, key: str, stream: socket.socket, session: Session, form: str) -> None:
         """On the I/O thread."""
         try:
             peer = self.peer(key)
         except LocalTransportError:  # it was withdrawn in this moment
             stream.close()
             return
-        kind = LocalConnection if stream.family == socket.AF_UNIX else StreamConnection
+        kind = LocalConnection if form == "plain" else StreamConnection
         connection = kind(stream, session, peer, self._admission)
 
         with self._changing:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from manta.transports.security.strangers import Cut
     from manta.transports.zeromq.io_thread import IoThread
 
-    Admitted = Callable[[str, socket.socket, Session], object]
+    Admitted = Callable[[str, socket.socket, Session, str], object]
 
 _BATCH = 64  # connections accepted before others have their turn
 _LOOK = 0.5  # seconds
@@ -43,20 +43,20 @@ _log = logging.getLogger(__name__)
 class _Arriving:
     """A connection that has not shown its ticket."""
 
-    def __init__(self, stream: socket.socket, door: Door, source: str) -> None:
+    def __init__(self, stream: socket.socket, door: Door, form: str, source: str) -> None:
         self.stream = stream
         self.door = door
+        self.form = form
         self.source = source
         self.call = b""
 
 
-class StreamListener:
-    """One socket that listens. Lives on the I/O thread."""
+class Arrivals:
+    """Streams that have not shown a ticket, of all listeners. Lives on the I/O thread."""
 
     def __init__(
         self,
         io: IoThread,
-        listening: socket.socket,
         keys: KeyPair,
         tickets: Tickets,
         admission: Admission,
@@ -64,8 +64,6 @@ class StreamListener:
         admitted: Admitted,
     ) -> None:
         self._io = io
-        self._listening = listening
-        self._is_local = listening.family == socket.AF_UNIX
         self._keys = keys
         self._tickets = tickets
         self._admission = admission
@@ -74,57 +72,36 @@ class StreamListener:
         self._arriving: dict[int, _Arriving] = {}
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._arriving)
+
     def start(self) -> None:
-        self._listening.setblocking(False)
-        self._io.add_reader(self._listening.fileno(), self._accept)
         self._look()
 
     def close(self) -> None:
-        """Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._pause()
-            self._listening.close()
-            for fd in [*self._arriving]:
-                self._drop(fd)
+        self._closed = True
+        for fd in [*self._arriving]:
+            self._drop(fd)
 
-    def _pause(self) -> None:
-        self._io.remove_reader(self._listening.fileno())
-
-    def _resume(self) -> None:
-        if not self._closed:
-            self._io.add_reader(self._listening.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_BATCH):
-            try:
-                stream, address = self._listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    _log.warning("no descriptor is left for a connection: %s", error)
-                    self._pause()
-                    self._io.call_later(_PAUSE, self._resume)
-                    return
-                continue  # it was gone before it was accepted
-            try:
-                self._greet(stream, "local" if self._is_local else source_of(address[0]))
-            except (OSError, TransportError) as error:
-                _log.debug("a connection for bulk ended at once: %s", error)
-                stream.close()
-
-    def _greet(self, stream: socket.socket, source: str) -> None:
-        stream.setblocking(False)
-        if self._is_local:
-            check_user(stream)
-        else:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        form = "plain" if self._is_local else "sealed"
-        door = Door(self._keys, self._tickets, form, os.urandom(32), os.urandom(32))
-        stream.send(door.greeting)
+    def greet(self, stream: socket.socket, form: str, source: str) -> None:
+        """Serve a stream; its `source` is what bounds it with others."""
+        if self._closed:
+            stream.close()
+            return
+        try:
+            stream.setblocking(False)
+            if form == "plain":
+                check_user(stream)
+            elif stream.family != socket.AF_UNIX:
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            door = Door(self._keys, self._tickets, form, os.urandom(32), os.urandom(32))
+            stream.send(door.greeting)
+        except (OSError, TransportError) as error:
+            _log.debug("a connection for bulk ended at once: %s", error)
+            stream.close()
+            return
         fd = stream.fileno()
-        self._arriving[fd] = _Arriving(stream, door, source)
+        self._arriving[fd] = _Arriving(stream, door, form, source)
         self._io.add_reader(fd, partial(self._read, fd))
         self._cut(self._strangers.accepted(fd, source, time.monotonic()))
 
@@ -160,7 +137,7 @@ class StreamListener:
             del self._arriving[fd]
             self._io.remove_reader(fd)
             self._strangers.gone(fd)
-            self._admitted(key, one.stream, session)
+            self._admitted(key, one.stream, session, one.form)
 
     def _look(self) -> None:
         if self._closed:
@@ -182,3 +159,48 @@ class StreamListener:
             self._io.remove_reader(fd)
             self._strangers.gone(fd)
             one.stream.close()
+
+
+class StreamListener:
+    """One socket that listens, over TCP or, for this user's processes, at a path."""
+
+    def __init__(self, io: IoThread, listening: socket.socket, arrivals: Arrivals) -> None:
+        self._io = io
+        self._listening = listening
+        self._arrivals = arrivals
+        self._closed = False
+
+    def start(self) -> None:
+        self._listening.setblocking(False)
+        self._resume()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._pause()
+            self._listening.close()
+
+    def _pause(self) -> None:
+        self._io.remove_reader(self._listening.fileno())
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._io.add_reader(self._listening.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        is_local = self._listening.family == socket.AF_UNIX
+        for _ in range(_BATCH):
+            try:
+                stream, address = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    _log.warning("no descriptor is left for a connection: %s", error)
+                    self._pause()
+                    self._io.call_later(_PAUSE, self._resume)
+                    return
+                continue  # it was gone before it was accepted
+            form, source = ("plain", "local") if is_local else ("sealed", source_of(address[0]))
+            self._arrivals.greet(stream, form, source)

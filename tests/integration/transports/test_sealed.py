@@ -349,6 +349,41 @@ def test_both_dial(sides, tmp_path, form):
         assert memory == bytes(100_000)
 
 
+def test_a_stream_that_others_relay_is_sealed_from_end_to_end(sides):
+    near, far = sides(), sides()
+    for one, other in ((near, far), (far, near)):
+        one.admission.allow(other.keys.public)
+    (here, left), (right, there) = socket.socketpair(), socket.socketpair()
+    seen = bytearray()
+
+    def relay(source, sink):
+        while data := source.recv(65536):
+            seen.extend(data)
+            sink.sendall(data)
+        Cutter.shut(sink)
+
+    threads = [threading.Thread(target=relay, args=ends) for ends in ((left, right), (right, left))]
+    for thread in threads:
+        thread.start()
+    data = os.urandom(64) * 10_000
+    arriving, memory = far.expect(near, 1, len(data))
+    sending = near.send(far, 1, data)
+    far.endpoint.accept(there)
+    ticket = far.endpoint.ticket(near.keys.public)
+    near.endpoint.call(far.keys.public, here, ticket)
+    sending.result()
+    arriving.result()
+    assert memory == data
+    near.endpoint.close()
+    for thread in threads:
+        thread.join()
+    assert len(seen) > len(data)
+    for secret in (data[:64], ticket.secret, near.keys.public.encode(), name(1)):
+        assert secret not in seen
+    for end in (left, right):
+        end.close()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_an_endpoint_that_ends_fails_what_is_in_progress(pair, form):
     near, far = pair(form)
@@ -636,7 +671,7 @@ def test_strangers_are_read_as_far_as_a_ticket_goes_and_no_longer_than_they_may(
             except ConnectionError:
                 pass
             assert time.monotonic() - began < 4
-    wait(lambda: not far.endpoint._listeners[0]._arriving)
+    wait(lambda: not far.endpoint._arrivals._arriving)
 
 
 def test_silent_strangers_keep_nobody_out(sides, tmp_path):
@@ -647,7 +682,7 @@ def test_silent_strangers_keep_nobody_out(sides, tmp_path):
     try:
         near.meet(far, address)
         wait(lambda: near.peer(far).state is None, 3)
-        assert len(far.endpoint._listeners[0]._arriving) <= 80
+        assert len(far.endpoint._arrivals._arriving) <= 80
     finally:
         for stranger in strangers:
             stranger.close()
