@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sized
 
 import pytest
 from hypothesis import given, settings
@@ -556,3 +557,50 @@ def test_whatever_happens_each_transfer_ends_once_and_is_whole_if_it_says_so(ste
     assert here.machine._allowance.used == 0
     assert not here.machine._sending
     assert not there.machine._theirs
+
+
+HEADS = st.builds(
+    lambda kind, number, offset, limit, length, code: Head(
+        kind, name(number), offset, limit, length if kind is Kind.CHUNK else 0, code
+    ),
+    st.sampled_from([one for one in Kind if one is not Kind.BYE]),
+    st.integers(0, 12),
+    st.sampled_from([0, 0, 0, 1, 100, 150, 300, 1 << 40]),
+    st.sampled_from([0, 100, 150, 300, 400, 1000, 1 << 62]),
+    st.sampled_from([1, 50, 100, 150]),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(st.tuples(HEADS, st.booleans()), max_size=150))
+@settings(max_examples=400, deadline=None)
+def test_whatever_a_peer_says_it_breaks_nothing_and_what_is_kept_of_it_is_bounded(said):
+    here = End()
+    machine = here.machine
+    machine.connected()
+    for number in range(4):
+        here.send(number, bytes(300), ready=150)
+        here.expect(number + 4, 300)
+    for head, answers in said:
+        try:
+            head = Head.unpack(head.pack())
+            if head.kind is not Kind.CHUNK:
+                machine.received(head, "", 0.0)
+            elif machine.lands(head):
+                machine.landed(head, whole=True)
+        except RemoteProtocolError:
+            machine.lost()
+            machine.connected()
+        here.hear()
+        if answers:
+            here.say()
+            here.wire.clear()
+        out = machine._out
+        kept: list[Sized] = [out.answers, out.credits, out.opens, machine._opened, machine._granted]
+        assert all(len(one) <= 2 * OPTIONS.open for one in kept)
+        assert len(machine._theirs) <= OPTIONS.open
+    for number in range(4, 8):
+        assert here.progress.get((RECEIVED, name(number)), 0) <= 300
+    machine.fail(BulkError("over"))
+    here.hear()
+    assert len(here.ended) == 8
