@@ -102,6 +102,14 @@ class DepotFull(BlobRefused):
     """The depot has no room: what it holds is in use."""
 
 
+class TransferRefused(BulkError):
+    """The receiver does not want the transfer; the message says why."""
+
+
+class TransferCancelled(BulkError):
+    """The sender or the receiver ended the transfer before it was complete."""
+
+
 class BulkTimeout(BulkError, TimeoutError):
     """The blob was not moved in time; the message says what was waited for."""
 

@@ -101,9 +101,12 @@ class Budget(Generic[Key]):
 
 
 class Sender:
-    """Sends one blob."""
+    """Sends one blob, of which the first `ready` bytes are there to be sent."""
 
-    def __init__(self, size: int, chunk: int, allowance: Allowance) -> None:
+    def __init__(
+        self, size: int, chunk: int, allowance: Allowance, *, ready: int | None = None
+    ) -> None:
+        self.ready = size if ready is None else ready
         self._size = size
         self._chunk = chunk
         self._allowance = allowance
@@ -116,6 +119,11 @@ class Sender:
     def done(self) -> bool:
         """Does the receiver hold all of it?"""
         return not self.paused and self.acknowledged == self._size
+
+    @property
+    def sendable(self) -> int:
+        """Bytes that may be sent now, as far as the allowance goes."""
+        return 0 if self.paused else min(self._limit, self.ready) - self._next
 
     def start(self, received: int, limit: int) -> None:
         """Resume at the receiver's position. Raises FlowViolation."""
@@ -138,8 +146,8 @@ class Sender:
 
     def take(self) -> Piece | None:
         """The next chunk, if there is credit for one; it counts as sent."""
-        length = min(self._chunk, self._limit - self._next)
-        if self.paused or length <= 0 or not self._allowance.take(length):
+        length = min(self._chunk, self.sendable)
+        if length <= 0 or not self._allowance.take(length):
             return None
         piece = Piece(self._next, length)
         self._next += length
@@ -182,12 +190,16 @@ class Receiver:
 
     def chunk(self, offset: int, length: int) -> bool:
         """Whether the chunk is the next one, to be written. Raises FlowViolation."""
-        if length <= 0 or offset + length > self._limit:
-            raise FlowViolation(f"chunk {offset}+{length} beyond the limit {self._limit}")
-        if offset != self.received:  # sent twice, or after one that was lost
+        if not self.expects(offset, length):
             return False
         self.received += length
         return True
+
+    def expects(self, offset: int, length: int) -> bool:
+        """Whether the chunk is the next one; nothing changes. Raises FlowViolation."""
+        if length <= 0 or offset + length > self._limit:
+            raise FlowViolation(f"chunk {offset}+{length} beyond the limit {self._limit}")
+        return offset == self.received  # others were sent twice, or after one that was lost
 
 
 class RequestTimer:

@@ -129,6 +129,10 @@ class ZmqTransport:
         """Run `call` on the I/O thread, in order with the handlers; it must not block."""
         self._io.call(call)
 
+    def is_current(self) -> bool:
+        """Is this the I/O thread?"""
+        return self._io.is_current()
+
     def close(self) -> None:
         with self._changing:
             if self._closed:

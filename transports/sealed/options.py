@@ -1,0 +1,37 @@
+"""Limits and times of bulk between two peers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manta.transports.sealed.records import MAX_CHUNK
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Of one peer. Sizes in bytes, times in seconds."""
+
+    chunk: int = 256 * KIB
+    window: int = 2 * MIB  # of one transfer, beyond what was received; what a lost connection costs
+    report: int = 512 * KIB  # of one transfer, received and not told to its sender
+    allowance: int = 128 * MIB  # sent to one peer and not acknowledged, over all transfers
+    open: int = 256  # transfers that one side may have open; its others wait there
+    queued: int = 65_536  # transfers that wait; more are refused to the caller
+    patience: float = 30.0  # for which a transfer waits that nobody expects yet
+    connect: float = 3.0  # in which a connection is made
+    handshake: float = 5.0  # in which it is admitted
+    heartbeat: float = 2.0  # without anything to send, a PING is
+    silence: float = 10.0  # without a byte from the peer, or none taken by it, it is given up
+    message: float = 60.0  # in which a chunk that began must end
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk <= MAX_CHUNK:
+            raise ValueError(f"a chunk has 1 to {MAX_CHUNK} bytes, not {self.chunk}")
+        if not 0 <= 2 * self.report <= self.window:
+            raise ValueError("the window must hold twice what is not reported")
+        if self.open * self.report > self.allowance:
+            raise ValueError("transfers would wait for each other: raise the allowance")
+        if not 0 < self.heartbeat < self.silence:
+            raise ValueError("heartbeat must be positive and shorter than silence")
