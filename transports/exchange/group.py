@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manta.transports.exchange import messages
 from manta.transports.exchange.broadcasts import Broadcasts, Said
@@ -26,6 +26,14 @@ from manta.transports.exchange.channels import Member
 from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
 
 Request = Hashable
+
+
+class Outlook(NamedTuple):
+    """Of a wait, if what has not come yet is left aside. `error` is a name of manta.light.errors
+    if it can never end, else empty; `sentence` says so, or whom it waits for."""
+
+    error: str
+    sentence: str
 
 
 class Roster(Protocol):
@@ -45,8 +53,11 @@ class Roster(Protocol):
     def hears(self, task: str, peer: str, sender: Member) -> bool:
         """Whether members of a task on a peer hear what that sender broadcasts."""
 
-    def may_send(self, reader: Attempt, peer: str | None) -> list[str]:
-        """Who may still send to the reader, as users call them: from that peer, or any."""
+    def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
+        """Of a wait for a letter from that peer."""
+
+    def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
+        """Of a wait for a broadcast."""
 
     def is_lost(self, peer: str) -> bool:
         """Whether nothing will come from it any more in this era."""
@@ -68,13 +79,10 @@ class _Wait:
     topic: tuple[str, ...]
     attempt: Callable[[], bool]
     """Answers the request if that is possible now."""
-    sentence: Callable[[], str]
-    """Whom it waits for."""
+    outlook: Callable[[], Outlook]
     late: str = "Timeout"
-    hopeless: Callable[[], tuple[str, str] | None] = lambda: None
-    """The error with which it fails once all that was sent has come, if nobody is left."""
     sources: Callable[[], Iterable[str]] = tuple
-    """The peers of which that has to be known."""
+    """Who must have said that all has come which they sent, before nothing more is waited for."""
     flushed: set[str] = field(default_factory=set)
 
 
@@ -139,13 +147,13 @@ class Group:
                 self._wake("letter", to, tag)
             return True
 
-        def sentence() -> str:
-            why = self.letters.refusal(at.member, to, size)
-            return f"{self._roster.name(to)} {why or 'has not said yet that it has room'}"
+        def outlook() -> Outlook:
+            why = self.letters.refusal(at.member, to, size) or "has not said yet that it has room"
+            return Outlook("", f"{self._roster.name(to)} {why}")
 
         topic = "room", to, str(at.member)
         self._begin(
-            _Wait(request, at, timeout, now + timeout, topic, attempt, sentence, "ReceiverFull")
+            _Wait(request, at, timeout, now + timeout, topic, attempt, outlook, "ReceiverFull")
         )
 
     def receive(
@@ -166,7 +174,6 @@ class Group:
             sentence = f"Message {number} of {tag!r} was asked for before {claimed}."
             self._shell.fail(request, "RequestFailed", sentence)
             return
-        name = self._roster.name(source)
 
         def attempt() -> bool:
             try:
@@ -178,18 +185,6 @@ class Group:
                 self._shell.answer(request, letter.value)
             return letter is not None
 
-        def hopeless() -> tuple[str, str] | None:
-            if self._roster.may_send(at, source):
-                return None
-            return "PeerLost", (
-                f"No message {tag!r} has come from {name}, and nothing is left there that could "
-                "send one."
-            )
-
-        def sentence_() -> str:
-            others = _listed(self._roster.may_send(at, source))
-            return f"no message {tag!r} has come from {name}: {others}"
-
         wait = _Wait(
             request,
             at,
@@ -197,8 +192,7 @@ class Group:
             now + timeout,
             ("letter", source, tag),
             attempt,
-            sentence_,
-            hopeless=hopeless,
+            lambda: self._roster.of_letter(at, source, tag),
             sources=lambda: (source,),
         )
         self._begin(wait)
@@ -233,18 +227,6 @@ class Group:
             self._shell.answer(request, said.value)
             return True
 
-        def hopeless() -> tuple[str, str] | None:
-            if self._roster.may_send(at, None):
-                return None
-            return "NothingSent", (
-                f"Nobody has broadcast {tag!r} in iteration {at.era}, and nobody is left who "
-                "could: look at the tag, and at who runs at the same time."
-            )
-
-        def sentence() -> str:
-            others = _listed(self._roster.may_send(at, None))
-            return f"nobody has broadcast {tag!r} yet; {others} still may"
-
         self._begin(
             _Wait(
                 request,
@@ -253,9 +235,8 @@ class Group:
                 now + timeout,
                 ("broadcast", tag),
                 attempt,
-                sentence,
-                hopeless=hopeless,
-                sources=self._roster.peers,
+                lambda: self._roster.of_broadcast(at, tag),
+                sources=lambda: self._roster.peers(),
             )
         )
 
@@ -316,7 +297,7 @@ class Group:
 
     def tick(self, now: float) -> None:
         for wait in [wait for wait in self._by_request.values() if wait.deadline <= now]:
-            sentence = wait.sentence().rstrip(".")
+            sentence = wait.outlook().sentence.rstrip(".")
             self._fail(wait, wait.late, f"Waited {wait.timeout:g} s in vain: {sentence}.")
 
     def _begin(self, wait: _Wait) -> None:
@@ -348,7 +329,8 @@ class Group:
 
     def _look_at(self, wait: _Wait) -> None:
         """Fails it if it can never end."""
-        if wait.hopeless() is None:
+        outlook = wait.outlook()
+        if not outlook.error:
             wait.flushed.clear()
             return
         missing = [
@@ -362,8 +344,8 @@ class Group:
                 self._flush_count += 1
                 self._flushes[self._flush_count] = peer, wait
                 self._shell.tell(peer, messages.Flush(self._flush_count))
-        if not missing and (error := wait.hopeless()) is not None:
-            self._fail(wait, *error)
+        if not missing:
+            self._fail(wait, *outlook)
 
     def _flushed(self, number: int) -> None:
         peer, wait = self._flushes.pop(number, ("", None))
@@ -381,7 +363,3 @@ class Group:
         del same[wait]
         if not same:
             del self._waits[wait.topic]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.group import Group
+from manta.transports.exchange.group import Group, Outlook
 from manta.transports.exchange.letters import Attempt, Remote, Value
 
 NAMES = ("a", "b", "c")
@@ -37,8 +37,13 @@ class Everybody:
     def hears(self, task: str, peer: str, sender: Member) -> bool:
         return True
 
-    def may_send(self, reader: Attempt, peer: str | None) -> list[str]:
-        return [who for name in NAMES if peer in (None, name) for who in self.left[name]]
+    def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
+        if self.left[peer]:
+            return Outlook("", f"no letter {tag} has come from {peer}")
+        return Outlook("PeerLost", "nothing is left there")
+
+    def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
+        return Outlook("" if any(self.left.values()) else "NothingSent", "nobody said anything")
 
     def is_lost(self, peer: str) -> bool:
         return peer in self.lost
@@ -152,12 +157,13 @@ class Program:
     def receive(self, source: str) -> None:
         if len(self.received[source]) < self.count and source not in self.waiting:
             number = len(self.received[source])
-            request = self.waiting[source] = ("receive", self.at, source, number)
+            request: object = ("receive", self.at, source, number)
+            self.waiting[source] = request
             self.node.group.receive(request, self.at, source, "x", number, 9.0, 0.0)
-        request = self.waiting.get(source)
-        if request in self.node.answers:
+        asked = self.waiting.get(source)
+        if asked in self.node.answers:
             del self.waiting[source]
-            value = self.node.answers[request]
+            value = self.node.answers[asked]
             assert isinstance(value, bytes)
             self.received[source].append(value)
 
