@@ -35,6 +35,10 @@ class KnownPeers:
     def node(self, swarm_id: str, node_id: str) -> Peer | None:
         return self._by_id.get(swarm_id, {}).get(node_id)
 
+    def nodes(self, swarm_id: str) -> Iterable[str]:
+        """The ids of all nodes that have a part in the swarm, this one among them."""
+        return self._by_id.get(swarm_id, {}).keys()
+
     def departed(self, swarm_id: str, node_id: str) -> Departed | None:
         """Why a node is there no longer, if that is known."""
         return self._departed.get(swarm_id, {}).get(node_id)

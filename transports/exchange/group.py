@@ -16,7 +16,7 @@ The machine knows no clock: `due` says when it wants `tick` to be called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -25,7 +25,14 @@ from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
 
-Request = Hashable
+
+class Request(Protocol):
+    """What an attempt asks; answered once."""
+
+    def answer(self, value: Value | None) -> None: ...
+
+    def fail(self, kind: str, sentence: str) -> None:
+        """`kind` is a name of manta.light.errors."""
 
 
 class Outlook(NamedTuple):
@@ -63,13 +70,6 @@ class Roster(Protocol):
         """Whether nothing will come from it any more in this era."""
 
 
-class GroupShell(Shell, Protocol):
-    def answer(self, request: Request, value: Value | None) -> None: ...
-
-    def fail(self, request: Request, kind: str, sentence: str) -> None:
-        """`kind` is a name of manta.light.errors."""
-
-
 @dataclass(eq=False)
 class _Wait:
     request: Request
@@ -87,7 +87,7 @@ class _Wait:
 
 
 class Group:
-    def __init__(self, me: str, shell: GroupShell, roster: Roster) -> None:
+    def __init__(self, me: str, shell: Shell, roster: Roster) -> None:
         self._me = me
         self._shell = shell
         self._roster = roster
@@ -130,7 +130,7 @@ class Group:
         now: float,
     ) -> None:
         if refusal := self._roster.refusal(at, to):
-            self._shell.fail(request, "UnknownPeer", refusal)
+            request.fail("UnknownPeer", refusal)
             return
         size = size_of(value)
 
@@ -140,9 +140,9 @@ class Group:
             try:
                 self.letters.send(at, to, tag, value)
             except TooManyTags as error:
-                self._shell.fail(request, "ResourceExhaustionError", str(error))
+                request.fail("ResourceExhaustionError", str(error))
                 return True
-            self._shell.answer(request, None)
+            request.answer(None)
             if to == self._me:
                 self._wake("letter", to, tag)
             return True
@@ -167,22 +167,22 @@ class Group:
         now: float,
     ) -> None:
         if refusal := self._roster.refusal(at, source):
-            self._shell.fail(request, "UnknownPeer", refusal)
+            request.fail("UnknownPeer", refusal)
             return
         claimed = self.letters.claims(at, source, tag)
         if number > claimed:
             sentence = f"Message {number} of {tag!r} was asked for before {claimed}."
-            self._shell.fail(request, "RequestFailed", sentence)
+            request.fail("RequestFailed", sentence)
             return
 
         def attempt() -> bool:
             try:
                 letter = self.letters.receive(at, source, tag, number)
             except TooManyTags as error:
-                self._shell.fail(request, "ResourceExhaustionError", str(error))
+                request.fail("ResourceExhaustionError", str(error))
                 return True
             if letter is not None:
-                self._shell.answer(request, letter.value)
+                request.answer(letter.value)
             return letter is not None
 
         wait = _Wait(
@@ -224,7 +224,7 @@ class Group:
             said = self.broadcasts.latest(tag, hears)
             if said is None:
                 return False
-            self._shell.answer(request, said.value)
+            request.answer(said.value)
             return True
 
         self._begin(
@@ -247,12 +247,17 @@ class Group:
 
     # --- peers and the roster ---------------------------------------------------------------
 
-    def link_up(self, peer: str) -> None:
+    def link_up(self, peer: str, *, wants: bool = False) -> None:
+        """With `wants`, the link has been up for a while, and what the peer said was not heard."""
         self._up.add(peer)
-        self.letters.link_up(peer)
+        self._introduce(peer, wants=wants)
+        self._look()
+
+    def _introduce(self, peer: str, *, wants: bool) -> None:
+        """Tells a peer what is here, and what is there for it."""
+        self.letters.link_up(peer, wants=wants)
         roster = self._roster
         self.broadcasts.link_up(peer, lambda sender: roster.hears(sender.task, peer, sender))
-        self._look()
 
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
@@ -273,6 +278,8 @@ class Group:
             case messages.Flushed(number):
                 self._flushed(number)
             case _:
+                if isinstance(message, messages.Known) and message.wants:
+                    self._introduce(peer, wants=False)
                 self.letters.handle(peer, message)
                 if isinstance(message, messages.SentLetter):
                     self._wake("letter", peer, message.tag)
@@ -303,7 +310,7 @@ class Group:
     def _begin(self, wait: _Wait) -> None:
         if wait.at not in self._live:
             sentence = f"{wait.at.member} was ended: it waits for nothing any more."
-            self._shell.fail(wait.request, "SwarmStopped", sentence)
+            wait.request.fail("SwarmStopped", sentence)
         elif not wait.attempt():
             self._waits.setdefault(wait.topic, {})[wait] = None
             self._by_request[wait.request] = wait
@@ -355,7 +362,7 @@ class Group:
 
     def _fail(self, wait: _Wait, kind: str, sentence: str) -> None:
         self._remove(wait)
-        self._shell.fail(wait.request, kind, sentence)
+        wait.request.fail(kind, sentence)
 
     def _remove(self, wait: _Wait) -> None:
         del self._by_request[wait.request]

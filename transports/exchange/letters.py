@@ -291,8 +291,11 @@ class Letters:
 
     # --- links ------------------------------------------------------------------------------
 
-    def link_up(self, peer: str) -> None:
-        """Says what has come from the peer; what it lacks is told when it has said so too."""
+    def link_up(self, peer: str, *, wants: bool = False) -> None:
+        """Says what has come from the peer; what it lacks is told when it has said so too.
+
+        With `wants`, the link has been up for some time, and what the peer said was not heard.
+        """
         known = [
             messages.KnownLetters(tag, era, sender.task, sender.rank, count, part)
             for tag in self._tags.get(peer, ())
@@ -301,7 +304,8 @@ class Letters:
         ]
         parts = _parts(known) or [()]
         for place, part in enumerate(parts, 1):
-            self._shell.tell(peer, messages.Known(part, place == len(parts)))
+            is_last = place == len(parts)
+            self._shell.tell(peer, messages.Known(part, is_last, wants and is_last))
         self._shell.tell(peer, messages.EraEnded(self._era - 1)) if self._era else None
         for (to, sender), credit in self._credits.items():
             if to == peer and credit.asked is not None:
@@ -330,7 +334,7 @@ class Letters:
                 self._take_in(
                     peer, key, Remote(peer, value) if isinstance(value, Parcel) else value
                 )
-            case messages.Known(letters, is_last):
+            case messages.Known(letters, is_last, _):
                 self._learn(peer, letters, is_last)
             case messages.Consumed(letters):
                 self._forget(peer, map(_key, letters))
@@ -360,10 +364,14 @@ class Letters:
         if len(self._tags.get(peer, ())) >= 2 * STREAMS:
             raise RemoteProtocolError(f"it sends letters under over {2 * STREAMS:,} tags")
         useless = self._channel(peer, key.tag).received(key.name, value, size_of(value))
-        if useless is not value:
+        if useless is value:
+            if peer == self._me:  # else nothing was fetched
+                self._shell.release(value)
+            return
+        if useless != value:  # else it was told twice
             self._shell.arrived(value)
-        if useless is not None:
-            self._shell.release(useless)
+            if useless is not None:
+                self._shell.release(useless)
 
     def _learn(self, peer: str, letters: Iterable[messages.KnownLetters], is_last: bool) -> None:
         known = self._known.setdefault(peer, {})

@@ -20,10 +20,13 @@ MOST = 1000
 """Entries of a list in one message."""
 
 
+ParcelId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
 class Parcel(msgspec.Struct, frozen=True, array_like=True, tag="p"):
     """A value too large for a message: its holder sends it when it is asked for it."""
 
-    id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    id: ParcelId
     size: Count
 
 
@@ -59,10 +62,12 @@ class KnownLetters(msgspec.Struct, frozen=True, array_like=True):
 
 class Known(_Message, frozen=True, tag=2):
     """Which of the other side's letters have come here. After the last of these messages it sends
-    all others again, and forgets those that were consumed."""
+    all others again, and forgets those that were consumed. With `wants`, what it said so far was
+    not heard here: it says what it knows and what it broadcast again."""
 
     letters: Annotated[tuple[KnownLetters, ...], msgspec.Meta(max_length=MOST)]
     is_last: bool
+    wants: bool = False
 
 
 class LetterName(msgspec.Struct, frozen=True, array_like=True):

@@ -49,6 +49,22 @@ class Everybody:
         return peer in self.lost
 
 
+class Asked:
+    """A request that is answered once."""
+
+    def __init__(self, peer: Peer, name: object) -> None:
+        self.peer = peer
+        self.name = name
+
+    def answer(self, value: Value | None) -> None:
+        assert self.name not in self.peer.answers.keys() | self.peer.failures.keys()
+        self.peer.answers[self.name] = value
+
+    def fail(self, kind: str, sentence: str) -> None:
+        assert self.name not in self.peer.answers.keys() | self.peer.failures.keys()
+        self.peer.failures[self.name] = kind, sentence
+
+
 class Peer:
     def __init__(self, net: Net, name: str, roster: Everybody) -> None:
         self.net = net
@@ -67,15 +83,9 @@ class Peer:
     def arrived(self, value: Value) -> None:
         pass
 
-    def answer(self, request: object, value: Value | None) -> None:
-        assert request not in self.answers
-        assert request not in self.failures
-        self.answers[request] = value
-
-    def fail(self, request: object, kind: str, sentence: str) -> None:
-        assert request not in self.answers
-        assert request not in self.failures
-        self.failures[request] = kind, sentence
+    def ask(self, name: object) -> Asked:
+        """A request whose end is found under the name."""
+        return Asked(self, name)
 
 
 class Net:
@@ -152,14 +162,16 @@ class Program:
             number = self.sent // len(NAMES)
             self.sent += 1
             value = f"{self.peer} {number}".encode()
-            self.node.group.send(("send", self.at, self.sent), self.at, to, "x", value, 9.0, 0.0)
+            self.node.group.send(
+                self.node.ask(("send", self.at, self.sent)), self.at, to, "x", value, 9.0, 0.0
+            )
 
     def receive(self, source: str) -> None:
         if len(self.received[source]) < self.count and source not in self.waiting:
             number = len(self.received[source])
             request: object = ("receive", self.at, source, number)
             self.waiting[source] = request
-            self.node.group.receive(request, self.at, source, "x", number, 9.0, 0.0)
+            self.node.group.receive(self.node.ask(request), self.at, source, "x", number, 9.0, 0.0)
         asked = self.waiting.get(source)
         if asked in self.node.answers:
             del self.waiting[source]
@@ -220,7 +232,7 @@ def test_each_letter_comes_once_and_in_order_whatever_links_and_attempts_do(
 
 
 def request_for(peer: Peer, at: Attempt, source: str, tag: str = "x") -> str:
-    peer.group.receive("r", at, source, tag, 0, 5.0, 0.0)
+    peer.group.receive(peer.ask("r"), at, source, tag, 0, 5.0, 0.0)
     return "r"
 
 
@@ -231,14 +243,14 @@ def test_a_wait_is_in_vain_only_when_all_that_was_sent_has_come() -> None:
     reader, sender = Attempt(0, Member("t", 0), 0), Attempt(0, Member("t", 1), 0)
     net.peers["a"].group.begin(reader)
     net.peers["b"].group.begin(sender)
-    net.peers["b"].group.send("s", sender, "a", "x", b"late", 5.0, 0.0)
+    net.peers["b"].group.send(net.peers["b"].ask("s"), sender, "a", "x", b"late", 5.0, 0.0)
     net.peers["b"].group.end(sender, counts=True)
     net.roster.left["b"] = []
     request_for(net.peers["a"], reader, "b")
     assert not net.peers["a"].failures
     net.settle()
     assert net.peers["a"].answers["r"] == b"late"
-    net.peers["a"].group.receive("r2", reader, "b", "x", 1, 5.0, 0.0)
+    net.peers["a"].group.receive(net.peers["a"].ask("r2"), reader, "b", "x", 1, 5.0, 0.0)
     net.settle()
     kind, sentence = net.peers["a"].failures["r2"]
     assert kind == "PeerLost"
@@ -262,7 +274,9 @@ def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
     net.peers["b"].group.begin(sender)
     sent = 0
     while True:
-        net.peers["b"].group.send(sent, sender, "a", "x", bytes(60_000), 7.0, 0.0)
+        net.peers["b"].group.send(
+            net.peers["b"].ask(sent), sender, "a", "x", bytes(60_000), 7.0, 0.0
+        )
         net.settle()
         if sent not in net.peers["b"].answers:
             break
@@ -275,9 +289,9 @@ def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
     assert "unread" in sentence
     reader = Attempt(0, Member("t", 0), 0)
     net.peers["a"].group.begin(reader)
-    net.peers["b"].group.send("next", sender, "a", "x", bytes(60_000), 7.0, 0.0)
+    net.peers["b"].group.send(net.peers["b"].ask("next"), sender, "a", "x", bytes(60_000), 7.0, 0.0)
     for number in range(100):
-        net.peers["a"].group.receive(number, reader, "b", "x", number, 7.0, 0.0)
+        net.peers["a"].group.receive(net.peers["a"].ask(number), reader, "b", "x", number, 7.0, 0.0)
     net.settle()
     assert "next" in net.peers["b"].answers
 
@@ -287,7 +301,7 @@ def test_letters_that_nobody_claimed_outlive_their_era_at_both_ends() -> None:
     net.settle()
     sender = Attempt(0, Member("t", 1), 0)
     net.peers["b"].group.begin(sender)
-    net.peers["b"].group.send("s", sender, "a", "x", b"kept", 5.0, 0.0)
+    net.peers["b"].group.send(net.peers["b"].ask("s"), sender, "a", "x", b"kept", 5.0, 0.0)
     net.settle()
     net.peers["b"].group.end(sender, counts=True)
     after = Everybody(era=1)
@@ -312,7 +326,9 @@ def test_a_peer_that_comes_back_with_nothing_is_told_all_again() -> None:
     sender = Attempt(0, Member("t", 1), 0)
     net.peers["b"].group.begin(sender)
     for number in range(3):
-        net.peers["b"].group.send(number, sender, "a", "x", b"%d" % number, 5.0, 0.0)
+        net.peers["b"].group.send(
+            net.peers["b"].ask(number), sender, "a", "x", b"%d" % number, 5.0, 0.0
+        )
     net.settle()
     net.down("a", "b")
     net.down("a", "c")
@@ -321,7 +337,7 @@ def test_a_peer_that_comes_back_with_nothing_is_told_all_again() -> None:
     reader = Attempt(0, Member("t", 0), 1)
     net.peers["a"].group.begin(reader)
     for number in range(3):
-        net.peers["a"].group.receive(number, reader, "b", "x", number, 5.0, 0.0)
+        net.peers["a"].group.receive(net.peers["a"].ask(number), reader, "b", "x", number, 5.0, 0.0)
     assert net.peers["a"].answers == {0: b"0", 1: b"1", 2: b"2"}
 
 
@@ -333,12 +349,12 @@ def test_the_latest_broadcast_is_the_same_for_all_who_have_heard_both() -> None:
         net.peers[name].group.broadcast(at, "m", name.encode())
     net.settle()
     for name, at in attempts.items():
-        net.peers[name].group.get_broadcast("r", at, "m", 5.0, 0.0)
+        net.peers[name].group.get_broadcast(net.peers[name].ask("r"), at, "m", 5.0, 0.0)
         assert net.peers[name].answers["r"] == b"c"
     net.peers["a"].group.broadcast(attempts["a"], "m", b"later")
     net.settle()
     for name, at in attempts.items():
-        net.peers[name].group.get_broadcast("r2", at, "m", 5.0, 0.0)
+        net.peers[name].group.get_broadcast(net.peers[name].ask("r2"), at, "m", 5.0, 0.0)
         assert net.peers[name].answers["r2"] == b"later"
 
 
@@ -352,9 +368,39 @@ def test_a_large_broadcast_is_named_and_released_when_a_later_one_replaces_it() 
     net.settle()
     reader = Attempt(0, Member("t", 1), 0)
     net.peers["b"].group.begin(reader)
-    net.peers["b"].group.get_broadcast("r", reader, "m", 5.0, 0.0)
+    net.peers["b"].group.get_broadcast(net.peers["b"].ask("r"), reader, "m", 5.0, 0.0)
     assert net.peers["b"].answers["r"] == Remote("a", first)
     net.peers["a"].group.broadcast(at, "m", second)
     net.settle()
     assert net.peers["a"].released == [first]
     assert net.peers["b"].released == [Remote("a", first)]
+
+
+def test_who_joins_later_is_told_what_was_said_before_it_listened() -> None:
+    net = Net()
+    net.settle()
+    sender, at = Attempt(0, Member("t", 1), 0), Attempt(0, Member("t", 0), 0)
+    net.peers["b"].group.begin(sender)
+    net.peers["b"].group.send(net.peers["b"].ask("s"), sender, "a", "x", b"letter", 5.0, 0.0)
+    net.peers["b"].group.broadcast(sender, "m", b"said")
+    net.on_the_way["b", "a"].clear()  # nobody listened
+    net.peers["a"] = Peer(net, "a", net.roster)
+    net.peers["a"].group.link_up("b", wants=True)
+    net.settle()
+    net.peers["a"].group.begin(at)
+    request_for(net.peers["a"], at, "b")
+    net.peers["a"].group.get_broadcast(net.peers["a"].ask("m"), at, "m", 5.0, 0.0)
+    assert net.peers["a"].answers == {"r": b"letter", "m": b"said"}
+
+
+def test_a_letter_that_is_told_twice_is_not_released() -> None:
+    net = Net()
+    net.settle()
+    sender = Attempt(0, Member("t", 1), 0)
+    parcel = messages.Parcel(bytes(16), 1 << 30)
+    net.peers["b"].group.begin(sender)
+    net.peers["b"].group.send(net.peers["b"].ask("s"), sender, "a", "x", parcel, 5.0, 0.0)
+    net.settle()
+    net.peers["b"].group.link_up("a", wants=True)
+    net.settle()
+    assert net.peers["a"].released == []

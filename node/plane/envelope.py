@@ -1,0 +1,59 @@
+"""A message about a swarm as it crosses the link between two planes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from manta.protocol.spec import Name
+from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange import messages
+
+VERSION = 1
+
+
+class WantParcel(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """The holder is to send the parcel as the bulk transfer with this id."""
+
+    parcel: messages.ParcelId
+    transfer: messages.ParcelId
+
+
+class NoParcel(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """The holder has it no more: a later value has taken its place, or what named it is over."""
+
+    transfer: messages.ParcelId
+
+
+class BulkAt(msgspec.Struct, frozen=True, array_like=True, tag=34):
+    """Where the sender takes bulk, at its host, and the ticket that admits the receiver there."""
+
+    port: int
+    ticket: bytes
+
+
+Body = messages.Message | WantParcel | NoParcel | BulkAt
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """`epoch` is the manager's timeline of the swarm. Both are empty for what concerns the link."""
+
+    version: int
+    swarm_id: Name | str
+    epoch: str
+    body: Body
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Envelope).decode
+
+
+def pack(swarm_id: str, epoch: str, body: Body) -> bytes:
+    return _encode(Envelope(VERSION, swarm_id, epoch, body))
+
+
+def unpack(data: bytes | bytearray | memoryview) -> Envelope:
+    """Raises RemoteProtocolError."""
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"a message between nodes is malformed: {error}") from error

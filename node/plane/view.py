@@ -1,0 +1,76 @@
+"""A swarm's roster as its exchange looks at it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from manta.node.peers.known import KnownPeers
+from manta.protocol.base import Instance
+from manta.protocol.roster import Roster
+from manta.roster import waits
+from manta.roster.networks import may_hear, members, neighbors
+from manta.transports.exchange.channels import Member
+from manta.transports.exchange.group import Outlook
+from manta.transports.exchange.letters import Attempt
+
+
+class RosterView:
+    """Implements `exchange.group.Roster` for the node with the id `me`."""
+
+    def __init__(self, swarm_id: str, me: str, roster: Roster, known: KnownPeers) -> None:
+        self.era = roster.iteration
+        self._swarm_id = swarm_id
+        self._me = me
+        self._roster = roster
+        self._known = known
+        self._hearing: dict[Member, set[str] | None] = {}
+        """By sender: the nodes that hear it; None for all."""
+
+    def peers(self) -> Iterable[str]:
+        return [id_ for id_ in self._known.nodes(self._swarm_id) if id_ != self._me]
+
+    def name(self, peer: str) -> str:
+        found = self._known.node(self._swarm_id, peer) or self._known.departed(self._swarm_id, peer)
+        return found.alias if found is not None else peer
+
+    def refusal(self, sender: Attempt, peer: str) -> str:
+        task = self._roster.tasks.get(sender.member.task)
+        if task is None or task.network is None or sender.member.rank >= len(task.instances):
+            return ""
+        if peer in may_hear(self._roster, self._instance(sender)):
+            return ""
+        spec = self._roster.networks[task.network]
+        return (
+            f"{sender.member} may not talk to {self.name(peer)}: in the network {task.network!r} "
+            f"({spec.topology}) they are not neighbors."
+        )
+
+    def hears(self, task: str, peer: str, sender: Member) -> bool:
+        listener, speaker = self._roster.tasks.get(task), self._roster.tasks.get(sender.task)
+        if listener is None or speaker is None or listener.network != speaker.network:
+            return False
+        if sender not in self._hearing:
+            self._hearing[sender] = self._heard_on(sender)
+        on = self._hearing[sender]
+        return on is None or peer in on
+
+    def _heard_on(self, sender: Member) -> set[str] | None:
+        task = self._roster.tasks[sender.task]
+        if task.network is None:
+            return None
+        if sender.rank >= len(task.instances):
+            return set()
+        all_ = members(self._roster, task.network)
+        return neighbors(self._roster.networks[task.network], task.instances[sender.rank], all_)
+
+    def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
+        return Outlook(*waits.letter(self._roster, self._instance(reader), peer, tag))
+
+    def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
+        return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
+
+    def is_lost(self, peer: str) -> bool:
+        return self._known.node(self._swarm_id, peer) is None
+
+    def _instance(self, at: Attempt) -> Instance:
+        return Instance(self._swarm_id, at.member.task, at.member.rank, at.era, at.number)
