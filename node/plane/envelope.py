@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.protocol.spec import Name
+from manta.protocol.base import Named
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 
@@ -38,8 +38,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """`epoch` is the manager's timeline of the swarm. Both are empty for what concerns the link."""
 
     version: int
-    swarm_id: Name | str
-    epoch: str
+    swarm_id: Named
+    epoch: Named
     body: Body
 
 

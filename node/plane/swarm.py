@@ -47,9 +47,9 @@ class Outside(Protocol):
 
     def release(self, value: Value) -> None: ...
 
-    def arrived(self, value: Value) -> None: ...
+    def arrived(self, swarm_id: str, value: Value) -> None: ...
 
-    def is_up(self, peer: str) -> bool: ...
+    def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
 
 class SwarmExchange:
@@ -113,6 +113,13 @@ class SwarmExchange:
         """What it was answered with is there no longer."""
         self._then(lambda group: self._carry_out(group, ask, now))
 
+    def close(self) -> None:
+        """The swarm, or its timeline, is over here: nothing of it is kept."""
+        for at in list(self._live):
+            self.end(at, counts=False)
+        if self._group is not None:
+            self._group.close()
+
     # --- what the node is told --------------------------------------------------------------
 
     def roster_changed(self, roster: Roster) -> None:
@@ -124,7 +131,7 @@ class SwarmExchange:
         for at in self._live:
             group.begin(_attempt(at))
         for peer in view.peers():
-            if self._outside.is_up(peer):
+            if self._outside.is_up(self._swarm_id, peer):
                 group.link_up(peer, wants=peer in self._unheard)
         self._unheard.clear()
         early, self._early = self._early, []
@@ -136,9 +143,9 @@ class SwarmExchange:
             for peer in peers:
                 self._group.letters.peer_removed(peer)
 
-    def link_up(self, peer: str) -> None:
+    def link_up(self, peer: str, *, wants: bool) -> None:
         if self._group is not None:
-            self._group.link_up(peer)
+            self._group.link_up(peer, wants=wants)
 
     def link_down(self, peer: str) -> None:
         self._unheard.discard(peer)
@@ -171,7 +178,7 @@ class SwarmExchange:
         self._outside.release(value)
 
     def arrived(self, value: Value) -> None:
-        self._outside.arrived(value)
+        self._outside.arrived(self._swarm_id, value)
 
     def _then(self, call: Callable[[Group], None]) -> None:
         if self._group is None:

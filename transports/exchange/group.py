@@ -295,6 +295,13 @@ class Group:
                 self._wake("broadcast", tag)
         self._look()
 
+    def close(self) -> None:
+        """Ends all waits, and releases all that is kept."""
+        for wait in list(self._by_request.values()):
+            self._fail(wait, "SwarmStopped", "The swarm is over here: nothing is waited for.")
+        self.letters.close()
+        self.broadcasts.begin_era(self._roster.era + 1)
+
     # --- waits ------------------------------------------------------------------------------
 
     @property

@@ -324,6 +324,17 @@ class Letters:
                 self._shell.release(value)
         self._credits = {at: credit for at, credit in self._credits.items() if at[0] != peer}
 
+    def close(self) -> None:
+        """Releases all that is kept."""
+        for outbox in self._outboxes.values():
+            for value in outbox.clear():
+                self._shell.release(value)
+        for channel in self._channels.values():
+            for letter in [*channel.end_era(), *channel.unread()]:
+                self._shell.release(letter.value)
+        self._channels.clear()
+        self._outboxes.clear()
+
     # --- what peers say ---------------------------------------------------------------------
 
     def handle(self, peer: str, message: messages.Message) -> bool:

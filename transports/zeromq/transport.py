@@ -68,7 +68,7 @@ class ZmqTransport:
         self._links: set[DialledLink] = set()
         self._closed = False
         self._was_healthy = True
-        self._io = IoThread("manta-io")
+        self.io = self._io = IoThread("manta-io")
         self._io.start()
         self._ticked_at = time.monotonic()
         self._lookout = Lookout()

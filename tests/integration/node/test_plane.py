@@ -1,0 +1,143 @@
+"""Tasks of several nodes that speak to each other through their nodes' planes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from typing import Any
+
+import pytest
+
+from manta.node.peers.directory import DirectoryChanged
+from manta.protocol.peers import Departed, Departure
+from tests.support.planes import memory, planes
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 65_537, 5_000_000])
+def test_letters_arrive_in_order_whatever_their_size(size: int) -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        sent = [os.urandom(size) for _ in range(3)]
+        for value in sent:
+            one.call("send_letter", to="id-2", tag="x", value=value, timeout=20.0)
+        got = [
+            two.call("receive_letter", source="id-1", tag="x", number=n, timeout=20.0)
+            for n in range(3)
+        ]
+        assert got == sent
+        for end in (one, two):
+            end.close()
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_a_letter_stays_on_its_node_if_it_goes_to_it(size: int) -> None:
+    value = os.urandom(size)
+    with planes(1) as lab:
+        lab.introduce()
+        lab.enroll(on=[0, 0])
+        node = lab.nodes[0]
+        one, other = node.attempt(lab.at(0)), node.attempt(lab.at(1))
+        other.begin("receive_letter", source="id-1", tag="x", number=0, timeout=20.0)
+        one.call("send_letter", to="id-1", tag="x", value=value, timeout=20.0)
+        assert other.end() == value
+        node.run(node.plane.end, lab.at(1), counts=False)  # it failed: its next attempt is given it
+        again = node.attempt(lab.at(1, attempt=1))
+        received = again.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0)
+        assert received == value
+        for end in (one, other, again):
+            end.close()
+
+
+def test_a_broadcast_reaches_all_and_the_latest_counts() -> None:
+    values = [b"early", os.urandom(1_000_000)]
+    with planes(3) as lab:
+        lab.introduce()
+        lab.enroll()
+        ends = [node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes)]
+        ends[0].call("say_to_all", tag="m", value=values[0])
+        assert [end.call("hear_broadcast", tag="m", timeout=20.0) for end in ends] == [b"early"] * 3
+        ends[1].call("say_to_all", tag="m", value=values[1])
+        deadline = time.monotonic() + 20
+        while any(end.call("hear_broadcast", tag="m", timeout=20.0) != values[1] for end in ends):
+            assert time.monotonic() < deadline
+        for end in ends:
+            end.close()
+
+
+def test_who_waits_for_one_that_has_finished_is_told_so() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        two.call("send_letter", to="id-1", tag="x", value=b"last", timeout=20.0)
+        one.begin("receive_letter", source="id-2", tag="x", number=0, timeout=60.0)
+        lab.nodes[1].run(lab.nodes[1].plane.end, lab.at(1), counts=True)
+        lab.enroll(r1="FINISHED")
+        assert one.end() == b"last"
+        with pytest.raises(LookupError, match="PeerLost"):
+            one.call("receive_letter", source="id-2", tag="x", number=1, timeout=60.0)
+        for end in (one, two):
+            end.close()
+
+
+def test_nobody_is_heard_who_has_no_part_in_the_swarm() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        one.call("send_letter", to="id-2", tag="x", value=b"1", timeout=20.0)
+        assert two.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0) == b"1"
+        departed = Departed("id-1", "node-1", lab.nodes[0].peer.key, Departure.REVOKED)
+        told = DirectoryChanged("swarm-1", lab.epoch, False, (), (departed,))
+        lab.nodes[1].run(lab.nodes[1].plane.told, told)
+        one.call("send_letter", to="id-2", tag="x", value=b"2", timeout=20.0)
+        with pytest.raises(LookupError, match="Timeout"):
+            two.call("receive_letter", source="id-1", tag="x", number=1, timeout=0.5)
+        for end in (one, two):
+            end.close()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"k": "send_letter", "n": 1, "to": "id-1", "tag": "x", "timeout": 1.0},
+        {"k": "send_letter", "n": 1, "to": "id-1", "tag": "x", "value": [9], "timeout": 1.0},
+        {"k": "receive_letter", "n": 1, "source": "", "tag": "x", "number": 0, "timeout": 1.0},
+        {"k": "get_global", "n": 1, "tag": "x"},
+    ],
+)
+def test_a_connection_that_breaks_the_protocol_is_ended(request_: dict[str, Any]) -> None:
+    with planes(1) as lab:
+        lab.introduce()
+        lab.enroll()
+        one = lab.nodes[0].attempt(lab.at(0))
+        one.socket.send(request_)
+        assert one.socket.receive() is None
+        one.close()
+
+
+def test_memory_that_its_task_could_still_change_is_not_taken() -> None:
+    with planes(1) as lab:
+        lab.introduce()
+        lab.enroll()
+        one = lab.nodes[0].attempt(lab.at(0))
+        fd = memory(b"x" * 100_000, fcntl.F_SEAL_SHRINK)
+        sent = {"k": "send_letter", "n": 1, "to": "id-1", "tag": "x", "timeout": 1.0}
+        one.socket.send({**sent, "value": [100_000]}, (fd,))
+        os.close(fd)
+        assert one.socket.receive() is None
+        one.close()
+
+
+def test_a_value_for_which_the_node_has_no_memory_is_refused_with_the_arithmetic() -> None:
+    with planes(1, most=3 << 20) as lab:
+        lab.introduce()
+        lab.enroll()
+        one = lab.nodes[0].attempt(lab.at(0))
+        one.call("send_letter", to="id-1", tag="x", value=bytes(2 << 20), timeout=5.0)
+        with pytest.raises(LookupError, match=r"keeps 2\.0 MiB .* of at most 3\.0 MiB"):
+            one.call("send_letter", to="id-1", tag="x", value=bytes(2 << 20), timeout=5.0)
+        one.close()
