@@ -1,0 +1,147 @@
+"""What a node's daemon and its plane say to each other, over a Unix socket that both inherit.
+
+A frame is a length (4 bytes, little-endian) and a message in msgpack; its descriptors come with the
+first byte.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from manta.light.wire import HEADER, BrokenFrame, Frames, receive_bytes, send_frame
+from manta.node.peers.directory import DirectoryChanged, DirectoryOver
+from manta.node.peers.rosters import RosterChanged
+from manta.protocol.base import Instance
+
+LONGEST = 256 * 1024 * 1024
+"""Bytes of a message: a roster may have a million instances."""
+_READ = 256 * 1024
+
+
+class _Order(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+# To the plane.
+
+
+class Serve(_Order, frozen=True):
+    """The first: who the node is. With `listens` comes a socket at which peers connect."""
+
+    node_id: str
+    public: str
+    secret: str
+    memory: int
+    """Bytes of large values that are kept."""
+    listens: bool
+
+
+class Anew(_Order, frozen=True):
+    """All that is known; whatever was known besides is over."""
+
+    directories: tuple[DirectoryChanged, ...]
+    rosters: tuple[RosterChanged, ...]
+
+
+class Changed(_Order, frozen=True):
+    directory: DirectoryChanged
+
+
+class Over(_Order, frozen=True):
+    directory: DirectoryOver
+
+
+class Rostered(_Order, frozen=True):
+    roster: RosterChanged
+
+
+class Attach(_Order, frozen=True):
+    """A connection of an attempt comes with it; the first one begins the attempt."""
+
+    at: Instance
+
+
+class End(_Order, frozen=True):
+    at: Instance
+    counts: bool
+
+
+ToPlane = Serve | Anew | Changed | Over | Rostered | Attach | End
+
+# To the daemon.
+
+
+class Serving(_Order, frozen=True):
+    """It is ready."""
+
+
+class Want(_Order, frozen=True):
+    """Of a swarm's roster."""
+
+    swarm_id: str
+    wanted: bool
+
+
+ToDaemon = Serving | Want
+
+T = TypeVar("T", ToPlane, ToDaemon)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class OrderSocket(Generic[T]):
+    """One end; `kind` is the type of what comes."""
+
+    def __init__(self, sock: socket.socket, kind: object) -> None:
+        self.socket = sock
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._frames = Frames(LONGEST)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, order: ToPlane | ToDaemon, fds: Sequence[int] = ()) -> None:
+        """Blocks while the other end does not read. Raises OSError."""
+        body = _encode(order)
+        data = HEADER.pack(len(body)) + body
+        sent = send_frame(self.socket, data, fds)
+        if sent < len(data):
+            self.socket.sendall(memoryview(data)[sent:])
+
+    def read(self) -> None:
+        """Takes in what has come, or waits for it. Raises EOFError at the end, BrokenFrame,
+        OSError."""
+        data, fds = receive_bytes(self.socket, _READ)
+        if not data:
+            raise EOFError
+        self._frames.feed(data, fds)
+
+    def next(self) -> tuple[T, list[int]] | None:
+        """The next whole message, with its descriptors, which the caller must close.
+
+        Raises BrokenFrame.
+        """
+        body = self._frames.next()
+        if body is None:
+            return None
+        try:
+            order: T = self._decode(body)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise BrokenFrame(f"{type(error).__name__}: {error}") from error
+        has_one = isinstance(order, Attach) or (isinstance(order, Serve) and order.listens)
+        return order, self._frames.take(int(has_one))
+
+    def close(self) -> None:
+        self._frames.close()
+        self.socket.close()
+
+
+def pair() -> tuple[socket.socket, int]:
+    """One end for the daemon, and the descriptor of the other, which a child inherits."""
+    ours, theirs = socket.socketpair()
+    os.set_inheritable(theirs.fileno(), True)
+    return ours, theirs.detach()
