@@ -97,7 +97,9 @@ def running(lab) -> Callable[..., tuple[str, list[Node], list[Feed]]]:
     def start(**task: Any) -> tuple[str, list[Node], list[Feed]]:
         nodes = [lab.node(number) for number in (1, 2, 3)]
         feeds = [Feed(node) for node in nodes]
-        swarm = lab.api().deploy_swarm("lab", Waits("node-1", "node-2", **task)).swarm_id
+        api = lab.api()
+        swarm = api.deploy_swarm("lab", Waits("node-1", "node-2", **task)).swarm_id
+        lab.wait_until(lambda: [one.status for one in api.get_tasks(swarm)] == ["RUNNING"] * 2)
         lab.wait_until(lambda: all(map(all, (feed.peers(swarm, *nodes[:2]) for feed in feeds[:2]))))
         return swarm, nodes, feeds
 
