@@ -466,3 +466,16 @@ def test_from_its_roster_a_node_says_what_the_manager_says(bench, admin: Client,
     wait_until(lambda: all_of("PeerLost"))
     assert by_roster() == by_manager()
     assert [said.error for said in by_roster().values()] == ["PeerLost", "NothingSent", "PeerLost"]
+
+
+def test_who_asks_all_the_time_is_told_no_more_often(bench, admin: Client, peers) -> None:
+    [one] = peers(1, lambda _: [])
+    swarm = deploy(admin)
+    wait_until(lambda: one.ran)
+    began = time.monotonic()
+    for _ in range(300):
+        one.tell(WantRoster(swarm))
+    one.ask(WantRoster(swarm))
+    wait_until(lambda: rosters(one, swarm))
+    one.ask(WantRoster(swarm))  # behind all others
+    assert len(rosters(one, swarm)) <= 20 * (time.monotonic() - began) + 2
