@@ -25,7 +25,6 @@ from manta.actors import (
     MailboxPolicy,
     Ref,
     Refused,
-    Reply,
     Timer,
 )
 from manta.console.exit_codes import Exit
@@ -142,7 +141,7 @@ class ManagerLink(Actor):
             case PeersChanged() | RosterTold():
                 self.notify(PEER_DIRECTORY, message)
             case AskGateway(request):
-                self._ask_gateway(request, self.defer())
+                self._ask_gateway(request)
             case SendJournal():
                 self._sender.handle(message)
             case AskManager():
@@ -426,12 +425,16 @@ class ManagerLink(Actor):
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)
 
-    def _ask_gateway(self, request: FetchPeers | WantRoster, reply: Reply) -> None:
+    def _ask_gateway(self, request: FetchPeers | WantRoster) -> None:
         """Raises Refused."""
         if not self._registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")
-        asked = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
-        self.pipe(asked, reply.set, reply=reply)
+        reply = self.defer()
+
+        def answered(answer: Any, error: BaseException | None) -> None:
+            reply.set(answer) if error is None else reply.fail(error)
+
+        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
 
     # --- what the operator sees ----------------------------------------------------------
 

@@ -16,6 +16,7 @@ from manta.manager.directory import not_run
 from manta.manager.home import Home, RestoredFile
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, RemoveNode
 from manta.protocol.codes import Code
+from manta.protocol.exchange import Contributed, ReadBroadcast, ReadContributions, ReadMessage
 from manta.protocol.node import (
     Assignment,
     Capabilities,
@@ -31,7 +32,9 @@ from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import GetSwarm, SendSwarm, StartSwarm, StopSwarm
 from manta.protocol.users import AddUser
+from manta.roster import waits
 from manta.roster.differences import apply
+from manta.roster.waits import Outlook
 from manta.testing.manager import Client, FakeNode, wait_until
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.test_process import ANYWHERE, Process
@@ -276,16 +279,15 @@ def test_a_restored_manager_begins_another_epoch_each_time(
     assert epoch(nodes[0], swarm) == ""
     backup(Home(bench.home), tmp_path / "backup")
     epochs = [""]
-    for _ in range(2):
+    for place in (Home(tmp_path / "first"), Home(tmp_path / "second")):
         bench.stop()
-        restore(tmp_path / "backup", Home(bench.home), replace=True)
+        restore(tmp_path / "backup", place)
+        bench.settings = replace(bench.settings, home=place.path)
         bench.start()
         wait_until(lambda: all(epoch(node, swarm) not in (None, *epochs) for node in nodes), 20)
         wait_until(know(nodes, swarm))
         assert epoch(nodes[0], swarm) == epoch(nodes[1], swarm)
         epochs.append(str(epoch(nodes[0], swarm)))
-        # Each runs its instance anew, in the new epoch.
-        wait_until(lambda: all(len(node.ran) == len(epochs) for node in nodes))
     assert len(set(epochs)) == 3
     bench.restart()  # that is none
     wait_until(lambda: all(node.registered.is_set() for node in nodes))
@@ -422,3 +424,58 @@ def test_many_changes_are_told_together(bench, admin: Client, peers) -> None:
     wait_until(lambda: running() == 200)
     took = time.monotonic() - began
     assert len(rosters(one, swarm)) <= 20 * took + 2
+
+
+def test_from_its_roster_a_node_says_what_the_manager_says(bench, admin: Client, peers) -> None:
+    """Whom a task waits for, and why in vain: in the same words."""
+    one, two = peers(2)
+    swarm = deploy(admin, one, two, quorum=0.5, deadline=60.0)
+    wait_until(know([one, two], swarm))
+    one.ask(WantRoster(swarm))
+    [mine], [other] = one.ran, two.ran
+    one.say(swarm, Contributed(mine, 0, "barrier()"))
+    reads = {
+        "barrier": ReadContributions(mine, 0, "barrier()"),
+        "broadcast": ReadBroadcast(mine, "x"),
+        "letter": ReadMessage(mine, two.node_id, "x", 0),
+    }
+
+    def by_roster() -> dict[str, Outlook]:
+        known = rosters(one, swarm)[-1]
+        task = known.tasks["task"]
+        lost = waits.lost(task, [other.index])
+        how = waits.in_vain if lost else waits.missing
+        return {
+            "barrier": how(task, "barrier()", [other.index]),
+            "broadcast": waits.broadcast(known, mine, "x"),
+            "letter": waits.letter(known, mine, two.node_id, "x"),
+        }
+
+    def by_manager() -> dict[str, Outlook]:
+        found = {name: one.ask(read) for name, read in reads.items()}
+        assert not any(answer.ready for answer in found.values())
+        return {name: Outlook(answer.error, answer.sentence) for name, answer in found.items()}
+
+    def all_of(error: str) -> bool:
+        return [said.error for said in by_roster().values()].count(error) > 0
+
+    wait_until(lambda: rosters(one, swarm) and all_of(""))
+    wait_until(lambda: "running" in by_roster()["barrier"].sentence)
+    assert by_roster() == by_manager()
+    two.say(swarm, TaskEnded(other, "FINISHED", 0.0))
+    wait_until(lambda: all_of("PeerLost"))
+    assert by_roster() == by_manager()
+    assert [said.error for said in by_roster().values()] == ["PeerLost", "NothingSent", "PeerLost"]
+
+
+def test_who_asks_all_the_time_is_told_no_more_often(bench, admin: Client, peers) -> None:
+    [one] = peers(1, lambda _: [])
+    swarm = deploy(admin)
+    wait_until(lambda: one.ran)
+    began = time.monotonic()
+    for _ in range(300):
+        one.tell(WantRoster(swarm))
+    one.ask(WantRoster(swarm))
+    wait_until(lambda: rosters(one, swarm))
+    one.ask(WantRoster(swarm))  # behind all others
+    assert len(rosters(one, swarm)) <= 20 * (time.monotonic() - began) + 2

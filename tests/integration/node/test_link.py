@@ -23,6 +23,7 @@ from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
+from manta.protocol.peers import FetchPeers, Peer, Peers
 from manta.protocol.states import AttemptState
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Inline
@@ -174,6 +175,25 @@ def test_a_gap_in_what_is_desired_is_fetched(wait_until, manager: Manager, start
     manager.node.tell(protocol.DesiredChanged(9))
     manager.desired = protocol.Desired(9)
     wait_until(lambda: node.context.desired_version == 9)
+
+
+def test_a_directory_is_asked_for_until_it_is_given(wait_until, manager: Manager, start) -> None:
+    """Whatever becomes of a question: it is refused, or lost with the link."""
+    manager.answers[protocol.Heartbeat] = lambda _: protocol.HeartbeatReply(1, directories={"s": 3})
+    manager.answers[FetchPeers] = refuse(Code.UNAVAILABLE)
+    node = start()
+    wait_until(lambda: len(manager.heard_of(FetchPeers)) > 1)
+    link = node.system.find(MANAGER_LINK)
+    manager.holds = FetchPeers
+    wait_until(lambda: manager.held)
+    registered = len(manager.heard_of(protocol.Register))
+    manager.node._peer.link.close()
+    wait_until(lambda: len(manager.heard_of(protocol.Register)) > registered)
+    manager.holds = None
+    peer = Peer("n2", "node-2", "key", ("tcp://127.0.0.1:7",))
+    manager.answers[FetchPeers] = lambda asked: Peers(asked.swarm_id, "", 3, (peer,))
+    wait_until(lambda: node.context.peers.directories.peer("s", "n2") == peer)
+    assert node.system.find(MANAGER_LINK).address == link.address
 
 
 def test_a_lost_blob_is_pushed_again_before_its_entry(wait_until, manager: Manager, start) -> None:

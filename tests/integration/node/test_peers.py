@@ -97,7 +97,9 @@ def running(lab) -> Callable[..., tuple[str, list[Node], list[Feed]]]:
     def start(**task: Any) -> tuple[str, list[Node], list[Feed]]:
         nodes = [lab.node(number) for number in (1, 2, 3)]
         feeds = [Feed(node) for node in nodes]
-        swarm = lab.api().deploy_swarm("lab", Waits("node-1", "node-2", **task)).swarm_id
+        api = lab.api()
+        swarm = api.deploy_swarm("lab", Waits("node-1", "node-2", **task)).swarm_id
+        lab.wait_until(lambda: [one.status for one in api.get_tasks(swarm)] == ["RUNNING"] * 2)
         lab.wait_until(lambda: all(map(all, (feed.peers(swarm, *nodes[:2]) for feed in feeds[:2]))))
         return swarm, nodes, feeds
 
@@ -152,9 +154,10 @@ def test_while_the_manager_is_away_and_after_it_came_back_nobody_departs(lab, ru
     api = lab.api()
     api.set_global(swarm, "go", True)
     assert api.wait_swarm(swarm, timeout=40).status == "COMPLETED"
+    both = sorted(node.context.keys.public for node in nodes[:2])
+    lab.wait_until(lambda: all(feed.cut == both for feed in feeds[:2]))
     for feed in feeds[:2]:
         assert not any(change.departed for change in feed.all_of(DirectoryChanged))
-        assert feed.cut == sorted(node.context.keys.public for node in nodes[:2])
 
 
 def test_a_plane_that_starts_anew_is_told_all(lab, running) -> None:
@@ -191,12 +194,12 @@ def test_a_plane_that_needs_a_roster_is_told_what_becomes_of_the_tasks(lab, runn
     lab.wait_until(lambda: states() == {"node-1": "RUNNING", "node-2": "RUNNING"}, what=states)
     assert feeds[1].all_of(RosterChanged) == []
     # Over another link it is asked for again.
+    told = len(feed.all_of(RosterChanged))
     lab.stop_manager()
     lab.start_manager()
-    told = len(feed.all_of(RosterChanged))
     lab.wait_until(lambda: len(feed.all_of(RosterChanged)) > told)
     feed.need(swarm, needed=False)
-    assert lab.api().wait_swarm(swarm, timeout=0.1).status == "ACTIVE"
+    assert lab.api().get_swarm(swarm).status == "ACTIVE"
 
 
 def test_a_node_that_only_dials_has_no_address(lab) -> None:
