@@ -15,9 +15,11 @@ class PeerOptions:
 
     chunk: int = 256 * KIB
     window: int = 2 * MIB  # of one transfer, beyond what was received; what a lost connection costs
-    report: int = 512 * KIB  # of one transfer, received and not told to its sender
+    report: int = 512 * KIB  # of one transfer, received and not told; the same at both sides
     allowance: int = 128 * MIB  # sent to one peer and not acknowledged, over all transfers
-    open: int = 256  # transfers that one side may have open; its others wait there
+    open: int = (
+        256  # transfers that one side may have open, the same at both; its others wait there
+    )
     queued: int = 65_536  # transfers that wait; more are refused to the caller
     patience: float = 30.0  # for which a transfer waits that nobody expects yet
     connect: float = 3.0  # in which a connection is made
