@@ -582,8 +582,8 @@ def test_more_than_its_credit_costs_the_connection(bare):
     )
     one.say(Head(Kind.OPEN, name(1), limit=size))
     head, _ = one.hear()
-    assert (head.kind, head.offset, head.limit) == (Kind.CREDIT, 0, QUICK.window)
-    one.say(Head(Kind.CHUNK, name(1), QUICK.window, size, 10), bytes(10))
+    assert (head.kind, head.offset, head.limit) == (Kind.CREDIT, 0, QUICK.pace.window)
+    one.say(Head(Kind.CHUNK, name(1), QUICK.pace.window, size, 10), bytes(10))
     head, text = one.hear()
     assert head.kind is Kind.BYE
     assert b"beyond the limit" in text
