@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import os
@@ -686,6 +687,28 @@ def test_silent_strangers_keep_nobody_out(sides, tmp_path):
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+def test_where_descriptors_run_out_connections_are_accepted_later(pair, caplog):
+    near, far = pair()
+    wait(lambda: near.peer(far).state is None)
+    listener = far.endpoint._listeners[0]
+    real, refused = listener._listening, list[int]()
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def accept(self):
+            if len(refused) < 3:
+                refused.append(1)
+                raise OSError(errno.EMFILE, "too many open files")
+            return real.accept()
+
+    listener._listening = Full()
+    near.peer(far)._connection.end(DownReason.LOST)
+    wait(lambda: len(refused) == 3 and near.peer(far).state is None)
+    assert "no descriptor is left" in caplog.text
 
 
 def test_every_socket_waits_for_a_bounded_time(pair):
