@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
 
-_PACE = Pace(report=0, allowance=4 * MIB)  # with what a link has not reported, less than its window
+_PACE = Pace(
+    chunk=MIB // 4, report=0, allowance=4 * MIB
+)  # with what a link has not reported, less than its window
 _TICK = 0.5  # seconds
 _CLOSE_TIMEOUT = 10.0  # seconds
 
