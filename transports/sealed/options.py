@@ -14,7 +14,7 @@ class Pace:
     """How chunks move on a connection; bytes."""
 
     chunk: int = 512 * KIB
-    window: int = 2 * MIB  # of a transfer, beyond what was received; what a lost connection costs
+    window: int = MIB  # of a transfer, beyond what was received; what a lost connection costs
     report: int = 512 * KIB  # of a transfer, received and not told; the same at both ends
     allowance: int = 128 * MIB  # sent and not acknowledged, over all transfers
 

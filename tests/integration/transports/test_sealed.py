@@ -292,6 +292,7 @@ def test_a_lost_connection_in_mid_transfer_is_resumed(sides, tmp_path):
         for peer in (near.peer(far), far.peer(near)):
             assert peer.received == SIZE
             assert peer.sent - SIZE <= 0.02 * SIZE
+            print(f"{CUTS} cuts of {SIZE // MIB} MiB: {(peer.sent - SIZE) / SIZE:.2%} sent again")
 
 
 def test_a_bit_that_flips_on_the_way_costs_the_connection_and_nothing_else(sides, tmp_path):
