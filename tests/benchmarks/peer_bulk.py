@@ -3,7 +3,8 @@
 Each form moves fresh random bytes, in turns, and is compared with a bare TCP stream and with bare
 CURVE of the same run. The bare ones move pieces of 1 MiB: TCP into the receiver's memory, zmq as
 messages that nobody looks at. "AES over zmq" is what sealing over a pair of zmq sockets would be at
-best: pieces sealed and opened as messages, and nothing else. CPU is of both processes.
+best: pieces sealed and opened as messages, and nothing else. CPU is of both processes. Ratios are
+of the best runs, which other load on the machine has disturbed least.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from manta.transports.security.keys import KeyPair
 
 SIZE = 100_000_000
 PIECE = 1 << 20
-RUNS = 7
+RUNS = 5
 
 
 class Source:
@@ -252,16 +253,18 @@ def other_side(pipe: Connection, form: str, where: Any, secrets: list[str]) -> N
     end = FORMS[form](where, secrets, 0)
     end.begin()
     into = memoryview(bytearray(SIZE))
-    while True:
-        source = Source()
-        pipe.send(source.digest)
-        ways = pipe.recv()
-        if ways == "stop":
-            break
+    source: Source | None = None
+    while (ways := pipe.recv()) != "stop":
+        if ways == "prepare":
+            source = Source()
+            pipe.send(source.digest)
+            continue
+        assert source is not None
         before = cpu()
         moved(end, ways, into, source)
         pipe.send(cpu() - before)
-        source.close()
+        if ways == "both":
+            source.close()
     end.close()
 
 
@@ -284,8 +287,9 @@ class Rig:
         self.cpu: list[float] = []
 
     def run(self, into: memoryview) -> None:
+        self.pipe.send("prepare")
+        source, digest = Source(), self.pipe.recv()
         for ways, times in self.seconds.items():
-            source, digest = Source(), self.pipe.recv()
             before, start = cpu(), time.perf_counter()
             self.pipe.send(ways)
             moved(self.end, ways, into, source)
@@ -295,16 +299,17 @@ class Rig:
                 self.cpu.append(cpu() - before + theirs)
             if self.form not in UNSEEN and blake3(into).hexdigest() != digest:
                 raise RuntimeError(f"{self.form}: what arrived is not what was sent")
-            source.close()
+        source.close()
 
     def stop(self) -> None:
-        self.pipe.recv()
         self.pipe.send("stop")
         self.end.close()
         self.process.join()
 
-    def median(self, ways: str) -> float:
-        return statistics.median(self.seconds[ways][1:])
+    def rate(self, ways: str, of: Callable[[list[float]], float]) -> float:
+        """GB/s, both directions counted."""
+        size = SIZE if ways == "one" else 2 * SIZE
+        return size / 1e9 / of(self.seconds[ways][1:])
 
 
 def main() -> None:
@@ -316,17 +321,16 @@ def main() -> None:
     for rig in rigs:
         rig.stop()
     tcp, curve = rigs[0], next(rig for rig in rigs if rig.form == "CURVE")
-    print(f"{'':28}{'one way':>8}{'both':>7}   GB/s, both directions counted; median of {RUNS - 1}")
-    print(f"{'':28}{'':15}   {'of TCP':>13}{'of CURVE':>13}{'CPU s/GB':>10}")
+    print(f"{'GB/s, median and best of ' + str(RUNS - 1):30}", end="")
+    print(f"{'one way':>12}{'both ways':>14}{'of TCP':>14}{'of CURVE':>14}{'CPU s/GB':>10}")
     for rig in rigs:
-        one = SIZE / 1e9 / rig.median("one")
-        both = 2 * SIZE / 1e9 / rig.median("both")
-        of_tcp, of_curve = (
-            ", ".join(f"{bare.median(ways) / rig.median(ways):.2f}" for ways in rig.seconds)
-            for bare in (tcp, curve)
-        )
-        used = statistics.median(rig.cpu[1:]) / (SIZE / 1e9)
-        print(f"{rig.form:28}{one:8.2f}{both:7.2f}   {of_tcp:>13}{of_curve:>13}{used:10.2f}")
+        print(f"{rig.form:30}", end="")
+        for ways in rig.seconds:
+            print(f"{rig.rate(ways, statistics.median):7.2f}{rig.rate(ways, min):6.2f}", end=" ")
+        for bare in (tcp, curve):
+            ratios = [rig.rate(ways, min) / bare.rate(ways, min) for ways in rig.seconds]
+            print(f"{ratios[0]:7.2f}{ratios[1]:6.2f}", end=" ")
+        print(f"{min(rig.cpu[1:]) / (SIZE / 1e9):9.2f}")
 
 
 if __name__ == "__main__":

@@ -46,12 +46,12 @@ class Allowance:
     """Bytes that may be in flight to one peer, over all transfers."""
 
     def __init__(self, total: int) -> None:
-        self._total = total
+        self.total = total
         self.used = 0
 
     def take(self, length: int) -> bool:
         """Whether so many more may be sent; one chunk always may, however large."""
-        if self.used and self.used + length > self._total:
+        if self.used and self.used + length > self.total:
             return False
         self.used += length
         return True
@@ -107,8 +107,8 @@ class Sender:
         self, size: int, chunk: int, allowance: Allowance, *, ready: int | None = None
     ) -> None:
         self.ready = size if ready is None else ready
+        self.chunk = chunk
         self._size = size
-        self._chunk = chunk
         self._allowance = allowance
         self._next = 0
         self.acknowledged = 0
@@ -146,7 +146,7 @@ class Sender:
 
     def take(self) -> Piece | None:
         """The next chunk, if there is credit for one; it counts as sent."""
-        length = min(self._chunk, self.sendable)
+        length = min(self.chunk, self.sendable)
         if length <= 0 or not self._allowance.take(length):
             return None
         piece = Piece(self._next, length)
@@ -164,8 +164,8 @@ class Receiver:
     """Receives one blob."""
 
     def __init__(self, size: int, window: int) -> None:
+        self.window = window
         self._size = size
-        self._window = window
         self._limit = 0
         self._granted = False
         self.received = 0
@@ -185,7 +185,7 @@ class Receiver:
         receivers wait for more would use up the allowance of all others.
         """
         if self._granted:
-            self._limit = min(self._size, self.received + self._window)
+            self._limit = min(self._size, self.received + self.window)
         return Position(self.received, self._limit)
 
     def chunk(self, offset: int, length: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import (
@@ -20,7 +19,7 @@ from manta.transports.errors import (
     LocalTransportError,
     RemoteProtocolError,
 )
-from manta.transports.sealed.options import MIB, PeerOptions
+from manta.transports.sealed.options import MIB, Pace, PeerOptions
 from manta.transports.sealed.peer import BulkPeer
 from manta.transports.sealed.records import Head, Kind, text_of
 from manta.transports.security.admission import Standing
@@ -36,7 +35,9 @@ if TYPE_CHECKING:
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
 
-_ALLOWANCE = 4 * MIB  # with what is not reported yet, less than a link's window
+_PACE = Pace(
+    chunk=MIB // 4, report=0, allowance=4 * MIB
+)  # with what a link has not reported, less than its window
 _TICK = 0.5  # seconds
 _CLOSE_TIMEOUT = 10.0  # seconds
 
@@ -53,8 +54,7 @@ class CurveEndpoint:
         changed: Changed | None = None,
     ) -> None:
         """`changed(peer)` is called after `peer.state` has changed."""
-        options = options or PeerOptions()
-        self._options = replace(options, allowance=_ALLOWANCE, report=0)
+        self._options = options or PeerOptions()
         self._own_key = keys.public
         self._admission = admission
         self._changed = changed
@@ -181,6 +181,7 @@ class LinkConnection:
 
     def __init__(self, transport: ZmqTransport, link: Link, peer: BulkPeer) -> None:
         self.link = link
+        self.pace = _PACE
         self._transport = transport
         self._peer = peer
         self._ended = False

@@ -15,7 +15,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
-from manta.transports.sealed.records import Head, Kind, PlainRecords
+from manta.transports.sealed.options import MIB, Pace
+from manta.transports.sealed.records import MAX_CHUNK, Head, Kind, PlainRecords
 from manta.transports.sealed.stream import StreamConnection
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from manta.transports.sealed.tickets import Session
     from manta.transports.sealed.transfers import Said
 
+_PACE = Pace(chunk=MAX_CHUNK, window=16 * MIB, report=4 * MIB, allowance=1 << 62)
+"""A chunk costs a system call or two, and little else."""
 _SHARED = 1  # code of OPEN and CHUNK: the bytes are in a memfd
 _IMMUTABLE = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
@@ -45,6 +48,10 @@ def check_user(stream: socket.socket) -> None:
 
 class LocalConnection(StreamConnection):
     """As a stream's, but nothing is sealed."""
+
+    @property
+    def pace(self) -> Pace:
+        return _PACE
 
     def _made(self, session: Session) -> Records:
         self._shared: dict[bytes, tuple[int, int]] = {}

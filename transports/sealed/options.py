@@ -10,14 +10,27 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 @dataclass(frozen=True)
-class PeerOptions:
-    """Of one peer. Sizes in bytes, times in seconds."""
+class Pace:
+    """How chunks move on a connection; bytes."""
 
-    chunk: int = 256 * KIB
-    window: int = 2 * MIB  # of one transfer, beyond what was received; what a lost connection costs
-    report: int = 512 * KIB  # of one transfer, received and not told to its sender
-    allowance: int = 128 * MIB  # sent to one peer and not acknowledged, over all transfers
-    open: int = 256  # transfers that one side may have open; its others wait there
+    chunk: int = 512 * KIB
+    window: int = MIB  # of a transfer, beyond what was received; what a lost connection costs
+    report: int = 512 * KIB  # of a transfer, received and not told; the same at both ends
+    allowance: int = 128 * MIB  # sent and not acknowledged, over all transfers
+
+    def __post_init__(self) -> None:
+        if not 0 < self.chunk <= MAX_CHUNK:
+            raise ValueError(f"a chunk has 1 to {MAX_CHUNK} bytes, not {self.chunk}")
+        if not 0 <= 2 * self.report <= self.window:
+            raise ValueError("the window must hold twice what is not reported")
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Of one peer. Times in seconds."""
+
+    pace: Pace = Pace()
+    open: int = 256  # transfers of one side that are open, the same at both; others wait there
     queued: int = 65_536  # transfers that wait; more are refused to the caller
     patience: float = 30.0  # for which a transfer waits that nobody expects yet
     connect: float = 3.0  # in which a connection is made
@@ -27,11 +40,7 @@ class PeerOptions:
     message: float = 60.0  # in which a chunk that began must end
 
     def __post_init__(self) -> None:
-        if not 0 < self.chunk <= MAX_CHUNK:
-            raise ValueError(f"a chunk has 1 to {MAX_CHUNK} bytes, not {self.chunk}")
-        if not 0 <= 2 * self.report <= self.window:
-            raise ValueError("the window must hold twice what is not reported")
-        if self.open * self.report > self.allowance:
+        if self.open * self.pace.report > self.pace.allowance:
             raise ValueError("transfers would wait for each other: raise the allowance")
         if not 0 < self.heartbeat < self.silence:
             raise ValueError("heartbeat must be positive and shorter than silence")

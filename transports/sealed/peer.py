@@ -15,7 +15,7 @@ from manta.transports.sealed.transfers import Ended, Transfers
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer
     from manta.transports.jobs import Job
-    from manta.transports.sealed.options import PeerOptions
+    from manta.transports.sealed.options import Pace, PeerOptions
     from manta.transports.sealed.records import Head
     from manta.transports.sealed.transfers import Event, Said, Side
 
@@ -52,6 +52,9 @@ class Landing(NamedTuple):
 
 class Connection(Protocol):
     """What carries a peer's messages."""
+
+    @property
+    def pace(self) -> Pace: ...
 
     def wake(self) -> None:
         """There may be something to send. Called with the peer's lock."""
@@ -213,7 +216,7 @@ class BulkPeer:
             self._next = None
             self._connection = connection
             self._become(None)
-            self._transfers.connected()
+            self._transfers.connected(connection.pace)
             self._changed()
             return True
 

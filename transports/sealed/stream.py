@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from manta.transports.interface import Buffer
+    from manta.transports.sealed.options import Pace
     from manta.transports.sealed.peer import BulkPeer, Landing
     from manta.transports.sealed.records import Records
     from manta.transports.sealed.sources import Source
@@ -62,6 +63,10 @@ class StreamConnection:
         self._small: list[Buffer] = []  # what the writer has to say besides chunks
         self._last: Said | None = None  # the last word, before the writer ends
         self._heard = self._ticked = time.monotonic()
+
+    @property
+    def pace(self) -> Pace:
+        return self._options.pace
 
     def _made(self, session: Session) -> Records:
         return SealedRecords(session.send, session.receive)

@@ -36,7 +36,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
-from manta.transports.sealed.options import PeerOptions
+from manta.transports.sealed.options import Pace, PeerOptions
 from manta.transports.sealed.records import TRANSFER, Head, Kind, as_text
 
 Side = Literal["sending", "receiving"]
@@ -109,7 +109,8 @@ class Transfers:
     def __init__(self, options: PeerOptions) -> None:
         self.up = False
         self._options = options
-        self._allowance = Allowance(options.allowance)
+        self._pace = options.pace
+        self._allowance = Allowance(options.pace.allowance)
         self._sending: dict[bytes, _Sending] = {}
         self._queued: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # size, ready
         self._sendable: dict[bytes, None] = {}  # whose turn it is, in order
@@ -160,7 +161,7 @@ class Transfers:
     def expect(self, transfer: bytes, size: int) -> None:
         """Receive so many bytes."""
         self._check_new(transfer, "receiving", transfer in self._receiving)
-        one = _Receiving(size, Receiver(size, max(1, self._options.window)))
+        one = _Receiving(size, Receiver(size, self._pace.window))
         one.receiver.grant()
         self._receiving[transfer] = one
         opened = self._opened.pop(transfer, None)
@@ -216,8 +217,14 @@ class Transfers:
 
     # --- the connection ----------------------------------------------------------------------
 
-    def connected(self) -> None:
+    def connected(self, pace: Pace) -> None:
         self.up = True
+        self._pace = pace
+        self._allowance.total = pace.allowance
+        for sending in self._sending.values():
+            sending.sender.chunk = pace.chunk
+        for receiving in self._receiving.values():
+            receiving.receiver.window = pace.window
         self._out.opens.update(dict.fromkeys(self._sending))
         self._open_more()
 
@@ -280,7 +287,7 @@ class Transfers:
         self._events.append(Progress("receiving", transfer, one.receiver.received))
         if one.receiver.complete:
             self._complete(transfer, one)
-        elif one.receiver.received - one.told >= self._options.report:
+        elif one.receiver.received - one.told >= self._pace.report:
             self._out.credits[transfer] = None
 
     def has_open(self, transfer: bytes) -> bool:
@@ -326,7 +333,7 @@ class Transfers:
         used = len(self._sending) + len(self._out.cancels)
         while self._queued and used < self._options.open:
             transfer, (size, ready) = self._queued.popitem(last=False)
-            sender = Sender(size, self._options.chunk, self._allowance, ready=ready)
+            sender = Sender(size, self._pace.chunk, self._allowance, ready=ready)
             self._sending[transfer] = _Sending(size, sender)
             used += 1
             if self.up:

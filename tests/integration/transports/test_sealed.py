@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import os
@@ -291,6 +292,7 @@ def test_a_lost_connection_in_mid_transfer_is_resumed(sides, tmp_path):
         for peer in (near.peer(far), far.peer(near)):
             assert peer.received == SIZE
             assert peer.sent - SIZE <= 0.02 * SIZE
+            print(f"{CUTS} cuts of {SIZE // MIB} MiB: {(peer.sent - SIZE) / SIZE:.2%} sent again")
 
 
 def test_a_bit_that_flips_on_the_way_costs_the_connection_and_nothing_else(sides, tmp_path):
@@ -582,8 +584,8 @@ def test_more_than_its_credit_costs_the_connection(bare):
     )
     one.say(Head(Kind.OPEN, name(1), limit=size))
     head, _ = one.hear()
-    assert (head.kind, head.offset, head.limit) == (Kind.CREDIT, 0, QUICK.window)
-    one.say(Head(Kind.CHUNK, name(1), QUICK.window, size, 10), bytes(10))
+    assert (head.kind, head.offset, head.limit) == (Kind.CREDIT, 0, QUICK.pace.window)
+    one.say(Head(Kind.CHUNK, name(1), QUICK.pace.window, size, 10), bytes(10))
     head, text = one.hear()
     assert head.kind is Kind.BYE
     assert b"beyond the limit" in text
@@ -686,6 +688,28 @@ def test_silent_strangers_keep_nobody_out(sides, tmp_path):
     finally:
         for stranger in strangers:
             stranger.close()
+
+
+def test_where_descriptors_run_out_connections_are_accepted_later(pair, caplog):
+    near, far = pair()
+    wait(lambda: near.peer(far).state is None)
+    listener = far.endpoint._listeners[0]
+    real, refused = listener._listening, list[int]()
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def accept(self):
+            if len(refused) < 3:
+                refused.append(1)
+                raise OSError(errno.EMFILE, "too many open files")
+            return real.accept()
+
+    listener._listening = Full()
+    near.peer(far)._connection.end(DownReason.LOST)
+    wait(lambda: len(refused) == 3 and near.peer(far).state is None)
+    assert "no descriptor is left" in caplog.text
 
 
 def test_every_socket_waits_for_a_bounded_time(pair):

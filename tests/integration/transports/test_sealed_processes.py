@@ -145,6 +145,7 @@ def test_memory_is_bounded_by_the_windows_however_much_moves(tmp_path, form):
         assert all(destination[at] == at >> 12 & 255 for at in range(0, TOTAL, 4096))
         assert memory.grown < 24 * MIB
         assert theirs < 24 * MIB
+        print(f"{form}: {memory.grown / MIB:.1f} and {theirs / MIB:.1f} MiB for {TOTAL // MIB}")
     finally:
         side.endpoint.close()
 
@@ -193,6 +194,7 @@ def test_one_frozen_peer_of_twenty_costs_little_memory_and_the_others_nothing():
             assert peers[0].state is DownReason.SILENT
             assert all(peer.state is None for peer in peers[1:])
             assert memory.grown < 32 * MIB
+            print(f"{memory.grown / MIB:.1f} MiB more beside a frozen peer")
             frozen.send_signal(signal.SIGCONT)
             for outcome in stuck:  # none of them is lost
                 outcome.result(30)

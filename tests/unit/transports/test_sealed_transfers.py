@@ -18,13 +18,12 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
-from manta.transports.sealed.options import PeerOptions
+from manta.transports.sealed.options import Pace, PeerOptions
 from manta.transports.sealed.records import Head, Kind
 from manta.transports.sealed.transfers import Ended, Transfers
 
-OPTIONS = PeerOptions(
-    chunk=100, window=400, report=150, allowance=700, open=4, queued=40, patience=30.0
-)
+PACE = Pace(chunk=100, window=400, report=150, allowance=700)
+OPTIONS = PeerOptions(pace=PACE, open=4, queued=40, patience=30.0)
 
 
 def name(number: int) -> bytes:
@@ -94,7 +93,7 @@ class World:
 
     def connect(self):
         for end in (self.here, self.there):
-            end.machine.connected()
+            end.machine.connected(PACE)
 
     def cut(self):
         for end in (self.here, self.there):
@@ -452,18 +451,35 @@ def test_what_is_not_here_is_of_no_interest(world):
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("make", "why"),
     [
-        ({"chunk": 0}, "a chunk has"),
-        ({"chunk": 2 << 20}, "a chunk has"),
-        ({"window": 1000, "report": 501}, "twice"),
-        ({"allowance": 1000}, "wait for each other"),
-        ({"heartbeat": 10.0, "silence": 10.0}, "shorter"),
+        (lambda: Pace(chunk=0), "a chunk has"),
+        (lambda: Pace(chunk=2 << 20), "a chunk has"),
+        (lambda: Pace(window=1000, report=501), "twice"),
+        (lambda: PeerOptions(pace=Pace(allowance=1000)), "wait for each other"),
+        (lambda: PeerOptions(heartbeat=10.0, silence=10.0), "shorter"),
     ],
 )
-def test_options_that_do_not_go_together(options, why):
+def test_options_that_do_not_go_together(make, why):
     with pytest.raises(ValueError, match=why):
-        PeerOptions(**options)
+        make()
+
+
+def test_another_connection_may_have_another_pace(world):
+    world.there.expect(1, 2000)
+    world.here.send(1, bytes(2000), ready=100)
+    world.run()
+    world.cut()
+    for end in (world.here, world.there):
+        end.machine.connected(Pace(chunk=300, window=1000, report=0))
+    world.here.machine.ready(name(1), 2000)
+    for _ in range(20):
+        world.here.say()
+        world.there.take(world.here)
+        world.there.say()
+        world.here.take(world.there)
+    assert world.here.machine._sending == {}
+    assert world.there.destinations[name(1)] == bytes(2000)
 
 
 def test_ids_are_used_as_they_should_be(world):
@@ -532,7 +548,7 @@ def test_whatever_happens_each_transfer_ends_once_and_is_whole_if_it_says_so(ste
             for _ in range(number):
                 end.say()
                 other.take(end)
-        assert here.machine._allowance.used <= OPTIONS.allowance
+        assert here.machine._allowance.used <= PACE.allowance
         for end in (here, there):
             end.hear()
     world.cut()
@@ -577,7 +593,7 @@ HEADS = st.builds(
 def test_whatever_a_peer_says_it_breaks_nothing_and_what_is_kept_of_it_is_bounded(said):
     here = End()
     machine = here.machine
-    machine.connected()
+    machine.connected(PACE)
     for number in range(4):
         here.send(number, bytes(300), ready=150)
         here.expect(number + 4, 300)
@@ -590,7 +606,7 @@ def test_whatever_a_peer_says_it_breaks_nothing_and_what_is_kept_of_it_is_bounde
                 machine.landed(head, whole=True)
         except RemoteProtocolError:
             machine.lost()
-            machine.connected()
+            machine.connected(PACE)
         here.hear()
         if answers:
             here.say()
