@@ -186,10 +186,13 @@ class Simulation:
         peer = self.peers[at]
         if at in self.dead:
             return False
-        number, target, sources = peer.reductions.pop(self.random.randrange(len(peer.reductions)))
+        at_random = self.random.randrange(len(peer.reductions))
+        number, target, sources, members = peer.reductions.pop(at_random)
         parts = [bytes(peer.bytes_of(source)) for source in sources]
         assert all(len(part) % self.itemsize == 0 for part in parts)
         is_final = target.buffer.role == OUTCOME
+        assert is_final == (members > 0)
+        assert is_final != target.buffer.is_interim
         peer.bytes_of(target)[:] = folded(self.itemsize, parts, final=is_final)
         noted = any(entry.call.noted for entry in self.entries.values())
         note = f"{target.start}-{target.stop}".encode() if noted and is_final else b""

@@ -48,11 +48,16 @@ class Cancel(NamedTuple):
 
 
 class Reduce(NamedTuple):
-    """Reduce the sources, in this order, into the target; say `reduced`. See `Reduction`."""
+    """Reduce the sources, in this order, into the target; say `reduced`.
+
+    A source may be an interim result (`Buffer.is_interim`).
+    """
 
     number: int
     target: Span
     sources: tuple[Span, ...]
+    members: int
+    """Of how many members' values the outcome is; 0 if it is an interim result."""
 
 
 @dataclass(frozen=True)

@@ -139,17 +139,9 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
 def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> str:
     """Why two members, by rank, can't meet, in a sentence that names both; empty if they can."""
     (rank, first), (another, second) = sorted((one, other), key=lambda side: side[0])
-    if first.call != second.call:
-        words = first.call.words, second.call.words
-        if words[0] == words[1]:  # two versions of Manta
-            words = repr(first.call), repr(second.call)
-        return (
-            f"{alias}.{rank} called {words[0]} where {alias}.{another} called {words[1]}: all "
-            f"instances of {alias!r} must make the same calls in the same order."
-        )
-    if not first.call.kind.reduces:
-        return ""
-    if (first.digest, first.forms) != (second.digest, second.forms):
+    if first.call.words != second.call.words:
+        return _unlike_calls(alias, (rank, first.call.words), (another, second.call.words))
+    if first.call.kind.reduces and (first.digest, first.forms) != (second.digest, second.forms):
         places = zip(first.forms, second.forms, strict=False)
         where, form, unlike = next(
             ((place, form, unlike) for (place, form), (_, unlike) in places if form != unlike),
@@ -159,9 +151,18 @@ def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> 
             f"{where} of rank {rank} is {form}, of rank {another} {unlike}: "
             "all instances must give values of one form."
         )
-    if first.sizes != second.sizes:
+    if first.call != second.call:  # two versions of Manta
+        return _unlike_calls(alias, (rank, repr(first.call)), (another, repr(second.call)))
+    if first.call.kind.reduces and first.sizes != second.sizes:
         return (
             f"value of rank {rank} has {sum(first.sizes)} bytes, of rank {another} "
             f"{sum(second.sizes)}: all instances must give values of one form."
         )
     return ""
+
+
+def _unlike_calls(alias: str, one: tuple[int, str], other: tuple[int, str]) -> str:
+    return (
+        f"{alias}.{one[0]} called {one[1]} where {alias}.{other[0]} called {other[1]}: all "
+        f"instances of {alias!r} must make the same calls in the same order."
+    )

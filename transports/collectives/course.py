@@ -44,7 +44,7 @@ class Course:
         self._placement = placement
         self._me = me
         self._roll = roll
-        self.flow = Flow()
+        self.flow = Flow(placement.size)
         self.peers = [peer for peer in range(len(placement.ranks)) if peer != me]
         """The others that have members left."""
         self.lost: tuple[int, ...] = ()

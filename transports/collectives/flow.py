@@ -41,6 +41,8 @@ class _Reducing:
 class Flow:
     """The steps of one peer in one collective."""
 
+    members: int
+    """Of the task."""
     chunk: int = REDUCED
     sends: dict[str, _Sending] = field(default_factory=dict)
     """That have not arrived."""
@@ -223,7 +225,8 @@ class Flow:
             self._number += 1
             self._running[self._number] = reducing, start, stop
             pieces = tuple(_cut(source, start, stop) for source in sources)
-            actions.append(Reduce(self._number, _cut(target, start, stop), pieces))
+            count = 0 if target.buffer.is_interim else self.members - len(target.buffer.lost)
+            actions.append(Reduce(self._number, _cut(target, start, stop), pieces, count))
         return actions
 
 

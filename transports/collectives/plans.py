@@ -32,6 +32,11 @@ class Buffer(NamedTuple):
     def size(self) -> int:
         return self.stop - self.start
 
+    @property
+    def is_interim(self) -> bool:
+        """Is it a reduction of some values, which is to be reduced with others?"""
+        return self.role in (PARTIAL, RING)
+
     def part(self, start: int, stop: int) -> Buffer:
         """Memory for these bytes of it alone."""
         return self._replace(start=start, stop=stop)
@@ -56,11 +61,7 @@ class Transfer(NamedTuple):
 
 
 class Reduction(NamedTuple):
-    """`sources`, in this order, to `target`; all are of one length.
-
-    Sources whose role is PARTIAL or RING are interim results. It is final if its target is an
-    OUTCOME, else it gives an interim result.
-    """
+    """`sources`, in this order, to `target`; all are of one length."""
 
     target: Span
     sources: tuple[Span, ...]

@@ -15,11 +15,12 @@ it has one; else a part for each rank), a peer sends:
 | DIRECT | (k+1)m(p-1)/p; reduce_scatter km(p-1)/p | 2; 1 | Rabenseifner's two halves |
 | RING | 2m(p-1)/p | 2(p-1) | Patarasuk and Yuan |
 
-With k = 1 the latter two send the least bytes that an all-reduce can: 2m(p-1)/p (R. Thakur, R.
-Rabenseifner, W. Gropp, Optimization of Collective Communication Operations in MPICH, 2005,
-section 4.5; P. Patarasuk, X. Yuan, Bandwidth Optimal All-reduce Algorithms for Clusters of
-Workstations, 2009). Rabenseifner's halves are done directly and not by halving and doubling: each
-peer sends each other one its part of that one's block, which it reduces in the promised order.
+A ring does half of that for reduce_scatter. With k = 1 the latter two send the least bytes that
+an all-reduce can: 2m(p-1)/p (R. Thakur, R. Rabenseifner, W. Gropp, Optimization of Collective
+Communication Operations in MPICH, 2005; P. Patarasuk, X. Yuan, Bandwidth Optimal All-reduce
+Algorithms for Clusters of Workstations, 2009). Rabenseifner's halves are done directly and not by
+halving and doubling: each peer sends each other one its part of that one's block, and that one
+reduces the parts in the promised order.
 """
 
 from __future__ import annotations
@@ -195,7 +196,9 @@ def _direct(
     for part, peer in parts:
         if peer == me and part.role == PARTIAL:
             reductions.append(_partial(placement, part))
-    for block in blocks:
+    count = len(placement.ranks)
+    # To the next peer first, so that not all begin with the same one.
+    for block in sorted(blocks, key=lambda block: ((block.owner - me - 1) % count, block.start)):
         sources = []
         for part, peer in parts:
             span = Span(part, block.start, block.stop)
@@ -210,8 +213,9 @@ def _direct(
         if block.owner == me:
             reductions.append(Reduction(target, tuple(sources)))
         if call.kind is Kind.ALL_REDUCE:
-            others = [peer for peer in alive_peers(placement, lost) if peer != block.owner]
             if block.owner == me:
+                others = [peer for peer in alive_peers(placement, lost) if peer != me]
+                others.sort(key=lambda peer: (peer - me) % count)
                 sends += [Transfer(transfer_key(target, me, to), to, target) for to in others]
             else:
                 key = transfer_key(target, block.owner, me)

@@ -9,13 +9,15 @@ value of m bytes, with p peers:
 | BINOMIAL | up to m log2(p), most at the root | log2(p) |
 | CHAIN | m | p-1, of chunks: it is pipelined |
 
-BINOMIAL is the tree of R. Thakur, R. Rabenseifner and W. Gropp (2005, section 4.3), where each
-parent also passes on what it has before it has all. CHAIN is the linear pipeline, whose time
-approaches that of m bytes on one link, the optimum, as chunks get small beside m/p (J. L. Traeff,
-A. Ripke, Optimal Broadcast for Fully Connected Processor-Node Networks, 2008, section 1).
-`all_gather` spreads every value, so that with chains it is the ring of Thakur et al., section
-4.1. `gather` and `scatter` send each value directly: a binomial tree spares the root messages
-and costs others (m log2(p)) / 2 more bytes, but small values ride with announcements anyway.
+BINOMIAL is the tree of R. Thakur, R. Rabenseifner and W. Gropp (Optimization of Collective
+Communication Operations in MPICH, 2005), where each parent also passes on what it has before it
+has all. CHAIN is the linear pipeline, whose time approaches that of m bytes on one link, the
+optimum, as chunks get small beside m/p (J. L. Träff, A. Ripke, Optimal Broadcast for Fully
+Connected Processor-Node Networks, 2008). `all_gather` spreads every value, so that with chains it
+is the ring of Thakur et al.
+
+`gather` and `scatter` send each value directly. A binomial tree would spare the root messages at
+the cost of bytes, as values pass through others; but small values ride with announcements anyway.
 """
 
 from __future__ import annotations

@@ -406,6 +406,10 @@ def test_two_of_different_forms_hear_of_each_other(count: int) -> None:
     )
     beyond = disagree(placement, (0, one), (1, one._replace(digest=b"3")), 0)
     assert "of another beyond its first places" in beyond[0]
+    wider = one._replace(call=call._replace(itemsize=8), forms=unlike, digest=b"2")
+    assert disagree(placement, (0, one), (1, wider), 0)[0].startswith("value['b'] of rank 0 is")
+    newer = one._replace(call=call._replace(noted=True))
+    assert "noted=True" in disagree(placement, (0, one), (1, newer), 0)[0]
     longer = disagree(placement, (0, one), (1, one._replace(sizes=(404,))), 0)
     assert longer[0].startswith("value of rank 0 has 400 bytes, of rank 1 404: ")
 
