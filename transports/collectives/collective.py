@@ -152,16 +152,20 @@ class Collective:
 
     def received(self, key: str, upto: int) -> list[Action]:
         """The first `upto` bytes of a transfer have come."""
-        return self._flow.received(key, upto) + self._step()
+        left = self._flow.left
+        actions = self._flow.received(key, upto)
+        return actions if self._flow.left == left else actions + self._step()
 
     def sent(self, key: str) -> list[Action]:
         """All of a transfer has arrived."""
         self._flow.sent(key)
-        return self._step()
+        return [] if self._flow.sends else self._step()
 
     def reduced(self, number: int, note: bytes = b"") -> list[Action]:
         """A reduction is done, which had something to note for all members, or not."""
-        return self._flow.reduced(number, note) + self._step()
+        left = self._flow.left
+        actions = self._flow.reduced(number, note)
+        return actions if self._flow.left == left else actions + self._step()
 
     def peer_lost(self, peer: int, why: str = _LOST) -> list[Action]:
         """Nothing more comes from this peer, nor gets there."""
@@ -346,6 +350,8 @@ class Collective:
         own = {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
         if not self._delivered.keys() >= own or (self._roll.owes and not self._course.lost):
             return []
+        if call.kind is Kind.BROADCAST and call.root not in self._roll.entries:
+            return []  # others may get the value through here
         if call.on_lost == "continue" and not call.kind.has_root:
             if not self._finished.issuperset(self._course.peers):
                 return []

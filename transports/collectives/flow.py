@@ -66,6 +66,11 @@ class Flow:
         """Is there a reduction to an outcome that is not complete?"""
         return any(one.reduction.target.buffer.role == OUTCOME for one in self._reducing)
 
+    @property
+    def left(self) -> int:
+        """How many steps are not complete."""
+        return len(self.sends) + len(self.receives) + len(self._reducing)
+
     def missing(self, buffer: Buffer, start: int, stop: int) -> list[tuple[int, int]]:
         """What is not there between `start` and `stop`."""
         return self._there[buffer].missing(start, stop)

@@ -39,6 +39,10 @@ class Roll:
         self._me = me
         self.entries: dict[int, Entry] = {}
         """By rank: who has made the call."""
+        self.own: list[int] = []
+        """Members on this peer that have made the call, ascending."""
+        self.call: Call | None = None
+        """Its own members' call, or what others made of it."""
         self.rounds: dict[int, tuple[int, ...]] = {}
         """By peer: the ranks that its last announcement gave up."""
         self.done: dict[int, Done] = {}
@@ -50,18 +54,6 @@ class Roll:
         self._announced = 0
         self._step = 0
 
-    @property
-    def call(self) -> Call | None:
-        """Its own members' call, or what others made of it."""
-        own = (self.entries[rank] for rank in self.own)
-        known = next(own, None) or next(iter(self.entries.values()), None)
-        return known.call if known else None
-
-    @property
-    def own(self) -> list[int]:
-        """Members on this peer that have made the call."""
-        return [rank for rank in self._placement.ranks[self._me] if rank in self.entries]
-
     def missing(self, ranks: Iterable[int]) -> list[int]:
         return [rank for rank in ranks if rank not in self.entries]
 
@@ -72,6 +64,8 @@ class Roll:
         sentence = self._compare(rank, entry)
         self.entries[rank] = entry
         self._data[rank] = tuple(data.items())
+        self.own = sorted([*self.own, rank])
+        self.call = self.entries[self.own[0]].call
         return sentence
 
     def take(self, announcement: Announcement) -> tuple[list[Action], str]:
@@ -94,6 +88,7 @@ class Roll:
             sentence = sentence or self._compare(rank, entry)
             self.entries[rank] = entry
             self._data[rank] = data
+            self.call = self.call or entry.call
             actions += buffers
         return actions, sentence
 
