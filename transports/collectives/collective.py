@@ -21,6 +21,10 @@ them has the outcome already (all others take what they lack of that one's), or 
 they plan for those that are left. What is whole or on its way stays so if its sender is left and
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
+
+What no peer can know is whether one that does not answer lives on. Where two sides lose each other
+and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
+only one side does. Who hears that others gave it up fails with PeerLost.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +18,13 @@ from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
 from manta.transports.collectives.coverage import Coverage
 from manta.transports.collectives.messages import (
+    Aborted,
     Announcement,
+    Done,
+    Finished,
     Member,
     Message,
+    Noted,
     Probe,
     Relayed,
     Want,
@@ -661,3 +666,31 @@ def test_a_peer_that_breaks_the_protocol_is_found_out(message: Message) -> None:
     machine = Collective(placed([1, 1, 1]), 0)
     with pytest.raises(RemoteProtocolError):
         machine.heard(1, message)
+
+
+ENTRY = Entry(CALL, (4,), (("value", "a number"),), b"digest")
+MESSAGES: list[Message] = [
+    Announcement(1, (Member(1, ENTRY, ((-1, b"four"),)),), (2,), Done((2,), (b"note",))),
+    Probe(Member(1, ENTRY)),
+    Relayed(1, (Announcement(1, ()),)),
+    Wanted((), (Want("key", whole(Buffer("value", 0, 4))),)),
+    Noted((1,), (b"note",)),
+    Finished(),
+    Aborted("PeerLost", "In vain."),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_can_be_decoded_by_their_types(message: Message) -> None:
+    data = msgspec.msgpack.encode(message)
+    assert msgspec.msgpack.decode(data, type=type(message)) == message
+
+
+def test_who_was_given_up_by_others_is_told() -> None:
+    machine = Collective(placed([1, 1, 1]), 0)
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", on_lost="continue")
+    machine.contributed(0, Entry(call, (4,)), {-1: b"four"})
+    (fail,) = machine.heard(1, Announcement(1, (), (0,)))
+    assert isinstance(fail, Fail)
+    assert fail.error == "PeerLost"
+    assert "goes on without train.0 on node-" in fail.sentence
