@@ -182,6 +182,13 @@ class Simulation:
         self.pending.append(partial(self.move, at, key))
         return True
 
+    def give_up(self, at: int, key: str) -> bool:
+        """The receiver has cancelled the transfer."""
+        if at in self.dead or self.peers[at].sending.pop(key, None) is None:
+            return False
+        self.perform(at, self.peers[at].machine.sent(key))
+        return True
+
     def reduce(self, at: int) -> bool:
         peer = self.peers[at]
         if at in self.dead:
@@ -252,6 +259,9 @@ class Simulation:
                 case Cancel(key):
                     assert peer.sending.pop(key, None) or peer.expected.pop(key, None)
                     peer.cancelled.add(key)
+                    for other in self.peers:
+                        if other not in self.dead and key in self.peers[other].sending:
+                            self.pending.append(partial(self.give_up, other, key))
                 case Reduce():
                     peer.reductions.append(action)
                     self.pending.append(partial(self.reduce, at))

@@ -28,7 +28,8 @@ class Expect(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Open the transfer; its bytes are ready as `Ready` says. Say `sent` once all have arrived."""
+    """Open the transfer; its bytes are ready as `Ready` says. Say `sent` once all have arrived, or
+    the receiver has cancelled it."""
 
     transfer: Transfer
 
@@ -69,7 +70,7 @@ class Outcome:
     ranks: tuple[int, ...]
     """Whose values are in it."""
     lost: dict[int, str]
-    """The other ranks, and why."""
+    """The other ranks, and why: lost, or late."""
     notes: tuple[bytes, ...] = ()
 
     @property

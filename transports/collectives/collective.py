@@ -68,6 +68,7 @@ from manta.transports.collectives.table import Algorithm
 from manta.transports.errors import RemoteProtocolError
 
 _LOST = "its node was lost"
+_LATE = "it was late"
 
 
 class Collective:
@@ -83,6 +84,7 @@ class Collective:
         """By rank that is lost: why."""
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
+        self._enough = placement.size
         self._done: Done | None = None
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
@@ -182,6 +184,12 @@ class Collective:
             self._lose([rank], why)
         return self._step()
 
+    def suffice(self, enough: int) -> list[Action]:
+        """The root of a gather takes what is there, once it is of so many members: the quorum at
+        first, any at the deadline. Who comes later is told that it need not send."""
+        self._enough = enough
+        return self._step()
+
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
         call = self._roll.call
@@ -268,8 +276,11 @@ class Collective:
         """Is anything to come of a lost member, which then can't?"""
         peer, is_there = self._placement.peer_of[rank], rank in self._roll.entries
         if call.kind is Kind.GATHER:
-            is_root = call.root in self._roll.own and call.root not in self._delivered
-            return is_root and call.on_lost == "raise" and not self._has_value(rank)
+            if call.root not in self._roll.own or call.root in self._delivered:
+                return False
+            out = [one for one in self._away if not self._has_value(one)]
+            too_few = self._placement.size - len(out) < self._enough
+            return call.on_lost == "raise" and too_few and rank in out
         if call.kind.has_root:
             return self._flow.awaits(peer) or (rank == call.root and not is_there)
         if self._done:
@@ -320,11 +331,16 @@ class Collective:
         return self._made(buffers, done.lost, done.notes)
 
     def _made(
-        self, buffers: Iterable[Buffer], lost: Iterable[int], notes: tuple[bytes, ...] = ()
+        self,
+        buffers: Iterable[Buffer],
+        lost: Iterable[int],
+        notes: tuple[bytes, ...] = (),
+        why: str = _LOST,
     ) -> Outcome:
-        why = {rank: self._away.get(rank, _LOST) for rank in lost}
-        ranks = (rank for rank in range(self._placement.size) if rank not in why)
-        return Outcome(tuple(buffers), tuple(ranks), why, notes)
+        """`why`, unless more is known."""
+        reasons = {rank: self._away.get(rank, why) for rank in lost}
+        ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
+        return Outcome(tuple(buffers), tuple(ranks), reasons, notes)
 
     def _deliver_one(self, call: Call) -> list[Action]:
         """Of a call with a root: each member gets its own, when it is there."""
@@ -333,36 +349,52 @@ class Collective:
         for rank in self._roll.own:
             if rank in self._delivered:
                 continue
-            lost: list[int] = []
+            absent: list[int] = []
             if call.kind is Kind.GATHER and rank == call.root:
                 everybody = range(self._placement.size)
                 absent = [other for other in everybody if not self._has_value(other)]
-                lost = [other for other in absent if other in self._away]
-                if len(lost) < len(absent) or (lost and call.on_lost == "raise"):
+                if not self._is_enough(call, absent):
                     continue
-                sizes = {other: size for other, size in sizes.items() if other not in lost}
+                sizes = {other: size for other, size in sizes.items() if other not in absent}
+                actions += self._leave_out(absent)
             buffers = values_for(call, self._placement, rank, sizes)
             if not all(map(self._flow.is_whole, buffers)) or (
                 call.kind is not Kind.GATHER and not buffers
             ):
                 continue
-            self._delivered[rank] = self._made(buffers, lost)
+            self._delivered[rank] = self._made(buffers, absent, why=_LATE)
             actions.append(Deliver(rank, self._delivered[rank]))
         return actions
+
+    def _is_enough(self, call: Call, absent: list[int]) -> bool:
+        """Need a gather wait for none of these any more?"""
+        if self._placement.size - len(absent) >= self._enough:
+            return True
+        return call.on_lost == "continue" and all(rank in self._away for rank in absent)
+
+    def _leave_out(self, absent: list[int]) -> list[Action]:
+        """Whose values a gather does without."""
+        self._course.left_out.update(absent)
+        late = {self._placement.peer_of[rank] for rank in absent} & set(self._course.peers)
+        actions = self._flow.drop(lambda transfer: transfer.span.buffer.at in absent)
+        return [*actions, *(Tell(peer, Finished()) for peer in sorted(late))]
 
     def _close(self, call: Call) -> list[Action]:
         own = {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
         if not self._delivered.keys() >= own or (self._roll.owes and not self._course.lost):
             return []
+        actions: list[Action] = []
+        if call.kind is Kind.GATHER and self._placement.peer_of[call.root] in self._finished:
+            actions = self._flow.drop(lambda _: True)  # it goes without
         if call.kind is Kind.BROADCAST and call.root not in self._roll.entries:
             return []  # others may get the value through here
         if call.on_lost == "continue" and not call.kind.has_root:
             if not self._finished.issuperset(self._course.peers):
                 return []
         elif self._flow.sends or self._flow.receives:
-            return []
+            return actions
         self.is_closed = True
-        return [*self._flow.drop(lambda _: True), Close()]
+        return [*actions, *self._flow.drop(lambda _: True), Close()]
 
 
 def _given(rank: int, entry: Entry) -> list[Buffer]:

@@ -51,6 +51,8 @@ class Course:
         """The round: the ranks that it goes on without."""
         self.planned: tuple[int, ...] | None = None
         """The round that was planned last."""
+        self.left_out: set[int] = set()
+        """Members without whose values the root of a gather here has gone on."""
         self._entries_planned = 0
         self._asked: list[tuple[int, Want]] = []
         """What others wanted in this round that was not looked at yet."""
@@ -82,7 +84,8 @@ class Course:
         return actions
 
     def _sizes(self) -> dict[int, tuple[int, ...]]:
-        return {rank: entry.sizes for rank, entry in self._roll.entries.items()}
+        known = self._roll.entries.items()
+        return {rank: entry.sizes for rank, entry in known if rank not in self.left_out}
 
     @property
     def size(self) -> tuple[int, ...]:

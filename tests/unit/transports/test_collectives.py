@@ -295,6 +295,53 @@ def test_those_that_are_left_go_on(
     nothing_came_twice(simulation)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    peers=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    items=st.sampled_from([0, 1, 100, 400]),
+    enough=st.tuples(st.integers(1, 18), st.integers(0, 18)),
+    steps=st.integers(0, 100),
+    missing=st.sets(st.integers(0, 17), max_size=4),
+    loss=st.integers(0, 5),
+    seed=st.integers(0, 10_000),
+)
+def test_a_gather_takes_what_is_enough(peers, items, enough, steps, missing, loss, seed) -> None:
+    placement = placed(peers, seed)
+    count = placement.size
+    call = Call(Kind.GATHER, "gather()", seed % count)
+    entries, values = prepared(placement, call, items, seed)
+    simulation = Simulation(placement, entries, values, seed, max(20, items // 4))
+    root = placement.peer_of[call.root]
+    machine = simulation.peers[root].machine
+    silent = {rank % count for rank in missing} - {call.root}
+    simulation.called |= silent
+    quorum, later = min(enough[0], count), min(enough[1], count)
+    simulation.perform(root, machine.suffice(quorum))
+    simulation.run(steps)
+    if loss < len(peers) and loss != root:
+        simulation.kill(loss)
+    simulation.run()
+    if call.root not in simulation.peers[root].delivered and not machine.has_failed:
+        assert count - len(silent) < quorum or loss < len(peers)
+        simulation.perform(root, machine.suffice(later))
+        simulation.run()
+    if call.root in simulation.peers[root].delivered:
+        outcome, found = simulation.outcome(call.root)
+        assert found == [values[rank] for rank in outcome.ranks]
+        assert len(outcome.ranks) >= min(quorum, later)
+        assert set(outcome.lost.values()) <= {"it was late", "its node was lost"}
+        simulation.called -= silent
+        for rank in silent:
+            simulation.call(rank)
+        simulation.run()
+        for at, peer in simulation.peers.items():
+            if at not in simulation.dead:
+                assert peer.is_closed
+                assert peer.delivered.keys() == set(placement.ranks[at])
+    elif machine.has_failed:
+        assert simulation.dead
+
+
 def covers(notes: tuple[bytes, ...], size: int) -> bool:
     """Do notes of all parts of an outcome come along, each once?"""
     spans = sorted(tuple(map(int, note.decode().split("-"))) for note in notes)
