@@ -114,6 +114,14 @@ class Kernel:
         return is_extreme or all(leaf.dtype in _DIRECT for leaf in self._leaves)
 
     @property
+    def reproducible(self) -> bool:
+        """Does every machine come to the same bits? Sums, products and quotients of floats are
+        rounded alike everywhere (IEEE 754), but products of complex numbers are several of these,
+        which some processors round once."""
+        kinds = {_numpy(leaf).kind for leaf in self._leaves}
+        return self._op != "prod" or "c" not in kinds
+
+    @property
     def noted(self) -> bool:
         """May there be notes?"""
         kinds = {_numpy(leaf).kind for leaf in self._leaves if leaf.dtype != _BFLOAT16}

@@ -48,6 +48,8 @@ class Call(NamedTuple):
     width of a value."""
     noted: bool = False
     """Reductions give notes, which every member is to have: what does not fit, what was rounded."""
+    reproducible: bool = True
+    """Every machine reduces the same values to the same bits. Where not, one does for all."""
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,8 @@ from manta.transports.collectives.table import INLINE, Algorithm, for_reduction
 def algorithm_of(call: Call, placement: Placement, sizes: Sequence[int]) -> Algorithm:
     """Of a call that reduces."""
     ring = call.local_first and call.on_lost == "raise" and not placement.is_local
-    return for_reduction(sum(sizes), len(placement.ranks), ring=ring)
+    peers = len(placement.ranks)
+    return for_reduction(sum(sizes), peers, exchange=call.reproducible, ring=ring)
 
 
 def plan(call: Call, placement: Placement, me: int, entries: Mapping[int, Sequence[int]]) -> Plan:

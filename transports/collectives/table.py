@@ -55,13 +55,16 @@ REDUCING = (
 )
 
 
-def for_reduction(size: int, peers: int, *, ring: bool) -> Algorithm:
-    """`ring` says whether interim results may go round: they have the width of a value, and no
-    peer is to be replaced on the way."""
+def for_reduction(size: int, peers: int, *, exchange: bool, ring: bool) -> Algorithm:
+    """`exchange` says whether everybody may reduce the same: all machines come to the same bits.
+
+    `ring` says whether interim results may go round: they have the width of a value, and no peer
+    is to be replaced on the way.
+    """
     for row in REDUCING:
         if peers <= row.peers and size <= row.size:
             found = row.algorithm
-            if found is Algorithm.EXCHANGE and size * peers > EXCHANGED:
+            if found is Algorithm.EXCHANGE and not (exchange and size * peers <= EXCHANGED):
                 continue
             return Algorithm.DIRECT if found is Algorithm.RING and not ring else found
     raise AssertionError("the last row is for all")

@@ -204,6 +204,12 @@ def test_where_interim_results_are_wider_there_are_none() -> None:
     assert not Kernel("sum", mixed[:1], 2).noted
 
 
+def test_products_of_complex_numbers_are_for_one_machine_to_make() -> None:
+    assert not Kernel("prod", [Leaf(0, 4, "float32"), Leaf(16, 32, "complex64")], 2).reproducible
+    assert Kernel("sum", [Leaf(0, 16, "complex64")], 2).reproducible
+    assert Kernel("prod", [Leaf(0, 16, "float64")], 2).reproducible
+
+
 # bfloat16.
 
 

@@ -62,6 +62,18 @@ def test_small_values_cost_few_messages(count: int) -> None:
         assert simulation.told[peer] == (count - 1 if count <= 16 else rounds + (peer > 0))
 
 
+def test_what_machines_reduce_differently_one_reduces_for_all() -> None:
+    placement = placed([1] * 4)
+    call = Call(Kind.ALL_REDUCE, "reduce", reproducible=False)
+    entries = {rank: Entry(call, (40,)) for rank in range(4)}
+    values = {rank: bytes([rank]) * 40 for rank in entries}
+    simulation = Simulation(placement, entries, values).run()
+    plans = [planner.plan(call, placement, me, {0: (40,)}) for me in range(4)]
+    targets = [one.target for drawn in plans for one in drawn.reductions]
+    assert len({(span.start, span.stop) for span in targets}) == len(targets) > 0
+    assert len({simulation.outcome(rank)[1][0] for rank in entries}) == 1
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 16, 33])
 @pytest.mark.parametrize("size", [INLINE, 5 * INLINE, 100 * INLINE])
 @pytest.mark.parametrize("kind", [Kind.ALL_GATHER, Kind.GATHER, Kind.SCATTER, Kind.BROADCAST])
