@@ -285,8 +285,7 @@ class Collective:
             return self._flow.awaits(peer) or (rank == call.root and not is_there)
         if self._done:
             return False
-        everybody = range(self._placement.size)
-        if not is_there or (self._roll.is_disseminated and self._roll.missing(everybody)):
+        if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in self._course.peers:
             return False
@@ -381,7 +380,7 @@ class Collective:
 
     def _close(self, call: Call) -> list[Action]:
         own = {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
-        if not self._delivered.keys() >= own or (self._roll.owes and not self._course.lost):
+        if not self._delivered.keys() >= own:
             return []
         actions: list[Action] = []
         if call.kind is Kind.GATHER and self._placement.peer_of[call.root] in self._finished:

@@ -149,7 +149,7 @@ class Roll:
             if len(own) == self._announced or (len(own) > 1 and waiting):
                 return []
         self._announced = len(own)
-        if not lost and self.is_disseminated:
+        if not lost and self._is_disseminated:
             return [*self._probe(own), *self.relay()]
         actions: list[Action] = []
         if call is not None and call.kind.has_root:
@@ -161,7 +161,7 @@ class Roll:
         return [*actions, *told]
 
     @property
-    def is_disseminated(self) -> bool:
+    def _is_disseminated(self) -> bool:
         """Does a peer hear of others through others?"""
         call = self.call
         many = len(self._placement.ranks) > DIRECT_PEERS
@@ -185,16 +185,11 @@ class Roll:
 
     # Dissemination.
 
-    @property
-    def owes(self) -> bool:
-        """Are there steps to come?"""
-        return self.is_disseminated and 1 << self._step < len(self._placement.ranks)
-
     def relay(self) -> list[Action]:
         """The steps that are due."""
         count = len(self._placement.ranks)
         actions: list[Action] = []
-        while self.owes:
+        while self._is_disseminated and 1 << self._step < count:
             peers = self._window(self._me, self._step)
             if any(self.missing(self._placement.ranks[peer]) for peer in peers):
                 break

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manta.transports.collectives.calls import Call, Kind, OnLost
@@ -133,6 +133,16 @@ def nothing_came_twice(simulation: Simulation) -> None:
 
 @settings(max_examples=250, deadline=None)
 @given(**SOME_LOST)
+@example(  # the notes of a round that was given up came first
+    kind=Kind.ALL_REDUCE,
+    peers=[3, 1],
+    items=100,
+    itemsize=1,
+    losses=[(15, 17, True), (7, 54, False), (6, 181, False), (6, 209, False)],
+    local_first=True,
+    noted=True,
+    seed=737,
+)
 def test_those_that_are_left_go_on(
     kind, peers, items, itemsize, losses, local_first, noted, seed
 ) -> None:
@@ -223,6 +233,18 @@ def covers(notes: tuple[bytes, ...], size: int) -> bool:
 
 @settings(max_examples=250, deadline=None)
 @given(**SOME_LOST, anything=st.sampled_from(Kind), root=st.integers(0, 20))
+@example(  # the peer of the lost member passes the value on
+    kind=Kind.BARRIER,
+    peers=[1, 2, 1],
+    items=400,
+    itemsize=3,
+    losses=[(1, 0, False)],
+    local_first=False,
+    noted=False,
+    seed=0,
+    anything=Kind.BROADCAST,
+    root=2,
+)
 def test_a_loss_is_told_to_all_that_wait_in_vain(
     kind, peers, items, itemsize, losses, local_first, noted, seed, anything, root
 ) -> None:
