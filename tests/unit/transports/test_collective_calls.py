@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.transports.collectives.actions import Deliver, Fail
+from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
@@ -251,3 +251,18 @@ def test_who_was_given_up_by_others_is_told() -> None:
     assert isinstance(fail, Fail)
     assert fail.error == "PeerLost"
     assert "goes on without train.0 on node-" in fail.sentence
+
+
+def test_what_a_peer_would_have_reduced_with_a_lost_member_is_not_awaited_any_more() -> None:
+    placement = Placement.of("train", ["a", "b", "b", "b"])
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", on_lost="continue", local_first=True)
+    machine = Collective(placement, 0)
+    actions = machine.contributed(0, Entry(call, (400,)))
+    (first,) = [
+        one.transfer for one in actions if isinstance(one, Expect) and "partial" in one[0][0]
+    ]
+    actions = machine.heard(1, Announcement(1, (Member(1, Entry(call, (400,))),), (3,)))
+    assert Cancel(first.key) in actions
+    actions = machine.heard(1, Announcement(1, (Member(2, Entry(call, (400,))),), (3,)))
+    expected = [one.transfer for one in actions if isinstance(one, Expect)]
+    assert {one.span.buffer.lost for one in expected} == {(3,)}
