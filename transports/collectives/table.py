@@ -1,9 +1,12 @@
 """Which algorithm moves what: the one place with numbers.
 
-They were derived from a link's two costs, as seen on loopback with two cores: about 0.15 ms for a
-message on a sealed link beside 0.5 to 1.4 GB/s of stream, so that a message costs as much as 64
-to 256 KiB of bytes. To measure again: time both algorithms of a row at its bound, with the peers
-that it names, and move the bound to where they meet.
+They come from what a message costs beside its bytes. Measured on loopback, on two cores with other
+load: on a link with CURVE, 0.06 ms one way for 100 bytes and 0.13 ms more for each 64 KiB
+(`tests/benchmarks/link_round_trip.py`, with messages of these sizes), so that a message costs as
+much as a = 30 KiB. With p peers, EXCHANGE takes 2(p-1) messages less than DIRECT, for
+(p-1)(1-2/p) times the bytes of a value more: it is faster up to 2ap/(p-2), which is 120 KiB with 4
+peers and 64 KiB with many. To measure again: find a; or time both algorithms of a row at its
+bound, and move the bound to where they meet.
 """
 
 from __future__ import annotations
@@ -14,19 +17,16 @@ from typing import NamedTuple
 KIB = 1 << 10
 
 INLINE = 64 * KIB
-"""Values up to this many bytes ride with the announcement of the call: a round trip less, for
-twice the bytes of a plan at most."""
+"""Values up to this many bytes ride with the announcement of the call."""
 EXCHANGED = 1024 * KIB
-"""What the values of all peers together may have to be reduced by everybody; more is cut into
-blocks, of which each peer reduces one. Then 2(p-1) further messages cost less than the bytes."""
+"""What the values of all peers together may have to be reduced by everybody, who holds them all."""
 DIRECT_PEERS = 16
 """With more peers than this, a peer does not speak with all others: announcements are
-disseminated in rounds, blocks go round in a ring. Below, p messages of 0.15 ms cost less than
-the rounds."""
+disseminated in log2(p) rounds, as p messages take longer (1 ms), and blocks go round in a ring."""
 PIPELINE = 256 * KIB
-"""What one more peer in a chain costs, in bytes: the first chunk passes through each."""
+"""What one more peer in a chain costs, in bytes: a chunk of a transfer, which each passes on."""
 REDUCED = 1024 * KIB
-"""Bytes that are reduced at once: large beside 0.05 ms for the order, small beside a block."""
+"""Bytes that are reduced at once: 0.15 ms for each source, beside 0.03 ms for the order."""
 
 
 class Algorithm(Enum):

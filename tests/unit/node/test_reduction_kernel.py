@@ -28,6 +28,7 @@ HALVES = "bfloat16"
 def small_blocks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel, "BLOCK", 64)
+        patch.setattr(kernel, "WIDENED", 16)
         yield
 
 
