@@ -1,13 +1,15 @@
 """The roll call of a collective: who has made the call, with what, and who is told of it.
 
-The members of a peer are announced when the first has made the call, and when all have; small
-values ride along. Calls with a root are announced to the root's peer, which announces its own to
-all. Of others, each peer tells all others, or with more than `DIRECT_PEERS` the announcements are
-disseminated: in step k a peer that knows those of the 2^k peers up to itself tells them to the
-peer 2^k after it (J. Bruck et al., Efficient Algorithms for All-to-All Communications in
-Multiport Message-Passing Systems, 1997). All have all after log2(p) steps, with p-1 values
-received and sent by each, which is the least. As such a step waits for all that it passes on,
-each peer also tells peer 0 of its first member at once, which compares the calls.
+The members of a peer are announced when the first has made the call, and when all have (for a
+gather, each by itself); small values ride along. Calls with a root are announced to the root's
+peer, which announces its own to all. Of others, each peer tells all others, or with more than
+`DIRECT_PEERS` the announcements are disseminated: in step k a peer that knows those of the 2^k
+peers up to itself tells them to the peer 2^k after it (J. Bruck et al., Efficient Algorithms for
+All-to-All Communications in Multiport Message-Passing Systems, 1997). All have all after log2(p)
+steps, with p-1 values received and sent by each, which is the least.
+
+Who does not tell all others tells at least peer 0, at once, what its first member called: there
+calls are compared that would meet nowhere else, or late.
 """
 
 from __future__ import annotations
@@ -146,7 +148,8 @@ class Roll:
         if not anew:
             ranks = self._placement.ranks[self._me]
             waiting = [rank for rank in self.missing(ranks) if rank not in absent]
-            if len(own) == self._announced or (len(own) > 1 and waiting):
+            is_alone = call is not None and call.kind is Kind.GATHER  # a quorum counts members
+            if len(own) == self._announced or (len(own) > 1 and waiting and not is_alone):
                 return []
         self._announced = len(own)
         if not lost and self._is_disseminated:
