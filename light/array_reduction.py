@@ -16,6 +16,9 @@ from manta.light.errors import CollectiveError
 
 _INT64 = 2**63 - 1
 _NAT = -(2**63)
+TIMES = -_INT64, _INT64
+"""The least and the most that a date or a duration may count."""
+COARSER_UNIT = "give them in a coarser unit"
 _COLUMNS = 65_536  # elements at a time, where each is an object of Python's
 _FOLDS = {
     "sum": "add",
@@ -52,6 +55,37 @@ class Refused(Exception):
         self.error = error
 
 
+class DoesNotFit(Refused):
+    """An outcome that a dtype can't hold; `least` and `most` are its extremes."""
+
+    def __init__(
+        self, op: str, name: str, limits: tuple[int, int], extremes: tuple[int, int], remedy: str
+    ) -> None:
+        self.least, self.most = extremes
+        beyond = self.least if self.least < limits[0] else self.most
+        super().__init__(f"has the {op} {beyond}, which {name} can't hold: {remedy}.")
+
+
+def wider_dtype(name: str) -> str:
+    """The remedy where integers of this dtype can't hold an outcome."""
+    wider = "" if name.endswith("64") else '"int64" or '
+    return f'give dtype={wider}"float64"'
+
+
+def not_whole() -> Refused:
+    """Why there is no mean of bools that differ."""
+    return Refused('is bool, and its mean a fraction: give dtype="float64" for that.')
+
+
+def rounded_sentence(places: Sequence[str]) -> str:
+    """Warns of integers whose mean was rounded, by their places, of which there is at least one."""
+    more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
+    return (
+        f"The mean of the integers in {places[0]}{more} has fractions and was rounded, as "
+        'integers stay integers: give dtype="float64" to keep them.'
+    )
+
+
 def reduce_arrays(values: Sequence[Any], op: str, dtype: str | None) -> tuple[Any, bool]:
     """The reduction, of the shape and in the dtype of `values`, or in the one that is named.
 
@@ -78,10 +112,9 @@ def reduce_arrays(values: Sequence[Any], op: str, dtype: str | None) -> tuple[An
             return _times(library, values, op), True
         outcome, is_exact = _integers(library, values, op)
     name = library.name(target)
-    wider = "" if name.endswith("64") else '"int64" or '
-    _check_fits(outcome, op, name, library.limits(target), f'give dtype={wider}"float64"')
+    _check_fits(outcome, op, name, library.limits(target), wider_dtype(name))
     if not is_exact and into == "b":
-        raise Refused('is bool, and its mean a fraction: give dtype="float64" for that.')
+        raise not_whole()
     return library.made(outcome, target, values[0].shape), is_exact
 
 
@@ -129,14 +162,13 @@ def _integers(library: _Library, values: Sequence[Any], op: str) -> tuple[Any, b
 
 
 def _check_fits(outcome: Any, op: str, name: str, limits: tuple[int, int], remedy: str) -> None:
-    """Raises Refused."""
+    """Raises DoesNotFit."""
     if isinstance(outcome, list):
         least, most = min(outcome, default=0), max(outcome, default=0)
     else:
         least, most = int(outcome.min()), int(outcome.max())
     if least < limits[0] or most > limits[1]:
-        beyond = least if least < limits[0] else most
-        raise Refused(f"has the {op} {beyond}, which {name} can't hold: {remedy}.")
+        raise DoesNotFit(op, name, limits, (least, most), remedy)
 
 
 def _peak(library: _Library, value: Any) -> int:
@@ -168,7 +200,7 @@ def _times(library: _Library, values: Sequence[Any], op: str) -> Any:
     missing = sum(count == _NAT for count in counts) > 0
     present = [library.asarray(where(count == _NAT, 0, count)) for count in counts]
     outcome, _ = _integers(library, present, op)
-    _check_fits(outcome, op, own.name, (-_INT64, _INT64), "give them in a coarser unit")
+    _check_fits(outcome, op, own.name, TIMES, COARSER_UNIT)
     whole = library.made(outcome, library.int64, values[0].shape)
     return library.asarray(where(missing, _NAT, whole)).view(own.newbyteorder("=")).astype(own)
 

@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from manta.light.array_reduction import Refused, reduce_arrays
+from manta.light.array_reduction import Refused, reduce_arrays, rounded_sentence
 from manta.light.errors import CollectiveError
 
 OPS = ("sum", "mean", "min", "max", "prod")
@@ -43,13 +43,7 @@ def reduce(values: Sequence[tuple[int, Any]], op: str, dtype: str | None = None)
     rounded: list[str] = []
     outcome = _reduce(values, op, dtype, "value", rounded)
     if rounded:
-        more = f" and {len(rounded) - 1} more places" if len(rounded) > 1 else ""
-        warnings.warn(
-            f"The mean of the integers in {rounded[0]}{more} has fractions and was rounded, as "
-            'integers stay integers: give dtype="float64" to keep them.',
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        warnings.warn(rounded_sentence(rounded), RuntimeWarning, stacklevel=3)
     return outcome
 
 

@@ -1,0 +1,1 @@
+"""Collectives among peers, as pure machines: what is sent, reduced and delivered, and when."""

@@ -1,0 +1,403 @@
+"""One collective as one peer lives it: calls, announcements, plans, losses, outcomes.
+
+The machine is fed with what its members and other peers do, and returns what is to be done; it
+may be made before any member here has called. Times and bytes are its owner's.
+
+| state | leaves when |
+|---|---|
+| called | its members, or what the plan needs of others, are there: moving |
+| moving | what its members get is whole here: done; a peer is lost: called (a new round), failed |
+| done | no other peer needs anything from here: closed |
+| failed | final: members that call later are told the same |
+
+*Disagreement.* Every announcement is compared with those before. The first that differs fails
+the collective, here and, as `Aborted`, on all peers.
+
+*Losses.* With `on_lost="raise"` the collective fails once something is needed of a lost member.
+With "continue" a new round begins, named by the ranks that are given up: each peer announces
+itself anew, and who hears of more ranks given up than it knew gives them up too, so that all
+come to the same round. When all that are left have announced themselves in it, either one of
+them has the outcome already (all others take what they lack of that one's), or none has, and
+they plan for those that are left. What is whole or on its way stays so if its sender is left and
+the new plan needs it: transfers are named by what they carry. So all that are left get the same
+outcome, over the same members.
+
+What no peer can know is whether one that does not answer lives on. Where two sides lose each other
+and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
+only one side does. Who hears that others gave it up fails with PeerLost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from manta.transports.collectives.actions import (
+    Action,
+    Close,
+    Deliver,
+    Fail,
+    Outcome,
+    Tell,
+)
+from manta.transports.collectives.calls import (
+    Call,
+    Entry,
+    Kind,
+    Placement,
+    checked,
+    difference,
+)
+from manta.transports.collectives.course import Course
+from manta.transports.collectives.messages import (
+    Aborted,
+    Announcement,
+    Done,
+    Finished,
+    Message,
+    Noted,
+    Probe,
+    Relayed,
+    Wanted,
+)
+from manta.transports.collectives.planner import algorithm_of
+from manta.transports.collectives.plans import VALUE, Buffer, whole
+from manta.transports.collectives.reducing import alive_peers, outcome_of, wanted_outcomes
+from manta.transports.collectives.roll import Roll
+from manta.transports.collectives.spreading import share_of, values_for
+from manta.transports.collectives.table import Algorithm
+from manta.transports.errors import RemoteProtocolError
+
+_LOST = "its node was lost"
+_LATE = "it was late"
+
+
+class Collective:
+    """On peer `me` of the placement."""
+
+    def __init__(self, placement: Placement, me: int) -> None:
+        self._placement = placement
+        self._me = me
+        self._roll = Roll(placement, me)
+        self._course = Course(placement, me, self._roll)
+        self._flow = self._course.flow
+        self._away: dict[int, str] = {}
+        """By rank that is lost: why."""
+        self._given_up: tuple[int, ...] = ()
+        """The members of this peer that the root of a gather was told not to wait for."""
+        self._enough = placement.size
+        self._done: Done | None = None
+        self._delivered: dict[int, Outcome] = {}
+        """By rank: kept for its next attempt."""
+        self._finished: set[int] = set()
+        self._failure: tuple[str, str] | None = None
+        self.is_closed = False
+
+    # What happens.
+
+    def contributed(
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+    ) -> list[Action]:
+        """A member of this peer makes the call; its buffers are there. `data` are the bytes of
+        those that `ridden` names. A second call of a member, by its next attempt, is answered like
+        the first, whatever it brings. Raises ValueError for what no member can bring."""
+        if rank not in self._placement.ranks[self._me]:
+            raise ValueError(f"rank {rank} is not on peer {self._me}")
+        checked(entry, rank, self._placement)
+        if (first := self._roll.entries.get(rank)) is not None:
+            sentence = difference(self._placement.alias, (rank, first), (rank, entry))
+            if sentence:
+                return [Fail(rank, "CollectiveError", sentence)]
+            if (found := self._delivered.get(rank)) is not None:
+                return [Deliver(rank, found)]
+        if self._failure:
+            return [Fail(rank, *self._failure)]
+        if rank in self._away:
+            named = self._placement.named([rank], self._away)
+            return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
+        if first is not None:
+            return []
+        sentence = self._roll.enter(rank, entry, data or {})
+        if sentence:
+            return self._fail("CollectiveError", sentence)
+        actions = []
+        for buffer in _given(rank, entry):
+            actions += self._flow.filled(whole(buffer))
+        return actions + self._step()
+
+    def heard(self, peer: int, message: Message) -> list[Action]:
+        """Another peer says something. Raises RemoteProtocolError."""
+        if self._failure or peer not in self._course.peers:
+            return []
+        actions: list[Action] = []
+        sentence = ""
+        if isinstance(message, Announcement):
+            if message.peer != peer or not set(message.lost) <= set(range(self._placement.size)):
+                raise RemoteProtocolError(f"peer {peer} announces peer {message.peer}")
+            actions, sentence = self._roll.take(message)
+            self._roll.rounds[peer] = message.lost
+            if message.done is not None:
+                self._roll.done[peer] = message.done
+            self._lose(message.lost, _LOST)
+        elif isinstance(message, Relayed):
+            actions, sentence = self._roll.relayed(peer, message)
+        elif isinstance(message, Probe):
+            sentence = self._roll.probe(peer, message)
+        elif isinstance(message, Wanted):
+            actions = self._course.hear_wants(peer, message)
+        elif isinstance(message, Noted):
+            self._course.hear_notes(peer, message)
+        elif isinstance(message, Finished):
+            self._finished.add(peer)
+        else:
+            return self._fail(message.error, message.sentence, tell=False)
+        if sentence:
+            return self._fail("CollectiveError", sentence)
+        if self.is_closed:  # calls are compared all the same
+            return []
+        return self._course.kept(actions) + self._step()
+
+    def received(self, key: str, upto: int) -> list[Action]:
+        """The first `upto` bytes of a transfer have come."""
+        left = self._flow.left
+        actions = self._flow.received(key, upto)
+        return actions if self._flow.left == left else actions + self._step()
+
+    def sent(self, key: str) -> list[Action]:
+        """All of a transfer has arrived."""
+        self._flow.sent(key)
+        return [] if self._flow.sends else self._step()
+
+    def reduced(self, number: int, note: bytes = b"") -> list[Action]:
+        """A reduction is done, which had something to note for all members, or not."""
+        left = self._flow.left
+        actions = self._flow.reduced(number, note)
+        return actions if self._flow.left == left else actions + self._step()
+
+    def peer_lost(self, peer: int, why: str = _LOST) -> list[Action]:
+        """Nothing more comes from this peer, nor gets there."""
+        self._lose(self._placement.ranks[peer], why)
+        return self._step()
+
+    def member_lost(self, rank: int, why: str) -> list[Action]:
+        """A member of this peer will not make the call. If it has, what it gave counts."""
+        if rank not in self._roll.entries:
+            self._lose([rank], why)
+        return self._step()
+
+    def suffice(self, enough: int) -> list[Action]:
+        """The root of a gather takes what is there, once it is of so many members: the quorum at
+        first, any at the deadline. Who comes later is told that it need not send."""
+        self._enough = enough
+        return self._step()
+
+    def waits_for(self) -> str:
+        """Whom this peer waits for, in words; empty if nobody."""
+        call = self._roll.call
+        if call is None or self._failure or self._done:
+            return ""
+        ranks: Iterable[int] = range(self._placement.size)
+        if call.kind.has_root and self._placement.peer_of[call.root] != self._me:
+            ranks = [call.root]
+        missing = [rank for rank in self._roll.missing(ranks) if rank not in self._away]
+        if not missing:
+            sources = {one.transfer.peer for one in self._flow.receives.values()}
+            missing = [rank for peer in sources for rank in self._placement.ranks[peer]]
+        return f"{call.kind.value} waits for {self._placement.named(missing)}" if missing else ""
+
+    # What follows from it.
+
+    @property
+    def has_failed(self) -> bool:
+        return self._failure is not None
+
+    def _lose(self, ranks: Iterable[int], why: str) -> None:
+        for rank in ranks:
+            self._away.setdefault(rank, why)
+        alive = alive_peers(self._placement, [*self._away])
+        self._course.peers = [peer for peer in alive if peer != self._me]
+
+    def _step(self) -> list[Action]:
+        call = self._roll.call
+        if call is None or self.has_failed or self.is_closed:
+            return []
+        actions = self._announce()
+        if not self._course.lost:
+            actions += [*self._roll.relay(), *self._course.draw(call)]
+        return actions + self._face_losses(call) + self._go_on(call)
+
+    def _go_on(self, call: Call) -> list[Action]:
+        if self.has_failed:
+            return []
+        actions = self._course.go_on(call, is_done=self._done is not None)
+        actions += self._deliver_one(call) if call.kind.has_root else self._deliver_all(call)
+        return actions + self._close(call)
+
+    def _fail(self, error: str, sentence: str, *, tell: bool = True) -> list[Action]:
+        self._failure = error, sentence
+        actions = self._flow.drop(lambda _: True)
+        if tell:
+            actions += [Tell(peer, Aborted(error, sentence)) for peer in self._course.peers]
+        waiting = [rank for rank in self._roll.own if rank not in self._delivered]
+        return actions + [Fail(rank, error, sentence) for rank in waiting]
+
+    # Losses.
+
+    def _face_losses(self, call: Call) -> list[Action]:
+        if not self._away:
+            return []
+        own = [rank for rank in self._roll.own if rank in self._away]
+        if own:
+            named = self._placement.named(own)
+            sentence = f"{call.kind.value} goes on without {named}: others have lost its node."
+            return self._fail("PeerLost", sentence, tell=False)
+        if call.on_lost == "continue" and not call.kind.has_root:
+            lost = tuple(sorted(self._away))
+            return self._begin(call, lost) if lost != self._course.lost else []
+        needed = [rank for rank in self._away if self._needs(call, rank)]
+        if needed:
+            named = self._placement.named(needed, self._away)
+            return self._fail("PeerLost", f"{call.kind.value} waits for {named} in vain.")
+        actions = self._flow.drop(lambda transfer: transfer.peer not in self._course.peers)
+        lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._away)
+        if call.kind is Kind.GATHER and lost != self._given_up:
+            self._given_up = lost  # nobody but the root has to know
+            actions += self._announce(anew=True)
+        return actions
+
+    def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
+        """Another round."""
+        done = self._done
+        if done and call.kind is Kind.ALL_GATHER:
+            since = [rank for rank in lost if rank not in done.lost]
+            done = done._replace(members=self._roll.members(since))
+        return [*self._course.begin(lost), *self._announce(done, anew=True)]
+
+    def _needs(self, call: Call, rank: int) -> bool:
+        """Is anything to come of a lost member, which then can't?"""
+        peer, is_there = self._placement.peer_of[rank], rank in self._roll.entries
+        if call.kind is Kind.GATHER:
+            if call.root not in self._roll.own or call.root in self._delivered:
+                return False
+            out = [one for one in self._away if not self._has_value(one)]
+            too_few = self._placement.size - len(out) < self._enough
+            return call.on_lost == "raise" and too_few and rank in out
+        if call.kind.has_root:
+            return self._flow.awaits(peer) or (rank == call.root and not is_there)
+        if self._done:
+            return False
+        if not is_there:  # else all is here, too, that was to come by way of its peer
+            return True
+        if peer in self._course.peers:
+            return False
+        if call.kind.reduces and self._course.planned is None:
+            return algorithm_of(call, self._placement, self._course.size) is not Algorithm.EXCHANGE
+        return self._flow.awaits(peer) or peer in self._course.unnoted(call)
+
+    def _has_value(self, rank: int) -> bool:
+        entry = self._roll.entries.get(rank)
+        return entry is not None and self._flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
+
+    def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
+        lost = self._course.lost or self._given_up
+        return self._roll.announce(lost, self._away, done, self._course.peers, anew=anew)
+
+    # Outcomes.
+
+    def _deliver_all(self, call: Call) -> list[Action]:
+        """Of a call without a root: all members get the outcome of the same values."""
+        actions: list[Action] = []
+        if self._done is None:
+            self._done = self._course.outcome(call)
+            if self._done is None:
+                return []
+            if call.on_lost == "continue":
+                actions += [Tell(peer, Finished()) for peer in self._course.peers]
+        for rank in self._roll.own:
+            if rank not in self._delivered:
+                self._delivered[rank] = self._outcome(call, rank, self._done)
+                actions.append(Deliver(rank, self._delivered[rank]))
+        return actions
+
+    def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
+        buffers: list[Buffer] = []
+        if call.kind is Kind.REDUCE_SCATTER:
+            own = self._placement.ranks[self._me].index(rank)
+            buffers = [wanted_outcomes(call, self._placement, self._me, self._course.size)[own]]
+        elif call.kind is Kind.ALL_REDUCE:
+            buffers = [outcome_of(sum(self._course.size), done.lost)]
+        elif call.kind is Kind.ALL_GATHER:
+            buffers = self._course.wanted(call)
+        return self._made(buffers, done.lost, done.notes)
+
+    def _made(
+        self,
+        buffers: Iterable[Buffer],
+        lost: Iterable[int],
+        notes: tuple[bytes, ...] = (),
+        why: str = _LOST,
+    ) -> Outcome:
+        """`why`, unless more is known."""
+        reasons = {rank: self._away.get(rank, why) for rank in lost}
+        ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
+        return Outcome(tuple(buffers), tuple(ranks), reasons, notes)
+
+    def _deliver_one(self, call: Call) -> list[Action]:
+        """Of a call with a root: each member gets its own, when it is there."""
+        actions: list[Action] = []
+        sizes = {rank: entry.sizes for rank, entry in self._roll.entries.items()}
+        for rank in self._roll.own:
+            if rank in self._delivered:
+                continue
+            absent: list[int] = []
+            if call.kind is Kind.GATHER and rank == call.root:
+                everybody = range(self._placement.size)
+                absent = [other for other in everybody if not self._has_value(other)]
+                if not self._is_enough(call, absent):
+                    continue
+                sizes = {other: size for other, size in sizes.items() if other not in absent}
+                actions += self._leave_out(absent)
+            buffers = values_for(call, self._placement, rank, sizes)
+            if not all(map(self._flow.is_whole, buffers)) or (
+                call.kind is not Kind.GATHER and not buffers
+            ):
+                continue
+            self._delivered[rank] = self._made(buffers, absent, why=_LATE)
+            actions.append(Deliver(rank, self._delivered[rank]))
+        return actions
+
+    def _is_enough(self, call: Call, absent: list[int]) -> bool:
+        """Need a gather wait for none of these any more?"""
+        if self._placement.size - len(absent) >= self._enough:
+            return True
+        return call.on_lost == "continue" and all(rank in self._away for rank in absent)
+
+    def _leave_out(self, absent: list[int]) -> list[Action]:
+        """Whose values a gather does without."""
+        self._course.left_out.update(absent)
+        late = {self._placement.peer_of[rank] for rank in absent} & set(self._course.peers)
+        actions = self._flow.drop(lambda transfer: transfer.span.buffer.at in absent)
+        return [*actions, *(Tell(peer, Finished()) for peer in sorted(late))]
+
+    def _close(self, call: Call) -> list[Action]:
+        own = {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
+        if not self._delivered.keys() >= own:
+            return []
+        actions: list[Action] = []
+        if call.kind is Kind.GATHER and self._placement.peer_of[call.root] in self._finished:
+            actions = self._flow.drop(lambda _: True)  # it goes without
+        if call.kind is Kind.BROADCAST and call.root not in self._roll.entries:
+            return []  # others may get the value through here
+        if call.on_lost == "continue" and not call.kind.has_root:
+            if not self._finished.issuperset(self._course.peers):
+                return []
+        elif self._flow.sends or self._flow.receives:
+            return actions
+        self.is_closed = True
+        return [*actions, *self._flow.drop(lambda _: True), Close()]
+
+
+def _given(rank: int, entry: Entry) -> list[Buffer]:
+    """The buffers that a member's call comes with."""
+    if entry.call.kind is Kind.SCATTER:
+        return [share_of(rank, to, size) for to, size in enumerate(entry.sizes)]
+    return [Buffer(VALUE, rank, sum(entry.sizes))] if entry.sizes else []

@@ -1,0 +1,299 @@
+"""What moves on one peer in one collective: the plan of the first round and of those after losses.
+
+See `collective` for rounds. In the first, plans are made of what is known: a reduction as soon as
+the members here have called, as the sizes are alike; other values as members announce them. In a
+further round each peer asks for what it lacks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from manta.transports.collectives.actions import Action, Store, Tell
+from manta.transports.collectives.calls import Call, Kind, Placement
+from manta.transports.collectives.flow import Flow
+from manta.transports.collectives.messages import Done, Noted, Want, Wanted
+from manta.transports.collectives.planner import algorithm_of, plan, wanted
+from manta.transports.collectives.plans import (
+    OUTCOME,
+    PARTIAL,
+    RING,
+    VALUE,
+    Buffer,
+    Plan,
+    Span,
+    Transfer,
+    transfer_key,
+    whole,
+)
+from manta.transports.collectives.reducing import blocks_of, outcome_of, plan_reduction
+from manta.transports.collectives.roll import Roll
+from manta.transports.collectives.table import REDUCED, Algorithm
+from manta.transports.errors import RemoteProtocolError
+
+MAX_WANTS = 1 << 16
+"""Transfers that others may ask for; a plan has fewer."""
+_FINAL = (OUTCOME, RING)
+
+
+class Course:
+    """On peer `me` of the placement."""
+
+    def __init__(self, placement: Placement, me: int, roll: Roll) -> None:
+        self._placement = placement
+        self._me = me
+        self._roll = roll
+        self.flow = Flow(placement.size)
+        self.peers = [peer for peer in range(len(placement.ranks)) if peer != me]
+        """The others that have members left."""
+        self.lost: tuple[int, ...] = ()
+        """The round: the ranks that it goes on without."""
+        self.planned: tuple[int, ...] | None = None
+        """The round that was planned last."""
+        self.left_out: set[int] = set()
+        """Members without whose values the root of a gather here has gone on."""
+        self._entries_planned = 0
+        self._asked: list[tuple[int, Want]] = []
+        """What others wanted in this round that was not looked at yet."""
+        self._settled: Done | None = None
+        """Another peer's outcome, which this one takes over."""
+        self._notes: dict[int, Noted] = {}
+        self._has_noted = False
+
+    # The first round.
+
+    def draw(self, call: Call) -> list[Action]:
+        """The plan, of what is known."""
+        actions: list[Action] = []
+        if call.kind.reduces:
+            if self._missing_here():
+                return []
+            if self.planned is None:
+                self.flow.chunk = max(1, REDUCED // call.itemsize) * call.itemsize
+                actions = self.flow.adopt(plan(call, self._placement, self._me, self._sizes()))
+            for peer in self.peers:
+                if not self._roll.missing(self._placement.ranks[peer]):  # it has planned, too
+                    actions += self.flow.open_to(peer)
+        elif len(self._roll.entries) > self._entries_planned:
+            self._entries_planned = len(self._roll.entries)
+            drawn = plan(call, self._placement, self._me, self._sizes())
+            new = [one for one in drawn.receives if not self.flow.knows(one.key)]
+            actions = [*self.flow.adopt(drawn), *self._want(new)]
+        self.planned = ()
+        return actions
+
+    def _sizes(self) -> dict[int, tuple[int, ...]]:
+        known = self._roll.entries.items()
+        return {rank: entry.sizes for rank, entry in known if rank not in self.left_out}
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of a value that is reduced."""
+        return next(iter(self._roll.entries.values())).sizes
+
+    def _missing_here(self) -> list[int]:
+        ranks = self._placement.ranks[self._me]
+        return [rank for rank in self._roll.missing(ranks) if rank not in self.lost]
+
+    def _want(self, transfers: Iterable[Transfer]) -> list[Action]:
+        wants: dict[int, list[Want]] = defaultdict(list)
+        for key, peer, span in transfers:
+            wants[peer].append(Want(key, span))
+        return [Tell(peer, Wanted(self.lost, tuple(them))) for peer, them in wants.items()]
+
+    def kept(self, stored: list[Action]) -> list[Action]:
+        """With what follows from values that rode with announcements."""
+        buffers = [action.buffer for action in stored if isinstance(action, Store)]
+        return stored + [one for buffer in buffers for one in self.flow.filled(whole(buffer))]
+
+    # What others want.
+
+    def hear_wants(self, peer: int, message: Wanted) -> list[Action]:
+        """Raises RemoteProtocolError."""
+        if len(message.wants) + len(self._asked) + self.flow.permitted > MAX_WANTS:
+            raise RemoteProtocolError(f"peer {peer} wants {len(message.wants)} transfers")
+        if message.lost != self.lost:  # it will ask again when it has come to this round
+            return []
+        actions: list[Action] = []
+        for want in message.wants:
+            if self.lost and not self.flow.knows(want.key):
+                self._asked.append((peer, want))
+            else:
+                actions += self.flow.permit(peer, want.key)
+        return actions
+
+    def _serve(self) -> list[Action]:
+        """In a further round: what others lack, as soon as this peer knows what that is."""
+        asked, self._asked = self._asked, []
+        actions: list[Action] = []
+        for peer, want in asked:
+            key, (buffer, start, stop) = want
+            held = self._held(buffer)
+            if held is None:
+                self._asked.append((peer, want))
+                continue
+            if not 0 <= start < stop <= held.stop:
+                raise RemoteProtocolError(f"peer {peer} wants {key!r:.100}")
+            send = Transfer(key, peer, Span(held, start, stop))
+            actions += [*self.flow.adopt(Plan(sends=(send,))), *self.flow.permit(peer, key)]
+        return actions
+
+    def _held(self, buffer: Buffer) -> Buffer | None:
+        """As this peer has it: whole. None of a member that it has not heard of yet."""
+        role, entry = buffer.role, self._roll.entries.get(buffer.at)
+        if role == VALUE:
+            return None if entry is None else Buffer(VALUE, buffer.at, sum(entry.sizes))
+        if role == OUTCOME:
+            return outcome_of(sum(self.size), buffer.lost)
+        if role == PARTIAL and buffer.at == self._me:
+            return Buffer(PARTIAL, self._me, sum(self.size), lost=buffer.lost)
+        raise RemoteProtocolError(f"nobody wants {buffer!r:.100} in a further round")
+
+    # Further rounds.
+
+    def begin(self, lost: tuple[int, ...]) -> list[Action]:
+        """A round without these ranks. What is of no use in it is given up."""
+        self.lost = lost
+
+        def is_stale(transfer: Transfer) -> bool:
+            buffer = transfer.span.buffer
+            if buffer.role == PARTIAL:
+                away = [rank for rank in self._placement.ranks[buffer.at] if rank in lost]
+                return buffer.lost != tuple(away) or transfer.peer not in self.peers
+            return buffer.role in _FINAL or transfer.peer not in self.peers
+
+        self.flow.drop_reductions(_FINAL)
+        self._settled = None
+        self._asked.clear()
+        self._has_noted = False
+        return self.flow.drop(is_stale)
+
+    def go_on(self, call: Call, *, is_done: bool) -> list[Action]:
+        """What is due; `is_done` where this peer has the outcome, so that others take it here."""
+        actions: list[Action] = []
+        if self.lost and self.planned != self.lost and self._is_met():
+            self.planned = self.lost
+            if not is_done:
+                actions += self._plan_round(call)
+        actions += self._serve()
+        return actions if is_done else actions + self._tell_notes(call)
+
+    def _is_met(self) -> bool:
+        """Have all that are left announced themselves in this round?"""
+        if self._missing_here():
+            return False
+        for peer in self.peers:
+            missing = self._roll.missing(self._placement.ranks[peer])
+            if self._roll.rounds.get(peer) != self.lost or set(missing) - set(self.lost):
+                return False
+        return True
+
+    def _plan_round(self, call: Call) -> list[Action]:
+        """What is missing, and of whom to want it."""
+        count = len(self._placement.ranks)
+        holders = [peer for peer in self.peers if peer in self._roll.done]
+        holder = min(holders, key=lambda peer: (peer - self._me) % count, default=None)
+        if holder is not None:
+            return self._take_over(call, holder)
+        if call.kind is Kind.ALL_GATHER:
+            return self._fetch(self._values(call))
+        if call.kind is not Kind.ALL_REDUCE:
+            return []
+        algorithm = algorithm_of(call, self._placement, self.size)
+        if algorithm is not Algorithm.EXCHANGE:
+            algorithm = Algorithm.DIRECT
+        drawn = plan_reduction(algorithm, call, self._placement, self._me, self.size, self.lost)
+        actions = self.flow.adopt(drawn._replace(sends=(), receives=()))
+        return actions + self._fetch([(one.peer, one.span) for one in drawn.receives])
+
+    def _take_over(self, call: Call, holder: int) -> list[Action]:
+        """The outcome that another peer has."""
+        self._settled = done = self._roll.done[holder]
+        known, _ = self._roll.add(done.members, self.lost)
+        actions = self.kept(known)
+        if call.kind is Kind.ALL_REDUCE:
+            actions += self.flow.drop(lambda _: True)
+            return actions + self._fetch([(holder, whole(self.wanted(call)[0]))])
+        return actions + self._fetch(self._values(call, holder))
+
+    def _values(self, call: Call, holder: int | None = None) -> list[tuple[int, Span]]:
+        """Each with the peer whose it is, or with the holder if that one is lost."""
+        found = []
+        for buffer in self.wanted(call):
+            peer = self._placement.peer_of[buffer.at]
+            source = peer if peer in self.peers else holder
+            if source is not None:
+                found.append((source, whole(buffer)))
+        return found
+
+    def _fetch(self, spans: Iterable[tuple[int, Span]]) -> list[Action]:
+        """What of these is missing; what is on its way goes on."""
+        on_way = {one.transfer.span.buffer: one.transfer for one in self.flow.receives.values()}
+        transfers: list[Transfer] = []
+        for peer, (buffer, start, stop) in spans:
+            if buffer in on_way and buffer.role not in _FINAL:
+                transfers.append(on_way[buffer])
+                continue
+            attempt = len(self.lost) if buffer.role in _FINAL else 0
+            for low, high in self.flow.missing(buffer, start, stop):
+                span = Span(buffer, low, high)
+                key = transfer_key(span, peer, self._me, attempt)
+                transfers.append(Transfer(key, peer, span))
+        new = Plan(receives=tuple(transfers))
+        return [*self.flow.adopt(new), *self._want(transfers)]
+
+    # Notes.
+
+    def hear_notes(self, peer: int, message: Noted) -> None:
+        self._notes[peer] = message
+
+    def unnoted(self, call: Call) -> set[int]:
+        """The peers whose notes are to come."""
+        if not call.noted or call.kind is not Kind.ALL_REDUCE or self._settled:
+            return set()
+        if algorithm_of(call, self._placement, self.size) is Algorithm.EXCHANGE:
+            return set()
+        blocks = blocks_of(call, self._placement, self.size, self.lost)
+        owners = {block.owner for block in blocks} - {self._me}
+        return {peer for peer in owners if self._noted(peer) is None}
+
+    def _noted(self, peer: int) -> tuple[bytes, ...] | None:
+        noted = self._notes.get(peer)
+        return None if noted is None or noted.lost != self.lost else noted.notes
+
+    def _tell_notes(self, call: Call) -> list[Action]:
+        is_due = call.noted and call.kind is Kind.ALL_REDUCE and self.planned == self.lost
+        if not is_due or self._has_noted or self._settled or self.flow.is_reducing:
+            return []
+        self._has_noted = True
+        if algorithm_of(call, self._placement, self.size) is Algorithm.EXCHANGE:
+            return []
+        noted = Noted(self.lost, tuple(self.flow.notes))
+        return [Tell(peer, noted) for peer in self.peers]
+
+    # The outcome of a call without a root.
+
+    @property
+    def settled(self) -> tuple[int, ...]:
+        """The ranks that are not in the outcome."""
+        return self._settled.lost if self._settled else self.lost
+
+    def wanted(self, call: Call) -> list[Buffer]:
+        """What the members here get; of the ranks that are known."""
+        if call.kind is Kind.ALL_REDUCE:
+            return [outcome_of(sum(self.size), self.settled)]
+        sizes = {rank: size for rank, size in self._sizes().items() if rank not in self.settled}
+        return wanted(call, self._placement, self._me, sizes)
+
+    def outcome(self, call: Call) -> Done | None:
+        """As soon as all of it is here."""
+        everybody = (rank for rank in range(self._placement.size) if rank not in self.lost)
+        if self.planned != self.lost or self._roll.missing(everybody):
+            return None
+        if not all(map(self.flow.is_whole, self.wanted(call))) or self.unnoted(call):
+            return None
+        if self._settled:
+            return self._settled
+        theirs = (self._noted(peer) or () for peer in sorted(self._notes))
+        return Done(self.lost, (*self.flow.notes, *(note for them in theirs for note in them)))

@@ -1,0 +1,239 @@
+"""Carries out plans: each step goes on as far as what it depends on is there.
+
+A transfer or a reduction follows the bytes of its buffers, chunk by chunk, so that all steps of a
+plan overlap. A buffer is written once and never used for anything else; a further plan may share
+transfers with those before, which then just go on.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from manta.transports.collectives.actions import Action, Cancel, Expect, Ready, Reduce, Send
+from manta.transports.collectives.coverage import Coverage
+from manta.transports.collectives.plans import OUTCOME, Buffer, Plan, Reduction, Span, Transfer
+from manta.transports.collectives.table import REDUCED
+
+
+@dataclass
+class _Sending:
+    transfer: Transfer
+    is_open: bool = False
+    ready: int = 0
+
+
+@dataclass
+class _Receiving:
+    transfer: Transfer
+    received: int = 0
+
+
+@dataclass
+class _Reducing:
+    reduction: Reduction
+    issued: int = 0
+    reduced: int = 0
+
+
+@dataclass
+class Flow:
+    """The steps of one peer in one collective."""
+
+    members: int
+    """Of the task."""
+    chunk: int = REDUCED
+    sends: dict[str, _Sending] = field(default_factory=dict)
+    """That have not arrived."""
+    receives: dict[str, _Receiving] = field(default_factory=dict)
+    """That have not arrived."""
+    notes: list[bytes] = field(default_factory=list)
+    """Of the reductions."""
+
+    def __post_init__(self) -> None:
+        self._there: dict[Buffer, Coverage] = defaultdict(Coverage)
+        self._known: set[str | Reduction] = set()
+        self._reducing: list[_Reducing] = []
+        self._running: dict[int, tuple[_Reducing, int, int]] = {}
+        self._number = 0
+        self._permitted: set[tuple[int, str]] = set()
+        self._open_to: set[int] = set()
+        self._users: dict[Buffer, list[_Sending | _Reducing]] = defaultdict(list)
+
+    @property
+    def is_reducing(self) -> bool:
+        """Is there a reduction to an outcome that is not complete?"""
+        return any(one.reduction.target.buffer.role == OUTCOME for one in self._reducing)
+
+    @property
+    def left(self) -> int:
+        """How many steps are not complete."""
+        return len(self.sends) + len(self.receives) + len(self._reducing)
+
+    def missing(self, buffer: Buffer, start: int, stop: int) -> list[tuple[int, int]]:
+        """What is not there between `start` and `stop`."""
+        return self._there[buffer].missing(start, stop)
+
+    def is_whole(self, buffer: Buffer) -> bool:
+        return not self.missing(buffer, buffer.start, buffer.stop)
+
+    def knows(self, key: str) -> bool:
+        """Has a plan had this transfer?"""
+        return key in self._known
+
+    def awaits(self, peer: int) -> bool:
+        """Is anything to come from this peer?"""
+        return any(one.transfer.peer == peer for one in self.receives.values())
+
+    # What is to be done.
+
+    def adopt(self, plan: Plan) -> list[Action]:
+        """Adds what is new in the plan."""
+        actions: list[Action] = []
+        for transfer in plan.receives:
+            if self._is_new(transfer.key):
+                self.receives[transfer.key] = _Receiving(transfer)
+                actions.append(Expect(transfer))
+        for transfer in plan.sends:
+            if self._is_new(transfer.key):
+                sending = _Sending(transfer)
+                self.sends[transfer.key] = sending
+                self._users[transfer.span.buffer].append(sending)
+                actions += self._send(sending)
+        for reduction in plan.reductions:
+            if self._is_new(reduction):
+                reducing = _Reducing(reduction)
+                self._reducing.append(reducing)
+                for buffer in dict.fromkeys(source.buffer for source in reduction.sources):
+                    self._users[buffer].append(reducing)
+                actions += self._reduce(reducing)
+        return actions
+
+    def _is_new(self, step: str | Reduction) -> bool:
+        if step in self._known:
+            return False
+        self._known.add(step)
+        return True
+
+    def permit(self, peer: int, key: str) -> list[Action]:
+        """The peer has a buffer for this transfer to it."""
+        self._permitted.add((peer, key))
+        return self._send(self.sends[key]) if key in self.sends else []
+
+    def open_to(self, peer: int) -> list[Action]:
+        """This peer has buffers for all that the plan sends to it."""
+        if peer in self._open_to:
+            return []
+        self._open_to.add(peer)
+        sends = [one for one in self.sends.values() if one.transfer.peer == peer]
+        return [action for one in sends for action in self._send(one)]
+
+    @property
+    def permitted(self) -> int:
+        """How many transfers were permitted one by one."""
+        return len(self._permitted)
+
+    def drop(self, is_stale: Callable[[Transfer], bool]) -> list[Action]:
+        """Gives up transfers, and reductions to outcomes."""
+        actions: list[Action] = []
+        for steps in (self.sends, self.receives):
+            stale = [key for key, step in steps.items() if is_stale(step.transfer)]
+            for key in stale:
+                step = steps.pop(key)
+                if isinstance(step, _Receiving) or step.is_open:
+                    actions.append(Cancel(key))
+        return actions
+
+    def drop_reductions(self, roles: Iterable[str]) -> None:
+        stale = [one for one in self._reducing if one.reduction.target.buffer.role in roles]
+        for one in stale:
+            self._reducing.remove(one)
+        self._running = {
+            number: run for number, run in self._running.items() if run[0] not in stale
+        }
+        for users in self._users.values():
+            users[:] = [user for user in users if user not in stale]
+        self.notes.clear()
+
+    # What has happened.
+
+    def filled(self, span: Span) -> list[Action]:
+        """The bytes of the span are there."""
+        self._there[span.buffer].add(span.start, span.stop)
+        actions: list[Action] = []
+        for user in list(self._users[span.buffer]):
+            actions += self._send(user) if isinstance(user, _Sending) else self._reduce(user)
+        return actions
+
+    def received(self, key: str, upto: int) -> list[Action]:
+        """The first `upto` bytes of the transfer have come."""
+        receiving = self.receives.get(key)
+        if receiving is None or upto <= receiving.received:
+            return []
+        span = receiving.transfer.span
+        if upto > span.stop - span.start:
+            raise ValueError(f"{upto} bytes of {key} have come.")
+        part = Span(span.buffer, span.start + receiving.received, span.start + upto)
+        receiving.received = upto
+        if part.stop == span.stop:
+            del self.receives[key]
+        return self.filled(part)
+
+    def sent(self, key: str) -> None:
+        """All of the transfer has arrived."""
+        sending = self.sends.pop(key, None)
+        if sending is not None:
+            self._users[sending.transfer.span.buffer].remove(sending)
+
+    def reduced(self, number: int, note: bytes = b"") -> list[Action]:
+        if number not in self._running:  # given up since
+            return []
+        reducing, start, stop = self._running.pop(number)
+        if note:
+            self.notes.append(note)
+        reducing.reduced += stop - start
+        target = reducing.reduction.target
+        if reducing.reduced == target.stop - target.start:
+            self._reducing.remove(reducing)
+        return self.filled(Span(target.buffer, target.start + start, target.start + stop))
+
+    # How far each step can go.
+
+    def _reach(self, span: Span) -> int:
+        """How many bytes of the span are there, from its start on."""
+        return min(self._there[span.buffer].reach(span.start), span.stop) - span.start
+
+    def _send(self, sending: _Sending) -> list[Action]:
+        transfer = sending.transfer
+        permit = transfer.peer, transfer.key
+        if transfer.peer not in self._open_to and permit not in self._permitted:
+            return []
+        ready = self._reach(transfer.span)
+        if ready <= sending.ready or transfer.key not in self.sends:
+            return []
+        actions: list[Action] = [] if sending.is_open else [Send(transfer)]
+        sending.is_open, sending.ready = True, ready
+        return [*actions, Ready(transfer.key, ready)]
+
+    def _reduce(self, reducing: _Reducing) -> list[Action]:
+        target, sources = reducing.reduction
+        length = target.stop - target.start
+        ready = min(map(self._reach, sources))
+        actions: list[Action] = []
+        while reducing.issued < length:
+            start = reducing.issued
+            stop = min(start + self.chunk, length)
+            if stop > ready:
+                break
+            reducing.issued = stop
+            self._number += 1
+            self._running[self._number] = reducing, start, stop
+            pieces = tuple(_cut(source, start, stop) for source in sources)
+            count = 0 if target.buffer.is_interim else self.members - len(target.buffer.lost)
+            actions.append(Reduce(self._number, _cut(target, start, stop), pieces, count))
+        return actions
+
+
+def _cut(span: Span, start: int, stop: int) -> Span:
+    return Span(span.buffer, span.start + start, span.start + stop)

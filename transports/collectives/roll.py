@@ -1,0 +1,233 @@
+"""The roll call of a collective: who has made the call, with what, and who is told of it.
+
+The members of a peer are announced when the first has made the call, and when all have (for a
+gather, each by itself); small values ride along. Calls with a root are announced to the root's
+peer, which announces its own to all. Of others, each peer tells all others, or with more than
+`DIRECT_PEERS` the announcements are disseminated: in step k a peer that knows those of the 2^k
+peers up to itself tells them to the peer 2^k after it (J. Bruck et al., Efficient Algorithms for
+All-to-All Communications in Multiport Message-Passing Systems, 1997). All have all after log2(p)
+steps, with p-1 values received and sent by each, which is the least.
+
+Who does not tell all others tells at least peer 0, at once, what its first member called: there
+calls are compared that would meet nowhere else, or late.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+from manta.transports.collectives.actions import Action, Store, Tell
+from manta.transports.collectives.calls import (
+    Call,
+    Entry,
+    Kind,
+    Placement,
+    checked,
+    difference,
+)
+from manta.transports.collectives.messages import Announcement, Done, Member, Probe, Relayed
+from manta.transports.collectives.planner import ridden
+from manta.transports.collectives.plans import Buffer
+from manta.transports.collectives.table import DIRECT_PEERS
+from manta.transports.errors import RemoteProtocolError
+
+
+class Roll:
+    """As peer `me` knows it."""
+
+    def __init__(self, placement: Placement, me: int) -> None:
+        self._placement = placement
+        self._me = me
+        self.entries: dict[int, Entry] = {}
+        """By rank: who has made the call."""
+        self.own: list[int] = []
+        """Members on this peer that have made the call, ascending."""
+        self.call: Call | None = None
+        """Its own members' call, or what others made of it."""
+        self.rounds: dict[int, tuple[int, ...]] = {}
+        """By peer: the ranks that its last announcement gave up."""
+        self.done: dict[int, Done] = {}
+        """By peer: the outcome that it has."""
+        self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
+        self._told: dict[int, set[int]] = defaultdict(set)
+        self._probed: dict[int, Entry] = {}
+        self._has_probed = me == 0
+        self._announced = 0
+        self._step = 0
+
+    def missing(self, ranks: Iterable[int]) -> list[int]:
+        return [rank for rank in ranks if rank not in self.entries]
+
+    # What comes in.
+
+    def enter(self, rank: int, entry: Entry, data: dict[int, bytes]) -> str:
+        """A member of this peer makes the call. Returns why it can't meet with others, if so."""
+        sentence = self._compare(rank, entry)
+        self.entries[rank] = entry
+        self._data[rank] = tuple(data.items())
+        self.own = sorted([*self.own, rank])
+        self.call = self.entries[self.own[0]].call
+        return sentence
+
+    def take(self, announcement: Announcement) -> tuple[list[Action], str]:
+        """Another peer's announcement, with what is to be stored of it, and why its members can't
+        meet with others, if so. Raises RemoteProtocolError."""
+        ranks = self._placement.ranks[announcement.peer]
+        return self.add(announcement.members, ranks)
+
+    def add(self, members: Iterable[Member], ranks: Iterable[int]) -> tuple[list[Action], str]:
+        """The same of members that are to be of these ranks. Raises RemoteProtocolError."""
+        actions: list[Action] = []
+        sentence = ""
+        allowed = set(ranks)
+        for rank, entry, data in members:
+            if rank not in allowed:
+                raise RemoteProtocolError(f"rank {rank} is announced by another's peer")
+            if rank in self.entries:
+                continue
+            buffers = self._stored(rank, entry, data)
+            sentence = sentence or self._compare(rank, entry)
+            self.entries[rank] = entry
+            self._data[rank] = data
+            self.call = self.call or entry.call
+            actions += buffers
+        return actions, sentence
+
+    def probe(self, peer: int, probe: Probe) -> str:
+        rank, entry, _ = probe.member
+        if rank not in self._placement.ranks[peer]:
+            raise RemoteProtocolError(f"rank {rank} is not on peer {peer}")
+        sentence = self._compare(rank, entry)
+        self._probed[rank] = entry
+        return sentence
+
+    def _compare(self, rank: int, entry: Entry) -> str:
+        known = {**self._probed, **self.entries}
+        if not known:
+            return ""
+        other = min(known)
+        return difference(self._placement.alias, (other, known[other]), (rank, entry))
+
+    def _stored(self, rank: int, entry: Entry, data: tuple[tuple[int, bytes], ...]) -> list[Action]:
+        try:
+            expected = self.meant(rank, checked(entry, rank, self._placement), self._me)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
+        sizes = {to: len(part) for to, part in data}
+        if sizes != {to: buffer.size for to, buffer in expected.items()}:
+            raise RemoteProtocolError(
+                f"rank {rank} announced {entry.sizes!s:.60} with {sizes!s:.60}"
+            )
+        return [Store(expected[to], part) for to, part in data]
+
+    def meant(self, rank: int, entry: Entry, peer: int) -> dict[int, Buffer]:
+        """What of a member's small values this peer is to have: all, or what is for its ranks."""
+        call, peer_of = entry.call, self._placement.peer_of
+        buffers = ridden(entry, rank, self._placement)
+        if call.kind is Kind.GATHER:
+            return buffers if peer == peer_of[call.root] else {}
+        return {to: buffer for to, buffer in buffers.items() if to < 0 or peer_of[to] == peer}
+
+    # What goes out.
+
+    def announce(
+        self,
+        lost: tuple[int, ...],
+        absent: Collection[int],
+        done: Done | None,
+        peers: Iterable[int],
+        *,
+        anew: bool = False,
+    ) -> list[Action]:
+        """What is due, to those of `peers` that are to know; `anew` where a round begins.
+
+        `absent` are members that will not call.
+        """
+        call, own = self.call, self.own
+        if not anew:
+            ranks = self._placement.ranks[self._me]
+            waiting = [rank for rank in self.missing(ranks) if rank not in absent]
+            is_alone = call is not None and call.kind is Kind.GATHER  # a quorum counts members
+            if len(own) == self._announced or (len(own) > 1 and waiting and not is_alone):
+                return []
+        self._announced = len(own)
+        if not lost and self._is_disseminated:
+            return [*self._probe(own), *self.relay()]
+        actions: list[Action] = []
+        if call is not None and call.kind.has_root:
+            root = self._placement.peer_of[call.root]
+            if self._me != root:
+                peers = [peer for peer in peers if peer == root]
+                actions = self._probe(own) if root else []
+        told = [Tell(peer, self._announcement(peer, lost, done)) for peer in peers]
+        return [*actions, *told]
+
+    @property
+    def _is_disseminated(self) -> bool:
+        """Does a peer hear of others through others?"""
+        call = self.call
+        many = len(self._placement.ranks) > DIRECT_PEERS
+        return many and call is not None and not call.kind.has_root
+
+    def _announcement(self, to: int, lost: tuple[int, ...], done: Done | None) -> Announcement:
+        ranks = [rank for rank in self.own if rank not in self._told[to]]
+        self._told[to].update(ranks)
+        members = []
+        for rank in ranks:
+            meant = self.meant(rank, self.entries[rank], to)
+            data = tuple(part for part in self._data[rank] if part[0] in meant)
+            members.append(Member(rank, self.entries[rank], data))
+        return Announcement(self._me, tuple(members), lost, done)
+
+    def _probe(self, own: list[int]) -> list[Action]:
+        if self._has_probed or not own:
+            return []
+        self._has_probed = True
+        return [Tell(0, Probe(Member(own[0], self.entries[own[0]])))]
+
+    # Dissemination.
+
+    def relay(self) -> list[Action]:
+        """The steps that are due."""
+        count = len(self._placement.ranks)
+        actions: list[Action] = []
+        while self._is_disseminated and 1 << self._step < count:
+            peers = self._window(self._me, self._step)
+            if any(self.missing(self._placement.ranks[peer]) for peer in peers):
+                break
+            known = tuple(self._known(peer) for peer in peers)
+            to = (self._me + (1 << self._step)) % count
+            actions.append(Tell(to, Relayed(self._step, known)))
+            self._step += 1
+        return actions
+
+    def _window(self, peer: int, step: int) -> list[int]:
+        count = len(self._placement.ranks)
+        return [(peer - back) % count for back in range(min(1 << step, count - (1 << step)))]
+
+    def _known(self, peer: int) -> Announcement:
+        return Announcement(peer, self.members(self._placement.ranks[peer]))
+
+    def members(self, ranks: Iterable[int]) -> tuple[Member, ...]:
+        """With all that came with them."""
+        return tuple(Member(rank, self.entries[rank], self._data[rank]) for rank in ranks)
+
+    def relayed(self, peer: int, relayed: Relayed) -> tuple[list[Action], str]:
+        """Raises RemoteProtocolError."""
+        count, step = len(self._placement.ranks), relayed.step
+        told = [announcement.peer for announcement in relayed.announcements]
+        is_due = count > DIRECT_PEERS and 0 <= step < (count - 1).bit_length()
+        if (
+            not is_due
+            or peer != (self._me - (1 << step)) % count
+            or told != self._window(peer, step)
+        ):
+            raise RemoteProtocolError(f"peer {peer} relays {told!s:.60} in step {step}")
+        actions: list[Action] = []
+        problem = ""
+        for announcement in relayed.announcements:
+            stored, sentence = self.take(announcement._replace(lost=(), done=None))
+            actions += stored
+            problem = problem or sentence
+        return actions, problem
