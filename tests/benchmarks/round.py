@@ -19,6 +19,7 @@ from pathlib import Path
 
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
+from manta.apis.errors import WaitTimeout
 from manta.apis.overviews import TaskOverview
 from manta.apis.swarm import Swarm
 from manta.apis.user_api import UserAPI
@@ -61,7 +62,11 @@ def run(megabytes: float, stages: int) -> tuple[list[float], list[dict[str, floa
 def seconds_of_rounds(api: UserAPI, swarm: Swarm) -> tuple[list[float], list[dict[str, float]]]:
     """Seconds of each iteration of a swarm that is run to its end, and of its parts."""
     deployed = api.deploy_swarm(CLUSTER, swarm)
-    ended = api.wait_swarm(deployed, timeout=300)
+    try:
+        ended = api.wait_swarm(deployed, timeout=300)
+    except WaitTimeout:
+        api.stop_swarm(deployed, force=True)
+        raise
     if ended.status != "COMPLETED":
         sys.exit(f"the swarm {ended.status}: {ended.reason}")
     tasks: dict[int, list[TaskOverview]] = defaultdict(list)
@@ -78,6 +83,7 @@ def seconds_of_rounds(api: UserAPI, swarm: Swarm) -> tuple[list[float], list[dic
         end = max(span.ended_at for span in spans)
         seconds.append(end - begin)
         parts.append(shares(begin, end, spans))
+    api.remove_swarm(deployed)  # its values would take room beside those of the next
     return seconds, parts
 
 

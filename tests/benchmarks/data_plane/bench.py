@@ -36,6 +36,8 @@ from tests.benchmarks.data_plane.turns import NotMeasured, Side
 
 NODES = 8
 """Of a cluster, unless a figure needs fewer; figures take as many of them as they name."""
+_LONGEST = 120.0
+"""Seconds within which a program has printed what it measured."""
 _MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "{members}"]
 _BY_TCP = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]
 _CHOOSES_LINKS = "links" in inspect.signature(LocalCluster).parameters
@@ -148,9 +150,11 @@ def offers(form: str) -> bool:
 
 def printed(command: Sequence[str | Path]) -> Any:
     """The JSON that a program prints. Raises NotMeasured with its last line where it fails."""
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=300
-    )
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST)
+    except subprocess.TimeoutExpired as error:
+        raise NotMeasured(f"it did not end within {_LONGEST:g} s") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
         raise NotMeasured(lines[-1].strip())

@@ -22,7 +22,7 @@ from tests.benchmarks.data_plane.turns import NotMeasured
 
 ROOT = Path(__file__).parents[3]
 INSTANCE = Path(__file__).parent / "members" / "instance.py"
-PATIENCE = 240.0
+PATIENCE = 120.0
 """Seconds within which members have come or have answered."""
 SETTLES = 0.02
 """Seconds from when all are told to when they begin, at once."""
@@ -70,6 +70,7 @@ class Crew:
         self.tell("prepare", job=job._replace(number=self._jobs))
 
     def go(self) -> list[float]:
+        """Measures what was prepared."""
         start = time.perf_counter() + SETTLES
         told = self.tell("go", at=start)
         digests = {said["digest"] for said in self.tell("check")} - {""}
@@ -232,16 +233,16 @@ class SwarmCrew(Crew):
             self.close()
             raise
 
-    def go(self) -> list[float]:
-        samples = super().go()
-        if self._large:
-            self.tell("leave")
-            self.gather()
+    def measure(self, job: Job) -> list[float]:
+        samples = super().measure(job)
+        if job.size >= LARGE:
+            self.renew()
         return samples
 
-    def prepare(self, job: Job) -> None:
-        self._large = job.size >= LARGE
-        super().prepare(job)
+    def renew(self) -> None:
+        """Ends the iteration, and with it what is kept for it; its successor has the members."""
+        self.tell("leave")
+        self.gather()
 
     def ended(self) -> str:
         swarm = self._api.get_swarm(self._swarm)
@@ -256,6 +257,7 @@ class SwarmCrew(Crew):
                 self._api.wait_swarm(self._swarm, timeout=PATIENCE)
             else:
                 self._api.stop_swarm(self._swarm, force=True)
+            self._api.remove_swarm(self._swarm)
         except (NotMeasured, MantaError):
             pass  # it has failed, which has been told
         super().close()

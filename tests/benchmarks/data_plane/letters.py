@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,7 @@ _PAUSE = 0.005
 """Seconds between two asks."""
 _IDLE = 200
 """Asks while nothing moves."""
-_SHARE = 8
+_SHARE = 5
 """Of the memory that is free, a value that moves takes this part: it is held by the task that sends
 it, by both nodes, by the manager, and by the task that receives it."""
 
@@ -87,6 +88,7 @@ def asks(figure: Figure, bench: Bench, measure: Measure) -> Measured:
             while not move.done():
                 taken += ask()
             move.result()
+            movers.renew()
             return [percentile(taken, 0.95)]
 
         measured = measure({MANTA: moving, IDLE: idle}, turns=5, least=2)
@@ -120,18 +122,18 @@ def growth(figure: Figure, bench: Bench, measure: Measure) -> Measured:
 
         def largest() -> list[float]:
             movers.prepare(job)
-            before = {
-                process: _status(process.pid, "VmRSS")
+            names = {
+                process.pid: _name(process)
                 for process in _processes(bench.local)
                 if process.pid not in movers.pids
             }
-            for process in before:
-                Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # VmHWM counts from here
+            before = _sizes(names, "VmRSS")
+            for pid in before:
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                    Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM counts from here
             movers.go()
-            for process, size in before.items():
-                if process.is_running():
-                    grown = _status(process.pid, "VmHWM") - size
-                    found[_name(process)] = max(grown, found.get(_name(process), 0))
+            for pid, size in _sizes(before, "VmHWM").items():
+                found[names[pid]] = size - before[pid]
             return [float(max(found.values()))]
 
         measured = measure({MANTA: largest}, turns=1, least=1, warm_up=False)
@@ -164,9 +166,15 @@ def _name(process: psutil.Process) -> str:
     return f"{module} {node or process.pid}"
 
 
-def _status(pid: int, name: str) -> int:
-    """Bytes of a line of /proc/PID/status (proc(5))."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(f"no {name} in /proc/{pid}/status")
+def _sizes(pids: Iterable[int], name: str) -> dict[int, int]:
+    """By pid: bytes of a line of /proc/PID/status (proc(5)), of those that have not ended."""
+    sizes = {}
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            if line.startswith(f"{name}:"):
+                sizes[pid] = int(line.split()[1]) * 1024
+    return sizes

@@ -66,17 +66,10 @@ def fedavg(figure: Figure, bench: Bench, measure: Measure) -> Measured:
         return seconds
 
     stream = Job("stream", figure.size, 2 * figure.nodes)
-    return measure(
-        {
-            MANTA: manta,
-            CURVE: bare,
-            TCP: bench.side(TCP, 2, stream),
-            FLOWER: flower,
-        },
-        turns=3,
-        least=1,
-        warm_up=False,
-    )
+    sides: dict[str, Side] = {MANTA: manta, CURVE: bare, TCP: bench.side(TCP, 2, stream)}
+    if figure.stages == 2:
+        sides[FLOWER] = flower
+    return measure(sides, turns=3, least=1, warm_up=False)
 
 
 def stage(figure: Figure, bench: Bench, measure: Measure) -> Measured:
