@@ -21,7 +21,7 @@ from tests.benchmarks.data_plane.members.control import Job
 from tests.benchmarks.data_plane.turns import NotMeasured
 
 ROOT = Path(__file__).parents[3]
-INSTANCE = Path(__file__).parent / "members" / "instance.py"
+MEMBERS = Path(__file__).parent / "members"
 PATIENCE = 120.0
 """Seconds within which members have come or have answered."""
 SETTLES = 0.02
@@ -214,7 +214,8 @@ class Instances(Swarm):
         super().__init__(max_iteration=10_000)
         self.set_global("control", control)
         many: dict[str, Any] = {} if members == len(nodes) else {"replicas": members}
-        self.instance = Task(Module(INSTANCE), specified_ids=list(nodes), **many)
+        module = Module(MEMBERS / "instance.py", include=[MEMBERS / "control.py"])
+        self.instance = Task(module, specified_ids=list(nodes), **many)
 
 
 class SwarmCrew(Crew):
