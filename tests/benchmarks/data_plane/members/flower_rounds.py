@@ -10,21 +10,20 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from flwr.client import Client, ClientApp, NumPyClient
-from flwr.common import Context, ndarrays_to_parameters
-from flwr.server import ServerApp, ServerAppComponents, ServerConfig
-from flwr.server.strategy import FedAvg
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
 
-class Untrained(NumPyClient):
-    def fit(self, parameters: Any, config: Any) -> Any:
-        model = parameters[0] + 1  # as after training: another one
-        return [model], 1, {}
-
-
-def untrained(context: Context) -> Client:
-    return Untrained().to_client()
+def train(message: Message, context: Context) -> Message:
+    (model,) = message.content["arrays"].to_numpy_ndarrays()
+    records = {
+        "arrays": ArrayRecord([model + 1]),  # as after training: another one
+        "metrics": MetricRecord({"num-examples": 1}),
+    }
+    return Message(RecordDict(records), reply_to=message)
 
 
 class Timed(FedAvg):
@@ -34,33 +33,29 @@ class Timed(FedAvg):
         super().__init__(**options)
         self.ends: list[float] = []
 
-    def aggregate_fit(self, *arguments: Any) -> Any:
-        averaged = super().aggregate_fit(*arguments)
+    def aggregate_train(self, *arguments: Any, **named: Any) -> Any:
+        averaged = super().aggregate_train(*arguments, **named)
         self.ends.append(time.perf_counter())
         return averaged
 
 
 def main(megabytes: float, nodes: int, rounds: int) -> None:
     model = np.random.default_rng().standard_normal(int(megabytes * 1e6 / 4), np.float32)
-    strategy = Timed(
-        fraction_fit=1.0,
-        fraction_evaluate=0.0,
-        min_fit_clients=nodes,
-        min_available_clients=nodes,
-        initial_parameters=ndarrays_to_parameters([model]),
-    )
+    strategy = Timed(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes)
+    server, clients = ServerApp(), ClientApp()
 
-    def serve(context: Context) -> ServerAppComponents:
-        return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=rounds))
+    def serve(grid: Grid, context: Context) -> None:
+        strategy.start(grid, ArrayRecord([model]), num_rounds=rounds)
 
+    server.main()(serve)
+    clients.train()(train)
     run_simulation(
-        server_app=ServerApp(server_fn=serve),
-        client_app=ClientApp(client_fn=untrained),
+        server_app=server,
+        client_app=clients,
         num_supernodes=nodes,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
-    ends = strategy.ends
-    print(json.dumps([end - begin for begin, end in pairwise(ends)]))
+    print(json.dumps([end - begin for begin, end in pairwise(strategy.ends)]))
 
 
 if __name__ == "__main__":
