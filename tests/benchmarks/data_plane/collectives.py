@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.benchmarks.data_plane.bench import Bench
+from tests.benchmarks.data_plane.crew import LARGE
 from tests.benchmarks.data_plane.figures import (
     DASK,
     GLOO,
@@ -29,4 +30,4 @@ def collective(figure: Figure, bench: Bench, measure: Measure) -> Measured:
         if figure.kind == "broadcast":
             sides |= {program: bench.side(program, 1, job) for program in (RAY, DASK)}
         sides[TCP] = bench.side(TCP, 2, Job("stream", figure.size))
-        return measure(sides)
+        return measure(sides, turns=7 if figure.size >= LARGE else 25)

@@ -103,6 +103,8 @@ class Crew:
     def tell(self, do: str, **more: Any) -> list[dict[str, Any]]:
         """Tells all members something, and returns their answers by rank. Where that fails, none is
         told anything more."""
+        if not self._connections:
+            raise NotMeasured(self.ended() or "its members are gone")
         try:
             return self._told(json.dumps({"do": do, **more}).encode() + b"\n")
         except NotMeasured:

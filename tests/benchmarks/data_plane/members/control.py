@@ -49,7 +49,7 @@ class Member:
         """Makes fresh data that does not compress, before the clock starts."""
         self.job = job
         self.given = self.outcome = None
-        if self.rank == 0 or job.operation == "all_reduce":
+        if job.size and (self.rank == 0 or job.operation == "all_reduce"):
             self.given = fresh(job, self.rank)
 
     def run(self) -> list[float]:

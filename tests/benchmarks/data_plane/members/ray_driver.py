@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from tests.benchmarks.data_plane.members.control import Job, Member, serve
+from tests.benchmarks.data_plane.members.control import Member, serve
 
 RECEIVERS = 4
 
@@ -37,9 +37,6 @@ class Driver(Member):
         self.idle = [idle.remote() for _ in range(2)]
         ray.get([receiver.take.remote(b"") for receiver in self.receivers])
         ray.get([self.nothing.remote(), *(idle.execute.remote() for idle in self.idle)])
-
-    def prepare(self, job: Job) -> None:
-        super().prepare(job._replace(size=max(4, job.size)))
 
     def broadcast(self) -> None:
         value = ray.put(self.given)
