@@ -77,7 +77,7 @@ def run(figures: list[Figure], minutes: float, show: Callable[[Outcome], None]) 
                 other.seconds + _SET_UP for other in figures[at + 1 :] if offers(other.form)
             )
             seconds = allotted(left - _SET_UP, figure.seconds, later)
-            if left > 0:
+            if left > 0 or not offers(figure.form):
                 outcome = measured(figure, bench, seconds)
             else:
                 why = f"the {minutes:g} minutes were over: give more, or name it alone"

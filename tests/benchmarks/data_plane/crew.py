@@ -23,7 +23,10 @@ from tests.benchmarks.data_plane.turns import NotMeasured
 ROOT = Path(__file__).parents[3]
 MEMBERS = Path(__file__).parent / "members"
 PATIENCE = 120.0
-"""Seconds within which members have come or have answered."""
+"""Seconds within which members have come."""
+ANSWER, SLOWEST = 30.0, 5e6
+"""Seconds within which they answer where no bytes move, and the bytes a second that are waited for
+where some do."""
 SETTLES = 0.02
 """Seconds from when all are told to when they begin, at once."""
 LARGE = 10_000_000
@@ -44,6 +47,7 @@ class Crew:
         self._listener.listen(members)
         self._connections: list[tuple[socket.socket, IO[str]]] = []
         self._jobs = 0
+        self._patience = ANSWER
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +71,7 @@ class Crew:
     def prepare(self, job: Job) -> None:
         """Has every member make its data."""
         self._jobs += 1
+        self._patience = ANSWER + job.size * job.times / SLOWEST
         self.tell("prepare", job=job._replace(number=self._jobs))
 
     def go(self) -> list[float]:
@@ -118,7 +123,7 @@ class Crew:
             except OSError as error:
                 raise NotMeasured(self._why()) from error
         answers: dict[int, dict[str, Any]] = {}
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while len(answers) < len(self._connections):
             waiting = {
                 connection: (rank, reader)
@@ -128,7 +133,10 @@ class Crew:
             left = until - time.monotonic()
             ready = select.select(list(waiting), [], [], max(0.0, left))[0]
             if not ready:
-                raise NotMeasured(f"{len(waiting)} members gave no answer within {PATIENCE:g} s")
+                raise NotMeasured(
+                    f"{len(waiting)} of {self.members} members gave no answer within "
+                    f"{self._patience:.0f} s"
+                )
             for connection in ready:
                 rank, reader = waiting[connection]
                 answers[rank] = self._heard(reader)

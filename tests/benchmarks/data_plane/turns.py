@@ -42,7 +42,7 @@ def alternate(
     seconds: float,
     clock: Callable[[], float],
     turns: int = 7,
-    least: int = 3,
+    least: int = 1,
     warm_up: bool = True,
 ) -> Measured:
     """Measures each side once in each of `turns`, after one that does not count, if it is to warm

@@ -55,6 +55,9 @@ class Member:
     def run(self) -> list[float]:
         return getattr(self, self.job.operation)() or []
 
+    def settle(self) -> None:
+        """Does what the others may still need of this member, after its time was taken."""
+
     def check(self) -> str:
         """A digest of the outcome, the same for all that have one; else empty. Raises ValueError
         for what can't be right."""
@@ -110,8 +113,9 @@ def _do(member: Member, command: dict[str, Any]) -> dict[str, Any]:
         case "go":
             # This clock is the same for all processes of a machine.
             time.sleep(max(0.0, command["at"] - time.perf_counter()))
-            samples = member.run()
-            return {"ended": time.perf_counter(), "samples": samples}
+            samples, ended = member.run(), time.perf_counter()
+            member.settle()
+            return {"ended": ended, "samples": samples}
         case "check":
             return {"digest": member.check()}
     return {}

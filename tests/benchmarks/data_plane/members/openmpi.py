@@ -51,6 +51,10 @@ class OpenMpi(Member):
         where = ctypes.c_void_p(value.ctypes.data)
         self.done(self.library.MPI_Bcast(where, value.size, self.float, 0, self.world))
 
+    def settle(self) -> None:
+        """What was sent leaves only while MPI is being called."""
+        self.done(self.library.MPI_Barrier(self.world))
+
 
 def main(address: str) -> None:
     member = OpenMpi()
