@@ -74,7 +74,7 @@ PROGRAMS = {
     CURVE: Program(python("bare", "curve", *_MANY)),
     RAY: Program(python("ray_driver", *_MANY), "ray", remedy="pip install ray"),
     DASK: Program(python("dask_client", *_MANY), "distributed", remedy="pip install distributed"),
-    FLOWER: Program(python("flower_rounds"), "flwr", remedy="pip install 'flwr[simulation]'"),
+    FLOWER: Program(python("flower_rounds"), "flwr", remedy="pip install flwr ray"),
 }
 
 
