@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO := .venv/.demo
 TOOLS := .venv/.tools
 
-.PHONY: setup demo docs generate pictures lint audit lock image test test-fast attack bench clean
+.PHONY: setup demo docs generate pictures lint audit lock image test test-fast attack bench bench-data clean
 
 setup: $(TOOLS)
 
@@ -74,6 +74,10 @@ attack: setup
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks
+
+# The data plane beside other programs, in ten minutes: `make bench-data FIGURES="letter stage --json"`.
+bench-data: setup
+	@$(BIN)/python -m tests.benchmarks.data_plane $(FIGURES)
 
 clean:
 	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

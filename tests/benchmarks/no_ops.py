@@ -58,9 +58,9 @@ def _cpu() -> dict[str, float]:
 _KINDS = ("manager", "node", "light")
 
 
-def _rate(api: UserAPI, *, resident: bool) -> tuple[float, dict[str, float]]:
-    """Instances a second, and milliseconds of CPU for one."""
-    parameters = {"instances": str(INSTANCES), "rounds": str(ROUNDS), "resident": str(resident)}
+def rate(api: UserAPI, rounds: int, *, resident: bool) -> tuple[float, dict[str, float]]:
+    """Instances a second, over all but the first iteration; milliseconds of CPU for one."""
+    parameters = {"instances": str(INSTANCES), "rounds": str(rounds), "resident": str(resident)}
     deployed = api.deploy_swarm(CLUSTER, load_swarm(str(SWARM), parameters))
     samples: list[dict[str, float]] = []
     for sample in _until_ended(api, deployed.swarm_id):
@@ -68,8 +68,8 @@ def _rate(api: UserAPI, *, resident: bool) -> tuple[float, dict[str, float]]:
     tasks = [task for task in api.get_tasks(deployed) if task.iteration > 0]
     first = min(task.placed_at for task in tasks)
     last = max(task.ended_at or 0.0 for task in tasks)
-    if len(tasks) != INSTANCES * (ROUNDS - 1):
-        sys.exit(f"{len(tasks)} attempts, not {INSTANCES * (ROUNDS - 1)}: the figures would lie")
+    if len(tasks) != INSTANCES * (rounds - 1):
+        sys.exit(f"{len(tasks)} attempts, not {INSTANCES * (rounds - 1)}: the figures would lie")
     cpu = {kind: (samples[-1][kind] - samples[0][kind]) / len(tasks) * 1000 for kind in _KINDS}
     return len(tasks) / (last - first), cpu
 
@@ -86,7 +86,8 @@ def _until_ended(api: UserAPI, swarm_id: str) -> Iterator[dict[str, float]]:
         sys.exit(f"the swarm {swarm.status}: {swarm.reason}")
 
 
-def _forks(count: int) -> float:
+def forks(count: int) -> float:
+    """Bare forks a second, from two processes."""
     code = [sys.executable, "-c", FORKS.format(count=count // 2)]
     begin = time.perf_counter()
     for process in [subprocess.Popen(code) for _ in range(2)]:
@@ -94,11 +95,12 @@ def _forks(count: int) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def _pool(count: int) -> float:
-    with ProcessPoolExecutor(2, get_context("fork")) as pool:
-        list(pool.map(_nothing, range(2)))
+def pool(count: int) -> float:
+    """Calls of a pool of two processes a second."""
+    with ProcessPoolExecutor(2, get_context("fork")) as both:
+        list(both.map(_nothing, range(2)))
         begin = time.perf_counter()
-        for future in [pool.submit(_nothing, number) for number in range(count)]:
+        for future in [both.submit(_nothing, number) for number in range(count)]:
             future.result()
         return count / (time.perf_counter() - begin)
 
@@ -108,8 +110,8 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}")
     with running(LocalCluster, 2) as local, client(local) as api:
         for resident in (False, True):
-            rate, cpu = _rate(api, resident=resident)
+            reached, cpu = rate(api, ROUNDS, resident=resident)
             spent = ", ".join(f"{kind} {used:.2f}" for kind, used in cpu.items())
             name = "resident" if resident else "fresh"
-            print(f"{name}: {rate:.0f} a second; ms of CPU for one: {spent}")
-    print(f"bare forks: {_forks(count):.0f} a second; a process pool: {_pool(count):.0f}")
+            print(f"{name}: {reached:.0f} a second; ms of CPU for one: {spent}")
+    print(f"bare forks: {forks(count):.0f} a second; a process pool: {pool(count):.0f}")

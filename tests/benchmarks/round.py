@@ -7,6 +7,7 @@ processes in the same run. Budgets: 0.4 MB 0.2 s, 10 MB 1.0 s.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from pathlib import Path
 
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
+from manta.apis.errors import WaitTimeout
 from manta.apis.overviews import TaskOverview
+from manta.apis.swarm import Swarm
 from manta.apis.user_api import UserAPI
 from manta.cli.live.timing import Span, shares
 from manta.cli.loading import load_swarm
@@ -53,13 +56,22 @@ def run(megabytes: float, stages: int) -> tuple[list[float], list[dict[str, floa
     """Seconds of each round, and of its parts."""
     parameters = {"megabytes": str(megabytes), "rounds": str(ROUNDS), "stages": str(stages)}
     with cluster() as api:
-        swarm = api.deploy_swarm(CLUSTER, load_swarm(str(SWARM), parameters))
-        ended = api.wait_swarm(swarm, timeout=300)
-        if ended.status != "COMPLETED":
-            sys.exit(f"the swarm {ended.status}: {ended.reason}")
-        tasks: dict[int, list[TaskOverview]] = defaultdict(list)
-        for task in api.get_tasks(swarm):
-            tasks[task.iteration].append(task)
+        return seconds_of_rounds(api, load_swarm(str(SWARM), parameters))
+
+
+def seconds_of_rounds(api: UserAPI, swarm: Swarm) -> tuple[list[float], list[dict[str, float]]]:
+    """Seconds of each iteration of a swarm that is run to its end, and of its parts."""
+    deployed = api.deploy_swarm(CLUSTER, swarm)
+    try:
+        ended = api.wait_swarm(deployed, timeout=300)
+    except WaitTimeout:
+        api.stop_swarm(deployed, force=True)
+        raise
+    if ended.status != "COMPLETED":
+        sys.exit(f"the swarm {ended.status}: {ended.reason}")
+    tasks: dict[int, list[TaskOverview]] = defaultdict(list)
+    for task in api.get_tasks(deployed):
+        tasks[task.iteration].append(task)
     seconds, parts = [], []
     for iteration in sorted(tasks):
         spans = [
@@ -71,18 +83,19 @@ def run(megabytes: float, stages: int) -> tuple[list[float], list[dict[str, floa
         end = max(span.ended_at for span in spans)
         seconds.append(end - begin)
         parts.append(shares(begin, end, spans))
+    api.remove_swarm(deployed)  # its values would take room beside those of the next
     return seconds, parts
 
 
 def bare(megabytes: float) -> float:
-    """Seconds of one round's bytes over bare pyzmq with CURVE."""
+    """Median seconds of one round's bytes over bare pyzmq with CURVE."""
     printed = subprocess.run(
-        [sys.executable, str(BARE), str(megabytes), str(NODES)],
+        [sys.executable, str(BARE), str(megabytes), str(NODES), "6"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return float(printed)
+    return statistics.median(json.loads(printed))
 
 
 def main() -> None:

@@ -50,8 +50,8 @@ class Round(Swarm):
 
     def __init__(self, megabytes: float = 0.4, rounds: int = 21, stages: int = 2) -> None:
         super().__init__(max_iteration=rounds, seed=1)
-        noise = np.random.default_rng(1).standard_normal(int(megabytes * 1e6 / 4), np.float32)
-        self.set_global("model", noise)  # weights do not compress
+        noise = np.random.default_rng().standard_normal(int(megabytes * 1e6 / 4), np.float32)
+        self.set_global("model", noise)  # weights do not compress, and nobody has them already
         self.stages = stages
         self.worker = Task(Module(WORKER, name="worker"), method="all")
         self.aggregator = Task(Module(AGGREGATOR, name="aggregator"), method="any")
