@@ -226,7 +226,6 @@ class Journals:
 
     @property
     def unsent(self) -> bool:
-        """Whether anything has not been sent yet."""
         with self._lock:
             return any(box.unsent for box in self._boxes())
 
@@ -236,16 +235,20 @@ class Journals:
         return list({blob.digest: blob for blob in wanted}.values())
 
     def pushed(self, digest: str) -> None:
-        """The manager has the blob."""
         with self._lock:
             for swarm in self._swarms.values():
                 swarm.journal.pushed(digest)
 
-    def blob_lost(self, digest: str, at: float) -> None:
+    def blob_lost(self, digest: str, at: float, refused: str = "") -> None:
+        """As of the journal: the blob is not on this disk any more, or was `refused` for good."""
         with self._lock:
             for swarm in self._swarms.values():
-                for instance in swarm.journal.blob_lost(digest, at):
-                    log.error("a value that %s wrote is not on this disk any more", instance)
+                for instance in (ended := swarm.journal.blob_lost(digest, at, refused)):
+                    why = refused or "a value that it wrote is not on this disk any more"
+                    log.error("%s: %s", instance, why)
+                if ended:
+                    self._rewrite(swarm.file, swarm.records)
+            self._delete_unnamed(digest)
 
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
@@ -254,7 +257,6 @@ class Journals:
                 box.send_again()
 
     def send_overdue_again(self) -> None:
-        """Make due again what was not acknowledged in time."""
         now = self._now()
         with self._lock:
             for box in self._boxes():

@@ -175,8 +175,9 @@ class Journal:
         self._unpushed.pop(blob.digest, None)
         return True
 
-    def blob_lost(self, digest: str, at: float) -> list[Instance]:
-        """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead.
+    def blob_lost(self, digest: str, at: float, refused: str = "") -> list[Instance]:
+        """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead. Or
+        the manager will never take it, as `refused` says: they are told FAILED.
 
         Other entries of the attempt follow; the manager holds to the end that it heard first.
         """
@@ -185,20 +186,21 @@ class Journal:
             blob = blob_of(kept.item)
             if blob is None or blob.digest != digest:
                 continue
-            sentence = (
-                f"A value of {blob.size} bytes that {kept.item.instance} wrote was lost on its "
-                "node before it reached the manager; the task is to be run again."
-            )
-            ended = TaskEnded(
-                kept.item.instance,
-                AttemptState.INTERRUPTED,
-                at,
-                error=TaskError("BlobLost", sentence),
-            )
-            self._open.pop(kept.item.instance, None)
-            self.entries.replace(kept.number, ended)
+            instance = kept.item.instance
+            if refused:
+                state, error = AttemptState.FAILED, f"{instance} failed: {refused}"
+                told = TaskError("ResourceExhaustionError", error)
+            else:
+                state = AttemptState.INTERRUPTED
+                sentence = (
+                    f"A value of {blob.size} bytes that {instance} wrote was lost on its node "
+                    "before it reached the manager; the task is to be run again."
+                )
+                told = TaskError("BlobLost", sentence)
+            self._open.pop(instance, None)
+            self.entries.replace(kept.number, TaskEnded(instance, state, at, error=told))
             self._forget(self._blobs.pop(kept.number))
-            lost.append(kept.item.instance)
+            lost.append(instance)
         return lost
 
     def _sendable(self) -> int:

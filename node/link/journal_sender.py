@@ -14,7 +14,7 @@ import msgspec
 
 from manta.actors import Actor, Ref, Refused, Timer
 from manta.node.journal.files import Journals
-from manta.node.link.peer_hub import BLOB_LOST, Push
+from manta.node.link.peer_hub import BLOB_LOST, BLOB_TOO_LARGE, Push
 from manta.node.shared.addresses import PEER_HUB
 from manta.protocol import node as protocol
 from manta.protocol.paths import MANAGER_LINK
@@ -143,8 +143,9 @@ class JournalSender:
         def ended(_: Any, error: BaseException | None) -> None:
             if error is None:
                 self._journals.pushed(blob.digest)
-            elif isinstance(error, Refused) and error.code == BLOB_LOST:
-                self._journals.blob_lost(blob.digest, self._actor.clock.wall())
+            elif isinstance(error, Refused) and error.code in (BLOB_LOST, BLOB_TOO_LARGE):
+                refused = error.sentence if error.code == BLOB_TOO_LARGE else ""
+                self._journals.blob_lost(blob.digest, self._actor.clock.wall(), refused)
             else:
                 self._actor.log.warning("%s: to be tried again", error)
                 if connection == self._connections:

@@ -258,6 +258,27 @@ def main():
     assert text in [line.text for line in api.collect_logs(deployed)]
 
 
+def test_a_value_that_the_manager_will_never_take_fails_its_swarm_with_the_arithmetic(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    api.set_quota("unnamed-bytes", 100_000, role="user")
+    code = """
+import numpy
+from manta.light import World
+
+def main():
+    World().results.add("large", numpy.arange(100_000.0))
+    World().results.add("small", 1)
+"""
+    failed = lab.run(api, lab.swarm(code), "FAILED")
+    (error,) = api.collect_errors(failed)
+    assert "ResourceExhaustionError" in str(error)
+    assert "the quota unnamed-bytes is 97.7 KiB (set for the role user): do with less" in str(error)
+    lab.wait_until(lambda: not node.context.journals.unacknowledged())
+    assert not list(node.context.spool)
+    lab.run(api, lab.swarm(code.replace("100_000.0", "10_000.0")))
+
+
 def test_a_stopped_swarm_ends_its_tasks(lab) -> None:
     node = lab.node(1)
     api = lab.api()
