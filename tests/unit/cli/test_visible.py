@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import unicodedata
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from manta.console import text
 from manta.console.lines import Words, as_written, joined, line, styled
+from manta.console.log_lines import LONGEST, LineFormatter
 from manta.console.terminal import Screen
 from manta.console.visible import visible, visible_lines
 
@@ -161,6 +163,29 @@ def test_wide_characters_are_folded_by_their_width(room: int, most: int) -> None
     lines = text.table(("NAME", "REASON"), [("n", "日本語の長い文章 " * 6)], room=room, words=(1,))
     assert len(lines) > 3
     assert max(map(text.width, lines)) <= most
+
+
+@pytest.mark.parametrize("sign", ["a", "é", "\x1b", "\n"])
+def test_of_what_is_too_long_for_a_log_only_the_beginning_is_looked_at(
+    sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+
+    def seen(words: str) -> str:
+        looked_at.append(len(words))
+        return visible(words)
+
+    monkeypatch.setattr("manta.console.log_lines.visible", seen)
+    monkeypatch.setattr("manta.console.log_lines.visible_lines", lambda text: [seen(text)])
+    try:
+        raise ValueError(sign * 4_000_000)
+    except ValueError as error:
+        raised = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("x", 20, "f", 1, "%s", (sign * 4_000_000,), raised)
+    entry = LineFormatter().format(record)
+    assert entry.splitlines()[0].endswith(" ... (4000000 characters, cut)")
+    assert len(looked_at) == 2
+    assert max(looked_at) < LONGEST + 100
 
 
 PRINTS = re.compile(r"\bclick\.(secho|echo|style|unstyle)\(|\bsys\.std(out|err)\.write\(|\bprint\(")
