@@ -10,7 +10,8 @@ import pytest
 
 from manta.node.errors import StorageError
 from manta.node.journal import files as journal_file
-from manta.node.journal.files import Journals, linger
+from manta.node.journal.files import Journals
+from manta.node.journal.swarm import linger
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
