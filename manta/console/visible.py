@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 # Letters, marks and signs, by their category, that nothing is drawn for.
 _BLANK = frozenset(
@@ -43,6 +44,7 @@ def visible_lines(text: str) -> list[str]:
     return [visible(line.removesuffix("\r")) for line in text.split("\n")]
 
 
+@lru_cache(maxsize=4096)
 def is_mark(character: str) -> bool:
     """Whether it is drawn on the character before it, and takes no place of its own.
 
@@ -55,6 +57,7 @@ def is_mark(character: str) -> bool:
     )
 
 
+@lru_cache(maxsize=4096)
 def _is_harmless(character: str) -> bool:
     if character.isprintable():
         return character not in _BLANK
