@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from manta.manager.quotas.ledger import PLATFORM, Ledger
 from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.table import MOST, TABLE, Breach, Limit, Quota
-from manta.transports.errors import BlobRefused
+from manta.transports.errors import BlobRefused, BlobTooLarge
 
 
 class Quotas:
@@ -93,7 +93,7 @@ class Quotas:
 
     def push(self, who_id: str, name: str, digest: str, size: int, now: float) -> None:
         """A user or node begins to push a blob that is not here, or not known to be. Raises
-        BlobRefused."""
+        BlobRefused; BlobTooLarge where there can never be room."""
         ledger = self.ledger
         if ledger.pushes(who_id, digest):
             return
@@ -107,7 +107,7 @@ class Quotas:
             or self.breach(Quota.BLOB_BYTES, name, named + unnamed, size, who_id)
         )
         if breach is not None:
-            raise BlobRefused(breach.sentence)
+            raise (BlobRefused if breach.may_fit else BlobTooLarge)(breach.sentence)
         ledger.push(who_id, digest, size, now)
 
     def _user(self, user_id: str) -> str:

@@ -155,13 +155,19 @@ class Breach(NamedTuple):
     limit: Limit
 
     @property
+    def may_fit(self) -> bool:
+        """Whether there is room for it once there is less of what there is."""
+        return self.asked <= self.limit.value
+
+    @property
     def sentence(self) -> str:
         row = TABLE[self.quota]
         shown = (shown_as(self.quota, one) for one in (self.have, self.asked, self.limit.value))
         have, asked, limit = shown
+        remedy = row.remedy if self.may_fit else "do with less"
         return (
             f"{self.who} has {have} {row.what} and asks for {asked} more, and the quota "
-            f"{self.quota} is {limit} ({self.limit.source}): {row.remedy}, or ask an "
+            f"{self.quota} is {limit} ({self.limit.source}): {remedy}, or ask an "
             f"administrator for more (manta quota set {self.quota})."
         )
 

@@ -33,7 +33,7 @@ from manta.manager.store.records import (
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import SwarmInfo
 from manta.testing.stores.memory import MemoryStore
-from manta.transports.errors import BlobRefused
+from manta.transports.errors import BlobRefused, BlobTooLarge
 
 SIZES = {"a": 1, "b": 10, "c": 100}
 
@@ -143,6 +143,30 @@ def test_a_push_is_refused_before_it_begins() -> None:
     with pytest.raises(BlobRefused, match="quota unnamed-blobs is 2"):
         quotas.push("ada", "The user ada", "z", 0, 0.0)
     quotas.push("ada", "The user ada", "x", 40, 0.0)  # it is repeated, and costs nothing
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"unnamed-bytes": 50}, "unnamed-bytes"),
+        ({"blob-bytes": 50}, "blob-bytes"),
+        ({"unnamed-blobs": 0}, "unnamed-blobs"),
+    ],
+)
+def test_a_push_for_which_there_can_never_be_room_is_told_apart(
+    limits: dict[str, int], name: str
+) -> None:
+    quotas = Quotas(Limits([QuotaRecord("user", "ada", limits)]), ledger())
+    with pytest.raises(BlobTooLarge, match=rf"quota {name} is .*: do with less, or ask an adm"):
+        quotas.push("ada", "The user ada", "x", 51, 0.0)
+
+
+def test_a_push_that_may_fit_later_is_not_too_large() -> None:
+    quotas = Quotas(Limits([QuotaRecord("user", "ada", {"unnamed-bytes": 50})]), ledger())
+    quotas.push("ada", "The user ada", "x", 40, 0.0)
+    with pytest.raises(BlobRefused, match="wait until these are named") as refused:
+        quotas.push("ada", "The user ada", "y", 50, 0.0)
+    assert not isinstance(refused.value, BlobTooLarge)
 
 
 def test_what_is_pushed_and_named_together_is_bounded() -> None:
