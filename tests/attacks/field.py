@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,7 +35,7 @@ _ASKS = 0.02
 """Seconds from one ask of the user to the next."""
 _LONGEST = 60.0
 """Seconds within which an attack is over."""
-_SETTLES = 5.0
+_SETTLES = 15.0
 """Seconds within which what an attack took is given back."""
 _REFUSED = "refused"
 
@@ -240,6 +240,9 @@ def field(nodes: int = 2) -> Iterator[Field]:
 
 def _warm_up(place: Place) -> None:
     """Has the processes make the threads and open the files that they keep."""
+    with ThreadPoolExecutor(4) as threads:
+        wrong = [threads.submit(_wrong_password, place) for _ in range(4)]
+        wait(wrong)
     code = (
         "from manta.light import World\ndef main():\n    World().results.add('r', bytes(100_000))\n"
     )
@@ -250,6 +253,13 @@ def _warm_up(place: Place) -> None:
             api.select_results(swarm, "r")
             api.collect_logs(swarm)
             api.remove_swarm(swarm)
+
+
+def _wrong_password(place: Place) -> None:
+    guest = Guest(place.users, place.key)
+    guest.greet()
+    guest.ask(SignIn("user@localhost", "wrong"))
+    guest.close()
 
 
 def _people(place: Place) -> Iterator[tuple[str, str, str]]:

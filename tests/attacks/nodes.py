@@ -71,19 +71,31 @@ def curiosity(place: Place) -> Told:
         finally:
             node.close()
             admin.stop_swarm(deployed, force=True)
+            admin.remove_swarm(deployed)
     words = f"{told} of {asked} answers told something"
     return Told(words, words if told else "")
 
 
 def endless(place: Place) -> Told:
-    node = _node(place)
-    try:
-        part = node.client.endless(noise(65536))
-        sent = node.client.flood(part, most=512 * MIB, seconds=8)
-    finally:
-        node.close()
-    words = f"cut after {sent / MIB:.1f} MiB"
-    return Told(words, "it was not cut" if sent >= 512 * MIB else "")
+    """On one connection after another, until the node is turned away."""
+    node, sent = _node(place), list[int]()
+    keys = node.client.keys
+    until = time.monotonic() + 4
+    while True:
+        try:
+            part = node.client.endless(noise(65536))
+            sent.append(node.client.flood(part, most=512 * MIB, seconds=8))
+        finally:
+            node.close()
+        try:
+            node = Guest(place.nodes, place.key, keys, timeout=1.0)
+        except REFUSALS:
+            break
+        if time.monotonic() > until:
+            node.close()
+            break
+    words = f"{len(sent)} connections cut, after {max(sent) / MIB:.1f} MiB at most"
+    return Told(words, "one was not cut" if max(sent) >= 512 * MIB else "")
 
 
 def _inquiries(place: Place, until: float) -> int:

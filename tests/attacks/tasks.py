@@ -51,6 +51,11 @@ def _flood(place: Place, *calls: str) -> Told:
     return Told(f"{status} within {took:.1f} s", wrong)
 
 
+def compute(place: Place) -> Told:
+    """No attack: what the others are compared with, on a machine that tasks share with all else."""
+    return _flood(place, "pass")
+
+
 def letters(place: Place) -> Told:
     return _flood(place, "world.send_to_node('node-1', 't', n)")
 
@@ -73,6 +78,7 @@ def barriers(place: Place) -> Told:
 
 
 ATTACKS = [
+    Attack("task", f"eight that compute for {SECONDS:g} s", compute),
     Attack("task", f"eight that send letters for {SECONDS:g} s", letters),
     Attack("task", f"eight that send values of 72 kB for {SECONDS:g} s", large_letters),
     Attack("task", f"eight that print, log metrics, report progress for {SECONDS:g} s", reports),

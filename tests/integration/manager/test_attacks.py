@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.__main__ import attacks, line, wrong
+from tests.attacks.__main__ import REFERENCE, attacks, line, wrong
 from tests.attacks.field import MIB, Report, Told, Usage, field
 
 
 @pytest.mark.timeout(120)
 def test_an_attack_is_measured_beside_a_user_who_goes_on_working() -> None:
     with field(nodes=1) as here:
-        for attack in attacks(["long_words", "clusters"]):
+        for attack in attacks(["long_words", "clusters"])[:2]:
             report = here.measure(attack)
             assert (report.ended, report.told.wrong) == ([], ""), report.told
             assert 0 < report.waited < report.took
@@ -46,4 +46,4 @@ def test_attacks_are_chosen_by_their_names() -> None:
     everything = attacks([])
     names = [attack.run.__name__ for attack in everything]
     assert len(set(names)) == len(names) > 15
-    assert attacks(names[:1]) == everything[:1]
+    assert [attack.run.__name__ for attack in attacks(names[:1])] == [names[0], REFERENCE]
