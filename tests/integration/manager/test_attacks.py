@@ -38,8 +38,8 @@ GOOD = Report(Told("held"), NOTHING, NOTHING, NOTHING, NOTHING, 0, 0.004, 1.0, [
     ],
 )
 def test_what_is_wrong_is_said(worse: dict[str, Any], sentence: str) -> None:
-    assert wrong(GOOD, idle=0.003) == []
-    assert wrong(GOOD._replace(**worse), idle=0.003) == [sentence]
+    assert wrong(GOOD, most=0.01) == []
+    assert wrong(GOOD._replace(**worse), most=0.01) == [sentence]
 
 
 def test_attacks_are_chosen_by_their_names() -> None:
