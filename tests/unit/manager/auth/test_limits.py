@@ -140,7 +140,7 @@ def test_new_keys_do_not_help_a_guesser_for_ever() -> None:
     one = attempt()
     line.join(one, 101.0)
     assert one.failure is not None
-    assert "from where you are" in one.failure.sentence
+    assert "with this address from where you are" in one.failure.sentence
     # From elsewhere, for another account, and with a key of the user's, it is as before.
     for other in (
         attempt(work="right", source=THERE),
