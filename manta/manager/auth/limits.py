@@ -26,7 +26,8 @@ which accounts exist. What is right is told at once.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -114,20 +115,25 @@ class Attempt(Generic[T]):
     """How often its key has tried and not been right of late, or waits."""
     since: float = 0.0
     slow: bool = False
+    place: int = 0
+    """Among strangers who are to be told of failures; 0 for one that is slow or too many."""
     due: float | None = None
     """When a failure is told; None: at once."""
     failure: Refused | None = None
     """As what a failure is told; None: as what it is."""
 
     # What became of it.
-    began: float | None = None
-    """When its check began."""
     failed: bool | None = None
     """None until it has been checked."""
 
     @property
     def lane(self) -> tuple[str, str]:
         return (self.user, "") if self.user else (self.account, self.source)
+
+    @property
+    def order(self) -> tuple[float, bool, float]:
+        """In its lane."""
+        return self.rank, not self.place, self.lot
 
 
 class _Lanes(Generic[T]):
@@ -141,16 +147,11 @@ class _Lanes(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def waiting(self, attempt: Attempt[T]) -> int:
-        """How many of the same key wait already."""
-        lane = self._lanes.get(attempt.lane, ())
-        return sum(one.key == attempt.key for one in lane)
-
     def join(self, attempt: Attempt[T]) -> Attempt[T] | None:
         """Returns the one that gives way if too many wait, which may be this one."""
         lane = self._lanes.setdefault(attempt.lane, [])
-        at, place = len(lane), (attempt.rank, attempt.lot)
-        while at and (lane[at - 1].rank, lane[at - 1].lot) > place:
+        at = len(lane)
+        while at and lane[at - 1].order > attempt.order:
             at -= 1
         lane.insert(at, attempt)
         self._count += 1
@@ -167,7 +168,7 @@ class _Lanes(Generic[T]):
         if attempt in lane:
             self._take(attempt.lane, lane.index(attempt))
 
-    def next(self, busy: set[str], now: float) -> Attempt[T] | None:
+    def next(self, busy: Container[str], now: float) -> Attempt[T] | None:
         """Takes the first that is not of a busy key, from each lane in turn."""
         for name, lane in self._lanes.items():
             for at, attempt in enumerate(lane):
@@ -200,12 +201,14 @@ class SignIns(Generic[T]):
         """For accounts that do not exist."""
         self._turns = [self._known, self._new, self._strangers, self._slow]
         """Whose turn it is comes first."""
-        self._busy: set[str] = set()
-        """Keys whose password is being checked: one of each at a time."""
+        self._busy: dict[str, float] = {}
+        """Since when the password of a key is being checked: one of each at a time."""
         self._own = Buckets(rate=1 / 12, burst=5.0)
         """Of keys."""
         self._guesses = Buckets(rate=1 / 5, burst=GUESSES)
         """Of strangers, by source and account."""
+        self._late = Buckets(rate=1 / Answers.LATE, burst=MOST_WAITING)
+        """Of keys in slow lanes: who sends several before the first is answered gains nothing."""
         self._answers = Answers()
 
     def __len__(self) -> int:
@@ -234,13 +237,14 @@ class SignIns(Generic[T]):
         if attempt.slow:
             self._own.give_back(key)  # it may not be checked
             lanes = self._slow
-            attempt.rank += lanes.waiting(attempt)
-            attempt.due, attempt.failure = self._answers.late(now), too_many_from_here()
+            attempt.rank += self._late.used(key, now)
+            self._late.take(key, now)
+            attempt.failure = too_many_from_here()
         else:
-            attempt.due, crowded = self._answers.at(attempt.account, now)
-            if crowded:
-                what = "Too many sign-ins with this address are being tried"
-                attempt.failure = too_many(what)
+            attempt.place = self._answers.join(attempt.account)
+            if not attempt.place:
+                attempt.failure = too_many("Too many sign-ins are being tried")
+        attempt.due = self._due(attempt)
         (lanes if attempt.exists else self._nobody).join(attempt)
         return None
 
@@ -256,84 +260,91 @@ class SignIns(Generic[T]):
                     self._turns.append(lanes)
                 if attempt.user and not attempt.is_new and now - attempt.since > PATIENCE:
                     return attempt, too_many("Too many sign-ins wait to be checked")
-                self._busy.add(attempt.key)
-                attempt.began = now
+                self._busy[attempt.key] = now
                 return attempt, None
         return None
 
     def ended(self, attempt: Attempt[T], now: float, *, failed: bool) -> None:
-        self._busy.discard(attempt.key)
+        self._answers.takes(now - self._busy.pop(attempt.key), now)
         attempt.failed = failed
-        if attempt.began is not None:
-            self._answers.took(now - attempt.began, now)
         if failed or attempt.is_new:
             return
         self._own.forget(attempt.key)
         if not attempt.user and not attempt.slow:
             self._guesses.give_back(_pair(attempt))
 
-    def fails(self, attempt: Attempt[T]) -> bool:
-        """It is due: whether its failure is told now. It waits no longer. One that was right is no
-        failure, and one whose check began at once, and is not over, is told when it is: so the
-        first is right, too, where a check takes longer than it should."""
+    def fails(self, attempt: Attempt[T], now: float) -> bool:
+        """A stranger's is due: whether its failure is told now. It waits no longer then, and what
+        was right is no failure. Where checks take longer than they did it is due later."""
+        for since in self._busy.values():
+            self._answers.takes(now - since, now)
+        due = self._due(attempt)
+        if due > now and attempt.failed is not False:
+            attempt.due = due
+            return False
         for lanes in (self._strangers, self._slow, self._nobody):
             lanes.leave(attempt)
-        return attempt.began != attempt.since if attempt.failed is None else attempt.failed
+        if attempt.place:
+            self._answers.leave(attempt.account)
+        return attempt.failed is not False
+
+    def _due(self, attempt: Attempt[T]) -> float:
+        late = self._answers.LATE if attempt.slow else 0.0
+        return attempt.since + max(late, self._answers.after(attempt.place))
 
 
 class Answers:
-    """When strangers are told that their sign-in failed, by the account that they name.
+    """When strangers are told that their sign-in failed.
 
-    Where checks take longer, it is later. How long they take is known in steps, so that nobody
-    sees which were made.
+    All that are to be told count as if each were checked, in their order: by then it is. How long a
+    check takes is known in steps, so that nobody sees which were made.
     """
 
-    AFTER = 1.0
-    """Seconds; a check is over by then."""
-    APART = 1 / 8
-    """Seconds between two answers about an account."""
-    MOST = 24
-    """Answers about an account that may come later than AFTER for that; who would come after them
-    is told that there are too many."""
-    LONGEST = 6.0
-    """Seconds by which they may come later."""
+    AFTER, LONGEST = 1.0, 8.0
+    """Seconds: not before, and not for others' sake later."""
+    MOST = MOST_IN_A_LANE
+    """To be told of one account. Who comes after them, or would have to wait for longer, is told
+    that there are too many, after AFTER."""
     LATE = 5.0
     """Seconds until those of a slow lane are told."""
-    FASTEST, SLOWEST = 0.25, 4.0
+    FASTEST, SLOWEST = 0.25, 8.0
     """Seconds that a check is taken to take, at least and at most."""
     OF_LATE = 60.0
     """Seconds until checks that took long are forgotten."""
 
     def __init__(self) -> None:
-        self._last: dict[object, float] = {}
+        self._open = Counter[str]()
+        """By account, those that are to be told."""
         self._check, self._since = self.FASTEST, 0.0
         """How long a check takes, and when one last did."""
 
-    @property
-    def _after(self) -> float:
-        return max(self.AFTER, 2 * self._check)
-
-    def took(self, seconds: float, now: float) -> None:
-        """A check took so long."""
+    def takes(self, seconds: float, now: float) -> None:
+        """A check takes so long."""
         step = self.FASTEST
         while step < min(seconds, self.SLOWEST):
             step *= 2
         if step >= self._check or now - self._since > self.OF_LATE:
             self._check, self._since = step, now
 
-    def at(self, account: str, now: float) -> tuple[float, bool]:
-        """When to answer about the account, and whether there are too many."""
-        soonest, apart = now + self._after, max(self.APART, self._check / AT_A_TIME)
-        due = max(soonest, self._last.get(account, 0.0) + apart)
-        if due > soonest + min(self.LONGEST, self.MOST * apart):
-            return soonest, True
-        self._last[account] = due
-        _forget(self._last)
-        return due, False
+    def join(self, account: str) -> int:
+        """Returns the place of one more; 0 if there are too many."""
+        place = self._open.total() + 1
+        if self._open[account] >= self.MOST or self._turn(place) > self.LONGEST:
+            return 0
+        self._open[account] += 1
+        return place
 
-    def late(self, now: float) -> float:
-        """When to answer one of a slow lane."""
-        return now + max(self.LATE, self._after)
+    def leave(self, account: str) -> None:
+        self._open[account] -= 1
+        if not self._open[account]:
+            del self._open[account]
+
+    def after(self, place: int) -> float:
+        """Seconds after which the one in that place is told."""
+        return max(self.AFTER, 2 * self._check, min(self.LONGEST, self._turn(place)))
+
+    def _turn(self, place: int) -> float:
+        return (1 + place / AT_A_TIME) * self._check
 
 
 def _pair(attempt: Attempt[T]) -> tuple[str, str]:

@@ -64,8 +64,11 @@ class PasswordChecks(Part):
         """Whether the message was for this part."""
         match message:
             case _Due(attempt):
-                if self._line.fails(attempt):
+                now = self._actor.clock.now()
+                if self._line.fails(attempt, now):
                     self._fail(attempt)
+                elif attempt.due is not None and attempt.due > now:
+                    self._actor.after(attempt.due - now, _Due(attempt))
             case _SlowTurn():
                 self._turning = False
                 self._advance(self._actor.clock.now())
@@ -127,7 +130,7 @@ class PasswordChecks(Part):
             if found is not None:
                 self._close(attempt)
                 check.then(found)
-            elif attempt.due is None or now >= attempt.due:
+            elif attempt.due is None:  # else it is told when it is due
                 self._fail(attempt)
 
         job, hashers = check.job, self._context.hashers

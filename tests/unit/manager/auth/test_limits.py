@@ -94,21 +94,43 @@ def test_no_user_waits_for_long() -> None:
 
 def test_a_stranger_waits_until_a_failure_is_due() -> None:
     line: SignIns[str] = SignIns()
-    checked, right, late, later = (attempt(lot=float(number)) for number in range(4))
-    for one in (checked, right, late, later):
+    checked, right, late = (attempt(lot=float(number)) for number in range(3))
+    for one in (checked, right, late):
         line.join(one, 0.0)
+    assert {one.due for one in (checked, right, late)} == {Answers.AFTER}
     for expected in (checked, right):
         assert (line.next(0.0) or (None,))[0] is expected
-    assert not line.fails(checked), "its check began at once: it is told when that is over"
-    line.ended(checked, 2.0, failed=True)
-    assert line.fails(checked)
-    line.ended(right, 2.0, failed=False)
-    assert not line.fails(right)
-    assert (line.next(2.0) or (None,))[0] is late
-    assert line.fails(late)
+    line.ended(checked, 0.1, failed=True)
+    line.ended(right, 0.1, failed=False)
+    assert line.fails(checked, 1.0)
+    assert not line.fails(right, 1.0)
     assert len(line) == 1
-    assert line.fails(later)
+    assert line.fails(late, 1.0)
     assert len(line) == 0
+
+
+@pytest.mark.parametrize("check", [0.15, 0.9, 1.2])
+@pytest.mark.parametrize("accounts", [1, 12])
+def test_a_right_password_is_not_told_as_wrong_where_checks_are_slow(
+    check: float, accounts: int
+) -> None:
+    """Of a dozen that come at once, when no check has shown yet how long they take."""
+    line: SignIns[str] = SignIns()
+    waiting = [attempt(f"{number % accounts}@b") for number in range(12)]
+    for one in waiting:
+        line.join(one, 0.0)
+    now, under_way = 0.0, list[tuple[float, Attempt[str]]]()
+    while waiting:
+        for over, one in [one for one in under_way if one[0] <= now]:
+            under_way.remove((over, one))
+            line.ended(one, now, failed=False)
+            waiting.remove(one)
+        while (found := line.next(now)) is not None:
+            under_way.append((now + check, found[0]))
+        for one in waiting:
+            assert one.due is not None
+            assert one.due > now or not line.fails(one, now)
+        now += 1 / 64
 
 
 def test_a_key_that_fails_is_slowed_down() -> None:
@@ -163,7 +185,7 @@ def test_a_guesser_at_the_address_of_a_user_holds_no_place_before_the_right_pass
     tried = Counter[str]()
     signed_in = 0
     due: list[Attempt[str]] = []
-    while now < 2000:
+    while now < 800:
         now += 1 / 16
         while next_guess <= now:
             next_guess += 1 / a_second
@@ -177,11 +199,33 @@ def test_a_guesser_at_the_address_of_a_user_holds_no_place_before_the_right_pass
                 tried[one.work] += 1
         for one in [one for one in due if one.due is not None and one.due <= now]:
             assert one.failure is not None or not one.slow
-            line.fails(one)
+            line.fails(one, now)
             due.remove(one)
         signed_in += check_all(line, now).count("right")
     share = tried["right"] / tried.total()
-    assert signed_in > 0.5 * share * 2000
+    assert signed_in > 0.5 * share * 800
+
+
+def test_a_key_that_sends_more_is_not_checked_more_often_for_that() -> None:
+    """Once too many have failed: thirty keys that guess as often as they may, and a user's, which
+    tries as often as one waits for an answer."""
+    line, draw, signed_in, tried = SignIns[str](), random.Random(1), 0, 0
+    spend(line)
+    due: list[Attempt[str]] = []
+    for tick in range(1200):
+        now, open_ = float(tick), Counter(one.key for one in due)
+        new = [
+            attempt(key=f"guesser {one}", work="wrong", lot=draw.random())
+            for one in range(30)
+            for _ in range(8 - open_[f"guesser {one}"])
+        ]
+        if tick % 6 == 0:
+            new.append(attempt(key="user", work="right", lot=draw.random()))
+            tried += 1
+        due += [one for one in new if not is_full(line, one, now)]
+        signed_in += check_all(line, now).count("right")
+        due = [one for one in due if one.due is None or one.due > now or not line.fails(one, now)]
+    assert signed_in > tried / 15
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -255,23 +299,15 @@ Told = tuple[float, str]
 def told(exists: bool, tried: list[tuple[float, str, str]], check: float) -> list[Told]:
     """When and as what each of these failures is told: of a time, a key and an address. `check` is
     how long each check takes."""
-    line, log, said = SignIns[str](), list[Told](), set[str]()
+    line, log = SignIns[str](), list[Told]()
     attempts: list[Attempt[str]] = []
     under_way: list[tuple[float, Attempt[str]]] = []
-
-    def say(now: float, one: Attempt[str]) -> None:
-        if one.work in said:
-            return
-        said.add(one.work)
-        log.append((round(now, 3), TOLD_TOO_MANY if one.failure else TOLD_WRONG))
 
     step, now, tried = 1 / 64, 0.0, list(tried)
     while tried or attempts or under_way:
         for over in [one for one in under_way if one[0] <= now]:
             under_way.remove(over)
             line.ended(over[1], now, failed=True)
-            if over[1].due is not None and over[1].due <= now:
-                say(now, over[1])
         while tried and tried[0][0] <= now:
             _, key, source = tried.pop(0)
             one = attempt(
@@ -289,9 +325,9 @@ def told(exists: bool, tried: list[tuple[float, str, str]], check: float) -> lis
         while (found := line.next(now)) is not None:
             under_way.append((now + check, found[0]))
         for one in [one for one in attempts if one.due is not None and one.due <= now]:
-            attempts.remove(one)
-            if line.fails(one):
-                say(now, one)
+            if line.fails(one, now):
+                attempts.remove(one)
+                log.append((round(now, 3), TOLD_TOO_MANY if one.failure else TOLD_WRONG))
         now += step
     return sorted(log)
 
@@ -313,33 +349,32 @@ def test_what_fails_is_told_alike_whether_or_not_there_is_such_an_account(
     assert told(True, tried, check) == told(False, tried, check)
 
 
-def test_failures_at_an_account_are_told_at_a_pace() -> None:
+def test_failures_are_told_when_all_before_them_may_have_been_checked() -> None:
     answers = Answers()
-    said = [answers.at("a@b", 100.0) for _ in range(100)]
-    assert said[0] == (101.0, False)
-    assert said[1] == (101.125, False)
-    in_turn = [at for at, crowded in said if not crowded]
-    assert in_turn == sorted(set(in_turn))
-    assert len(in_turn) == Answers.MOST + 1
-    assert {at for at, crowded in said if crowded} == {101.0}
-    assert answers.at("c@d", 100.0) == (101.0, False)
-    assert answers.at("a@b", 200.0) == (201.0, False)
-    for number in range(limits.KEPT + 10):
-        answers.at(f"{number}@b", 0.0)
-    assert len(answers._last) <= limits.KEPT
+    places = [answers.join("a@b") for _ in range(100)]
+    assert places[: Answers.MOST] == list(range(1, Answers.MOST + 1))
+    assert set(places[Answers.MOST :]) == {0}
+    after = [answers.after(place) for place in places]
+    assert after[:6] == [1.0] * 6
+    assert after[6:14] == [1.125, 1.25, 1.375, 1.5, 1.625, 1.75, 1.875, 2.0]
+    assert answers.after(0) == 1.0
+    others = [answers.join(f"{number}@b") for number in range(200)]
+    assert max(map(answers.after, others)) == Answers.LONGEST
+    for _ in range(Answers.MOST):
+        answers.leave("a@b")
+    assert answers.join("a@b") > 0
 
 
 def test_failures_are_told_later_where_checks_take_longer() -> None:
     answers = Answers()
-    answers.took(0.9, 100.0)
-    assert answers.at("a@b", 100.0) == (102.0, False)
-    assert answers.at("a@b", 100.0) == (102.5, False)
-    answers.took(0.1, 101.0)
-    assert answers.at("c@d", 101.0) == (103.0, False)
-    answers.took(0.1, 161.0)
-    assert answers.at("e@f", 161.0) == (162.0, False)
-    answers.took(1000.0, 161.0)
-    assert answers.at("g@h", 161.0) == (169.0, False)
+    answers.takes(0.9, 100.0)
+    assert [answers.after(place) for place in (0, 1, 2, 3, 4)] == [2.0, 2.0, 2.0, 2.5, 3.0]
+    answers.takes(0.1, 101.0)
+    assert answers.after(0) == 2.0
+    answers.takes(0.1, 161.0)
+    assert answers.after(0) == 1.0
+    answers.takes(1000.0, 161.0)
+    assert answers.after(0) == 2 * Answers.SLOWEST
 
 
 def test_sources_take_turns() -> None:
@@ -415,7 +450,7 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
         guess(line, attempt(f"{number}@b", work="wrong"))
     assert len(line._own) <= limits.KEPT
     assert len(line._guesses) <= limits.KEPT
-    assert len(line._answers._last) <= limits.KEPT
+    assert line._answers._open.total() <= 2 * Answers.LONGEST / Answers.FASTEST
 
 
 def test_strangers_who_try_tokens_slow_down_their_own_address_alone() -> None:
