@@ -20,7 +20,7 @@ import pytest
 from manta.manager import blobs
 from manta.manager.errors import StartError, StoreError
 from manta.manager.service import Manager
-from manta.manager.store.records import SwarmRecord
+from manta.manager.store.records import KeyRecord, SwarmRecord
 from manta.protocol.clusters import (
     CreateCluster,
     DeleteCluster,
@@ -305,6 +305,30 @@ def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is
     assert "ada@lab" in emails
     assert admin.ask(ListModules()).modules == ()
     assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
+
+
+def test_of_revocations_side_by_side_each_is_in_effect(full: Bench, disk: Disk) -> None:
+    admin = full.client(full.admin_keys)
+    emails = [f"user-{number}@lab" for number in range(5)]
+    clients = []
+    for email in emails:
+        admin.ask(AddUser(email, PASSWORD))
+        client = full.client()
+        client.ask(SignIn(email, PASSWORD), 30.0)
+        clients.append(client)
+    disk.fill()
+    write_until_full(admin)
+    asked = [admin.gateway.ask_future(RevokeTokens(email), timeout=5.0) for email in emails]
+    for future in asked:  # one may find some room within the database's files
+        error = future.exception(5.0)
+        assert error is None or str(error).startswith("It is in effect, and not stored yet: ")
+    for client in clients:
+        assert client.refusal(ListClusters()).code == Code.NOT_SIGNED_IN
+    disk.make_room()
+    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health), 20)
+    keys = {client.keys.public for client in clients}
+    stored = full.manager.context.reader
+    wait_until(lambda: not keys & {one.key for one in stored.all(KeyRecord)}, 20)
 
 
 def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk: Disk) -> None:
