@@ -357,7 +357,8 @@ class SwarmSupervisor(Actor):
         self._bounds.said += sum(map(len, bodies))
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
-        self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
+        info, ends = queries.info(machine), isinstance(event, Stopped)
+        self._commits.add(named, bodies, performed, info, self._lengths(), then, ends)
         self._take_snapshot()
         if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
             self._note_queue()

@@ -165,16 +165,16 @@ def test_modules_and_tokens_and_nodes_are_bounded(
     bench: Bench, admin: Client, ada: Client, cluster
 ) -> None:
     admin.ask(GrantRole("ada@lab", "lab", "researcher"))
-    for quota, value in (("modules", 2), ("tokens", 3), ("nodes", 1)):
+    for quota, value in (("modules", 2), ("tokens", 5), ("nodes", 1)):
         limit(admin, quota, value)
     sent = (SendModule(ModuleSpec(f"m{n}", image="i")) for n in range(9))
     assert accepted(ada, sent) == 2
     ada.ask(RemoveModule("m0"))
     ada.ask(SendModule(ModuleSpec("m9", image="i")))
-    assert accepted(ada, iter([CreateUserToken()] * 9)) == 2  # and the one of the sign-in
     ada.ask(CreateCluster("own"))
     token = ada.ask(CreateNodeToken("own", uses=9)).token
-    assert accepted(ada, iter([CreateNodeToken("own")] * 9)) == 2
+    assert accepted(ada, iter([CreateUserToken(), CreateNodeToken("own")] * 9)) == 3
+    assert used(ada, "tokens") == 5  # and the one of the sign-in
     nodes = [bench.client(at=bench.nodes_at) for _ in range(2)]
     nodes[0].ask(Enroll(token, "n0", id_mode="random"))
     refusal = nodes[1].refusal(Enroll(token, "n1", id_mode="random"))
