@@ -31,5 +31,9 @@ class StoreVersion(StoreError):
     """The database was written by a later version of Manta."""
 
 
+class NotLoaded(ManagerError):
+    """A swarm would take more memory than there is for it."""
+
+
 class RecoveryError(ManagerError):
     """A password cannot be reset; the sentence says why."""

@@ -488,6 +488,7 @@ def test_a_snapshot_is_of_the_last_event_and_keeps_the_pages_that_are_not_replac
         store.commit([PutSnapshot("s1", 2, b"late")])
     with closing(make()) as store:
         assert store.snapshot("s1") == (3, b"3", {"p0": b"0", "p1": b"x"})
+        assert store.snapshot_size("s1") == 1 + 1 + 1
         assert log_of(store, "s1", after=3) == []
         store.commit([RemoveSwarm("s1")])
         assert store.snapshot("s1") is None

@@ -11,7 +11,7 @@ from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import AppendEvents, Put, Reference, Store
 from manta.manager.store.records import SwarmRecord
-from manta.manager.swarm import bounds, references
+from manta.manager.swarm import bounds, references, weight
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
@@ -30,8 +30,14 @@ def create(
     digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
     body = encode(created, now)
     bounds.check_spec(context.quotas, message.spec, len(body), digests, owner_id, cluster_id)
-    admit = context.quotas.admit
-    change.on_refusal(admit(swarm_id, owner_id, cluster_id, Quota.SWARMS, Quota.LIVE_SWARMS))
+    quotas, who = context.quotas, f"The swarm {message.spec.name!r}"
+    undo = quotas.admit(swarm_id, owner_id, cluster_id, Quota.SWARMS, Quota.LIVE_SWARMS)
+    held = weight.weigh(machine.data)
+    if breach := quotas.holding(swarm_id, who, owner_id, cluster_id, held, is_over=False):
+        undo()
+        raise breach.refusal()
+    change.on_refusal(undo)
+    change.on_refusal(lambda: quotas.ledger.let_go(swarm_id))
     change.write(
         AppendEvents(swarm_id, 1, (body,)),
         Reference(swarm_id, digests, cluster_id),

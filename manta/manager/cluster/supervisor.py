@@ -218,8 +218,10 @@ class ClusterSupervisor(Supervisor):
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
         """Shows a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        reason = f"it cannot be started: {refusal.sentence}"
-        if (flaw := flaw_of(self._context.reader, swarm_id)) is not None:
+        reason, flaw = f"it cannot be started: {refusal.sentence}", None
+        if (why := self._view.unloaded.pop(swarm_id, None)) is not None:
+            reason = f"it is not loaded: {why}"
+        elif (flaw := flaw_of(self._context.reader, swarm_id)) is not None:
             reason = f"its event log cannot be read: {flaw}; restore a backup, or remove the swarm."
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
@@ -259,6 +261,8 @@ class ClusterSupervisor(Supervisor):
 
     def _restored(self, message: Restored) -> None:
         self._unread.discard(message.swarm_id)
+        if not SwarmState(message.info.status).final:
+            self._loaded.pop(message.swarm_id, None)  # somebody read it, and now it runs
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()

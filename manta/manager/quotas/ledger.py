@@ -38,6 +38,8 @@ from manta.protocol.states import SwarmState
 
 PLATFORM = ""
 """Holds what all users together have."""
+READ = "read/"
+"""Holds what is in memory since somebody reads it; with a user's id, what is that user's."""
 
 
 class _Push(NamedTuple):
@@ -71,6 +73,8 @@ class Ledger:
         """The blobs that each swarm and module names."""
         self._named: dict[tuple[str, str], _Named] = {}
         """By user and digest."""
+        self._memory: dict[str, tuple[tuple[str, ...], int]] = {}
+        """By swarm: for whom it counts, and its bytes."""
         self._pushed: dict[str, dict[str, _Push]] = {}
         """The blobs that nothing names yet, by digest and by who pushed them."""
 
@@ -126,6 +130,39 @@ class Ledger:
         self._used[quota, holder] -= amount
         if self._used[quota, holder] <= 0:
             del self._used[quota, holder]
+
+    # Memory.
+
+    def hold(
+        self, swarm_id: str, size: int, holders: tuple[str, ...], limits: Sequence[int]
+    ) -> str | None:
+        """Notes how much memory the swarm takes, instead of what it took before; or returns the
+        first of the holders who would have more than may be."""
+        with self._lock:
+            before, own = self._memory.get(swarm_id, ((), 0))
+            for holder, limit in zip(holders, limits, strict=True):
+                others = self._used[Quota.MEMORY_BYTES, holder] - (own if holder in before else 0)
+                if others + size > limit and (size > own or holder not in before):
+                    return holder
+            self._let_go(swarm_id)
+            self._memory[swarm_id] = holders, size
+            for holder in holders:
+                self._used[Quota.MEMORY_BYTES, holder] += size
+        return None
+
+    def let_go(self, swarm_id: str) -> None:
+        """It is in memory no more."""
+        with self._lock:
+            self._let_go(swarm_id)
+
+    def _let_go(self, swarm_id: str) -> None:
+        holders, size = self._memory.pop(swarm_id, ((), 0))
+        for holder in holders:
+            self._take(Quota.MEMORY_BYTES, holder, size)
+
+    def held_by(self, swarm_id: str) -> int:
+        """The bytes of memory that the swarm takes."""
+        return self._memory.get(swarm_id, ((), 0))[1]
 
     # What was stored.
 

@@ -10,7 +10,7 @@ One actor writes; any thread may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from manta.manager.quotas.table import TABLE, Limit, Quota
 from manta.manager.store.change import Change
@@ -20,12 +20,14 @@ from manta.manager.store.records import ADMIN_ROLE, USER_ROLE, QuotaRecord, User
 class Limits:
     def __init__(self, records: Iterable[QuotaRecord] = ()) -> None:
         self.records = {record.key: record for record in records}
-        self._grants: Mapping[tuple[str, str], str] = {}
+        self._roles_of: Callable[[str], Mapping[str, str]] = lambda _: {}
         self._users: Mapping[str, UserRecord] = {}
 
-    def know(self, grants: Mapping[tuple[str, str], str], users: Mapping[str, UserRecord]) -> None:
-        """`grants`: the role of a user in a cluster. They are looked up when they are needed."""
-        self._grants, self._users = grants, users
+    def know(
+        self, roles_of: Callable[[str], Mapping[str, str]], users: Mapping[str, UserRecord]
+    ) -> None:
+        """`roles_of` returns a user's role in each cluster. Both are asked when it is needed."""
+        self._roles_of, self._users = roles_of, users
 
     def set_for(self, scope: str, subject: str) -> Mapping[str, int]:
         record = self.records.get(f"{scope}/{subject}")
@@ -77,8 +79,6 @@ class Limits:
 
     def _roles(self, user_id: str, cluster_id: str) -> list[str]:
         platform = ADMIN_ROLE if self._is_admin(user_id) else USER_ROLE
-        if cluster_id:
-            role = self._grants.get((user_id, cluster_id))
-            return [platform, *([role] if role else [])]
-        grants = dict(self._grants)
-        return [platform, *(role for (user, _), role in grants.items() if user == user_id)]
+        roles = self._roles_of(user_id)
+        there = [roles.get(cluster_id)] if cluster_id else roles.values()
+        return [platform, *(role for role in there if role)]

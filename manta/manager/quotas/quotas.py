@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from manta.manager.quotas.ledger import PLATFORM, Ledger
+from manta.manager.quotas.ledger import PLATFORM, READ, Ledger
 from manta.manager.quotas.limits import Limits
+from manta.manager.quotas.memory import UNBOUNDED, Memory
 from manta.manager.quotas.table import MOST, TABLE, Breach, Limit, Quota
 from manta.transports.errors import BlobRefused
 
 
 class Quotas:
-    def __init__(self, limits: Limits, ledger: Ledger, live_swarms: int = MOST) -> None:
-        """`live_swarms`: how many may not be over, of all users together."""
+    def __init__(
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        live_swarms: int = MOST,
+        memory: Memory = UNBOUNDED,
+    ) -> None:
+        """`live_swarms`: how many may not be over, of all users together; `memory` is that of the
+        machine."""
         self.limits = limits
         self.ledger = ledger
+        self.memory = memory
         self._live_swarms = Limit(live_swarms, "half of the threads that there may be here")
 
     def admit(
@@ -75,6 +84,43 @@ class Quotas:
         quota, who = Quota.STORED_BYTES, self._user(user_id)
         have = self.ledger.used(quota, user_id) + under_way
         return self.breach(quota, who, have, size, user_id)
+
+    # Memory.
+
+    def limit_of_state(self, user_id: str, cluster_id: str) -> Limit:
+        """What a swarm may hold in memory."""
+        limit = self.limits.of(Quota.STATE_BYTES, user_id, cluster_id)
+        return min(limit, Limit(self.memory.of_swarm, "a 12th of the memory here"))
+
+    def holding(
+        self, swarm_id: str, who: str, user_id: str, cluster_id: str, size: int, *, is_over: bool
+    ) -> Breach | None:
+        """Counts that the swarm holds so many bytes in memory, unless these are too many more than
+        before. `is_over`: it is there for those who read it."""
+        have, memory = self.ledger.held_by(swarm_id), self.memory
+        limit = self.limit_of_state(user_id, cluster_id)
+        if have < size > limit.value and not is_over:
+            return Breach(Quota.STATE_BYTES, who, have, size - have, limit)
+        if is_over:
+            holders = READ + user_id, READ
+            limits = (
+                Limit(memory.read_of_user, "a 12th of the memory here, for swarms that are over"),
+                Limit(memory.read, "a 6th of the memory here, for swarms that are over"),
+            )
+        else:
+            holders = user_id, PLATFORM
+            of_user = Limit(memory.of_user, "a 6th of the memory here")
+            limits = (
+                min(self.limits.of(Quota.MEMORY_BYTES, user_id), of_user),
+                Limit(memory.live, "a third of the memory here"),
+            )
+        full = self.ledger.hold(swarm_id, size, holders, [limit.value for limit in limits])
+        if full is None:
+            return None
+        at = holders.index(full)
+        who = "This manager" if at else self._user(user_id)
+        used = self.ledger.used(Quota.MEMORY_BYTES, full)
+        return Breach(Quota.MEMORY_BYTES, who, used, size - have, limits[at])
 
     # Blobs.
 

@@ -172,6 +172,9 @@ class Store(Protocol):
     def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
         """None if there is none that is whole: then all events have to be replayed."""
 
+    def snapshot_size(self, swarm_id: str) -> int:
+        """Its bytes; 0 if there is none."""
+
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:

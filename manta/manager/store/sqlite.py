@@ -443,6 +443,10 @@ class SqliteStore:
         pages = {name.decode(errors="replace"): page for name, page, _ in rows}
         return StoredSnapshot(number, body, pages)
 
+    def snapshot_size(self, swarm_id: str) -> int:
+        [(size,)] = self._select(extents.SNAPSHOT, swarm_id, swarm_id)
+        return int(size)
+
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         rows = self._select(
             "SELECT position, CAST(node_id AS BLOB), CAST(body AS BLOB) FROM log_lines "

@@ -84,7 +84,7 @@ class Exchange:
     @property
     def unreceived(self) -> int:
         """How many letters nobody has claimed."""
-        return sum(box.all.letters for box in self.post.boxes.values())
+        return self.post.unread.letters
 
     def apply(self, node_id: str, entry: Said) -> tuple[Topic, ...]:
         """Records what a live attempt sent, and returns topics whose readers may be answered."""

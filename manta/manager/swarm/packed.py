@@ -30,6 +30,8 @@ class Packed(Generic[T]):
         self._decode = pages.decode
         self._size, self._most = size, size * (keep + 1)
         self._pages: list[bytes] = []
+        self.packed_size = 0
+        """Bytes of all pages."""
         self._tail: list[T] = []
         self._open: dict[int, list[T]] = {}
         self._changed: set[int] = set()
@@ -51,9 +53,10 @@ class Packed(Generic[T]):
     def _pack(self, page: int, items: list[T]) -> None:
         packed = zlib.compress(encode(items), 1)
         if page == len(self._pages):
-            self._pages.append(packed)
+            self._pages.append(b"")
         elif self._pages[page] == packed:
             return
+        self.packed_size += len(packed) - len(self._pages[page])
         self._pages[page] = packed
         self._changed.add(page)
 
@@ -139,3 +142,4 @@ class Packed(Generic[T]):
 
     def load(self, pages: list[bytes], tail: list[T]) -> None:
         self._pages, self._tail = pages, tail
+        self.packed_size = sum(map(len, pages))

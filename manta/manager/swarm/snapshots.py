@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from manta.manager.swarm.exchange import Exchange
-from manta.manager.swarm.letters import ChannelState, Post, Route
+from manta.manager.swarm.letters import ChannelState, Post, Route, Sender
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.version import VERSION
@@ -31,7 +31,8 @@ _HINTS: dict[str, Any] = {
 
 class _Post(msgspec.Struct, array_like=True):
     channels: list[tuple[Route, ChannelState]]
-    sent: dict[tuple[Instance, Route], int]
+    sent: dict[Instance, dict[Route, int]]
+    known: dict[Sender, dict[Route, int]]
     logged: int
 
 
@@ -107,12 +108,12 @@ def _exchange(exchange: Exchange) -> Any:
     values = {f.name: getattr(exchange, f.name) for f in fields(Exchange)}
     post = exchange.post
     channels = [(route, channel.state) for route, channel in post.channels.items()]
-    values["post"] = _Post(channels, post.sent, post.logged)
+    values["post"] = _Post(channels, post.sent, post.known, post.logged)
     return _Exchange(**values)
 
 
 def _loaded(found: Any) -> Exchange:
-    post = Post(sent=found.post.sent, logged=found.post.logged)
+    post = Post(sent=found.post.sent, known=found.post.known, logged=found.post.logged)
     for route, state in found.post.channels:
         post.load(route, state)
     values = {f.name: getattr(found, f.name) for f in fields(Exchange)}

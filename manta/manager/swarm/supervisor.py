@@ -47,13 +47,12 @@ from manta.manager.swarm.events import (
     SwarmEvent,
     Ticked,
     Woken,
-    decode_log,
     encode,
 )
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.inflow import Inflow
 from manta.manager.swarm.intake import Intake
-from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.loading import load
 from manta.manager.swarm.messages import (
     ClusterStopped,
     JournalAhead,
@@ -74,7 +73,6 @@ from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, 
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
-from manta.transports.codec.stored import Damaged
 
 ORDERED = 30.0
 """Seconds in which the cluster takes orders: no longer does who waits for it wait."""
@@ -109,11 +107,13 @@ class SwarmSupervisor(Actor):
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
-        self._machine = self._replay()
+        record = reader.get(SwarmRecord, self._swarm_id)
+        self._machine, self._snapshot_of = load(
+            self._context, record, self._swarm_id, self._cluster_id, self.log
+        )
         self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
-        record = reader.get(SwarmRecord, self._swarm_id)
         owner = reader.get(UserRecord, record.owner_id) if record else None
         self._owner = owner.email if owner else (record.owner_id if record else "")
         self._commits = Commits(
@@ -135,12 +135,14 @@ class SwarmSupervisor(Actor):
             extent.event_bytes,
             extent.lines,
             extent.line_bytes,
+            self._context.quotas.ledger.held_by(self._swarm_id),
         )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
         self._exchange = ExchangePolls(
             LongPolls(self, everything=()),
             self._machine,
             self._commits,
+            lambda: self._bounds.letters,
             lambda: self._view.node_views,
         )
         self._intake = Intake(
@@ -211,18 +213,6 @@ class SwarmSupervisor(Actor):
             self._feed(ManagerRestarted())
             self._place_outstanding()
 
-    def _replay(self) -> SwarmMachine:
-        swarm_id, reader = self._swarm_id, self._context.reader
-        snapshot = None
-        if (stored := reader.snapshot(swarm_id)) is not None:
-            try:
-                snapshot = snapshots.load(stored.body, stored.pages)
-            except Damaged as damaged:
-                self.log.warning("%s", damaged)
-        self._snapshot_of = after = snapshot[1] if snapshot else 0
-        records = decode_log(reader.events(swarm_id, after), after)
-        return SwarmMachine.replay(swarm_id, self._cluster_id, records, snapshot)
-
     def _take_snapshot(self) -> None:
         """If replaying what came since the last one would take long."""
         machine = self._machine
@@ -270,6 +260,8 @@ class SwarmSupervisor(Actor):
         self._feed(Rewound(self._rewound, {node_id: upto}))
 
     def on_stop(self, reason: ExitReason) -> None:
+        if reason.is_normal:  # else it is started again, in the memory that it had
+            self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
 
@@ -294,7 +286,7 @@ class SwarmSupervisor(Actor):
             case FromNode(read, node_id) if isinstance(read, ExchangeRead):
                 self._exchange.open(read, node_id, self.defer())
             case FromNode(read) if isinstance(read, NodeRead):
-                return node_reads.answer(self._machine, read, message)
+                return node_reads.answer(self._machine, read, message, self._bounds.letters)
             case FromUser():
                 return self._requests.answer(message)
             case NodeGone(node_id, reason):
@@ -359,6 +351,8 @@ class SwarmSupervisor(Actor):
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._take_snapshot()
+        if self._bounds.opened():
+            topics.add(())
         if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
             self._note_queue()
         self._exchange.polls.wake(*topics)
@@ -405,6 +399,7 @@ class SwarmSupervisor(Actor):
                     grown[None], killed = None, killed or kill
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
+                        self._bounds.holding(0)
                         self.after(IDLE, _IdleCheck())
                 case Released(blobs, deleted):  # written with the commit
                     if not deleted:

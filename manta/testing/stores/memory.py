@@ -94,6 +94,10 @@ class MemoryStore:
     def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
         return self._state.snapshots.get(swarm_id)
 
+    def snapshot_size(self, swarm_id: str) -> int:
+        found = self.snapshot(swarm_id)
+        return len(found.body) + sum(map(len, found.pages.values())) if found else 0
+
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         lines = self._state.lines.get(swarm_id, {}).values()
         return [line for line in lines if line.position > after][:limit]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from manta.actors import ActorDead, Refused, WhichChildren, runtime
 from manta.manager.cluster import supervisor as cluster_supervisor
 from manta.manager.ids import new_id
+from manta.manager.quotas import memory
 from manta.manager.quotas.table import Quota
 from manta.manager.store.interface import AppendEvents, Put, Reference, Write
 from manta.manager.store.records import (
@@ -38,6 +40,7 @@ from manta.protocol.clusters import (
     StartCluster,
     StopCluster,
 )
+from manta.protocol.codes import Code
 from manta.protocol.node import Capabilities, Enroll, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
@@ -45,13 +48,14 @@ from manta.protocol.user import (
     GetSwarm,
     GetTree,
     ListSwarms,
+    RemoveSwarm,
     SendSwarm,
     StopSwarm,
     SwarmInfo,
     WatchSwarms,
 )
 from manta.protocol.users import ListModules, ListUsers
-from manta.protocol.values import BlobRef
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, wait_until
 from tests.integration.manager.conftest import Bench
 from tests.integration.manager.test_swarms import round_trip
@@ -203,6 +207,31 @@ def test_a_manager_starts_with_more_live_swarms_than_it_can_have_threads(
     assert all("it cannot be started: " in one.reason for one in failed)
     monkeypatch.undo()
     bench.restart()  # with threads enough, all is as it was
+    wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
+
+
+def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(round_trip(), globals={"g": Inline(bytes(10_000))})
+    for _ in range(12):
+        admin.ask(SendSwarm("lab", spec, wait=True))
+    monkeypatch.setattr(memory, "here", lambda: memory.Memory(360_000))
+    bench.restart()
+    wait_until(lambda: sum(one.status == "FAILED" for one in admin.ask(ListSwarms()).swarms) >= 6)
+    there = admin.ask(ListSwarms()).swarms
+    failed = [one for one in there if one.status == "FAILED"]
+    assert len(failed) < 9
+    assert all("it is not loaded: " in one.reason for one in failed)
+    assert all("the quota memory-bytes is 58.6 KiB" in one.reason for one in failed)
+    refusal = admin.refusal(SendSwarm("lab", spec, wait=True))
+    assert refusal.code == Code.QUOTA
+    for one in there:  # what is not needed any more makes room
+        if one.status == "PENDING":
+            admin.ask(RemoveSwarm(one.swarm_id))
+    assert admin.ask(GetSwarm(failed[0].swarm_id), 20.0).status == "PENDING"
+    monkeypatch.undo()
+    bench.restart()  # with memory enough, all is as it was
     wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
 
 
