@@ -14,6 +14,7 @@ from manta.manager.auth.principals import Principal, Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
+from manta.manager.quotas.coming import Coming
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
@@ -76,6 +77,8 @@ class Context:
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
     access: Access = field(init=False)
+    coming: Coming = field(init=False)
+    """What nodes told that waits in the actors of swarms."""
     revisions: AllRevisions = field(default_factory=AllRevisions)
     lease: float = 20.0
     """Seconds without a sign of life after which a node counts as lost."""
@@ -83,6 +86,8 @@ class Context:
     """Why the "store" or "blobs" cannot be written; replaced, never changed."""
 
     def __post_init__(self) -> None:
+        memory = self.quotas.memory
+        self.coming = Coming(memory.coming, memory.coming_of_user)
         self.access = Access(self.reader, self.clusters)
         self.bulk_admission = Admission(limits=self.limits, tally=self.tally)
 

@@ -26,7 +26,7 @@ from manta.manager.long_polls import LongPolls
 from manta.manager.messages import FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
-from manta.manager.store.records import SwarmRecord, UserRecord
+from manta.manager.store.records import ClusterRecord, SwarmRecord, UserRecord
 from manta.manager.swarm import references, snapshots
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
@@ -50,7 +50,7 @@ from manta.manager.swarm.events import (
     encode,
 )
 from manta.manager.swarm.exchange import Topic
-from manta.manager.swarm.inflow import Inflow
+from manta.manager.swarm.inflow import Inflow, Piece
 from manta.manager.swarm.intake import Intake
 from manta.manager.swarm.loading import load
 from manta.manager.swarm.messages import (
@@ -157,7 +157,9 @@ class SwarmSupervisor(Actor):
                 Orders(self._swarm_id, messages=((node_id, ack),)), []
             ),
         )
-        self._inflow = Inflow(self._swarm_id)
+        cluster = reader.get(ClusterRecord, self._cluster_id)
+        owner_id = cluster.owner_id if cluster else ""
+        self._inflow = Inflow(self._swarm_id, self._context.coming, owner_id)
         self._goes_on = False
         """Whether a _GoOn is in the mailbox."""
         self._lines = Lines(
@@ -260,6 +262,7 @@ class SwarmSupervisor(Actor):
         self._feed(Rewound(self._rewound, {node_id: upto}))
 
     def on_stop(self, reason: ExitReason) -> None:
+        self._inflow.clear()
         if reason.is_normal:  # else it is started again, in the memory that it had
             self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
@@ -290,9 +293,10 @@ class SwarmSupervisor(Actor):
             case FromUser():
                 return self._requests.answer(message)
             case NodeGone(node_id, reason):
-                for piece in self._inflow.take_all_of(node_id):  # it said so while it was there
-                    self._take(node_id, piece)
-                self._feed(NodeLost(node_id, reason))
+                lost = NodeLost(node_id, reason)
+                if not self._inflow.lose(lost):
+                    self._feed(lost)
+                self._go_on()
             case Noticed():
                 self._feeds.noticed()
             case JournalAhead(node_id, upto):
@@ -459,11 +463,14 @@ class SwarmSupervisor(Actor):
         if self._inflow and not self._goes_on and unstored < UNSTORED:
             self._goes_on = self.notify(self.ref, _GoOn())
 
-    def _take(self, node_id: str, piece: JournalBatch | LogBatch) -> None:
-        if isinstance(piece, LogBatch):
-            self._lines.take(node_id, piece)
-        else:
-            self._intake.take(node_id, piece)
+    def _take(self, node_id: str, piece: Piece) -> None:
+        match piece:
+            case LogBatch():
+                self._lines.take(node_id, piece)
+            case JournalBatch():
+                self._intake.take(node_id, piece)
+            case NodeLost():
+                self._feed(piece)
         if not self._inflow and self._feeds.over:
             self._feeds.polls.wake("logs")
 
