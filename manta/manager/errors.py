@@ -20,7 +20,8 @@ class StorageUnavailable(StoreError):
 
 
 class StoreConflict(StoreError):
-    """An event leaves a gap, or another event has its number: nothing was written."""
+    """An event leaves a gap, or another event has its number, or something is larger than can be
+    stored: nothing was written, and a later try is no better."""
 
 
 class DamagedLog(StoreError):

@@ -15,12 +15,6 @@ COLUMNS = (
     + " FROM extents, pragma_page_count(), pragma_page_size()"
 )
 
-SNAPSHOT = (
-    "SELECT (SELECT COALESCE(SUM(LENGTH(body)), 0) FROM snapshots WHERE swarm_id = ?) + "
-    "(SELECT COALESCE(SUM(LENGTH(body)), 0) FROM snapshot_pages WHERE swarm_id = ?)"
-)
-"""Selects the bytes of a swarm's snapshot."""
-
 
 def extend(connection: sqlite3.Connection, swarm_id: str, by: Extent) -> None:
     connection.execute(

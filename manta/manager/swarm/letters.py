@@ -65,7 +65,7 @@ class Room(NamedTuple):
 
 UNREAD = Room(10_000, 64 << 20)
 RESERVE = Room(16, 1 << 20)
-KEPT = Room(200_000, 512 << 20)
+KEPT = Room(200_000, 256 << 20)
 LOGGED = 8 << 30
 """Bytes, with ENVELOPE for each."""
 ENVELOPE = 256

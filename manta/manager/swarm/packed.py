@@ -35,7 +35,7 @@ class Packed(Generic[T]):
         self._tail: list[T] = []
         self._open: dict[int, list[T]] = {}
         self._changed: set[int] = set()
-        """Pages that were packed since `changes` was last called."""
+        """Pages that were packed since `changes` returned them."""
 
     def append(self, item: T) -> None:
         self._tail.append(item)
@@ -130,11 +130,22 @@ class Packed(Generic[T]):
         """The items that are not packed."""
         return self._tail
 
-    def changes(self) -> dict[int, bytes]:
-        """The pages that were packed or changed since this was last called."""
+    def changes(self, most: int) -> dict[int, bytes]:
+        """Pages that were packed or changed since they were last returned by this: the first, of
+        about so many bytes."""
         self.settle()
-        changed, self._changed = self._changed, set()
-        return {page: self._pages[page] for page in sorted(changed)}
+        found: dict[int, bytes] = {}
+        for page in sorted(self._changed):
+            if most <= 0:
+                break
+            found[page] = self._pages[page]
+            most -= len(found[page])
+        self._changed -= found.keys()
+        return found
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changed)
 
     def change_again(self, pages: Iterable[int]) -> None:
         """These were not stored after all."""

@@ -57,20 +57,25 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Data).decode
 
 
-def take(data: SwarmData, revision: int) -> tuple[bytes, dict[str, bytes]]:
-    """The state as of the event `revision` without its pages, and the pages that changed since
-    this was last called."""
-    changed = {
-        f"{name}/{page}": content
-        for name, one in data.packed.items()
-        for page, content in one.changes().items()
-    }
+def pages(data: SwarmData, most: int) -> tuple[dict[str, bytes], bool]:
+    """Pages that changed since this last returned them, of about so many bytes; and whether there
+    are more."""
+    found: dict[str, bytes] = {}
+    for name, one in data.packed.items():
+        for page, content in one.changes(most).items():
+            found[f"{name}/{page}"] = content
+            most -= len(content)
+    return found, any(one.has_changes for one in data.packed.values())
+
+
+def body(data: SwarmData, revision: int) -> bytes:
+    """The state as of the event `revision`, without its pages."""
     values = {f.name: getattr(data, f.name) for f in fields(SwarmData)}
     values |= {name: one.tail for name, one in data.packed.items()}
     values["live"] = list(data.live)
     values["exchange"] = _exchange(data.exchange)
-    pages = {name: one.pages for name, one in data.packed.items()}
-    return _encode(_Data(version=VERSION, revision=revision, pages=pages, **values)), changed
+    count = {name: one.pages for name, one in data.packed.items()}
+    return _encode(_Data(version=VERSION, revision=revision, pages=count, **values))
 
 
 def not_stored(data: SwarmData, names: dict[str, bytes]) -> None:

@@ -25,9 +25,8 @@ from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
 from manta.manager.messages import FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import ClusterRecord, SwarmRecord, UserRecord
-from manta.manager.swarm import references, snapshots
+from manta.manager.swarm import references
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
@@ -68,6 +67,7 @@ from manta.manager.swarm.reads.meetings import queued_behind
 from manta.manager.swarm.reads.nodes import NodeRead
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.manager.swarm.requests import Requests
+from manta.manager.swarm.snapshot_writer import SnapshotWriter
 from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
 from manta.protocol.states import SwarmState
@@ -78,8 +78,6 @@ ORDERED = 30.0
 """Seconds in which the cluster takes orders: no longer does who waits for it wait."""
 IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
-SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
-"""Events that are replayed at most: of a swarm that runs, and of one that is over."""
 UNSTORED = 8
 """Pieces of what nodes tell that are being stored at one time: a stop is stored after them."""
 
@@ -108,7 +106,7 @@ class SwarmSupervisor(Actor):
         self._writer = Writer(self, STORE)
         reader = self._context.reader
         record = reader.get(SwarmRecord, self._swarm_id)
-        self._machine, self._snapshot_of = load(
+        self._machine, snapshot = load(
             self._context, record, self._swarm_id, self._cluster_id, self.log
         )
         self._context.access.restarted(self._swarm_id)
@@ -186,6 +184,7 @@ class SwarmSupervisor(Actor):
             self._feed,
             self._intake.lacking,
         )
+        self._snapshots = SnapshotWriter(self._swarm_id, self._machine, self._writer, snapshot)
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
         self._rewound = self._unknown_backup()
@@ -204,7 +203,7 @@ class SwarmSupervisor(Actor):
                 frozenset(self._machine.data.given),
             )
         )
-        self._take_snapshot()
+        self._snapshots.write_if_due()
         if self._machine.state.final:
             self.after(IDLE, _IdleCheck())
         elif self._machine.state is not SwarmState.PENDING:
@@ -214,21 +213,6 @@ class SwarmSupervisor(Actor):
                 self._feed(Rewound(self._rewound))
             self._feed(ManagerRestarted())
             self._place_outstanding()
-
-    def _take_snapshot(self) -> None:
-        """If replaying what came since the last one would take long."""
-        machine = self._machine
-        since = machine.revision - self._snapshot_of
-        if since < (FINAL_SNAPSHOT if machine.state.final else SNAPSHOT):
-            return
-        self._snapshot_of = machine.revision
-        body, pages = snapshots.take(machine.data, machine.revision)
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:  # nothing is lost: the next one is tried in its time
-                snapshots.not_stored(machine.data, pages)
-
-        self._writer.write(PutSnapshot(self._swarm_id, machine.revision, body, pages), then=then)
 
     def _unknown_backup(self) -> str:
         """The backup that the log was restored from, unless it has gone on since; else ""."""
@@ -354,7 +338,7 @@ class SwarmSupervisor(Actor):
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._take_snapshot()
+        self._snapshots.write_if_due()
         if self._bounds.opened():
             topics.add(())
         if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
