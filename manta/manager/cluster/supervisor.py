@@ -430,7 +430,7 @@ class ClusterSupervisor(Supervisor):
             missing = [blob.digest for blob in named if blob.digest not in there]
             return flaws(spec), check(spec, nodes), missing
 
-        found = self._context.workers.submit(job)
+        found = self._context.jobs.submit(user_.id, job)
         self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
     def _checked(

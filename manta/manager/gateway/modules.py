@@ -112,7 +112,7 @@ class Modules(Part):
                 self._context.access.lend(who, record.spec.package.digest)
             return info
 
-        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), reply.set, reply=reply)
 
     def send(self, request: Request[users.SendModule, None]) -> None:
         spec, who, reply = request.message.spec, request.who, request.defer()
@@ -135,7 +135,7 @@ class Modules(Part):
                     f"The package of module {spec.name!r} was not pushed; push it first.",
                 )
 
-        self._actor.pipe(self._context.workers.submit(job), lambda _: then(), reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), lambda _: then(), reply=reply)
 
     def _send(self, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         now = self._actor.clock.wall()
