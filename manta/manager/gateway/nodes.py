@@ -17,10 +17,14 @@ from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
 from manta.protocol.codes import Code
 from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register, Standing
+from manta.protocol.pages import encoded
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import NodeState
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
+
+MOST_THINGS, MOST_BYTES = 2000, 256 << 10
+"""Of what a node says of itself."""
 
 
 class Nodes(Part):
@@ -47,6 +51,7 @@ class Nodes(Part):
     def register(self, request: Request[Register, None]) -> None:
         message = request.message
         record = self._directory.nodes[request.who.id]
+        _check_size(message)
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
         if message.daemon is not None:
             self._admit(record, message.daemon)
@@ -146,3 +151,19 @@ class Nodes(Part):
             self._forwarder.load(entry, lambda: self._actor.notify(path, message), lambda _: None)
         except MailboxFull as error:
             raise as_refusal(error) from error
+
+
+def _check_size(message: Register) -> None:
+    """Raises Refused: what a node says of itself stays in memory."""
+    has, size = (
+        message.capabilities,
+        encoded(msgspec.structs.replace(message, journals={}, acknowledged={})),
+    )
+    things = sum(map(len, (has.datasets, has.labels, has.gpus, has.runners)))
+    if things > MOST_THINGS or size > MOST_BYTES:
+        raise Refused(
+            Code.INVALID,
+            f"The node has {things:,} datasets, labels, GPUs and runners, which with all else take "
+            f"{size:,} bytes; a node may have {MOST_THINGS:,} and {MOST_BYTES:,}: configure fewer "
+            "datasets, or put them into one folder.",
+        )

@@ -7,14 +7,19 @@ is taken as often as the state has grown by a part of itself (`bounds`).
 
 from __future__ import annotations
 
+import msgspec
+
 from manta.manager.swarm.exchange import Exchange
 from manta.manager.swarm.letters import Load, size_of
 from manta.manager.swarm.packed import encode
 from manta.manager.swarm.state import Attempt, SwarmData
+from manta.protocol.spec import SwarmSpec, TaskSpec
 
 LETTER, NAME, COUNT, CHANNEL, CLAIM, ATTEMPT = 500, 250, 120, 1200, 200, 1250
+THING = 600
 """Bytes of what is kept beside a value, as measured: of a letter or what is said to all, of what is
-found by a name, of a count of letters, of a channel, of a claim, of an attempt."""
+found by a name, of a count of letters, of a channel, of a claim, of an attempt; and of a task,
+module, network or iteration that a swarm describes."""
 
 STEP = 16 << 20
 """Bytes by which a state grows at least before it is weighed again."""
@@ -42,7 +47,24 @@ def unpacked(data: SwarmData) -> int:
     tags = sum(NAME + len(tag) for _, tag in data.by_tag)
     numbers = 36 * (len(data.results) + len(data.settled) + len(data.deleted))
     blobs = NAME * (len(data.replaced) + len(data.lasting))
-    return feeds + runs + globals_ + tags + numbers + blobs + exchange(data.exchange)
+    described = spec(data.spec) if data.spec is not None else 0
+    return described + feeds + runs + globals_ + tags + numbers + blobs + exchange(data.exchange)
+
+
+def spec(spec: SwarmSpec) -> int:
+    """Of a swarm's description, without its globals: a short name takes more than it says."""
+    names = sum(map(_names, spec.tasks))
+    names += sum(len(one.datasets) + len(one.requirements) for one in spec.modules)
+    names += 3 * sum(len(one.edges) for one in spec.networks)
+    names += sum(1 + len(entry.aliases) for entries in spec.schedule for entry in entries)
+    things = len(spec.tasks) + len(spec.modules) + len(spec.networks) + len(spec.schedule)
+    said = _encoded(msgspec.structs.replace(spec, globals={}))
+    return said + COUNT * names + THING * things
+
+
+def _names(task: TaskSpec) -> int:
+    lists = (task.after, task.excepted_ids or (), task.specified_ids or (), task.datasets)
+    return sum(map(len, lists))
 
 
 def exchange(said: Exchange) -> int:

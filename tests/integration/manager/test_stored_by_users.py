@@ -41,7 +41,7 @@ from manta.protocol.clusters import (
     StopCluster,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Capabilities, Enroll, Register
+from manta.protocol.node import Capabilities, DatasetInfo, Enroll, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
@@ -144,6 +144,24 @@ def test_a_cluster_at_rest_is_started_by_whoever_needs_it(crowded: Bench, admin:
     assert {one.alias for one in admin.ask(ListNodes("c-4")).nodes} == {"n-4", "fresh"}
     assert node.ask(Register("fresh", Capabilities())).node_id == enrolled.node_id
     assert admin.ask(SendSwarm("c-5", round_trip(), wait=True)).status == "PENDING"
+
+
+def test_what_a_node_says_of_itself_is_bounded_since_it_stays_in_memory(
+    bench: Bench, admin: Client, cluster: ClusterInfo
+) -> None:
+    token = admin.ask(CreateNodeToken("lab")).token
+    node = bench.client(at=bench.nodes_at)
+    node.ask(Enroll(token, "large", id_mode="random"))
+    for large in (
+        Register("large", Capabilities(labels={f"{n}": "" for n in range(2001)})),
+        Register("large", Capabilities(datasets=(DatasetInfo("d" * 300_000, 1, "csv"),))),
+        Register("large", Capabilities(), trouble="x" * 300_000),
+    ):
+        refusal = node.refusal(large)
+        assert refusal.code == Code.INVALID
+        assert "a node may have 2,000 and 262,144" in refusal.sentence
+    journals = {f"{n:016x}": n for n in range(20_000)}  # these are not kept
+    assert node.ask(Register("large", Capabilities(), journals=journals)).alias == "large"
 
 
 def test_a_cluster_comes_to_rest_when_nothing_happens_in_it_and_goes_on_where_it_was(

@@ -14,8 +14,9 @@ from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Quota
 from manta.manager.store.records import QuotaRecord
+from manta.manager.swarm import weight
 from manta.manager.swarm.bounds import Bounds
-from manta.manager.swarm.events import EntriesReceived, Passed, QuotaReached, StateChanged
+from manta.manager.swarm.events import Created, EntriesReceived, Passed, QuotaReached, StateChanged
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.exchange import (
@@ -37,6 +38,7 @@ from manta.protocol.node import (
     ResultWritten,
     TaskEnded,
 )
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.states import SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline
@@ -126,6 +128,13 @@ def test_no_flood_takes_more_memory_than_the_quota(flood: str) -> None:
 def test_what_takes_the_place_of_another_may_go_on_for_ever(entry: JournalEntry) -> None:
     found = bounds(state_bytes=100_000)
     assert not any(apply(found, entry) for _ in range(2000))
+
+
+def test_what_a_swarm_is_counts_as_well() -> None:
+    task = TaskSpec("work", "m", datasets=tuple(f"{n}" for n in range(20_000)))
+    machine = SwarmMachine("s", "lab")
+    machine.handle(Created(SwarmSpec("fl", (task,), (ModuleSpec("m"),))), 0.0)
+    assert weight.weigh(machine.data) > 1 << 20
 
 
 def test_receives_in_vain_may_go_on_for_ever() -> None:
