@@ -38,6 +38,9 @@ def create(
         raise breach.refusal()
     change.on_refusal(undo)
     change.on_refusal(lambda: quotas.ledger.let_go(swarm_id))
+    quotas.ledger.tell(swarm_id, owner_id, len(body))
+    quotas.ledger.name(swarm_id, owner_id, digests)
+    change.on_refusal(lambda: quotas.ledger.forget(swarm_id))
     change.write(
         AppendEvents(swarm_id, 1, (body,)),
         Reference(swarm_id, digests, cluster_id),

@@ -196,10 +196,15 @@ class Modules(Part):
     ) -> None:
         registry, change, quotas = self._registry, Change(self._writer), self._context.quotas
         package = record.spec.package
-        if package and (breach := quotas.naming(record.owner_id, (package.digest,))):
+        named = (package.digest,) if package else ()
+        if breach := quotas.naming(record.owner_id, named):
             raise breach.refusal()
         if before is None:
             change.on_refusal(quotas.admit(record.id, record.owner_id, "", Quota.MODULES))
+            change.on_refusal(lambda: quotas.ledger.forget(record.id))
+        elif package != before.spec.package:
+            change.on_refusal(lambda: quotas.ledger.unname(record.id, named))
+        quotas.ledger.name(record.id, record.owner_id, named)
         registry.put(record)
         change.on_refusal(lambda: registry.put(before) if before else registry.pop(record))
         change.write(Put(record), *writes)

@@ -67,6 +67,8 @@ class Ledger:
         """The user of each cluster, and of each swarm and module, which hold blobs."""
         self._stored: Counter[str] = Counter()
         """The bytes of each swarm's events and log lines."""
+        self._under_way: Counter[str] = Counter()
+        """The bytes of those that are not stored yet."""
         self._ends: dict[str, dict[str, int]] = {}
         """By swarm, and node for log lines: the number of the last that was counted."""
         self._held: dict[str, set[str]] = {}
@@ -93,10 +95,6 @@ class Ledger:
     def used(self, quota: Quota, holder: str) -> int:
         """By a user or in a cluster."""
         return self._used[quota, holder]
-
-    def stored_by(self, swarm_id: str) -> int:
-        """The bytes of the swarm's events and log lines that are stored."""
-        return self._stored[swarm_id]
 
     # Things.
 
@@ -130,6 +128,37 @@ class Ledger:
         self._used[quota, holder] -= amount
         if self._used[quota, holder] <= 0:
             del self._used[quota, holder]
+
+    # What is about to be stored: it counts at once.
+
+    def tell(self, swarm_id: str, owner: str, size: int) -> None:
+        """So many bytes of events and log lines."""
+        with self._lock:
+            self._owners.setdefault(swarm_id, owner)
+            self._under_way[swarm_id] += size
+            self._used[Quota.STORED_BYTES, owner] += size
+
+    def name(self, holder: str, owner: str, digests: Iterable[str]) -> None:
+        """A swarm or module names these blobs."""
+        with self._lock:
+            self._owners.setdefault(holder, owner)
+            self._refer(holder, digests)
+
+    def unname(self, holder: str, digests: Iterable[str]) -> None:
+        """It does not after all."""
+        with self._lock:
+            self._release(holder, digests)
+
+    def forget(self, holder: str) -> None:
+        """It was not stored after all."""
+        with self._lock:
+            self._forget(holder)
+
+    def begin(self, swarm_id: str) -> None:
+        """Its actor starts: what one before it had not stored is told again."""
+        with self._lock:
+            lost = self._under_way.pop(swarm_id, 0)
+            self._take(Quota.STORED_BYTES, self._owners.get(swarm_id, ""), lost)
 
     # Memory.
 
@@ -230,7 +259,9 @@ class Ledger:
 
     def _keep(self, swarm_id: str, size: int) -> None:
         self._stored[swarm_id] += size
-        self._used[Quota.STORED_BYTES, self._owners[swarm_id]] += size
+        counted = min(size, self._under_way[swarm_id])
+        self._under_way[swarm_id] -= counted
+        self._used[Quota.STORED_BYTES, self._owners[swarm_id]] += size - counted
 
     # Blobs.
 
@@ -265,7 +296,8 @@ class Ledger:
 
     def _forget(self, holder: str) -> None:
         self._ends.pop(holder, None)
-        self._take(Quota.STORED_BYTES, self._owners.get(holder, ""), self._stored.pop(holder, 0))
+        said = self._stored.pop(holder, 0) + self._under_way.pop(holder, 0)
+        self._take(Quota.STORED_BYTES, self._owners.get(holder, ""), said)
         self._release(holder, tuple(self._held.get(holder, ())))
         self._held.pop(holder, None)
         self._owners.pop(holder, None)

@@ -6,6 +6,7 @@ moved or written, one line asks.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 from manta.manager.quotas.ledger import PLATFORM, READ, Ledger
@@ -28,6 +29,7 @@ class Quotas:
         self.limits = limits
         self.ledger = ledger
         self.memory = memory
+        self._pushing = threading.Lock()
         self._live_swarms = Limit(live_swarms, "half of the threads that there may be here")
 
     def admit(
@@ -78,12 +80,10 @@ class Quotas:
         limit = self.limits.of(quota, user_id, cluster_id)
         return Breach(quota, who, have, asked, limit) if have + asked > limit.value else None
 
-    def storing(self, user_id: str, size: int, under_way: int = 0) -> Breach | None:
-        """None if swarms of the user's may say so many bytes more. `under_way`: those that one is
-        about to store."""
+    def storing(self, user_id: str, size: int) -> Breach | None:
+        """None if swarms of the user's may say so many bytes more."""
         quota, who = Quota.STORED_BYTES, self._user(user_id)
-        have = self.ledger.used(quota, user_id) + under_way
-        return self.breach(quota, who, have, size, user_id)
+        return self.breach(quota, who, self.ledger.used(quota, user_id), size, user_id)
 
     # Memory.
 
@@ -140,6 +140,10 @@ class Quotas:
     def push(self, who_id: str, name: str, digest: str, size: int, now: float) -> None:
         """A user or node begins to push a blob that is not here, or not known to be. Raises
         BlobRefused."""
+        with self._pushing:
+            self._push(who_id, name, digest, size, now)
+
+    def _push(self, who_id: str, name: str, digest: str, size: int, now: float) -> None:
         ledger = self.ledger
         if ledger.pushes(who_id, digest):
             return

@@ -187,8 +187,18 @@ class Bounds:
             fits = range(1, len(sizes) + 1)
             kept = bisect_left(fits, True, key=lambda count: bool(self._logging(sizes[:count])))
         self.lines += kept
-        self.line_bytes += sum(sizes[:kept])
+        self._tell(size := sum(sizes[:kept]))
+        self.line_bytes += size
         return kept, breach and self._logging(sizes[kept:])
+
+    def note(self, size: int, named: Iterable[str]) -> None:
+        """Counts an event of this size, which names blobs and is about to be stored."""
+        self.said += size
+        self._tell(size)
+        self.quotas.ledger.name(self.data.swarm_id, self.owner_id, named)
+
+    def _tell(self, size: int) -> None:
+        self.quotas.ledger.tell(self.data.swarm_id, self.owner_id, size)
 
     def _logging(self, sizes: Sequence[int]) -> Breach | None:
         """None if it may log lines of these sizes, too."""
@@ -249,9 +259,7 @@ class Bounds:
         return self.breach(Quota.HISTORY_BYTES, self.said, size) or self._storing(size)
 
     def _storing(self, size: int) -> Breach | None:
-        stored = self.quotas.ledger.stored_by(self.data.swarm_id)
-        under_way = max(0, self.said + self.line_bytes - stored)
-        return self.quotas.storing(self.owner_id, size, under_way)
+        return self.quotas.storing(self.owner_id, size)
 
     def described(self, name: str) -> shown.Quotas:
         found = []

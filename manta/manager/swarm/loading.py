@@ -32,6 +32,7 @@ def load(
             context.cluster(cluster_id).unloaded[swarm_id] = breach.sentence
             raise NotLoaded(breach.sentence)
 
+    quotas.ledger.begin(swarm_id)
     try:
         return _read(context.reader, swarm_id, cluster_id, hold, log)
     except BaseException:

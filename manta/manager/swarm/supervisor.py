@@ -334,9 +334,9 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        self._bounds.said += sum(map(len, bodies))
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
+        self._bounds.note(sum(map(len, bodies)), named if bodies else ())
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._snapshots.write_if_due()
         if self._bounds.opened():
