@@ -7,6 +7,7 @@ iteration in which much is said: until then more is replayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from manta.manager.errors import StoreError
@@ -16,14 +17,16 @@ from manta.manager.swarm import snapshots, weight
 from manta.manager.swarm.machine import SwarmMachine
 
 DUE, FINAL_DUE = 5000, 200
-"""Events that are replayed at most: of a swarm that runs, and of one that is over."""
-AGAIN = 500
+"""Events after which one is stored: of a swarm that runs, and of one that is over."""
+AGAIN = 1000
 """Events until it is tried again."""
 PAGES = 8 << 20
 """Bytes of pages that are stored at once, and after which they are stored."""
-BODY, FINAL_BODY = 16 << 20, 64 << 20
-"""Bytes of the rest that are stored, at most."""
-HEAVY = 8
+BODY, FINAL_BODY = 48 << 20, 96 << 20
+"""Bytes of the rest that are stored, at most: the newest results alone may be 32 MiB."""
+SMALL, OFTEN = 4 << 20, 4
+"""Above so many bytes, the rest is stored once a quarter of it was said since the last time."""
+HEAVY = 4
 """A state that weighs so many times as much is not even encoded."""
 
 
@@ -34,12 +37,17 @@ class SnapshotWriter:
     writer: Writer
     number: int
     """The event as of which the last one is."""
+    said: Callable[[], int]
+    """The bytes of all events."""
     _is_storing: bool = False
     _not_before: int = 0
     _pages: int = field(init=False)
     """Bytes of all pages as of the last one."""
+    _said: int = field(init=False)
+    """Bytes of all events as of the last one."""
 
     def __post_init__(self) -> None:
+        self._said = self.said()
         self._pages = weight.packed(self.machine.data)
 
     def write_if_due(self) -> None:
@@ -56,7 +64,8 @@ class SnapshotWriter:
             self._is_storing = True
             self._write(PutPages(self.swarm_id, pages), pages)
             return
-        self.number, self._pages = machine.revision, weight.packed(machine.data)
+        self.number, self._said = machine.revision, self.said()
+        self._pages = weight.packed(machine.data)
         self._write(PutSnapshot(self.swarm_id, machine.revision, body, pages), pages)
 
     @property
@@ -67,8 +76,10 @@ class SnapshotWriter:
         return since >= FINAL_DUE and weight.packed(self.machine.data) - self._pages >= PAGES
 
     def _body(self) -> bytes | None:
-        """None if it is too large."""
-        most = FINAL_BODY if self.machine.state.final else BODY
+        """None if it is too large now."""
+        most = FINAL_BODY
+        if not self.machine.state.final:
+            most = min(BODY, max(SMALL, OFTEN * (self.said() - self._said)))
         if weight.unpacked(self.machine.data) > HEAVY * most:
             return None
         body = snapshots.body(self.machine.data, self.machine.revision)

@@ -184,7 +184,9 @@ class SwarmSupervisor(Actor):
             self._feed,
             self._intake.lacking,
         )
-        self._snapshots = SnapshotWriter(self._swarm_id, self._machine, self._writer, snapshot)
+        self._snapshots = SnapshotWriter(
+            self._swarm_id, self._machine, self._writer, snapshot, lambda: self._bounds.said
+        )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
         self._rewound = self._unknown_backup()

@@ -134,6 +134,10 @@ class Store:
         self.writes.append(write)
         self._then.append(then)
 
+    @property
+    def open(self) -> bool:
+        return bool(self._then)
+
     def answer(self, error: StoreError | None = None) -> None:
         self._then.pop()(error)
 
@@ -152,7 +156,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_said_in_an_iteration_is_not_stored_with_each_snapshot(bench, make, small) -> None:
     b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
-    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0)
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
     at = b.running("work")[0]
     for number in range(60):
         b.say(at, Broadcasted(at, f"{number}", Inline(bytes(1000))))
@@ -166,12 +170,31 @@ def test_what_is_said_in_an_iteration_is_not_stored_with_each_snapshot(bench, ma
     assert put.number == b.machine.revision
 
 
+def test_a_large_state_is_stored_when_a_part_of_it_has_been_said_since(
+    bench, make, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
+    monkeypatch.setattr(snapshot_writer, "SMALL", 5000)
+    b, store, said = bench(make.task("work"), nodes=1, max_iteration=3), Store(), [0]
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: said[0])
+    at = b.running("work")[0]
+    b.say(at, *(Broadcasted(at, f"{n}", Inline(bytes(1000))) for n in range(40)))
+    for length, stored in ((0, 0), (5000, 0), (15_000, 1), (16_000, 1), (30_000, 2)):
+        said[0] = length
+        for _ in range(60):
+            b.say(at, Broadcasted(at, "0", Inline(b"x")))
+            writer.write_if_due()
+            if store.writes and store.open:
+                store.answer()
+        assert len(store.writes) == stored, length
+
+
 def test_many_pages_are_stored_in_parts_one_after_the_other(
     bench, make, small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
     b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
-    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0)
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
     at = b.running("work")[0]
     values = random.Random(1)
     for _ in range(10):  # more than a page of results
