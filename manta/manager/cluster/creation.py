@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from manta.actors.errors import Refused
 from manta.manager.context import Context
-from manta.manager.errors import StoreError
+from manta.manager.errors import StorageUnavailable, StoreError
 from manta.manager.ids import new_id
 from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
@@ -15,6 +16,7 @@ from manta.manager.swarm import bounds, references, weight
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
+from manta.manager.views import ClusterView
 from manta.protocol.user import SendSwarm, SwarmInfo
 
 
@@ -49,10 +51,13 @@ def create(
     return info
 
 
-def flaw_of(reader: Store, swarm_id: str) -> StoreError | None:
-    """Why the swarm's event log cannot be read; None if it can."""
+def why_not(reader: Store, view: ClusterView, swarm_id: str, refusal: Refused) -> tuple[str, bool]:
+    """Why a swarm cannot be started, and whether that lasts: its event log is damaged."""
+    if (why := view.unloaded.pop(swarm_id, None)) is not None:
+        return f"it is not loaded: {why}", False
     try:
         deque(decode_log(reader.events(swarm_id)), maxlen=0)
-    except StoreError as error:
-        return error
-    return None
+    except StoreError as flaw:
+        reason = f"its event log cannot be read: {flaw}; restore a backup, or remove the swarm."
+        return reason, not isinstance(flaw, StorageUnavailable)
+    return f"it cannot be started: {refusal.sentence}", False

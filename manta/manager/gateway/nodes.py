@@ -25,6 +25,8 @@ from manta.transports.interface import Link
 
 MOST_THINGS, MOST_BYTES = 2000, 256 << 10
 """Of what a node says of itself."""
+MOST_OF_DAEMON = 1000
+"""Bytes of what its process says of itself."""
 
 
 class Nodes(Part):
@@ -155,6 +157,11 @@ class Nodes(Part):
 
 def _check_size(message: Register) -> None:
     """Raises Refused: what a node says of itself stays in memory."""
+    if message.daemon is not None and encoded(message.daemon) > MOST_OF_DAEMON:
+        raise Refused(
+            Code.INVALID,
+            f"The node's daemon names itself in more than {MOST_OF_DAEMON:,} bytes.",
+        )
     has, size = (
         message.capabilities,
         encoded(msgspec.structs.replace(message, journals={}, acknowledged={})),

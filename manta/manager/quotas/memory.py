@@ -2,6 +2,7 @@
 
     not over    a third of the memory, of which a user has half at most, and a swarm a quarter
     over        a sixth, for those that somebody reads; of a user's half at most
+    waits       an eighth, for what nodes told; in the clusters of one user half at most
 
 So a swarm that is over can always be read if nobody reads others, and what is read takes nothing
 from what runs. The rest is for all else that a manager does.
@@ -46,12 +47,12 @@ class Memory(NamedTuple):
     @property
     def coming(self) -> int:
         """What nodes told and nobody has handled yet."""
-        return self.all // 12
+        return self.all // 8
 
     @property
     def coming_of_user(self) -> int:
         """In the clusters of one user."""
-        return self.coming // 4
+        return self.coming // 2
 
 
 UNBOUNDED = Memory(1 << 60)

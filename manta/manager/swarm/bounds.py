@@ -221,6 +221,10 @@ class Bounds:
             breach = self._hold(more)
         return breach
 
+    def placing(self, count: int) -> Breach | None:
+        """None if it may have so many attempts more."""
+        return self.holding(count * weight.ATTEMPT)
+
     def _hold(self, more: int) -> Breach | None:
         breach = self.quotas.holding(
             self.data.swarm_id,

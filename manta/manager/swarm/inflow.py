@@ -20,8 +20,8 @@ from manta.manager.swarm.events import NodeLost
 from manta.protocol.node import JournalBatch, LogBatch
 from manta.protocol.pages import encoded
 
-PIECE = 256
-"""Entries or lines that are handled at once."""
+PIECE, PIECE_BYTES = 256, 1 << 20
+"""Entries or lines that are handled at once, and about how large they are at most."""
 BOUND, BYTES = 20_000, 32 << 20
 """Entries and lines of one node that wait, and about how large they are: more than twice what its
 windows take."""
@@ -118,11 +118,12 @@ class Inflow:
         if isinstance(run, NodeLost):
             line.runs.popleft()
             return run
-        first, count = run.first, min(PIECE, len(run.items))
-        items = [run.items.popleft() for _ in range(count)]
-        size = sum(item.size for item in items)
-        run.first += count
-        line.count -= count
+        first, size, items = run.first, 0, list[_Item]()
+        while run.items and len(items) < PIECE and size < PIECE_BYTES:
+            items.append(run.items.popleft())
+            size += items[-1].size
+        run.first += len(items)
+        line.count -= len(items)
         line.size -= size
         self._coming.give_back(self._owner, size)
         if not run.items:

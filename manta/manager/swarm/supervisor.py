@@ -37,7 +37,9 @@ from manta.manager.swarm.events import (
     Began,
     ManagerRestarted,
     NodeLost,
+    Placed,
     Publish,
+    QuotaReached,
     Released,
     Revoke,
     Rewound,
@@ -363,7 +365,10 @@ class SwarmSupervisor(Actor):
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None if it is no longer wanted."""
         nodes = self._view.node_views_for(self._swarm_id)
-        return self._machine.answer(asked.number, nodes)
+        answer = self._machine.answer(asked.number, nodes)
+        if isinstance(answer, Placed) and (breach := self._bounds.placing(len(answer.placements))):
+            return QuotaReached(breach.sentence, fatal=True)
+        return answer
 
     def _place_outstanding(self) -> None:
         for asked in self._machine.outstanding():

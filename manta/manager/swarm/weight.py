@@ -15,7 +15,7 @@ from manta.manager.swarm.packed import encode
 from manta.manager.swarm.state import Attempt, SwarmData
 from manta.protocol.spec import SwarmSpec, TaskSpec
 
-LETTER, NAME, COUNT, CHANNEL, CLAIM, ATTEMPT = 500, 250, 120, 1200, 200, 1250
+LETTER, NAME, COUNT, CHANNEL, CLAIM, ATTEMPT = 500, 250, 120, 1200, 200, 2000
 THING = 600
 """Bytes of what is kept beside a value, as measured: of a letter or what is said to all, of what is
 found by a name, of a count of letters, of a channel, of a claim, of an attempt; and of a task,
@@ -47,8 +47,10 @@ def unpacked(data: SwarmData) -> int:
     tags = sum(NAME + len(tag) for _, tag in data.by_tag)
     numbers = 36 * (len(data.results) + len(data.settled) + len(data.deleted))
     blobs = NAME * (len(data.replaced) + len(data.lasting))
+    waits = NAME * (len(data.timers) + len(data.asks))
     described = spec(data.spec) if data.spec is not None else 0
-    return described + feeds + runs + globals_ + tags + numbers + blobs + exchange(data.exchange)
+    own = feeds + runs + globals_ + tags + numbers + blobs + waits
+    return described + own + exchange(data.exchange)
 
 
 def spec(spec: SwarmSpec) -> int:

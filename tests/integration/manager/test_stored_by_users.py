@@ -41,7 +41,7 @@ from manta.protocol.clusters import (
     StopCluster,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Capabilities, DatasetInfo, Enroll, Register
+from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Enroll, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
@@ -160,6 +160,9 @@ def test_what_a_node_says_of_itself_is_bounded_since_it_stays_in_memory(
         refusal = node.refusal(large)
         assert refusal.code == Code.INVALID
         assert "a node may have 2,000 and 262,144" in refusal.sentence
+    daemon = Daemon("d" * 1000, "place", "host", 1)
+    refusal = node.refusal(Register("large", Capabilities(), daemon=daemon))
+    assert "names itself in more than 1,000 bytes" in refusal.sentence
     journals = {f"{n:016x}": n for n in range(20_000)}  # these are not kept
     assert node.ask(Register("large", Capabilities(), journals=journals)).alias == "large"
 
@@ -228,6 +231,14 @@ def test_a_manager_starts_with_more_live_swarms_than_it_can_have_threads(
     wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
 
 
+def _is_read(client: Client, swarm: str) -> bool:
+    try:
+        client.ask(GetSwarm(swarm))
+    except Refused:
+        return False
+    return True
+
+
 def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
     bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +246,7 @@ def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
     for _ in range(12):
         admin.ask(SendSwarm("lab", spec, wait=True))
     monkeypatch.setattr(memory, "here", lambda: memory.Memory(360_000))
+    monkeypatch.setattr(cluster_supervisor, "TRY_AGAIN", 0.1)
     bench.restart()
     wait_until(lambda: sum(one.status == "FAILED" for one in admin.ask(ListSwarms()).swarms) >= 6)
     there = admin.ask(ListSwarms()).swarms
@@ -247,7 +259,9 @@ def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
     for one in there:  # what is not needed any more makes room
         if one.status == "PENDING":
             admin.ask(RemoveSwarm(one.swarm_id))
-    assert admin.ask(GetSwarm(failed[0].swarm_id), 20.0).status == "PENDING"
+    one = failed[0].swarm_id
+    wait_until(lambda: _is_read(admin, one), 20)
+    assert admin.ask(GetSwarm(one)).status == "PENDING"
     monkeypatch.undo()
     bench.restart()  # with memory enough, all is as it was
     wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})

@@ -130,6 +130,22 @@ def test_what_takes_the_place_of_another_may_go_on_for_ever(entry: JournalEntry)
     assert not any(apply(found, entry) for _ in range(2000))
 
 
+def test_attempts_count_before_there_are_so_many() -> None:
+    found = bounds(state_bytes=1 << 20)
+    assert found.placing(100) is None
+    breach = found.placing(1000)
+    assert breach is not None
+    assert breach.quota is Quota.STATE_BYTES
+
+
+def test_timers_count() -> None:
+    found = bounds()
+    before = weight.weigh(found.data)
+    for number in range(1000):
+        found.data.set_timer(float(number), "backstop", "worker", 0, 0, 0)
+    assert weight.weigh(found.data) > before + 100_000
+
+
 def test_what_a_swarm_is_counts_as_well() -> None:
     task = TaskSpec("work", "m", datasets=tuple(f"{n}" for n in range(20_000)))
     machine = SwarmMachine("s", "lab")

@@ -50,6 +50,12 @@ def test_small_batches_are_joined_and_large_ones_cut() -> None:
     assert not inflow
 
 
+def test_a_piece_of_large_entries_has_fewer() -> None:
+    inflow = inflow_of()
+    inflow.add("id1", entries(1, 40, 60_000))
+    assert [count for *_, count in taken(inflow)] == [18, 18, 4]
+
+
 def test_entries_and_lines_of_a_node_stay_in_order_and_nodes_take_turns() -> None:
     inflow = inflow_of()
     inflow.add("id1", lines(1, 2))
