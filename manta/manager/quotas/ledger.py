@@ -163,16 +163,25 @@ class Ledger:
     # Memory.
 
     def hold(
-        self, swarm_id: str, size: int, holders: tuple[str, ...], limits: Sequence[int]
+        self,
+        swarm_id: str,
+        size: int,
+        holders: tuple[str, str],
+        limits: tuple[int, int],
+        sure: int,
     ) -> str | None:
         """Notes how much memory the swarm takes, instead of what it took before; or returns the
-        first of the holders who would have more than may be."""
+        first of the holders who would have more than may be. The first may have as much as is
+        `sure`, however much others have."""
         with self._lock:
             before, own = self._memory.get(swarm_id, ((), 0))
             for holder, limit in zip(holders, limits, strict=True):
                 others = self._used[Quota.MEMORY_BYTES, holder] - (own if holder in before else 0)
-                if others + size > limit and (size > own or holder not in before):
+                grows = size > own or holder not in before
+                if grows and others + size > limit:
                     return holder
+                if others + size <= sure:
+                    break
             self._let_go(swarm_id)
             self._memory[swarm_id] = holders, size
             for holder in holders:

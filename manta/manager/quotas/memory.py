@@ -4,8 +4,9 @@
     over        a sixth, for those that somebody reads; of a user's half at most
     waits       an eighth, for what nodes told; in the clusters of one user half at most
 
-So a swarm that is over can always be read if nobody reads others, and what is read takes nothing
-from what runs. The rest is for all else that a manager does.
+So a swarm that is over can always be read if its owner's others are not, and what is read takes
+nothing from what runs. A user has a 16th of these in any case, however much others have: nobody's
+swarms end since those of others are large. The rest is for all else that a manager does.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Memory(NamedTuple):
         return self.live // 2
 
     @property
+    def sure(self) -> int:
+        return self.live // 16
+
+    @property
     def of_swarm(self) -> int:
         return self.live // 4
 
@@ -43,6 +48,10 @@ class Memory(NamedTuple):
     @property
     def read_of_user(self) -> int:
         return self.read // 2
+
+    @property
+    def read_sure(self) -> int:
+        return self.read // 16
 
     @property
     def coming(self) -> int:

@@ -107,6 +107,7 @@ class Quotas:
                 Limit(memory.read_of_user, "a 12th of the memory here, for swarms that are over"),
                 Limit(memory.read, "a 6th of the memory here, for swarms that are over"),
             )
+            sure = memory.read_sure
         else:
             holders = user_id, PLATFORM
             of_user = Limit(memory.of_user, "a 6th of the memory here")
@@ -114,7 +115,9 @@ class Quotas:
                 min(self.limits.of(Quota.MEMORY_BYTES, user_id), of_user),
                 Limit(memory.live, "a third of the memory here"),
             )
-        full = self.ledger.hold(swarm_id, size, holders, [limit.value for limit in limits])
+            sure = memory.sure
+        of_one, of_all = (limit.value for limit in limits)
+        full = self.ledger.hold(swarm_id, size, holders, (of_one, of_all), sure)
         if full is None:
             return None
         at = holders.index(full)

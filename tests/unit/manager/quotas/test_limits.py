@@ -111,13 +111,14 @@ def test_what_swarms_hold_in_memory_is_bounded_by_swarm_user_and_machine() -> No
     assert breach is not None
     assert breach.sentence.startswith("The user ada@lab has 200 B of what swarms hold in memory")
     assert [hold(f"r{n}", f"root{n}", 100) for n in (1, 2)] == [None, None]
+    assert hold("r3", "root", 25) is None, "a 16th in any case"
     breach = hold("r3", "root", 1)
     assert breach is not None
-    assert breach.sentence.startswith("This manager has 400 B of what swarms hold in memory")
+    assert breach.sentence.startswith("This manager has 425 B of what swarms hold in memory")
     assert hold("over", "ada", 100, is_over=True) is None, "it takes nothing from what runs"
     assert hold("other", "ada", 1, is_over=True) is not None
     assert hold("a1", "ada", -60) is None
-    assert hold("r3", "root", 60) is None
+    assert hold("r3", "root", 35) is None
     for swarm in ("a1", "a2", "over", "r1", "r2", "r3"):
         quotas.ledger.let_go(swarm)
     assert not quotas.ledger._used
