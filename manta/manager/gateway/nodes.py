@@ -148,11 +148,29 @@ class Nodes(Part):
             return
         path = swarm_path(entry.cluster_id, entry.id)
         try:
-            self._actor.system.find(path).tell(message)
+            ref = self._actor.system.find(path)
+            if entry.id in self._context.cluster(entry.cluster_id).held:  # else it is being read
+                ref.tell(message)
         except ActorDead:
-            self._forwarder.load(entry, lambda: self._actor.notify(path, message), lambda _: None)
+            self._load(entry, path, message)
         except MailboxFull as error:
             raise as_refusal(error) from error
+
+    def _load(self, entry: SwarmEntry, path: str, message: FromNode) -> None:
+        """Delivers to a swarm that has no actor, as far as there is room for what waits."""
+        coming, size = self._context.coming, encoded(message.message)
+        owner = self._directory.clusters[entry.cluster_id].owner_id
+        if not coming.take(owner, size, even_if_full=False):
+            return
+
+        def then() -> None:
+            coming.give_back(owner, size)
+            self._actor.notify(path, message)
+
+        def fail(_: BaseException) -> None:
+            coming.give_back(owner, size)
+
+        self._forwarder.load(entry, then, fail)
 
 
 def _check_size(message: Register) -> None:
