@@ -44,6 +44,7 @@ log = logging.getLogger("manta.actors")
 TELL_TTL = 30.0  # seconds that a told message may wait, by default
 WATCHES_PER_LINK = 10_000
 ASKS_PER_LINK = 10_000  # that are unanswered at one time
+ASKED_PER_LINK = 16 << 20  # bytes of them; one that is larger may be alone
 MOST_SHOWN = 300  # characters of what a peer wrote, in the log
 
 
@@ -63,7 +64,8 @@ class Peer:
         self._asks: dict[int, tuple[Reply, Any]] = {}
         self._watches: dict[int, Callable[[ExitReason], None]] = {}  # of actors there
         self._watched: dict[int, Callable[[], None]] = {}  # actors here, and how to unwatch them
-        self._owed: set[int] = set()  # the peer's asks that have no answer yet
+        self._owed: dict[int, int] = {}  # the peer's asks that have no answer yet, and their bytes
+        self._owed_bytes = 0
 
     @property
     def link(self) -> Link:
@@ -217,16 +219,29 @@ class Peer:
         if id in self._owed:
             raise RemoteProtocolError(f"ask {id} is still unanswered, yet asked again")
         reply = RemoteReply(self, id)
+        size = memoryview(body).nbytes
+        full = ""
         if len(self._owed) >= ASKS_PER_LINK:
-            reply.fail(MailboxFull(f"{ASKS_PER_LINK} asks of this link wait for their answers"))
+            full = f"{ASKS_PER_LINK} asks"
+        elif self._owed and self._owed_bytes + size > ASKED_PER_LINK:
+            full = f"asks of {self._owed_bytes} bytes"
+        if full:
+            reply.fail(MailboxFull(f"{full} of this link wait for their answers"))
             return
-        self._owed.add(id)
+        with self._lock:
+            self._owed[id] = size
+            self._owed_bytes += size
         self._deliver(path, incarnation, ttl, body, reply)
 
     def answer(self, id: int, answer: bytes) -> None:
         """Sends the answer to one of the peer's asks; raises Unreachable."""
-        self._owed.discard(id)
+        self.settle(id)
         self.send(answer)
+
+    def settle(self, id: int) -> None:
+        """No answer to this ask is owed any more."""
+        with self._lock:
+            self._owed_bytes -= self._owed.pop(id, 0)
 
     def _deliver(
         self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
@@ -282,9 +297,9 @@ class Peer:
             notify = self._watches.pop(id, None)
             if notify is not None:
                 notify(ExitReason(ExitKind.DISCONNECTED, sentence))
-        self._owed.clear()
         with self._lock:
-            self._told = 0
+            self._owed.clear()
+            self._owed_bytes = self._told = 0
         for id in list(self._watched):
             cancel = self._watched.pop(id, None)
             if cancel is not None:
@@ -319,7 +334,7 @@ class RemoteReply(_PeerReply):
             # The peer knows, and may have asked for any number of answers before it left.
             log.debug("%s could not answer: %s", self.address, unreachable)
         except Exception as failed:  # the handler's fault: what it answered cannot be sent
-            self.peer._owed.discard(self.id)
+            self.peer.settle(self.id)
             self.peer._try_send(wire.failure(self.id, failed))
             raise
 

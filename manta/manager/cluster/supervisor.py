@@ -17,11 +17,10 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
-from manta.manager.cluster.creation import create, flaw_of
+from manta.manager.cluster.creation import create, why_not
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
-from manta.manager.errors import StorageUnavailable
 from manta.manager.messages import (
     ClusterChanged,
     FromNode,
@@ -72,6 +71,8 @@ _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
 _STOPPED = ClusterStopped("the stop of its cluster")
 LOADED = 20
 """Swarms that are over and have an actor because somebody reads them, at most."""
+TRY_AGAIN = 5.0
+"""Seconds until a swarm that could not be started is tried again, if somebody asks for it."""
 REST = 30.0
 """Seconds between looks at whether the cluster is at rest: then its actor ends."""
 STOP_AGAIN = 1.0
@@ -84,6 +85,10 @@ class _StartSwarms(msgspec.Struct, frozen=True):
 
 class _LookForRest(msgspec.Struct, frozen=True):
     pass
+
+
+class _MayLoad(msgspec.Struct, frozen=True):
+    swarm_id: str
 
 
 class ClusterSupervisor(Supervisor):
@@ -166,6 +171,8 @@ class ClusterSupervisor(Supervisor):
             case LeaseTick():
                 self._nodes.tick()
                 self._stop_swarms()
+            case _MayLoad(swarm_id):
+                self._unloadable.pop(swarm_id, None)
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
@@ -216,19 +223,18 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
-        """Shows a swarm as FAILED whose log cannot be read, so that the others can go on."""
+        """Shows a swarm as FAILED that cannot be started, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        reason = f"it cannot be started: {refusal.sentence}"
-        if (flaw := flaw_of(self._context.reader, swarm_id)) is not None:
-            reason = f"its event log cannot be read: {flaw}; restore a backup, or remove the swarm."
+        reason, is_damaged = why_not(self._context.reader, self._view, swarm_id, refusal)
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
         refusal = Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
-        if flaw is not None and not isinstance(flaw, StorageUnavailable):
-            self._unloadable[swarm_id] = refusal
+        self._unloadable[swarm_id] = refusal
+        if not is_damaged:
+            self.after(TRY_AGAIN, _MayLoad(swarm_id))
         return refusal
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
@@ -259,6 +265,8 @@ class ClusterSupervisor(Supervisor):
 
     def _restored(self, message: Restored) -> None:
         self._unread.discard(message.swarm_id)
+        if not SwarmState(message.info.status).final:
+            self._loaded.pop(message.swarm_id, None)  # somebody read it, and now it runs
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
@@ -426,7 +434,7 @@ class ClusterSupervisor(Supervisor):
             missing = [blob.digest for blob in named if blob.digest not in there]
             return flaws(spec), check(spec, nodes), missing
 
-        found = self._context.workers.submit(job)
+        found = self._context.jobs.submit(user_.id, job)
         self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
     def _checked(

@@ -51,7 +51,7 @@ class Overview(Part):
             there = self._context.may_name(who, blobs)
             return MissingBlobs(tuple(blob for blob in blobs if blob.digest not in there))
 
-        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
         seen = request.seen

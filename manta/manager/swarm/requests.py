@@ -113,8 +113,10 @@ class Requests:
                 self.feeds.wait(wait, self.actor.defer())
             case user.ReadFeed() as read:
                 queries.check_filters(machine, read, self._nodes_seen(request.user))
-                reader = self.lines if read.feed == "logs" else self.feeds
-                reader.read(read, self.actor.defer())
+                if read.feed == "logs":
+                    self.lines.read(read, self.actor.defer(), request.user.id)
+                else:
+                    self.feeds.read(read, self.actor.defer())
             case _:
                 return Actor.receive(self.actor, request.message)
         return None

@@ -371,6 +371,21 @@ def test_asks_that_nobody_answers_are_bounded(pair: Pair, monkeypatch: pytest.Mo
     assert ref.ask(Add(1, 1), timeout=5) == Sum(2)
 
 
+def test_asks_that_nobody_answers_are_bounded_in_bytes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ASKED_PER_LINK", 5000)
+    ref = pair.connection.ref("server")
+    first = ref.ask_future(Do("hang"), timeout=60)
+    others = [ref.ask_future(Do("x" * 2000), timeout=60) for _ in range(2)]
+    with pytest.raises(MailboxFull, match=r"asks of \d+ bytes of this link wait"):
+        ref.ask(Do("x" * 2000), timeout=5)
+    pair.gate.set()
+    wait([first, *others], timeout=5)
+    ref.ask(Do("x" * 20_000), timeout=5)  # alone it may be larger
+    assert ref.ask(Add(1, 1), timeout=5) == Sum(2)
+
+
 def test_many_threads_may_ask_over_one_link(pair: Pair) -> None:
     ref = pair.connection.ref("server")
     wrong: list[Any] = []
