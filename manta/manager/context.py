@@ -84,7 +84,9 @@ class Context:
 
     def __post_init__(self) -> None:
         self.access = Access(self.reader, self.clusters)
-        self.bulk_admission = Admission(limits=self.limits, tally=self.tally)
+        self.bulk_admission = Admission(
+            limits=self.limits, tally=self.tally, owner_of=self.principals.owner_of
+        )
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())

@@ -27,8 +27,7 @@ from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
 from manta.transports.zeromq.connections import MONITORED
-from manta.transports.zeromq.routing_ids import RoutingIds, new_context
-from manta.transports.zeromq.sockets import SocketFactory, stop_monitor
+from manta.transports.zeromq.sockets import SocketFactory, new_context, stop_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +90,6 @@ class CurveBulk(Generic[D_co]):
             undo.callback(self._zap.unregister, domain)
             socket = self._factory.server(zmq.ROUTER, domain)
             undo.callback(socket.close, 0)
-            ids = RoutingIds.of(socket, self._context)
             monitor = socket.get_monitor_socket(MONITORED)
             undo.callback(stop_monitor, socket, monitor)
             bound = self._factory.bind(socket, address, fd=fd)
@@ -100,7 +98,9 @@ class CurveBulk(Generic[D_co]):
             server = BulkServer(
                 self._depot, admission, authorize, pushed, send, options, self.statistics
             )
-            listener = ServerSocket(socket, monitor, server, ids, admission, options)
+            listener = ServerSocket(
+                socket, monitor, server, self._zap.ids, admission, options, bound
+            )
             self._listeners.append(listener)
             self._unwatch.append(admission.watch(listener.cut))
         self._loop.call(partial(listener.watched_by, self._loop))

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
-    from manta.transports.zeromq.connections import Connection
-    from manta.transports.zeromq.routing_ids import RoutingIds
+    from manta.transports.security.routing_ids import RoutingIds
+    from manta.transports.zeromq.connections import Breach, Connection
     from manta.transports.zeromq.sockets import Socket
 
 _log = logging.getLogger(__name__)
@@ -67,14 +67,15 @@ class ServerSocket:
         ids: RoutingIds,
         admission: Admission,
         options: BulkOptions,
+        address: str,
     ) -> None:
-        """`monitor` tells which connections `socket` accepts and loses."""
+        """`monitor` tells which connections `socket` accepts at `address` and loses."""
         self._socket = socket
         self._monitor = monitor
         self._server = server
         self._ids = ids
         self._admission = admission
-        self._connections = Connections(admission, options.intake, self._end)
+        self._connections = Connections(admission, options.intake, self._end, address)
         self._lookout = Lookout()
 
     def watched_by(self, loop: BulkLoop) -> None:
@@ -102,10 +103,10 @@ class ServerSocket:
         if passed is not None:
             self._connections.look(passed, lambda: not readable(self._socket))
 
-    def _end(self, connection: Connection, breach: str) -> None:
-        """End a connection for what it did, or with "" because it has to go."""
-        if breach:
-            self._refuse(connection.key, breach)
+    def _end(self, connection: Connection, breach: Breach | None) -> None:
+        """End a connection for what it did, or with None because it has to go."""
+        if breach is not None:
+            self._refuse(connection.key, breach.why, offence=breach.is_own)
         connection.end()
 
     def _observe(self) -> None:
@@ -126,9 +127,9 @@ class ServerSocket:
         key = str(frames[0].get("User-Id")) if frames else ""
         served = False
         try:
-            if not self._ids.gave(route.bytes):
-                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             if connection is not None:
+                if not connection.key and not self._ids.made(route.bytes):
+                    return  # its handshake was answered too soon: it connects again
                 if not self._connections.heard(connection, key):
                     raise RemoteProtocolError("it said too much before its first message")
                 connection.intake.read += wire_bytes(map(len, frames))
@@ -144,11 +145,15 @@ class ServerSocket:
             if not served and connection is not None:
                 connection.end()
 
-    def _refuse(self, key: str, why: str) -> None:
-        if key:
-            _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
-            self._admission.offended(key)
-            self._server.drop(key)
+    def _refuse(self, key: str, why: str, *, offence: bool = True) -> None:
+        if not key:
+            return
+        if not offence:  # it connects again, and its transfers go on
+            _log.warning("the peer %s loses a connection: %s", key, why)
+            return
+        _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
+        self._admission.offended(key)
+        self._server.drop(key)
 
 
 class ClientSocket:

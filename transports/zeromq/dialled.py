@@ -104,6 +104,9 @@ class DialledLink(ZmqLink):
         self._notify_down(DownReason.CLOSED)
         self._io.call(partial(self._abandon, linger=up))
 
+    def excuse(self, decided: Callable[[], bool]) -> None:
+        """Does nothing: a server is no guest."""
+
     # --- on the I/O thread -------------------------------------------------------------------
 
     def attempt(self) -> None:

@@ -264,6 +264,9 @@ class ZmqLink(ABC):
     def close(self) -> None: ...
 
     @abstractmethod
+    def excuse(self, decided: Callable[[], bool]) -> None: ...
+
+    @abstractmethod
     def _transmit(self, encoded: list[Buffer]) -> None:
         """Hand frames to zmq. Raises zmq.Again when it has no room, ZMQError without a peer."""
 
@@ -391,7 +394,7 @@ class ZmqLink(ABC):
 
     def breached(self, why: str) -> None:
         """End the connection without a BYE: what zmq holds grows until then."""
-        _log.warning("%r broke the protocol and loses its connection: %s", self, why)
+        _log.warning("%r loses its connection: %s", self, why)
         self._give_up(DownReason.PROTOCOL)
 
     @abstractmethod

@@ -18,8 +18,7 @@ from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.listener import ZmqListener
-from manta.transports.zeromq.routing_ids import new_context
-from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions
+from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions, new_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

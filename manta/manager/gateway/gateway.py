@@ -17,7 +17,6 @@ from manta.manager.gateway.parts import Parts
 from manta.manager.gateway.routes import NODES, ROUTES
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
 from manta.protocol import node, user
-from manta.transports.security.strangers import source_of
 
 
 class Gateway(Actor):
@@ -65,8 +64,8 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
-        source = source_of(self.origin.link.peer_address) if self.origin is not None else ""
-        request = Request(message, who, rule, target, seen, self.defer, source)
+        link = self.origin.link if self.origin is not None else None
+        request = Request(message, who, rule, target, seen, self.defer, link)
         permits.check_cluster(request)
         if rule is NODES and not isinstance(message, node.Register):
             self._parts.nodes.check_link(who)

@@ -92,7 +92,7 @@ def test_what_is_no_connection_is_none(tmp_path):
     with open(tmp_path / "file", "w") as file:
         assert TcpConnection.of(file.fileno()) is None
     assert TcpConnection.of(10_000) is None
-    TcpConnection(10_000, None).kill()
+    TcpConnection(10_000, None, None, None).kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
