@@ -23,6 +23,7 @@ from manta.transports.bulk.options import BulkOptions
 from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.sockets import ClientSocket, ServerSocket, send_to
 from manta.transports.bulk.transfers import Statistics
+from manta.transports.bulk.watch import Watch
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
@@ -59,6 +60,7 @@ class CurveBulk(Generic[D_co]):
             self._context, keys, zap=self._zap, options=self._options.sockets
         )
         self._loop = BulkLoop(self._context, self._zap.stop)
+        self._watch = Watch(self._loop, self._glance)
         self._listeners: list[ServerSocket] = []
         self._unwatch: list[Callable[[], None]] = []
         self._changing = threading.Lock()
@@ -85,6 +87,7 @@ class CurveBulk(Generic[D_co]):
         with self._changing, contextlib.ExitStack() as undo:
             if not self._zap.healthy:
                 self._zap.start()
+                self._watch.start()
             domain = f"manta.bulk.{len(self._listeners)}"
             self._zap.register(domain, admission)
             undo.callback(self._zap.unregister, domain)
@@ -129,8 +132,13 @@ class CurveBulk(Generic[D_co]):
                 self._unwatch.pop()()
         if started:
             self._loop.stop()
+            self._watch.stop()
         else:
             self._context.term()
+
+    def _glance(self) -> None:
+        for listener in self._listeners:
+            listener.glance(self._loop)
 
     def _start(self) -> None:
         with self._changing:

@@ -93,6 +93,8 @@ class BulkServer:
         self._options = options
         self._total = total
         self._peers: dict[str, _Peer] = {}
+        self._windows: Budget[tuple[str, bytes]] = Budget(options.total // 2)
+        """Of all peers. Who comes when it is used up has a small one instead of waiting."""
 
     @property
     def busy(self) -> bool:
@@ -158,8 +160,9 @@ class BulkServer:
         """Discard the peer's transfers."""
         peer = self._peers.pop(key, None)
         if peer is not None:
-            for served in peer.transfers.values():
+            for transfer, served in peer.transfers.items():
                 served.flow.close()
+                self._give_back(key, transfer)
 
     def close(self) -> None:
         for key in list(self._peers):
@@ -253,7 +256,7 @@ class BulkServer:
                     return None
                 flow = Inbound(message.id, digest, size, sink, options.window_of(size), self._total)
                 if peer.budget.request(flow.id, options.window_of(size)):
-                    flow.receiver.grant()
+                    self._grant(peer, flow)
             else:
                 source = self._depot.source(digest)
                 if source.size != size:
@@ -326,11 +329,29 @@ class BulkServer:
     def _close(self, peer: _Peer, transfer: bytes) -> None:
         served = peer.transfers.pop(transfer)
         served.flow.close()
+        self._give_back(peer.key, transfer)
         for granted in peer.budget.release(transfer):
             next_one = peer.transfers[granted]
             assert isinstance(next_one.flow, Inbound)
-            next_one.flow.receiver.grant()
+            self._grant(peer, next_one.flow)
             self._tell(next_one.route, Credit(granted, *next_one.flow.receiver.position()))
+
+    def _grant(self, peer: _Peer, flow: Inbound) -> None:
+        """The peer's own budget has room for the transfer."""
+        window, least = self._options.window_of(flow.size), self._options.least_window
+        has_all = window <= least or self._windows.request((peer.key, flow.id), window)
+        flow.receiver.grant(None if has_all else least)
+
+    def _give_back(self, key: str, transfer: bytes) -> None:
+        """A transfer has ended: others have the whole window now."""
+        for other, granted in self._windows.release((key, transfer)):
+            peer = self._peers.get(other)
+            if peer is None:  # it is being dropped, and gives this one back next
+                continue
+            served = peer.transfers[granted]
+            assert isinstance(served.flow, Inbound)
+            served.flow.receiver.grant()
+            self._tell(served.route, Credit(granted, *served.flow.receiver.position()))
 
     def _forget_if_idle(self, peer: _Peer) -> None:
         if not peer.transfers:

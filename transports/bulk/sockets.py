@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -57,7 +58,7 @@ def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
 
 
 class ServerSocket:
-    """A ROUTER and the server behind it. Lives on the loop's thread, but for `cut`."""
+    """A ROUTER and the server behind it. Lives on the loop's thread, but for `cut` and `glance`."""
 
     def __init__(
         self,
@@ -82,6 +83,12 @@ class ServerSocket:
         loop.members.append(self)
         loop.watch(self._socket, self._read)
         loop.watch(self._monitor, self._observe)
+
+    def glance(self, loop: BulkLoop) -> None:
+        """End who sends without an end while the loop's thread is held up; on another one."""
+        for connection, breach in self._connections.glance():
+            connection.end()
+            loop.call(partial(self._refuse, connection.key, breach.why, offence=breach.is_own))
 
     def cut(self, key: str) -> None:
         """End a peer's connections at once; from any thread."""

@@ -53,13 +53,13 @@ class Intake:
     def look(self, received: int, unread: int, *, drained: bool, passed: float) -> None:
         """Compare. `unread` bytes are still in the system; `drained`: no whole message waits."""
         read = self.read - self._read_before
-        self._read_before = self.read
         self.received = received
         self._unfinished = drained
         if read and drained:
             self._read_up_to = received - unread
         else:
             self._read_up_to = min(received, self._read_up_to + read)
+        self._read_before += read  # only now, as another thread may call `pending_of`
         self.age = 0.0 if read else self.age + passed
         self.pending = received - self._read_up_to
         self.held = max(0, self.pending - unread)
