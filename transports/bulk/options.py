@@ -37,7 +37,7 @@ class BulkOptions:
     repeat_after: float = 5.0  # of silence, a request is repeated
     idle: float = 60.0  # of silence, a transfer or a connection is given up
     first: float = 5.0  # after its handshake, in which a connection must bring a message
-    message: float = 60.0  # in which a message that began must end
+    message: float = 120.0  # in which a message that began must end: 1 MiB at 9 KB/s
     total: int = 256 * MIB  # that zmq may hold of all peers together: twice what is granted to them
     backoff: float = 0.1  # before the second attempt to connect, doubled each time
     backoff_max: float = 2.0

@@ -28,7 +28,7 @@ from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
 from manta.transports.zeromq.connections import Connections, Lookout
 from manta.transports.zeromq.intake import Intake, wire_bytes
-from manta.transports.zeromq.links import readable, receive_parts
+from manta.transports.zeromq.links import drop_parts, readable, receive_parts
 from manta.transports.zeromq.sockets import SocketFactory, parse_event, stop_monitor
 from manta.transports.zeromq.tcp import TcpConnection
 
@@ -125,6 +125,8 @@ class ServerSocket:
                 route, *frames = receive_parts(self._socket, 2 + _PARTS)
             except zmq.Again:
                 return
+            while frames and frames[-1].more and drop_parts(self._socket):
+                pass
             self._received(route, frames)
 
     def _received(self, route: zmq.Frame, frames: list[zmq.Frame]) -> None:
@@ -313,6 +315,8 @@ class ClientSocket:
                 frames = receive_parts(self._socket, 1 + _PARTS)
             except zmq.Again:
                 return False
+            while frames[-1].more and drop_parts(self._socket):
+                pass
             self._intake.read += wire_bytes(map(len, frames))
             try:
                 message, payload = _split(frames)

@@ -35,6 +35,7 @@ MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 _EVENTS = 32  # of a monitor, before messages have their turn
 _HANDSHAKE = 400  # bytes received: more than a greeting and a HELLO, fewer than with an INITIATE
 LOOK = 0.04  # seconds from look to look while this process grows
+SELDOM = 0.25  # the same where nobody listens
 _CALM = 0.5  # seconds, while it does not: a look costs some microseconds for each connection
 _GROWTH = 16 << 20  # bytes: a sixteenth of what all peers may hold
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -362,7 +363,8 @@ class Lookout:
         self._memory = 0
 
     def passed(self, now: float) -> float | None:
-        """Seconds since the last look if it is time for one, else None. To be asked every LOOK."""
+        """Seconds since the last look if it is time for one, else None. To be asked every LOOK, or
+        SELDOM."""
         if self._looked_at is None:
             self._looked_at = now
         passed = now - self._looked_at

@@ -30,7 +30,7 @@ from manta.transports.zeromq.attempts import (
     Event,
     backoff,
 )
-from manta.transports.zeromq.intake import wire_bytes
+from manta.transports.zeromq.intake import FRAME, wire_bytes
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -173,9 +173,13 @@ class DialledLink(ZmqLink):
         """Handle a message from the server."""
         if self._ended or dealer is not self._dealer:
             return
-        self.intake.read += wire_bytes(map(len, parts))
-        if len(parts) == 1 and self.state is None and self._take_single(parts[0].bytes):
-            return
+        if len(parts) == 1:
+            single = parts[0].bytes
+            self.intake.read += len(single) + FRAME
+            if self.state is None and self._take_single(single):
+                return
+        else:
+            self.intake.read += wire_bytes(map(len, parts))
         try:
             head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:

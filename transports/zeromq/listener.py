@@ -119,10 +119,15 @@ class AcceptedLink(ZmqLink):
 
     def take(self, parts: list[zmq.Frame]) -> None:
         """Handle a message, whose first part is the routing id."""
-        size = len(parts[1]) + FRAME if len(parts) == 2 else wire_bytes(map(len, parts[1:]))
-        self.intake.read += size
-        if len(parts) == 2 and size <= GUEST_BYTES and self._take_single(parts[1].bytes):
-            return
+        if len(parts) == 2:
+            single = parts[1].bytes
+            size = len(single) + FRAME
+            self.intake.read += size
+            if size <= GUEST_BYTES and self._take_single(single):
+                return
+        else:
+            size = wire_bytes(map(len, parts[1:]))
+            self.intake.read += size
         try:
             if size > GUEST_BYTES and self._listener.is_guest(self.peer_key):
                 raise RemoteProtocolError(f"{size} bytes from a guest, {GUEST_BYTES} are allowed")

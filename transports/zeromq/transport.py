@@ -13,7 +13,7 @@ from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
-from manta.transports.zeromq.connections import LOOK, Lookout
+from manta.transports.zeromq.connections import LOOK, SELDOM, Lookout
 from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
@@ -173,7 +173,8 @@ class ZmqTransport:
         self._io.call_later(interval, self._tick)
 
     def _look(self) -> None:
-        self._io.call_later(LOOK, self._look)  # first: whatever fails, it goes on
+        # First: whatever fails, it goes on. Who only dials has few peers, which it has chosen.
+        self._io.call_later(LOOK if self._listeners else SELDOM, self._look)
         passed = self._lookout.passed(time.monotonic())
         if passed is not None:
             for link in list(self._links):

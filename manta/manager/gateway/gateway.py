@@ -7,7 +7,7 @@ whether the sender may send the message, and who answers it.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast
 
 from manta.actors import Actor, MailboxPolicy
 from manta.manager.auth.principals import Principal
@@ -19,6 +19,11 @@ from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemov
 from manta.protocol import node, user
 
 
+class _Handler(Protocol):
+    def handle(self, message: object) -> bool:
+        """Whether the message was for this part."""
+
+
 class Gateway(Actor):
     accepts = node.FromNode | user.FromUser
     mailbox = MailboxPolicy(bound=50_000)
@@ -28,7 +33,13 @@ class Gateway(Actor):
 
     def on_start(self) -> None:
         self._parts = Parts(self, self._context)
-        self._parts.listeners.open()
+        parts, registrar = self._parts, self._parts.registrar
+        self._handlers: tuple[_Handler, ...] = (
+            parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords,
+        )  # fmt: skip
+        self._part_of: dict[type, _Handler] = {}
+        """Which of these handled a message of this type before."""
+        parts.listeners.open()
 
     def receive(self, message: object) -> object:
         parts = self._parts
@@ -39,10 +50,14 @@ class Gateway(Actor):
             if answer is not None:
                 parts.forwarder.answer(self.defer(), answer)
             return None
-        registrar = parts.registrar
-        handlers = (parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords)
-        if any(part.handle(message) for part in handlers):
+        kind = type(message)
+        part = self._part_of.get(kind)
+        if part is not None and part.handle(message):
             return None
+        for part in self._handlers:
+            if part.handle(message):
+                self._part_of[kind] = part
+                return None
         match message:
             case CutNodes(node_ids):
                 parts.nodes.cut(node_ids)
