@@ -258,16 +258,19 @@ class Connections:
     def _in_sum(self, held: list[tuple[int, Connection]]) -> dict[Connection, Breach]:
         """Those that go since several hold too much together."""
         options, found = self._options, dict[Connection, Breach]()
-        strangers: list[tuple[int, Connection]] = []
+        sources: dict[str, list[tuple[int, Connection]]] = {}
         keys: dict[str, list[tuple[int, Connection]]] = {}
         for entry in held:
             one = entry[1]
-            (keys.setdefault(one.key, []) if self._is_known(one) else strangers).append(entry)
+            if self._is_known(one):
+                keys.setdefault(one.key, []).append(entry)
+            else:
+                sources.setdefault(source_of(one.tcp.host), []).append(entry)
         for group in keys.values():
             for one in excess(group, options.key):
                 why = f"the connections of its key hold more than {options.key} bytes"
                 found[one] = Breach(why, is_own=True)
-        for one in excess(strangers, options.strangers):
+        for one in overflow(sources.values(), options.strangers):
             why = f"peers unknown here hold more than {options.strangers} bytes"
             found[one] = Breach(why, is_own=False)
         owners: dict[str, list[tuple[int, Connection]]] = {}

@@ -47,8 +47,8 @@ class Port:
         )
         self._sockets = [self._listening]
 
-    def connect(self, key=""):
-        ours = socket.create_connection(self._listening.getsockname())
+    def connect(self, key="", at="127.0.0.1"):
+        ours = socket.create_connection(self._listening.getsockname(), source_address=(at, 0))
         theirs, _ = self._listening.accept()
         self._sockets += [ours, theirs]
         self.connections.accepted(theirs.fileno())
@@ -58,9 +58,9 @@ class Port:
             self.connections.heard(made, key)
         return made, ours, theirs
 
-    def send(self, size, key=""):
+    def send(self, size, key="", at="127.0.0.1"):
         """A connection that sent so much, all of which is held."""
-        made, ours, theirs = self.connect(key)
+        made, ours, theirs = self.connect(key, at)
         self.add(size, ours, theirs)
         return made
 
@@ -88,16 +88,18 @@ def port():
     made.close()
 
 
-def test_strangers_share_what_they_may_hold(port):
-    first = [port.send(4 * KIB) for _ in range(4)]
+def test_strangers_share_what_they_may_hold_and_the_oldest_of_who_holds_most_goes(port):
+    first, *others = [port.send(4 * KIB, at="127.0.0.2") for _ in range(3)]
+    large = port.send(7 * KIB, "a stranger who was heard")
     assert port.look() == {}
-    most = port.send(5 * KIB, "a stranger who was heard")
+    last = port.send(2 * KIB, at="127.0.0.2")
     found = port.look()
-    assert list(found) == [most]
-    assert "unknown here" in found[most].why
+    assert list(found) == [first], "not the largest, who is alone at its address"
+    assert "unknown here" in found[first].why
+    assert not found[first].is_own
     known = port.send(25 * KIB, "known")
-    assert set(port.look()) == {most}
-    assert not {known, *first} & set(port.look())
+    assert set(port.look()) == {first}
+    assert not {known, large, last, *others} & set(port.look())
 
 
 def test_a_key_shares_among_its_connections(port):
