@@ -295,7 +295,9 @@ class ClientSocket:
             except zmq.Again:
                 return
             if kind == zmq.EVENT_CONNECTED:
-                self._tcp = TcpConnection.of(value)
+                tcp = TcpConnection.of(value)
+                # If not, it is gone, and another has its descriptor.
+                self._tcp = tcp if tcp is not None and tcp.is_to(self._port) else None
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._failures = 0
                 self.client.connected()

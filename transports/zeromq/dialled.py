@@ -341,7 +341,10 @@ class _Dealer(LockedSocket):
             self._failed(self.attempt.on_event(event, value))
 
     def _connected(self, fd: int) -> None:
-        self._link.tcp = tcp = TcpConnection.of(fd)
+        tcp = TcpConnection.of(fd)
+        if tcp is not None and not tcp.is_to(self._port):
+            tcp = None  # it is gone, and another has its descriptor
+        self._link.tcp = tcp
         # HELLO may have been read before this event: then the link is up, and nothing is held.
         if tcp is not None and not self.attempt.answered and self._connection is None:
             self._connection = tcp.copy()

@@ -92,6 +92,10 @@ class TcpConnection(NamedTuple):
             return False
         return not host or self.local[0].partition("%")[0] == host.partition("%")[0]
 
+    def is_to(self, port: int) -> bool:
+        """Was it dialled to this port of its peer?"""
+        return isinstance(self.peer, tuple) and bool(self.peer[1] == port)
+
     @property
     def is_open(self) -> bool:
         return TcpConnection.of(self.fd) == self
