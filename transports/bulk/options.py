@@ -30,7 +30,7 @@ class BulkOptions:
 
     chunk: int = 512 * 1024
     window: int = 2 * MIB  # of one transfer; what a lost connection may cost
-    least_window: int = 32 * 1024  # of a transfer to this side, while others take up what all share
+    small_window: int = 32 * 1024  # the same, to this side, where others use up what all share
     peer_budget: int = 8 * MIB  # in flight from or to one peer, over all its transfers
     max_served: int = 64  # transfers that one peer may have open
     max_opened: int = 16  # transfers opened at one peer; the others wait here

@@ -69,6 +69,8 @@ class _Peer:
         self.key = key
         self.transfers: dict[bytes, _Served] = {}
         self.budget: Budget[bytes] = Budget(options.peer_budget)
+        self.small: Budget[bytes] = Budget(4 * options.small_window)
+        """Of transfers that wait for a share in what all peers share."""
         self.allowance = Allowance(options.peer_budget)
 
 
@@ -94,7 +96,7 @@ class BulkServer:
         self._total = total
         self._peers: dict[str, _Peer] = {}
         self._windows: Budget[tuple[str, bytes]] = Budget(options.total // 2)
-        """Of all peers. Who comes when it is used up has a small one instead of waiting."""
+        """Of all peers. Who comes when it is used up need not wait, but has small ones."""
 
     @property
     def busy(self) -> bool:
@@ -149,7 +151,7 @@ class BulkServer:
                 missing = self._is_missing(served, now)
                 idle = now - served.heard >= self._options.idle
                 # Other transfers of the peer must not wait for a lost one.
-                if idle or (missing and peer.budget.waiting):
+                if idle or (missing and (peer.budget.waiting or peer.small.waiting)):
                     self._close(peer, transfer)
                 elif missing and isinstance(served.flow, Outbound):
                     served.flow.sender.pause()
@@ -330,17 +332,20 @@ class BulkServer:
         served = peer.transfers.pop(transfer)
         served.flow.close()
         self._give_back(peer.key, transfer)
+        self._give_back_small(peer, transfer)
         for granted in peer.budget.release(transfer):
             next_one = peer.transfers[granted]
             assert isinstance(next_one.flow, Inbound)
             self._grant(peer, next_one.flow)
-            self._tell(next_one.route, Credit(granted, *next_one.flow.receiver.position()))
+            self._credit_to(next_one)
 
     def _grant(self, peer: _Peer, flow: Inbound) -> None:
         """The peer's own budget has room for the transfer."""
-        window, least = self._options.window_of(flow.size), self._options.least_window
-        has_all = window <= least or self._windows.request((peer.key, flow.id), window)
-        flow.receiver.grant(None if has_all else least)
+        window, small = self._options.window_of(flow.size), self._options.small_window
+        if self._windows.request((peer.key, flow.id), window):
+            flow.receiver.grant()
+        elif peer.small.request(flow.id, min(window, small)):
+            flow.receiver.grant(small)
 
     def _give_back(self, key: str, transfer: bytes) -> None:
         """A transfer has ended: others have the whole window now."""
@@ -351,7 +356,20 @@ class BulkServer:
             served = peer.transfers[granted]
             assert isinstance(served.flow, Inbound)
             served.flow.receiver.grant()
-            self._tell(served.route, Credit(granted, *served.flow.receiver.position()))
+            self._credit_to(served)
+            self._give_back_small(peer, granted)
+
+    def _give_back_small(self, peer: _Peer, transfer: bytes) -> None:
+        """A transfer needs no small window: others of the peer have one now."""
+        for granted in peer.small.release(transfer):
+            served = peer.transfers[granted]
+            assert isinstance(served.flow, Inbound)
+            served.flow.receiver.grant(self._options.small_window)
+            self._credit_to(served)
+
+    def _credit_to(self, served: _Served) -> None:
+        assert isinstance(served.flow, Inbound)
+        self._tell(served.route, Credit(served.flow.id, *served.flow.receiver.position()))
 
     def _forget_if_idle(self, peer: _Peer) -> None:
         if not peer.transfers:
