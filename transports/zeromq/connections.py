@@ -206,12 +206,10 @@ class Connections:
         found: dict[Connection, Breach] = {}
         loud: list[tuple[Connection, Traffic]] = []
         for one in list(self._by_fd.values()):
-            received = one.tcp.received()
-            if received is None:
-                self._forget(one)
-            elif one.intake.is_quiet(received):
-                one.intake.age += passed
-                if one.intake.age > self._options.silence:
+            intake = one.intake
+            if intake.is_idle() and one.tcp.received() == intake.received:
+                intake.age += passed
+                if intake.age > self._options.silence:
                     found[one] = _SILENT
                 elif changed or not one.settled:
                     self._place(one, is_known=self._is_known(one))

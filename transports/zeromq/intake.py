@@ -64,11 +64,9 @@ class Intake:
         self.pending = received - self._read_up_to
         self.held = max(0, self.pending - unread)
 
-    def is_quiet(self, received: int) -> bool:
-        """Has nothing come or been read since the last look, when nearly nothing was pending?"""
-        return (
-            received == self.received and self.read == self._read_before and self.pending <= _NOISE
-        )
+    def is_idle(self) -> bool:
+        """Was nothing read since the last look, when nearly nothing was pending?"""
+        return self.read == self._read_before and self.pending <= _NOISE
 
     def pending_of(self, received: int) -> int:
         """What is received and not read now, at most."""

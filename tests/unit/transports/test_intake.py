@@ -114,17 +114,17 @@ def test_who_holds_most_loses_its_first_until_the_rest_fits(groups, total) -> No
     assert left <= total
 
 
-def test_what_neither_sent_nor_was_read_is_quiet() -> None:
+def test_of_what_was_not_read_is_idle_until_much_is_pending() -> None:
     intake = Intake()
-    assert intake.is_quiet(0)
-    assert not intake.is_quiet(1)
+    assert intake.is_idle()
     look(intake, 1_000)
-    assert intake.is_quiet(1_000)
+    assert intake.is_idle()
     intake.read += 10
-    assert not intake.is_quiet(1_000)
+    assert not intake.is_idle()
     look(intake, 1_000)
+    assert intake.is_idle()
     look(intake, 3_000)
-    assert not intake.is_quiet(3_000), "as long as much is pending"
+    assert not intake.is_idle()
 
 
 def test_what_is_pending_now_is_what_came_beyond_what_was_read() -> None:
