@@ -10,13 +10,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from manta.transports.zeromq.connections import LOOK
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.transports.bulk.loop import BulkLoop
 
 HELD_UP = 0.1  # seconds that a turn of the loop takes before this looks
-_LOOK = 0.04  # seconds from look to look
 
 _log = logging.getLogger(__name__)
 
@@ -51,4 +52,4 @@ class Watch:
                     self._look()
                 except Exception:  # the next look may succeed
                     _log.exception("a look at the connections of the bulk plane failed")
-                stopped.wait(_LOOK)
+                stopped.wait(LOOK)

@@ -32,6 +32,7 @@ _WAIT = 0.002  # seconds
 _BATCH = 256  # requests that wait together
 _VERSION = b"1.0"
 _PROBE_DOMAIN = "manta.probe"
+
 _log = logging.getLogger(__name__)
 
 
