@@ -110,7 +110,6 @@ def test_the_factory_alone_makes_sockets_for_the_network():
     }
     assert files == {
         "transports/security/zap.py",
-        "transports/zeromq/routing_ids.py",
         "transports/zeromq/sockets.py",
     }
 
