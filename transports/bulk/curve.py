@@ -101,9 +101,7 @@ class CurveBulk(Generic[D_co]):
             server = BulkServer(
                 self._depot, admission, authorize, pushed, send, options, self.statistics
             )
-            listener = ServerSocket(
-                socket, monitor, server, self._zap.ids, admission, options, bound
-            )
+            listener = ServerSocket(socket, monitor, server, admission, options, bound)
             self._listeners.append(listener)
             self._unwatch.append(admission.watch(listener.cut))
         self._loop.call(partial(listener.watched_by, self._loop))

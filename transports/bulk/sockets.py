@@ -26,6 +26,7 @@ from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
+from manta.transports.security.routing_ids import is_harmless
 from manta.transports.zeromq.connections import Connections, Lookout
 from manta.transports.zeromq.intake import Intake, wire_bytes
 from manta.transports.zeromq.links import drop_parts, readable, receive_parts
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
-    from manta.transports.security.routing_ids import RoutingIds
     from manta.transports.zeromq.connections import Breach, Connection
     from manta.transports.zeromq.sockets import Socket
 
@@ -65,7 +65,6 @@ class ServerSocket:
         socket: Socket,
         monitor: Socket,
         server: BulkServer,
-        ids: RoutingIds,
         admission: Admission,
         options: BulkOptions,
         address: str,
@@ -74,7 +73,6 @@ class ServerSocket:
         self._socket = socket
         self._monitor = monitor
         self._server = server
-        self._ids = ids
         self._admission = admission
         self._connections = Connections(admission, options.intake, self._end, address)
         self._lookout = Lookout()
@@ -137,8 +135,8 @@ class ServerSocket:
         served = False
         try:
             if connection is not None:
-                if not connection.key and not self._ids.made(route.bytes):
-                    return  # its handshake was answered too soon: it connects again
+                if not is_harmless(route.bytes):
+                    return  # its handshake was answered too soon: it may connect again
                 if not self._connections.heard(connection, key):
                     raise RemoteProtocolError("it said too much before its first message")
                 connection.intake.read += wire_bytes(map(len, frames))

@@ -21,7 +21,7 @@ from zmq.utils import z85
 from manta.transports.errors import LocalTransportError
 from manta.transports.jobs import JobQueue
 from manta.transports.security.admission import Admission, Decision
-from manta.transports.security.routing_ids import RoutingIds
+from manta.transports.security.routing_ids import new_routing_id
 
 ENDPOINT = "inproc://zeromq.zap.01"
 PROBE_INTERVAL = 5.0  # seconds
@@ -41,13 +41,11 @@ def identity(routing_id: bytes) -> bytes:
     return b"\x08Identity" + len(routing_id).to_bytes(4, "big") + routing_id
 
 
-def answer(
-    request: Sequence[bytes], domains: Mapping[str, Admission], ids: RoutingIds
-) -> list[bytes]:
-    """The ZAP reply to a ZAP request. Pure but for the limits of handshakes, and the id.
+def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[bytes]:
+    """The ZAP reply to a ZAP request. Pure but for the limits of handshakes, and the routing id.
 
     300 means "cannot decide now", after which the peer asks again; 400 means "denied".
-    The User-Id of an admitted peer is its public key in Z85; its routing id is one of `ids`.
+    The User-Id of an admitted peer is its public key in Z85; its routing id is a new one.
     """
     request_id = request[1] if len(request) > 1 else b""
     status, text, user_id = b"400", b"", ""
@@ -69,7 +67,7 @@ def answer(
                 status, text = b"300", b"too many new peers, ask again"
             else:
                 text = b"this key is not admitted"
-    metadata = identity(ids.make()) if user_id else b""
+    metadata = identity(new_routing_id()) if user_id else b""
     return [_VERSION, request_id, status, text, user_id.encode("ascii"), metadata]
 
 
@@ -78,8 +76,6 @@ class ZapServer:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._context = context
-        self.ids = RoutingIds()
-        """The routing ids that admitted peers get."""
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
@@ -203,7 +199,7 @@ class ZapServer:
         body = frames.index(b"") + 1 if b"" in frames[:2] else 1
         request = frames[body:]
         try:
-            reply = answer(request, self._domains, self.ids)
+            reply = answer(request, self._domains)
         except Exception:
             _log.exception("could not decide on a peer; it is asked to try again")
             request_id = request[1] if len(request) > 1 else b""

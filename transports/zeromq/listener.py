@@ -19,6 +19,7 @@ from manta.transports import frames
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.security.admission import Admission, Standing
+from manta.transports.security.routing_ids import is_harmless
 from manta.transports.zeromq.connections import (
     GUEST_BYTES,
     MONITORED,
@@ -378,8 +379,8 @@ class ZmqListener(LockedSocket):
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         if head.kind == Kind.HELLO:
-            if not self._zap.ids.made(routing_id):
-                # Its handshake was answered too soon: it dials again.
+            if not is_harmless(routing_id):
+                # It chose none, or one like libzmq's, and was answered too soon: it may dial again.
                 self._send_bye(routing_id, Bye.NO_LINK, connection)
                 return
             if routing_id in self._links:

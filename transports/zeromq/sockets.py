@@ -18,7 +18,7 @@ import zmq
 from manta.transports.addresses import join_address, resolve, split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
-from manta.transports.security.routing_ids import seed
+from manta.transports.security.routing_ids import new_routing_id, seed
 from manta.transports.security.zap import ZapServer
 
 CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
@@ -98,6 +98,7 @@ class SocketFactory:
         check_key(server_key, "server's public key")
         socket = self._make(kind)
         socket.setsockopt_string(zmq.CURVE_SERVERKEY, server_key)
+        socket.setsockopt(zmq.ROUTING_ID, new_routing_id())
         return socket
 
     def connect(self, socket: Socket, address: str) -> None:

@@ -22,6 +22,7 @@ from manta.transports.errors import DownReason
 from manta.transports.frames import Hello, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.routing_ids import new_routing_id
 from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.sockets import SocketOptions
@@ -103,7 +104,7 @@ def crowd(count, address, server_key):
             undo.callback(dealer.close, 0)
             public, dealer.curve_secretkey = zmq.curve_keypair()
             dealer.curve_publickey, dealer.curve_serverkey = public, server_key.encode()
-            dealer.reconnect_ivl = -1
+            dealer.reconnect_ivl, dealer.routing_id = -1, new_routing_id()
             dealer.connect(address)
             dealer.send(HELLO)
             dealers.append(dealer)
