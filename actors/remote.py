@@ -33,6 +33,7 @@ from manta.actors.errors import (
 from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.refs import Envelope
 from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
+from manta.actors.shares import BYTES, GUEST_BYTES, GUEST_MESSAGES, MESSAGES, Share, Shares
 from manta.transports.codec.decoders import msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
@@ -54,9 +55,12 @@ class Peer:
     It is the Origin of what the peer sends.
     """
 
-    def __init__(self, host: Host, published: frozenset[str]) -> None:
+    def __init__(self, host: Host, published: frozenset[str], shares: Shares | None = None) -> None:
+        """`shares`: of the listener, if the link was accepted by one."""
         self.host = host
         self.published = published
+        self._shares = shares
+        self._share = Share()
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._last_id = 0
@@ -76,6 +80,8 @@ class Peer:
     @link.setter
     def link(self, link: Link) -> None:
         self._link = link
+        if self._shares is not None:
+            self._share = self._shares.of(link.peer_key)
 
     @property
     def peer_key(self) -> str:
@@ -219,10 +225,11 @@ class Peer:
         if id in self._owed:
             raise RemoteProtocolError(f"ask {id} is still unanswered, yet asked again")
         reply = RemoteReply(self, id)
-        size = memoryview(body).nbytes
-        full = ""
-        if len(self._owed) >= ASKS_PER_LINK:
-            full = f"{ASKS_PER_LINK} asks"
+        size, most, full = len(body), ASKS_PER_LINK, ""
+        if len(self._owed) >= GUEST_MESSAGES and self._is_guest():
+            most = GUEST_MESSAGES
+        if len(self._owed) >= most:
+            full = f"{most} asks"
         elif self._owed and self._owed_bytes + size > ASKED_PER_LINK:
             full = f"asks of {self._owed_bytes} bytes"
         if full:
@@ -243,15 +250,38 @@ class Peer:
         with self._lock:
             self._owed_bytes -= self._owed.pop(id, 0)
 
+    def _is_guest(self) -> bool:
+        return self._shares is not None and self._shares.is_guest(self.peer_key)
+
+    def _check_room(self, size: int) -> None:
+        """Raises MailboxFull if too much waits here of whose the link is."""
+        most = (GUEST_MESSAGES, GUEST_BYTES) if self._is_guest() else (MESSAGES, BYTES)
+        if self._shares is not None:  # it may be another's by now: a guest has signed in
+            self._share = self._shares.of(self.peer_key)
+        if not self._share.has_room(size, *most):
+            raise MailboxFull(
+                f"of this peer {most[0]} messages or {most[1]} bytes wait to be handled: wait for "
+                "answers before more is sent"
+            )
+
     def _deliver(
         self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
     ) -> None:
         try:
+            size = len(body)
+            if not self._share.has_room_for_few(size):
+                self._check_room(size)
             cell = self._find(path, incarnation)
             message = self._decode(msgpack_decoder(cell.accepts).decode, body, f"message to {path}")
             reply.address, reply.expected = cell.address, reply_type(message)
+            reply.share, reply.size = self._share, size
             deadline = self.host.clock.now() + ttl
-            cell.inbox.put(Envelope(message, reply, self, deadline))
+            self._share.put(size)
+            try:
+                cell.inbox.put(Envelope(message, reply, self, deadline))
+            except ActorError:
+                reply.taken()
+                raise
         except ActorError as error:
             reply.fail(error)
 
@@ -309,13 +339,19 @@ class Peer:
 class _PeerReply(Reply):
     """Tells a peer what became of its message; address and type of the answer are set later."""
 
-    __slots__ = ("address", "expected", "peer")
+    __slots__ = ("address", "expected", "peer", "share", "size")
 
     def __init__(self, peer: Peer) -> None:
         super().__init__()
         self.peer = peer
+        self.share: Share | None = None  # on which the message counts while it waits
+        self.size = 0
         self.address: Address | None = None
         self.expected: Any = None
+
+    def taken(self) -> None:
+        if self.share is not None:
+            self.share.take(self.size)
 
 
 class RemoteReply(_PeerReply):

@@ -92,7 +92,9 @@ class Context:
         memory = self.quotas.memory
         self.coming = Coming(memory.coming, memory.coming_of_user)
         self.access = Access(self.reader, self.clusters)
-        self.bulk_admission = Admission(limits=self.limits, tally=self.tally)
+        self.bulk_admission = Admission(
+            limits=self.limits, tally=self.tally, owner_of=self.principals.owner_of
+        )
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())

@@ -77,6 +77,7 @@ class Registrar(Part):
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
         self._listeners.signs_in(key, reply)
+        request.excuse(reply)
         wrong = "Address or password are wrong; check both, and try again."
         stored = user.password if user else None
         held = self._keys.get(key)
@@ -408,7 +409,7 @@ class Registrar(Part):
         if not known and not self._strangers.acquire(blocking=False):
             raise too_many("Too many tokens wait to be checked")
         token = request.message.token
-        self._listeners.excuse(who.key, reply)
+        request.excuse(reply)
 
         def job(now: float) -> TokenClaims:
             try:

@@ -361,10 +361,10 @@ def test_junk_costs_the_link(pair: Pair, junk: bytes) -> None:
 
 
 def test_asks_that_nobody_answers_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "ASKS_PER_LINK", 5)
+    monkeypatch.setattr(remote, "ASKS_PER_LINK", 20)
     ref = pair.connection.ref("server")
-    futures = [ref.ask_future(Do("hang"), timeout=60) for _ in range(5)]
-    with pytest.raises(MailboxFull, match="5 asks of this link wait for their answers"):
+    futures = [ref.ask_future(Do("hang"), timeout=60) for _ in range(20)]
+    with pytest.raises(MailboxFull, match="20 asks of this link wait for their answers"):
         ref.ask(Do("x"), timeout=5)
     pair.gate.set()
     wait(futures, timeout=5)
