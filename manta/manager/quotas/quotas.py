@@ -87,10 +87,14 @@ class Quotas:
 
     # Memory.
 
-    def limit_of_state(self, user_id: str, cluster_id: str) -> Limit:
-        """What a swarm may hold in memory."""
-        limit = self.limits.of(Quota.STATE_BYTES, user_id, cluster_id)
-        return min(limit, Limit(self.memory.of_swarm, "a 12th of the memory here"))
+    def limit(self, quota: Quota, user_id: str, cluster_id: str = "") -> Limit:
+        """What applies here: of memory, no more than there is. `cluster_id`: of a swarm."""
+        found = self.limits.of(quota, user_id, cluster_id)
+        if quota is Quota.STATE_BYTES:
+            return min(found, Limit(self.memory.of_swarm, "a 12th of the memory here"))
+        if quota is Quota.MEMORY_BYTES:
+            return min(found, Limit(self.memory.of_user, "a 6th of the memory here"))
+        return found
 
     def holding(
         self, swarm_id: str, who: str, user_id: str, cluster_id: str, size: int, *, is_over: bool
@@ -98,7 +102,7 @@ class Quotas:
         """Counts that the swarm holds so many bytes in memory, unless these are too many more than
         before. `is_over`: it is there for those who read it."""
         have, memory = self.ledger.held_by(swarm_id), self.memory
-        limit = self.limit_of_state(user_id, cluster_id)
+        limit = self.limit(Quota.STATE_BYTES, user_id, cluster_id)
         if have < size > limit.value and not is_over:
             return Breach(Quota.STATE_BYTES, who, have, size - have, limit)
         if is_over:
@@ -110,9 +114,8 @@ class Quotas:
             sure = memory.read_sure
         else:
             holders = user_id, PLATFORM
-            of_user = Limit(memory.of_user, "a 6th of the memory here")
             limits = (
-                min(self.limits.of(Quota.MEMORY_BYTES, user_id), of_user),
+                self.limit(Quota.MEMORY_BYTES, user_id),
                 Limit(memory.live, "a third of the memory here"),
             )
             sure = memory.sure

@@ -243,7 +243,7 @@ class Bounds:
         """How many letters it may have."""
         quotas = self.quotas
         limit = quotas.limits.of(Quota.MESSAGES, self.owner_id, self.cluster_id)
-        size = quotas.limit_of_state(self.owner_id, self.cluster_id).value // 4
+        size = quotas.limit(Quota.STATE_BYTES, self.owner_id, self.cluster_id).value // 4
         return Most.of(limit.value, size, len(self.data.live))
 
     @property
@@ -269,7 +269,7 @@ class Bounds:
         found = []
         for quota, row in TABLE.items():
             if row.of_swarm:
-                limit = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
+                limit = self.quotas.limit(quota, self.owner_id, self.cluster_id)
                 used = self.used(quota)
                 found.append(shown.QuotaInfo(str(quota), used, *limit, row.what))
         return shown.Quotas("swarm", name, tuple(found))
