@@ -253,12 +253,12 @@ class Peer:
     def _is_guest(self) -> bool:
         return self._shares is not None and self._shares.is_guest(self.peer_key)
 
-    def _check_room(self, size: int) -> None:
-        """Raises MailboxFull if too much waits here of whose the link is."""
+    def _put_among_many(self, size: int) -> None:
+        """Counts one more message on the share; raises MailboxFull if it is one too many."""
         most = (GUEST_MESSAGES, GUEST_BYTES) if self._is_guest() else (MESSAGES, BYTES)
         if self._shares is not None:  # it may be another's by now: a guest has signed in
             self._share = self._shares.of(self.peer_key)
-        if not self._share.has_room(size, *most):
+        if not self._share.put(size, *most):
             raise MailboxFull(
                 f"of this peer {most[0]} messages or {most[1]} bytes wait to be handled: wait for "
                 "answers before more is sent"
@@ -268,15 +268,14 @@ class Peer:
         self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
     ) -> None:
         try:
-            size = len(body)
-            if not self._share.has_room_for_few(size):
-                self._check_room(size)
             cell = self._find(path, incarnation)
             message = self._decode(msgpack_decoder(cell.accepts).decode, body, f"message to {path}")
             reply.address, reply.expected = cell.address, reply_type(message)
-            reply.share, reply.size = self._share, size
             deadline = self.host.clock.now() + ttl
-            self._share.put(size)
+            size = len(body)
+            if not self._share.put_if_few(size):
+                self._put_among_many(size)
+            reply.share, reply.size = self._share, size
             try:
                 cell.inbox.put(Envelope(message, reply, self, deadline))
             except ActorError:

@@ -23,33 +23,36 @@ GUEST_MESSAGES, GUEST_BYTES = 16, 256 << 10
 class Share:
     """Of one user or node, or of a guest's key."""
 
-    __slots__ = ("__weakref__", "_bytes", "_messages", "_taken")
+    __slots__ = ("__weakref__", "_bytes", "_messages", "_taken", "take")
 
     def __init__(self) -> None:
         self._messages = 0
         self._bytes = 0
         self._taken: deque[int] = deque()
+        self.take = self._taken.append
+        """To be called with its size when a message was taken out of its mailbox; on any thread."""
 
-    def put(self, size: int) -> None:
+    def put_if_few(self, size: int) -> bool:
+        """Count one more, if even a guest may have so many. Those are still counted that were taken
+        since the last `put`."""
+        if self._messages >= GUEST_MESSAGES or self._bytes + size > GUEST_BYTES:
+            return False
         self._messages += 1
         self._bytes += size
+        return True
 
-    def take(self, size: int) -> None:
-        """A message was taken out of its mailbox; for any thread."""
-        self._taken.append(size)
-
-    def has_room_for_few(self, size: int) -> bool:
-        """May one more wait even of a guest? Counts those as waiting that were taken since
-        `has_room` was asked for."""
-        return self._messages < GUEST_MESSAGES and self._bytes + size <= GUEST_BYTES
-
-    def has_room(self, size: int, messages: int, bytes: int) -> bool:
-        """May one more wait, where so many may? A single one may be of any size."""
+    def put(self, size: int, messages: int, bytes: int) -> bool:
+        """Count one more, where so many may wait; False if it is one too many. A single one may be
+        of any size."""
         taken = self._taken
         while taken:
             self._bytes -= taken.popleft()
             self._messages -= 1
-        return not self._messages or (self._messages < messages and self._bytes + size <= bytes)
+        if self._messages and (self._messages >= messages or self._bytes + size > bytes):
+            return False
+        self._messages += 1
+        self._bytes += size
+        return True
 
 
 class Shares:

@@ -177,11 +177,11 @@ def test_what_was_taken_makes_room_for_more(house: House) -> None:
 
 
 def test_a_large_message_may_wait_alone() -> None:
-    share = Share()
-    assert not share.has_room_for_few(shares.BYTES)
-    assert share.has_room(shares.BYTES + 1, shares.MESSAGES, shares.BYTES)
-    share.put(shares.BYTES + 1)
-    assert not share.has_room(1, shares.MESSAGES, shares.BYTES)
+    share, most = Share(), (shares.MESSAGES, shares.BYTES)
+    assert not share.put_if_few(shares.BYTES + 1)
+    assert share.put(shares.BYTES + 1, *most)
+    assert not share.put_if_few(1)
+    assert not share.put(1, *most)
     share.take(shares.BYTES + 1)
-    assert share.has_room(1, shares.MESSAGES, shares.BYTES)
-    assert share.has_room_for_few(1)
+    assert share.put(1, *most)
+    assert share.put_if_few(1)
