@@ -36,6 +36,11 @@ class BackPressure:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything waits, or is yet to be told."""
+        return bool(self._held or self._left_out)
+
     def hold(self, request: light.Request, now: float) -> None:
         timeout = getattr(request.body, "timeout", None)
         self._held.append(_Held(request, now, timeout, now + (timeout or PATIENCE)))

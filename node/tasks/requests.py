@@ -64,7 +64,9 @@ class TaskRequests:
 
     def take(self, request: light.Request) -> bool:
         """Serve it, or have it wait; whether anything waits."""
-        if isinstance(request.body, light.WRITES):
+        crowded = self._context.journals.crowded
+        is_pressed = self._pressure.is_used or crowded(request.instance.swarm_id)
+        if is_pressed and isinstance(request.body, light.WRITES):
             self._pressure.hold(request, self._actor.clock.now())
             return self.look_at_waiting(request.instance)
         self._serve(request)

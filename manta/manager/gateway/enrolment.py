@@ -7,7 +7,6 @@ same time only one gets the last use.
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 
 import msgspec
 
@@ -95,10 +94,14 @@ class Enrolment(Part):
         def stored() -> None:
             self._context.principals.learn(of_node(node))
             self._listeners.admit(key)
-            added = partial(self._actor.notify, cluster_path(node.cluster_id), NodeAdded(node))
-            self._forwarder.wake(node.cluster_id, added)
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
-            self._enrolled(node, reply)
+
+            def added() -> None:
+                self._actor.notify(cluster_path(node.cluster_id), NodeAdded(node))
+                self._enrolled(node, reply)
+
+            # Who is told that it has enrolled is among the cluster's nodes.
+            self._forwarder.wake(node.cluster_id, added, lambda _: self._enrolled(node, reply))
 
         change.commit(reply, stored)
 

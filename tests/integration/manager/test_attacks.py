@@ -8,10 +8,14 @@ import pytest
 
 from tests.attacks.__main__ import REFERENCE, attacks, line, wrong
 from tests.attacks.field import MIB, Report, Told, Usage, field
+from tests.support.documents import ROOT
 
 
 @pytest.mark.timeout(120)
-def test_an_attack_is_measured_beside_a_user_who_goes_on_working() -> None:
+def test_an_attack_is_measured_beside_a_user_who_goes_on_working(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # the user and the attacker are processes of their own
     with field(nodes=1) as here:
         for attack in attacks(["long_words", "clusters"])[:2]:
             report = here.measure(attack)
