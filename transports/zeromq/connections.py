@@ -38,6 +38,8 @@ LOOK = 0.04  # seconds from look to look while this process grows
 SELDOM = 0.25  # the same where nobody listens
 _CALM = 0.5  # seconds, while it does not: a look costs some microseconds for each connection
 _GROWTH = 16 << 20  # bytes: a sixteenth of what all peers may hold
+_WORK = 0.01  # seconds of CPU, in which some MiB are decrypted; memory that was used before is
+# filled again without growth
 _KIB, _MIB = 1 << 10, 1 << 20
 GUEST_BYTES = 128 * _KIB  # of a message from a key that is not known
 _GUEST = Bounds(512 * _KIB, GUEST_BYTES + 64 * _KIB, 30.0)
@@ -362,6 +364,7 @@ class Lookout:
     def __init__(self) -> None:
         self._looked_at: float | None = None
         self._memory = 0
+        self._worked = 0.0
 
     def passed(self, now: float) -> float | None:
         """Seconds since the last look if it is time for one, else None. To be asked every LOOK, or
@@ -369,10 +372,11 @@ class Lookout:
         if self._looked_at is None:
             self._looked_at = now
         passed = now - self._looked_at
-        memory = _memory()
-        if passed < _CALM and memory - self._memory < _GROWTH:
+        memory, worked = _memory(), time.process_time()
+        is_calm = memory - self._memory < _GROWTH and worked - self._worked < _WORK
+        if passed < _CALM and is_calm:
             return None
-        self._looked_at, self._memory = now, memory
+        self._looked_at, self._memory, self._worked = now, memory, worked
         return min(passed, 2 * _CALM)  # what was suspended has yet to read what came meanwhile
 
 

@@ -318,14 +318,18 @@ def test_a_connection_that_was_closed_is_forgotten(port):
     assert len(port.connections) == 0
 
 
-def test_one_looks_more_often_while_memory_grows(monkeypatch):
-    memory = 0
+@pytest.mark.parametrize("what", ["memory", "work"])
+def test_one_looks_more_often_while_memory_grows_or_is_filled_again(monkeypatch, what):
+    memory, worked = 0, 0.0
     monkeypatch.setattr("manta.transports.zeromq.connections._memory", lambda: memory)
+    monkeypatch.setattr("time.process_time", lambda: worked)
     lookout = Lookout()
     looks = {}
     for tick in range(1, 21):
-        if 10 <= tick < 15:
+        if 10 <= tick < 15 and what == "memory":
             memory += 17 << 20
+        elif 10 <= tick < 15:
+            worked += 0.05
         if (passed := lookout.passed(tick / 10)) is not None:
             looks[tick] = round(passed, 3)
     assert looks == {6: 0.5, 10: 0.4, 11: 0.1, 12: 0.1, 13: 0.1, 14: 0.1, 19: 0.5}
