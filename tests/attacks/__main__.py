@@ -26,6 +26,8 @@ TIMES, FLOOR, FLOOR_BESIDE_TASKS = 2.0, 0.005, 0.05
 """The user's p95 may be so many times that of an idle manager, and so many seconds longer: a
 machine of few cores is shared with the attacker itself. Beside tasks, which take all cores, it is
 compared with what it is beside tasks that do nothing but compute."""
+POOLED = 8
+"""Threads, or descriptors, that may stay: what pools open when they first need it."""
 LIMIT = 300.0
 """Seconds within which all of it is over."""
 
@@ -72,7 +74,7 @@ def wrong(report: Report, most: float) -> list[str]:
     ):
         if peak.memory > MOST:
             found.append(f"{who} grew by {peak.memory // MIB} MiB")
-        if kept.threads > 0 or kept.descriptors > 0:
+        if kept.threads > POOLED or kept.descriptors > POOLED:
             found.append(f"{who} kept {kept.threads} threads, {kept.descriptors} descriptors")
     if report.waited > most:
         found.append(f"a user waited {report.waited * 1000:.0f} ms")
