@@ -21,6 +21,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "packaging").glob("*.lock"))
 ADVISORIES = ROOT / "packaging" / "advisories.json"
+ANOTHER = "another package"
 
 Versions = dict[str, list[str]]
 """By the name of a package."""
@@ -54,24 +55,45 @@ def least() -> Versions:
 def flaws(versions: Versions, advisories: list[dict[str, Any]]) -> Iterator[str]:
     """Yields a sentence for each version that an advisory is about."""
     for advisory in advisories:
+        if "withdrawn" in advisory:
+            continue
         for affected in advisory["affected"]:
+            if affected["package"]["ecosystem"] != "PyPI":
+                continue
             name = canonicalize_name(affected["package"]["name"])
             for version in versions.get(name, ()):
-                fixed = [fix for range_ in affected["ranges"] for fix in _fixes(range_, version)]
-                if fixed:
+                if fixed := _fix(affected, Version(version)):
                     said = advisory.get("summary", "see osv.dev")
                     yield (
-                        f"{name} {version} is affected by {advisory['id']} ({said}): "
-                        f"take {fixed[0]} or later."
+                        f"{name} {version} is affected by {advisory['id']} ({said}): take {fixed}."
                     )
 
 
-def _fixes(range_: dict[str, Any], version: str) -> Iterator[str]:
-    """Yields the version that is fixed, if this one is within the range."""
-    events = {kind: at for event in range_["events"] for kind, at in event.items()}
-    since, fixed = events["introduced"], events.get("fixed")
-    if Version(since) <= Version(version) and (fixed is None or Version(version) < Version(fixed)):
-        yield fixed or "another package"
+def _fix(affected: dict[str, Any], version: Version) -> str | None:
+    """Returns what to take instead, if this version is affected: it is listed, or in a range."""
+    ranges = [one for one in affected.get("ranges", ()) if one["type"] != "GIT"]
+    fixes = [fix for range_ in ranges if (fix := _fix_of_range(range_, version))]
+    if not fixes and version in map(Version, affected.get("versions", ())):
+        fixes = [ANOTHER]
+    return fixes[0] if fixes else None
+
+
+def _fix_of_range(range_: dict[str, Any], version: Version) -> str | None:
+    """A version may be introduced and fixed several times; the last event up to it counts."""
+    order = {"introduced": 0, "last_affected": 1, "fixed": 2}
+    events = sorted(
+        (Version(at), order[kind], kind)
+        for event in range_["events"]
+        for kind, at in event.items()
+        if kind in order
+    )
+    is_affected, fix = False, None
+    for at, _, kind in events:
+        if at <= version and not (kind == "last_affected" and at == version):
+            is_affected = kind == "introduced"
+        elif kind == "fixed" and fix is None:
+            fix = f"{at} or later"
+    return (fix or ANOTHER) if is_affected else None
 
 
 def main() -> int:

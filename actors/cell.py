@@ -302,6 +302,7 @@ class Cell:
         dropped = 0
         for envelope in self.inbox.close(sentence):
             if envelope.reply is not None:
+                envelope.reply.taken()
                 self._attempt(envelope.reply.fail, ActorDead(sentence))
             elif not isinstance(envelope.message, Signal):
                 dropped += 1

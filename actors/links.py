@@ -11,10 +11,12 @@ from manta.actors.address import ANY
 from manta.actors.cell import Host
 from manta.actors.errors import Unreachable
 from manta.actors.remote import Peer, RemoteRef
+from manta.actors.shares import Shares
 from manta.transports.errors import DownReason, RemoteProtocolError
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, Link
+    from manta.transports.security.admission import Admission
 
 log = logging.getLogger("manta.actors")
 
@@ -100,13 +102,14 @@ class Connection:
 class Acceptor:
     """Handles the links of one listener: one Peer each."""
 
-    def __init__(self, host: Host, published: frozenset[str]) -> None:
+    def __init__(self, host: Host, published: frozenset[str], admission: Admission) -> None:
         self._host = host
         self._published = published
+        self._shares = Shares(admission)
         self._peers: dict[Link, Peer] = {}  # of the I/O thread alone
 
     def link_up(self, link: Link) -> None:
-        peer = self._peers[link] = Peer(self._host, self._published)
+        peer = self._peers[link] = Peer(self._host, self._published, self._shares)
         peer.link = link
 
     def link_down(self, link: Link, reason: DownReason) -> None:

@@ -126,7 +126,7 @@ class Registry:
 
         Closed at the end of the actor that calls this. Raises Unreachable without a transport.
         """
-        acceptor = Acceptor(self, frozenset(published))
+        acceptor = Acceptor(self, frozenset(published), admission)
         listener = self._transport().listen(address, acceptor, admission, fd=fd)
         self._at_callers_end(listener.close)
         return listener

@@ -33,6 +33,7 @@ from manta.actors.errors import (
 from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.refs import Envelope
 from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
+from manta.actors.shares import BYTES, GUEST_BYTES, GUEST_MESSAGES, MESSAGES, Share, Shares
 from manta.transports.codec.decoders import msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
@@ -44,6 +45,7 @@ log = logging.getLogger("manta.actors")
 TELL_TTL = 30.0  # seconds that a told message may wait, by default
 WATCHES_PER_LINK = 10_000
 ASKS_PER_LINK = 10_000  # that are unanswered at one time
+ASKED_PER_LINK = 16 << 20  # bytes of them; one that is larger may be alone
 MOST_SHOWN = 300  # characters of what a peer wrote, in the log
 
 
@@ -53,9 +55,12 @@ class Peer:
     It is the Origin of what the peer sends.
     """
 
-    def __init__(self, host: Host, published: frozenset[str]) -> None:
+    def __init__(self, host: Host, published: frozenset[str], shares: Shares | None = None) -> None:
+        """`shares`: of the listener, if the link was accepted by one."""
         self.host = host
         self.published = published
+        self._shares = shares
+        self._share = Share()
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._last_id = 0
@@ -63,7 +68,8 @@ class Peer:
         self._asks: dict[int, tuple[Reply, Any]] = {}
         self._watches: dict[int, Callable[[ExitReason], None]] = {}  # of actors there
         self._watched: dict[int, Callable[[], None]] = {}  # actors here, and how to unwatch them
-        self._owed: set[int] = set()  # the peer's asks that have no answer yet
+        self._owed: dict[int, int] = {}  # the peer's asks that have no answer yet, and their bytes
+        self._owed_bytes = 0
 
     @property
     def link(self) -> Link:
@@ -74,6 +80,8 @@ class Peer:
     @link.setter
     def link(self, link: Link) -> None:
         self._link = link
+        if self._shares is not None:
+            self._share = self._shares.of(link.peer_key)
 
     @property
     def peer_key(self) -> str:
@@ -217,16 +225,44 @@ class Peer:
         if id in self._owed:
             raise RemoteProtocolError(f"ask {id} is still unanswered, yet asked again")
         reply = RemoteReply(self, id)
-        if len(self._owed) >= ASKS_PER_LINK:
-            reply.fail(MailboxFull(f"{ASKS_PER_LINK} asks of this link wait for their answers"))
+        size, most, full = len(body), ASKS_PER_LINK, ""
+        if len(self._owed) >= GUEST_MESSAGES and self._is_guest():
+            most = GUEST_MESSAGES
+        if len(self._owed) >= most:
+            full = f"{most} asks"
+        elif self._owed and self._owed_bytes + size > ASKED_PER_LINK:
+            full = f"asks of {self._owed_bytes} bytes"
+        if full:
+            reply.fail(MailboxFull(f"{full} of this link wait for their answers"))
             return
-        self._owed.add(id)
+        with self._lock:
+            self._owed[id] = size
+            self._owed_bytes += size
         self._deliver(path, incarnation, ttl, body, reply)
 
     def answer(self, id: int, answer: bytes) -> None:
         """Sends the answer to one of the peer's asks; raises Unreachable."""
-        self._owed.discard(id)
+        self.settle(id)
         self.send(answer)
+
+    def settle(self, id: int) -> None:
+        """No answer to this ask is owed any more."""
+        with self._lock:
+            self._owed_bytes -= self._owed.pop(id, 0)
+
+    def _is_guest(self) -> bool:
+        return self._shares is not None and self._shares.is_guest(self.peer_key)
+
+    def _put_among_many(self, size: int) -> None:
+        """Counts one more message on the share; raises MailboxFull if it is one too many."""
+        most = (GUEST_MESSAGES, GUEST_BYTES) if self._is_guest() else (MESSAGES, BYTES)
+        if self._shares is not None:  # it may be another's by now: a guest has signed in
+            self._share = self._shares.of(self.peer_key)
+        if not self._share.put(size, *most):
+            raise MailboxFull(
+                f"of this peer {most[0]} messages or {most[1]} bytes wait to be handled: wait for "
+                "answers before more is sent"
+            )
 
     def _deliver(
         self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
@@ -236,7 +272,15 @@ class Peer:
             message = self._decode(msgpack_decoder(cell.accepts).decode, body, f"message to {path}")
             reply.address, reply.expected = cell.address, reply_type(message)
             deadline = self.host.clock.now() + ttl
-            cell.inbox.put(Envelope(message, reply, self, deadline))
+            size = len(body)
+            if not self._share.put_if_few(size):
+                self._put_among_many(size)
+            reply.share, reply.size = self._share, size
+            try:
+                cell.inbox.put(Envelope(message, reply, self, deadline))
+            except ActorError:
+                reply.taken()
+                raise
         except ActorError as error:
             reply.fail(error)
 
@@ -282,9 +326,9 @@ class Peer:
             notify = self._watches.pop(id, None)
             if notify is not None:
                 notify(ExitReason(ExitKind.DISCONNECTED, sentence))
-        self._owed.clear()
         with self._lock:
-            self._told = 0
+            self._owed.clear()
+            self._owed_bytes = self._told = 0
         for id in list(self._watched):
             cancel = self._watched.pop(id, None)
             if cancel is not None:
@@ -294,13 +338,19 @@ class Peer:
 class _PeerReply(Reply):
     """Tells a peer what became of its message; address and type of the answer are set later."""
 
-    __slots__ = ("address", "expected", "peer")
+    __slots__ = ("address", "expected", "peer", "share", "size")
 
     def __init__(self, peer: Peer) -> None:
         super().__init__()
         self.peer = peer
+        self.share: Share | None = None  # on which the message counts while it waits
+        self.size = 0
         self.address: Address | None = None
         self.expected: Any = None
+
+    def taken(self) -> None:
+        if self.share is not None:
+            self.share.take(self.size)
 
 
 class RemoteReply(_PeerReply):
@@ -319,7 +369,7 @@ class RemoteReply(_PeerReply):
             # The peer knows, and may have asked for any number of answers before it left.
             log.debug("%s could not answer: %s", self.address, unreachable)
         except Exception as failed:  # the handler's fault: what it answered cannot be sent
-            self.peer._owed.discard(self.id)
+            self.peer.settle(self.id)
             self.peer._try_send(wire.failure(self.id, failed))
             raise
 

@@ -53,6 +53,9 @@ class Reply:
         self._deliver(value, error)
         return True
 
+    def taken(self) -> None:
+        """The message was taken out of the mailbox."""
+
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         """Does nothing: nobody waits for the answer to a tell."""
 

@@ -131,12 +131,14 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                     continue
                 monitor.active = False
                 message = Down(monitor.ref, message.reason)
+            origin = envelope.origin
+            if origin is not None and reply is not None:
+                reply.taken()
             if reply is None:
                 if envelope.deadline is not None and self._is_late(envelope):
                     continue
             elif reply.done or (envelope.deadline is not None and self._is_late(envelope)):
                 continue
-            origin = envelope.origin
             if origin is not None and origin.is_revoked:
                 continue  # its peer was cut off while it waited
             self._reply = reply

@@ -48,7 +48,7 @@ def _open(root: str, path: str, flags: int) -> int:
             try:
                 found = os.open(name, wanted | os.O_NOFOLLOW, 0o666, dir_fd=folders[-1])
             except OSError:
-                if (target := _link(name, folders[-1])) is None:
+                if (target := _link(name, folders[-1])) is None or wanted & os.O_EXCL:
                     raise
             else:
                 if todo:

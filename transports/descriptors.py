@@ -1,6 +1,8 @@
-"""The limit of open files and sockets."""
+"""Open files and sockets, and their limit."""
 
 from __future__ import annotations
+
+import os
 
 
 def raise_descriptor_limit() -> None:
@@ -17,3 +19,11 @@ def descriptor_limit() -> int:
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def descriptors_in_use() -> int:
+    """How many this process has open; the limit where none is left to look with."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return descriptor_limit()

@@ -98,6 +98,10 @@ class BlobRefused(BulkError):
     """The peer may not read or write this blob, or has no room for it."""
 
 
+class BlobTooLarge(BlobRefused):
+    """It is more than there can ever be room for: trying again does not help."""
+
+
 class DepotFull(BlobRefused):
     """The depot has no room: what it holds is in use."""
 

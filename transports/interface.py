@@ -8,7 +8,7 @@ Handlers run on the transport's I/O thread: they must be short and never block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Link(Protocol):
         window is full, MessageTooLarge when the message can never be sent. What
         was queued is delivered, unless the link goes down.
         """
+
+    def excuse(self, decided: Callable[[], bool]) -> None:
+        """Until `decided()`, this side has yet to decide whether to know the peer of an accepted
+        link, which is not turned away meanwhile for taking too long as a guest."""
 
     def close(self) -> None:
         """End the link; a dialled one stops dialling.

@@ -335,7 +335,7 @@ class Runtime:
         message = {"k": "exited", "number": number, "status": status, "end": end}
         message["lives_on"] = self._settings.shared.lives_on
         message["cut_off"] = self._is_cut_off
-        if self._is_limited and status == -signal.SIGKILL:
+        if self._is_limited:
             message["no_memory"] = memory.kills() > self._kills
         self._is_cut_off = False
         self._exits = [*self._exits[-7:], message]

@@ -101,6 +101,10 @@ class Incomplete(UserWarning):
     """What was read lacks what nodes, after an interruption, have yet to report: read it again."""
 
 
+class NotSealed(UserWarning):
+    """There is a passphrase, and the key of the profile is not sealed with it."""
+
+
 class ApiClosed(MantaError):
     """The API object was used after it was closed."""
 

@@ -30,16 +30,17 @@ def with_api(function: Command) -> Command:
 
 @contextlib.contextmanager
 def _told_warnings() -> Iterator[None]:
-    """What is not complete is said on stderr, in a line of ours."""
-    from manta.apis.errors import Incomplete
+    """What is not complete or not sealed is said on stderr, in a line of ours."""
+    from manta.apis.errors import Incomplete, NotSealed
     from manta.console.terminal import say_note
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", Incomplete)
+        for kind in (Incomplete, NotSealed):
+            warnings.simplefilter("always", kind)
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
-            if issubclass(category, Incomplete):
+            if issubclass(category, Incomplete | NotSealed):
                 say_note(str(message))
             else:
                 others(message, category, *more)

@@ -7,6 +7,8 @@ from typing import Any
 
 from manta.console.visible import visible, visible_lines
 
+LONGEST = 16 * 1024
+"""Characters of a message or traceback."""
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -17,7 +19,7 @@ class LineFormatter(logging.Formatter):
         super().__init__(FORMAT)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        record.message = visible(record.message)
+        record.message = visible(_cut(record.message))
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
@@ -28,4 +30,11 @@ class LineFormatter(logging.Formatter):
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in visible_lines(text))
+    return "\n".join(f"    {line}" for line in visible_lines(_cut(text)))
+
+
+def _cut(text: str) -> str:
+    """Before each character is looked at, which takes its time."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} ... ({len(text)} characters, cut)"

@@ -25,10 +25,7 @@ class RotatingFile(logging.Handler):
         self._path = path
         self._limit = limit
         self._with_stderr = is_stderr(path)
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = _open(self._path)
+        self._fd = _open(path)
         if self._with_stderr:
             os.dup2(self._fd, STDERR)
         self._size = os.fstat(self._fd).st_size
@@ -48,13 +45,29 @@ class RotatingFile(logging.Handler):
             self.handleError(record)
 
     def _rotate(self) -> None:
+        """Goes on in a new file; if there can be none, all is as before.
+
+        The descriptor's number is never free: another thread would open its own file there.
+        """
+        new = self._path.with_name(f"{self._path.name}.new")
+        fd = _open(new)
+        try:
+            if self._path.exists():  # else a rotation failed when that had been put aside
+                self._put_aside()
+            os.replace(new, self._path)
+            os.dup2(fd, self._fd, inheritable=False)
+            if self._with_stderr:
+                os.dup2(fd, STDERR)
+            self._size = 0
+        finally:
+            os.close(fd)
+
+    def _put_aside(self) -> None:
         for number in range(KEPT - 1, -1, -1):
             older = self._path.with_name(f"{self._path.name}.{number + 1}")
             newer = self._path.with_name(f"{self._path.name}.{number}") if number else self._path
             if newer.exists():
                 os.replace(newer, older)
-        os.close(self._fd)
-        self._open()
 
     def close(self) -> None:
         if self._fd >= 0:

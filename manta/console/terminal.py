@@ -12,6 +12,9 @@ import click
 from manta.console import text
 from manta.console.lines import Line, Words, line, styled
 
+# Around live lines: terminals differ in how wide they draw a character, and each takes one line.
+_NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
+
 
 class Screen:
     """Writes to one stream, one thread at a time. Colours only on a terminal without NO_COLOR."""
@@ -52,11 +55,16 @@ class Screen:
         if self._drawn:
             parts.append(f"\x1b[{self._drawn}F\x1b[J")
         drawn = [text.clipped(one, self.columns - 1) for one in live] if self.is_terminal else []
-        parts += [line(one).for_terminal(colour=self.colour) + "\n" for one in (*lines, *drawn)]
+        parts += [self._for_terminal(one) for one in lines]
+        if drawn:
+            parts += [_NO_WRAP, *map(self._for_terminal, drawn), _WRAP]
         self._drawn = len(drawn)
         if parts:
             self.stream.write("".join(parts))
             self.stream.flush()
+
+    def _for_terminal(self, one: Words) -> str:
+        return line(one).for_terminal(colour=self.colour) + "\n"
 
 
 def print_lines(*lines: Words, err: bool = False) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from manta.console.lines import Line, Words, joined, line
+from manta.console.visible import is_mark
+
+_AS_EMOJI = "\ufe0f"
 
 
 def seconds(duration: float) -> str:
@@ -74,8 +77,10 @@ def width(words: Words) -> int:
 
 
 def _columns(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me") or "\u1160" <= character <= "\u11ff":
-        return 0  # drawn on the character before it
+    if character == _AS_EMOJI:
+        return 1  # with it, many terminals draw a sign two columns wide
+    if is_mark(character):
+        return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
-# Letters and marks, by their category, that nothing is drawn for.
+# Letters, marks and signs, by their category, that nothing is drawn for.
 _BLANK = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U0001d159"
     + "".join(map(chr, range(0xE0100, 0xE01F0)))
 )
 _SHOWN = re.compile(r"[ -~\t]*")
@@ -28,7 +29,7 @@ def visible(words: str) -> str:
     if not _SHOWN.fullmatch(words):
         marks, kept = MOST_MARKS, []  # a mark that comes first would be drawn on what is before
         for character in words:
-            marks = marks + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+            marks = marks + 1 if is_mark(character) else 0
             if _is_harmless(character) and marks <= MOST_MARKS:
                 kept.append(character)
             else:
@@ -43,6 +44,20 @@ def visible_lines(text: str) -> list[str]:
     return [visible(line.removesuffix("\r")) for line in text.split("\n")]
 
 
+@lru_cache(maxsize=4096)
+def is_mark(character: str) -> bool:
+    """Whether it is drawn on the character before it, and takes no place of its own.
+
+    So are the vowels and final consonants of Hangul that are written as letters of their own.
+    """
+    return (
+        unicodedata.category(character) in ("Mn", "Me")
+        or "\u1160" <= character <= "\u11ff"
+        or "\ud7b0" <= character <= "\ud7ff"
+    )
+
+
+@lru_cache(maxsize=4096)
 def _is_harmless(character: str) -> bool:
     if character.isprintable():
         return character not in _BLANK

@@ -91,7 +91,10 @@ class Blobs(Actor):
             raise
         self._refused_at: float | None = None
         """When a blob was last refused for lack of room; None if that is long ago."""
-        self._note_room("")
+        self._waits = ""
+        """What waits on the nodes for want of room."""
+        for what in ("blobs", "said"):
+            self._note_trouble(what, "")
         context.depot.on_refused = lambda why: self.notify(self.ref, _NoRoom(why))
         self._sweep_due: Timer | None = None  # type: ignore[type-arg]
         self._released: dict[str, _Released] = {}
@@ -201,15 +204,17 @@ class Blobs(Actor):
         """Where the disk is nearly full, what nothing names goes first."""
         self.after(LOOK, _LookAtDisk())
         disk = self._context.disk
-        told = ""
-        if not disk.takes_lines:
+        waits = "" if disk.takes_lines else "Log lines wait on their nodes"
+        if not disk.takes_entries:
+            waits = "What tasks say waits on their nodes"
+        if waits != self._waits:
+            self._waits = waits
             told = (
-                f"Log lines wait on their nodes: the disk has {text.size(disk.free)} free, which "
-                "are kept for the database; free some space."
+                f"{waits}: the disk has {text.size(disk.free)} free, which are kept for the "
+                "database; free some space."
             )
-        if bool(told) != bool(self._context.troubles.get("logs")):
-            self.log.warning("%s", told or "log lines are stored again")
-            self._context.note_trouble("logs", told)
+            self.log.warning("%s", told if waits else "what tasks say and log is stored again")
+            self._note_trouble("said", told if waits else "")
         if disk.lacks:
             self._begin_to_make_room(lambda: bool(disk.lacks))
 
@@ -249,7 +254,7 @@ class Blobs(Actor):
         elif not self._context.troubles.get("blobs"):
             sentence = f"A value was refused: {why}."
             self.log.error("%s", sentence)
-            self._note_room(sentence)
+            self._note_trouble("blobs", sentence)
         self._refused_at = self.clock.now()
 
     def _look_for_room(self) -> None:
@@ -261,10 +266,10 @@ class Blobs(Actor):
         self._refused_at = None
         if self._context.troubles.get("blobs"):
             self.log.warning("no value is refused any more")
-            self._note_room("")
+            self._note_trouble("blobs", "")
 
-    def _note_room(self, trouble: str) -> None:
-        self._context.note_trouble("blobs", trouble)
+    def _note_trouble(self, what: str, trouble: str) -> None:
+        self._context.note_trouble(what, trouble)
         for cluster_id in list(self._context.clusters):
             self.notify(cluster_path(cluster_id), Noticed())
 

@@ -14,6 +14,8 @@ from manta.manager.auth.principals import Principal, Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
+from manta.manager.jobs import Jobs
+from manta.manager.quotas.coming import Coming
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
@@ -59,7 +61,7 @@ class Context:
     quotas: Quotas
     disk: Disk
     workers: ThreadPoolExecutor
-    """Run what takes more than a millisecond."""
+    """Run what takes more than a millisecond, and what others ask for in turns (`jobs`)."""
     hashers: ThreadPoolExecutor
     """Check and hash passwords, which take longer and which strangers can ask for."""
     nodes: Listening
@@ -76,6 +78,9 @@ class Context:
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
     access: Access = field(init=False)
+    jobs: Jobs = field(init=False)
+    coming: Coming = field(init=False)
+    """What nodes told that waits in the actors of swarms."""
     revisions: AllRevisions = field(default_factory=AllRevisions)
     lease: float = 20.0
     """Seconds without a sign of life after which a node counts as lost."""
@@ -83,8 +88,13 @@ class Context:
     """Why the "store" or "blobs" cannot be written; replaced, never changed."""
 
     def __post_init__(self) -> None:
+        self.jobs = Jobs(self.workers)
+        memory = self.quotas.memory
+        self.coming = Coming(memory.coming, memory.coming_of_user)
         self.access = Access(self.reader, self.clusters)
-        self.bulk_admission = Admission(limits=self.limits, tally=self.tally)
+        self.bulk_admission = Admission(
+            limits=self.limits, tally=self.tally, owner_of=self.principals.owner_of
+        )
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())

@@ -85,6 +85,9 @@ class Directory:
     def nodes_of(self, cluster_id: str) -> list[NodeRecord]:
         return [record for record in self.nodes.values() if record.cluster_id == cluster_id]
 
+    def node_with(self, key: str) -> NodeRecord | None:
+        return next((record for record in self.nodes.values() if record.key == key), None)
+
     def check_alias(self, alias: str, cluster_id: str, *, node_id: str = "") -> None:
         """Raises Refused if another node of the cluster has the alias."""
         for record in self.nodes_of(cluster_id):

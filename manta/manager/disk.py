@@ -3,6 +3,7 @@
     free space is less than    what stops
     the reserve                large values are refused, and those that nothing names are deleted
     half of it                 log lines wait on their nodes
+    a quarter of it            so does all else that tasks say
     nothing is free            all that has to be stored: it is refused, or waits
 
 So what fills a disk stops before what makes room again: the database records deletions as well.
@@ -37,3 +38,7 @@ class Disk:
     @property
     def takes_lines(self) -> bool:
         return self.free >= self.reserve // 2
+
+    @property
+    def takes_entries(self) -> bool:
+        return self.free >= self.reserve // 4

@@ -20,7 +20,8 @@ class StorageUnavailable(StoreError):
 
 
 class StoreConflict(StoreError):
-    """An event leaves a gap, or another event has its number: nothing was written."""
+    """An event leaves a gap, or another event has its number, or something is larger than can be
+    stored: nothing was written, and a later try is no better."""
 
 
 class DamagedLog(StoreError):
@@ -29,6 +30,10 @@ class DamagedLog(StoreError):
 
 class StoreVersion(StoreError):
     """The database was written by a later version of Manta."""
+
+
+class NotLoaded(ManagerError):
+    """A swarm would take more memory than there is for it."""
 
 
 class RecoveryError(ManagerError):

@@ -104,7 +104,7 @@ class StrangersFile(msgspec.Struct, frozen=True):
     crowded: int = 0
     """Connections that were cut, since too many others came after them."""
     surplus: int = 0
-    """Connections that were cut when descriptors ran out, of the key that had most."""
+    """Connections that were cut when descriptors ran out, of the user or node that had most."""
     put_off: int = 0
     """Handshakes that were put off, since too many unknown keys came in a second."""
 

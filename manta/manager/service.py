@@ -33,6 +33,7 @@ from manta.manager.home import (
     StrangersFile,
     take_lock,
 )
+from manta.manager.quotas import memory
 from manta.manager.quotas.ledger import Ledger
 from manta.manager.quotas.limits import Limits
 from manta.manager.quotas.quotas import Quotas
@@ -144,7 +145,10 @@ class Manager:
                 reader=reader,
                 depot=depot,
                 quotas=Quotas(
-                    Limits(reader.all(QuotaRecord)), Ledger(depot.size_here), live_swarms()
+                    Limits(reader.all(QuotaRecord)),
+                    Ledger(depot.size_here),
+                    live_swarms(),
+                    memory.here(),
                 ),
                 disk=disk,
                 workers=workers,

@@ -44,14 +44,16 @@ class Behind(msgspec.Struct, frozen=True):
 class ClusterView:
     """The current state of one cluster, for other actors to read at any moment.
 
-    The ClusterSupervisor writes all of it but `queued` and `held`. It replaces each value instead
-    of changing it, except for `nodes`, which is read by key: readers need no lock.
+    The ClusterSupervisor writes all of it but `queued`, `held` and `unloaded`. It replaces each
+    value instead of changing it, except for `nodes`, which is read by key: readers need no lock.
     """
 
     node_views: tuple[NodeView, ...] = ()
     nodes: dict[str, NodeInfo] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     """By node id."""
+    unloaded: dict[str, str] = field(default_factory=dict)
+    """Why the swarms are not in memory that were to be started. Each notes its own."""
     stopped: bool = False
     connected: int = 0
     """How many nodes are."""

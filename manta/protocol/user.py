@@ -104,10 +104,14 @@ class MissingBlobs(Message, frozen=True):
     blobs: tuple[BlobRef, ...]
 
 
+MOST_BLOBS = 2000
+"""Blobs that are asked for at once."""
+
+
 class FindMissingBlobs(Message, frozen=True):
     """Asks which of these must be pushed before they can be named."""
 
-    blobs: tuple[BlobRef, ...]
+    blobs: Annotated[tuple[BlobRef, ...], msgspec.Meta(max_length=MOST_BLOBS)]
 
 
 class StartSwarm(Message, frozen=True):

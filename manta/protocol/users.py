@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -92,7 +92,7 @@ class RoleInfo(Message, frozen=True):
 
 class CreateRoleDefinition(Message, frozen=True):
     name: Name
-    rights: tuple[Named, ...]
+    rights: Annotated[tuple[Named, ...], msgspec.Meta(max_length=100)]
 
 
 class DeleteRoleDefinition(Message, frozen=True):

@@ -167,7 +167,9 @@ class CurveClient:
     def initiation(self, properties: Iterable[tuple[bytes, bytes]] | None = None) -> bytes:
         """The body of an INITIATE; `properties` instead of socket type and routing id."""
         if properties is None:
-            properties = [(b"Socket-Type", self.socket_type), (b"Identity", self.routing_id)]
+            properties = [(b"Socket-Type", self.socket_type)]
+            if self.routing_id:  # libzmq names an empty one, too
+                properties.append((b"Identity", self.routing_id))
         number = bindings.randombytes(16)
         vouch = bindings.crypto_box_easy(
             self._short_public + self._server,

@@ -9,9 +9,10 @@ from typing import Any
 
 from manta.console.commands import check_utf8
 from manta.node.cli.init import TOKEN, render, unanswered
-from manta.node.config import KEYS, NOUNS, PREFIX, Key, converted, parse
+from manta.node.config import FIELDS, KEYS, NOUNS, PREFIX, Key, NodeConfig, converted, parse
 from manta.node.errors import ConfigError, Flaw, VariableError
 
+MADE = "# Made from the MANTA_NODE_* variables; now that it is there, it counts, and not they.\n"
 _KEYS = {key.variable: key for key in KEYS.values()}
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -22,11 +23,7 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
     `MANTA_NODE_DATASETS` and `MANTA_NODE_LABELS` hold NAME=VALUE, separated by commas. The
     token is not copied: the file names its variable. Raises VariableError.
     """
-    given = {
-        name: value.strip()
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and value.strip()
-    }
+    given = _given(environment)
     if not given:
         return None
     answers = unanswered()
@@ -36,13 +33,47 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
         check_utf8(text, variable, "a configuration is text, so rename what it names")
         answers[_KEYS[variable].path] = _read(_KEYS[variable], text)
     answers["identity.secured_token"] = TOKEN
-    text = render("default", answers)
+    text = MADE + render("default", answers)
     try:
         parse(text, Path("default.toml"), environment)
     except ConfigError as error:
         said = [f"{_variable(flaw)}: {flaw}" for flaw in error.flaws]
         raise VariableError("\n".join(said)) from None
     return text
+
+
+def overruled(config: NodeConfig, environment: Mapping[str, str]) -> str:
+    """Says which variables say something else than the configuration that was made from them; ""
+    if none does, or it was made otherwise."""
+    if not config.path.read_text(encoding="utf-8").startswith(MADE):
+        return ""
+    remedy = (
+        "correct it there, or delete it, then it is made from the variables again at the next start"
+    )
+    try:
+        text = from_environment(environment)
+    except VariableError as error:
+        return f"{config.path} is there and counts, the MANTA_NODE_* variables do not. {error}"
+    if text is None:
+        return ""
+    told, given = parse(text, config.path, environment), _given(environment)
+    others = [
+        key.variable
+        for name, key in FIELDS.items()
+        if key.variable in given and not key.secret and getattr(told, name) != getattr(config, name)
+    ]
+    if not others:
+        return ""
+    say = "says" if len(others) == 1 else "say"
+    return f"{config.path} counts, and {', '.join(others)} {say} something else: {remedy}."
+
+
+def _given(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value.strip()
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value.strip()
+    }
 
 
 def _variable(flaw: Flaw) -> str:

@@ -22,7 +22,7 @@ from manta.node.daemon.places import (
     names,
     state_folder,
 )
-from manta.node.errors import OperatorError
+from manta.node.errors import NodeError, OperatorError
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
@@ -47,9 +47,10 @@ def start(name: str, background: bool, as_json: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
     if as_json and not background:
         raise click.UsageError("--json goes with --background: without it the node's log is shown.")
-    if name == DEFAULT:
-        _configure_from_environment(config_path(name))
+    is_made = name == DEFAULT and _configured_from_environment(config_path(name))
     found = config_of(name)
+    if name == DEFAULT and not is_made:
+        _note_overruled(found)
     folder = state_folder(name)
     if not background:
         _start_here(found, folder)
@@ -78,18 +79,42 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
     process.run(config, folder.path)
 
 
-def _configure_from_environment(path: Path) -> None:
-    """Make the configuration from MANTA_NODE_* variables if it does not exist: in containers."""
+def _configured_from_environment(path: Path) -> bool:
+    """Make the configuration from MANTA_NODE_* variables if it does not exist: in containers.
+
+    One with which the node could not run is not made, so that the variables can be corrected.
+    """
     if path.exists():
-        return
+        return False
+    from manta.node.capabilities import datasets
     from manta.node.cli.environment import from_environment
-    from manta.node.config import environment
+    from manta.node.config import environment, parse
+    from manta.node.runners.selection import can_run_tasks
+    from manta.node.service.node import belongs_to
     from manta.transports.security.keys import write_private
 
     text = from_environment(environment())
-    if text is not None:
-        write_private(path, text)
-        print_lines(f"{path} was made from the MANTA_NODE_* variables.", err=True)
+    if text is None:
+        return False
+    found = parse(text, path, environment())
+    try:
+        datasets.check(found)
+        belongs_to(found, state_folder(DEFAULT))
+        can_run_tasks(found)
+    except NodeError:
+        say_note(f"{path} was not made: correct the MANTA_NODE_* variables that it is made from.")
+        raise
+    write_private(path, text)
+    print_lines(f"{path} was made from the MANTA_NODE_* variables.", err=True)
+    return True
+
+
+def _note_overruled(config: NodeConfig) -> None:
+    from manta.node.cli.environment import overruled
+    from manta.node.config import environment
+
+    if sentence := overruled(config, environment()):
+        say_note(sentence)
 
 
 @cli.command()

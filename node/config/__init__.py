@@ -2,10 +2,21 @@
 
 from manta.node.config.handed_over import become_clean, environment, hand_over
 from manta.node.config.reading import converted, load, parse
-from manta.node.config.schema import KEYS, NAME, NOUNS, PREFIX, Key, NodeConfig, host_name, instance
+from manta.node.config.schema import (
+    FIELDS,
+    KEYS,
+    NAME,
+    NOUNS,
+    PREFIX,
+    Key,
+    NodeConfig,
+    host_name,
+    instance,
+)
 from manta.node.config.toml import line_of, render, toml_lines, toml_value
 
 __all__ = [
+    "FIELDS",
     "KEYS",
     "NAME",
     "NOUNS",

@@ -21,11 +21,9 @@ from manta.node.errors import StorageError
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
-from manta.node.journal.swarm import Journal, blob_of
+from manta.node.journal.swarm import Journal, blob_of, linger
 from manta.node.journal.swarm_files import SwarmFiles
-from manta.protocol.exchange import Said
 from manta.protocol.node import (
-    GlobalWritten,
     Instance,
     JournalAck,
     JournalBatch,
@@ -33,7 +31,6 @@ from manta.protocol.node import (
     LogAck,
     LogBatch,
     LogLine,
-    ResultWritten,
     TaskEnded,
     TaskStarted,
 )
@@ -50,24 +47,6 @@ COMPACT_AFTER = 4 * 1024 * 1024
 """Bytes of a file that are acknowledged before it is rewritten."""
 LINES_BOUND = 64 * 1024 * 1024
 """Bytes of log lines of one swarm that wait for the manager."""
-
-
-def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
-    """Returns how many seconds an entry may wait, to share a sync and a message with others.
-
-    One that names a blob is sent when that has been pushed, so it waits without harm. For
-    what is said to other instances these wait already. An end waits if others are to be
-    expected soon, and an acknowledgement, with which it goes (Nagle's algorithm, RFC 896).
-    """
-    if isinstance(entry, TaskEnded):
-        return 0.01 if expecting else 0.0
-    if blob_of(entry) is not None:
-        return 0.05
-    if isinstance(entry, Said):
-        return 0.0
-    return 0.003 if isinstance(entry, ResultWritten | GlobalWritten) else 0.05
-
-
 LINES_LINGER = 0.1
 
 _ENTRIES_LOST = (
@@ -226,7 +205,6 @@ class Journals:
 
     @property
     def unsent(self) -> bool:
-        """Whether anything has not been sent yet."""
         with self._lock:
             return any(box.unsent for box in self._boxes())
 
@@ -236,16 +214,25 @@ class Journals:
         return list({blob.digest: blob for blob in wanted}.values())
 
     def pushed(self, digest: str) -> None:
-        """The manager has the blob."""
         with self._lock:
             for swarm in self._swarms.values():
                 swarm.journal.pushed(digest)
 
-    def blob_lost(self, digest: str, at: float) -> None:
+    def writers(self, digest: str) -> list[Instance]:
+        """Returns whose entries name a blob that is to be pushed."""
+        with self._lock:
+            return [one for s in self._swarms.values() for one in s.journal.writers(digest)]
+
+    def blob_lost(self, digest: str, at: float, refused: str = "") -> None:
+        """As of the journal: the blob is not on this disk any more, or was `refused` for good."""
         with self._lock:
             for swarm in self._swarms.values():
-                for instance in swarm.journal.blob_lost(digest, at):
-                    log.error("a value that %s wrote is not on this disk any more", instance)
+                for instance in (ended := swarm.journal.blob_lost(digest, at, refused)):
+                    why = refused or "a value that it wrote is not on this disk any more"
+                    log.error("%s: %s", instance, why)
+                if ended:
+                    self._rewrite(swarm.file, swarm.records)
+            self._delete_unnamed(digest)
 
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
@@ -254,7 +241,6 @@ class Journals:
                 box.send_again()
 
     def send_overdue_again(self) -> None:
-        """Make due again what was not acknowledged in time."""
         now = self._now()
         with self._lock:
             for box in self._boxes():

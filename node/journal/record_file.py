@@ -74,6 +74,7 @@ class RecordFile:
         self.close()
         self._open()
         self.size, self.stale = size, False
+        self.dirty = True  # who syncs next learns up to where the file goes
 
     def descriptor(self) -> int:
         """Returns a descriptor that the caller syncs and closes, even if the file is rewritten."""

@@ -23,6 +23,7 @@ from manta.protocol.exchange import (
     LockReleased,
     LockWanted,
     Receiving,
+    Said,
     Sent,
 )
 from manta.protocol.node import (
@@ -175,8 +176,17 @@ class Journal:
         self._unpushed.pop(blob.digest, None)
         return True
 
-    def blob_lost(self, digest: str, at: float) -> list[Instance]:
-        """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead.
+    def writers(self, digest: str) -> list[Instance]:
+        """Whose entries name the blob, each once."""
+        if not self.names(digest):
+            return []
+        blobs = ((kept.item.instance, blob_of(kept.item)) for kept in self.entries)
+        named = (instance for instance, blob in blobs if blob and blob.digest == digest)
+        return list(dict.fromkeys(named))
+
+    def blob_lost(self, digest: str, at: float, refused: str = "") -> list[Instance]:
+        """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead. Or
+        the manager will never take it, as `refused` says: they are told FAILED.
 
         Other entries of the attempt follow; the manager holds to the end that it heard first.
         """
@@ -185,20 +195,21 @@ class Journal:
             blob = blob_of(kept.item)
             if blob is None or blob.digest != digest:
                 continue
-            sentence = (
-                f"A value of {blob.size} bytes that {kept.item.instance} wrote was lost on its "
-                "node before it reached the manager; the task is to be run again."
-            )
-            ended = TaskEnded(
-                kept.item.instance,
-                AttemptState.INTERRUPTED,
-                at,
-                error=TaskError("BlobLost", sentence),
-            )
-            self._open.pop(kept.item.instance, None)
-            self.entries.replace(kept.number, ended)
+            instance = kept.item.instance
+            if refused:
+                state, error = AttemptState.FAILED, f"{instance} failed: {refused}"
+                told = TaskError("ResourceExhaustionError", error)
+            else:
+                state = AttemptState.INTERRUPTED
+                sentence = (
+                    f"A value of {blob.size} bytes that {instance} wrote was lost on its node "
+                    "before it reached the manager; the task is to be run again."
+                )
+                told = TaskError("BlobLost", sentence)
+            self._open.pop(instance, None)
+            self.entries.replace(kept.number, TaskEnded(instance, state, at, error=told))
             self._forget(self._blobs.pop(kept.number))
-            lost.append(kept.item.instance)
+            lost.append(instance)
         return lost
 
     def _sendable(self) -> int:
@@ -223,3 +234,19 @@ def blob_of(entry: JournalEntry) -> BlobRef | None:
     else:
         return None
     return value if isinstance(value, BlobRef) else None
+
+
+def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
+    """Returns how many seconds an entry may wait, to share a sync and a message with others.
+
+    One that names a blob is sent when that has been pushed, so it waits without harm. For
+    what is said to other instances these wait already. An end waits if others are to be
+    expected soon, and an acknowledgement, with which it goes (Nagle's algorithm, RFC 896).
+    """
+    if isinstance(entry, TaskEnded):
+        return 0.01 if expecting else 0.0
+    if blob_of(entry) is not None:
+        return 0.05
+    if isinstance(entry, Said):
+        return 0.0
+    return 0.003 if isinstance(entry, ResultWritten | GlobalWritten) else 0.05

@@ -14,7 +14,7 @@ import msgspec
 
 from manta.actors import Actor, Ref, Refused, Timer
 from manta.node.journal.files import Journals
-from manta.node.link.peer_hub import BLOB_LOST, Push
+from manta.node.link.peer_hub import BLOB_LOST, BLOB_REFUSED, BLOB_TOO_LARGE, Push
 from manta.node.shared.addresses import PEER_HUB
 from manta.protocol import node as protocol
 from manta.protocol.paths import MANAGER_LINK
@@ -42,6 +42,8 @@ class JournalSender:
         self._journals = journals
         self._connections = 0
         self._pushing: set[str] = set()
+        self._refused: set[str] = set()
+        """Blobs of which was told that there is no room for them."""
         self._flush_timer: Timer[Any] | None = None
         self._resend_timer: Timer[Any] | None = None
         self._sends_rest = False
@@ -54,6 +56,7 @@ class JournalSender:
         """Pushes over the former connection have ended, or will."""
         self._connections += 1
         self._pushing.clear()
+        self._refused.clear()
 
     def registered(self, acknowledged: dict[str, int]) -> None:
         self._journals.registered(acknowledged)
@@ -143,17 +146,31 @@ class JournalSender:
         def ended(_: Any, error: BaseException | None) -> None:
             if error is None:
                 self._journals.pushed(blob.digest)
-            elif isinstance(error, Refused) and error.code == BLOB_LOST:
-                self._journals.blob_lost(blob.digest, self._actor.clock.wall())
+            elif isinstance(error, Refused) and error.code in (BLOB_LOST, BLOB_TOO_LARGE):
+                refused = error.sentence if error.code == BLOB_TOO_LARGE else ""
+                self._journals.blob_lost(blob.digest, self._actor.clock.wall(), refused)
             else:
-                self._actor.log.warning("%s: to be tried again", error)
+                self._actor.log.warning("a value is pushed again in a second: %s", error)
+                if isinstance(error, Refused) and error.code == BLOB_REFUSED:
+                    self._tell_refused(blob.digest, error.sentence)
                 if connection == self._connections:
                     self._pushing.discard(blob.digest)
                     self._actor.after(1.0, SendJournal(Why.GROWN))
                 return
+            self._refused.discard(blob.digest)
             if connection == self._connections:
                 self._pushing.discard(blob.digest)
                 self.send_due()
 
         future = self._actor.system.ref(PEER_HUB).ask_future(Push(blob), timeout=3600.0)
         self._actor.pipe(future, ended)
+
+    def _tell_refused(self, digest: str, sentence: str) -> None:
+        """Once, in the log of whoever waits for it: all that they wrote later waits as well."""
+        if digest in self._refused:
+            return
+        self._refused.add(digest)
+        at, text = self._actor.clock.wall(), f"[{sentence} It is tried again each second.]"
+        for instance in self._journals.writers(digest):
+            line = protocol.LogLine(instance, at, "node", text)
+            self._journals.append_lines(instance.swarm_id, [line])

@@ -86,7 +86,7 @@ class ManagerLink(Actor):
         self._registration = 0
         self._wrong_port: str | None = None
         """What is wrong with the port that was dialled; None until the manager was asked."""
-        self._registered = False
+        self._context.is_registered = False
         self._enrol_again = True
         self._former = ""
         """The id under which the manager no longer knows the node."""
@@ -119,7 +119,7 @@ class ManagerLink(Actor):
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
             return
-        if self._registered:
+        if self._context.is_registered:
             self._sender.send_last()
             self._sender.tell(protocol.Goodbye("the node's daemon stops"))
         if self._status is None or self._status.state != "refused":  # that stays to be read
@@ -149,18 +149,18 @@ class ManagerLink(Actor):
             case Relay():
                 self._reads.relay()
             case ReadNetworkQuality():
-                if not self._registered:
+                if not self._context.is_registered:
                     return 0.0
                 self._probe.read(self.defer())
             case BlobMoved(size, seconds):
                 self._probe.window.moved(size, seconds)
             case _Beat(registration):
-                if registration == self._registration and self._registered:
+                if registration == self._registration and self._context.is_registered:
                     self._beat()
             case _LinkState(reason):
                 self._link_moved(reason)
             case _Begin(connection):
-                if connection == self._connection_count and not self._registered:
+                if connection == self._connection_count and not self._context.is_registered:
                     self._begin()
             case protocol.FetchDesired():
                 self._fetch_desired(message)
@@ -197,7 +197,7 @@ class ManagerLink(Actor):
             self._context.finish(Exit.UNREACHABLE, words)
 
     def _disconnected(self) -> None:
-        self._registered = False
+        self._context.is_registered = False
         self._sender.gateway = None
         self.notify(PEER_DIRECTORY, Disconnected())
         self._reads.disconnected()
@@ -287,7 +287,7 @@ class ManagerLink(Actor):
 
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
-        self._registered = True
+        self._context.is_registered = True
         self._sender.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
@@ -363,7 +363,7 @@ class ManagerLink(Actor):
         self.after(self._interval, _Beat(registration))
 
         def answered(reply: Any, error: BaseException | None) -> None:
-            if registration != self._registration or not self._registered:
+            if registration != self._registration or not self._context.is_registered:
                 return
             self._probe.took(sent, error)
             if error is None:
@@ -389,12 +389,12 @@ class ManagerLink(Actor):
             self.log.error("the node %s: it takes no new work until it can", trouble)
         else:
             self.log.info("the node can keep what it is given again")
-        if self._registered:
+        if self._context.is_registered:
             self.pipe(self._heartbeat(max(1.0, 2 * self._interval)), lambda _, __: None)
 
     def _leave(self) -> None:
         self._context.draining = True
-        if not self._registered:
+        if not self._context.is_registered:
             return
         reply = self.defer()
         self.pipe(self._heartbeat(ASK_TIMEOUT), lambda _, __: reply.set(None))
@@ -427,7 +427,7 @@ class ManagerLink(Actor):
 
     def _ask_gateway(self, request: FetchPeers | WantRoster) -> None:
         """Raises Refused."""
-        if not self._registered:
+        if not self._context.is_registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")
         reply = self.defer()
 

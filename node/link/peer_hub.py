@@ -18,7 +18,13 @@ from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 from manta.transports.addresses import join_host
 from manta.transports.blobs.sources import FileSource
-from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
+from manta.transports.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    BlobRefused,
+    BlobTooLarge,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
@@ -33,6 +39,9 @@ TRANSFER_TIMEOUT = 900.0
 
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that was to be pushed."""
+
+BLOB_TOO_LARGE = "blob-too-large"
+"""Code of a refusal: the manager will never take the blob."""
 
 BLOB_REFUSED = "blob-refused"
 """Code of a refusal: there is no room for the blob where it was to go."""
@@ -176,6 +185,7 @@ def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:
     codes: dict[type[TransportError], str] = {
         BlobMissing: "blob-missing",
         BlobRefused: BLOB_REFUSED,
+        BlobTooLarge: BLOB_TOO_LARGE,
         BlobCorrupt: "blob-corrupt",
     }
     way = "fetched from" if isinstance(wanted, Fetch) else "pushed to"

@@ -27,6 +27,17 @@ log = logging.getLogger("manta.node")
 
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
+    has_engine = can_run_tasks(config)
+    if has_engine and (config.runner == "docker" or not config.allow_unsandboxed):
+        return _docker(config, folder, public_key)
+    from manta.node.runners.process import ProcessRunner
+
+    processes = ProcessRunner()
+    return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
+
+
+def can_run_tasks(config: NodeConfig) -> bool:
+    """Returns whether it can in containers. Raises LaunchError if the node can run none at all."""
     has_engine = False
     if config.runner != "process":
         from manta.node.runners import engine  # with an HTTP client, needed only for it
@@ -41,19 +52,14 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
                     "(systemctl start docker) and let this user use its socket (usermod -aG docker "
                     'USER), or set it to "auto" or "process".'
                 )
-    if has_engine and (config.runner == "docker" or not config.allow_unsandboxed):
-        return _docker(config, folder, public_key)
-    if not config.allow_unsandboxed:
+    if not (has_engine or config.allow_unsandboxed):
         raise LaunchError(
             f"{config.path}: containers.allow_unsandboxed is false, as it is unless it is set, and "
             "without a container engine tasks run as plain processes, which can do all that this "
             "user can: start an engine, or set it to true if you trust whoever deploys to this "
             "node's cluster."
         )
-    from manta.node.runners.process import ProcessRunner
-
-    processes = ProcessRunner()
-    return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
+    return has_engine
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:

@@ -76,6 +76,8 @@ class NodeContext:
     named: NamedValues = field(default_factory=NamedValues)
     bulk_address: str = ""
     """Where the manager moves blobs; "" until the node has registered."""
+    is_registered: bool = False
+    """The manager has registered the node over the connection that there is."""
     has_rooms: bool = False
     """The manager bounds what tasks tell others, and is asked for room."""
     load: Load = field(default_factory=Load)

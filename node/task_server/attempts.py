@@ -200,14 +200,14 @@ class AttemptDesk:
         """The attempt's process is gone, and has left an End, if it came to one."""
         if attempt.exited:  # told again
             return
-        attempt.exited = True
+        attempt.exited, attempt.no_memory = True, how.no_memory
         for stream in attempt.streams:
             self._sessions.emit(attempt, stream.drain())
         if how.cut_off:
             self._sessions.emit(attempt, [("warning", time.time(), hung(attempt))])
         if not how.end:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
-            self._ended(attempt, None, died(attempt, how), computing, 0.0)
+            self._ended(attempt, None, died(attempt, how.status), computing, 0.0)
             return
         try:
             end = wire.end(how.end)
@@ -226,7 +226,7 @@ class AttemptDesk:
         """Ends an attempt whose output, if it has one, is a payload by now."""
         if attempt.ended:
             return
-        error = None if end.error is None else failed(end.error, attempt.tail)
+        error = None if end.error is None else failed(attempt, end.error)
         if refused is not None:
             error = unkept(attempt, refused)
         if attempt.cancelled is not None:

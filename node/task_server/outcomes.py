@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +10,6 @@ import msgspec
 from manta.light.wire import BrokenFrame
 from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
-from manta.node.task_server.wire import Exited
 from manta.protocol.node import TaskError
 from manta.transports.errors import remedied
 
@@ -29,10 +27,11 @@ def brief(order: RunAttempt) -> dict[str, Any]:
     }
 
 
-def failed(error: tuple[str, str, str], tail: Iterable[str]) -> TaskError:
+def failed(attempt: Attempt, error: tuple[str, str, str]) -> TaskError:
     """What went wrong, as the runtime tells it."""
     kind, sentence, traceback = error
-    return TaskError(kind, sentence, traceback, tuple(tail))
+    sentence = _with_the_cause(attempt, sentence)
+    return TaskError(kind, sentence, traceback, last_lines=tuple(attempt.tail))
 
 
 def cancelled(attempt: Attempt) -> TaskError:
@@ -68,9 +67,9 @@ def unreadable(attempt: Attempt, error: BrokenFrame) -> TaskError:
     return TaskError("DataCorruptionError", sentence, last_lines=tuple(attempt.tail))
 
 
-def died(attempt: Attempt, how: Exited) -> TaskError:
+def died(attempt: Attempt, status: int) -> TaskError:
     """The error of an attempt whose process ended without a word."""
-    tail, status = tuple(attempt.tail), how.status
+    tail = tuple(attempt.tail)
     if attempt.cancelled is not None:
         return cancelled(attempt)
     if status >= 0:
@@ -78,16 +77,10 @@ def died(attempt: Attempt, how: Exited) -> TaskError:
             f"{attempt.name} ended its process with exit code {status} before its code returned: "
             f"return from main() or run() instead."
         )
-        return TaskError("Exited", sentence, last_lines=tail)
+        return TaskError("Exited", _with_the_cause(attempt, sentence), last_lines=tail)
     name = _signal_name(-status)
-    if name == "SIGKILL" and how.no_memory:
-        resources = attempt.order.assignment.resources
-        most = resources.memory if resources and resources.memory else 0
-        sentence = (
-            f"{attempt.name} was killed (SIGKILL): it took more memory than its container may, "
-            f"{most / 2**20:,.0f} MiB: have its module or task ask for more "
-            "(resources={'memory': ...}), or take less."
-        )
+    if name == "SIGKILL" and attempt.no_memory:
+        sentence = f"{attempt.name} was killed (SIGKILL): it took {_more_memory(attempt)}"
         return TaskError("ResourceExhaustionError", sentence, last_lines=tail)
     if name == "SIGKILL":
         sentence = (
@@ -98,7 +91,25 @@ def died(attempt: Attempt, how: Exited) -> TaskError:
         sentence = f"{attempt.name} was ended by {name}: its process crashed in native code."
         if name not in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"):
             sentence = f"{attempt.name} was ended by {name}."
-    return TaskError("Killed", sentence, last_lines=tail)
+    return TaskError("Killed", _with_the_cause(attempt, sentence), last_lines=tail)
+
+
+def _with_the_cause(attempt: Attempt, sentence: str) -> str:
+    """Adds what the attempt may not have known: what became of a process that it started."""
+    if not attempt.no_memory:
+        return sentence
+    sentence = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+    told = "Before that, a process that it started was killed: together they took"
+    return f"{sentence} {told} {_more_memory(attempt)}"
+
+
+def _more_memory(attempt: Attempt) -> str:
+    resources = attempt.order.assignment.resources
+    most = resources.memory if resources and resources.memory else 0
+    return (
+        f"more memory than its container may, {most / 2**20:,.0f} MiB: have its module or task ask "
+        "for more (resources={'memory': ...}), or take less."
+    )
 
 
 def _signal_name(number: int) -> str:

@@ -113,6 +113,8 @@ class Attempt(_Printer):
     cancelled: str | None = None
     exited: bool = False
     """Its process is gone, but what it returned may not be taken in yet."""
+    no_memory: bool = False
+    """The kernel has killed it, or what it started, as its container took more than it may."""
     ended: bool = False
 
     @property

@@ -19,13 +19,14 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks import kept
+from manta.node.tasks.back_pressure import BackPressure
 from manta.node.tasks.exchange import TaskExchange
 from manta.node.tasks.progress import ProgressGate
 from manta.protocol import exchange
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
-from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.node import Instance, LogLine, ResultEntry
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef, Payload
 from manta.transports.codec.stored import Damaged
@@ -51,6 +52,7 @@ class TaskRequests:
         self._ask = ask
         self._pinned: list[str] = []
         self._progress = ProgressGate()
+        self._pressure = BackPressure()
         self._exchange = TaskExchange(
             actor,
             self._journal,
@@ -60,7 +62,32 @@ class TaskRequests:
             lambda: context.has_rooms,
         )
 
-    def serve(self, request: light.Request) -> None:
+    def take(self, request: light.Request) -> bool:
+        """Serve it, or have it wait; whether anything waits."""
+        crowded = self._context.journals.crowded
+        is_pressed = self._pressure.is_used or crowded(request.instance.swarm_id)
+        if is_pressed and isinstance(request.body, light.WRITES):
+            self._pressure.hold(request, self._actor.clock.now())
+            return self.look_at_waiting(request.instance)
+        self._serve(request)
+        return bool(self._pressure)
+
+    def look_at_waiting(self, instance: Instance) -> bool:
+        """Serve what need not wait any more; whether anything still waits."""
+        crowded = self._context.journals.crowded(instance.swarm_id)
+        now, away = self._actor.clock.now(), not self._context.is_registered
+        for request in self._pressure.look(crowded, now, away=away):
+            self._serve(request)
+        if not crowded:
+            self._tell_left_out(instance)
+        return bool(self._pressure)
+
+    def _tell_left_out(self, instance: Instance) -> None:
+        if text := self._pressure.left_out():
+            line = LogLine(instance, self._actor.clock.wall(), "node", text)
+            self._context.journals.append_lines(instance.swarm_id, [line])
+
+    def _serve(self, request: light.Request) -> None:
         instance, reply = request.instance, request.reply
         match request.body:
             case light.GetGlobal(tag):
@@ -105,14 +132,10 @@ class TaskRequests:
             case _:
                 self._exchange.serve(request, request.body)
 
-    def crowded(self, request: light.Request) -> str:
-        """Why it may not be served for now; "" if it may."""
-        if not isinstance(request.body, light.WRITES):
-            return ""
-        return self._context.journals.crowded(request.instance.swarm_id)
-
     def attempt_ends(self, instance: Instance) -> None:
-        """Tell the last progress that was not told yet."""
+        """Tell the last progress that was not told yet, and what is not told."""
+        self._pressure.attempt_ended()
+        self._tell_left_out(instance)
         if (left := self._progress.rest()) is not None and left.instance == instance:
             with contextlib.suppress(StorageError):
                 self._context.journals.append(left)

@@ -57,8 +57,6 @@ from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
 FETCH_TIMEOUT = 600.0
-PATIENCE = 300.0
-"""Seconds for which what a task writes waits for the manager to take what was written before."""
 RETRIES, RETRY_AFTER = 50, 0.1
 """How often, and after how many seconds, a sibling that is being restarted is asked again."""
 
@@ -80,6 +78,7 @@ class TaskSupervisor(Actor):
         self._found: dict[str, Path] = {}
         self._module: tuple[Path, str] = (Path(), "")
         self._is_image_alone = False
+        self._looks = False
 
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
@@ -386,14 +385,19 @@ class TaskSupervisor(Actor):
 
     # --- what the task asks ----------------------------------------------------------------
 
-    def _serve(self, request: Request, until: float = 0.0) -> None:
-        """What writes waits while the journal has too much to send."""
+    def _serve(self, request: Request) -> None:
         if request.session != self._machine.session or request.instance != self._machine.current:
             request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
-        elif not (crowded := self._requests.crowded(request)):
-            self._requests.serve(request)
-        elif (now := self.clock.now()) < (until := until or now + PATIENCE):
-            self.after(RETRY_AFTER, _Retry(partial(self._serve, request, until)))
         else:
-            said = f"Waited {PATIENCE:g} s in vain: {crowded}."
-            request.reply.fail("ResourceExhaustionError", said)
+            self._look_later(self._requests.take(request))
+
+    def _look_later(self, waits: bool) -> None:
+        """At what waits for the journal."""
+        if waits and not self._looks:
+            self._looks = True
+            self.after(RETRY_AFTER, _Retry(self._look))
+
+    def _look(self) -> None:
+        self._looks = False
+        if (current := self._machine.current) is not None:
+            self._look_later(self._requests.look_at_waiting(current))

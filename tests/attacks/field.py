@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,7 @@ from manta.protocol.sign_in import SignIn
 from manta.testing.clusters import running
 from manta.transports.security.keys import KeyPair
 from tests.attacks.guest import Guest
+from tests.support.swarms import One
 
 MIB = 1024 * 1024
 PEOPLE = 5
@@ -33,8 +35,9 @@ _ASKS = 0.02
 """Seconds from one ask of the user to the next."""
 _LONGEST = 60.0
 """Seconds within which an attack is over."""
-_SETTLES = 5.0
+_SETTLES = 15.0
 """Seconds within which what an attack took is given back."""
+_REFUSED = "refused"
 
 
 class Place(NamedTuple):
@@ -56,32 +59,45 @@ class Place(NamedTuple):
         return UserAPI.over(Session(where, keys or KeyPair(*self.admin)))
 
 
+class Told(NamedTuple):
+    """What came of an attack, in a few words, and what should not have been."""
+
+    words: str
+    wrong: str = ""
+    is_over: bool = True
+
+
 class Attack(NamedTuple):
-    """`run` is a function of a module, which runs in a process of its own and returns what came of
-    it, in a few words."""
+    """`run` is a function of a module, which runs in a process of its own."""
 
     who: str
     what: str
-    run: Callable[[Place], str]
+    run: Callable[[Place], Told]
 
 
 class Usage(NamedTuple):
-    """What the manager holds at a moment."""
+    """What a process holds at a moment."""
 
     memory: int
     threads: int
     descriptors: int
 
+    def beyond(self, before: Usage) -> Usage:
+        return Usage(*(now - then for now, then in zip(self, before, strict=True)))
+
 
 class Report(NamedTuple):
-    """What an attack came to: the most that the manager grew meanwhile, what it kept, and how long
-    a user waited for answers."""
+    """What an attack came to: the most that the manager grew meanwhile, what it kept, the same of
+    the node that grew most, what came onto the disk, and how long a user waited for answers."""
 
-    told: str
+    told: Told
     peak: Usage
     kept: Usage
+    node: Usage
+    node_kept: Usage
     disk: int
     waited: float
+    took: float
     ended: list[str]
 
 
@@ -91,9 +107,9 @@ class Field:
     def __init__(self, cluster: LocalCluster, attacker: Executor) -> None:
         self._cluster = cluster
         self._attacker = attacker
-        manager = cluster.children[0].process
-        self._manager = psutil.Process(manager.pid)
-        command = self._manager.cmdline()
+        self._processes = [psutil.Process(child.process.pid) for child in cluster.children]
+        """The manager's, and the nodes'."""
+        command = self._processes[0].cmdline()
         users, nodes, bulk = (
             command[command.index(f"--{name}") + 1] for name in ("users", "nodes", "bulk")
         )
@@ -102,25 +118,38 @@ class Field:
         self.place = Place(users, nodes, bulk, key, admin, str(cluster.folder))
         self.asks = cluster.folder / "asks"
 
-    def usage(self) -> Usage:
-        with self._manager.oneshot():
-            memory = self._manager.memory_info().rss
-            return Usage(memory, self._manager.num_threads(), self._manager.num_fds())
+    def usage(self) -> list[Usage]:
+        """Of the manager, and of each node."""
+        found = []
+        for process in self._processes:
+            with process.oneshot():
+                memory = process.memory_info().rss
+                found.append(Usage(memory, process.num_threads(), process.num_fds()))
+        return found
 
     def disk(self) -> int:
-        home = self._cluster.folder / "manager"
-        return sum(file.stat().st_size for file in home.rglob("*") if file.is_file())
+        """Bytes in the folders of the manager and of the nodes."""
+        total = 0
+        for file in self._cluster.folder.rglob("*"):
+            try:
+                total += file.lstat().st_size
+            except FileNotFoundError:  # removed meanwhile
+                continue
+        return total
 
     def waited(self, since: float, until: float) -> float:
-        """The 95th percentile of what the user's asks took that began in that time, in seconds."""
-        took = []
+        """The 95th percentile of what the user's asks took that were under way in that time, in
+        seconds; one that was refused took for ever."""
+        took, last = [], 0.0
         for line in self.asks.read_text().splitlines():
-            at, seconds = map(float, line.split())
-            if since <= at <= until:
-                took.append(seconds)
-        if len(took) < 2:  # one of them took all the time
-            return until - since
-        return statistics.quantiles(took, n=20)[-1]
+            began, seconds, how = line.split()
+            at, lasted = float(began), float(seconds)
+            last = at + lasted
+            if since <= at + lasted and at <= until:
+                took.append(math.inf if how == _REFUSED else lasted)
+        if last < until - 1:  # one that has no answer yet
+            took.append(until - last)
+        return statistics.quantiles(sorted(took), n=20)[-1] if len(took) > 1 else until - since
 
     def ended(self) -> list[str]:
         return [child.name for child in self._cluster.dead]
@@ -133,47 +162,59 @@ class Field:
         def watch() -> None:
             while not over.wait(_SAMPLES):
                 try:
-                    usage = self.usage()
+                    now = self.usage()
                 except psutil.Error:
                     return
-                most[:] = map(max, most, usage)
+                most[:] = [Usage(*map(max, *pair)) for pair in zip(most, now, strict=True)]
 
         watcher = threading.Thread(target=watch)
         watcher.start()
         began = time.monotonic()
         try:
             told = self._attacker.submit(attack.run, self.place).result(_LONGEST)
+        except TimeoutError:
+            told = Told(f"not over after {_LONGEST:g} s", "it did not end", is_over=False)
         finally:
             until = time.monotonic()
             over.set()
             watcher.join()
         kept = self._settled(before)
-        grown = Usage(*(now - then for now, then in zip(most, before, strict=True)))
+        grown = [now.beyond(then) for now, then in zip(most, before, strict=True)]
+        node = max(range(1, len(grown)), key=lambda at: grown[at].memory)
         return Report(
-            told, grown, kept, self.disk() - disk, self.waited(began, until), self.ended()
+            told,
+            grown[0],
+            kept[0],
+            grown[node],
+            kept[node],
+            self.disk() - disk,
+            self.waited(began, until),
+            time.monotonic() - began,
+            self.ended(),
         )
 
-    def _settled(self, before: Usage) -> Usage:
-        """What is left of what it held more, once descriptors and threads are given back."""
+    def _settled(self, before: list[Usage]) -> list[Usage]:
+        """What is left of what they held more, once descriptors and threads are given back."""
         deadline = time.monotonic() + _SETTLES
         while not self.ended():
-            kept = Usage(*(now - then for now, then in zip(self.usage(), before, strict=True)))
-            if (kept.threads <= 0 and kept.descriptors <= 0) or time.monotonic() > deadline:
+            kept = [now.beyond(then) for now, then in zip(self.usage(), before, strict=True)]
+            given_back = all(one.threads <= 0 and one.descriptors <= 0 for one in kept)
+            if given_back or time.monotonic() > deadline:
                 return kept
             time.sleep(0.1)
-        return Usage(0, 0, 0)
+        return [Usage(0, 0, 0)] * len(before)
 
 
 def ask(place: Place) -> None:
     """A user who asks again and again, and writes down when and how long it took."""
     with place.connect() as api, open(Path(place.folder) / "asks", "w", buffering=1) as file:
         while True:
-            began = time.monotonic()
+            began, how = time.monotonic(), "answered"
             try:
                 api.list_nodes(CLUSTER)
             except MantaError:
-                time.sleep(_ASKS)  # what it took tells
-            file.write(f"{began} {time.monotonic() - began}\n")
+                how = _REFUSED
+            file.write(f"{began} {time.monotonic() - began} {how}\n")
             time.sleep(_ASKS)
 
 
@@ -190,10 +231,35 @@ def field(nodes: int = 2) -> Iterator[Field]:
                 time.sleep(0.05)
             # Beforehand, since a password takes 64 MiB and a tenth of a second.
             here.place = here.place._replace(people=tuple(_people(here.place)))
+            _warm_up(here.place)
             yield here
         finally:
             user.kill()
             user.join()
+
+
+def _warm_up(place: Place) -> None:
+    """Has the processes make the threads and open the files that they keep."""
+    with ThreadPoolExecutor(4) as threads:
+        wrong = [threads.submit(_wrong_password, place) for _ in range(4)]
+        wait(wrong)
+    code = (
+        "from manta.light import World\ndef main():\n    World().results.add('r', bytes(100_000))\n"
+    )
+    with place.connect() as api:
+        for _ in range(2):
+            swarm = api.deploy_swarm(CLUSTER, One(code, replicas=8))
+            api.wait_swarm(swarm, timeout=_LONGEST)
+            api.select_results(swarm, "r")
+            api.collect_logs(swarm)
+            api.remove_swarm(swarm)
+
+
+def _wrong_password(place: Place) -> None:
+    guest = Guest(place.users, place.key)
+    guest.greet()
+    guest.ask(SignIn("user@localhost", "wrong"))
+    guest.close()
 
 
 def _people(place: Place) -> Iterator[tuple[str, str, str]]:

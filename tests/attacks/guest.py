@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,9 +27,25 @@ _pack = msgspec.msgpack.Encoder().encode
 class Guest:
     """One connection; by default of a key that nobody knows."""
 
-    def __init__(self, address: str, key: str, keys: KeyPair | None = None) -> None:
-        """Raises NotWelcome, Hangup or OSError."""
-        self.client = CurveClient(address, key, keys).connect()
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        keys: KeyPair | None = None,
+        *,
+        source: str = "",
+        timeout: float = 5.0,
+    ) -> None:
+        """Comes from the address `source` of this machine; who is put off is told nothing.
+
+        Raises NotWelcome, Hangup or OSError.
+        """
+        client = CurveClient(address, key, keys, source=source, timeout=timeout)
+        try:
+            self.client = client.connect()
+        except BaseException:
+            client.close()
+            raise
         self._ids = itertools.count(1)
 
     def greet(self) -> None:
@@ -58,3 +76,14 @@ class Guest:
 
 def noise(size: int) -> bytes:
     return random.randbytes(size)
+
+
+def cut(clients: Sequence[CurveClient], within: float = 0.0) -> int:
+    """How many of the connections the server has ended, as soon as all are, or within that time."""
+    deadline = time.monotonic() + within
+    left = list(clients)
+    while True:
+        left = [client for client in left if not client.wait_cut(0)]
+        if not left or time.monotonic() >= deadline:
+            return len(clients) - len(left)
+        time.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from manta.actors.wire import Answer, Failure
 from manta.cli.local.cluster import CLUSTER
@@ -12,14 +13,15 @@ from manta.protocol.exchange import ReadMessage
 from manta.protocol.node import (
     Capabilities,
     Enroll,
+    Inquire,
     ListGlobals,
     ReadGlobal,
     Register,
     SelectResults,
 )
 from manta.transports.security.keys import KeyPair
-from tests.attacks.field import MIB, Attack, Place
-from tests.attacks.guest import Guest, noise
+from tests.attacks.field import MIB, Attack, Place, Told
+from tests.attacks.guest import REFUSALS, Guest, noise
 from tests.support.swarms import One
 
 SECONDS = 6.0
@@ -42,7 +44,7 @@ def _node(place: Place) -> Guest:
     return node
 
 
-def curiosity(place: Place) -> str:
+def curiosity(place: Place) -> Told:
     """It asks for what a swarm has that runs on the other nodes."""
     told = asked = 0
     with place.connect() as admin:
@@ -69,33 +71,82 @@ def curiosity(place: Place) -> str:
         finally:
             node.close()
             admin.stop_swarm(deployed, force=True)
-    return f"{told} of {asked} answers told something"
+            admin.remove_swarm(deployed)
+    words = f"{told} of {asked} answers told something"
+    return Told(words, words if told else "")
 
 
-def endless(place: Place) -> str:
-    node = _node(place)
+def endless(place: Place) -> Told:
+    """On one connection after another, until the node is turned away."""
+    node, sent = _node(place), list[int]()
+    keys = node.client.keys
+    until = time.monotonic() + 4
+    while True:
+        try:
+            part = node.client.endless(noise(65536))
+            sent.append(node.client.flood(part, most=512 * MIB, seconds=8))
+        finally:
+            node.close()
+        try:
+            node = Guest(place.nodes, place.key, keys, timeout=1.0)
+        except REFUSALS:
+            break
+        if time.monotonic() > until:
+            node.close()
+            break
+    words = f"{len(sent)} connections cut, after {max(sent) / MIB:.1f} MiB at most"
+    return Told(words, "one was not cut" if max(sent) >= 512 * MIB else "")
+
+
+def _inquiries(place: Place, until: float) -> int:
+    asked, guest = 0, None
+    while time.monotonic() < until:
+        try:
+            if guest is None:
+                guest = Guest(place.nodes, place.key)
+                guest.greet()
+            guest.ask(Inquire())
+            asked += 1
+        except REFUSALS:
+            guest = None
+            time.sleep(0.05)
+    return asked
+
+
+def _of_a_user(place: Place, until: float) -> int:
+    asked = 0
+    _, public, secret = place.people[3]
+    with place.connect(KeyPair(public, secret)) as api:
+        while time.monotonic() < until:
+            api.list_clusters()
+            asked += 1
+    return asked
+
+
+def _of_a_node(place: Place, until: float) -> int:
+    asked, node = 0, _node(place)
     try:
-        part = node.client.endless(noise(65536))
-        sent = node.client.flood(part, most=512 * MIB, seconds=8)
-    finally:
-        node.close()
-    return f"cut after {sent / MIB:.1f} MiB"
-
-
-def questions(place: Place) -> str:
-    node = _node(place)
-    began, asked = time.monotonic(), 0
-    try:
-        while time.monotonic() < began + SECONDS:
+        while time.monotonic() < until:
             node.ask(ListGlobals("0" * 16))
             asked += 1
     finally:
         node.close()
-    return f"{asked / SECONDS:.0f} answers a second"
+    return asked
+
+
+def questions(place: Place) -> Told:
+    """As many as are answered, of a guest, a user and a node at once."""
+    until = time.monotonic() + SECONDS
+    with ThreadPoolExecutor(3) as threads:
+        asking = [
+            threads.submit(asks, place, until) for asks in (_inquiries, _of_a_user, _of_a_node)
+        ]
+        each = ", ".join(f"{one.result() / SECONDS:.0f}" for one in asking)
+    return Told(f"{each} answers a second")
 
 
 ATTACKS = [
     Attack("node", "it asks for what it does not run", curiosity),
     Attack("node", "a message without an end", endless),
-    Attack("node", f"questions for {SECONDS:g} s", questions),
+    Attack("all", f"a guest, a user and a node ask for {SECONDS:g} s", questions),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import mmap
 import os
@@ -253,6 +254,7 @@ def filled_memfd(data):
 @linux_only
 def test_memory_is_bounded_in_number_and_lets_go_of_descriptors():
     depot = MemoryDepot(3_000_000, most=4)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for number in range(50):
         assert content(depot, depot.put(bytes([number]) * 1000)) == bytes([number]) * 1000

@@ -26,6 +26,7 @@ from manta.manager.store.interface import (
     AppendLogs,
     Delete,
     Put,
+    PutPages,
     PutSnapshot,
     Reference,
     Release,
@@ -486,8 +487,13 @@ def test_a_snapshot_is_of_the_last_event_and_keeps_the_pages_that_are_not_replac
         store.commit([PutSnapshot("s1", 2, b"two", {"p0": b"0", "p1": b"1"})])
         store.commit([AppendEvents("s1", 3, (b"c",)), PutSnapshot("s1", 3, b"3", {"p1": b"x"})])
         store.commit([PutSnapshot("s1", 2, b"late")])
-    with closing(make()) as store:
         assert store.snapshot("s1") == (3, b"3", {"p0": b"0", "p1": b"x"})
+        store.commit([PutPages("s1", {"p0": b"y", "p2": b"2"})])
+        assert store.snapshot("s1") is None, "it does not fit the pages"
+        store.commit([PutSnapshot("s1", 3, b"3")])
+    with closing(make()) as store:
+        assert store.snapshot("s1") == (3, b"3", {"p0": b"y", "p1": b"x", "p2": b"2"})
+        assert store.snapshot_size("s1") == 1 + 1 + 1 + 1
         assert log_of(store, "s1", after=3) == []
         store.commit([RemoveSwarm("s1")])
         assert store.snapshot("s1") is None
@@ -527,6 +533,17 @@ def test_a_log_that_was_set_back_is_seen_and_its_snapshot_is_not_used(tmp_path: 
         with pytest.raises(DamagedLog, match="ends with event 2, and 3 were stored"):
             log_of(store, "s1")
         assert store.snapshot("s1") is None
+
+
+def test_what_is_too_large_for_the_database_is_the_fault_of_its_writer_alone(
+    tmp_path: Path,
+) -> None:
+    with closing(SqliteStore(tmp_path / "manta.db")) as store:
+        store._writer.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)  # a billion bytes at most
+        store.commit([AppendEvents("s1", 1, (b"a",))])
+        with pytest.raises(StoreConflict, match="so large"):
+            store.commit([PutSnapshot("s1", 1, bytes(20_000))])
+        store.commit([AppendEvents("s1", 2, (b"b",)), PutSnapshot("s1", 2, b"small")])
 
 
 @pytest.mark.parametrize("table", ["snapshots", "snapshot_pages"])

@@ -31,6 +31,7 @@ from manta.manager.swarm.events import (
     decode,
     encode,
 )
+from manta.manager.swarm.letters import KEPT, Most
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads.queries import select_results
@@ -396,8 +397,9 @@ class Manager:
                 self.reply(link, number, selected)
             case _ if isinstance(message, ExchangeRead):
                 swarm_id = message.instance.swarm_id
+                most = Most.of(KEPT.letters, KEPT.size, 1)
                 try:
-                    found = exchange_queries.answer(self.machines[swarm_id], message)
+                    found = exchange_queries.answer(self.machines[swarm_id], message, most)
                 except Refused as refusal:
                     found = Exchanged(False, error="Refused", sentence=refusal.sentence)
                 self.when_durable(swarm_id, [Answer(link, number, found)])

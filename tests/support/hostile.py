@@ -142,7 +142,7 @@ def assert_harmless(printed: bytes, *, terminal: bool = False) -> None:
     """
     text = printed.decode("utf-8")
     if terminal:
-        text = re.sub(r"\x1b\[(?:(?:0|1|2|31|32|33|36)m|\d+F\x1b\[J)", "", text)
+        text = re.sub(r"\x1b\[(?:(?:0|1|2|31|32|33|36)m|\d+F\x1b\[J|\?7[lh])", "", text)
         text = text.replace("\r\n", "\n")
     harmful = {
         character

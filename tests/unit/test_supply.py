@@ -177,6 +177,58 @@ def test_versions_around_a_range_are_not_affected() -> None:
     assert [flaw.split()[1] for flaw in found] == ["0.14", "14.0.0"]
 
 
+def affecting(**affected: object) -> list[dict[str, object]]:
+    package = {"ecosystem": "PyPI", "name": "package"}
+    return [{"id": "PYSEC-2000-1", "affected": [{"package": package, **affected}]}]
+
+
+def events(*each: str, type: str = "ECOSYSTEM") -> list[dict[str, object]]:
+    pairs = (one.split() for one in each)
+    return [{"type": type, "events": [{kind: at} for kind, at in pairs]}]
+
+
+SEVERAL = events("introduced 0", "fixed 1.2", "introduced 2.0", "fixed 2.3", "introduced 3.1")
+
+
+@pytest.mark.parametrize(
+    ("affected", "versions"),
+    [
+        ({"ranges": SEVERAL}, {
+            "0.1": "1.2 or", "1.0": "1.2 or", "1.1": "1.2 or", "2.0": "2.3 or", "2.2.9": "2.3 or",
+            "3.1": "another",
+        }),
+        ({"ranges": events("fixed 1.2", "introduced 1.0")}, {"1.0": "1.2 or", "1.1": "1.2 or"}),
+        ({"ranges": [*events("introduced 3.0"), *events("introduced 0", "fixed 1.1")]}, {
+            "0.1": "1.1 or", "1.0": "1.1 or", "3.0": "another", "3.1": "another",
+        }),
+        ({"ranges": events("introduced 1.0", "last_affected 2.0")}, {
+            "1.0": "another", "1.1": "another", "1.2": "another", "2.0": "another",
+        }),
+        ({"ranges": events("introduced 1.0", "last_affected 2.0", "fixed 2.2")}, {
+            "1.0": "2.2", "1.1": "2.2", "1.2": "2.2", "2.0": "2.2",
+        }),
+        ({"versions": ["1.0", "2.2.9.0"]}, {"1.0": "another", "2.2.9": "another"}),
+        ({"ranges": events("introduced 0", type="GIT"), "versions": ["3.0"]}, {"3.0": "another"}),
+        ({"ranges": events("introduced c0ffee", "fixed f00d", type="GIT")}, {}),
+        ({"package": {"ecosystem": "npm", "name": "package"}, "versions": ["1.0"]}, {}),
+    ],
+)  # fmt: skip
+def test_whatever_osv_says_is_affected_is(
+    affected: dict[str, object], versions: dict[str, str]
+) -> None:
+    there = ["0.1", "1.0", "1.1", "1.2", "2.0", "2.2.9", "2.3", "3.0", "3.1"]
+    found = AUDIT.flaws({"package": there}, affecting(**affected))
+    told = {flaw.split()[1]: flaw.rpartition("take ")[2] for flaw in found}
+    assert {version: told[version][: len(fix)] for version, fix in versions.items()} == versions
+    assert told.keys() == versions.keys()
+
+
+def test_a_withdrawn_advisory_counts_no_more() -> None:
+    (advisory,) = affecting(versions=["1.0"])
+    withdrawn = {**advisory, "withdrawn": "2001-01-01T00:00:00Z"}
+    assert list(AUDIT.flaws({"package": ["1.0"]}, [withdrawn])) == []
+
+
 def test_advisories_are_as_osv_has_them() -> None:
     used = {canonicalize_name(requirement.name) for requirement in AUDIT.requirements()}
     for lock in LOCKS:
@@ -190,8 +242,10 @@ def test_advisories_are_as_osv_has_them() -> None:
             assert affected["package"]["name"] in used
             for range_ in affected["ranges"]:
                 assert range_["type"] == "ECOSYSTEM"
-                (introduced,), (fixed,) = (event.values() for event in range_["events"])
-                assert Version(introduced) < Version(fixed)
+                kinds = [kind for event in range_["events"] for kind in event]
+                assert "introduced" in kinds
+                assert {*kinds} <= {"introduced", "fixed", "last_affected"}
+                assert all(Version(at) for event in range_["events"] for at in event.values())
 
 
 # --- reasons ---------------------------------------------------------------------------------

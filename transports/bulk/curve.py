@@ -23,12 +23,12 @@ from manta.transports.bulk.options import BulkOptions
 from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.sockets import ClientSocket, ServerSocket, send_to
 from manta.transports.bulk.transfers import Statistics
+from manta.transports.bulk.watch import Watch
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
 from manta.transports.zeromq.connections import MONITORED
-from manta.transports.zeromq.routing_ids import RoutingIds, new_context
-from manta.transports.zeromq.sockets import SocketFactory, stop_monitor
+from manta.transports.zeromq.sockets import SocketFactory, new_context, stop_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +60,7 @@ class CurveBulk(Generic[D_co]):
             self._context, keys, zap=self._zap, options=self._options.sockets
         )
         self._loop = BulkLoop(self._context, self._zap.stop)
+        self._watch = Watch(self._loop, self._glance)
         self._listeners: list[ServerSocket] = []
         self._unwatch: list[Callable[[], None]] = []
         self._changing = threading.Lock()
@@ -86,12 +87,12 @@ class CurveBulk(Generic[D_co]):
         with self._changing, contextlib.ExitStack() as undo:
             if not self._zap.healthy:
                 self._zap.start()
+                self._watch.start()
             domain = f"manta.bulk.{len(self._listeners)}"
             self._zap.register(domain, admission)
             undo.callback(self._zap.unregister, domain)
             socket = self._factory.server(zmq.ROUTER, domain)
             undo.callback(socket.close, 0)
-            ids = RoutingIds.of(socket, self._context)
             monitor = socket.get_monitor_socket(MONITORED)
             undo.callback(stop_monitor, socket, monitor)
             bound = self._factory.bind(socket, address, fd=fd)
@@ -100,7 +101,7 @@ class CurveBulk(Generic[D_co]):
             server = BulkServer(
                 self._depot, admission, authorize, pushed, send, options, self.statistics
             )
-            listener = ServerSocket(socket, monitor, server, ids, admission, options)
+            listener = ServerSocket(socket, monitor, server, admission, options, bound)
             self._listeners.append(listener)
             self._unwatch.append(admission.watch(listener.cut))
         self._loop.call(partial(listener.watched_by, self._loop))
@@ -129,8 +130,13 @@ class CurveBulk(Generic[D_co]):
                 self._unwatch.pop()()
         if started:
             self._loop.stop()
+            self._watch.stop()
         else:
             self._context.term()
+
+    def _glance(self) -> None:
+        for listener in self._listeners:
+            listener.glance(self._loop)
 
     def _start(self) -> None:
         with self._changing:

@@ -61,16 +61,13 @@ class Allowance:
 
 
 class Budget(Generic[Key]):
-    """Grants windows to one peer's transfers, first come, first served."""
+    """Grants windows to transfers, first come, first served."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._granted: dict[Key, int] = {}
         self._waiting: deque[tuple[Key, int]] = deque()
-
-    @property
-    def granted(self) -> int:
-        return sum(self._granted.values())
+        self.granted = 0
 
     @property
     def waiting(self) -> bool:
@@ -84,7 +81,9 @@ class Budget(Generic[Key]):
 
     def release(self, key: Key) -> list[Key]:
         """End a transfer, or its waiting; returns those that are granted a window now."""
-        if self._granted.pop(key, None) is None:
+        if key in self._granted:
+            self.granted -= self._granted.pop(key)
+        else:
             self._waiting = deque(entry for entry in self._waiting if entry[0] != key)
         return self._grant()
 
@@ -96,6 +95,7 @@ class Budget(Generic[Key]):
                 break
             self._waiting.popleft()
             self._granted[key] = window
+            self.granted += window
             granted.append(key)
         return granted
 
@@ -167,16 +167,16 @@ class Receiver:
         self.window = window
         self._size = size
         self._limit = 0
-        self._granted = False
+        self._granted = 0
         self.received = 0
 
     @property
     def complete(self) -> bool:
         return self.received == self._size
 
-    def grant(self) -> None:
-        """The budget has room for the window."""
-        self._granted = True
+    def grant(self, part: int | None = None) -> None:
+        """The budget has room for the window, or for a part of it."""
+        self._granted = self.window if part is None else min(part, self.window)
 
     def position(self) -> Position:
         """What the sender is told after each chunk, and whenever the transfer is opened.
@@ -185,7 +185,7 @@ class Receiver:
         receivers wait for more would use up the allowance of all others.
         """
         if self._granted:
-            self._limit = min(self._size, self.received + self.window)
+            self._limit = min(self._size, self.received + self._granted)
         return Position(self.received, self._limit)
 
     def chunk(self, offset: int, length: int) -> bool:

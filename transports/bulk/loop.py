@@ -40,6 +40,9 @@ class BulkLoop:
 
     def __init__(self, context: Context, before_end: Callable[[], None]) -> None:
         self.members: list[Member] = []
+        self.turn = 0
+        self.working = threading.Event()
+        """Set while it does not wait for something to do."""
         self._context = context
         self._before_end = before_end
         self._poller = zmq.Poller()
@@ -78,7 +81,11 @@ class BulkLoop:
                 self._guarded(job)
             busy = any(member.busy for member in self.members)
             wait = (int(TICK * 1000) if busy else None) if self._jobs.idle else 0
-            for socket, _ in self._poller.poll(wait):
+            self.working.clear()
+            ready = self._poller.poll(wait)
+            self.turn += 1
+            self.working.set()
+            for socket, _ in ready:
                 read = self._readers.get(socket)
                 if read is not None:  # not the queue, nor forgotten by one before it
                     self._guarded(read)

@@ -30,14 +30,15 @@ class BulkOptions:
 
     chunk: int = 512 * 1024
     window: int = 2 * MIB  # of one transfer; what a lost connection may cost
+    small_window: int = 32 * 1024  # the same, to this side, where others use up what all share
     peer_budget: int = 8 * MIB  # in flight from or to one peer, over all its transfers
     max_served: int = 64  # transfers that one peer may have open
     max_opened: int = 16  # transfers opened at one peer; the others wait here
     repeat_after: float = 5.0  # of silence, a request is repeated
     idle: float = 60.0  # of silence, a transfer or a connection is given up
     first: float = 5.0  # after its handshake, in which a connection must bring a message
-    message: float = 60.0  # in which a message that began must end
-    total: int = 256 * MIB  # that zmq may hold of all peers together
+    message: float = 120.0  # in which a message that began must end: 1 MiB at 9 KB/s
+    total: int = 256 * MIB  # that zmq may hold of all peers together: twice what is granted to them
     backoff: float = 0.1  # before the second attempt to connect, doubled each time
     backoff_max: float = 2.0
     io_threads: int = 2

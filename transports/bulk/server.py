@@ -69,6 +69,8 @@ class _Peer:
         self.key = key
         self.transfers: dict[bytes, _Served] = {}
         self.budget: Budget[bytes] = Budget(options.peer_budget)
+        self.small: Budget[bytes] = Budget(4 * options.small_window)
+        """Of transfers that wait for a share in what all peers share."""
         self.allowance = Allowance(options.peer_budget)
 
 
@@ -93,6 +95,8 @@ class BulkServer:
         self._options = options
         self._total = total
         self._peers: dict[str, _Peer] = {}
+        self._windows: Budget[tuple[str, bytes]] = Budget(options.total // 2)
+        """Of all peers. Who comes when it is used up need not wait, but has small ones."""
 
     @property
     def busy(self) -> bool:
@@ -147,7 +151,7 @@ class BulkServer:
                 missing = self._is_missing(served, now)
                 idle = now - served.heard >= self._options.idle
                 # Other transfers of the peer must not wait for a lost one.
-                if idle or (missing and peer.budget.waiting):
+                if idle or (missing and (peer.budget.waiting or peer.small.waiting)):
                     self._close(peer, transfer)
                 elif missing and isinstance(served.flow, Outbound):
                     served.flow.sender.pause()
@@ -158,8 +162,9 @@ class BulkServer:
         """Discard the peer's transfers."""
         peer = self._peers.pop(key, None)
         if peer is not None:
-            for served in peer.transfers.values():
+            for transfer, served in peer.transfers.items():
                 served.flow.close()
+                self._give_back(key, transfer)
 
     def close(self) -> None:
         for key in list(self._peers):
@@ -253,7 +258,7 @@ class BulkServer:
                     return None
                 flow = Inbound(message.id, digest, size, sink, options.window_of(size), self._total)
                 if peer.budget.request(flow.id, options.window_of(size)):
-                    flow.receiver.grant()
+                    self._grant(peer, flow)
             else:
                 source = self._depot.source(digest)
                 if source.size != size:
@@ -326,11 +331,45 @@ class BulkServer:
     def _close(self, peer: _Peer, transfer: bytes) -> None:
         served = peer.transfers.pop(transfer)
         served.flow.close()
+        self._give_back(peer.key, transfer)
+        self._give_back_small(peer, transfer)
         for granted in peer.budget.release(transfer):
             next_one = peer.transfers[granted]
             assert isinstance(next_one.flow, Inbound)
-            next_one.flow.receiver.grant()
-            self._tell(next_one.route, Credit(granted, *next_one.flow.receiver.position()))
+            self._grant(peer, next_one.flow)
+            self._credit_to(next_one)
+
+    def _grant(self, peer: _Peer, flow: Inbound) -> None:
+        """The peer's own budget has room for the transfer."""
+        window, small = self._options.window_of(flow.size), self._options.small_window
+        if self._windows.request((peer.key, flow.id), window):
+            flow.receiver.grant()
+        elif peer.small.request(flow.id, min(window, small)):
+            flow.receiver.grant(small)
+
+    def _give_back(self, key: str, transfer: bytes) -> None:
+        """A transfer has ended: others have the whole window now."""
+        for other, granted in self._windows.release((key, transfer)):
+            peer = self._peers.get(other)
+            if peer is None:  # it is being dropped, and gives this one back next
+                continue
+            served = peer.transfers[granted]
+            assert isinstance(served.flow, Inbound)
+            served.flow.receiver.grant()
+            self._credit_to(served)
+            self._give_back_small(peer, granted)
+
+    def _give_back_small(self, peer: _Peer, transfer: bytes) -> None:
+        """A transfer needs no small window: others of the peer have one now."""
+        for granted in peer.small.release(transfer):
+            served = peer.transfers[granted]
+            assert isinstance(served.flow, Inbound)
+            served.flow.receiver.grant(self._options.small_window)
+            self._credit_to(served)
+
+    def _credit_to(self, served: _Served) -> None:
+        assert isinstance(served.flow, Inbound)
+        self._tell(served.route, Credit(served.flow.id, *served.flow.receiver.position()))
 
     def _forget_if_idle(self, peer: _Peer) -> None:
         if not peer.transfers:

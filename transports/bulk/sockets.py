@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -25,9 +26,10 @@ from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
+from manta.transports.security.routing_ids import is_harmless
 from manta.transports.zeromq.connections import Connections, Lookout
 from manta.transports.zeromq.intake import Intake, wire_bytes
-from manta.transports.zeromq.links import readable, receive_parts
+from manta.transports.zeromq.links import drop_parts, readable, receive_parts
 from manta.transports.zeromq.sockets import SocketFactory, parse_event, stop_monitor
 from manta.transports.zeromq.tcp import TcpConnection
 
@@ -36,8 +38,7 @@ if TYPE_CHECKING:
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
-    from manta.transports.zeromq.connections import Connection
-    from manta.transports.zeromq.routing_ids import RoutingIds
+    from manta.transports.zeromq.connections import Breach, Connection
     from manta.transports.zeromq.sockets import Socket
 
 _log = logging.getLogger(__name__)
@@ -57,30 +58,35 @@ def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
 
 
 class ServerSocket:
-    """A ROUTER and the server behind it. Lives on the loop's thread, but for `cut`."""
+    """A ROUTER and the server behind it. Lives on the loop's thread, but for `cut` and `glance`."""
 
     def __init__(
         self,
         socket: Socket,
         monitor: Socket,
         server: BulkServer,
-        ids: RoutingIds,
         admission: Admission,
         options: BulkOptions,
+        address: str,
     ) -> None:
-        """`monitor` tells which connections `socket` accepts and loses."""
+        """`monitor` tells which connections `socket` accepts at `address` and loses."""
         self._socket = socket
         self._monitor = monitor
         self._server = server
-        self._ids = ids
         self._admission = admission
-        self._connections = Connections(admission, options.intake, self._end)
+        self._connections = Connections(admission, options.intake, self._end, address)
         self._lookout = Lookout()
 
     def watched_by(self, loop: BulkLoop) -> None:
         loop.members.append(self)
         loop.watch(self._socket, self._read)
         loop.watch(self._monitor, self._observe)
+
+    def glance(self, loop: BulkLoop) -> None:
+        """End who sends without an end while the loop's thread is held up; on another one."""
+        for connection, breach in self._connections.glance():
+            connection.end()
+            loop.call(partial(self._refuse, connection.key, breach.why, offence=breach.is_own))
 
     def cut(self, key: str) -> None:
         """End a peer's connections at once; from any thread."""
@@ -102,10 +108,10 @@ class ServerSocket:
         if passed is not None:
             self._connections.look(passed, lambda: not readable(self._socket))
 
-    def _end(self, connection: Connection, breach: str) -> None:
-        """End a connection for what it did, or with "" because it has to go."""
-        if breach:
-            self._refuse(connection.key, breach)
+    def _end(self, connection: Connection, breach: Breach | None) -> None:
+        """End a connection for what it did, or with None because it has to go."""
+        if breach is not None:
+            self._refuse(connection.key, breach.why, offence=breach.is_own)
         connection.end()
 
     def _observe(self) -> None:
@@ -117,6 +123,8 @@ class ServerSocket:
                 route, *frames = receive_parts(self._socket, 2 + _PARTS)
             except zmq.Again:
                 return
+            while frames and frames[-1].more and drop_parts(self._socket):
+                pass
             self._received(route, frames)
 
     def _received(self, route: zmq.Frame, frames: list[zmq.Frame]) -> None:
@@ -126,9 +134,9 @@ class ServerSocket:
         key = str(frames[0].get("User-Id")) if frames else ""
         served = False
         try:
-            if not self._ids.gave(route.bytes):
-                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             if connection is not None:
+                if not is_harmless(route.bytes):
+                    return  # its handshake was answered too soon: it may connect again
                 if not self._connections.heard(connection, key):
                     raise RemoteProtocolError("it said too much before its first message")
                 connection.intake.read += wire_bytes(map(len, frames))
@@ -144,11 +152,15 @@ class ServerSocket:
             if not served and connection is not None:
                 connection.end()
 
-    def _refuse(self, key: str, why: str) -> None:
-        if key:
-            _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
-            self._admission.offended(key)
-            self._server.drop(key)
+    def _refuse(self, key: str, why: str, *, offence: bool = True) -> None:
+        if not key:
+            return
+        if not offence:  # it connects again, and its transfers go on
+            _log.warning("the peer %s loses a connection: %s", key, why)
+            return
+        _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
+        self._admission.offended(key)
+        self._server.drop(key)
 
 
 class ClientSocket:
@@ -281,7 +293,9 @@ class ClientSocket:
             except zmq.Again:
                 return
             if kind == zmq.EVENT_CONNECTED:
-                self._tcp = TcpConnection.of(value)
+                tcp = TcpConnection.of(value)
+                # If not, it is gone, and another has its descriptor.
+                self._tcp = tcp if tcp is not None and tcp.is_to(self._port) else None
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._failures = 0
                 self.client.connected()
@@ -301,6 +315,8 @@ class ClientSocket:
                 frames = receive_parts(self._socket, 1 + _PARTS)
             except zmq.Again:
                 return False
+            while frames[-1].more and drop_parts(self._socket):
+                pass
             self._intake.read += wire_bytes(map(len, frames))
             try:
                 message, payload = _split(frames)

@@ -22,6 +22,7 @@ from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
     BlobRefused,
+    BlobTooLarge,
     BulkError,
     RemoteProtocolError,
     VersionMismatch,
@@ -107,6 +108,7 @@ _VERSION = bytes([VERSION])
 _CODES: dict[str, type[BulkError]] = {
     "missing": BlobMissing,
     "corrupt": BlobCorrupt,
+    "too-large": BlobTooLarge,
     "refused": BlobRefused,
 }
 

@@ -15,7 +15,7 @@ from enum import Enum
 from manta.transports.security.offences import Offences
 from manta.transports.security.strangers import Fate, StrangerLimits, Tally, source_of
 
-MOST_EXCUSED = 1000  # guests at a time
+KNOWN_RATE, KNOWN_BURST = 20.0, 200.0  # handshakes of one owner of known keys, a second
 
 
 class Decision(Enum):
@@ -58,22 +58,35 @@ class TokenBucket:
         self._tokens = min(self._burst, self._tokens + 1.0)
 
 
+class Buckets:
+    """A bucket for each of those who took last: at most `most` of them."""
+
+    def __init__(self, rate: float, burst: float, most: int) -> None:
+        self._rate, self._burst, self._most = rate, burst, most
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def of(self, who: str) -> TokenBucket:
+        bucket = self._buckets.pop(who, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._burst)
+            if len(self._buckets) >= self._most:
+                self._buckets.popitem(last=False)
+        self._buckets[who] = bucket
+        return bucket
+
+
 class Handshakes:
     """How often unknown keys may finish a handshake."""
 
     def __init__(self, limits: StrangerLimits) -> None:
-        self._limits = limits
         self._total = TokenBucket(limits.rate, limits.burst)
-        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._sources = Buckets(limits.rate_per_source, limits.burst_per_source, limits.sources)
 
     def take(self, source: str, now: float) -> bool:
-        limits = self._limits
-        bucket = self._sources.pop(source, None)
-        if bucket is None:
-            bucket = TokenBucket(limits.rate_per_source, limits.burst_per_source)
-            if len(self._sources) >= limits.sources:
-                self._sources.popitem(last=False)
-        self._sources[source] = bucket
+        bucket = self._sources.of(source)
         # The source's own first, so that one source alone does not use up what is for all.
         if not bucket.take(now):
             return False
@@ -94,7 +107,8 @@ class Admission:
 
     With `guests`, unknown keys pass the handshake too, as many as `limits` say; the layer
     above checks their `standing` and lets them enrol or sign in only. `tally` counts what
-    becomes of them.
+    becomes of them. `owner_of` says whose a known key is, for what all keys of one owner share;
+    it may be called on any thread.
     """
 
     def __init__(
@@ -104,45 +118,56 @@ class Admission:
         *,
         limits: StrangerLimits | None = None,
         tally: Tally | None = None,
+        owner_of: Callable[[str], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshot = _Snapshot(frozenset(known), frozenset())
+        self.changes = 0
+        """Grows with each change of what keys may do."""
         self._guests = guests
         self.limits = limits or StrangerLimits()
         self.tally = tally or Tally()
+        self.owner_of = owner_of
         self._handshakes = Handshakes(self.limits)
+        self._known_handshakes = Buckets(KNOWN_RATE, KNOWN_BURST, self.limits.sources)
         self._clock = clock
         self._writing = threading.Lock()
         self._watchers: list[Callable[[str], object]] = []
         self._offences = Offences()
-        self._excused: OrderedDict[str, Callable[[], bool]] = OrderedDict()
 
     def allow(self, key: str) -> None:
         """Make a key known; lifts a denial."""
         with self._writing:
             old = self._snapshot
-            self._snapshot = _Snapshot(old.known | {key}, old.denied - {key})
+            self._become(_Snapshot(old.known | {key}, old.denied - {key}))
 
     def forget(self, key: str) -> None:
         """Make a key unknown: a guest where guests are admitted, else denied."""
         with self._writing:
             old = self._snapshot
-            self._snapshot = _Snapshot(old.known - {key}, old.denied - {key})
-        self._tell_withdrawn(old)
+            self._become(_Snapshot(old.known - {key}, old.denied - {key}))
+        self._tell_withdrawn(old.known & {key})
 
     def deny(self, key: str) -> None:
         """Refuse a key, also as a guest. `Listener.cut` ends its links as well."""
         with self._writing:
             old = self._snapshot
-            self._snapshot = _Snapshot(old.known - {key}, old.denied | {key})
-        self._tell_withdrawn(old)
+            if key in old.denied:
+                return
+            self._become(_Snapshot(old.known - {key}, old.denied | {key}))
+        self._tell_withdrawn(old.known & {key})
 
     def replace_known(self, keys: Iterable[str]) -> None:
         """Replace the set of known keys, atomically; denials remain."""
         with self._writing:
             old = self._snapshot
-            self._snapshot = replace(old, known=frozenset(keys) - old.denied)
-        self._tell_withdrawn(old)
+            now = replace(old, known=frozenset(keys) - old.denied)
+            self._become(now)
+        self._tell_withdrawn(old.known - now.known)
+
+    def _become(self, snapshot: _Snapshot) -> None:
+        self._snapshot = snapshot
+        self.changes += 1
 
     def watch(self, withdrawn: Callable[[str], object]) -> Callable[[], None]:
         """Have each key that ceases to be known told, before the call that did it returns.
@@ -158,31 +183,11 @@ class Admission:
 
         return unwatch
 
-    def _tell_withdrawn(self, old: _Snapshot) -> None:
-        for key in old.known - self._snapshot.known:
+    def _tell_withdrawn(self, keys: Iterable[str]) -> None:
+        for key in keys:
             self._offences.forget(key)
             for withdrawn in self._watchers:
                 withdrawn(key)
-
-    def excuse(self, key: str, until: Callable[[], bool]) -> None:
-        """This side has yet to decide on a guest, who is not cut before `until()` is true."""
-        with self._writing:
-            self._excused[key] = until
-            self._excused.move_to_end(key)
-            if len(self._excused) > MOST_EXCUSED:
-                self._excused.popitem(last=False)
-
-    def excuses(self, key: str) -> bool:
-        """Is it this side that a guest waits for?"""
-        until = self._excused.get(key)
-        if until is None:
-            return False
-        if not until():
-            return True
-        with self._writing:
-            if self._excused.get(key) is until:
-                del self._excused[key]
-        return False
 
     def standing(self, key: str) -> Standing:
         snapshot = self._snapshot
@@ -205,11 +210,14 @@ class Admission:
             self._offences.note(key, self._clock())
 
     def decide(self, key: str, address: str = "") -> Decision:
-        """Answer a handshake of who has that IP address. A guest's takes tokens: call it once
-        for each."""
+        """Answer a handshake of who has that IP address. It takes tokens: call it once for
+        each."""
         standing = self.standing(key)
         if standing is Standing.KNOWN:
-            often = self._offences.too_many(key, self._clock())
+            now, owner = self._clock(), self.owner_of(key)
+            with self._writing:
+                often = not self._known_handshakes.of(owner).take(now)
+            often = often or self._offences.too_many(key, now)
             return Decision.BUSY if often else Decision.ALLOW
         if standing is Standing.DENIED:
             return Decision.DENY

@@ -7,12 +7,13 @@
                       cut where descriptors run out
 
 An arriving connection or a guest is cut when its time is over, and when too many others came
-after it. Of those that are too many, the oldest of the source with the most goes: whoever floods
-pushes out what is its own, and the newest, which may prove a known key in a moment, stays. So
-known keys do not wait behind strangers, not even behind those of their own address.
+after it. A guest on whom this side has yet to decide has longer, unless too many come. Of those
+that are too many, the oldest of the source with the most goes: whoever floods pushes out what is
+its own, and the newest, which may prove a known key in a moment, stays. So known keys do not wait
+behind strangers, not even behind those of their own address.
 
-Where descriptors run out, strangers give way; and when there are none left, the key that has most
-connections, if it has several.
+Where descriptors run out, strangers give way; and when there are none left, the user or node that
+has most connections, with whatever keys, if it has several.
 
 How many strangers a second may finish a handshake is decided by `Admission`.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -37,6 +39,7 @@ class StrangerLimits:
     """Of one listener. Times in seconds, rates per second."""
 
     patience: float = 10.0  # until a guest has enrolled or signed in
+    longest: float = 30.0  # until it goes though this side has yet to decide on it
     arriving: int = 2048  # connections at a time that have proved no key yet
     arriving_per_source: int = 1536
     guests: int = 256  # connections at a time whose key is not known
@@ -47,7 +50,7 @@ class StrangerLimits:
     burst_per_source: float = 50.0
     sources: int = 4096  # that are told apart; the one that was quiet for longest is forgotten
     last_descriptor: int = 1 << 30  # beyond it, one stranger has to go for each that comes
-    last_of_known: int = 1 << 30  # beyond it, one of a known key that has several has to go
+    last_of_known: int = 1 << 30  # beyond it, one of a user or node that has several has to go
 
     def within(self, descriptors: int) -> StrangerLimits:
         """The same for one of three listeners of a process that may have so many descriptors.
@@ -94,7 +97,7 @@ class Cut(NamedTuple):
 
     connection: int
     fate: Fate
-    source: str  # of SURPLUS, the key
+    source: str  # of SURPLUS, whose it is
 
 
 class _Waiting(NamedTuple):
@@ -111,6 +114,9 @@ class _Room:
         self._most_per_source = most_per_source
         self._waiting: dict[int, _Waiting] = {}
         self._by_source: dict[str, dict[int, None]] = {}
+        self._by_count: dict[int, dict[str, None]] = {}
+        """The sources that have so many, so that none has to be looked for."""
+        self._highest = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -127,6 +133,7 @@ class _Room:
         self._waiting[connection] = waiting
         theirs = self._by_source.setdefault(waiting.source, {})
         theirs[connection] = None
+        self._move(waiting.source, len(theirs) - 1, len(theirs))
         if len(theirs) > self._most_per_source:
             return [self._evict(waiting.source, Fate.CROWDED)]
         if len(self) > self._most:
@@ -135,10 +142,9 @@ class _Room:
 
     def evict(self, fate: Fate, *, least: int = 1) -> list[Cut]:
         """The oldest of the source with most, if that has at least so many."""
-        heaviest = max(self._by_source, key=lambda source: len(self._by_source[source]), default="")
-        if len(self._by_source.get(heaviest, ())) < least:
+        if self._highest < least:
             return []
-        return [self._evict(heaviest, fate)]
+        return [self._evict(next(iter(self._by_count[self._highest])), fate)]
 
     def _evict(self, source: str, fate: Fate) -> Cut:
         oldest = next(iter(self._by_source[source]))
@@ -150,9 +156,22 @@ class _Room:
         if waiting is not None:
             theirs = self._by_source[waiting.source]
             del theirs[connection]
+            self._move(waiting.source, len(theirs) + 1, len(theirs))
             if not theirs:
                 del self._by_source[waiting.source]
         return waiting
+
+    def _move(self, source: str, before: int, now: int) -> None:
+        """A source has one more or one less."""
+        if before:
+            same = self._by_count[before]
+            del same[source]
+            if not same:
+                del self._by_count[before]
+        if now:
+            self._by_count.setdefault(now, {})[source] = None
+        if now > self._highest or (before == self._highest and before not in self._by_count):
+            self._highest = now
 
     def hurry(self, connection: int, until: float) -> None:
         """It has no longer than until then."""
@@ -160,9 +179,12 @@ class _Room:
         if waiting is not None and waiting.until > until:
             self._waiting[connection] = waiting._replace(until=until)
 
-    def overdue(self, now: float, fate: Fate) -> list[Cut]:
+    def overdue(
+        self, now: float, fate: Fate, spared: Callable[[int, _Waiting], bool] = lambda *_: False
+    ) -> list[Cut]:
         waiting = self._waiting.items()
-        cut = [Cut(one, fate, of.source) for one, of in waiting if now > of.until]
+        over = [(one, of) for one, of in waiting if now > of.until]
+        cut = [Cut(one, fate, of.source) for one, of in over if not spared(one, of)]
         for late in cut:
             self.leave(late.connection)
         return cut
@@ -183,7 +205,10 @@ class Strangers:
         self._arriving = _Room(limits.arriving, limits.arriving_per_source)
         self._guests = _Room(limits.guests, limits.guests_per_source)
         self._known = _Room(_ANY, _ANY)
-        """Their source is their key."""
+        """Their source is the user or node whose they are."""
+        self.in_use = 0
+        """Descriptors of this process, where they may run out: the next one need not be higher,
+        since those that were cut leave low ones."""
 
     def __len__(self) -> int:
         """How many strangers there are."""
@@ -205,11 +230,12 @@ class Strangers:
         """A connection came. Returns those that have to go for it."""
         self.gone(connection)  # the one before with this descriptor
         cut = self._arriving.enter(connection, _Waiting(source, now, now + self._arrival))
-        if not cut and connection > self._limits.last_descriptor:
+        reached = max(connection, self.in_use)
+        if not cut and reached > self._limits.last_descriptor:
             if len(self) > 1:
                 room = self._guests if len(self._arriving) == 1 else self._arriving
                 cut = room.evict(Fate.CROWDED)
-            elif connection > self._limits.last_of_known:
+            elif reached > self._limits.last_of_known:
                 cut = self._known.evict(Fate.SURPLUS, least=2)
         return cut
 
@@ -228,11 +254,11 @@ class Strangers:
         waiting = _Waiting(source, now, now + self._limits.patience)
         return self._guests.enter(connection, waiting)
 
-    def known(self, connection: int, key: str) -> None:
-        """Its key is known."""
+    def known(self, connection: int, owner: str) -> None:
+        """Its key is known, and this user's or node's."""
         if connection not in self._known:
             self.gone(connection)
-            self._known.enter(connection, _Waiting(key, 0.0, math.inf))
+            self._known.enter(connection, _Waiting(owner, 0.0, math.inf))
 
     def gone(self, connection: int) -> None:
         for room in (self._arriving, self._guests, self._known):
@@ -247,11 +273,15 @@ class Strangers:
             return None
         return Cut(connection, Fate.UNFINISHED, waiting.source)
 
-    def overdue(self, now: float) -> list[Cut]:
-        """Those whose time is over."""
+    def overdue(self, now: float, waits: Callable[[int], bool] = lambda guest: False) -> list[Cut]:
+        """Those whose time is over. `waits(guest)`: this side has yet to decide on a guest."""
+
+        def spared(guest: int, waiting: _Waiting) -> bool:
+            return now <= waiting.since + self._limits.longest and waits(guest)
+
         return [
             *self._arriving.overdue(now, Fate.UNFINISHED),
-            *self._guests.overdue(now, Fate.LATE),
+            *self._guests.overdue(now, Fate.LATE, spared),
         ]
 
 
@@ -259,7 +289,7 @@ _SENTENCES = {
     Fate.LATE: "strangers cut, whose keys had not enrolled or signed in in time",
     Fate.UNFINISHED: "strangers cut, who did not finish a handshake and say a word in time",
     Fate.CROWDED: "strangers cut, after whom too many others came",
-    Fate.SURPLUS: "connections cut, of the key that had most when descriptors ran out",
+    Fate.SURPLUS: "connections cut, of who had most when descriptors ran out",
     Fate.PUT_OFF: "handshakes put off, since too many unknown keys came in a second",
 }
 
@@ -295,5 +325,7 @@ class Tally:
                 due = fate not in self._said_at or now - self._said_at[fate] >= MINUTE
                 if new and due:
                     self._said[fate], self._said_at[fate] = count, now
-                    said.append(f"{_SENTENCES[fate]}: {new}, the last from {self._last[fate]}")
+                    whose = "of" if fate is Fate.SURPLUS else "from"
+                    last = self._last[fate]
+                    said.append(f"{_SENTENCES[fate]}: {new}, the last {whose} {last}")
         return said

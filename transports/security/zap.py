@@ -21,27 +21,31 @@ from zmq.utils import z85
 from manta.transports.errors import LocalTransportError
 from manta.transports.jobs import JobQueue
 from manta.transports.security.admission import Admission, Decision
+from manta.transports.security.routing_ids import new_routing_id
 
 ENDPOINT = "inproc://zeromq.zap.01"
 PROBE_INTERVAL = 5.0  # seconds
 _HEALTHY_FOR = 3 * PROBE_INTERVAL
-# libzmq asks, and then reads the routing id that the peer chose, which is to be replaced: an answer
-# that came before that would not replace it. Without the wait three in ten came before.
+# libzmq asks, and then reads the routing id that the peer chose, which the answer replaces: one
+# that came before that would not. Without the wait three in ten came before.
 _WAIT = 0.002  # seconds
 _BATCH = 256  # requests that wait together
 _VERSION = b"1.0"
 _PROBE_DOMAIN = "manta.probe"
-NO_ROUTING_ID = b"\x08Identity" + bytes(4)
-"""Metadata of an answer: libzmq puts it in place of the routing id that the peer chose."""
 
 _log = logging.getLogger(__name__)
 
 
+def identity(routing_id: bytes) -> bytes:
+    """Metadata of an answer: libzmq puts it in place of the routing id that the peer chose."""
+    return b"\x08Identity" + len(routing_id).to_bytes(4, "big") + routing_id
+
+
 def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[bytes]:
-    """The ZAP reply to a ZAP request. Pure but for the rate limit of guests.
+    """The ZAP reply to a ZAP request. Pure but for the limits of handshakes, and the routing id.
 
     300 means "cannot decide now", after which the peer asks again; 400 means "denied".
-    The User-Id of an admitted peer is its public key in Z85; its routing id is libzmq's to give.
+    The User-Id of an admitted peer is its public key in Z85; its routing id is a new one.
     """
     request_id = request[1] if len(request) > 1 else b""
     status, text, user_id = b"400", b"", ""
@@ -63,7 +67,7 @@ def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[b
                 status, text = b"300", b"too many new peers, ask again"
             else:
                 text = b"this key is not admitted"
-    metadata = NO_ROUTING_ID if user_id else b""
+    metadata = identity(new_routing_id()) if user_id else b""
     return [_VERSION, request_id, status, text, user_id.encode("ascii"), metadata]
 
 

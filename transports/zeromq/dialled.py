@@ -30,7 +30,7 @@ from manta.transports.zeromq.attempts import (
     Event,
     backoff,
 )
-from manta.transports.zeromq.intake import wire_bytes
+from manta.transports.zeromq.intake import FRAME, wire_bytes
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -104,6 +104,9 @@ class DialledLink(ZmqLink):
         self._notify_down(DownReason.CLOSED)
         self._io.call(partial(self._abandon, linger=up))
 
+    def excuse(self, decided: Callable[[], bool]) -> None:
+        """Does nothing: a server is no guest."""
+
     # --- on the I/O thread -------------------------------------------------------------------
 
     def attempt(self) -> None:
@@ -170,9 +173,13 @@ class DialledLink(ZmqLink):
         """Handle a message from the server."""
         if self._ended or dealer is not self._dealer:
             return
-        self.intake.read += wire_bytes(map(len, parts))
-        if len(parts) == 1 and self.state is None and self._take_single(parts[0].bytes):
-            return
+        if len(parts) == 1:
+            single = parts[0].bytes
+            self.intake.read += len(single) + FRAME
+            if self.state is None and self._take_single(single):
+                return
+        else:
+            self.intake.read += wire_bytes(map(len, parts))
         try:
             head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:
@@ -334,7 +341,10 @@ class _Dealer(LockedSocket):
             self._failed(self.attempt.on_event(event, value))
 
     def _connected(self, fd: int) -> None:
-        self._link.tcp = tcp = TcpConnection.of(fd)
+        tcp = TcpConnection.of(fd)
+        if tcp is not None and not tcp.is_to(self._port):
+            tcp = None  # it is gone, and another has its descriptor
+        self._link.tcp = tcp
         # HELLO may have been read before this event: then the link is up, and nothing is held.
         if tcp is not None and not self.attempt.answered and self._connection is None:
             self._connection = tcp.copy()

@@ -14,6 +14,7 @@ decrypts in that time, on all connections together.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
@@ -52,26 +53,39 @@ class Intake:
     def look(self, received: int, unread: int, *, drained: bool, passed: float) -> None:
         """Compare. `unread` bytes are still in the system; `drained`: no whole message waits."""
         read = self.read - self._read_before
-        self._read_before = self.read
         self.received = received
         self._unfinished = drained
         if read and drained:
             self._read_up_to = received - unread
         else:
             self._read_up_to = min(received, self._read_up_to + read)
+        self._read_before += read  # only now, as another thread may call `pending_of`
         self.age = 0.0 if read else self.age + passed
         self.pending = received - self._read_up_to
         self.held = max(0, self.pending - unread)
+
+    def is_idle(self) -> bool:
+        """Was nothing read since the last look, when nearly nothing was pending?"""
+        return self.read == self._read_before and self.pending <= _NOISE
+
+    def pending_of(self, received: int) -> int:
+        """What is received and not read now, at most."""
+        read = self.read - self._read_before
+        return received - min(received, self._read_up_to + read)
 
     def breach(self, bounds: Bounds) -> str:
         """What is wrong with the connection; "" if nothing is."""
         if self._unfinished and self.held > bounds.message:
             return f"a message without an end, of {self.held} bytes so far"
         if self.pending > bounds.window:
-            return f"{self.pending} bytes at once, {bounds.window} are allowed"
+            return at_once(self.pending, bounds)
         if self.age > bounds.seconds and self.held > _NOISE + _NOISE_RATE * self.age:
             return f"a message that did not end in {bounds.seconds:g} s"
         return ""
+
+
+def at_once(pending: int, bounds: Bounds) -> str:
+    return f"{pending} bytes at once, {bounds.window} are allowed"
 
 
 def excess(held: Iterable[tuple[int, T]], total: int) -> list[T]:
@@ -81,6 +95,22 @@ def excess(held: Iterable[tuple[int, T]], total: int) -> list[T]:
     found = []
     while left > total:
         size, one = rest.pop()
+        left -= size
+        found.append(one)
+    return found
+
+
+def overflow(groups: Iterable[list[tuple[int, T]]], total: int) -> list[T]:
+    """The first of the group that holds most, again and again, until all hold no more than
+    `total`."""
+    rest = [deque(group) for group in groups]
+    sums = [sum(size for size, _ in group) for group in rest]
+    left = sum(sums)
+    found = []
+    while left > total:
+        heaviest = max(range(len(sums)), key=sums.__getitem__)
+        size, one = rest[heaviest].popleft()
+        sums[heaviest] -= size
         left -= size
         found.append(one)
     return found

@@ -44,6 +44,7 @@ SINGLE_COST = frames.cost([0])
 BYE, DATA = int(Kind.BYE), int(Kind.DATA)
 COPY_BELOW = 65536  # bytes; larger parts are views of zmq's memory
 BATCH = 256  # messages of one socket before the other sockets have their turn
+DROPPED = 1000  # surplus parts of a message before others may send
 BATCH_TIME = 0.05  # seconds; large messages take longer
 FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
 _MOVING = 1024  # bytes from tick to tick; zmq's own heartbeats, which prove nothing, are fewer
@@ -61,7 +62,7 @@ class LinkOptions:
     heartbeat: float = 1.0  # of silence from the peer, a PING is sent
     silence: float = 5.0  # of silence, the peer is given up
     hello: float = 5.0  # in which a new peer must send HELLO
-    message: float = 120.0  # in which a message that began must end
+    message: float = 600.0  # in which a message that began must end: 4 MiB at 7 KB/s
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat < self.silence:
@@ -104,11 +105,9 @@ class LockedSocket:
     def drain(self) -> None:
         """Read what has arrived; on the I/O thread."""
         lock = self.lock
-        until = time.monotonic() + BATCH_TIME
+        until = 0.0  # asked for only if many or large ones come
         try:
-            for _ in range(BATCH):
-                if time.monotonic() > until:
-                    break
+            for number in range(1, BATCH + 1):
                 with lock:
                     socket = self.socket
                     if socket is None:
@@ -117,7 +116,16 @@ class LockedSocket:
                     if not self.draining:
                         return
                     parts = receive_parts(socket, self.most_parts)
+                while parts[-1].more:
+                    with lock:  # released now and then: others send
+                        if self.socket is None or not drop_parts(self.socket):
+                            break
                 self.arrived(parts)
+                if number % 16 == 0 or len(parts[-1]) > COPY_BELOW:
+                    now = time.monotonic()
+                    until = until or now + BATCH_TIME
+                    if now > until:
+                        break
         except BaseException:
             self.io.call(self.drain)  # whatever failed, the next message must be read
             raise
@@ -153,15 +161,19 @@ send_part: Callable[[Socket, Buffer, int], object] = BackendSocket.send
 
 
 def receive_parts(socket: Socket, most: int) -> list[zmq.Frame]:
-    """A whole message, which has arrived; of its parts no more than `most`, which is too many."""
+    """A whole message, which has arrived; of its parts no more than `most`, which is too many: then
+    there are `more` after the last, to be dropped."""
     part = socket.recv(NOBLOCK, copy=False)
     parts = [part]
     while part.more and len(parts) < most:
         part = socket.recv(NOBLOCK, copy=False)
         parts.append(part)
-    while part.more:
-        part = socket.recv(NOBLOCK, copy=False)
     return parts
+
+
+def drop_parts(socket: Socket) -> bool:
+    """Drop some parts of a message that has too many; False once it has ended."""
+    return all(socket.recv(NOBLOCK, copy=False).more for _ in range(DROPPED))
 
 
 def read(parts: list[zmq.Frame], at: int, limits: Limits) -> tuple[Head, list[Buffer]]:
@@ -262,6 +274,9 @@ class ZmqLink(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    @abstractmethod
+    def excuse(self, decided: Callable[[], bool]) -> None: ...
 
     @abstractmethod
     def _transmit(self, encoded: list[Buffer]) -> None:
@@ -391,7 +406,7 @@ class ZmqLink(ABC):
 
     def breached(self, why: str) -> None:
         """End the connection without a BYE: what zmq holds grows until then."""
-        _log.warning("%r broke the protocol and loses its connection: %s", self, why)
+        _log.warning("%r loses its connection: %s", self, why)
         self._give_up(DownReason.PROTOCOL)
 
     @abstractmethod

@@ -19,9 +19,11 @@ from manta.transports import frames
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.security.admission import Admission, Standing
+from manta.transports.security.routing_ids import is_harmless
 from manta.transports.zeromq.connections import (
     GUEST_BYTES,
     MONITORED,
+    Breach,
     Connection,
     Connections,
     IntakeOptions,
@@ -39,7 +41,6 @@ from manta.transports.zeromq.links import (
     readable,
     send_part,
 )
-from manta.transports.zeromq.routing_ids import RoutingIds
 from manta.transports.zeromq.sockets import parse_event, stop_monitor
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class AcceptedLink(ZmqLink):
     def close(self) -> None:
         self._end(DownReason.CLOSED, Bye.CLOSING)
 
+    def excuse(self, decided: Callable[[], bool]) -> None:
+        self.connection.decided = decided
+
     def _transmit(self, encoded: list[Buffer]) -> None:
         socket = self._listener.socket
         if socket is None:
@@ -116,10 +120,15 @@ class AcceptedLink(ZmqLink):
 
     def take(self, parts: list[zmq.Frame]) -> None:
         """Handle a message, whose first part is the routing id."""
-        size = len(parts[1]) + FRAME if len(parts) == 2 else wire_bytes(map(len, parts[1:]))
-        self.intake.read += size
-        if len(parts) == 2 and size <= GUEST_BYTES and self._take_single(parts[1].bytes):
-            return
+        if len(parts) == 2:
+            single = parts[1].bytes
+            size = len(single) + FRAME
+            self.intake.read += size
+            if size <= GUEST_BYTES and self._take_single(single):
+                return
+        else:
+            size = wire_bytes(map(len, parts[1:]))
+            self.intake.read += size
         try:
             if size > GUEST_BYTES and self._listener.is_guest(self.peer_key):
                 raise RemoteProtocolError(f"{size} bytes from a guest, {GUEST_BYTES} are allowed")
@@ -152,10 +161,6 @@ class AcceptedLink(ZmqLink):
     def turn_away(self) -> None:
         """End the link of one that is too many, or whose time is over."""
         self._give_up(DownReason.CLOSED, Bye.CLOSING)
-
-    def breached(self, why: str) -> None:
-        self._listener.offended(self.peer_key)
-        super().breached(why)
 
     def _violated(self, error: RemoteProtocolError) -> None:
         if not isinstance(error, VersionMismatch):
@@ -213,9 +218,6 @@ class ZmqListener(LockedSocket):
         self._forget = forget
         self._monitor: Socket | None = None
         self._links: dict[bytes, AcceptedLink] = {}
-        handshake = factory.options.handshake / 1000
-        intake = IntakeOptions(options.bounds, handshake=handshake, hello=options.hello)
-        self._connections = Connections(admission, intake, self._end)
         self._closing: set[bytes] = set()
 
     def open(self, address: str, fd: int | None) -> None:
@@ -223,10 +225,12 @@ class ZmqListener(LockedSocket):
         self._zap.register(self._domain, self._admission)
         try:
             self.socket = self._factory.server(zmq.ROUTER, self._domain)
-            self._ids = RoutingIds.of(self.socket, self._factory.context)
             self._monitor = self.socket.get_monitor_socket(_MONITORED)
             self._monitor.linger = 0
             self.address = self._factory.bind(self.socket, address, fd=fd)
+            options, handshake = self.link_options, self._factory.options.handshake / 1000
+            intake = IntakeOptions(options.bounds, handshake=handshake, hello=options.hello)
+            self._connections = Connections(self._admission, intake, self._end, self.address)
         except BaseException:
             self._close_sockets(0)
             raise
@@ -299,19 +303,21 @@ class ZmqListener(LockedSocket):
         """End the connections that send too much, too slowly, or nothing, and strangers in time."""
         self._connections.look(passed, self.drained)
 
-    def _end(self, connection: Connection, breach: str) -> None:
-        """End a connection for what it did, or with "" because it has to go."""
+    def _end(self, connection: Connection, breach: Breach | None) -> None:
+        """End a connection for what it did, or with None because it has to go."""
         link = self._links.get(connection.routing_id)
-        if link is not None and link.state is None:
-            if breach:
-                link.breached(breach)
-            else:
-                link.turn_away()
-            return
-        if breach and connection.key:
-            _log.warning("peer %s loses its connection: %s", connection.key, breach)
+        if link is not None and link.state is not None:
+            link = None
+        if breach is not None and breach.is_own and connection.key:
             self.offended(connection.key)
-        connection.end()
+        if breach is None and link is not None:
+            link.turn_away()
+        elif breach is not None and link is not None:
+            link.breached(breach.why)
+        else:
+            if breach is not None and connection.key:
+                _log.warning("peer %s loses its connection: %s", connection.key, breach.why)
+            connection.end()
 
     def forget(self, link: AcceptedLink) -> None:
         if self._links.get(link.routing_id) is link:
@@ -373,8 +379,12 @@ class ZmqListener(LockedSocket):
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         if head.kind == Kind.HELLO:
-            if not self._ids.gave(routing_id) or routing_id in self._links:
-                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
+            if not is_harmless(routing_id):
+                # It chose none, or one like libzmq's, and was answered too soon: it may dial again.
+                self._send_bye(routing_id, Bye.NO_LINK, connection)
+                return
+            if routing_id in self._links:
+                raise RemoteProtocolError("a second HELLO on one connection")
             hello = frames.decode_hello(head)
             if not self._connections.heard(connection, key):
                 raise RemoteProtocolError("it said too much before HELLO")

@@ -1,4 +1,4 @@
-"""The one place where zmq sockets are made and get their options.
+"""The one place where zmq contexts and sockets are made and get their options.
 
 Every wait ends and every queue is bounded. A server socket is made only where a
 live ZAP handler answers for its domain: CURVE alone admits anybody.
@@ -18,17 +18,28 @@ import zmq
 from manta.transports.addresses import join_address, resolve, split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
+from manta.transports.security.routing_ids import new_routing_id, seed
 from manta.transports.security.zap import ZapServer
 
 CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
 # Milliseconds to the second attempt of a socket that should make only one. With -1, libzmq would
 # drop what has arrived as soon as the connection ends.
 NEVER = 3_600_000
+_ZERO_COPY_RECV = 10  # a context option that pyzmq has no name for
+_MOST_EVENTS = 10_000  # of a monitor that is stopped; libzmq keeps some thousands
 
 _EVENT = struct.Struct("=Hi")
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
+
+
+def new_context(io_threads: int = 1) -> Context:
+    """A small frame is copied from the buffer of 8 KiB in which it came: else one that is held
+    would hold all of it."""
+    context: Context = zmq.Context(io_threads)
+    context.set(_ZERO_COPY_RECV, 0)
+    return context
 
 
 def _option(default: int, *names: int) -> Any:
@@ -87,6 +98,7 @@ class SocketFactory:
         check_key(server_key, "server's public key")
         socket = self._make(kind)
         socket.setsockopt_string(zmq.CURVE_SERVERKEY, server_key)
+        socket.setsockopt(zmq.ROUTING_ID, new_routing_id())
         return socket
 
     def connect(self, socket: Socket, address: str) -> None:
@@ -139,6 +151,8 @@ class SocketFactory:
 
     def _make(self, kind: int) -> Socket:
         options = self.options
+        if kind == zmq.ROUTER:
+            seed()
         socket = self.context.socket(kind)
         try:
             for each in fields(options):
@@ -167,7 +181,7 @@ def stop_monitor(socket: Socket, monitor: Socket) -> None:
     """End a monitor. What it has reported is read before: libzmq waits for room for the next
     report, and would be waited for here."""
     with suppress(zmq.Again):
-        while True:
+        for _ in range(_MOST_EVENTS):
             monitor.recv_multipart(zmq.NOBLOCK)
     socket.disable_monitor()
     monitor.close(0)

@@ -13,13 +13,12 @@ from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
-from manta.transports.zeromq.connections import LOOK, Lookout
+from manta.transports.zeromq.connections import LOOK, SELDOM, Lookout
 from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.listener import ZmqListener
-from manta.transports.zeromq.routing_ids import new_context
-from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions
+from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions, new_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +177,8 @@ class ZmqTransport:
         self._io.call_later(interval, self._tick)
 
     def _look(self) -> None:
-        self._io.call_later(LOOK, self._look)  # first: whatever fails, it goes on
+        # First: whatever fails, it goes on. Who only dials has few peers, which it has chosen.
+        self._io.call_later(LOOK if self._listeners else SELDOM, self._look)
         passed = self._lookout.passed(time.monotonic())
         if passed is not None:
             for link in list(self._links):

@@ -24,6 +24,7 @@ from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.states import SwarmState
 from manta.protocol.user import (
+    MOST_BLOBS,
     EventItem,
     FeedItem,
     FeedName,
@@ -323,15 +324,15 @@ class AsyncConnection:
         if not blobs:
             return
         refs = tuple(BlobRef(digest, encoded.nbytes) for digest, encoded in blobs.items())
-        answer = await self.ask(FindMissingBlobs(refs), MissingBlobs, again=True)
-        if not answer.blobs:
+        missing: list[BlobRef] = []
+        for start in range(0, len(refs), MOST_BLOBS):
+            request = FindMissingBlobs(refs[start : start + MOST_BLOBS])
+            missing += (await self.ask(request, MissingBlobs, again=True)).blobs
+        if not missing:
             return
         bulk = (await self.who()).bulk_address
         await self._all(
-            [
-                partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER)
-                for ref in answer.blobs
-            ]
+            [partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER) for ref in missing]
         )
 
     async def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:

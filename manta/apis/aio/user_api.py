@@ -53,9 +53,7 @@ class AsyncUserAPI(
         profile: str | None = None,
     ) -> None:
         target = profiles.resolve(token, host, port, profile)
-        self.connection = AsyncConnection(
-            Session(target, profiles.user_key(profiles.home(), target.profile))
-        )
+        self.connection = AsyncConnection(Session(target, profiles.key_in_use(target.profile)))
 
     @classmethod
     def over(cls, session: Session) -> Self:

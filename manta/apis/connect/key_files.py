@@ -18,12 +18,14 @@ from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair, read_fields, write_private
 
 PASSPHRASE = "MANTA_PASSPHRASE"
+_SEALED = "sealed"
 
 
 def open_key(path: Path, passphrase: str) -> KeyPair:
-    """Returns the key pair; makes it the first time. Raises KeyFileError.
+    """Returns the key pair; makes it the first time, sealed with the passphrase if there is one.
 
-    With a passphrase the file is sealed, also one that was not before.
+    A file that is not sealed stays so until `seal_file`: a passphrase that nothing has been opened
+    with yet may be mistyped. Raises KeyFileError.
     """
     if not path.exists():
         try:
@@ -32,12 +34,20 @@ def open_key(path: Path, passphrase: str) -> KeyPair:
             if not path.exists():  # else another process was faster
                 raise
     fields = read_fields(path)
-    if "sealed" in fields:
+    if _SEALED in fields:
         return _unsealed(path, fields, passphrase)
-    pair = KeyPair.of_fields(path, fields)
-    if passphrase:
-        _save(path, pair, passphrase, replace=True)
-    return pair
+    return KeyPair.of_fields(path, fields)
+
+
+def is_sealed(path: Path) -> bool:
+    """Raises KeyFileError."""
+    return _SEALED in read_fields(path)
+
+
+def seal_file(path: Path, passphrase: str) -> None:
+    """Seals the file if it is not sealed and there is a passphrase. Raises KeyFileError."""
+    if passphrase and not is_sealed(path):
+        _save(path, open_key(path, passphrase), passphrase, replace=True)
 
 
 def _save(path: Path, pair: KeyPair, passphrase: str, *, replace: bool = False) -> None:
@@ -46,7 +56,8 @@ def _save(path: Path, pair: KeyPair, passphrase: str, *, replace: bool = False) 
         return
     sealed = msgspec.json.encode(seal_key(pair.secret, passphrase)).decode()
     text = (
-        f"# Manta key pair, sealed with {PASSPHRASE}.\npublic = {pair.public}\nsealed = {sealed}\n"
+        f"# Manta key pair, sealed with {PASSPHRASE}.\n"
+        f"public = {pair.public}\n{_SEALED} = {sealed}\n"
     )
     write_private(path, text, replace=replace)
 
@@ -58,7 +69,7 @@ def _unsealed(path: Path, fields: Mapping[str, str], passphrase: str) -> KeyPair
             "sign in again"
         )
     try:
-        sealed = json_decoder(Sealed).decode(fields["sealed"])
+        sealed = json_decoder(Sealed).decode(fields[_SEALED])
         secret = unseal_key(sealed, passphrase)
     except (CannotOpen, msgspec.DecodeError):
         raise KeyFileError(

@@ -3,7 +3,8 @@
     profiles/NAME.json      host, port and the manager's public key
     credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
     keys/NAME.key           the key pair that the token is bound to, sealed with
-                            `MANTA_PASSPHRASE` if that is set, mode 0600
+                            `MANTA_PASSPHRASE` if that was set as the key was made or the
+                            token saved, mode 0600
     profiles/in-use         the profile to use when none is named
 
 `MANTA_HOME` moves the folder. Where other users can change it or a profile, that is refused:
@@ -16,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +28,7 @@ from manta.apis import checks
 from manta.apis.connect import key_files
 from manta.apis.connect.key_files import PASSPHRASE
 from manta.apis.connect.sealing import CannotOpen, Sealed, seal, unseal
-from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.apis.errors import InvalidArgument, NotSealed, ProfileError, TokenRefused
 from manta.console.home import NoHome, home_folder
 from manta.console.local_manager import remembered_port
 from manta.protocol.codes import Code
@@ -268,11 +270,12 @@ def for_sign_in(
 def remember(
     target: Target, email: str, token: str, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Saves a sign-in under the target's profile."""
+    """Saves a sign-in under the target's profile, and seals its key if there is a passphrase."""
     folder = home(environment)
     save_profile(
         folder, target.profile, Profile(target.host, target.port, claims(token).manager_key, email)
     )
+    _seal_key(folder, target.profile, environment)
     save_token(folder, target.profile, token, environment)
 
 
@@ -409,7 +412,12 @@ def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.envi
         assert found.token is not None
         save_token(folder, name, found.token, environment)
         return found.token
-    return _unsealed(found.sealed, path, user_key(folder, name, environment), environment)
+    keys = user_key(folder, name, environment)
+    token = _unsealed(found.sealed, path, keys, environment)
+    if found.sealed.salt is not None:  # an earlier version sealed the token, and not the key
+        _seal_key(folder, name, environment)
+        save_token(folder, name, token, environment)
+    return token
 
 
 def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[str, str]) -> str:
@@ -435,11 +443,35 @@ def save_token(
 
 def user_key(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> KeyPair:
     """Returns the key pair of a profile; makes it the first time. Raises ProfileError."""
-    path = folder / "keys" / f"{_checked(name)}.key"
     try:
-        return key_files.open_key(path, environment.get(PASSPHRASE, ""))
+        return key_files.open_key(_key_file(folder, name), environment.get(PASSPHRASE, ""))
     except KeyFileError as error:
         raise ProfileError(f"{error}.") from None
+
+
+def key_in_use(name: str, environment: Mapping[str, str] = os.environ) -> KeyPair:
+    """Returns the same, and warns of a passphrase that does not protect it: `NotSealed`."""
+    folder = home(environment)
+    keys = user_key(folder, name, environment)
+    path = _key_file(folder, name)
+    if environment.get(PASSPHRASE) and not key_files.is_sealed(path):
+        sentence = (
+            f"{path} is not sealed with {PASSPHRASE}, which was set later: `manta token rotate` "
+            "seals it, and so does signing in again."
+        )
+        warnings.warn(NotSealed(sentence), stacklevel=3)
+    return keys
+
+
+def _seal_key(folder: Path, name: str, environment: Mapping[str, str]) -> None:
+    try:
+        key_files.seal_file(_key_file(folder, name), environment.get(PASSPHRASE, ""))
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
+
+
+def _key_file(folder: Path, name: str) -> Path:
+    return folder / "keys" / f"{_checked(name)}.key"
 
 
 def _write(path: Path, content: Profile | Credentials | _Config) -> None:

@@ -8,6 +8,8 @@ the passphrase.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 _CONTEXT = "manta 2026 credentials of a profile"
@@ -67,6 +69,7 @@ def _opened(key: bytes, box: bytes) -> str:
         raise CannotOpen from None
 
 
+@lru_cache(maxsize=8)  # a command opens its token, and then its key
 def _stretched(passphrase: str, salt: bytes) -> bytes:
     """64 MiB and about 0.1 s. Raises CannotOpen."""
     from nacl.exceptions import ValueError as NaclValueError

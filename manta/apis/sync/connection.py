@@ -25,6 +25,7 @@ from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.states import SwarmState
 from manta.protocol.user import (
+    MOST_BLOBS,
     EventItem,
     FeedItem,
     FeedName,
@@ -324,15 +325,15 @@ class Connection:
         if not blobs:
             return
         refs = tuple(BlobRef(digest, encoded.nbytes) for digest, encoded in blobs.items())
-        answer = self.ask(FindMissingBlobs(refs), MissingBlobs, again=True)
-        if not answer.blobs:
+        missing: list[BlobRef] = []
+        for start in range(0, len(refs), MOST_BLOBS):
+            request = FindMissingBlobs(refs[start : start + MOST_BLOBS])
+            missing += (self.ask(request, MissingBlobs, again=True)).blobs
+        if not missing:
             return
         bulk = (self.who()).bulk_address
         self._all(
-            [
-                partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER)
-                for ref in answer.blobs
-            ]
+            [partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER) for ref in missing]
         )
 
     def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:

@@ -54,9 +54,7 @@ class UserAPI(
         profile: str | None = None,
     ) -> None:
         target = profiles.resolve(token, host, port, profile)
-        self.connection = Connection(
-            Session(target, profiles.user_key(profiles.home(), target.profile))
-        )
+        self.connection = Connection(Session(target, profiles.key_in_use(target.profile)))
 
     @classmethod
     def over(cls, session: Session) -> Self:

@@ -147,11 +147,11 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
         file = _value(draft, f"results/{number:06}", result.value)
         index.append({**entry, "counts": result.counts, "file": file})
     _json(draft / "results.json", index)
-    names = file_names(api.list_global_tags(found))
-    kept = [
-        {"tag": tag, "file": _value(draft, f"globals/{name}", api.select_global(found, tag))}
-        for tag, name in names.items()
-    ]
+    kept = []
+    for tag, name in file_names(api.list_global_tags(found)).items():
+        with contextlib.suppress(NotFound):  # it was deleted meanwhile
+            value = api.select_global(found, tag)
+            kept.append({"tag": tag, "file": _value(draft, f"globals/{name}", value)})
     _json(draft / "globals.json", kept)
     _lines(draft / "logs.ndjson", api.collect_logs(found))
     _lines(draft / "metrics.ndjson", api.get_metrics(found))

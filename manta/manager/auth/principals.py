@@ -85,6 +85,11 @@ class Principals:
             return Principal(Kind.GUEST, key)
         return found
 
+    def owner_of(self, key: str) -> str:
+        """What all keys of one user or node have in common."""
+        whose = self.of(key)
+        return f"{whose.kind} {whose.id}" if whose.id else key
+
     def keys(self) -> tuple[str, ...]:
         """Those of nodes and users."""
         known = (Kind.NODE, Kind.USER)

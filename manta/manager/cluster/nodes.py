@@ -60,6 +60,8 @@ ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
 CONTEST = 30.0
 """Seconds for which it is told that another daemon wanted to be a node; it asks more often."""
+TROUBLE = 500
+"""Characters of why a node takes no work."""
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -118,7 +120,7 @@ class ClusterNodes:
         node.rosters.clear()
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
-        node.trouble = register.trouble
+        node.trouble = register.trouble[:TROUBLE]
         self.orders.peers.here(node.known)
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
@@ -161,8 +163,8 @@ class ClusterNodes:
             back += self._leases.set_draining(node_id, now, draining=message.draining)
         if back:
             self._apply(back)
-        if message.trouble != node.trouble:
-            self._troubled(node, message.trouble)
+        if (trouble := message.trouble[:TROUBLE]) != node.trouble:
+            self._troubled(node, trouble)
         if node.contest and now - node.contested_at > CONTEST:
             node.contest = ""
             self._show(node_id)

@@ -17,11 +17,11 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
-from manta.manager.cluster.creation import create, flaw_of
+from manta.manager.cluster.checks import SwarmChecks
+from manta.manager.cluster.creation import create, why_not
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
-from manta.manager.errors import StorageUnavailable
 from manta.manager.messages import (
     ClusterChanged,
     FromNode,
@@ -36,14 +36,10 @@ from manta.manager.messages import (
     SwarmRemoved,
     Sweep,
 )
-from manta.manager.placement.nodes import NodeView
-from manta.manager.placement.plan import check, refusal
-from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
-from manta.manager.swarm import plans, references
 from manta.manager.swarm.messages import (
     ClusterStopped,
     NodeGone,
@@ -67,12 +63,14 @@ from manta.protocol.node import (
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers
 from manta.protocol.states import ClusterState, SwarmState
-from manta.protocol.user import Plan, SwarmInfo
+from manta.protocol.user import SwarmInfo
 
 _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
 _STOPPED = ClusterStopped("the stop of its cluster")
 LOADED = 20
 """Swarms that are over and have an actor because somebody reads them, at most."""
+TRY_AGAIN = 5.0
+"""Seconds until a swarm that could not be started is tried again, if somebody asks for it."""
 REST = 30.0
 """Seconds between looks at whether the cluster is at rest: then its actor ends."""
 STOP_AGAIN = 1.0
@@ -85,6 +83,10 @@ class _StartSwarms(msgspec.Struct, frozen=True):
 
 class _LookForRest(msgspec.Struct, frozen=True):
     pass
+
+
+class _MayLoad(msgspec.Struct, frozen=True):
+    swarm_id: str
 
 
 class ClusterSupervisor(Supervisor):
@@ -126,8 +128,7 @@ class ClusterSupervisor(Supervisor):
         self._loaded: dict[str, None] = {}
         """Swarms that are over and were started to be read, the oldest first."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
-        self._unchecked: list[tuple[FromUser, Reply]] = []
-        """Swarms that may be placeable once nodes come back whose links have just dropped."""
+        self._checks = SwarmChecks(self, self._context, view, self._create)
         self._used = False
         self.ref.tell(_StartSwarms())
         self.after(REST, _LookForRest())
@@ -167,6 +168,8 @@ class ClusterSupervisor(Supervisor):
             case LeaseTick():
                 self._nodes.tick()
                 self._stop_swarms()
+            case _MayLoad(swarm_id):
+                self._unloadable.pop(swarm_id, None)
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
@@ -175,7 +178,7 @@ class ClusterSupervisor(Supervisor):
         return None
 
     def _look_for_rest(self) -> None:
-        waits = self._unread or self._waiting or self._unchecked or self._changes
+        waits = self._unread or self._waiting or self._checks.are_waiting or self._changes
         live = any(not SwarmState(info.status).final for info in self._view.swarms.values())
         children = any(self.child(swarm_id) is not None for swarm_id in self._view.swarms)
         busy = self._used or waits or live or children or not self._writer.idle
@@ -217,19 +220,18 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
-        """Shows a swarm as FAILED whose log cannot be read, so that the others can go on."""
+        """Shows a swarm as FAILED that cannot be started, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        reason = f"it cannot be started: {refusal.sentence}"
-        if (flaw := flaw_of(self._context.reader, swarm_id)) is not None:
-            reason = f"its event log cannot be read: {flaw}; restore a backup, or remove the swarm."
+        reason, is_damaged = why_not(self._context.reader, self._view, swarm_id, refusal)
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
         refusal = Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
-        if flaw is not None and not isinstance(flaw, StorageUnavailable):
-            self._unloadable[swarm_id] = refusal
+        self._unloadable[swarm_id] = refusal
+        if not is_damaged:
+            self.after(TRY_AGAIN, _MayLoad(swarm_id))
         return refusal
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
@@ -260,6 +262,8 @@ class ClusterSupervisor(Supervisor):
 
     def _restored(self, message: Restored) -> None:
         self._unread.discard(message.swarm_id)
+        if not SwarmState(message.info.status).final:
+            self._loaded.pop(message.swarm_id, None)  # somebody read it, and now it runs
         self._show(message.info)
         self._nodes.orders.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
@@ -339,18 +343,13 @@ class ClusterSupervisor(Supervisor):
 
     def _nodes_moved(self) -> None:
         self._tell_swarms(NodesMoved())
-        self._check_again()
+        self._checks.again()
 
     def _noticed(self) -> None:
         self._tell_swarms(Noticed())
         for swarm_id, info in self._view.swarms.items():
             if info.status in _RUNS:
                 self._context.revisions.swarms.changed(swarm_id)
-
-    def _check_again(self) -> None:
-        unchecked, self._unchecked = self._unchecked, []
-        for request, reply in unchecked:
-            self._check(request, reply)
 
     def _remove_node(self, node_id: str, reply: Reply) -> None:
         self._nodes.removed(node_id)
@@ -374,7 +373,7 @@ class ClusterSupervisor(Supervisor):
     def _from_user(self, request: FromUser) -> object:
         match request.message:
             case user.CheckSwarm() | user.SendSwarm():
-                self._check(request, self.defer())
+                self._checks.check(request, self.defer())
             case user.RemoveSwarm():
                 self._remove_swarm(request.target_id, self.defer())
             case clusters.ListNodes(after=after):
@@ -411,58 +410,6 @@ class ClusterSupervisor(Supervisor):
         changes, self._changes = self._changes, []
         for reply in changes:
             reply.set(None)
-
-    def _check(self, request: FromUser, reply: Reply) -> None:
-        message = request.message
-        assert isinstance(message, user.CheckSwarm | user.SendSwarm)
-        if self._view.stopped:
-            sentence = (
-                f"The cluster {message.cluster!r} is stopped; start it (manta cluster start)."
-            )
-            reply.fail(Refused(Code.WRONG_STATE, sentence))
-            return
-        spec, nodes, user_ = message.spec, self._view.node_views, request.user
-
-        def job() -> tuple[tuple[str, ...], Plan, list[str]]:
-            named = list(references.of_spec(spec))
-            there = self._context.may_name(user_, named)
-            missing = [blob.digest for blob in named if blob.digest not in there]
-            return flaws(spec), check(spec, nodes), missing
-
-        found = self._context.workers.submit(job)
-        self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
-
-    def _checked(
-        self,
-        request: FromUser,
-        reply: Reply,
-        nodes: tuple[NodeView, ...],
-        flawed: tuple[str, ...],
-        plan: Plan,
-        missing: list[str],
-    ) -> None:
-        message = request.message
-        if plan.problems and not flawed and any(node.returning for node in nodes):
-            # These nodes may be back in a moment: wait for them.
-            self._unchecked.append((request, reply))
-            if not any(node.returning for node in self._view.node_views):
-                self._check_again()
-            return
-        if isinstance(message, user.CheckSwarm):
-            plans.answer(self, self._context, plan, request.user, reply)
-            return
-        assert isinstance(message, user.SendSwarm)
-        if flawed:
-            raise refusal(Code.INVALID, flawed)
-        if plan.problems and not message.wait:
-            raise refusal(Code.UNPLACEABLE, plan.problems)
-        if missing:
-            raise Refused(
-                Code.BLOB_MISSING,
-                f"{len(missing)} of the swarm's modules and values were not pushed; push them.",
-                {"digests": missing},
-            )
-        self._create(message, request.user.id, reply)
 
     def _create(self, message: user.SendSwarm, owner_id: str, reply: Reply) -> None:
         change = Change(self._writer, "The swarm was not stored")

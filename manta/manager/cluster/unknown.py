@@ -15,8 +15,10 @@ from manta.protocol.names import listed
 
 TOLD = 3600.0
 """Seconds for which users are told."""
-MOST = 10_000
+MOST, REPORTED = 10_000, 1000
 """Swarms that are remembered: those that were removed, and those that one node reports."""
+ID = 64
+"""Characters of what may be an id."""
 
 
 class _Report(NamedTuple):
@@ -38,9 +40,9 @@ class UnknownSwarms:
 
     def report(self, node_id: str, swarms: Iterable[str], now: float) -> int:
         """Returns how many of these, which the manager does not know, it never knew."""
-        found = [swarm_id for swarm_id in swarms if swarm_id not in self._removed]
+        found = [id_ for id_ in swarms if id_ not in self._removed and len(id_) <= ID]
         if found:
-            self._reports[node_id] = _Report(frozenset(found[:MOST]), now)
+            self._reports[node_id] = _Report(frozenset(found[:REPORTED]), now)
         return len(found)
 
     def sentence(self, aliases: Mapping[str, str], now: float) -> str:

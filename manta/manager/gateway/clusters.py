@@ -75,13 +75,14 @@ class Clusters(Part):
         changed = msgspec.structs.replace(record, status=status)
         change = Change(self._writer, "The cluster was not changed")
         change.put(self._directory.clusters, changed)
+        commit = change.commit if status == ClusterState.RUNNING else change.commit_lasting
 
         def stored() -> None:
             self._context.revisions.clusters.changed(record.id)
             effect = ClusterChanged(changed)
             self._forwarder.ask_cluster(record.id, effect, reply, lambda _: self.info(changed))
 
-        change.commit(reply, stored)
+        commit(reply, stored)
 
     def delete(self, request: Request[clusters.DeleteCluster, ClusterRecord]) -> None:
         """Its view shows each swarm whose start was answered. Raises Refused."""

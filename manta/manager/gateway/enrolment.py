@@ -7,22 +7,29 @@ same time only one gets the last use.
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 
 import msgspec
 
 from manta.actors import Refused, Reply
-from manta.manager.auth.principals import Kind, of_node
+from manta.manager.auth.principals import Kind, Principal, of_node
+from manta.manager.auth.rights import Right
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
 from manta.manager.context import cluster_path
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.gateway.registrar import MOST_NODE_TOKENS, Registrar, record_of
+from manta.manager.gateway.registrar import Registrar, record_of
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
 from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Put
-from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
+from manta.manager.store.records import (
+    ADMIN_ROLE,
+    ClusterRecord,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    TokenRecord,
+)
 from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
 from manta.protocol.names import MAX_NAME
@@ -38,8 +45,7 @@ class Enrolment(Part):
     def enroll(self, request: Request[Enroll, None]) -> None:
         message, principal, reply = request.message, request.who, request.defer()
         if principal.kind is Kind.NODE:  # the answer to its first try was lost
-            record = self._directory.nodes[principal.id]
-            reply.set(Enrolled(record.id, record.cluster_id, record.alias))
+            self._enrolled(self._directory.nodes[principal.id], reply)
             return
 
         def then(claims: TokenClaims) -> None:
@@ -50,6 +56,17 @@ class Enrolment(Part):
         )
 
     def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
+        if (held := self._directory.node_with(key)) is not None:
+            if self._context.principals.of(key).kind is not Kind.NODE:
+                raise Refused(
+                    Code.UNAVAILABLE, "This key is being enrolled; ask again in a moment."
+                )
+            self._enrolled(held, reply)
+            return
+        if self._registrar.is_user_s(key):
+            raise Refused(
+                Code.FORBIDDEN, "This key is a user's: enrol with a key of the node's own."
+            )
         record = self._serving(claims)
         self._directory.check_alias(message.alias, claims.subject)
         node = NodeRecord(
@@ -77,12 +94,19 @@ class Enrolment(Part):
         def stored() -> None:
             self._context.principals.learn(of_node(node))
             self._listeners.admit(key)
-            added = partial(self._actor.notify, cluster_path(node.cluster_id), NodeAdded(node))
-            self._forwarder.wake(node.cluster_id, added)
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
-            reply.set(Enrolled(node.id, node.cluster_id, node.alias))
+
+            def added() -> None:
+                self._actor.notify(cluster_path(node.cluster_id), NodeAdded(node))
+                self._enrolled(node, reply)
+
+            # Who is told that it has enrolled is among the cluster's nodes.
+            self._forwarder.wake(node.cluster_id, added, lambda _: self._enrolled(node, reply))
 
         change.commit(reply, stored)
+
+    def _enrolled(self, node: NodeRecord, reply: Reply) -> None:
+        reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 
     def examine(self, request: Request[ExamineToken, None]) -> None:
         """Checks a token as `enroll` does, without using it up."""
@@ -105,6 +129,12 @@ class Enrolment(Part):
                 Code.TOKEN_USED,
                 "This token is used up or was withdrawn; create another one "
                 "(manta node token, --uses for several nodes).",
+            )
+        if not self._may_enrol(record):
+            raise Refused(
+                Code.TOKEN_USED,
+                "This token is no longer valid: who made it may not enrol nodes in the cluster any "
+                "more; get one of somebody who may (manta node token).",
             )
         if claims.subject not in self._directory.clusters:
             raise Refused(
@@ -151,9 +181,7 @@ class Enrolment(Part):
 
     def create_token(self, request: Request[CreateNodeToken, ClusterRecord]) -> None:
         message, cluster_id, reply = request.message, request.target.id, request.defer()
-        now = self._actor.clock.wall()
-        valid = sum(one.expires_at > now for one in self._registrar.node_tokens(cluster_id))
-        self._context.quotas.check(Quota.TOKENS, request.target.owner_id, valid)
+        who = request.who
         if message.ttl > MAX_NODE_TTL:
             raise Refused(
                 Code.INVALID,
@@ -161,17 +189,14 @@ class Enrolment(Part):
                 "give a shorter ttl.",
             )
 
-        theirs, now = self._registrar.node_tokens(cluster_id), self._actor.clock.wall()
-        if sum(one.uses > 0 and one.expires_at > now for one in theirs) >= MOST_NODE_TOKENS:
-            raise Refused(
-                Code.RATE_LIMITED,
-                f"The cluster has {MOST_NODE_TOKENS} node tokens that are valid: use those, wait "
-                "until they expire, or make one for several nodes (--uses).",
-            )
-
         def then(issued: tuple[str, TokenClaims]) -> None:
             token, claims = issued
-            record = record_of(claims, uses=message.uses)
+            record = record_of(claims, uses=message.uses, made_by=who.id)
+            if not self._may_enrol(record):
+                raise Refused(
+                    Code.FORBIDDEN, "Your right to enrol nodes in this cluster was withdrawn."
+                )
+            self._registrar.check_one_more(who.id)
             tokens, before = self._registrar.tokens, self._actor.clock.wall() - 2 * LEEWAY
             change = Change(self._writer)
             change.put(tokens, record)
@@ -181,10 +206,20 @@ class Enrolment(Part):
 
         self._registrar.work(
             "issuing a token",
-            request.who.key,
+            who.key,
             lambda now: self._context.authority.issue(
                 NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl, uses=message.uses
             ),
             then,
             reply,
         )
+
+    def _may_enrol(self, token: TokenRecord) -> bool:
+        """Whether the user who made the token may still enrol nodes in its cluster."""
+        if not token.made_by:
+            return True
+        user = self._registrar.users.get(token.made_by)
+        if user is None:
+            return False
+        maker = Principal(Kind.USER, "", user.id, admin=user.role == ADMIN_ROLE)
+        return Right.NODE_ENROL in self._roles.rights(maker, token.subject)

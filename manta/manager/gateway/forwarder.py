@@ -82,11 +82,14 @@ class Forwarder:
         answer: Callable[[Any], object] = lambda result: result,
         tries: int = TRIES,
     ) -> None:
-        """Like `ask`, but starts the cluster's actor first if the cluster is at rest."""
-        again = partial(self.ask_cluster, cluster_id, message, reply, answer, tries - 1)
-        unread = again if tries > 1 else None
-        ask = partial(self.ask, cluster_path(cluster_id), message, reply, answer, 0.0, unread)
-        self.wake(cluster_id, ask, reply.fail, is_ending=tries < TRIES)
+        """Like `ask`, but starts the cluster's actor and asks again if the cluster is at rest."""
+
+        def unread() -> None:
+            again = partial(self.ask_cluster, cluster_id, message, reply, answer, tries - 1)
+            self.wake(cluster_id, again, reply.fail, is_ending=True)
+
+        path = cluster_path(cluster_id)
+        self.ask(path, message, reply, answer, 0.0, unread if tries > 1 else None)
 
     def rests(self, cluster_id: str) -> bool:
         """Whether the cluster has no actor: then nobody changes its view."""

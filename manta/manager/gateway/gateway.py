@@ -7,7 +7,7 @@ whether the sender may send the message, and who answers it.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast
 
 from manta.actors import Actor, MailboxPolicy
 from manta.manager.auth.principals import Principal
@@ -17,7 +17,11 @@ from manta.manager.gateway.parts import Parts
 from manta.manager.gateway.routes import NODES, ROUTES
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
 from manta.protocol import node, user
-from manta.transports.security.strangers import source_of
+
+
+class _Handler(Protocol):
+    def handle(self, message: object) -> bool:
+        """Whether the message was for this part."""
 
 
 class Gateway(Actor):
@@ -29,7 +33,13 @@ class Gateway(Actor):
 
     def on_start(self) -> None:
         self._parts = Parts(self, self._context)
-        self._parts.listeners.open()
+        parts, registrar = self._parts, self._parts.registrar
+        self._handlers: tuple[_Handler, ...] = (
+            parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords,
+        )  # fmt: skip
+        self._part_of: dict[type, _Handler] = {}
+        """Which of these handled a message of this type before."""
+        parts.listeners.open()
 
     def receive(self, message: object) -> object:
         parts = self._parts
@@ -40,10 +50,14 @@ class Gateway(Actor):
             if answer is not None:
                 parts.forwarder.answer(self.defer(), answer)
             return None
-        registrar = parts.registrar
-        handlers = (parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords)
-        if any(part.handle(message) for part in handlers):
+        kind = type(message)
+        part = self._part_of.get(kind)
+        if part is not None and part.handle(message):
             return None
+        for part in self._handlers:
+            if part.handle(message):
+                self._part_of[kind] = part
+                return None
         match message:
             case CutNodes(node_ids):
                 parts.nodes.cut(node_ids)
@@ -65,8 +79,8 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
-        source = source_of(self.origin.link.peer_address) if self.origin is not None else ""
-        request = Request(message, who, rule, target, seen, self.defer, source)
+        link = self.origin.link if self.origin is not None else None
+        request = Request(message, who, rule, target, seen, self.defer, link)
         permits.check_cluster(request)
         if rule is NODES and not isinstance(message, node.Register):
             self._parts.nodes.check_link(who)

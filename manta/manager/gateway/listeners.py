@@ -41,7 +41,13 @@ class Listeners:
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
         guests = [
-            Admission(known, guests=True, limits=context.limits, tally=context.tally)
+            Admission(
+                known,
+                guests=True,
+                limits=context.limits,
+                tally=context.tally,
+                owner_of=context.principals.owner_of,
+            )
             for _ in range(2)
         ]
         self._admissions = [*guests, context.bulk_admission]
@@ -67,15 +73,8 @@ class Listeners:
 
     def signs_in(self, key: str, reply: Reply) -> None:
         """A sign-in is under way: until it is answered, a farewell does not cut the key's links."""
-        self.excuse(key, reply)
         if farewell := self._farewells.get(key):
             farewell.sign_in = reply
-
-    def excuse(self, key: str, reply: Reply) -> None:
-        """A token or password is being checked: until that is answered, the guest who gave it is
-        not cut for taking too long."""
-        for admission in self._admissions:
-            admission.excuse(key, lambda: reply.done)
 
     def admit(self, key: str) -> None:
         """The key now belongs to a user or node."""

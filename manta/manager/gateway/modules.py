@@ -112,7 +112,7 @@ class Modules(Part):
                 self._context.access.lend(who, record.spec.package.digest)
             return info
 
-        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), reply.set, reply=reply)
 
     def send(self, request: Request[users.SendModule, None]) -> None:
         spec, who, reply = request.message.spec, request.who, request.defer()
@@ -135,7 +135,7 @@ class Modules(Part):
                     f"The package of module {spec.name!r} was not pushed; push it first.",
                 )
 
-        self._actor.pipe(self._context.workers.submit(job), lambda _: then(), reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), lambda _: then(), reply=reply)
 
     def _send(self, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         now = self._actor.clock.wall()
@@ -196,10 +196,15 @@ class Modules(Part):
     ) -> None:
         registry, change, quotas = self._registry, Change(self._writer), self._context.quotas
         package = record.spec.package
-        if package and (breach := quotas.naming(record.owner_id, (package.digest,))):
+        named = (package.digest,) if package else ()
+        if breach := quotas.naming(record.owner_id, named):
             raise breach.refusal()
         if before is None:
             change.on_refusal(quotas.admit(record.id, record.owner_id, "", Quota.MODULES))
+            change.on_refusal(lambda: quotas.ledger.forget(record.id))
+        elif package != before.spec.package:
+            change.on_refusal(lambda: quotas.ledger.unname(record.id, named))
+        quotas.ledger.name(record.id, record.owner_id, named)
         registry.put(record)
         change.on_refusal(lambda: registry.put(before) if before else registry.pop(record))
         change.write(Put(record), *writes)

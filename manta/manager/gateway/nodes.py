@@ -18,10 +18,16 @@ from manta.manager.store.records import NodeRecord
 from manta.protocol.addresses import flaw_of
 from manta.protocol.codes import Code
 from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register, Standing
+from manta.protocol.pages import encoded
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import NodeState
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
+
+MOST_THINGS, MOST_BYTES = 2000, 256 << 10
+"""Of what a node says of itself."""
+MOST_OF_DAEMON = 1000
+"""Bytes of what its process says of itself."""
 
 
 class Nodes(Part):
@@ -51,6 +57,7 @@ class Nodes(Part):
         if flaw := flaw_of(message.peer_addresses or ()):
             raise Refused(Code.INVALID, flaw)
         record = self._directory.nodes[request.who.id]
+        _check_size(message)
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
         if message.daemon is not None:
             self._admit(record, message.daemon)
@@ -145,8 +152,47 @@ class Nodes(Part):
             return
         path = swarm_path(entry.cluster_id, entry.id)
         try:
-            self._actor.system.find(path).tell(message)
+            ref = self._actor.system.find(path)
+            if entry.id in self._context.cluster(entry.cluster_id).held:  # else it is being read
+                ref.tell(message)
         except ActorDead:
-            self._forwarder.load(entry, lambda: self._actor.notify(path, message), lambda _: None)
+            self._load(entry, path, message)
         except MailboxFull as error:
             raise as_refusal(error) from error
+
+    def _load(self, entry: SwarmEntry, path: str, message: FromNode) -> None:
+        """Delivers to a swarm that has no actor, as far as there is room for what waits."""
+        coming, size = self._context.coming, encoded(message.message)
+        owner = self._directory.clusters[entry.cluster_id].owner_id
+        if not coming.take(owner, size, even_if_full=False):
+            return
+
+        def then() -> None:
+            coming.give_back(owner, size)
+            self._actor.notify(path, message)
+
+        def fail(_: BaseException) -> None:
+            coming.give_back(owner, size)
+
+        self._forwarder.load(entry, then, fail)
+
+
+def _check_size(message: Register) -> None:
+    """Raises Refused: what a node says of itself stays in memory."""
+    if message.daemon is not None and encoded(message.daemon) > MOST_OF_DAEMON:
+        raise Refused(
+            Code.INVALID,
+            f"The node's daemon names itself in more than {MOST_OF_DAEMON:,} bytes.",
+        )
+    has, size = (
+        message.capabilities,
+        encoded(msgspec.structs.replace(message, journals={}, acknowledged={})),
+    )
+    things = sum(map(len, (has.datasets, has.labels, has.gpus, has.runners)))
+    if things > MOST_THINGS or size > MOST_BYTES:
+        raise Refused(
+            Code.INVALID,
+            f"The node has {things:,} datasets, labels, GPUs and runners, which with all else take "
+            f"{size:,} bytes; a node may have {MOST_THINGS:,} and {MOST_BYTES:,}: configure fewer "
+            "datasets, or put them into one folder.",
+        )

@@ -23,6 +23,8 @@ from manta.protocol.user import (
 )
 from manta.protocol.version import VERSION
 
+_OVER = frozenset(state.value for state in SwarmState if state.final)
+
 
 class Overview(Part):
     def swarms(self, clusters: Iterable[ClusterRecord], after: str) -> Swarms:
@@ -38,7 +40,7 @@ class Overview(Part):
     def is_over(self, entry: SwarmEntry) -> bool:
         """Whether the swarm has ended, so that no node runs anything of it."""
         info = self._context.cluster(entry.cluster_id).swarms.get(entry.id)
-        return info is not None and SwarmState(info.status).final
+        return info is not None and info.status in _OVER
 
     def tree(self, after: str) -> Tree:
         return tree_of(self._actor.system.tree(), after)
@@ -51,7 +53,7 @@ class Overview(Part):
             there = self._context.may_name(who, blobs)
             return MissingBlobs(tuple(blob for blob in blobs if blob.digest not in there))
 
-        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
+        self._actor.pipe(self._context.jobs.submit(who.id, job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
         seen = request.seen

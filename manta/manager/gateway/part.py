@@ -16,6 +16,8 @@ from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import ClusterRecord, NodeRecord
+from manta.transports.interface import Link
+from manta.transports.security.strangers import source_of
 
 M_co = TypeVar("M_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
@@ -34,8 +36,19 @@ class Request(Generic[M_co, T_co]):
     """What the sender sees of the platform."""
     defer: Callable[[], Reply]
     """Returns the reply, to be answered later; the handler then returns None."""
-    source: str = ""
-    """Where its sender connected from: an IPv4 address, or the network of an IPv6 address."""
+    link: Link | None = None
+    """On which it came."""
+
+    @property
+    def source(self) -> str:
+        """Where its sender connected from: an IPv4 address, or the network of an IPv6 address."""
+        return source_of(self.link.peer_address) if self.link is not None else ""
+
+    def excuse(self, reply: Reply) -> None:
+        """A token or password is being checked: until that is answered, the guest who gave it is
+        not cut for taking too long."""
+        if self.link is not None:
+            self.link.excuse(lambda: reply.done)
 
     @property
     def cluster_id(self) -> str | None:

@@ -58,7 +58,7 @@ class Parts:
         self.registrar = Registrar(shared)
         self.enrolment = Enrolment(shared, self.registrar)
         self.nodes = Nodes(shared)
-        context.quotas.limits.know(roles.grants, self.registrar.users)
+        context.quotas.limits.know(roles, self.registrar.users)
         self.users = Users(shared, self.registrar)
         self.quotas = QuotaSettings(shared, self.registrar, self.users)
         self.clusters = Clusters(shared, self.registrar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import msgspec
 
 from manta.actors import Refused, Reply
 from manta.manager.auth import passwords
-from manta.manager.auth.limits import Answers, Attempt, SignIns, too_many
+from manta.manager.auth.limits import SLOW_TURN, Attempt, SignIns, too_many
 from manta.manager.auth.principals import Principal
 from manta.manager.gateway.part import Part, Shared
 from manta.manager.gateway.work import Work
@@ -33,17 +34,18 @@ class Check:
     wrong: str
     """The sentence for a wrong password."""
     reply: Reply
-    due: float | None = None
-    """When a failure is told; None: at once."""
-    crowded: bool = False
-    """Whether a failure is told as one too many."""
+    told: bool = False
+    """Whether it was refused, or is about to be answered by `then`."""
 
 
-class _Tell(msgspec.Struct):
-    """To this actor: it is time to tell that a sign-in failed."""
+class _Due(msgspec.Struct):
+    """To this actor: it is time to tell that a sign-in failed, if it did."""
 
     attempt: Attempt[Check]
-    refusal: Refused
+
+
+class _SlowTurn(msgspec.Struct, frozen=True):
+    """To this actor: it is the turn of one that waits in a slow lane."""
 
 
 class PasswordChecks(Part):
@@ -53,35 +55,46 @@ class PasswordChecks(Part):
         super().__init__(shared)
         self._work = work
         self._line: SignIns[Check] = SignIns()
-        self._answers = Answers()
         self._open: Counter[str] = Counter()
         """Of each stranger's key, how many sign-ins are not answered yet."""
+        self._turning = False
+        """Whether a _SlowTurn is to come."""
 
     def handle(self, message: object) -> bool:
         """Whether the message was for this part."""
-        if not isinstance(message, _Tell):
-            return False
-        self._close(message.attempt)
-        message.attempt.work.reply.fail(message.refusal)
+        match message:
+            case _Due(attempt):
+                now = self._actor.clock.now()
+                if self._line.fails(attempt, now):
+                    self._fail(attempt)
+                elif attempt.due is not None and attempt.due > now:
+                    self._actor.after(attempt.due - now, _Due(attempt))
+            case _SlowTurn():
+                self._turning = False
+                self._advance(self._actor.clock.now())
+            case _:
+                return False
         return True
 
     def check(self, attempt: Attempt[Check]) -> None:
         """In its turn, checks the password. Raises Refused, or refuses it later, if too many wait
         or have failed."""
-        now, check = self._actor.clock.now(), attempt.work
+        now = self._actor.clock.now()
         if not attempt.user:
+            attempt.lot = secrets.randbelow(1 << 32)
+        try:
             if self._open[attempt.key] >= MOST_OPEN:
                 raise too_many("Too many sign-ins of this key wait to be answered")
+            gives_way = self._line.join(attempt, now)
+        except Refused as refusal:
+            self._work.log(attempt.work.what, attempt.key, refusal)
+            raise
+        if attempt.due is not None:
             self._open[attempt.key] += 1
-            check.due, check.crowded = self._answers.at(attempt.account, now)
-        if attempt.exists:
-            crowded = self._line.join(attempt, now)
-            if crowded is not None:
-                self._refuse(crowded, too_many("Too many sign-ins wait to be checked"))
-        else:
-            refusal = self._line.fail(attempt, now)
-            self._refuse(attempt, refusal or Refused(Code.BAD_CREDENTIALS, check.wrong))
-        self._advance()
+            self._actor.after(attempt.due - now, _Due(attempt))
+        if gives_way is not None:
+            self._refuse(gives_way, too_many("Too many passwords wait for their turn"))
+        self._advance(now)
 
     def hash(
         self, what: str, who: Principal, password: str, then: Callable[[str], None], reply: Reply
@@ -91,46 +104,52 @@ class PasswordChecks(Part):
         def job() -> str:
             return passwords.hash_password(password)
 
-        self.check(Attempt(who.key, "", who.name, who.id, Check(what, job, then, "", reply)))
+        check = Check(what, job, then, "", reply)
+        self.check(Attempt(who.key, "", who.name, who.id, check, is_new=True))
 
-    def _advance(self) -> None:
-        while (found := self._line.next(self._actor.clock.now())) is not None:
+    def _advance(self, now: float) -> None:
+        while (found := self._line.next(now)) is not None:
             attempt, refusal = found
             if refusal is None:
                 self._begin(attempt)
             else:
                 self._refuse(attempt, refusal)
+        if self._line.is_slow and not self._turning:
+            self._turning = True
+            self._actor.after(SLOW_TURN, _SlowTurn())
 
     def _begin(self, attempt: Attempt[Check]) -> None:
         check = attempt.work
 
         def then(found: object) -> None:
-            self._line.ended(attempt, failed=found is None)
-            self._advance()
-            if not attempt.exists:
-                return  # it is refused already
-            if found is None:
-                self._refuse(attempt, Refused(Code.BAD_CREDENTIALS, check.wrong))
-                return
-            self._close(attempt)
-            check.then(found)
+            now = self._actor.clock.now()
+            self._line.ended(attempt, now, failed=found is None)
+            self._advance(now)
+            if check.told:
+                return  # it was due before
+            if found is not None:
+                self._close(attempt)
+                check.then(found)
+            elif attempt.due is None:  # else it is told when it is due
+                self._fail(attempt)
 
         job, hashers = check.job, self._context.hashers
         self._work.run(check.what, attempt.key, lambda _: job(), then, check.reply, hashers)
 
+    def _fail(self, attempt: Attempt[Check]) -> None:
+        wrong = Refused(Code.BAD_CREDENTIALS, attempt.work.wrong)
+        self._refuse(attempt, attempt.failure or wrong)
+
     def _refuse(self, attempt: Attempt[Check], refusal: Refused) -> None:
-        """Tells it when it is due."""
-        check, now = attempt.work, self._actor.clock.now()
-        if check.crowded:
-            refusal = too_many("Too many sign-ins with this address are being tried")
-        self._work.log(check.what, attempt.key, refusal)
-        wait = 0.0 if check.due is None else check.due - now
-        if wait > 0:
-            self._actor.after(wait, _Tell(attempt, refusal))
+        check = attempt.work
+        if check.told:
             return
         self._close(attempt)
+        self._work.log(check.what, attempt.key, refusal)
         check.reply.fail(refusal)
 
     def _close(self, attempt: Attempt[Check]) -> None:
-        self._open[attempt.key] -= 1
-        self._open += Counter()  # drops those with none
+        attempt.work.told = True
+        if attempt.due is not None:
+            self._open[attempt.key] -= 1
+            self._open += Counter()  # drops those with none

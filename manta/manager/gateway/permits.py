@@ -9,17 +9,25 @@ from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
 from manta.manager.directory import Directory
-from manta.manager.gateway.part import Part, Request
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.store.records import ClusterRecord
 from manta.protocol.codes import Code
 
 
 class Permits(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._last: tuple[Principal, Directory] | None = None
+        """Who asked last, and what that one sees: most requests follow others of the same user."""
+
     def seen_by(self, who: Principal) -> Directory:
         """The part of the platform that the sender sees."""
         if who.kind is not Kind.USER:
             return self._directory
-        return self._directory.within(lambda cluster_id: self._roles.sees(who, cluster_id), who.id)
+        if self._last is None or self._last[0] is not who:
+            seen = self._directory.within(lambda one: self._roles.sees(who, one), who.id)
+            self._last = who, seen
+        return self._last[1]
 
     def check_platform(self, who: Principal, rule: Rule, name: str) -> None:
         """Raises Refused unless the sender meets what the rule asks apart from any one cluster.

@@ -115,7 +115,7 @@ class QuotaSettings(Part):
         if quota is Quota.TOKENS:
             used = self._registrar.valid_tokens(subject)
         if scope == "user":
-            return used, self._limits.of(quota, subject)
+            return used, self._quotas.limit(quota, subject)
         if scope == "role":
             return None, self._limits.of_role(quota, subject)
         return used, self._limits.of_cluster(quota, subject)

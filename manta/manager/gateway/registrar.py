@@ -34,8 +34,6 @@ from manta.transports.security.keys import check_key
 ROTATED, ENDED = "rotated", "ended"
 MOST_SPENT = 1000
 """Tokens that have ended which are kept of a user."""
-MOST_NODE_TOKENS = 1000
-"""Valid tokens that a cluster may have for its nodes."""
 UNBOUND_TTL = 86_400.0
 """Seconds within which a token that names no key must be shown by one."""
 
@@ -79,6 +77,7 @@ class Registrar(Part):
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
         self._listeners.signs_in(key, reply)
+        request.excuse(reply)
         wrong = "Address or password are wrong; check both, and try again."
         stored = user.password if user else None
         held = self._keys.get(key)
@@ -150,6 +149,10 @@ class Registrar(Part):
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
         known = self._keys.get(key)
+        if known is None and self._directory.node_with(key) is not None:
+            raise Refused(
+                Code.FORBIDDEN, "This key is being enrolled as a node's: use another one."
+            )
         if (
             self._writer.idle
             and self.tokens.get(record.digest) == record
@@ -207,13 +210,13 @@ class Registrar(Part):
             except LocalTransportError as error:
                 raise Refused(Code.INVALID, f"T{str(error)[1:]}.") from None
         theirs = [one for one in self.tokens.values() if one.subject == principal.id]
-        self._context.quotas.check(Quota.TOKENS, principal.id, self.valid_tokens(principal.id))
 
         def then(issued: tuple[str, TokenClaims]) -> None:
             token, claims = issued
             user = self.users.get(principal.id)
             if user is None or principal.key not in self._keys:
                 raise _revoked("it was ended meanwhile")
+            self.check_one_more(principal.id)
             change = Change(self._writer)
             change.put(self.tokens, record_of(claims, bound_to=for_key))
             for one in theirs:
@@ -308,7 +311,8 @@ class Registrar(Part):
         self, change: Change, user_id: str, key: str | None = None, spared: str | None = None
     ) -> list[str]:
         """Ends all keys and tokens of a user, or one key and its tokens; returns the keys. One key
-        and its tokens may be spared."""
+        and its tokens may be spared. With all of them end the tokens for nodes that the user has
+        made: whoever had one of the keys may have made them."""
         keys = [one for one in self._keys.values() if one.subject == user_id]
         tokens = [
             one
@@ -322,6 +326,9 @@ class Registrar(Part):
             keys = [one for one in keys if one.key != spared]
             tokens = [one for one in tokens if one.bound_to != spared]
         self._end(change, keys, tokens)
+        if key is None:
+            for made in [one for one in self.tokens.values() if one.made_by == user_id]:
+                change.delete(self.tokens, made)
         return [one.key for one in keys]
 
     def handle(self, message: object) -> bool:
@@ -357,10 +364,19 @@ class Registrar(Part):
             change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
 
     def valid_tokens(self, user_id: str) -> int:
-        """How many the user has."""
+        """How many the user has, or has made for nodes."""
         now = self._actor.clock.wall()
-        theirs = (one for one in self.tokens.values() if one.subject == user_id)
-        return sum(not one.revoked and one.expires_at > now for one in theirs)
+        theirs = (one for one in self.tokens.values() if user_id in (one.subject, one.made_by))
+        return sum(not one.revoked and one.uses > 0 and one.expires_at > now for one in theirs)
+
+    def check_one_more(self, user_id: str) -> None:
+        """Raises Refused if the user has as many tokens as may be. Asked where one is put: of two
+        that are made side by side the second sees the first."""
+        self._context.quotas.check(Quota.TOKENS, user_id, self.valid_tokens(user_id))
+
+    def is_user_s(self, key: str) -> bool:
+        """Whether the key is a user's, or about to be."""
+        return key in self._keys
 
     def node_tokens(self, cluster_id: str) -> list[TokenRecord]:
         """Those that enrol nodes into the cluster."""
@@ -393,7 +409,7 @@ class Registrar(Part):
         if not known and not self._strangers.acquire(blocking=False):
             raise too_many("Too many tokens wait to be checked")
         token = request.message.token
-        self._listeners.excuse(who.key, reply)
+        request.excuse(reply)
 
         def job(now: float) -> TokenClaims:
             try:
@@ -407,7 +423,9 @@ class Registrar(Part):
         self.work(what, who.key, job, then, reply)
 
 
-def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:
+def record_of(
+    claims: TokenClaims, *, uses: int = 1, bound_to: str = "", made_by: str = ""
+) -> TokenRecord:
     return TokenRecord(
         digest=digest_of(claims.id),
         audience=claims.audience,
@@ -415,6 +433,7 @@ def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> Toke
         expires_at=claims.expires_at,
         uses=uses,
         bound_to=bound_to,
+        made_by=made_by,
     )
 
 

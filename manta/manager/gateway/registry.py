@@ -22,8 +22,11 @@ from manta.manager.store.records import ModuleRecord
 from manta.protocol import versions
 from manta.protocol.codes import Code
 from manta.protocol.names import is_name, nearest
+from manta.protocol.pages import encoded
 from manta.protocol.spec import ModuleSpec
 
+MOST_NAMES, MOST_BYTES = 1000, 64 << 10
+"""Of a module's description, which stays in memory as long as the module exists."""
 SHOWN = 20
 """How many versions or ids one sentence names at most."""
 
@@ -248,6 +251,14 @@ def check(spec: ModuleSpec) -> None:
         raise Refused(
             Code.INVALID,
             f"The module {spec.name!r} has neither a program nor an image: give one of them.",
+        )
+    names, size = len(spec.datasets) + len(spec.requirements), encoded(spec)
+    if names > MOST_NAMES or size > MOST_BYTES:
+        raise Refused(
+            Code.INVALID,
+            f"The module {spec.name!r} names {names:,} datasets and requirements, and its "
+            f"description takes {size:,} bytes; a module may have {MOST_NAMES:,} and "
+            f"{MOST_BYTES:,}: name what it needs alone.",
         )
     if spec.version is not None and not versions.is_version(spec.version):
         raise Refused(

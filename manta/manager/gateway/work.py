@@ -51,7 +51,7 @@ class Work(Part):
                 self.log(what, key, refusal)
                 raise
 
-        future = (on or self._context.workers).submit(done)
+        future = on.submit(done) if on else self._context.jobs.submit(key, done)
         self._actor.pipe(future, finish, reply=reply)
 
     def log(self, what: str, key: str, refusal: Refused) -> None:

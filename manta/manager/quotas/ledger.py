@@ -38,6 +38,8 @@ from manta.protocol.states import SwarmState
 
 PLATFORM = ""
 """Holds what all users together have."""
+READ = "read/"
+"""Holds what is in memory since somebody reads it; with a user's id, what is that user's."""
 
 
 class _Push(NamedTuple):
@@ -65,12 +67,16 @@ class Ledger:
         """The user of each cluster, and of each swarm and module, which hold blobs."""
         self._stored: Counter[str] = Counter()
         """The bytes of each swarm's events and log lines."""
+        self._under_way: Counter[str] = Counter()
+        """The bytes of those that are not stored yet."""
         self._ends: dict[str, dict[str, int]] = {}
         """By swarm, and node for log lines: the number of the last that was counted."""
         self._held: dict[str, set[str]] = {}
         """The blobs that each swarm and module names."""
         self._named: dict[tuple[str, str], _Named] = {}
         """By user and digest."""
+        self._memory: dict[str, tuple[tuple[str, ...], int]] = {}
+        """By swarm: for whom it counts, and its bytes."""
         self._pushed: dict[str, dict[str, _Push]] = {}
         """The blobs that nothing names yet, by digest and by who pushed them."""
 
@@ -89,10 +95,6 @@ class Ledger:
     def used(self, quota: Quota, holder: str) -> int:
         """By a user or in a cluster."""
         return self._used[quota, holder]
-
-    def stored_by(self, swarm_id: str) -> int:
-        """The bytes of the swarm's events and log lines that are stored."""
-        return self._stored[swarm_id]
 
     # Things.
 
@@ -126,6 +128,79 @@ class Ledger:
         self._used[quota, holder] -= amount
         if self._used[quota, holder] <= 0:
             del self._used[quota, holder]
+
+    # What is about to be stored: it counts at once.
+
+    def tell(self, swarm_id: str, owner: str, size: int) -> None:
+        """So many bytes of events and log lines."""
+        with self._lock:
+            self._owners.setdefault(swarm_id, owner)
+            self._under_way[swarm_id] += size
+            self._used[Quota.STORED_BYTES, owner] += size
+
+    def name(self, holder: str, owner: str, digests: Iterable[str]) -> None:
+        """A swarm or module names these blobs."""
+        with self._lock:
+            self._owners.setdefault(holder, owner)
+            self._refer(holder, digests)
+
+    def unname(self, holder: str, digests: Iterable[str]) -> None:
+        """It does not after all."""
+        with self._lock:
+            self._release(holder, digests)
+
+    def forget(self, holder: str) -> None:
+        """It was not stored after all."""
+        with self._lock:
+            self._forget(holder)
+
+    def begin(self, swarm_id: str) -> None:
+        """Its actor starts: what one before it had not stored is told again."""
+        with self._lock:
+            lost = self._under_way.pop(swarm_id, 0)
+            self._take(Quota.STORED_BYTES, self._owners.get(swarm_id, ""), lost)
+
+    # Memory.
+
+    def hold(
+        self,
+        swarm_id: str,
+        size: int,
+        holders: tuple[str, str],
+        limits: tuple[int, int],
+        sure: int,
+    ) -> str | None:
+        """Notes how much memory the swarm takes, instead of what it took before; or returns the
+        first of the holders who would have more than may be. The first may have as much as is
+        `sure`, however much others have."""
+        with self._lock:
+            before, own = self._memory.get(swarm_id, ((), 0))
+            for holder, limit in zip(holders, limits, strict=True):
+                others = self._used[Quota.MEMORY_BYTES, holder] - (own if holder in before else 0)
+                grows = size > own or holder not in before
+                if grows and others + size > limit:
+                    return holder
+                if others + size <= sure:
+                    break
+            self._let_go(swarm_id)
+            self._memory[swarm_id] = holders, size
+            for holder in holders:
+                self._used[Quota.MEMORY_BYTES, holder] += size
+        return None
+
+    def let_go(self, swarm_id: str) -> None:
+        """It is in memory no more."""
+        with self._lock:
+            self._let_go(swarm_id)
+
+    def _let_go(self, swarm_id: str) -> None:
+        holders, size = self._memory.pop(swarm_id, ((), 0))
+        for holder in holders:
+            self._take(Quota.MEMORY_BYTES, holder, size)
+
+    def held_by(self, swarm_id: str) -> int:
+        """The bytes of memory that the swarm takes."""
+        return self._memory.get(swarm_id, ((), 0))[1]
 
     # What was stored.
 
@@ -193,7 +268,9 @@ class Ledger:
 
     def _keep(self, swarm_id: str, size: int) -> None:
         self._stored[swarm_id] += size
-        self._used[Quota.STORED_BYTES, self._owners[swarm_id]] += size
+        counted = min(size, self._under_way[swarm_id])
+        self._under_way[swarm_id] -= counted
+        self._used[Quota.STORED_BYTES, self._owners[swarm_id]] += size - counted
 
     # Blobs.
 
@@ -228,7 +305,8 @@ class Ledger:
 
     def _forget(self, holder: str) -> None:
         self._ends.pop(holder, None)
-        self._take(Quota.STORED_BYTES, self._owners.get(holder, ""), self._stored.pop(holder, 0))
+        said = self._stored.pop(holder, 0) + self._under_way.pop(holder, 0)
+        self._take(Quota.STORED_BYTES, self._owners.get(holder, ""), said)
         self._release(holder, tuple(self._held.get(holder, ())))
         self._held.pop(holder, None)
         self._owners.pop(holder, None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from manta.manager.auth.roles import Roles
 from manta.manager.quotas.table import TABLE, Limit, Quota
 from manta.manager.store.change import Change
 from manta.manager.store.records import ADMIN_ROLE, USER_ROLE, QuotaRecord, UserRecord
@@ -20,12 +21,12 @@ from manta.manager.store.records import ADMIN_ROLE, USER_ROLE, QuotaRecord, User
 class Limits:
     def __init__(self, records: Iterable[QuotaRecord] = ()) -> None:
         self.records = {record.key: record for record in records}
-        self._grants: Mapping[tuple[str, str], str] = {}
+        self._granted = Roles()
         self._users: Mapping[str, UserRecord] = {}
 
-    def know(self, grants: Mapping[tuple[str, str], str], users: Mapping[str, UserRecord]) -> None:
-        """`grants`: the role of a user in a cluster. They are looked up when they are needed."""
-        self._grants, self._users = grants, users
+    def know(self, roles: Roles, users: Mapping[str, UserRecord]) -> None:
+        """They are looked up when they are needed."""
+        self._granted, self._users = roles, users
 
     def set_for(self, scope: str, subject: str) -> Mapping[str, int]:
         record = self.records.get(f"{scope}/{subject}")
@@ -78,7 +79,6 @@ class Limits:
     def _roles(self, user_id: str, cluster_id: str) -> list[str]:
         platform = ADMIN_ROLE if self._is_admin(user_id) else USER_ROLE
         if cluster_id:
-            role = self._grants.get((user_id, cluster_id))
+            role = self._granted.grants.get((user_id, cluster_id))
             return [platform, *([role] if role else [])]
-        grants = dict(self._grants)
-        return [platform, *(role for (user, _), role in grants.items() if user == user_id)]
+        return [platform, *self._granted.of_user(user_id).values()]

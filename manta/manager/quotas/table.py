@@ -34,11 +34,13 @@ class Quota(StrEnum):
     UNNAMED_BLOBS = "unnamed-blobs"
     UNNAMED_BYTES = "unnamed-bytes"
     STORED_BYTES = "stored-bytes"
+    MEMORY_BYTES = "memory-bytes"
 
     RESULTS = "results"
     GLOBALS = "globals"
     MESSAGES = "messages"
     HISTORY_BYTES = "history-bytes"
+    STATE_BYTES = "state-bytes"
     METRICS = "metrics"
     PROGRESS = "progress"
     LOG_LINES = "log-lines"
@@ -113,6 +115,12 @@ TABLE: dict[Quota, Row] = {
         "of what their swarms are, said and logged",
         "remove swarms that are over (manta rm)",
     ),
+    Quota.MEMORY_BYTES: Row(
+        4 * GIB,
+        32 * GIB,
+        "of what swarms hold in memory",
+        "stop some (manta stop), or let their tasks say values over 64 KiB, which stay on disk",
+    ),
     Quota.RESULTS: Row(1_000_000, 1_000_000, "results", f"{_FEWER} and larger ones", True),
     Quota.GLOBALS: Row(10_000, 10_000, "globals", f"{_FEWER} tags", True),
     Quota.MESSAGES: Row(
@@ -123,6 +131,13 @@ TABLE: dict[Quota, Row] = {
         128 * GIB,
         "of what its tasks said",
         "let its tasks say less, or put small values together into larger ones",
+        True,
+    ),
+    Quota.STATE_BYTES: Row(
+        GIB,
+        8 * GIB,
+        "of what it holds in memory",
+        "let its tasks say less, or values over 64 KiB, which stay on disk",
         True,
     ),
     Quota.METRICS: Row(1_000_000, 1_000_000, "metrics", "log metrics less often", True),
@@ -155,13 +170,19 @@ class Breach(NamedTuple):
     limit: Limit
 
     @property
+    def may_fit(self) -> bool:
+        """Whether there is room for it once there is less of what there is."""
+        return self.asked <= self.limit.value
+
+    @property
     def sentence(self) -> str:
         row = TABLE[self.quota]
         shown = (shown_as(self.quota, one) for one in (self.have, self.asked, self.limit.value))
         have, asked, limit = shown
+        remedy = row.remedy if self.may_fit else "do with less"
         return (
             f"{self.who} has {have} {row.what} and asks for {asked} more, and the quota "
-            f"{self.quota} is {limit} ({self.limit.source}): {row.remedy}, or ask an "
+            f"{self.quota} is {limit} ({self.limit.source}): {remedy}, or ask an "
             f"administrator for more (manta quota set {self.quota})."
         )
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from pathlib import Path
+
+from manta.manager.quotas import control_groups
+from manta.manager.quotas.control_groups import CGROUP, PROC
 
 MOST_LIVE = 1000
 """Swarms that are not over, of all users together, however many threads there may be."""
@@ -15,23 +19,10 @@ def live_swarms() -> int:
     return min(MOST_LIVE, *(bound // 2 for bound in _bounds()))
 
 
-def _bounds(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> list[int]:
+def _bounds(proc: Path = PROC, cgroup: Path = CGROUP) -> list[int]:
     soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     found = [] if soft == resource.RLIM_INFINITY else [soft]
-    files = [proc / "sys/kernel/threads-max", cgroup / "pids.max", cgroup / "pids/pids.max"]
-    try:
-        own = (proc / "self/cgroup").read_text().splitlines()
-    except OSError:
-        own = []
-    for line in own:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            files.append(cgroup / path.lstrip("/") / "pids.max")
-        elif controllers == "pids":
-            files.append(cgroup / "pids" / path.lstrip("/") / "pids.max")
-    for file in files:
-        try:
-            found.append(int(file.read_text()))
-        except (OSError, ValueError):  # there is none, or it says "max"
-            continue
+    with contextlib.suppress(OSError, ValueError):
+        found.append(int((proc / "sys/kernel/threads-max").read_text()))
+    found += control_groups.bounds("pids", "pids.max", "pids.max", proc, cgroup)
     return found or [2 * MOST_LIVE]

@@ -23,6 +23,8 @@ RETRY = 0.5
 """Seconds after which a write is sent again that the store could not take."""
 PURGE_ROWS, PURGE_PAUSE = 200, 0.01
 """Rows at a time and seconds between, so that commits need not wait."""
+PURGE_AGAIN = 30.0
+"""Seconds after which it is tried again where it failed."""
 TIDY_AFTER = 5.0
 """Seconds after a write until housekeeping."""
 PROBE = 1.0
@@ -86,12 +88,14 @@ class StoreActor(Actor):
         self._on_stored = on_stored
         self._workers = workers
         self._untidy = False
+        self._purging = False
+        """Whether a _Purge is to come."""
         self._gathered: list[Commit] = []
         self._trouble = ""
 
     def on_start(self) -> None:
         self._store = self._open_store()
-        self.after(PURGE_PAUSE, _Purge())
+        self._purge_after(PURGE_PAUSE)
 
     def on_stop(self, reason: ExitReason) -> None:
         self._flush()
@@ -128,7 +132,7 @@ class StoreActor(Actor):
                 self._commit([commit])
         for commit in group:
             if any(isinstance(write, RemoveSwarm) for write in commit.writes):
-                self.after(PURGE_PAUSE, _Purge())
+                self._purge_after(PURGE_PAUSE)
         if group and not self._untidy and not self._trouble:
             self._untidy = True
             self.after(TIDY_AFTER, _Tidy())
@@ -193,14 +197,21 @@ class StoreActor(Actor):
             self._on_trouble("")
         self._trouble = ""
 
+    def _purge_after(self, delay: float) -> None:
+        if not self._purging:
+            self._purging = True
+            self.after(delay, _Purge())
+
     def _purge(self) -> None:
+        self._purging = False
         try:
             more = self._store.purge(PURGE_ROWS)
         except StoreError as error:
             self.log.warning("removed swarms are not cleared away yet: %s", error)
+            self._purge_after(PURGE_AGAIN)
             return
         if more:
-            self.after(PURGE_PAUSE, _Purge())
+            self._purge_after(PURGE_PAUSE)
 
 
 @dataclass
@@ -208,6 +219,8 @@ class _Pending:
     writes: tuple[Write, ...]
     then: Callable[[StoreError | None], None]
     keep: bool
+    told: bool = False
+    """Whether `then` has heard that they cannot be stored."""
 
 
 class _Resend(msgspec.Struct, frozen=True):
@@ -244,8 +257,8 @@ class Writer:
         """Calls `then(None)` in the actor's thread once the writes are durable.
 
         Calls `then(error)` if they cannot be stored. With `keep` they are tried again, in
-        order, until they are stored, and then `then(None)` is called as well; meanwhile only the
-        first of those that wait is told the error, each time.
+        order, until they are stored, and then `then(None)` is called as well; meanwhile each is
+        told the first error that it meets, and the first of those that wait every one.
         """
         self._tickets += 1
         self._pending[self._tickets] = _Pending(writes, then, keep)
@@ -258,6 +271,7 @@ class Writer:
             case Committed(ticket, None):
                 self.trouble = None
                 if pending := self._pending.pop(ticket, None):
+                    self._repeat(ticket, pending.writes)
                     pending.then(None)
                 if ticket == self._probe:
                     self._probe = 0
@@ -278,6 +292,15 @@ class Writer:
             case _:
                 return False
         return True
+
+    def _repeat(self, ticket: int, writes: tuple[Write, ...]) -> None:
+        """What was stored before something that came before it, and has to be kept, is stored with
+        that once more: what came last is what stays."""
+        for earlier, pending in self._pending.items():
+            if earlier > ticket:
+                return
+            if pending.keep:
+                pending.writes += writes
 
     def _send_all(self) -> None:
         for ticket in list(self._pending):
@@ -302,7 +325,9 @@ class Writer:
         if ticket == self._probe:
             self._probe = 0
             self._give_up(error)
-        if not pending.keep or (is_first and isinstance(error, StorageUnavailable)):
+        unavailable = isinstance(error, StorageUnavailable)
+        if not pending.keep or (unavailable and (is_first or not pending.told)):
+            pending.told = True
             pending.then(error)
 
     def _give_up(self, error: StoreError) -> None:

@@ -119,13 +119,7 @@ class Change:
         def then(error: StoreError | None) -> None:
             nonlocal acted
             if error is not None:
-                reply.fail(
-                    Refused(
-                        Code.STORAGE,
-                        f"It is in effect, and not stored yet: {error} It is stored as soon as "
-                        "that is possible; a manager that ends before does not know of it.",
-                    )
-                )
+                reply.fail(not_stored_yet(error))
             else:
                 for settle in self._settle:
                     settle()
@@ -136,6 +130,14 @@ class Change:
         self._writer.write(*self._writes, then=then, keep=True)
         if self._writer.trouble is not None:
             then(self._writer.trouble)
+
+
+def not_stored_yet(error: StoreError) -> Refused:
+    return Refused(
+        Code.STORAGE,
+        f"It is in effect, and not stored yet: {error} It is stored as soon as that is possible; "
+        "a manager that ends before does not know of it.",
+    )
 
 
 def _show(table: MutableMapping[K, Any], key: K, value: Any) -> None:

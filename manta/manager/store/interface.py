@@ -55,6 +55,14 @@ class PutSnapshot(msgspec.Struct, frozen=True):
     pages: dict[str, bytes] = {}
 
 
+class PutPages(msgspec.Struct, frozen=True):
+    """Keeps pages of the snapshot that is put next. The one that there is does not fit them any
+    more: it is dropped."""
+
+    swarm_id: str
+    pages: dict[str, bytes]
+
+
 class AppendLogs(msgspec.Struct, frozen=True):
     """Appends lines number first, first + 1, ... of one node; those that are there are skipped."""
 
@@ -99,6 +107,7 @@ Write = (
     | Delete
     | AppendEvents
     | PutSnapshot
+    | PutPages
     | AppendLogs
     | SkipLogs
     | Reference
@@ -171,6 +180,9 @@ class Store(Protocol):
 
     def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
         """None if there is none that is whole: then all events have to be replayed."""
+
+    def snapshot_size(self, swarm_id: str) -> int:
+        """Its bytes; 0 if there is none."""
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 

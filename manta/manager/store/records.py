@@ -120,6 +120,8 @@ class TokenRecord(Record, frozen=True):
     """Digest of the first of the tokens that replaced each other; "" means its own."""
     revoked: str = ""
     """"rotated" or "ended". The record is kept until it expires, so that a refusal can say why."""
+    made_by: str = ""
+    """Of a node's: the id of the user. "" where an earlier version made it, less than a day ago."""
 
 
 class GrantRecord(Record, frozen=True):

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
-from manta.manager.store import extents, references
+from manta.manager.store import extents, references, snapshots
 from manta.manager.store.chain import End, chained, checked, end_of
 from manta.manager.store.interface import (
     AppendEvents,
@@ -28,6 +28,7 @@ from manta.manager.store.interface import (
     Delete,
     Extent,
     Put,
+    PutPages,
     PutSnapshot,
     R,
     Reference,
@@ -165,6 +166,8 @@ def _translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_IOERR and _is_full(path):  # of a file beside it, too
             code = sqlite3.SQLITE_FULL
+        if code == sqlite3.SQLITE_TOOBIG:
+            raise StoreConflict(f"{path} takes nothing so large: {error}.") from error
         if why := _UNAVAILABLE.get(code):
             raise StorageUnavailable(f"{path} was not written: {why}.") from error
         raise StoreError(f"{path}: {error}; restore a backup if it is damaged.") from error
@@ -253,8 +256,8 @@ class SqliteStore:
                 execute(f"DELETE FROM {kind.table} WHERE key = ?", (key,))
             case AppendEvents():
                 self._append_events(write)
-            case PutSnapshot():
-                self._put_snapshot(write)
+            case PutSnapshot(swarm_id) | PutPages(swarm_id):
+                snapshots.put(self._writer, write, self._end(self._writer, swarm_id))
             case AppendLogs():
                 extents.append_logs(self._writer, write)
             case SkipLogs(swarm_id, node_id, upto):
@@ -310,21 +313,6 @@ class SqliteStore:
             f"SELECT {END} FROM event_ends WHERE swarm_id = ?", (swarm_id,)
         ).fetchone()
         return end_of(*found) if found else None
-
-    def _put_snapshot(self, write: PutSnapshot) -> None:
-        swarm_id = write.swarm_id
-        end = self._end(self._writer, swarm_id)
-        if end is None or end.number != write.number:
-            return
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO snapshot_pages VALUES (?, ?, ?, ?)",
-            ((swarm_id, name, body, chained(None, body)) for name, body in write.pages.items()),
-        )
-        # Chained to its event: the snapshot of a log that was set back is none of what follows.
-        self._writer.execute(
-            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
-            (swarm_id, write.number, write.body, chained(end.checksum, write.body)),
-        )
 
     def tidy(self) -> None:
         """Copies the WAL into the database, so that the WAL starts over.
@@ -442,6 +430,10 @@ class SqliteStore:
             return None
         pages = {name.decode(errors="replace"): page for name, page, _ in rows}
         return StoredSnapshot(number, body, pages)
+
+    def snapshot_size(self, swarm_id: str) -> int:
+        [(size,)] = self._select(snapshots.SIZE, swarm_id, swarm_id)
+        return int(size)
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         rows = self._select(

@@ -14,8 +14,9 @@ from typing import TypeGuard
 
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Limit, Quota
-from manta.manager.swarm import references
+from manta.manager.swarm import references, weight
 from manta.manager.swarm.events import Entry, Passed
+from manta.manager.swarm.letters import Most
 from manta.manager.swarm.state import SwarmData
 from manta.protocol import quotas as shown
 from manta.protocol.exchange import Sent
@@ -26,8 +27,12 @@ from manta.protocol.node import (
     Progressed,
     ResultWritten,
 )
+from manta.protocol.pages import encoded
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.values import BlobRef, Inline, Payload
+
+ENTRY = 1024
+"""Bytes of memory that an entry may take beside what it says."""
 
 
 def check_spec(
@@ -70,6 +75,12 @@ class Bounds:
     said: int
     lines: int
     line_bytes: int
+    weighed: int = 0
+    """The bytes of memory that it took when its state was last weighed."""
+    grown: int = 0
+    """About how much it may have grown since."""
+    full: bool = False
+    """It had as many letters as it may have when one last looked."""
     told: set[Quota] = field(default_factory=set)
     """Of which users know that they are used up."""
 
@@ -92,6 +103,8 @@ class Bounds:
                 return data.exchange.unreceived
             case Quota.HISTORY_BYTES:
                 return self.said
+            case Quota.STATE_BYTES:
+                return self.weighed + self.grown
             case Quota.LOG_LINES:
                 return self.lines
             case Quota.LOG_BYTES:
@@ -103,19 +116,26 @@ class Bounds:
         """`entries` may hold some that are left out for other reasons."""
         found = Viable()
         said = [entry for entry in entries if not isinstance(entry, Passed)]
+        sizes = [encoded(entry) for entry in said]
         found.fatal = self._naming(said)
         if found.fatal is not None:
             return found
-        is_near = self.saying(sum(map(_size, said))) is not None
+        is_heavy = self.holding(sum(sizes) + ENTRY * len(said)) is not None
+        is_near = self.saying(sum(sizes)) is not None
+        rest = iter(sizes)
         tags, kept, size = set[str](), list[Entry](), 0
         used: dict[Quota, int] = {}
         limits: dict[Quota, Limit] = {}
+        beyond: dict[Quota, int] = {}
         for entry in entries:
             if isinstance(entry, Passed):
                 _pass(kept, entry.count)
                 continue
-            size += _size(entry)
+            more = next(rest)
+            size += more
             found.fatal = self.saying(size) if is_near else None
+            if is_heavy and found.fatal is None:
+                found.fatal = self._hold(more + ENTRY)
             if found.fatal is not None:
                 break
             quota = self._quota_of(entry, tags)
@@ -125,7 +145,9 @@ class Bounds:
             if quota not in used:
                 used[quota] = self.used(quota)
                 limits[quota] = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
-            if used[quota] < limits[quota].value:
+                if quota is Quota.MESSAGES:
+                    beyond[quota] = self._under_way
+            if used[quota] < limits[quota].value + beyond.get(quota, 0):
                 used[quota] += 1
                 kept.append(entry)
                 continue
@@ -153,6 +175,7 @@ class Bounds:
         return (
             (self.breach(Quota.GLOBALS, len(self.data.globals)) if more else None)
             or self.saying(_weight(value))
+            or self.holding(_weight(value) + ENTRY)
             or (self.quotas.naming(self.owner_id, [value.digest]) if _is_blob(value) else None)
         )
 
@@ -164,8 +187,18 @@ class Bounds:
             fits = range(1, len(sizes) + 1)
             kept = bisect_left(fits, True, key=lambda count: bool(self._logging(sizes[:count])))
         self.lines += kept
-        self.line_bytes += sum(sizes[:kept])
+        self._tell(size := sum(sizes[:kept]))
+        self.line_bytes += size
         return kept, breach and self._logging(sizes[kept:])
+
+    def note(self, size: int, named: Iterable[str]) -> None:
+        """Counts an event of this size, which names blobs and is about to be stored."""
+        self.said += size
+        self._tell(size)
+        self.quotas.ledger.name(self.data.swarm_id, self.owner_id, named)
+
+    def _tell(self, size: int) -> None:
+        self.quotas.ledger.tell(self.data.swarm_id, self.owner_id, size)
 
     def _logging(self, sizes: Sequence[int]) -> Breach | None:
         """None if it may log lines of these sizes, too."""
@@ -176,20 +209,67 @@ class Bounds:
             or self._storing(size)
         )
 
+    # Memory.
+
+    def holding(self, more: int) -> Breach | None:
+        """None if it may take about so many bytes of memory more. It is weighed when it has grown
+        by a part of itself, or before it is said to be too much."""
+        breach, grown = self._hold(more), self.grown
+        is_due = grown >= max(weight.STEP, self.weighed // 8)
+        if is_due or (breach is not None and grown * 16 >= breach.limit.value):
+            self.weighed, self.grown = weight.weigh(self.data), 0
+            breach = self._hold(more)
+        return breach
+
+    def placing(self, count: int) -> Breach | None:
+        """None if it may have so many attempts more."""
+        return self.holding(count * weight.ATTEMPT)
+
+    def _hold(self, more: int) -> Breach | None:
+        breach = self.quotas.holding(
+            self.data.swarm_id,
+            self.who,
+            self.owner_id,
+            self.cluster_id,
+            self.weighed + self.grown + more,
+            is_over=self.data.state.final,
+        )
+        if breach is None:
+            self.grown += more
+        return breach
+
+    @property
+    def letters(self) -> Most:
+        """How many letters it may have."""
+        quotas = self.quotas
+        limit = quotas.limits.of(Quota.MESSAGES, self.owner_id, self.cluster_id)
+        size = quotas.limit(Quota.STATE_BYTES, self.owner_id, self.cluster_id).value // 4
+        return Most.of(limit.value, size, len(self.data.live))
+
+    @property
+    def _under_way(self) -> int:
+        """So many letters can come after the quota is used up, of nodes that ask: each sender may
+        have been given a share for each node."""
+        return self.letters.share.letters * len(self.data.live) * len(self.data.given)
+
+    def opened(self) -> bool:
+        """Whether those who wait since it had as many letters as it may have can go on."""
+        was_full = self.full
+        self.full = self.data.exchange.post.is_full(self.letters)
+        return was_full and not self.full
+
     def saying(self, size: int) -> Breach | None:
         """None if its events may take so many bytes more."""
         return self.breach(Quota.HISTORY_BYTES, self.said, size) or self._storing(size)
 
     def _storing(self, size: int) -> Breach | None:
-        stored = self.quotas.ledger.stored_by(self.data.swarm_id)
-        under_way = max(0, self.said + self.line_bytes - stored)
-        return self.quotas.storing(self.owner_id, size, under_way)
+        return self.quotas.storing(self.owner_id, size)
 
     def described(self, name: str) -> shown.Quotas:
         found = []
         for quota, row in TABLE.items():
             if row.of_swarm:
-                limit = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
+                limit = self.quotas.limit(quota, self.owner_id, self.cluster_id)
                 used = self.used(quota)
                 found.append(shown.QuotaInfo(str(quota), used, *limit, row.what))
         return shown.Quotas("swarm", name, tuple(found))
@@ -213,10 +293,6 @@ def _is_blob(value: object) -> TypeGuard[BlobRef]:
 def _weight(value: object) -> int:
     """About the bytes that it takes in an event."""
     return len(value.data) if isinstance(value, Inline) else 80
-
-
-def _size(entry: JournalEntry) -> int:
-    return 100 + _weight(getattr(entry, "value", None) or getattr(entry, "output", None))
 
 
 _COUNTS: dict[type, Quota] = {

@@ -2,6 +2,9 @@
 
 Events do not wait for each other: while one is being stored, the next is sent after it.
 Actions are performed in the order of the events.
+
+What ends the swarm does not wait: where it cannot be stored now it is in effect all the same, and
+what had to be stored before it begins nothing any more.
 """
 
 from __future__ import annotations
@@ -15,10 +18,19 @@ from manta.manager.errors import StoreError
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
-from manta.manager.swarm.events import Action, Released
+from manta.manager.swarm.events import (
+    Action,
+    Assign,
+    Began,
+    Released,
+    Revoke,
+    StateChanged,
+)
 from manta.protocol.user import SwarmInfo
 
 Then = Callable[[StoreError | None], None]
+_IN_EFFECT = (Assign, Began, Revoke, StateChanged)
+"""Actions that change what runs, or what is shown of it."""
 
 
 @dataclass
@@ -31,6 +43,8 @@ class Commit:
     named: tuple[str, ...] = ()
     """Digests of blobs that the swarm needs from now on."""
     then: list[Then] = field(default_factory=list)
+    ends: bool = False
+    """Whether it ends the swarm, and is not in effect yet."""
 
 
 @dataclass
@@ -63,11 +77,12 @@ class Commits:
         info: SwarmInfo,
         seen: dict[str, int],
         then: Then | None,
+        ends: bool = False,
     ) -> None:
         """Stores an event and what it led to.
 
-        `named` are blobs that the swarm needs from now on. `bodies` are the encoded events; none
-        if nothing changed.
+        `ends`: it ends the swarm, also where it cannot be stored. `named` are blobs that the swarm
+        needs from now on. `bodies` are the encoded events; none if nothing changed.
         """
         if not bodies and self._waiting:  # in order, since the actions may rest on earlier events
             self._waiting[-1].actions += actions
@@ -77,6 +92,7 @@ class Commits:
         commit = Commit(actions, seen, info if info != self.info else None, named if bodies else ())
         if then is not None:
             commit.then.append(then)
+        commit.ends = ends
         self._waiting.append(commit)
         if not bodies:
             self._perform()
@@ -120,10 +136,28 @@ class Commits:
         if error is None:
             self._perform()
             return
+        waiting = [then for commit in self._waiting for then in commit.then]
         for commit in self._waiting:
-            for then in commit.then:
-                then(error)
             commit.then.clear()
+
+        def tell(_: object) -> None:
+            for then in waiting:
+                then(error)
+
+        if any(commit.ends for commit in self._waiting):
+            self._end(tell)
+        else:
+            tell(None)
+
+    def _end(self, then: Then) -> None:
+        """Has the end of the swarm in effect, and calls `then` when it is."""
+        now: list[Action] = []
+        for commit in self._waiting:
+            now += [one for one in commit.actions if isinstance(one, Revoke | StateChanged)]
+            later = (one for one in commit.actions if not isinstance(one, _IN_EFFECT))
+            commit.actions, commit.info, commit.ends = list(later), None, False
+        self.shown = self.info
+        self.perform(Commit(now, self.seen, self.info, then=[then]))
 
     def _perform(self) -> None:
         commit = self._waiting.popleft()

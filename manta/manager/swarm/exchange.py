@@ -40,7 +40,7 @@ Topic = tuple[str | int, ...]
 """What a reader waits for; its first element is a kind. The empty one stands for all."""
 
 
-SAID = Room(2_000_000, 1 << 30)
+SAID = Room(2_000_000, 256 << 20)
 """How much of broadcasts, contributions and checkpoints is kept until the iteration ends."""
 AHEAD = 1_000
 """Collectives that an instance may be ahead of the others of its task."""
@@ -79,7 +79,7 @@ class Exchange:
     @property
     def unreceived(self) -> int:
         """How many letters nobody has claimed."""
-        return sum(box.all.letters for box in self.post.boxes.values())
+        return self.post.unread.letters
 
     def apply(self, node_id: str, entry: Said) -> tuple[Topic, ...]:
         """Records what a live attempt sent, and returns topics whose readers may be answered."""

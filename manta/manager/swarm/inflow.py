@@ -2,25 +2,38 @@
 
 A swarm's actor handles what users ask before it goes on with what nodes tell, a piece at a time,
 however much that is. Batches of a node stay in order, small ones are joined, and nodes take turns.
-A node sends no more than its window before it is acknowledged. What is beyond that is left out: it
-is not acknowledged, so the node sends it again.
+That a node was lost waits behind what it said while it was there.
+
+A node sends no more than its window before it is acknowledged. What is beyond that, or beyond what
+may wait in the whole process, is left out: it is not acknowledged, so the node sends it again. A
+batch is always taken if nothing of the swarm waits.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from manta.protocol.node import JournalBatch, LogBatch, LogLine
-from manta.protocol.values import Inline
+from manta.manager.quotas.coming import Coming
+from manta.manager.swarm.events import NodeLost
+from manta.protocol.node import JournalBatch, LogBatch
+from manta.protocol.pages import encoded
 
-PIECE = 256
-"""Entries or lines that are handled at once."""
+PIECE, PIECE_BYTES = 256, 1 << 20
+"""Entries or lines that are handled at once, and about how large they are at most."""
 BOUND, BYTES = 20_000, 32 << 20
 """Entries and lines of one node that wait, and about how large they are: more than twice what its
 windows take."""
+ITEM = 500
+"""Bytes that an entry or a line takes in memory beside what it says."""
+
+Piece = JournalBatch | LogBatch | NodeLost
+
+
+class _Item(NamedTuple):
+    what: Any
+    size: int
 
 
 @dataclass
@@ -29,7 +42,7 @@ class _Run:
 
     kind: type[JournalBatch | LogBatch]
     first: int
-    items: deque[Any]
+    items: deque[_Item]
 
     @property
     def end(self) -> int:
@@ -40,24 +53,17 @@ class _Run:
 class _Line:
     """What waits of a node, in order."""
 
-    runs: deque[_Run] = field(default_factory=deque)
+    runs: deque[_Run | NodeLost] = field(default_factory=deque)
     count: int = 0
     size: int = 0
 
 
-def _size(items: Iterable[Any]) -> int:
-    size = 0
-    for item in items:
-        if isinstance(item, LogLine):
-            size += len(item.text)
-        elif isinstance(value := getattr(item, "value", None), Inline):
-            size += len(value.data)
-    return size
-
-
 class Inflow:
-    def __init__(self, swarm_id: str) -> None:
+    def __init__(self, swarm_id: str, coming: Coming, owner: str) -> None:
+        """`owner`: of the cluster, in whose share of what may wait this counts."""
         self._swarm_id = swarm_id
+        self._coming = coming
+        self._owner = owner
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
         """Nodes of which something waits."""
@@ -67,43 +73,65 @@ class Inflow:
 
     def add(self, node_id: str, batch: JournalBatch | LogBatch) -> bool:
         """False if there is no room for the batch, which the node has to send again."""
-        items = batch.entries if isinstance(batch, JournalBatch) else batch.lines
-        line = self._lines.get(node_id)
-        if line is None:
-            line = self._lines[node_id] = _Line()
-            self._turns.append(node_id)
-        count, size = line.count + len(items), line.size + _size(items)
+        told = batch.entries if isinstance(batch, JournalBatch) else batch.lines
+        items = [_Item(one, ITEM + encoded(one)) for one in told]
+        more = sum(item.size for item in items)
+        line = self._lines.get(node_id) or _Line()
+        count, size = line.count + len(items), line.size + more
         if line.runs and (count > BOUND or size > BYTES):
             return False
+        if not self._coming.take(self._owner, more, even_if_full=not self):
+            return False
+        if node_id not in self._lines:
+            self._lines[node_id] = line
+            self._turns.append(node_id)
         line.count, line.size = count, size
         last = line.runs[-1] if line.runs else None
-        if last is not None and last.kind is type(batch) and last.end == batch.first:
+        if isinstance(last, _Run) and last.kind is type(batch) and last.end == batch.first:
             last.items.extend(items)
         else:  # also an empty one, which is acknowledged
             line.runs.append(_Run(type(batch), batch.first, deque(items)))
         return True
 
-    def take_all_of(self, node_id: str) -> Iterator[JournalBatch | LogBatch]:
-        """Everything of one node, out of turn."""
-        while node_id in self._lines:
-            self._turns.remove(node_id)
-            self._turns.appendleft(node_id)
-            yield self.take()[1]
+    def lose(self, lost: NodeLost) -> bool:
+        """Puts the loss of the node behind what it has told. False if nothing of it waits."""
+        line = self._lines.get(lost.node_id)
+        if line is None:
+            return False
+        if not isinstance(line.runs[-1], NodeLost):
+            line.runs.append(lost)
+        return True
 
-    def take(self) -> tuple[str, JournalBatch | LogBatch]:
+    def take(self) -> tuple[str, Piece]:
         """The next piece, of the node whose turn it is."""
         node_id = self._turns.popleft()
         line = self._lines[node_id]
-        run = line.runs[0]
-        first, count = run.first, min(PIECE, len(run.items))
-        items = tuple(run.items.popleft() for _ in range(count))
-        run.first += count
-        line.count -= count
-        line.size -= _size(items)
-        if not run.items:
-            line.runs.popleft()
+        piece = self._first_of(line)
         if line.runs:
             self._turns.append(node_id)
         else:
             del self._lines[node_id]
-        return node_id, run.kind(self._swarm_id, first, items)
+        return node_id, piece
+
+    def _first_of(self, line: _Line) -> Piece:
+        run = line.runs[0]
+        if isinstance(run, NodeLost):
+            line.runs.popleft()
+            return run
+        first, size, items = run.first, 0, list[_Item]()
+        while run.items and len(items) < PIECE and size < PIECE_BYTES:
+            items.append(run.items.popleft())
+            size += items[-1].size
+        run.first += len(items)
+        line.count -= len(items)
+        line.size -= size
+        self._coming.give_back(self._owner, size)
+        if not run.items:
+            line.runs.popleft()
+        return run.kind(self._swarm_id, first, tuple(item.what for item in items))
+
+    def clear(self) -> None:
+        """The swarm's actor ends: nodes send again what was not acknowledged."""
+        self._coming.give_back(self._owner, sum(line.size for line in self._lines.values()))
+        self._lines.clear()
+        self._turns.clear()

@@ -44,6 +44,8 @@ class Intake:
         if data.full:  # what is left of it is acknowledged, and not kept
             self.acknowledge(node_id, JournalAck(data.swarm_id, end))
             return
+        if not self.context.disk.takes_entries:
+            return  # they wait on the node, which sends them again
         known = max(0, self.machine.applied(node_id) + 1 - batch.first)
         reader = journal.Reader(data, node_id)
         who = Principal(Kind.NODE, "", node_id, cluster_id=self.cluster_id)

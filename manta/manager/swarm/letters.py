@@ -17,21 +17,24 @@ and has the task wait for it:
 | UNREAD | the unread letters to a node | one that does not receive must not fill the memory |
 | RESERVE | those of one sender among them | others' letters must not shut it out |
 | KEPT | all letters that the swarm keeps | a restart has to read them again |
+| Most | its unread letters, and the bytes that it keeps | the quotas of the swarm's owner |
 | LOGGED | all that its tasks ever said to each other | it stays in the event log |
 
-Each operation takes the same time however many letters there are.
+Each operation takes the same time however many letters there are. A channel is there while it has
+letters or claims. How many letters of an instance have come on each route is known until the
+instance has finished or the iteration has ended: so long a retry may send them again.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from manta.protocol.base import Instance
-from manta.protocol.values import Inline, Payload
+from manta.protocol.values import INLINE_LIMIT, Inline, Payload
 
 
 class Sender(NamedTuple):
@@ -62,13 +65,32 @@ class Room(NamedTuple):
 
 UNREAD = Room(10_000, 64 << 20)
 RESERVE = Room(16, 1 << 20)
-KEPT = Room(200_000, 512 << 20)
+KEPT = Room(200_000, 256 << 20)
 LOGGED = 8 << 30
 """Bytes, with ENVELOPE for each."""
 ENVELOPE = 256
 """Bytes of what is said beside its value: addresses, and the claim of a letter."""
 SHARE = Room(256, 4 << 20)
 """How much an attempt may send at most before it asks again."""
+
+
+class Most(NamedTuple):
+    """What the quotas leave a swarm: senders wait once it has so much. `share`: as SHARE, and less
+    where many who send a share at once would be far beyond it."""
+
+    letters: int
+    size: int
+    share: Room
+
+    @classmethod
+    def of(cls, letters: int, size: int, senders: int) -> Most:
+        size = min(size, KEPT.size)
+        each = 2 * max(1, senders)
+        share = Room(
+            max(1, min(SHARE.letters, letters // each)),
+            min(SHARE.size, max(INLINE_LIMIT, size // each)),
+        )
+        return cls(letters, size, share)
 
 
 def size_of(value: Payload | None) -> int:
@@ -89,15 +111,17 @@ class Load:
 
 @dataclass
 class Box:
-    """The unread letters to a node: of all, and of each sender by alias and rank."""
+    """The unread letters to a node: of all, and of each sender by alias and rank. `total` is of all
+    nodes together."""
 
+    total: Load = field(default_factory=Load, compare=False)
     all: Load = field(default_factory=Load)
     of: dict[tuple[str, int], Load] = field(default_factory=dict)
 
     def add(self, letter: Letter, count: int) -> None:
         who = letter.sender.alias, letter.sender.rank
         mine = self.of.setdefault(who, Load())
-        for load in (self.all, mine):
+        for load in (self.total, self.all, mine):
             load.add(letter.value, count)
         if not mine.letters:
             del self.of[who]
@@ -115,7 +139,6 @@ class Letter:
 class Claim:
     number: int
     letter: Letter | None
-    is_dropped: bool = False
 
 
 class ChannelState(NamedTuple):
@@ -123,7 +146,6 @@ class ChannelState(NamedTuple):
 
     letters: list[tuple[Sender, int, Payload]]
     claims: list[tuple[Instance, int]]
-    known: dict[Sender, int]
 
 
 class Channel:
@@ -137,28 +159,34 @@ class Channel:
         self._free: list[int] = []
         """A heap of the places of unread letters."""
         self._unread: dict[tuple[Sender, int], Letter] = {}
-        self._known: dict[Sender, int] = {}
-        """How many letters of each sender have come."""
         self._claims: dict[Instance, list[Claim]] = {}
-        self._waiting: deque[Claim] = deque()
-        """Claims without a letter; some may have been dropped since."""
+        self._waiting: OrderedDict[int, Claim] = OrderedDict()
+        """Claims without a letter, by number."""
         self._places = self._numbers = 0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._letters and not self._claims
+
+    @property
+    def claims(self) -> int:
+        return sum(map(len, self._claims.values()))
+
+    def replace(self, sender: Sender, serial: int, value: Payload) -> None:
+        """A later attempt sends it again."""
+        letter = self._unread.get((sender, serial))
+        if letter is not None:
+            self._count(letter, -1)
+            letter.value = value
+            self._count(letter, 1)
+
     def send(self, sender: Sender, serial: int, value: Payload) -> None:
-        if serial < self._known.get(sender, 0):
-            letter = self._unread.get((sender, serial))
-            if letter is not None:
-                self._count(letter, -1)
-                letter.value = value
-                self._count(letter, 1)
-            return
-        self._known[sender] = serial + 1
         letter = Letter(sender, serial, value, self._places)
         self._places += 1
         self._letters[letter.place] = letter
         self._kept.add(value)
-        if (claim := self._first_waiting()) is not None:
-            claim.letter = letter
+        if self._waiting:
+            self._first_waiting().letter = letter
         else:
             self._lay_down(letter)
 
@@ -167,19 +195,22 @@ class Channel:
         self._numbers += 1
         self._claims.setdefault(at, []).append(claim)
         if claim.letter is None:
-            self._waiting.append(claim)
+            self._waiting[claim.number] = claim
 
     def claimed(self, at: Instance, number: int) -> Letter | None:
         """The letter that this claim of the attempt was given, if it was."""
         mine = self._claims.get(at, ())
         return mine[number].letter if number < len(mine) else None
 
-    def give_back(self, at: Instance, received: int) -> None:
-        """Drops all but the first claims of the attempt."""
+    def give_back(self, at: Instance, received: int) -> bool:
+        """Drops all but the first claims of the attempt; returns whether it has any left."""
         mine = self._claims.get(at, [])
         dropped = mine[received:]
         del mine[received:]
+        if not mine:
+            self._claims.pop(at, None)
         self._drop(dropped)
+        return bool(mine)
 
     def end_attempt(self, at: Instance, *, counts: bool) -> None:
         """If it counts, nobody else reads what it received."""
@@ -195,18 +226,14 @@ class Channel:
 
     def _drop(self, claims: list[Claim]) -> None:
         for claim in claims:
-            claim.is_dropped = True
+            self._waiting.pop(claim.number, None)
             if claim.letter is not None:
                 self._lay_down(claim.letter)
-        while self._free and (waiting := self._first_waiting()) is not None:
-            waiting.letter = self._take_first()
+        while self._free and self._waiting:
+            self._first_waiting().letter = self._take_first()
 
-    def _first_waiting(self) -> Claim | None:
-        while self._waiting:
-            claim = self._waiting.popleft()
-            if not claim.is_dropped:
-                return claim
-        return None
+    def _first_waiting(self) -> Claim:
+        return self._waiting.popitem(last=False)[1]
 
     def _lay_down(self, letter: Letter) -> None:
         heapq.heappush(self._free, letter.place)
@@ -232,12 +259,11 @@ class Channel:
         claims.sort(key=lambda one: one[0].number)
         given = [(at, -1 if c.letter is None else index[c.letter.place]) for c, at in claims]
         told = [(letter.sender, letter.serial, letter.value) for letter in letters]
-        return ChannelState(told, given, self._known)
+        return ChannelState(told, given)
 
     @classmethod
     def load(cls, state: ChannelState, box: Box, kept: Load) -> Channel:
         channel = cls(box, kept)
-        channel._known = state.known
         letters = [Letter(*one, place) for place, one in enumerate(state.letters)]
         channel._letters = dict(enumerate(letters))
         channel._places = len(letters)
@@ -250,7 +276,7 @@ class Channel:
             claim = Claim(number, letters[place] if place >= 0 else None)
             channel._claims.setdefault(at, []).append(claim)
             if claim.letter is None:
-                channel._waiting.append(claim)
+                channel._waiting[number] = claim
         channel._numbers = len(state.claims)
         return channel
 
@@ -265,22 +291,30 @@ class Post:
     """All channels of a swarm, and what lies in them."""
 
     channels: dict[Route, Channel] = field(default_factory=dict)
-    sent: dict[tuple[Instance, Route], int] = field(default_factory=dict)
-    """How many letters each attempt has sent in this iteration."""
+    sent: dict[Instance, dict[Route, int]] = field(default_factory=dict)
+    """How many letters each live attempt has sent."""
+    known: dict[Sender, dict[Route, int]] = field(default_factory=dict)
+    """How many letters of each instance have come in this iteration, until it has finished."""
     logged: int = 0
     """Bytes of all that was ever said, to a node or to all."""
     kept: Load = field(default_factory=Load)
+    unread: Load = field(default_factory=Load, compare=False)
     boxes: dict[str, Box] = field(default_factory=dict, compare=False)
     """By the node to which the letters go."""
     claiming: dict[Instance, set[Route]] = field(default_factory=dict, compare=False)
     """Where each attempt has claims."""
 
     def send(self, at: Instance, route: Route, value: Payload) -> None:
-        serial = self.sent.get((at, route), 0)
-        self.sent[at, route] = serial + 1
         self.log(value)
         sender = Sender(at.iteration, at.alias, at.index)
-        self._channel(route).send(sender, serial, value)
+        mine, known = self.sent.setdefault(at, {}), self.known.setdefault(sender, {})
+        serial = mine.get(route, 0)
+        mine[route] = serial + 1
+        if serial >= known.get(route, 0):
+            known[route] = serial + 1
+            self._channel(route).send(sender, serial, value)
+        elif (channel := self.channels.get(route)) is not None:
+            channel.replace(sender, serial, value)
 
     def log(self, value: Payload | None) -> None:
         self.logged += ENVELOPE + size_of(value)
@@ -294,12 +328,25 @@ class Post:
         return channel.claimed(at, number) if channel else None
 
     def give_back(self, at: Instance, route: Route, received: int) -> None:
-        if (channel := self.channels.get(route)) is not None:
-            channel.give_back(at, received)
+        channel = self.channels.get(route)
+        if channel is not None and not channel.give_back(at, received):
+            claiming = self.claiming.get(at, set())
+            claiming.discard(route)
+            if not claiming:
+                self.claiming.pop(at, None)
+            self._tidy(route)
 
     def end_attempt(self, at: Instance, *, counts: bool) -> None:
+        self.sent.pop(at, None)
+        if counts:
+            self.known.pop(Sender(at.iteration, at.alias, at.index), None)
         for route in sorted(self.claiming.pop(at, ())):
             self.channels[route].end_attempt(at, counts=counts)
+            self._tidy(route)
+
+    def _tidy(self, route: Route) -> None:
+        if self.channels[route].is_empty:
+            del self.channels[route]
 
     def end_iteration(self) -> None:
         """What nobody claimed outlives it."""
@@ -308,14 +355,15 @@ class Post:
         for route, letters in left:
             if letters:
                 told = [(letter.sender, letter.serial, letter.value) for letter in letters]
-                self.load(route, ChannelState(told, [], {}))
+                self.load(route, ChannelState(told, []))
 
     def clear(self) -> None:
         self.channels.clear()
         self.sent.clear()
+        self.known.clear()
         self.boxes.clear()
         self.claiming.clear()
-        self.kept = Load()
+        self.kept, self.unread = Load(), Load()
 
     def load(self, route: Route, state: ChannelState) -> None:
         """Puts a channel back."""
@@ -327,17 +375,20 @@ class Post:
         for channel in self.channels.values():
             yield from (value for _, _, value in channel.state.letters)
 
-    def room(self, to: str, alias: str, rank: int) -> Room:
+    def room(self, to: str, alias: str, rank: int, most: Most) -> Room:
         """How much this instance may send to the node now."""
-        if self.logged >= LOGGED:
+        if self.logged >= LOGGED or self.is_full(most):
             return Room(0, 0)
         box = self.boxes.get(to, Box())
         mine = box.of.get((alias, rank), Load())
         letters = max(UNREAD.letters - box.all.letters, RESERVE.letters - mine.letters)
         size = max(UNREAD.size - box.all.size, RESERVE.size - mine.size)
-        letters = min(letters, KEPT.letters - self.kept.letters, SHARE.letters)
-        size = min(size, KEPT.size - self.kept.size, SHARE.size)
-        return Room(max(0, letters), max(0, size))
+        letters = min(letters, KEPT.letters - self.kept.letters, most.share.letters)
+        return Room(max(0, letters), max(0, min(size, most.share.size)))
+
+    def is_full(self, most: Most) -> bool:
+        """Whether the swarm may have no more."""
+        return self.unread.letters >= most.letters or self.kept.size >= most.size
 
     def _channel(self, route: Route) -> Channel:
         found = self.channels.get(route)
@@ -346,4 +397,7 @@ class Post:
         return found
 
     def _box(self, to: str) -> Box:
-        return self.boxes.setdefault(to, Box())
+        found = self.boxes.get(to)
+        if found is None:
+            found = self.boxes[to] = Box(self.unread)
+        return found

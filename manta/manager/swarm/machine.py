@@ -67,10 +67,14 @@ class SwarmMachine:
         machine = cls(swarm_id, cluster_id)
         if snapshot is not None:
             machine.data, machine.revision = snapshot
-        for number, record in enumerate(records, machine.revision + 1):
-            machine.handle(record.event, record.at)
-            machine.revision = number  # also if this version ignores the event
+        machine.go_on(records)
         return machine
+
+    def go_on(self, records: Iterable[events.Record]) -> None:
+        """Replays what was stored after what it knows."""
+        for number, record in enumerate(records, self.revision + 1):
+            self.handle(record.event, record.at)
+            self.revision = number  # also if this version ignores the event
 
     def handle(self, event: events.SwarmEvent, now: float) -> list[events.Action]:
         """Handles one event. `now` is in seconds since the epoch and never runs backwards: wall

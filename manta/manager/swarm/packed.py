@@ -30,10 +30,12 @@ class Packed(Generic[T]):
         self._decode = pages.decode
         self._size, self._most = size, size * (keep + 1)
         self._pages: list[bytes] = []
+        self.packed_size = 0
+        """Bytes of all pages."""
         self._tail: list[T] = []
         self._open: dict[int, list[T]] = {}
         self._changed: set[int] = set()
-        """Pages that were packed since `changes` was last called."""
+        """Pages that were packed since `changes` returned them."""
 
     def append(self, item: T) -> None:
         self._tail.append(item)
@@ -51,9 +53,10 @@ class Packed(Generic[T]):
     def _pack(self, page: int, items: list[T]) -> None:
         packed = zlib.compress(encode(items), 1)
         if page == len(self._pages):
-            self._pages.append(packed)
+            self._pages.append(b"")
         elif self._pages[page] == packed:
             return
+        self.packed_size += len(packed) - len(self._pages[page])
         self._pages[page] = packed
         self._changed.add(page)
 
@@ -127,11 +130,22 @@ class Packed(Generic[T]):
         """The items that are not packed."""
         return self._tail
 
-    def changes(self) -> dict[int, bytes]:
-        """The pages that were packed or changed since this was last called."""
+    def changes(self, most: int) -> dict[int, bytes]:
+        """Pages that were packed or changed since they were last returned by this: the first, of
+        about so many bytes."""
         self.settle()
-        changed, self._changed = self._changed, set()
-        return {page: self._pages[page] for page in sorted(changed)}
+        found: dict[int, bytes] = {}
+        for page in sorted(self._changed):
+            if most <= 0:
+                break
+            found[page] = self._pages[page]
+            most -= len(found[page])
+        self._changed -= found.keys()
+        return found
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self._changed)
 
     def change_again(self, pages: Iterable[int]) -> None:
         """These were not stored after all."""
@@ -139,3 +153,4 @@ class Packed(Generic[T]):
 
     def load(self, pages: list[bytes], tail: list[T]) -> None:
         self._pages, self._tail = pages, tail
+        self.packed_size = sum(map(len, pages))

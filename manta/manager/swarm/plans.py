@@ -16,7 +16,7 @@ from manta.transports.errors import BlobRefused
 
 
 def answer(actor: Actor, context: Context, plan: Plan, who: Principal, reply: Reply) -> None:
-    actor.pipe(context.workers.submit(_planned, context, plan, who), reply.set, reply=reply)
+    actor.pipe(context.jobs.submit(who.id, _planned, context, plan, who), reply.set, reply=reply)
 
 
 def _planned(context: Context, plan: Plan, who: Principal) -> Planned:

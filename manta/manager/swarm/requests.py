@@ -13,6 +13,7 @@ from manta.manager.auth.rights import Right
 from manta.manager.context import BLOBS, Context
 from manta.manager.errors import StoreError
 from manta.manager.messages import FromUser, Sweep
+from manta.manager.store.change import not_stored_yet
 from manta.manager.swarm import plans
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commits, Then
@@ -112,8 +113,10 @@ class Requests:
                 self.feeds.wait(wait, self.actor.defer())
             case user.ReadFeed() as read:
                 queries.check_filters(machine, read, self._nodes_seen(request.user))
-                reader = self.lines if read.feed == "logs" else self.feeds
-                reader.read(read, self.actor.defer())
+                if read.feed == "logs":
+                    self.lines.read(read, self.actor.defer(), request.user.id)
+                else:
+                    self.feeds.read(read, self.actor.defer())
             case _:
                 return Actor.receive(self.actor, request.message)
         return None
@@ -138,16 +141,18 @@ class Requests:
 
     def _carry_out(self, event: SwarmEvent, answer: object = None) -> None:
         """Answers once it is durable. Raises Refused."""
-        trouble = self.commits.writer.trouble
-        if trouble is not None:
-            raise Refused(Code.STORAGE, f"{trouble} Nothing was changed.")
-        if not isinstance(event, Stopped | ResultsDeleted) and (breach := self.bounds.saying(SAID)):
-            raise breach.refusal()
+        if not isinstance(event, Stopped | ResultsDeleted):  # these make room
+            if (trouble := self.commits.writer.trouble) is not None:
+                raise Refused(Code.STORAGE, f"{trouble} Nothing was changed.")
+            if breach := self.bounds.saying(SAID):
+                raise breach.refusal()
         reply = self.actor.defer()
 
         def then(error: StoreError | None) -> None:
             if error is None:
                 reply.set(answer or self.commits.shown)
+            elif isinstance(event, Stopped):
+                reply.fail(not_stored_yet(error))
             else:
                 sentence = f"{error} It takes effect as soon as it can be stored."
                 reply.fail(Refused(Code.STORAGE, sentence))

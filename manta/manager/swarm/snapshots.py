@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from manta.manager.swarm.exchange import Exchange
-from manta.manager.swarm.letters import ChannelState, Post, Route
+from manta.manager.swarm.letters import ChannelState, Post, Route, Sender
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.version import VERSION
@@ -31,7 +31,8 @@ _HINTS: dict[str, Any] = {
 
 class _Post(msgspec.Struct, array_like=True):
     channels: list[tuple[Route, ChannelState]]
-    sent: dict[tuple[Instance, Route], int]
+    sent: dict[Instance, dict[Route, int]]
+    known: dict[Sender, dict[Route, int]]
     logged: int
 
 
@@ -56,20 +57,25 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Data).decode
 
 
-def take(data: SwarmData, revision: int) -> tuple[bytes, dict[str, bytes]]:
-    """The state as of the event `revision` without its pages, and the pages that changed since
-    this was last called."""
-    changed = {
-        f"{name}/{page}": content
-        for name, one in data.packed.items()
-        for page, content in one.changes().items()
-    }
+def pages(data: SwarmData, most: int) -> tuple[dict[str, bytes], bool]:
+    """Pages that changed since this last returned them, of about so many bytes; and whether there
+    are more."""
+    found: dict[str, bytes] = {}
+    for name, one in data.packed.items():
+        for page, content in one.changes(most).items():
+            found[f"{name}/{page}"] = content
+            most -= len(content)
+    return found, any(one.has_changes for one in data.packed.values())
+
+
+def body(data: SwarmData, revision: int) -> bytes:
+    """The state as of the event `revision`, without its pages."""
     values = {f.name: getattr(data, f.name) for f in fields(SwarmData)}
     values |= {name: one.tail for name, one in data.packed.items()}
     values["live"] = list(data.live)
     values["exchange"] = _exchange(data.exchange)
-    pages = {name: one.pages for name, one in data.packed.items()}
-    return _encode(_Data(version=VERSION, revision=revision, pages=pages, **values)), changed
+    count = {name: one.pages for name, one in data.packed.items()}
+    return _encode(_Data(version=VERSION, revision=revision, pages=count, **values))
 
 
 def not_stored(data: SwarmData, names: dict[str, bytes]) -> None:
@@ -107,12 +113,12 @@ def _exchange(exchange: Exchange) -> Any:
     values = {f.name: getattr(exchange, f.name) for f in fields(Exchange)}
     post = exchange.post
     channels = [(route, channel.state) for route, channel in post.channels.items()]
-    values["post"] = _Post(channels, post.sent, post.logged)
+    values["post"] = _Post(channels, post.sent, post.known, post.logged)
     return _Exchange(**values)
 
 
 def _loaded(found: Any) -> Exchange:
-    post = Post(sent=found.post.sent, logged=found.post.logged)
+    post = Post(sent=found.post.sent, known=found.post.known, logged=found.post.logged)
     for route, state in found.post.channels:
         post.load(route, state)
     values = {f.name: getattr(found, f.name) for f in fields(Exchange)}

@@ -25,9 +25,8 @@ from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
 from manta.manager.messages import FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import PutSnapshot
-from manta.manager.store.records import SwarmRecord, UserRecord
-from manta.manager.swarm import references, snapshots
+from manta.manager.store.records import ClusterRecord, SwarmRecord, UserRecord
+from manta.manager.swarm import references
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
@@ -38,7 +37,9 @@ from manta.manager.swarm.events import (
     Began,
     ManagerRestarted,
     NodeLost,
+    Placed,
     Publish,
+    QuotaReached,
     Released,
     Revoke,
     Rewound,
@@ -47,13 +48,12 @@ from manta.manager.swarm.events import (
     SwarmEvent,
     Ticked,
     Woken,
-    decode_log,
     encode,
 )
 from manta.manager.swarm.exchange import Topic
-from manta.manager.swarm.inflow import Inflow
+from manta.manager.swarm.inflow import Inflow, Piece
 from manta.manager.swarm.intake import Intake
-from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.loading import load
 from manta.manager.swarm.messages import (
     ClusterStopped,
     JournalAhead,
@@ -70,6 +70,7 @@ from manta.manager.swarm.reads.nodes import NodeRead
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.manager.swarm.reads.rosters import Rosters
 from manta.manager.swarm.requests import Requests
+from manta.manager.swarm.snapshot_writer import SnapshotWriter
 from manta.manager.swarm.timeline import Timeline
 from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
@@ -77,14 +78,11 @@ from manta.protocol.roster import WantRoster
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName, SwarmInfo
 from manta.protocol.values import BlobRef
-from manta.transports.codec.stored import Damaged
 
 ORDERED = 30.0
 """Seconds in which the cluster takes orders: no longer does who waits for it wait."""
 IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
-SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
-"""Events that are replayed at most: of a swarm that runs, and of one that is over."""
 UNSTORED = 8
 """Pieces of what nodes tell that are being stored at one time: a stop is stored after them."""
 
@@ -112,11 +110,13 @@ class SwarmSupervisor(Actor):
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
-        self._machine = self._replay()
+        record = reader.get(SwarmRecord, self._swarm_id)
+        self._machine, snapshot = load(
+            self._context, record, self._swarm_id, self._cluster_id, self.log
+        )
         self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
-        record = reader.get(SwarmRecord, self._swarm_id)
         owner = reader.get(UserRecord, record.owner_id) if record else None
         self._owner = owner.email if owner else (record.owner_id if record else "")
         self._commits = Commits(
@@ -138,12 +138,14 @@ class SwarmSupervisor(Actor):
             extent.event_bytes,
             extent.lines,
             extent.line_bytes,
+            self._context.quotas.ledger.held_by(self._swarm_id),
         )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
         self._exchange = ExchangePolls(
             LongPolls(self, everything=()),
             self._machine,
             self._commits,
+            lambda: self._bounds.letters,
             lambda: self._view.node_views,
         )
         self._intake = Intake(
@@ -156,7 +158,9 @@ class SwarmSupervisor(Actor):
             lambda event, missing: self._feed(event, missing=missing),
             lambda node_id, ack: self._order(self._orders([(node_id, ack)]), []),
         )
-        self._inflow = Inflow(self._swarm_id)
+        cluster = reader.get(ClusterRecord, self._cluster_id)
+        owner_id = cluster.owner_id if cluster else ""
+        self._inflow = Inflow(self._swarm_id, self._context.coming, owner_id)
         self._goes_on = False
         """Whether a _GoOn is in the mailbox."""
         self._lines = Lines(
@@ -190,6 +194,9 @@ class SwarmSupervisor(Actor):
             lambda: self._view.node_views,
             lambda told: self._order(self._orders(told), []),
         )
+        self._snapshots = SnapshotWriter(
+            self._swarm_id, self._machine, self._writer, snapshot, lambda: self._bounds.said
+        )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls, self._rosters)
         """Messages are passed to these first; the actor does not end while one is not idle."""
         self._timeline = Timeline(self._context, self._view, self._machine, self.log)
@@ -210,7 +217,7 @@ class SwarmSupervisor(Actor):
                 self._machine.data.backup,
             )
         )
-        self._take_snapshot()
+        self._snapshots.write_if_due()
         if self._machine.state.final:
             self.after(IDLE, _IdleCheck())
         elif self._machine.state is not SwarmState.PENDING:
@@ -221,34 +228,11 @@ class SwarmSupervisor(Actor):
             self._feed(ManagerRestarted())
             self._place_outstanding()
 
-    def _replay(self) -> SwarmMachine:
-        swarm_id, reader = self._swarm_id, self._context.reader
-        snapshot = None
-        if (stored := reader.snapshot(swarm_id)) is not None:
-            try:
-                snapshot = snapshots.load(stored.body, stored.pages)
-            except Damaged as damaged:
-                self.log.warning("%s", damaged)
-        self._snapshot_of = after = snapshot[1] if snapshot else 0
-        records = decode_log(reader.events(swarm_id, after), after)
-        return SwarmMachine.replay(swarm_id, self._cluster_id, records, snapshot)
-
-    def _take_snapshot(self) -> None:
-        """If replaying what came since the last one would take long."""
-        machine = self._machine
-        since = machine.revision - self._snapshot_of
-        if since < (FINAL_SNAPSHOT if machine.state.final else SNAPSHOT):
-            return
-        self._snapshot_of = machine.revision
-        body, pages = snapshots.take(machine.data, machine.revision)
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:  # nothing is lost: the next one is tried in its time
-                snapshots.not_stored(machine.data, pages)
-
-        self._writer.write(PutSnapshot(self._swarm_id, machine.revision, body, pages), then=then)
 
     def on_stop(self, reason: ExitReason) -> None:
+        self._inflow.clear()
+        if reason.is_normal:  # else it is started again, in the memory that it had
+            self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
 
@@ -275,14 +259,15 @@ class SwarmSupervisor(Actor):
             case FromNode(WantRoster() as want, node_id):
                 return self._rosters.want(node_id, want)
             case FromNode(read) if isinstance(read, NodeRead):
-                return node_reads.answer(self._machine, read, message)
+                return node_reads.answer(self._machine, read, message, self._bounds.letters)
             case FromUser():
                 return self._requests.answer(message)
             case NodeGone(node_id, reason):
-                for piece in self._inflow.take_all_of(node_id):  # it said so while it was there
-                    self._take(node_id, piece)
                 self._rosters.left(node_id)
-                self._feed(NodeLost(node_id, reason))
+                lost = NodeLost(node_id, reason)
+                if not self._inflow.lose(lost):
+                    self._feed(lost)
+                self._go_on()
             case Noticed():
                 self._feeds.noticed()
             case JournalAhead(node_id, upto):
@@ -338,11 +323,14 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        self._bounds.said += sum(map(len, bodies))
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
-        self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._take_snapshot()
+        info, ends = queries.info(machine), isinstance(event, Stopped)
+        self._bounds.note(sum(map(len, bodies)), named if bodies else ())
+        self._commits.add(named, bodies, performed, info, self._lengths(), then, ends)
+        self._snapshots.write_if_due()
+        if self._bounds.opened():
+            topics.add(())
         if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
             self._note_queue()
         self._exchange.polls.wake(*topics)
@@ -364,7 +352,10 @@ class SwarmSupervisor(Actor):
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None if it is no longer wanted."""
         nodes = self._view.node_views_for(self._swarm_id)
-        return self._machine.answer(asked.number, nodes)
+        answer = self._machine.answer(asked.number, nodes)
+        if isinstance(answer, Placed) and (breach := self._bounds.placing(len(answer.placements))):
+            return QuotaReached(breach.sentence, fatal=True)
+        return answer
 
     def _place_outstanding(self) -> None:
         for asked in self._machine.outstanding():
@@ -390,6 +381,7 @@ class SwarmSupervisor(Actor):
                     grown[None], killed = None, killed or kill
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
+                        self._bounds.holding(0)
                         self.after(IDLE, _IdleCheck())
                 case Released(blobs, deleted):  # written with the commit
                     if not deleted:
@@ -460,11 +452,14 @@ class SwarmSupervisor(Actor):
         if self._inflow and not self._goes_on and unstored < UNSTORED:
             self._goes_on = self.notify(self.ref, _GoOn())
 
-    def _take(self, node_id: str, piece: JournalBatch | LogBatch) -> None:
-        if isinstance(piece, LogBatch):
-            self._lines.take(node_id, piece)
-        else:
-            self._intake.take(node_id, piece)
+    def _take(self, node_id: str, piece: Piece) -> None:
+        match piece:
+            case LogBatch():
+                self._lines.take(node_id, piece)
+            case JournalBatch():
+                self._intake.take(node_id, piece)
+            case NodeLost():
+                self._feed(piece)
         if not self._inflow and self._feeds.over:
             self._feeds.polls.wake("logs")
 

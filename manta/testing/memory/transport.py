@@ -171,6 +171,9 @@ class MemoryLink:
 
             connection.carry(self, arrived, faulty=True)
 
+    def excuse(self, decided: Callable[[], bool]) -> None:
+        """Does nothing: guests stay."""
+
     def close(self) -> None:
         with self._medium.lock:
             self.end(DownReason.CLOSED, DownReason.CLOSED)

@@ -15,6 +15,7 @@ from manta.manager.store.interface import (
     Delete,
     Extent,
     Put,
+    PutPages,
     PutSnapshot,
     R,
     Reference,
@@ -35,6 +36,8 @@ class _State:
     events: dict[str, list[bytes]] = field(default_factory=dict)
     lines: dict[str, dict[tuple[str, int], StoredLine]] = field(default_factory=dict)
     snapshots: dict[str, StoredSnapshot] = field(default_factory=dict)
+    pages: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Of snapshots, by swarm."""
     references: dict[str, dict[str, str]] = field(default_factory=dict)
     """By holder and digest: the scope."""
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class _State:
         state = copy.copy(self)
         state.records = {kind: dict(table) for kind, table in self.records.items()}
         state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
-        state.snapshots = dict(self.snapshots)
+        state.snapshots, state.pages = dict(self.snapshots), dict(self.pages)
         state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
         state.skipped = {swarm_id: dict(nodes) for swarm_id, nodes in self.skipped.items()}
         state.references = {holder: dict(held) for holder, held in self.references.items()}
@@ -93,6 +96,10 @@ class MemoryStore:
 
     def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
         return self._state.snapshots.get(swarm_id)
+
+    def snapshot_size(self, swarm_id: str) -> int:
+        found = self.snapshot(swarm_id)
+        return len(found.body) + sum(map(len, found.pages.values())) if found else 0
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         lines = self._state.lines.get(swarm_id, {}).values()
@@ -153,9 +160,12 @@ def _apply(state: _State, write: Write) -> None:
             log.extend(bodies[len(held) :])
         case PutSnapshot(swarm_id, number, body, pages):
             if number == len(state.events.get(swarm_id, ())):
-                before = state.snapshots.get(swarm_id)
-                kept = before.pages if before else {}
-                state.snapshots[swarm_id] = StoredSnapshot(number, body, {**kept, **pages})
+                kept = state.pages.get(swarm_id, {})
+                state.pages[swarm_id] = {**kept, **pages}
+                state.snapshots[swarm_id] = StoredSnapshot(number, body, state.pages[swarm_id])
+        case PutPages(swarm_id, pages):
+            state.snapshots.pop(swarm_id, None)
+            state.pages[swarm_id] = {**state.pages.get(swarm_id, {}), **pages}
         case AppendLogs(swarm_id, node_id, first, bodies):
             lines = state.lines.setdefault(swarm_id, {})
             for number, body in enumerate(bodies, first):
@@ -173,5 +183,11 @@ def _apply(state: _State, write: Write) -> None:
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
             state.skipped.pop(swarm_id, None)
-            for table in (state.events, state.snapshots, state.lines, state.references):
+            for table in (
+                state.events,
+                state.snapshots,
+                state.pages,
+                state.lines,
+                state.references,
+            ):
                 table.pop(swarm_id, None)

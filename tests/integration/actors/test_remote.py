@@ -361,13 +361,28 @@ def test_junk_costs_the_link(pair: Pair, junk: bytes) -> None:
 
 
 def test_asks_that_nobody_answers_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "ASKS_PER_LINK", 5)
+    monkeypatch.setattr(remote, "ASKS_PER_LINK", 20)
     ref = pair.connection.ref("server")
-    futures = [ref.ask_future(Do("hang"), timeout=60) for _ in range(5)]
-    with pytest.raises(MailboxFull, match="5 asks of this link wait for their answers"):
+    futures = [ref.ask_future(Do("hang"), timeout=60) for _ in range(20)]
+    with pytest.raises(MailboxFull, match="20 asks of this link wait for their answers"):
         ref.ask(Do("x"), timeout=5)
     pair.gate.set()
     wait(futures, timeout=5)
+    assert ref.ask(Add(1, 1), timeout=5) == Sum(2)
+
+
+def test_asks_that_nobody_answers_are_bounded_in_bytes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ASKED_PER_LINK", 5000)
+    ref = pair.connection.ref("server")
+    first = ref.ask_future(Do("hang"), timeout=60)
+    others = [ref.ask_future(Do("x" * 2000), timeout=60) for _ in range(2)]
+    with pytest.raises(MailboxFull, match=r"asks of \d+ bytes of this link wait"):
+        ref.ask(Do("x" * 2000), timeout=5)
+    pair.gate.set()
+    wait([first, *others], timeout=5)
+    ref.ask(Do("x" * 20_000), timeout=5)  # alone it may be larger
     assert ref.ask(Add(1, 1), timeout=5) == Sum(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -492,6 +493,7 @@ def test_many_kills_leave_everything_as_it_was() -> None:
 
     with ActorSystem("test") as system:
         many = system.spawn(ChildSpec("many", Many))
+        gc.collect()
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
         for number in range(kills):
             ref = system.find(f"many/a{number % actors}")

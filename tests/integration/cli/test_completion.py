@@ -105,9 +105,16 @@ def test_shells_complete_what_there_is(shell: Shell, finished: str, shell_name: 
         "manta module show": "kept",
         "manta quota set": " ".join(sorted(Quota)),
     }
-    swarms, *answers = complete("manta logs", *there)
+    deadline = time.monotonic() + 40
+    while True:  # who gets nothing in time from a machine that is busy presses the key again
+        swarms, *answers = complete("manta logs", *there)
+        found = [" ".join(sorted(answer.split())) for answer in answers]
+        if (finished in swarms.split() and found == [*there.values()]) or (
+            time.monotonic() > deadline
+        ):
+            break
     assert finished in swarms.split()
-    assert [" ".join(sorted(answer.split())) for answer in answers] == list(there.values())
+    assert found == [*there.values()]
 
 
 @pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from manta.apis.connect import profiles
+from manta.apis.sync.connection import Connection
 from manta.cli.commands import pull
 from manta.console.exit_codes import Exit
+from manta.protocol.user import SelectedGlobal, SelectGlobal
 from manta.transports.security.keys import KeyPair
 from tests.support.hostile import EVIL, Manager
 
@@ -86,6 +88,23 @@ def test_every_tag_has_a_file_of_its_own(place: Path, manager: Manager) -> None:
         path = place / "here" / file
         assert path.is_file()
         assert path.parent == place / "here" / "globals"
+
+
+def test_a_global_that_is_deleted_meanwhile_is_left_out(
+    place: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(_: object, message: object, reply: object, **how: object) -> object:
+        if isinstance(message, SelectGlobal) and message.tag == "gone":
+            return SelectedGlobal(None)
+        return manager._ask(message, reply, **how)
+
+    monkeypatch.setattr(Connection, "_ask", ask)
+    manager.tags = ("first", "gone", "last")
+    code, said = pulled("here")
+    assert code == 0, said
+    index = json.loads((place / "here" / "globals.json").read_text())
+    assert [entry["tag"] for entry in index] == ["first", "last"]
+    assert pull.check(place / "here") == []
 
 
 @pytest.mark.parametrize("target", ["outside", "nowhere"])

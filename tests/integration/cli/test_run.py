@@ -85,7 +85,7 @@ def test_hello(scratch: Path) -> None:
     assert re.search(r"^iteration   0 ", done.stdout, re.MULTILINE)
     assert re.search(r"^COMPLETED: ran 1 iteration", done.stdout, re.MULTILINE)
     assert re.search(r"^Where .* went:", done.stdout, re.MULTILINE)
-    for part in ("set-up", "placing", "starting", "loading", "stopping"):
+    for part in ("set-up", "placing", "starting", "stopping"):  # loading may take no time
         assert re.search(rf"^  {part} ", done.stdout, re.MULTILINE)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -242,9 +242,16 @@ def test_killed_at_any_moment_nothing_is_left(
         assert started or moment is not None
         process.kill()
     deadline = time.monotonic() + 15
-    while any(alive(pid) for pid in started) or list(scratch.iterdir()):
-        assert time.monotonic() < deadline, (started, list(scratch.iterdir()))
+    while any(alive(pid) for pid in started) or left(scratch):
+        assert time.monotonic() < deadline, (started, left(scratch))
         time.sleep(0.05)
+    for probe in scratch.iterdir():
+        probe.unlink()
+
+
+def left(scratch: Path) -> list[Path]:
+    """What is there but the file by which Python tries whether a folder can be written to."""
+    return [path for path in scratch.iterdir() if not re.fullmatch("[a-z0-9_]{8}", path.name)]
 
 
 def alive(pid: int) -> bool:

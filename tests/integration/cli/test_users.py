@@ -186,7 +186,7 @@ def test_quotas_are_shown_set_and_refused_in_a_sentence(lab: Lab, ada: Person) -
     )
     table = ada("quota")
     assert re.search(r"blob-bytes +0 B +2.5 GiB +set for the role user", table)
-    assert ada("quota", "show", "--cluster", "own").count("\n") == 12
+    assert ada("quota", "show", "--cluster", "own").count("\n") == 13
     denied = ada.attempt("quota", "set", "clusters", "9", "--user", "ada@example.org")
     assert denied.returncode == Exit.DENIED
     assert ada.attempt("quota", "--user", "admin@localhost").returncode == Exit.DENIED

@@ -104,6 +104,36 @@ def test_a_round_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> Non
     lab.gone()
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("check=True)", "died with <Signals.SIGKILL: 9>"),
+        ("check=False); os._exit(3)", "task.0 ended its process with exit code 3"),
+        ("check=False); os.abort()", "task.0 was ended by SIGABRT"),
+    ],
+)
+def test_a_round_whose_child_takes_more_memory_than_it_asked_for(
+    lab: DockerLab, end: str, said: str
+) -> None:
+    eats = "x = [bytearray(1 << 20) for _ in range(1000)]"
+    code = (
+        "import os, subprocess, sys\n"
+        "def main():\n"
+        f"    subprocess.run([sys.executable, '-c', {eats!r}], {end}\n"
+    )
+    lab.node(1)
+    api = lab.api()
+    module = Module(code, name="task", resources={"memory": 96 * 1024 * 1024})
+    swarm_id = lab.run(api, lab.of(module), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.error is not None
+    assert said in task.error.sentence
+    assert "a process that it started was killed: together they took more memory than its" in (
+        task.error.sentence
+    )
+    lab.gone()
+
+
 def test_an_image_alone_whose_child_takes_more_memory_than_it_asked_for(lab: DockerLab) -> None:
     lab.node(1)
     api = lab.api()

@@ -47,6 +47,7 @@ ELSEWHERE = {
     "is being started": "integration/manager/test_keeper.py",
     "strangers cut, after whom too many others came: ": "integration/transports/test_crowds.py",
     "with this address from where you are": "unit/manager/auth/test_limits.py",
+    "who made it may not enrol": "integration/manager/test_entry.py",
     "can be changed by other users": "unit/apis/test_profiles.py",
     "is sealed with a passphrase: set": "unit/apis/test_sealing.py",
     "for more (manta quota set ": "integration/cli/test_users.py",

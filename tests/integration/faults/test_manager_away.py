@@ -187,6 +187,7 @@ def test_a_manager_that_is_gone_is_told_by_every_call_in_time(
             assert isinstance(error, ManagerUnreachable), name
             assert f"127.0.0.1:{cluster.user_port}" in str(error), name
             assert took < patience + 5.0, name
+        monkeypatch.undo()
         wait_for_nodes(api, 1)
         assert [one.name for one in api.list_clusters()] == [CLUSTER]  # none was made late
         api.stop_swarm(swarm, force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -175,6 +176,7 @@ def test_an_answer_to_a_request_that_was_given_up_is_passed_over(
 
     server = threading.Thread(target=serve)
     server.start()
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     try:
         assert client.call("get_global", tag="x") == "whole"

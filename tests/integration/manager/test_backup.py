@@ -193,11 +193,14 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
             assert deployed.stdout is not None
             swarm = deployed.stdout.readline().strip()
             with following(lab, "logs", "-f", swarm) as logs:
+                assert logs.stdout is not None
+                first = logs.stdout.readline()
                 until(lambda: api.get_swarm(swarm).iteration >= 2)
                 lab("manager", "stop")
                 assert lab.start().returncode == 0
-                told = [process.communicate(timeout=60)[0] for process in (deployed, logs)]
-            assert [deployed.returncode, logs.returncode] == [Exit.OK, Exit.OK], told
+                told = [deployed.stdout.read(), first + logs.stdout.read()]
+                codes = [process.wait(60) for process in (deployed, logs)]
+            assert codes == [Exit.OK, Exit.OK], told
         for said in told:
             shown = [line.partition("| ")[2] for line in said.splitlines() if "| round" in line]
             assert Counter(shown) == {f"round {i}": 2 for i in range(ROUNDS)}

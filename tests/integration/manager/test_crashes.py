@@ -18,10 +18,10 @@ from manta.protocol.user import (
     GetSwarm,
     GetTasks,
     GetTree,
+    PauseSwarm,
     ReadFeed,
     SendSwarm,
     StartSwarm,
-    StopSwarm,
     WaitSwarm,
 )
 from manta.protocol.values import Inline
@@ -167,7 +167,7 @@ def test_a_full_disk_refuses_says_so_and_resumes(
     admin.ask(StartSwarm(swarm_id))
     assert breaker.struck.wait(10)
     wait_until(lambda: "disk is full" in admin.ask(GetManagerStatus()).health["store"])
-    for message in (CreateCluster("new"), SendSwarm("lab", SPEC), StopSwarm(swarm_id)):
+    for message in (CreateCluster("new"), SendSwarm("lab", SPEC), PauseSwarm(swarm_id)):
         no = admin.refusal(message)
         assert no.code == Code.STORAGE
         assert "disk is full" in no.sentence

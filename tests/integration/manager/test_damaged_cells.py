@@ -18,7 +18,7 @@ from manta.actors import Refused
 from manta.manager.backup import verify_home
 from manta.manager.home import Home
 from manta.manager.service import Manager, Settings
-from manta.manager.swarm import supervisor
+from manta.manager.swarm import snapshot_writer
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, ListNodes
 from manta.protocol.node import Instance, LogLine
 from manta.protocol.quotas import SetQuota
@@ -83,8 +83,8 @@ def rows_of(database: Path) -> dict[str, set[Row]]:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     with ExitStack() as undo, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "FINAL_SNAPSHOT", 1)
-        patch.setattr(supervisor, "SNAPSHOT", 1)
+        patch.setattr(snapshot_writer, "FINAL_DUE", 1)
+        patch.setattr(snapshot_writer, "DUE", 1)
         bench = Bench(tmp_path_factory.mktemp("damaged") / "manager", undo)
         settings = replace(bench.settings, bootstrap=None)
         bench.start()

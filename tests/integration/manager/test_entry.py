@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections import Counter
 
 import pytest
 
+from manta.actors import Refused
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.bootstrap import ADMIN
-from manta.manager.gateway import enrolment
 from manta.manager.service import Manager, Settings
 from manta.protocol.clusters import (
     ClusterInfo,
+    CreateCluster,
     CreateNodeToken,
     ListClusters,
     ListNodes,
@@ -19,12 +22,23 @@ from manta.protocol.clusters import (
 )
 from manta.protocol.codes import Code
 from manta.protocol.node import Capabilities, Enroll, Enrolled, Goodbye, Heartbeat, Load, Register
-from manta.protocol.sign_in import Bind, SignIn, WhoAmI
+from manta.protocol.quotas import GetQuotas, SetQuota
+from manta.protocol.sign_in import Bind, CreateUserToken, Logout, SignIn, WhoAmI
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek
 from manta.protocol.user import GetManagerStatus
+from manta.protocol.users import (
+    AddUser,
+    ChangePassword,
+    DeleteUser,
+    GrantRole,
+    RevokeRole,
+    RevokeTokens,
+)
 from manta.testing.actors import crash, wait_for_successor
 from manta.testing.manager import Client, wait_until
 from manta.transports.security.keys import KeyPair
+
+PASSWORD = "correct-horse"
 
 
 @pytest.fixture
@@ -67,8 +81,10 @@ def test_the_first_user_signs_in_with_the_password_that_was_shown(fresh: Manager
 def test_failing_sign_ins_are_slowed_down(fresh: Manager) -> None:
     file = fresh.file
     with Client(file.users, file.public_key) as client:
-        codes = [client.refusal(SignIn(ADMIN, "wrong")).code for _ in range(7)]
-        assert codes == [Code.BAD_CREDENTIALS] * 5 + [Code.RATE_LIMITED] * 2
+        client.connection.wait_up(10.0)
+        asked = [client.gateway.ask_future(SignIn(ADMIN, "wrong"), timeout=60) for _ in range(7)]
+        codes = Counter(getattr(future.exception(60), "code", None) for future in asked)
+        assert codes == {Code.BAD_CREDENTIALS: 5, Code.RATE_LIMITED: 2}
         # Nobody else is shut out by that.
         with Client(file.users, file.public_key) as other:
             assert other.ask(SignIn(ADMIN, fresh.first_password)).email == ADMIN
@@ -114,13 +130,108 @@ def test_a_nodes_token_lives_a_day_at_most(admin: Client, cluster: ClusterInfo) 
     )
 
 
-def test_the_tokens_of_a_cluster_are_bounded(admin: Client, cluster, monkeypatch) -> None:
-    monkeypatch.setattr(enrolment, "MOST_NODE_TOKENS", 2)
+def test_the_tokens_that_somebody_made_are_bounded(admin: Client, cluster) -> None:
+    admin.ask(SetQuota("tokens", 3, user="me@localhost"))
+    admin.ask(CreateCluster("other"))
+    side_by_side = [
+        admin.gateway.ask_future(CreateNodeToken(name), timeout=10.0)
+        for name in ("lab", "other") * 4
+    ]
+    errors = [future.exception(10.0) for future in side_by_side]
+    assert errors.count(None) == 3
+    refusal = admin.refusal(CreateNodeToken("lab"))
+    assert refusal.code == Code.QUOTA
+    assert "has 3 tokens that are valid and asks for 1 more" in refusal.sentence
+    assert admin.refusal(CreateUserToken()).code == Code.QUOTA
+    used = {one.name: one.used for one in admin.ask(GetQuotas()).quotas}
+    assert used["tokens"] == 3
+
+
+ADA = "ada@lab"
+
+
+@pytest.fixture
+def operator(bench, admin: Client) -> Client:
+    """Ada, who may enrol nodes in the cluster."""
+    admin.ask(AddUser(ADA, PASSWORD))
+    admin.ask(GrantRole(ADA, "lab", "operator"))
+    client = bench.client()
+    client.ask(SignIn(ADA, PASSWORD), 60.0)
+    return client
+
+
+def enrols(bench, token: str) -> Refused | None:
+    """How the token is refused, if it is."""
+    client = bench.client(at=bench.nodes_at)
+    try:
+        client.ask(Enroll(token, f"node-{secrets.token_hex(4)}", "random"))
+    except Refused as refusal:
+        return refusal
+    return None
+
+
+@pytest.mark.parametrize(
+    ("by", "ended"),
+    [
+        (DeleteUser(ADA), True),
+        (RevokeRole(ADA, "lab"), True),
+        (GrantRole(ADA, "lab", "viewer"), True),
+        (RevokeTokens(ADA), True),
+        (ChangePassword(PASSWORD, PASSWORD * 2), True),
+        (Logout(everywhere=True), True),
+        (Logout(), False),
+        (GrantRole(ADA, "lab", "owner"), False),
+    ],
+    ids=lambda one: type(one).__name__ if not isinstance(one, bool) else "",
+)
+def test_a_token_for_nodes_ends_with_what_its_maker_may(
+    bench, admin: Client, operator: Client, by: object, ended: bool
+) -> None:
+    token = operator.ask(CreateNodeToken("lab", uses=100)).token
+    other = admin.ask(CreateNodeToken("lab")).token
+    assert enrols(bench, token) is None
+    own = isinstance(by, ChangePassword | Logout)
+    (operator if own else admin).ask(by, 60.0)
     for _ in range(2):
-        admin.ask(CreateNodeToken("lab"))
-    refused = admin.refusal(CreateNodeToken("lab"))
-    assert refused.code == Code.RATE_LIMITED
-    assert "2 node tokens" in refused.sentence
+        refusal = enrols(bench, token)
+        assert (refusal is not None) == ended
+        if refusal is not None:
+            assert refusal.code == Code.TOKEN_USED
+            withdrawn = isinstance(by, RevokeRole | GrantRole)
+            assert ("who made it may not enrol" in refusal.sentence) == withdrawn
+        bench.restart()
+    assert enrols(bench, other) is None
+
+
+def test_one_key_enrols_one_node(bench, admin: Client, cluster) -> None:
+    token = admin.ask(CreateNodeToken("lab", uses=100)).token
+    client = bench.client(at=bench.nodes_at)
+    client.connection.wait_up(10.0)
+    aliases = [f"new-{number}" for number in range(8)]
+    asked = [
+        client.gateway.ask_future(Enroll(token, alias, "random"), timeout=10.0) for alias in aliases
+    ]
+    for future in asked:
+        error = future.exception(10.0)
+        assert error is None or error.code == Code.UNAVAILABLE
+    enrolled = client.ask(Enroll(token, "another", "random"))
+    nodes = [one for one in admin.ask(ListNodes("lab")).nodes if one.alias in (*aliases, "another")]
+    assert [one.id for one in nodes] == [enrolled.node_id]
+
+
+def test_a_key_that_signs_in_while_it_enrols_is_one_of_both(bench, admin: Client) -> None:
+    token = admin.ask(CreateNodeToken("lab", uses=100)).token
+    user = admin.ask(CreateUserToken()).token
+    client = bench.client()
+    client.connection.wait_up(10.0)
+    asked = [
+        client.gateway.ask_future(message, timeout=10.0)
+        for message in (Enroll(token, "both", "random"), Bind(user))
+    ]
+    errors = [future.exception(10.0) for future in asked]
+    assert errors.count(None) == 1
+    [refused] = [error for error in errors if error is not None]
+    assert refused.code == Code.FORBIDDEN
 
 
 def test_who_was_refused_is_in_the_log_and_what_he_presented_is_not(

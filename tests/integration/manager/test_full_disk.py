@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -19,16 +20,17 @@ import pytest
 from manta.manager import blobs
 from manta.manager.errors import StartError, StoreError
 from manta.manager.service import Manager
-from manta.manager.store.records import SwarmRecord
+from manta.manager.store.records import KeyRecord, SwarmRecord
 from manta.protocol.clusters import (
     CreateCluster,
     DeleteCluster,
     ListClusters,
     ListNodes,
     RemoveNode,
+    StopCluster,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import LogBatch, LogLine, MetricsLogged, TaskEnded
+from manta.protocol.node import DesiredChanged, LogBatch, LogLine, MetricsLogged, TaskEnded
 from manta.protocol.sign_in import Bind, SignIn
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
@@ -37,6 +39,7 @@ from manta.protocol.user import (
     GetSwarm,
     GetTasks,
     ListSwarms,
+    PauseSwarm,
     ReadFeed,
     RemoveSwarm,
     SendSwarm,
@@ -57,7 +60,7 @@ from manta.protocol.users import (
     SendModule,
 )
 from manta.protocol.values import BlobRef, Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing.manager import Client, FakeNode, wait_until
 from manta.transports.errors import BlobRefused
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.conftest import Bench
@@ -86,8 +89,8 @@ class Disk:
 
     def leave(self, free: int) -> None:
         """Fills all but so many bytes."""
-        found = os.statvfs(self.folder)
         with open(self._filling, "wb", buffering=0) as file:
+            found = os.statvfs(self.folder)
             file.write(bytes(max(0, found.f_bavail * found.f_frsize - free)))
 
     def make_room(self) -> None:
@@ -138,14 +141,14 @@ def soon(client: Client, message: object) -> object:
 
 
 def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk: Disk) -> None:
-    admin = full.client(full.admin_keys)
+    admin, context = full.client(full.admin_keys), full.manager.context
     node = full.node(1, silent)
     assert node.registered.wait(10)
     admin.ask(AddUser("reader@lab", PASSWORD))
     keys = KeyPair.generate()
     token = full.client(keys).ask(SignIn("reader@lab", PASSWORD)).token
     swarm = deploy(admin, round_trip())
-    wait_until(lambda: node.ran)
+    wait_until(lambda: node.acknowledged.get(swarm) == 1)
     [at] = node.ran
     disk.fill()
     for number in range(2000):
@@ -166,13 +169,16 @@ def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk
     soon(again, Bind(token))
     soon(again, ListClusters())
     began = time.monotonic()
-    for write in (StopSwarm(swarm), SetGlobal(swarm, "a", Inline(b""))):
+    for write in (PauseSwarm(swarm), SetGlobal(swarm, "a", Inline(b""))):
         refusal = admin.refusal(write)
         assert refusal.code == Code.STORAGE
         assert "manta.db was not written: the disk is full; free some space." in refusal.sentence
     assert time.monotonic() - began < 5.0
     write_until_full(admin)
+    assert node.acknowledged[swarm] == 1  # they wait on the node, which sends them again
     disk.make_room()
+    wait_until(lambda: context.disk.takes_entries)
+    node.speak()
     wait_until(lambda: node.acknowledged.get(swarm) == 2001, 20)
     assert len(admin.ask(ReadFeed(swarm, "metrics", limit=10_000)).items) > 0
     node.say(swarm, TaskEnded(at, "FINISHED", 0.0))
@@ -301,6 +307,30 @@ def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is
     assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
 
 
+def test_of_revocations_side_by_side_each_is_in_effect(full: Bench, disk: Disk) -> None:
+    admin = full.client(full.admin_keys)
+    emails = [f"user-{number}@lab" for number in range(5)]
+    clients = []
+    for email in emails:
+        admin.ask(AddUser(email, PASSWORD))
+        client = full.client()
+        client.ask(SignIn(email, PASSWORD), 30.0)
+        clients.append(client)
+    disk.fill()
+    write_until_full(admin)
+    asked = [admin.gateway.ask_future(RevokeTokens(email), timeout=5.0) for email in emails]
+    for future in asked:  # one may find some room within the database's files
+        error = future.exception(5.0)
+        assert error is None or str(error).startswith("It is in effect, and not stored yet: ")
+    for client in clients:
+        assert client.refusal(ListClusters()).code == Code.NOT_SIGNED_IN
+    disk.make_room()
+    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health), 20)
+    keys = {client.keys.public for client in clients}
+    stored = full.manager.context.reader
+    wait_until(lambda: not keys & {one.key for one in stored.all(KeyRecord)}, 20)
+
+
 def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk: Disk) -> None:
     disk.resize(40)
     full.restart()  # it looks at the disk's size when it starts
@@ -312,7 +342,7 @@ def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk:
     context = full.manager.context
     reserve = context.disk.reserve
     assert reserve == pytest.approx(2 * 1024 * 1024, rel=0.01)
-    disk.leave(reserve // 4)
+    disk.leave(reserve * 3 // 8)
     with pytest.raises(BlobRefused, match=r"no room for a blob of 1000 bytes .* that are kept"):
         context.depot.put(bytes(1000))
     node.log(swarm, LogLine(node.ran[0], 0.0, "stdout", "waits"))
@@ -322,10 +352,94 @@ def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk:
     wait_until(lambda: node.acknowledged[swarm] == 51)
     admin.ask(AddUser("new@lab", PASSWORD))
     assert context.reader.extent(swarm).lines == 0
+    disk.leave(reserve // 8)
+    wait_until(lambda: "What tasks say waits" in str(admin.ask(GetManagerStatus()).health))
+    assert "What tasks say waits" in admin.ask(GetSwarm(swarm)).reason
+    for number in range(50):  # however much it is, the database keeps what is left
+        node.say(swarm, MetricsLogged(node.ran[0], {"loss": 1.0}, number, 0.0))
+    for number in range(5):  # of its user
+        admin.ask(AddUser(f"newer-{number}@lab", PASSWORD))
+    assert node.acknowledged[swarm] == 51
     disk.make_room()
-    wait_until(lambda: "Log lines wait" not in str(admin.ask(GetManagerStatus()).health))
+    wait_until(lambda: "waits on their" not in str(admin.ask(GetManagerStatus()).health))
+    node.speak()
+    wait_until(lambda: node.acknowledged[swarm] == 101)
     node.tell(LogBatch(swarm, 1, tuple(node.lines[swarm])))
     wait_until(lambda: context.reader.extent(swarm).lines == 1)
+
+
+def in_effect(admin: Client, message: object) -> None:
+    """It is answered within 2 s, though it cannot be stored."""
+    began = time.monotonic()
+    refusal = admin.refusal(message)
+    assert time.monotonic() - began < 2.0
+    assert refusal.code == Code.STORAGE
+    assert refusal.sentence.startswith("It is in effect, and not stored yet: ")
+
+
+def is_stored_as(bench: Bench, swarm: str, status: str) -> bool:
+    record = bench.manager.context.reader.get(SwarmRecord, swarm)
+    return record is not None and record.info.status == status
+
+
+def is_told_to_end(node: FakeNode, swarm: str) -> bool:
+    """Whether its node was told to run the swarm no more."""
+    changes = [one for one in node.heard if isinstance(one, DesiredChanged)]
+    return any(at.swarm_id == swarm for one in changes for at in one.revoke) and (
+        swarm not in changes[-1].swarms
+    )
+
+
+@pytest.mark.parametrize("before", ["runs", "paused"])
+def test_a_swarm_is_stopped_and_removed_on_a_full_disk(
+    full: Bench, disk: Disk, before: str
+) -> None:
+    admin = full.client(full.admin_keys)
+    node = full.node(1, silent)
+    assert node.registered.wait(10)
+    swarms = [deploy(admin, round_trip()) for _ in range(2)]
+    wait_until(lambda: len(node.acknowledged) == 2)
+    if before == "paused":
+        for swarm in swarms:
+            admin.ask(PauseSwarm(swarm))
+    disk.fill()
+    write_until_full(admin)
+    for at in node.ran:
+        node.say(at.swarm_id, MetricsLogged(at, {"loss": 1.0}, 0, 0.0))
+    for swarm in swarms:
+        in_effect(admin, StopSwarm(swarm, force=True))
+        assert admin.ask(GetSwarm(swarm)).status == "STOPPED"
+        assert admin.ask(WaitSwarm(swarm, 1.0)).status == "STOPPED"
+        wait_until(partial(is_told_to_end, node, swarm))
+        assert admin.refusal(StopSwarm(swarm)).code == Code.WRONG_STATE
+    in_effect(admin, RemoveSwarm(swarms[0]))
+    assert admin.refusal(GetSwarm(swarms[0])).code == Code.UNKNOWN_SWARM
+    disk.make_room()
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarms[0]) is None, 20)
+    wait_until(lambda: is_stored_as(full, swarms[1], "STOPPED"), 20)
+    full.restart()
+    assert [one.status for one in admin.ask(ListSwarms()).swarms] == ["STOPPED"]
+
+
+def test_a_cluster_is_stopped_and_deleted_on_a_full_disk(full: Bench, disk: Disk) -> None:
+    admin = full.client(full.admin_keys)
+    node = full.node(1, silent)
+    assert node.registered.wait(10)
+    swarm = deploy(admin, round_trip())
+    wait_until(lambda: node.acknowledged.get(swarm) == 1)
+    disk.fill()
+    write_until_full(admin)
+    in_effect(admin, StopCluster("lab"))
+    wait_until(lambda: admin.ask(GetSwarm(swarm)).status == "STOPPED")
+    wait_until(partial(is_told_to_end, node, swarm))
+    [cluster] = admin.ask(ListClusters()).clusters
+    assert cluster.status == "STOPPED"
+    in_effect(admin, DeleteCluster("lab"))
+    assert admin.ask(ListClusters()).clusters == ()
+    disk.make_room()
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None, 20)
+    full.restart()
+    assert admin.ask(ListClusters()).clusters == ()
 
 
 def test_what_nothing_names_goes_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from manta.actors import Refused
+from manta.manager.quotas import memory
 from manta.manager.quotas.table import Quota
 from manta.manager.store.records import QuotaRecord
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, DeleteCluster, ListClusters
@@ -165,16 +167,16 @@ def test_modules_and_tokens_and_nodes_are_bounded(
     bench: Bench, admin: Client, ada: Client, cluster
 ) -> None:
     admin.ask(GrantRole("ada@lab", "lab", "researcher"))
-    for quota, value in (("modules", 2), ("tokens", 3), ("nodes", 1)):
+    for quota, value in (("modules", 2), ("tokens", 5), ("nodes", 1)):
         limit(admin, quota, value)
     sent = (SendModule(ModuleSpec(f"m{n}", image="i")) for n in range(9))
     assert accepted(ada, sent) == 2
     ada.ask(RemoveModule("m0"))
     ada.ask(SendModule(ModuleSpec("m9", image="i")))
-    assert accepted(ada, iter([CreateUserToken()] * 9)) == 2  # and the one of the sign-in
     ada.ask(CreateCluster("own"))
     token = ada.ask(CreateNodeToken("own", uses=9)).token
-    assert accepted(ada, iter([CreateNodeToken("own")] * 9)) == 2
+    assert accepted(ada, iter([CreateUserToken(), CreateNodeToken("own")] * 9)) == 3
+    assert used(ada, "tokens") == 5  # and the one of the sign-in
     nodes = [bench.client(at=bench.nodes_at) for _ in range(2)]
     nodes[0].ask(Enroll(token, "n0", id_mode="random"))
     refusal = nodes[1].refusal(Enroll(token, "n1", id_mode="random"))
@@ -296,12 +298,12 @@ def test_all_that_a_users_swarms_are_and_say_is_bounded_together(
     assert used(ada, "stored-bytes") == bench.manager.context.reader.extent(swarm).event_bytes
 
 
-@pytest.mark.parametrize("quota", ["results", "history_bytes"])
+@pytest.mark.parametrize("quota", ["results", "history_bytes", "state_bytes"])
 def test_a_swarm_fails_with_the_arithmetic_of_what_it_relies_on(
     bench: Bench, admin: Client, ada: Client, nodes, quota: str
 ) -> None:
     [node] = nodes(1, silent)
-    most = 10 if quota == "results" else 3000
+    most = {"results": 10, "history_bytes": 3000, "state_bytes": 8000}[quota]
     swarm = swarm_of_ada(admin, ada, node, **{quota: most})
     at = node.ran[0]
     for number in range(50):
@@ -311,7 +313,7 @@ def test_a_swarm_fails_with_the_arithmetic_of_what_it_relies_on(
     assert f"the quota {quota.replace('_', '-')} is" in over.reason
     wait_until(lambda: node.acknowledged[swarm] == 51, 20)  # the node can forget it
     kept = len(now_in(ada, swarm, "results"))
-    assert 0 < kept <= 12
+    assert 0 < kept <= 15
     for number in range(50):  # a node that goes on all the same fills nothing
         node.say(swarm, ResultWritten(at, f"s{number}", Inline(bytes(100))))
     wait_until(lambda: node.acknowledged[swarm] == 101, 20)
@@ -322,6 +324,32 @@ def test_a_swarm_fails_with_the_arithmetic_of_what_it_relies_on(
     node.say(swarm, ResultWritten(at, "again", Inline(bytes(100))))
     wait_until(lambda: node.acknowledged[swarm] == 102, 20)
     assert bench.manager.context.reader.extent(swarm).event_bytes == size
+
+
+def test_a_task_that_fills_memory_ends_its_swarm_alone_and_the_next_start_loads_no_more(
+    bench: Bench, admin: Client, ada: Client, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [node] = nodes(1, silent)
+    swarm = swarm_of_ada(admin, ada, node, state_bytes=8 << 20)
+    held = bench.manager.context.quotas.ledger.held_by
+    at = node.ran[0]
+    for _ in range(400):  # 24 MB
+        node.say(swarm, ResultWritten(at, "r", Inline(os.urandom(60_000))))
+    over = ada.ask(WaitSwarm(swarm, 20.0), 30.0)
+    assert over.status == "FAILED"
+    assert "the quota state-bytes is 8.0 MiB (set for the user)" in over.reason
+    wait_until(lambda: node.acknowledged[swarm] == 401, 20)
+    assert 4 << 20 < held(swarm) < 9 << 20
+    counted = {one.name: one.used for one in ada.ask(GetSwarmQuotas(swarm)).quotas}
+    assert (counted["results"] or 0) > 60
+    monkeypatch.setattr(memory, "here", lambda: memory.Memory(48 << 20))
+    bench.restart()
+    refusal = ada.refusal(ReadFeed(swarm, "results"))  # its share of those that are over: 4 MiB
+    assert "is not loaded: The user ada@lab has 0 B of what swarms hold in memory" in (
+        refusal.sentence
+    )
+    assert ada.ask(ListSwarms()).swarms[0].status == "FAILED"
+    assert used(ada, "memory-bytes") == 0
 
 
 def test_log_lines_beyond_the_quota_are_left_out_once_told(

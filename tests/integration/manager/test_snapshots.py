@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from manta.manager.swarm import supervisor
+from manta.manager.swarm import snapshot_writer
 from manta.protocol.node import Assignment, JournalEntry, TaskEnded
 from manta.protocol.user import FeedName, GetTasks, ReadFeed, WaitSwarm
 from manta.testing.manager import Client, wait_until
@@ -18,8 +18,8 @@ FEEDS: tuple[FeedName, ...] = ("results", "metrics", "events")
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "SNAPSHOT", 50)
-    monkeypatch.setattr(supervisor, "FINAL_SNAPSHOT", 5)
+    monkeypatch.setattr(snapshot_writer, "DUE", 50)
+    monkeypatch.setattr(snapshot_writer, "FINAL_DUE", 5)
 
 
 def until_12(assignment: Assignment) -> list[JournalEntry]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from manta.actors import ActorDead, Refused, WhichChildren, runtime
 from manta.manager.cluster import supervisor as cluster_supervisor
 from manta.manager.ids import new_id
+from manta.manager.quotas import memory
 from manta.manager.quotas.table import Quota
 from manta.manager.store.interface import AppendEvents, Put, Reference, Write
 from manta.manager.store.records import (
@@ -38,20 +40,22 @@ from manta.protocol.clusters import (
     StartCluster,
     StopCluster,
 )
-from manta.protocol.node import Capabilities, Enroll, Register
+from manta.protocol.codes import Code
+from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Enroll, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
     GetSwarm,
     GetTree,
     ListSwarms,
+    RemoveSwarm,
     SendSwarm,
     StopSwarm,
     SwarmInfo,
     WatchSwarms,
 )
 from manta.protocol.users import ListModules, ListUsers
-from manta.protocol.values import BlobRef
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, wait_until
 from tests.integration.manager.conftest import Bench
 from tests.integration.manager.test_swarms import round_trip
@@ -142,6 +146,27 @@ def test_a_cluster_at_rest_is_started_by_whoever_needs_it(crowded: Bench, admin:
     assert admin.ask(SendSwarm("c-5", round_trip(), wait=True)).status == "PENDING"
 
 
+def test_what_a_node_says_of_itself_is_bounded_since_it_stays_in_memory(
+    bench: Bench, admin: Client, cluster: ClusterInfo
+) -> None:
+    token = admin.ask(CreateNodeToken("lab")).token
+    node = bench.client(at=bench.nodes_at)
+    node.ask(Enroll(token, "large", id_mode="random"))
+    for large in (
+        Register("large", Capabilities(labels={f"{n}": "" for n in range(2001)})),
+        Register("large", Capabilities(datasets=(DatasetInfo("d" * 300_000, 1, "csv"),))),
+        Register("large", Capabilities(), trouble="x" * 300_000),
+    ):
+        refusal = node.refusal(large)
+        assert refusal.code == Code.INVALID
+        assert "a node may have 2,000 and 262,144" in refusal.sentence
+    daemon = Daemon("d" * 1000, "place", "host", 1)
+    refusal = node.refusal(Register("large", Capabilities(), daemon=daemon))
+    assert "names itself in more than 1,000 bytes" in refusal.sentence
+    journals = {f"{n:016x}": n for n in range(20_000)}  # these are not kept
+    assert node.ask(Register("large", Capabilities(), journals=journals)).alias == "large"
+
+
 def test_a_cluster_comes_to_rest_when_nothing_happens_in_it_and_goes_on_where_it_was(
     bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +228,42 @@ def test_a_manager_starts_with_more_live_swarms_than_it_can_have_threads(
     assert all("it cannot be started: " in one.reason for one in failed)
     monkeypatch.undo()
     bench.restart()  # with threads enough, all is as it was
+    wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
+
+
+def _is_read(client: Client, swarm: str) -> bool:
+    try:
+        client.ask(GetSwarm(swarm))
+    except Refused:
+        return False
+    return True
+
+
+def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(round_trip(), globals={"g": Inline(bytes(10_000))})
+    for _ in range(12):
+        admin.ask(SendSwarm("lab", spec, wait=True))
+    monkeypatch.setattr(memory, "here", lambda: memory.Memory(360_000))
+    monkeypatch.setattr(cluster_supervisor, "TRY_AGAIN", 0.1)
+    bench.restart()
+    wait_until(lambda: sum(one.status == "FAILED" for one in admin.ask(ListSwarms()).swarms) >= 6)
+    there = admin.ask(ListSwarms()).swarms
+    failed = [one for one in there if one.status == "FAILED"]
+    assert len(failed) < 9
+    assert all("it is not loaded: " in one.reason for one in failed)
+    assert all("the quota memory-bytes is 58.6 KiB" in one.reason for one in failed)
+    refusal = admin.refusal(SendSwarm("lab", spec, wait=True))
+    assert refusal.code == Code.QUOTA
+    for one in there:  # what is not needed any more makes room
+        if one.status == "PENDING":
+            admin.ask(RemoveSwarm(one.swarm_id))
+    one = failed[0].swarm_id
+    wait_until(lambda: _is_read(admin, one), 20)
+    assert admin.ask(GetSwarm(one)).status == "PENDING"
+    monkeypatch.undo()
+    bench.restart()  # with memory enough, all is as it was
     wait_until(lambda: {one.status for one in admin.ask(ListSwarms()).swarms} == {"PENDING"})
 
 

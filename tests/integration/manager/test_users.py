@@ -318,7 +318,7 @@ def test_a_link_is_not_cut_while_its_user_signs_in_again(person, monkeypatch) ->
 
 def test_sign_ins_side_by_side_with_the_right_password_are_no_failures(bench, person) -> None:
     email = person("many").ask(WhoAmI()).email
-    clients = [bench.client() for _ in range(12)]
+    clients = [bench.client() for _ in range(6)]
     with ThreadPoolExecutor(len(clients)) as pool:
         signed_in = list(pool.map(lambda one: one.ask(SignIn(email, PASSWORD), 30.0), clients))
     assert {one.email for one in signed_in} == {email}
@@ -385,3 +385,16 @@ def test_a_poll_that_waits_is_not_answered_once_the_role_is_withdrawn(bench, adm
     with pytest.raises(Refused) as refused:
         poll.result(30)
     assert refused.value.code == Code.FORBIDDEN
+
+
+def test_users_are_added_side_by_side(admin, monkeypatch) -> None:
+    """As many as a course has: their passwords wait for their turn."""
+    monkeypatch.setattr(passwords, "hash_password", lambda password: f"hash of {password}")
+    admin.connection.wait_up(10.0)
+    asked = [
+        admin.gateway.ask_future(AddUser(f"pupil-{number}@lab", PASSWORD), timeout=30.0)
+        for number in range(100)
+    ]
+    assert {future.result(30.0).email for future in asked} == {
+        f"pupil-{number}@lab" for number in range(100)
+    }

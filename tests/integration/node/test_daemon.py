@@ -315,18 +315,29 @@ def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node:
     wrong = manta_node("start", "--background", **variables, MANTA_NODE_ALIS="x")
     assert wrong.returncode == 11
     assert "did you mean MANTA_NODE_ALIAS?" in wrong.stderr
+    made = manta_node.home / "nodes" / "default.toml"
+    for name, value in (
+        ("MANTA_NODE_ALLOW_UNSANDBOXED", "false"),
+        ("MANTA_NODE_DATASETS", f"table={lab.folder}/none.csv"),
+        ("MANTA_NODE_TOKEN", "half"),
+    ):
+        given = {**variables, "MANTA_NODE_RUNNER": "process", name: value}
+        refused = manta_node("start", "--background", **given)
+        assert refused.returncode != 0
+        assert "was not made: correct the MANTA_NODE_* variables" in refused.stderr
+        assert not made.exists(), "what is corrected counts"
     try:
         started = manta_node("start", "--background", **variables)
         assert started.returncode == 0, started.stderr
         assert "was made from the MANTA_NODE_* variables" in started.stderr
         assert lab.api().get_node("boxed").datasets["table"].size == 4
-        made = manta_node.home / "nodes" / "default.toml"
         assert made.stat().st_mode & 0o777 == 0o600
         assert variables["MANTA_NODE_TOKEN"] not in made.read_text()
     finally:
         manta_node("stop")
-    again = manta_node("start", "--background")
+    again = manta_node("start", "--background", **{**variables, "MANTA_NODE_ALIAS": "x"})
     assert again.returncode == 0, "the file and its own key are enough now"
+    assert "default.toml counts, and MANTA_NODE_ALIAS says something else" in again.stderr
     manta_node("stop")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from manta.apis import errors
 from manta.manager.placement.place import WINDOW
+from manta.node.journal import swarm as swarm_journal
 from manta.node.link.manager import ManagerLink
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import attempt_log
@@ -213,6 +214,70 @@ def test_failures_have_their_words(lab) -> None:
     swarm_id = lab.run(api, lab.swarm(slow, timeout=0.3), "FAILED")
     [task] = api.get_tasks(swarm_id)
     assert task.status == "TIMEOUT"
+
+
+def test_a_task_goes_on_while_its_manager_is_away_and_its_journal_is_full(
+    lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm_journal, "ENTRIES_BOUND", 5)
+    node = lab.node(1)
+    api = lab.api()
+    gone, logged = lab.folder / "gone", lab.folder / "logged"
+    code = f"""
+import pathlib, time
+from manta.light import World
+from manta.light.errors import Timeout
+
+def main():
+    world = World()
+    world.results.add("begun", True)
+    while not pathlib.Path({str(gone)!r}).exists():
+        time.sleep(0.01)
+    for step in range(50):
+        world.log_metrics({{"loss": step}})
+    try:
+        with world.lock("l", timeout=0.2):
+            pass
+    except Timeout as error:
+        world.progress(1.0, "locked")
+        pathlib.Path({str(logged)!r}).write_text(str(error))
+    world.results.add("ended", True)
+"""
+    deployed = api.deploy_swarm("lab", lab.swarm(code))
+    lab.wait_until(lambda: api.list_result_tags(deployed) == ["begun"])
+    lab.wait_until(lambda: not node.context.journals.unacknowledged())
+    lab.stop_manager()
+    lab.wait_until(lambda: not node.context.is_registered)
+    gone.touch()
+    lab.wait_until(lambda: logged.exists() and logged.read_text())
+    assert logged.read_text().startswith("Waited 0.2 s in vain: the manager has yet to take 5 ent")
+    lab.start_manager()
+    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+    assert sorted(api.list_result_tags(deployed)) == ["begun", "ended"]
+    assert len(api.get_metrics(deployed)) == 5
+    text = "[calls for metrics or progress left out: 46; the manager was away too long]"
+    assert text in [line.text for line in api.collect_logs(deployed)]
+
+
+def test_a_value_that_the_manager_will_never_take_fails_its_swarm_with_the_arithmetic(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    api.set_quota("unnamed-bytes", 100_000, role="user")
+    code = """
+import numpy
+from manta.light import World
+
+def main():
+    World().results.add("large", numpy.arange(100_000.0))
+    World().results.add("small", 1)
+"""
+    failed = lab.run(api, lab.swarm(code), "FAILED")
+    (error,) = api.collect_errors(failed)
+    assert "ResourceExhaustionError" in str(error)
+    assert "the quota unnamed-bytes is 97.7 KiB (set for the role user): do with less" in str(error)
+    lab.wait_until(lambda: not node.context.journals.unacknowledged())
+    assert not list(node.context.spool)
+    lab.run(api, lab.swarm(code.replace("100_000.0", "10_000.0")))
 
 
 def test_a_stopped_swarm_ends_its_tasks(lab) -> None:

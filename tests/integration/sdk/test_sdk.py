@@ -15,6 +15,7 @@ from manta import AsyncUserAPI, Module, Results, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
+from manta.apis.sync import connection
 from manta.cli.local.cluster import CLUSTER, HOST
 from manta.transports.security.keys import KeyPair
 from tests.integration.sdk.conftest import ONE, Rounds, Stage, one
@@ -313,6 +314,24 @@ def test_asynchronously(stage: Stage, finished: str) -> None:
             assert len(tags) == 2
 
     asyncio.run(main())
+
+
+def test_values_are_sent_however_many_can_be_asked_for_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MOST_BLOBS", 2)
+
+    class Many(Swarm):
+        def __init__(self) -> None:
+            for number in range(5):
+                self.set_global(f"model-{number}", np.full(50_000, number))
+
+        def execute(self) -> Task:
+            return Task(Module("def main():\n    return 1\n", name="task"), method="any")
+
+    sent = stage.api.send_swarm(CLUSTER, Many())
+    for number in range(5):
+        assert (stage.api.select_global(sent, f"model-{number}") == number).all()
 
 
 def test_the_same_values_are_sent_many_times_at_once(stage: Stage) -> None:

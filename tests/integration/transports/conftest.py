@@ -7,6 +7,7 @@ import zmq
 
 from manta.testing.transports import ZmqHarness
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.routing_ids import new_routing_id
 from manta.transports.security.zap import ZapServer
 
 
@@ -54,6 +55,7 @@ def bare(context):
         dealer.curve_serverkey = server_key.encode()
         dealer.curve_publickey = keys.public.encode()
         dealer.curve_secretkey = keys.secret.encode()
+        dealer.routing_id = new_routing_id()
         for name, value in options.items():
             setattr(dealer, name, value)
         dealer.connect(address)

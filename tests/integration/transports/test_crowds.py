@@ -11,6 +11,7 @@ import time
 import pytest
 import zmq
 
+from manta.testing.curve import CurveClient
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
 from manta.transports.addresses import split_address
@@ -21,6 +22,7 @@ from manta.transports.errors import DownReason
 from manta.transports.frames import Hello, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.routing_ids import new_routing_id
 from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.sockets import SocketOptions
@@ -102,7 +104,7 @@ def crowd(count, address, server_key):
             undo.callback(dealer.close, 0)
             public, dealer.curve_secretkey = zmq.curve_keypair()
             dealer.curve_publickey, dealer.curve_serverkey = public, server_key.encode()
-            dealer.reconnect_ivl = -1
+            dealer.reconnect_ivl, dealer.routing_id = -1, new_routing_id()
             dealer.connect(address)
             dealer.send(HELLO)
             dealers.append(dealer)
@@ -163,14 +165,38 @@ def test_a_guest_that_waits_for_this_side_is_not_cut_for_that(door, harness):
     it = door(patience=0.5)
     guest, at_guest = harness.transport(), RecordingHandler()
     decided: list[bool] = []
-    it.admission.excuse(guest.public_key, lambda: bool(decided))
+
+    def is_checked() -> bool:
+        return bool(decided)
+
     guest.dial(*it.server, at_guest)
+    harness.wait(lambda: guest.public_key in {link.peer_key for link in it.handler.links})
+    its = next(link for link in it.handler.links if link.peer_key == guest.public_key)
+    its.excuse(is_checked)
     other = harness.transport()
     other.dial(*it.server, RecordingHandler())
     harness.wait(lambda: it.counts["late"] >= 3)  # the other's, which comes again and again
     assert at_guest.downs == []
     decided.append(True)
     harness.wait(lambda: at_guest.reasons[:1] == [DownReason.CLOSED])
+
+
+def test_guests_that_wait_for_this_side_leave_in_the_end_and_are_no_more_than_others(door):
+    it = door(patience=1.0, longest=2.0, guests=8, guests_per_source=4, **MANY)
+    guest = KeyPair.generate()
+    with contextlib.ExitStack() as undo:
+        clients = []
+        for number in range(30):
+            client = undo.enter_context(CurveClient(it.server[0], it.server[1], guest).connect())
+            client.send(HELLO)
+            client.receive()
+            it.harness.wait(lambda number=number: len(it.handler.links) == number + 2)
+            it.handler.link.excuse(lambda: False)
+            clients.append(client)
+        it.harness.wait(lambda: it.counts["crowded"] >= 26)
+        it.harness.wait(lambda: it.counts["late"] >= 4 or it.counts["crowded"] == 30)
+        assert all(client.wait_cut(5.0) for client in clients)
+    it.check()
 
 
 def test_new_keys_of_one_address_keep_out_neither_known_ones_nor_other_addresses(door, bare):

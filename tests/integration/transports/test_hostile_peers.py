@@ -13,6 +13,7 @@ from itertools import count
 import pytest
 import zmq
 
+from manta.testing.curve import CurveClient
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
 from manta.transports.addresses import split_address
@@ -296,26 +297,19 @@ def test_a_denial_alone_is_checked_with_every_message(server, bare):
 
 
 @pytest.mark.parametrize("hello_first", [True, False])
-def test_a_message_without_an_end_is_not_waited_for(bare, caplog, hello_first):
+def test_a_message_without_an_end_is_not_waited_for(caplog, hello_first):
     """zmq holds all of a message until its last part, whatever its limits."""
     limits = Limits(frame_bytes=65_536, message_bytes=65_536, parts=4)
     options = LinkOptions(limits=limits, window=200_000, heartbeat=0.02, silence=5.0)
     harness = ZmqHarness(options)
     try:
         server = Server(harness)
-        dealer = bare(*server.address, reconnect_ivl=-1, sndhwm=0)
-        monitor = monitored(dealer)
-        if hello_first:
-            dealer.send(HELLO)
-            dealer.recv()
-        part = bytes(60_000)
-        for _ in range(1500):  # 90 MB, which take a while
-            dealer.send(part, zmq.SNDMORE)
-        dealer.send(part)
-        wait_disconnected(monitor)
-        dealer.disable_monitor()
-        monitor.close()
-        dealer.close(0)
+        with CurveClient(*server.address).connect() as client:
+            if hello_first:
+                client.send(HELLO)
+                client.receive()
+            client.flood(client.endless(bytes(60_000), batch=4), most=400 << 20)
+            assert client.wait_cut()
         server.check()
         if hello_first:
             harness.wait(lambda: server.handler.reasons == [DownReason.PROTOCOL])

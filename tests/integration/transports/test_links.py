@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import zmq
 
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports.errors import DownReason, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.security.strangers import StrangerLimits
-from manta.transports.zeromq.links import LinkOptions
+from manta.transports.zeromq.links import DROPPED, LinkOptions, drop_parts, receive_parts
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -321,3 +322,24 @@ def test_last_words_are_heard_even_from_a_connection_that_is_gone(harness):
         if sender is not link:  # closed by the server: it dials again
             harness.wait(lambda: link.state is None and len(handler.links) == 2)
             handler.downs.clear()
+
+
+@pytest.mark.parametrize(
+    "surplus", [0, 1, DROPPED - 1, DROPPED, DROPPED + 1, 2 * DROPPED, 3 * DROPPED + 5]
+)
+def test_of_a_message_with_too_many_parts_the_rest_is_dropped_and_the_next_one_read(
+    context, surplus
+):
+    near, far = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    near.sndhwm = far.rcvhwm = 0
+    near.bind("inproc://parts")
+    far.connect("inproc://parts")
+    near.send_multipart([b"%d" % number for number in range(5 + surplus)])
+    near.send_multipart([b"the", b"next"])
+    parts = receive_parts(far, 5)
+    assert [part.bytes for part in parts] == [b"0", b"1", b"2", b"3", b"4"]
+    turns = 0
+    while parts[-1].more and drop_parts(far):
+        turns += 1
+    assert turns == max(0, surplus - 1) // DROPPED
+    assert [part.bytes for part in receive_parts(far, 5)] == [b"the", b"next"]

@@ -349,3 +349,22 @@ def test_a_server_cannot_fill_who_fetches_from_it(false_server):
             with pytest.raises(RemoteProtocolError, match="without an end"):
                 fetch.result(30)
     assert peak.grown < 90 * MIB + GROWTH
+
+
+@pytest.mark.parametrize("parts", ["large parts", "small parts"])
+def test_a_slow_disk_does_not_hold_up_the_end_of_a_message_without_one(bulk, parts):
+    """The thread of the sockets syncs a blob meanwhile."""
+    synced = threading.Event()
+    with bulk.attacker() as client, bulk.attacker() as other:
+        bulk.plane._loop.call(lambda: synced.wait(30))
+        try:
+            with Peak() as peak:
+                sent = client.flood(ENDLESS[parts](client), most=MOST)
+                assert client.wait_cut()
+            assert not other.wait_cut(0.2)
+        finally:
+            synced.set()
+    assert sent < MOST / 2
+    assert peak.grown < GROWTH
+    bulk.check()
+    assert len(bulk.admission._offences._times[bulk.known.public]) == 1

@@ -13,8 +13,9 @@ from manta.transports.errors import LocalTransportError
 from manta.transports.security import zap as zap_module
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.routing_ids import is_harmless
 from manta.transports.security.strangers import StrangerLimits
-from manta.transports.security.zap import NO_ROUTING_ID, ZapServer, answer
+from manta.transports.security.zap import ZapServer, answer, identity
 from manta.transports.zeromq.sockets import SocketFactory
 
 
@@ -28,8 +29,10 @@ def key():
 
 
 def test_known_keys_are_admitted_by_their_name(key):
-    reply = answer(request(key), {"home": Admission([key])})
-    assert reply == [b"1.0", b"id", b"200", b"OK", key.encode(), NO_ROUTING_ID]
+    *reply, metadata = answer(request(key), {"home": Admission([key])})
+    assert reply == [b"1.0", b"id", b"200", b"OK", key.encode()]
+    assert metadata == identity(metadata[-16:])
+    assert is_harmless(metadata[-16:])
 
 
 def test_unknown_ones_are_denied_and_those_too_many_asked_to_come_back(key):

@@ -46,6 +46,8 @@ class FakeLink:
     def send(self, message: Any) -> None:
         self.sent += message
 
+    def excuse(self, decided: Any) -> None: ...
+
     def close(self) -> None:
         raise AssertionError("the one who called received does that")
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from nacl.pwhash import argon2id
 
-from manta.apis.connect import profiles
-from manta.apis.errors import ProfileError
+from manta.apis.connect import profiles, sealing
+from manta.apis.errors import NotSealed, ProfileError
+from manta.protocol.tokens import USER_AUDIENCE, TokenClaims, fingerprint
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
 
@@ -93,27 +98,98 @@ def test_with_a_passphrase_the_key_that_signs_in_is_in_no_file(tmp_path: Path) -
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_that_was_not_sealed_is_once_there_is_a_passphrase(tmp_path: Path) -> None:
-    profiles.save_token(tmp_path, "default", TOKEN, {})
+def remember(home: Path, environment: dict[str, str]) -> None:
+    target = profiles.Target("lab", 50052, "default")
+    profiles.remember(target, "ada@lab", token_of(), {"MANTA_HOME": str(home), **environment})
+
+
+def token_of() -> str:
+    manager = KeyPair.generate().public
+    claims = TokenClaims(fingerprint(manager), "u1", USER_AUDIENCE, 9e9, 1, "1", manager)
+    body = base64.urlsafe_b64encode(msgspec.json.encode(claims)).decode().rstrip("=")
+    return f"e30.{body}.c2ln"
+
+
+def test_a_key_that_was_not_sealed_is_when_a_token_is_saved_with_a_passphrase(
+    tmp_path: Path,
+) -> None:
+    remember(tmp_path, {})
     keys = profiles.user_key(tmp_path, "default", {})
-    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+    remember(tmp_path, SECRET)
     assert keys.secret not in (tmp_path / "keys" / "default.key").read_text()
     assert profiles.user_key(tmp_path, "default", SECRET) == keys
     with pytest.raises(ProfileError, match="set MANTA_PASSPHRASE"):
         profiles.user_key(tmp_path, "default", {})
 
 
-def test_what_an_earlier_version_sealed_with_a_passphrase_is_opened(tmp_path: Path) -> None:
+def test_a_passphrase_given_in_passing_seals_nothing_and_that_is_told(tmp_path: Path) -> None:
+    """It may be mistyped, and nobody could open the key again."""
+    profiles.save_token(tmp_path, "default", TOKEN, {})
+    mistyped = {"MANTA_HOME": str(tmp_path), "MANTA_PASSPHRASE": "correct hoarse"}
+    assert profiles.load_token(tmp_path, "default", mistyped) == TOKEN
+    with pytest.warns(NotSealed, match=r"default\.key is not sealed with MANTA_PASSPHRASE"):
+        profiles.key_in_use("default", mistyped)
+    profiles.save_token(tmp_path, "default", TOKEN, mistyped)
+    assert profiles.load_token(tmp_path, "default", {}) == TOKEN
+    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+
+
+@pytest.mark.parametrize("environment", [{}, SECRET])
+def test_of_a_key_that_is_as_it_should_be_nothing_is_told(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    environment = {"MANTA_HOME": str(tmp_path), **environment}
+    profiles.save_token(tmp_path, "default", TOKEN, environment)
+    profiles.key_in_use("default", environment)
+
+
+def test_a_passphrase_is_stretched_once_for_the_token_and_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {"MANTA_HOME": str(tmp_path), **SECRET}
+    profiles.save_token(tmp_path, "default", TOKEN, environment)
+    sealing._stretched.cache_clear()
+    calls: list[object] = []
+
+    def kdf(*args: Any, **kwargs: Any) -> bytes:
+        calls.append(args)
+        return real(*args, **kwargs)
+
+    real = argon2id.kdf
+    monkeypatch.setattr(argon2id, "kdf", kdf)
+    assert profiles.load_token(tmp_path, "default", environment) == TOKEN
+    profiles.key_in_use("default", environment)
+    assert len(calls) == 1
+
+
+def of_an_earlier_version(home: Path) -> None:
     """It sealed the token, and left the key as it was."""
-    KeyPair.from_secret(OLD_SECRET).save(tmp_path / "keys" / "default.key")
-    file_of(tmp_path).parent.mkdir(mode=0o700)
-    file_of(tmp_path).write_text(OLD_CREDENTIALS)
-    file_of(tmp_path).chmod(0o600)
+    KeyPair.from_secret(OLD_SECRET).save(home / "keys" / "default.key")
+    file_of(home).parent.mkdir(mode=0o700)
+    file_of(home).write_text(OLD_CREDENTIALS)
+    file_of(home).chmod(0o600)
+
+
+def test_what_an_earlier_version_sealed_with_a_passphrase_is_opened(tmp_path: Path) -> None:
+    of_an_earlier_version(tmp_path)
     with pytest.raises(ProfileError, match="set MANTA_PASSPHRASE to the right passphrase"):
         profiles.load_token(tmp_path, "default", {})
     assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
     assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
     assert OLD_SECRET not in (tmp_path / "keys" / "default.key").read_text()
+    assert json.loads(file_of(tmp_path).read_text())["sealed"]["salt"] is None
+
+
+@pytest.mark.parametrize("wrong", ["correct hoarse", "correct horse ", "x"])
+def test_a_wrong_passphrase_locks_nobody_out_of_what_an_earlier_version_sealed(
+    tmp_path: Path, wrong: str
+) -> None:
+    of_an_earlier_version(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ProfileError, match="set MANTA_PASSPHRASE to the right passphrase"):
+            profiles.load_token(tmp_path, "default", {"MANTA_PASSPHRASE": wrong})
+    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+    assert profiles.user_key(tmp_path, "default", SECRET).secret == OLD_SECRET
 
 
 @pytest.mark.parametrize(

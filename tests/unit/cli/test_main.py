@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from manta.apis import errors
-from manta.apis.errors import Incomplete
+from manta.apis.errors import Incomplete, NotSealed
 from manta.cli import main as main_module
 from manta.cli.exit_codes import of_error, of_status
 from manta.cli.main import COMMANDS, cli, main
@@ -208,13 +208,14 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_is_not_complete_is_noted_by_every_command_that_reads(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("category", [Incomplete, NotSealed])
+def test_what_is_not_complete_or_not_sealed_is_noted_by_every_command_that_connects(
+    capsys: pytest.CaptureFixture[str], category: type[Warning]
 ) -> None:
     @click.command()
     @connects
     def read(connect: object, as_json: bool) -> None:
-        warnings.warn(Incomplete("It is not complete yet."), stacklevel=1)
+        warnings.warn(category("It is not complete yet."), stacklevel=1)
 
     read.main([], standalone_mode=False)
     assert capsys.readouterr().err == "Note: It is not complete yet.\n"

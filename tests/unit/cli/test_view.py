@@ -252,6 +252,10 @@ def test_a_redraw_replaces_the_text_not_whose_it_is(words: str, shown: str) -> N
 def test_the_width_of_characters_that_take_two_columns_or_none() -> None:
     assert text.width("日本") == 4
     assert text.width("e\u0301") == 1
+    assert text.width("\u1112\u1161\u11ab") == text.width("한") == 2
+    assert text.width("가\ud7cb\u11a8") == 2
+    assert text.width("❤\ufe0f" * 3) == 6
+    assert text.width("1\ufe0f\u20e3") == 2
     assert str(text.clipped("日本語", 4)) == "日…"
 
 
@@ -289,7 +293,8 @@ def test_screen_redraws_on_a_terminal_only() -> None:
         screen.show(["one"], ["moving"])
         screen.show(["two"], ["moved"])
         screen.show([])
-    assert terminal.getvalue() == "one\nmoving\n\x1b[1F\x1b[Jtwo\nmoved\n\x1b[1F\x1b[J"
+    first, second = ("\x1b[?7l" + one + "\n\x1b[?7h" for one in ("moving", "moved"))
+    assert terminal.getvalue() == f"one\n{first}\x1b[1F\x1b[Jtwo\n{second}\x1b[1F\x1b[J"
     assert file.getvalue() == "one\ntwo\n"
 
 

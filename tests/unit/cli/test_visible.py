@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import unicodedata
 from pathlib import Path
 
+import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.console import text
 from manta.console.lines import Words, as_written, joined, line, styled
+from manta.console.log_lines import LONGEST, LineFormatter
 from manta.console.terminal import Screen
 from manta.console.visible import visible, visible_lines
 
@@ -41,6 +44,11 @@ from manta.console.visible import visible, visible_lines
         ("\u0301a", r"\u0301a"),
         ("a\x00\u0301b", r"a\x00\u0301b"),
         ("a" + "\u0336" * 6, "a" + "\u0336" * 4 + r"\u0336\u0336"),
+        ("a" + "\u1161" * 6, "a" + "\u1161" * 4 + r"\u1161\u1161"),
+        ("\u1161" * 2, r"\u1161\u1161"),
+        ("가" + "\u11a8\ud7cb" * 3, "가" + "\u11a8\ud7cb" * 2 + r"\u11a8\ud7cb"),
+        ("\u1112\u1161\u11ab" * 3, "\u1112\u1161\u11ab" * 3),
+        ("a\u2800\U0001d159b", r"a\u2800\U0001d159b"),
     ],
 )  # fmt: skip
 def test_what_is_not_seen_or_does_something_is_spelled_out(written: str, shown: str) -> None:
@@ -100,7 +108,30 @@ def test_a_screen_shows_no_colour_and_no_line_but_ours(first: str, second: str) 
 def test_a_live_line_cannot_cover_what_is_above_it() -> None:
     terminal = Terminal()
     Screen(terminal).show([], ["one\n\n\x1b[5Aover"])
-    assert terminal.getvalue() == "one\\n\\n\\x1b[5Aover\n"
+    assert terminal.getvalue() == "\x1b[?7lone\\n\\n\\x1b[5Aover\n\x1b[?7h"
+
+
+@pytest.mark.parametrize("sign", ["❤", "❤\ufe0f", "1\ufe0f\u20e3", "가\u11a8", "\u1161", "日", "x"])
+@pytest.mark.parametrize("drawn", ["x", "日", "xyz"])
+def test_a_live_line_takes_one_line_however_wide_a_terminal_draws_a_sign(
+    sign: str, drawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    written = Terminal()
+    screen = Screen(written)
+    for _ in range(3):
+        screen.show([], ["ours", "a" + sign * 25 + "Error: forged"])
+    screen.show(["done"])
+    terminal = pyte.Screen(40, 10)
+    terminal.set_mode(pyte.modes.LNM)
+    pyte.Stream(terminal).feed(written.getvalue().replace(sign, drawn))
+    assert [row.rstrip() for row in terminal.display if row.strip()] == ["done"]
+
+
+def test_what_takes_two_columns_as_an_emoji_is_cut_in_time() -> None:
+    shown = str(text.clipped("❤\ufe0f" * 60 + "Error: forged", 79))
+    assert len(shown) == 79
+    assert "Error" not in shown
 
 
 def test_only_what_is_asked_for_raw_is_raw() -> None:
@@ -132,6 +163,29 @@ def test_wide_characters_are_folded_by_their_width(room: int, most: int) -> None
     lines = text.table(("NAME", "REASON"), [("n", "日本語の長い文章 " * 6)], room=room, words=(1,))
     assert len(lines) > 3
     assert max(map(text.width, lines)) <= most
+
+
+@pytest.mark.parametrize("sign", ["a", "é", "\x1b", "\n"])
+def test_of_what_is_too_long_for_a_log_only_the_beginning_is_looked_at(
+    sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+
+    def seen(words: str) -> str:
+        looked_at.append(len(words))
+        return visible(words)
+
+    monkeypatch.setattr("manta.console.log_lines.visible", seen)
+    monkeypatch.setattr("manta.console.log_lines.visible_lines", lambda text: [seen(text)])
+    try:
+        raise ValueError(sign * 4_000_000)
+    except ValueError as error:
+        raised = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("x", 20, "f", 1, "%s", (sign * 4_000_000,), raised)
+    entry = LineFormatter().format(record)
+    assert entry.splitlines()[0].endswith(" ... (4000000 characters, cut)")
+    assert len(looked_at) == 2
+    assert max(looked_at) < LONGEST + 100
 
 
 PRINTS = re.compile(r"\bclick\.(secho|echo|style|unstyle)\(|\bsys\.std(out|err)\.write\(|\bprint\(")

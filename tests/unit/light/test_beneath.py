@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,16 @@ def test_what_is_wrong_is_told_with_the_whole_path(folder: Path) -> None:
     os.close(fd)
 
 
+def test_what_must_be_new_is_not_made_at_the_end_of_a_link(folder: Path) -> None:
+    (folder / "to a").symlink_to("a")
+    (folder / "to nothing").symlink_to("none")
+    for name in ("a", "to a", "to nothing"):
+        with pytest.raises(FileExistsError):
+            open_beneath(str(folder), name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    assert not (folder / "none").exists()
+    os.close(open_beneath(str(folder), "new", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
 def test_a_link_that_changes_all_the_time_never_leads_out(folder: Path) -> None:
     """10,000 tries, while another thread exchanges file and link, folder and link."""
     outside = folder.parent / "outside"
@@ -185,3 +196,87 @@ def test_a_task_is_told_which_link_of_which_dataset_leads_where(folder: Path) ->
         assert local.list_dir("pictures", "deep") == ["b", "deeper", "far"]
         assert local.get_binary_data("other", "secret").read() == SECRET
     assert (MantaPath(folder) / "a").read_bytes() == b"a", "outside of an attempt"
+
+
+LOOKS = {
+    "stat": lambda path: path.stat(),
+    "exists": lambda path: path.exists(),
+    "is_dir": lambda path: path.is_dir(),
+    "is_file": lambda path: path.is_file(),
+    "is_fifo": lambda path: path.is_fifo(),
+    "samefile": lambda path: path.samefile("/"),
+    "resolve": lambda path: path.resolve(),
+    "glob": lambda path: list(path.glob("*")),
+    "glob **": lambda path: list(path.glob("**/*")),
+    "rglob": lambda path: list(path.rglob("b*")),
+    "iterdir": lambda path: list(path.iterdir()),
+}
+THROUGH = {
+    "stat": lambda path: (path / "b").stat(),
+    "lstat": lambda path: (path / "b").lstat(),
+    "exists": lambda path: (path / "b").exists(),
+    "is_symlink": lambda path: (path / "b").is_symlink(),
+    "glob": lambda path: list(path.parent.glob(f"{path.name}/*")),
+    "glob of all": lambda path: list(path.parent.glob("*/*")),
+    "glob of one": lambda path: list(path.parent.glob(f"{path.name}/b")),
+    "rglob": lambda path: list(path.parent.rglob(f"{path.name}/b")),
+    "up": lambda path: list(path.parent.glob("../*/b")),
+}
+
+
+@pytest.mark.parametrize("look", [*LOOKS, *(f"{name} through" for name in THROUGH)])
+def test_nobody_looks_around_outside_through_a_link(folder: Path, look: str) -> None:
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    (outside / "b").write_bytes(SECRET)
+    (folder / "link").symlink_to("../outside")
+    with attempt(pictures=folder) as local:
+        link = local.dataset_path("pictures") / "link"
+        call = LOOKS.get(look) or THROUGH[look.removesuffix(" through")]
+        with pytest.raises(DatasetNotFound, match=r"of the dataset 'pictures' leads out of it"):
+            call(link)
+
+
+def test_within_a_dataset_a_path_tells_what_any_path_does(folder: Path) -> None:
+    make(folder, INSIDE)
+    (folder / "loop").symlink_to("loop")
+    (folder / "nothing").symlink_to("none")
+    paths = ["", ".", "a", "a/b", "none", "loop", "nothing", "deep", "deep/b", "x\0y", "deep/.."]
+    paths += [path for _, path in INSIDE.values()]
+    with attempt(pictures=folder):
+        for path in paths:
+            ours, plain = MantaPath(folder) / path, folder / path
+            for name in ("exists", "is_dir", "is_file", "is_symlink", "is_fifo"):
+                assert getattr(ours, name)() == getattr(plain, name)(), (path, name)
+            if plain.exists():
+                assert ours.stat() == plain.stat()
+                assert ours.lstat() == plain.lstat()
+                assert ours.resolve() == plain.resolve()
+        for pattern in ("*", "**", "**/*", "*/*", "deep/*", "[ab]", "through/b", "none/*"):
+            found = sorted(MantaPath(folder).glob(pattern))
+            assert [str(one) for one in found] == sorted(map(str, folder.glob(pattern))), pattern
+            assert sorted(MantaPath(folder).rglob(pattern)) == sorted(folder.rglob(pattern))
+
+
+def test_a_link_out_of_a_dataset_is_listed_and_told_to_be_one(folder: Path) -> None:
+    make(folder, OUTSIDE)
+    with attempt(pictures=folder) as local:
+        whole = local.dataset_path("pictures")
+        names = {one.name for one in whole.glob("*")}
+        assert names == set(os.listdir(folder))
+        assert {one.name for one in whole.rglob("*")} >= names | {"far"}
+        assert (whole / "folder").is_symlink()
+        assert stat.S_ISLNK((whole / "folder").lstat().st_mode)
+
+
+@pytest.mark.skipif(not hasattr(Path, "walk"), reason="pathlib walks since Python 3.12")
+def test_a_walk_stays_within(folder: Path) -> None:
+    make(folder, {"far": ("..", "")})
+    with attempt(pictures=folder) as local:
+        whole = local.dataset_path("pictures")
+        walked = sorted(str(found) for found, _, _ in whole.walk())
+        assert walked == sorted(map(str, (folder, folder / "deep", folder / "deep" / "deeper")))
+        with pytest.raises(DatasetNotFound):
+            list((whole / "far").walk())
+        with pytest.raises(DatasetNotFound):
+            list(whole.walk(follow_symlinks=True))

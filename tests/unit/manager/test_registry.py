@@ -140,6 +140,18 @@ def test_one_changes_what_is_one_s_own_and_clear(bench: Bench) -> None:
     assert bench.refused(own, first.id, None, ADA).code == Code.UNKNOWN_MODULE
 
 
+def test_the_description_of_a_module_is_bounded_since_it_stays_in_memory(bench: Bench) -> None:
+    bench.send(replace(spec(), datasets=("d",) * 500, requirements=("r",) * 500))
+    for large in (
+        replace(spec(), datasets=("d",) * 1001),
+        replace(spec(), requirements=("r",) * 1001),
+        replace(spec(), requirements=("r" * 70_000,)),
+    ):
+        refusal = bench.refused(bench.send, large)
+        assert refusal.code == Code.INVALID
+        assert "a module may have 1,000 and 65,536" in refusal.sentence
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

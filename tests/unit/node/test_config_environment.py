@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from manta.node.cli.environment import from_environment
-from manta.node.config import parse
+from manta.node.cli.environment import from_environment, overruled
+from manta.node.config import NodeConfig, parse
 from manta.node.errors import VariableError
 
 
@@ -75,3 +75,53 @@ def test_a_variable_that_cannot_be_is_named(name: str, value: str, words: str) -
         from_environment({"MANTA_NODE_TOKEN": "t", name: value})
     assert name in str(refused.value)
     assert words in str(refused.value)
+
+
+def made(tmp_path: Path, **environment: str) -> NodeConfig:
+    text = from_environment(environment)
+    assert text is not None
+    path = tmp_path / "default.toml"
+    path.write_text(text)
+    return parse(text, path, environment)
+
+
+GIVEN = {
+    "MANTA_NODE_TOKEN": "t",
+    "MANTA_NODE_MANAGER_HOST": "manager.lan",
+    "MANTA_NODE_DATASETS": "digits=/data/d.npz",
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"MANTA_NODE_ALLOW_UNSANDBOXED": "true"}, "MANTA_NODE_ALLOW_UNSANDBOXED says"),
+        ({"MANTA_NODE_MANAGER_HOST": "other.lan"}, "MANTA_NODE_MANAGER_HOST says"),
+        ({"MANTA_NODE_DATASETS": "digits=/d.npz"}, "MANTA_NODE_DATASETS says something else: corr"),
+        ({"MANTA_NODE_LABELS": "room=1", "MANTA_NODE_LOG_LEVEL": "DEBUG"}, "MANTA_NODE_LOG_LEVEL"),
+        ({"MANTA_NODE_TOKN": "x"}, "did you mean MANTA_NODE_TOKEN?"),
+        ({"MANTA_NODE_MANAGER_PORT": "high"}, "give a whole number"),
+    ],
+)
+def test_variables_that_say_something_else_later_are_named(
+    tmp_path: Path, now: dict[str, str], said: str
+) -> None:
+    config = made(tmp_path, **GIVEN)
+    told = overruled(config, {**GIVEN, **now})
+    assert str(config.path) in told
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    "now", [GIVEN, {**GIVEN, "MANTA_NODE_TOKEN": "another"}, {}, {"MANTA_NODE_TOKEN": "t"}]
+)
+def test_variables_that_say_the_same_or_nothing_are_not(
+    tmp_path: Path, now: dict[str, str]
+) -> None:
+    assert overruled(made(tmp_path, **GIVEN), now) == ""
+
+
+def test_a_configuration_of_ones_own_is_not_compared_with_variables(tmp_path: Path) -> None:
+    config = made(tmp_path, **GIVEN)
+    config.path.write_text(config.path.read_text().partition("\n")[2])
+    assert overruled(config, {**GIVEN, "MANTA_NODE_MANAGER_HOST": "other.lan"}) == ""

@@ -170,6 +170,22 @@ def test_a_lost_blob_interrupts_its_attempt() -> None:
     assert made.blob_lost(BLOB.digest, 9.0) == []
 
 
+def test_a_blob_that_is_too_large_fails_whoever_wrote_it_and_holds_back_nothing_else() -> None:
+    many = [BlobRef(f"{number:064x}", 1) for number in range(2 * PUSHES)]
+    output = TaskEnded(I1, AttemptState.FINISHED, 2.0, output=BLOB)
+    made = journal(STARTED, result(BLOB), output, *map(result, many))
+    assert made.blob_lost(BLOB.digest, 9.0, "It is too large.") == [I0, I1]
+    assert made.blobs_to_push() == many[:PUSHES]
+    [batch] = made.due(0.0)
+    assert [type(entry) for entry in batch.items] == [TaskStarted, TaskEnded, TaskEnded]
+    for told in batch.items[1:]:
+        assert isinstance(told, TaskEnded)
+        assert (told.state, told.output) == (AttemptState.FAILED, None)
+        assert told.error is not None
+        assert told.error.kind == "ResourceExhaustionError"
+        assert told.error.sentence.endswith("failed: It is too large.")
+
+
 def test_resent_after_a_new_connection_or_silence() -> None:
     made = journal(STARTED, ENDED)
     assert made.entries.resend_at() is None

@@ -10,7 +10,8 @@ import pytest
 
 from manta.node.errors import StorageError
 from manta.node.journal import files as journal_file
-from manta.node.journal.files import Journals, linger
+from manta.node.journal.files import Journals
+from manta.node.journal.swarm import linger
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -324,6 +325,41 @@ def test_a_lost_blob_ends_its_attempt(make, memory) -> None:
     journals.blob_lost(blob.digest, 3.0)
     [batch] = journals.due()
     assert batch.entries[-1].state == AttemptState.INTERRUPTED
+
+
+def test_a_blob_that_is_refused_for_good_fails_its_attempt_also_after_a_restart(
+    make, memory, tmp_path
+) -> None:
+    blob = BlobRef(memory.put(b"value"), 5)
+    journals = make()
+    journals.append(STARTED)
+    journals.append(ResultWritten(I0, "a", blob), memory)
+    journals.append(Progressed(I0, 0.5, "", 1.0))
+    assert spooled(tmp_path) == {blob.digest}
+    journals.blob_lost(blob.digest, 3.0, "The quota is 4 B.")
+    assert spooled(tmp_path) == set()
+    for each in journals, make():
+        each.sync()
+        [batch] = each.due()
+        _, ended, _ = batch.entries
+        assert ended.state == AttemptState.FAILED
+        assert ended.error.kind == "ResourceExhaustionError"
+        assert ended.error.sentence == f"{I0} failed: The quota is 4 B."
+        assert each.all_open() == ()
+
+
+def test_what_was_appended_as_the_file_was_rewritten_is_sent(make, monkeypatch) -> None:
+    monkeypatch.setattr(journal_file, "COMPACT_AFTER", 0)
+    journals = make()
+    for _ in range(20):
+        journals.append(Progressed(I0, 0.5, "", 1.0))
+    journals.sync()
+    journals.due()
+    journals.append(ENDED)
+    journals.acknowledge(JournalAck("s", 20))
+    journals.sync()
+    [batch] = journals.due()
+    assert batch.entries == (ENDED,)
 
 
 def test_who_sends_is_told_when(make, time) -> None:

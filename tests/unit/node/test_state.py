@@ -166,6 +166,73 @@ def test_logs_are_put_aside(tmp_path: Path) -> None:
     assert all(p.stat().st_size <= 100 for p in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("failing", ["_open", "os.replace"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_log_that_cannot_be_put_aside_keeps_its_descriptor_and_the_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, times: int
+) -> None:
+    path = tmp_path / "node.log"
+    handler = RotatingFile(path, 100)
+    told: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", told.append)
+
+    def say(text: str) -> None:
+        handler.emit(logging.LogRecord("x", 20, "f", 1, text + "." * 60, (), None))
+
+    for text in ("first", "second", "third"):
+        say(text)
+
+    def full(source: Path, target: Path | None = None) -> None:
+        if target is None or source != path.with_name("node.log.1"):
+            raise OSError(28, "No space left on device")
+        real(source, target)  # it fails on the way
+
+    real = os.replace
+    with monkeypatch.context() as patched:
+        patched.setattr(f"manta.console.rotating_file.{failing}", full)
+        for _ in range(times):
+            say("left out")
+    assert len(told) == times
+    others = tmp_path / "database"
+    others.write_bytes(b"not a log")
+    fd = os.open(others, os.O_RDWR)
+    try:
+        for text in ("fourth", "fifth"):
+            say(text)
+        assert others.read_bytes() == b"not a log"
+        os.fstat(fd)
+    finally:
+        os.close(fd)
+        handler.close()
+    kept = [path.with_name(f"node.log.{number}") for number in (3, 2, 1)] + [path]
+    assert [each.read_text().partition(".")[0] for each in kept] == [
+        "second", "third", "fourth", "fifth",
+    ]  # fmt: skip
+    assert not os.path.exists(tmp_path / "node.log.new")
+
+
+def test_a_log_that_somebody_deleted_is_written_anew_and_the_older_ones_stay(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "node.log"
+    handler = RotatingFile(path, 100)
+    for text in ("first", "second", "third", "fourth"):
+        if text == "third":
+            path.unlink()
+        handler.emit(logging.LogRecord("x", 20, "f", 1, text + "." * 60, (), None))
+    handler.close()
+    assert path.read_text().startswith("fourth")
+    assert path.with_name("node.log.2").read_text().startswith("first")
+
+
+def test_a_descriptor_of_the_log_is_not_handed_to_children(tmp_path: Path) -> None:
+    handler = RotatingFile(tmp_path / "node.log", 10)
+    for _ in range(3):
+        handler.emit(logging.LogRecord("x", 20, "f", 1, "line", (), None))
+    assert not os.get_inheritable(handler._fd)
+    handler.close()
+
+
 def test_one_entry_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "node.log"
     handler = RotatingFile(path, 1_000_000)

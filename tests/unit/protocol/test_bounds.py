@@ -12,6 +12,7 @@ from msgspec import inspect
 from manta.protocol import node, user
 from manta.protocol.sign_in import Bind, SignIn
 from manta.protocol.users import AddUser, ChangePassword
+from manta.protocol.values import BlobRef
 from manta.transports.codec.decoders import msgpack_decoder
 
 FROM_STRANGERS = (node.Enroll, node.ExamineToken, node.Inquire)
@@ -29,11 +30,13 @@ def unbounded(type_: inspect.Type, path: str) -> Iterator[str]:
             for one in types:
                 yield from unbounded(one, path)
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
+            if type_.max_length is None:
+                yield path
             yield from unbounded(item, path)
 
 
 @pytest.mark.parametrize("message", [*get_args(user.FromUser), *FROM_STRANGERS])
-def test_each_text_of_a_request_has_a_bound(message: Any) -> None:
+def test_each_text_and_list_of_a_request_has_a_bound(message: Any) -> None:
     info = msgspec.inspect.type_info(message)
     assert isinstance(info, inspect.StructType)
     found = {
@@ -52,6 +55,7 @@ def test_each_text_of_a_request_has_a_bound(message: Any) -> None:
         AddUser("a" * 201, "password"),
         ChangePassword("old", "p" * 1025),
         Bind("t" * 9000),
+        user.FindMissingBlobs((BlobRef("0" * 64, 1),) * 2001),
     ],
 )
 def test_what_is_longer_is_not_decoded(message: Any) -> None:

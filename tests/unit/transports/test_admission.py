@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.transports.security.admission import (
-    MOST_EXCUSED,
+    KNOWN_BURST,
+    KNOWN_RATE,
     Admission,
     Decision,
     Standing,
@@ -73,18 +72,21 @@ def test_guests_come_at_their_rate_and_known_keys_always():
     assert admission.standing("guest 9") is Standing.GUEST  # asking costs nothing
 
 
-def test_a_guest_is_excused_until_this_side_has_decided_and_only_so_many_are():
-    decided: set[int] = set()
-    admission = Admission(guests=True)
-    for number in range(MOST_EXCUSED + 1):
-        admission.excuse(f"guest {number}", partial(decided.__contains__, number))
-    assert not admission.excuses("guest 0")  # the oldest is forgotten
-    assert admission.excuses("guest 1")
-    decided.add(1)
-    assert not admission.excuses("guest 1")
-    decided.clear()
-    assert not admission.excuses("guest 1")
-    assert not admission.excuses("nobody")
+def test_known_keys_come_at_a_rate_that_all_of_one_owner_share():
+    time = Time()
+    keys = [f"{number}@alice" for number in range(1000)]
+    admission = Admission([*keys, "bob"], owner_of=lambda key: key.split("@")[-1], clock=time)
+    assert [admission.decide(key) for key in keys].count(ALLOW) == KNOWN_BURST
+    assert admission.decide("bob") is ALLOW
+    assert admission.decide(keys[0]) is BUSY
+    time.now += 1.0
+    assert [admission.decide(keys[0]) for _ in range(100)].count(ALLOW) == KNOWN_RATE
+
+
+def test_owners_that_are_told_apart_are_bounded():
+    admission = Admission(map(str, range(100)), limits=StrangerLimits(sources=10))
+    assert {admission.decide(str(number)) for number in range(100)} == {ALLOW}
+    assert len(admission._known_handshakes) == 10
 
 
 @given(

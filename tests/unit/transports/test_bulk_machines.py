@@ -30,6 +30,7 @@ from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
     BlobRefused,
+    BlobTooLarge,
     BulkError,
     BulkTimeout,
     DownReason,
@@ -246,6 +247,18 @@ def test_a_corrupt_source_is_found_by_the_receiver(world, operation):
     future = world.request(operation, digest, 5)
     world.run()
     assert isinstance(future.exception(0), BlobCorrupt)
+
+
+def test_what_can_never_be_taken_arrives_as_that():
+    def authorize(key, operation, digest, size):
+        raise BlobTooLarge("the quota is 4 B")
+
+    world = World(authorize=authorize)
+    world.connect()
+    refused = world.request("push", world.near.put(b"large"), 5)
+    world.run()
+    with pytest.raises(BlobTooLarge, match="the quota is 4 B"):
+        refused.result(0)
 
 
 def test_authorize_is_asked_for_each_transfer():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.transports.zeromq.intake import Bounds, Intake, excess
+from manta.transports.zeromq.intake import Bounds, Intake, excess, overflow
 
 BOUNDS = Bounds(window=10_000, message=4_000, seconds=5.0)
 
@@ -95,3 +95,44 @@ def test_the_largest_go_until_the_rest_fit(sizes: list[int], total: int) -> None
     assert all(sizes[number] >= max(left, default=0) for number in gone)
     if gone:
         assert sum(left) + min(sizes[number] for number in gone) > total
+
+
+@given(st.lists(st.lists(st.integers(0, 100), max_size=6), max_size=8), st.integers(0, 400))
+def test_who_holds_most_loses_its_first_until_the_rest_fits(groups, total) -> None:
+    named = [
+        [(size, (who, at)) for at, size in enumerate(group)] for who, group in enumerate(groups)
+    ]
+    left, sums = sum(map(sum, groups)), [sum(group) for group in groups]
+    taken = [0] * len(groups)
+    for who, at in overflow(named, total):
+        assert left > total
+        assert sums[who] == max(sums)
+        assert at == taken[who]
+        taken[who] += 1
+        sums[who] -= groups[who][at]
+        left -= groups[who][at]
+    assert left <= total
+
+
+def test_of_what_was_not_read_is_idle_until_much_is_pending() -> None:
+    intake = Intake()
+    assert intake.is_idle()
+    look(intake, 1_000)
+    assert intake.is_idle()
+    intake.read += 10
+    assert not intake.is_idle()
+    look(intake, 1_000)
+    assert intake.is_idle()
+    look(intake, 3_000)
+    assert not intake.is_idle()
+
+
+def test_what_is_pending_now_is_what_came_beyond_what_was_read() -> None:
+    intake = Intake()
+    intake.read += 5_000
+    look(intake, 5_000)
+    assert intake.pending_of(9_000) == 4_000
+    intake.read += 3_000
+    assert intake.pending_of(9_000) == 1_000
+    intake.read += 3_000
+    assert intake.pending_of(9_000) == 0

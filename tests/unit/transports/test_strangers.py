@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from manta.transports.security.admission import Admission, Decision, Handshakes
+from manta.transports.security.admission import KNOWN_BURST, Admission, Decision, Handshakes
 from manta.transports.security.strangers import (
     MINUTE,
     Fate,
     StrangerLimits,
     Strangers,
     Tally,
+    _Room,
+    _Waiting,
     source_of,
 )
 
@@ -113,7 +116,7 @@ def test_where_descriptors_run_out_each_that_comes_costs_another_and_never_itsel
     assert fates(door.accepted(104, HERE, 0.0)) == [(103, Fate.CROWDED)]
 
 
-def test_where_only_known_keys_are_left_the_one_with_most_gives_way_if_it_has_several():
+def test_where_only_known_ones_are_left_the_one_with_most_gives_way_if_it_has_several():
     door = strangers(last_descriptor=100, last_of_known=110)
     for number, key in ((1, "node"), (2, "greedy"), (3, "greedy"), (4, "user")):
         door.known(number, key)
@@ -155,6 +158,71 @@ def test_strangers_take_a_quarter_of_the_descriptors_and_leave_the_last_ones(des
     assert limits.arriving_per_source < limits.arriving
     assert limits.guests_per_source < limits.guests
     assert limits.last_descriptor < descriptors
+
+
+def test_a_guest_on_whom_this_side_has_yet_to_decide_stays_until_a_hard_end():
+    door = strangers(patience=10.0, longest=30.0)
+    for number in (1, 2):
+        door.accepted(number, HERE, 0.0)
+        door.guest(number, HERE, 5.0)
+    assert fates(door.overdue(11.0, {1}.__contains__)) == [(2, Fate.LATE)]
+    assert door.overdue(30.0, {1}.__contains__) == []
+    assert door.guests == [1]
+    assert fates(door.overdue(30.1, {1}.__contains__)) == [(1, Fate.LATE)]
+
+
+@pytest.mark.parametrize("strangers_that_return", [0, 1, 2, 5])
+def test_a_user_with_many_keys_does_not_use_up_the_descriptors(strangers_that_return):
+    """One connection with each of them, while strangers that were cut come again at once."""
+    limits = StrangerLimits(last_descriptor=50, last_of_known=60)
+    door, free, now = Strangers(limits, handshake=5.0, hello=5.0), set(range(1000)), 0.0
+    most = 0
+
+    def accept() -> tuple[int, list[int]]:
+        free.remove(came := min(free))  # the system gives the lowest
+        cut = [cut.connection for cut in door.accepted(came, HERE, now)]
+        free.update(cut)
+        return came, cut
+
+    honest = [accept()[0] for _ in range(5)]
+    for number, connection in enumerate(honest):
+        door.known(connection, f"node {number}")
+    held = {accept()[0] for _ in range(strangers_that_return)}
+    for _ in range(500):
+        came, cut = accept()
+        door.known(came, "user 1")
+        held.difference_update(cut)
+        assert not set(cut) & set(honest)
+        for _ in range(strangers_that_return - len(held)):
+            back, cut = accept()
+            held.difference_update(cut)
+            held.add(back)
+            assert not set(cut) & set(honest)
+        door.in_use = 1000 - len(free)  # as is looked at now and then
+        most = max(most, door.in_use)
+    assert most <= limits.last_of_known + strangers_that_return + 2
+
+
+def test_who_has_most_is_known_without_a_search():
+    """Against a count of all, whatever comes and goes."""
+    room, chance = _Room(10**6, 10**6), random.Random(5)
+    sources: dict[int, str] = {}
+    for step in range(5000):
+        if sources and chance.random() < 0.45:
+            gone = chance.choice(list(sources))
+            room.leave(gone)
+            del sources[gone]
+        else:
+            sources[step] = f"source {min(chance.randrange(40), chance.randrange(40))}"
+            room.enter(step, _Waiting(sources[step], 0.0, 0.0))
+        counts = Counter(sources.values())
+        if counts and step % 7 == 0:
+            most = max(counts.values())
+            (cut,) = room.evict(Fate.CROWDED)
+            assert counts[cut.source] == most
+            assert cut.connection == min(one for one, at in sources.items() if at == cut.source)
+            del sources[cut.connection]
+    assert set(room.connections) == set(sources)
 
 
 class AtTheDoor(RuleBasedStateMachine):
@@ -260,7 +328,7 @@ def test_known_keys_are_admitted_whatever_strangers_do(events):
     admitted = 0
     for number, (wait, source, known) in enumerate(events):
         now[0] += wait
-        if known:
+        if known and number < KNOWN_BURST:
             assert admission.decide("known", source) is Decision.ALLOW
         else:
             admitted += admission.decide(f"key {number}", source) is Decision.ALLOW
@@ -281,12 +349,15 @@ def test_what_became_of_many_is_one_sentence_a_minute_of_each_kind():
         assert tally.sentences(float(second)) == []
     (sentence,) = tally.sentences(1.0 + MINUTE)
     assert sentence.endswith(": 58, the last from 192.0.2.2")
+    tally.count(Fate.SURPLUS, "user 4711")
+    (sentence,) = tally.sentences(100.0)
+    assert sentence.endswith(": 1, the last of user 4711")
     assert tally.sentences(500.0) == []
     assert tally.counts() == {
         "late": 1,
         "unfinished": 0,
         "crowded": 1058,
-        "surplus": 0,
+        "surplus": 1,
         "put_off": 0,
     }
 

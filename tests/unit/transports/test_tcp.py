@@ -77,6 +77,23 @@ def test_where_a_connection_comes_from_is_the_same_over_a_socket_of_both_kinds(h
             assert source_of(tcp.host) == source
 
 
+def test_a_connection_is_told_by_both_its_ends(ends):
+    one, other = ends
+    dialled, accepted = TcpConnection.of(one.fileno()), TcpConnection.of(other.fileno())
+    assert dialled is not None
+    assert accepted is not None
+    host, port = other.getsockname()[:2]
+    assert dialled.is_to(port)
+    assert not accepted.is_to(port)
+    assert accepted.is_at(host, port)
+    assert accepted.is_at("", port)
+    assert not accepted.is_at("192.0.2.1", port)
+    assert not accepted.is_at(host, port + 1)
+    assert not dialled.is_at("", port)
+    assert not TcpConnection(9, "a path", "another", b"").is_at("", port)
+    assert not TcpConnection(9, "a path", "another", b"").is_to(port)
+
+
 def test_a_later_connection_with_the_same_descriptor_is_left_alone(ends):
     one, other = ends
     tcp = TcpConnection.of(one.fileno())
@@ -92,7 +109,7 @@ def test_what_is_no_connection_is_none(tmp_path):
     with open(tmp_path / "file", "w") as file:
         assert TcpConnection.of(file.fileno()) is None
     assert TcpConnection.of(10_000) is None
-    TcpConnection(10_000, None).kill()
+    TcpConnection(10_000, None, None, None).kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")

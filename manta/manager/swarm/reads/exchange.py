@@ -19,6 +19,7 @@ from manta.manager.swarm.letters import (
     SHARE,
     UNREAD,
     Box,
+    Most,
     Room,
     Route,
     Sender,
@@ -75,9 +76,10 @@ def topic_of(data: SwarmData, read: ExchangeRead) -> Topic:
 
 
 def answer(
-    machine: SwarmMachine, read: ExchangeRead, nodes: Nodes = tuple
+    machine: SwarmMachine, read: ExchangeRead, most: Most, nodes: Nodes = tuple
 ) -> Exchanged | PeerInstances | Checkpoint:
-    """What the waiting task is told as things stand; `nodes` are the cluster's. Raises Refused."""
+    """What the waiting task is told as things stand; `most` are the letters that the swarm may
+    have, and `nodes` those of the cluster. Raises Refused."""
     data, at = machine.data, read.instance
     if at not in data.live:
         return nothing_for(read)
@@ -99,7 +101,7 @@ def answer(
                 "64 KiB, which do not count.",
             )
         case ReadRoom(to=to):
-            return _room(data, read, nodes) if to else _room_for_all(data, read)
+            return _room(data, read, most, nodes) if to else _room_for_all(data, read)
         case ReadContributions():
             return _contributions(machine, read, nodes)
         case ReadLock():
@@ -181,30 +183,36 @@ def _message(machine: SwarmMachine, read: ReadMessage) -> Exchanged:
     return _waits(waits.letter(machine.roster(), at, read.source, read.tag))
 
 
-def room(data: SwarmData, at: Instance, to: str) -> Room:
+def room(data: SwarmData, at: Instance, to: str, most: Most) -> Room:
     """How much the attempt may send to the node now."""
-    return data.exchange.post.room(to, at.alias, at.index)
+    return data.exchange.post.room(to, at.alias, at.index, most)
 
 
-def _room(data: SwarmData, read: ReadRoom, nodes: Nodes) -> Exchanged:
-    post, found = data.exchange.post, room(data, read.instance, read.to)
+def _room(data: SwarmData, read: ReadRoom, most: Most, nodes: Nodes) -> Exchanged:
+    post, found = data.exchange.post, room(data, read.instance, read.to, most)
     if found.letters and found.size >= read.size:
         return Exchanged(True, letters=found.letters, size=found.size)
     node = next((node.alias for node in nodes() if node.id == read.to), read.to)
     kept = post.kept
-    if kept.letters >= KEPT.letters or kept.size + read.size > KEPT.size:
+    if post.unread.letters >= most.letters:
+        return Exchanged(
+            False,
+            sentence=f"the swarm has {post.unread.letters:,} unread letters of at most "
+            f"{most.letters:,}, its quota of messages: have it receive more, or send less",
+        )
+    if kept.letters >= KEPT.letters or kept.size >= most.size:
         return Exchanged(
             False,
             sentence=f"the swarm keeps {kept.letters:,} letters of at most {KEPT.letters:,} "
-            f"({mib(kept.size)} of {mib(KEPT.size)}): what an attempt received is kept until it "
+            f"({mib(kept.size)} of {mib(most.size)}): what an attempt received is kept until it "
             "ends, for one that may take its place",
         )
     box = post.boxes.get(read.to, Box())
-    (alias, rank), most = max(box.of.items(), key=lambda one: (one[1].letters, one[0]))
+    (alias, rank), mine = max(box.of.items(), key=lambda one: (one[1].letters, one[0]))
     return Exchanged(
         False,
         sentence=f"{node} has {box.all.letters:,} unread letters of at most {UNREAD.letters:,} "
-        f"({mib(box.all.size)} of {mib(UNREAD.size)}), {most.letters:,} of them from "
+        f"({mib(box.all.size)} of {mib(UNREAD.size)}), {mine.letters:,} of them from "
         f"{alias}.{rank}; beyond that each instance has {RESERVE.letters} "
         f"({mib(RESERVE.size)}): have it receive more, or send less",
     )

@@ -125,24 +125,27 @@ class Lines:
         ack = LogAck(self.swarm_id, self._stored.get(node_id, 0))
         self.actor.notify(self.cluster, Orders(self.swarm_id, messages=((node_id, ack),)))
 
-    def read(self, read: ReadFeed, reply: Reply) -> None:
-        """Answers as soon as there are lines, or at the end of the wait."""
+    def read(self, read: ReadFeed, reply: Reply, who: str) -> None:
+        """Answers as soon as there are lines, or at the end of the wait. `who`: the id of the user
+        who asks."""
         poll = Poll[FeedName | None](
             "logs",
             reply,
             self.actor.clock.now() + read.wait,
-            lambda last: self._answer_poll(poll, read, last),
+            lambda last: self._answer_poll(poll, read, who, last),
         )
-        self._read(poll, read)
+        self._read(poll, read, who)
 
-    def _answer_poll(self, poll: Poll[FeedName | None], read: ReadFeed, last: bool) -> bool:
+    def _answer_poll(
+        self, poll: Poll[FeedName | None], read: ReadFeed, who: str, last: bool
+    ) -> bool:
         if last:
             poll.reply.set(FeedPage((), read.after, False, self.feeds.info))
         else:
-            self._read(poll, read)
+            self._read(poll, read, who)
         return True
 
-    def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
+    def _read(self, poll: Poll[FeedName | None], read: ReadFeed, who: str) -> None:
         """Reads on a worker, then answers the poll or parks it."""
         aliases, version, info = self.view.aliases, self._version, self.feeds.info
         complete = self.complete  # looked at before the lines are read, so that none is missed
@@ -157,11 +160,11 @@ class Lines:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
             elif version != self._version or complete != self.complete:
-                self._read(poll, read)  # some came meanwhile
+                self._read(poll, read, who)  # some came meanwhile
             else:
                 self.feeds.polls.park(poll)
 
-        self.actor.pipe(self.context.workers.submit(job), then, reply=poll.reply)
+        self.actor.pipe(self.context.jobs.submit(who, job), then, reply=poll.reply)
 
 
 def _page(

@@ -10,6 +10,7 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager.directory import not_run
 from manta.manager.messages import FromNode
+from manta.manager.swarm.letters import Most
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import exchange, queries
 from manta.manager.swarm.reads.meetings import Nodes
@@ -37,9 +38,9 @@ NodeRead = ReadGlobal | ListGlobals | SelectResults | ResolvePeer | CheckNext
 
 
 def answer(
-    machine: SwarmMachine, read: NodeRead, request: FromNode
+    machine: SwarmMachine, read: NodeRead, request: FromNode, most: Most
 ) -> GlobalValue | Tags | ResultEntries | ResolvedPeer | Ok:
-    """Raises Refused."""
+    """`most`: the letters that the swarm may have. Raises Refused."""
     check_runs(machine, request.node_id)
     if isinstance(read, ResolvePeer | CheckNext) and not _is_of(machine, read, request.node_id):
         raise Refused(Code.WRONG_STATE, exchange.ended(read))
@@ -59,20 +60,20 @@ def answer(
             peer = request.found
             assert peer is not None
             exchange.check_peer(machine, read.instance, peer.node_id, peer.alias)
-            room = exchange.room(machine.data, read.instance, peer.node_id)
+            room = exchange.room(machine.data, read.instance, peer.node_id, most)
             return ResolvedPeer(peer.node_id, peer.alias, room.letters, room.size)
         case _:
             assert_never(read)
 
 
 def exchanged(
-    machine: SwarmMachine, read: ExchangeRead, node_id: str, nodes: Nodes
+    machine: SwarmMachine, read: ExchangeRead, node_id: str, most: Most, nodes: Nodes
 ) -> Exchanged | PeerInstances | Checkpoint:
     """What the waiting task is told as things stand. Raises Refused."""
     check_runs(machine, node_id)
     if not _is_of(machine, read, node_id):
         return exchange.nothing_for(read)
-    return exchange.answer(machine, read, nodes)
+    return exchange.answer(machine, read, most, nodes)
 
 
 def check_runs(machine: SwarmMachine, node_id: str) -> None:

@@ -14,6 +14,7 @@ from manta.manager.notices import Notice
 from manta.manager.notices import mark as mark_of
 from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.exchange import Topic
+from manta.manager.swarm.letters import Most
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.exchange import topic_of
@@ -117,6 +118,8 @@ class ExchangePolls:
     polls: LongPolls[Topic]
     machine: SwarmMachine
     commits: Commits
+    most: Callable[[], Most]
+    """The letters that the swarm may have."""
     nodes: Nodes
 
     def open(self, read: ExchangeRead, node_id: str, reply: Reply) -> None:
@@ -130,7 +133,7 @@ class ExchangePolls:
 
     def _try(self, read: ExchangeRead, node_id: str, reply: Reply, last: bool) -> bool:
         try:
-            answer = exchanged(self.machine, read, node_id, self.nodes)
+            answer = exchanged(self.machine, read, node_id, self.most(), self.nodes)
         except Refused as refusal:
             reply.fail(refusal)
             return True

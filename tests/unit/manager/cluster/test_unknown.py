@@ -33,3 +33,10 @@ def test_swarms_that_were_removed_meanwhile_are_no_news(monkeypatch) -> None:
     assert swarms.report("a", ["y", "z"], 0.0) == 0
     assert swarms.sentence(NAMES, 0.0) == ""
     assert swarms.report("a", ["x"], 0.0) == 1  # no more than so many are remembered
+
+
+def test_a_node_that_reports_swarms_without_end_takes_little() -> None:
+    swarms = UnknownSwarms()
+    assert swarms.report("a", [f"{n}" for n in range(50_000)], 0.0) == 50_000
+    assert swarms.report("b", ["x" * 4_000_000], 0.0) == 0
+    assert sum(len(one.swarms) for one in swarms._reports.values()) == 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable
 
@@ -33,7 +34,7 @@ from manta.manager.store.records import (
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import SwarmInfo
 from manta.testing.stores.memory import MemoryStore
-from manta.transports.errors import BlobRefused
+from manta.transports.errors import BlobRefused, BlobTooLarge
 
 SIZES = {"a": 1, "b": 10, "c": 100}
 
@@ -83,6 +84,60 @@ def test_what_swarms_say_counts_once_until_they_are_removed() -> None:
     assert found.used(Quota.STORED_BYTES, "ada") == 3 + 2 + 2 + 4 + 5
     found.stored([swarm("s1", "STOPPED"), RemoveSwarm("s1")])
     assert found.used(Quota.STORED_BYTES, "ada") == 5
+
+
+def test_what_is_about_to_be_stored_counts_at_once_and_not_again_when_it_is() -> None:
+    found = ledger()
+    found.stored([swarm("s1"), swarm("s2")])
+    found.tell("s1", "ada", 5)
+    found.name("s1", "ada", ("a", "b"))
+    said = {"stored-bytes": 5, "blobs": 2, "blob-bytes": 11, "swarms": 2, "live-swarms": 2}
+    assert counts(found) == said
+    found.stored([AppendEvents("s1", 1, (b"abc",)), Reference("s1", ("a", "b"))])
+    assert counts(found) == said
+    found.stored([AppendLogs("s1", "n", 1, (b"xy",))])
+    assert counts(found) == said
+    found.tell("s1", "ada", 7)  # this was lost with the actor
+    found.begin("s1")
+    assert counts(found) == said
+    found.tell("s2", "ada", 7)
+    found.stored([RemoveSwarm("s1"), RemoveSwarm("s2")])
+    assert counts(found) == {}
+
+
+def test_what_was_not_stored_after_all_counts_no_more() -> None:
+    found = ledger()
+    found.tell("s1", "ada", 5)
+    found.name("s1", "ada", ("a",))
+    found.forget("s1")
+    found.stored([module("m1"), Reference("m1", ("a",))])
+    found.name("m1", "ada", ("b",))
+    found.unname("m1", ("b",))
+    assert counts(found) == {"modules": 1, "blobs": 1, "blob-bytes": 1}
+
+
+def test_pushes_side_by_side_get_no_more() -> None:
+    limits = Limits([QuotaRecord("user", "ada", {"unnamed-blobs": 10})])
+    quotas, refused = Quotas(limits, ledger()), list[str]()
+
+    def push(number: int) -> None:
+        for n in range(20):
+            try:
+                quotas.push("ada", "The user ada", f"{number}-{n}", 1, 0.0)
+            except BlobRefused as refusal:
+                refused.append(str(refusal))
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found_of(quotas) == 10
+    assert len(refused) == 8 * 20 - 10
+
+
+def found_of(quotas: Quotas) -> int:
+    return quotas.ledger.used(Quota.UNNAMED_BLOBS, "ada")
 
 
 def test_a_blob_counts_once_for_its_user_however_many_name_it() -> None:
@@ -143,6 +198,30 @@ def test_a_push_is_refused_before_it_begins() -> None:
     with pytest.raises(BlobRefused, match="quota unnamed-blobs is 2"):
         quotas.push("ada", "The user ada", "z", 0, 0.0)
     quotas.push("ada", "The user ada", "x", 40, 0.0)  # it is repeated, and costs nothing
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        ({"unnamed-bytes": 50}, "unnamed-bytes"),
+        ({"blob-bytes": 50}, "blob-bytes"),
+        ({"unnamed-blobs": 0}, "unnamed-blobs"),
+    ],
+)
+def test_a_push_for_which_there_can_never_be_room_is_told_apart(
+    limits: dict[str, int], name: str
+) -> None:
+    quotas = Quotas(Limits([QuotaRecord("user", "ada", limits)]), ledger())
+    with pytest.raises(BlobTooLarge, match=rf"quota {name} is .*: do with less, or ask an adm"):
+        quotas.push("ada", "The user ada", "x", 51, 0.0)
+
+
+def test_a_push_that_may_fit_later_is_not_too_large() -> None:
+    quotas = Quotas(Limits([QuotaRecord("user", "ada", {"unnamed-bytes": 50})]), ledger())
+    quotas.push("ada", "The user ada", "x", 40, 0.0)
+    with pytest.raises(BlobRefused, match="wait until these are named") as refused:
+        quotas.push("ada", "The user ada", "y", 50, 0.0)
+    assert not isinstance(refused.value, BlobTooLarge)
 
 
 def test_what_is_pushed_and_named_together_is_bounded() -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from manta.actors import Refused
+from manta.manager.auth.roles import Roles
 from manta.manager.quotas import threads
 from manta.manager.quotas.ledger import Ledger
 from manta.manager.quotas.limits import Limits
+from manta.manager.quotas.memory import Memory, _bounds
 from manta.manager.quotas.quotas import Quotas
-from manta.manager.quotas.table import TABLE, Limit, Quota, find
-from manta.manager.store.records import ADMIN_ROLE, USER_ROLE, QuotaRecord, UserRecord
+from manta.manager.quotas.table import TABLE, Breach, Limit, Quota, find
+from manta.manager.store.records import (
+    ADMIN_ROLE,
+    USER_ROLE,
+    GrantRecord,
+    QuotaRecord,
+    UserRecord,
+)
 from manta.protocol.codes import Code
 
 ADA = UserRecord("ada", "ada@lab", "", 0.0, USER_ROLE)
@@ -22,10 +31,19 @@ ROOT = UserRecord("root", "root@lab", "", 0.0, ADMIN_ROLE)
 
 def limits(*records: QuotaRecord) -> Limits:
     found = Limits(records)
-    found.know(
-        {("ada", "lab"): "owner", ("ada", "far"): "viewer"}, {one.id: one for one in (ADA, ROOT)}
-    )
+    roles = Roles([GrantRecord("ada", "lab", "owner"), GrantRecord("ada", "far", "viewer")])
+    roles.grants = Grants(roles.grants)
+    found.know(roles, {one.id: one for one in (ADA, ROOT)})
     return found
+
+
+class Grants(dict[tuple[str, str], str]):
+    """Of all users: a limit is looked up too often to look through them."""
+
+    def _all(self, *_: object) -> NoReturn:
+        raise AssertionError("all grants were looked through")
+
+    __iter__ = keys = values = items = copy = _all
 
 
 def test_every_quota_has_a_default_that_is_higher_for_administrators() -> None:
@@ -86,6 +104,66 @@ def test_all_live_swarms_of_a_manager_together_are_bounded_by_its_threads() -> N
         quotas.admit("s3", "root", "lab", Quota.LIVE_SWARMS)
     undo()
     quotas.admit("s3", "root", "lab", Quota.LIVE_SWARMS)
+
+
+def test_what_swarms_hold_in_memory_is_bounded_by_swarm_user_and_machine() -> None:
+    memory = Memory(1200)
+    assert (memory.live, memory.of_user, memory.of_swarm) == (400, 200, 100)
+    quotas = Quotas(limits(), Ledger(lambda _: 0), memory=memory)
+
+    def hold(swarm: str, user: str, more: int, *, is_over: bool = False) -> Breach | None:
+        size = quotas.ledger.held_by(swarm) + more
+        return quotas.holding(swarm, f"The swarm {swarm}", user, "lab", size, is_over=is_over)
+
+    assert hold("a1", "ada", 100) is None
+    breach = hold("a1", "ada", 1)
+    assert breach is not None
+    assert breach.sentence.startswith(
+        "The swarm a1 has 100 B of what it holds in memory and asks for 1 B more, and the quota "
+        "state-bytes is 100 B (a 12th of the memory here)"
+    )
+    assert hold("a2", "ada", 100) is None
+    breach = hold("a3", "ada", 1)
+    assert breach is not None
+    assert breach.sentence.startswith("The user ada@lab has 200 B of what swarms hold in memory")
+    assert [hold(f"r{n}", f"root{n}", 100) for n in (1, 2)] == [None, None]
+    assert hold("r3", "root", 25) is None, "a 16th in any case"
+    breach = hold("r3", "root", 1)
+    assert breach is not None
+    assert breach.sentence.startswith("This manager has 425 B of what swarms hold in memory")
+    assert hold("over", "ada", 100, is_over=True) is None, "it takes nothing from what runs"
+    assert hold("other", "ada", 1, is_over=True) is not None
+    assert hold("a1", "ada", -60) is None
+    assert hold("r3", "root", 35) is None
+    for swarm in ("a1", "a2", "over", "r1", "r2", "r3"):
+        quotas.ledger.let_go(swarm)
+    assert not quotas.ledger._used
+
+
+def test_a_swarm_that_ends_makes_room_for_those_that_run() -> None:
+    quotas = Quotas(limits(), Ledger(lambda _: 0), memory=Memory(1200))
+    assert quotas.holding("a", "a", "ada", "lab", 90, is_over=False) is None
+    assert quotas.holding("a", "a", "ada", "lab", 90, is_over=True) is None
+    assert quotas.ledger.used(Quota.MEMORY_BYTES, "ada") == 0
+    assert quotas.ledger.held_by("a") == 90
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cgroup/memory.max": "max\n", "cgroup/memory/memory.limit_in_bytes": "300\n"}, 300),
+        ({"proc/self/cgroup": "0::/a\n", "cgroup/a/memory.max": "200\n"}, 200),
+        ({"proc/self/cgroup": "7:memory:/c\n", "cgroup/memory/c/memory.limit_in_bytes": "9"}, 9),
+    ],
+)
+def test_memory_is_that_of_the_machine_or_the_container(
+    tmp_path: Path, files: dict[str, str], most: int
+) -> None:
+    assert min(_bounds(tmp_path / "proc", tmp_path / "cgroup")) > 1 << 20
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert min(_bounds(tmp_path / "proc", tmp_path / "cgroup")) == most
 
 
 @pytest.mark.parametrize(

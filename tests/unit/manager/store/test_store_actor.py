@@ -217,6 +217,25 @@ def test_removed_swarms_are_cleared_away_in_steps(
     assert done.wait(5)
 
 
+def test_what_could_not_be_cleared_away_is_tried_again(
+    system: ActorSystem, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no other swarm is removed."""
+    monkeypatch.setattr(actor, "PURGE_AGAIN", 0.01)
+    outcomes = iter([StorageUnavailable("the disk is full")] * 3)
+    done = threading.Event()
+
+    def purge(limit: int = 1000) -> bool:
+        if error := next(outcomes, None):
+            raise error
+        done.set()
+        return False
+
+    monkeypatch.setattr(store, "purge", purge)
+    assert system.find("root/a").ask(WriteThis((RemoveSwarm("s"),)), timeout=5) is None
+    assert done.wait(5)
+
+
 def test_housekeeping_is_done_beside_commits(
     system: ActorSystem, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

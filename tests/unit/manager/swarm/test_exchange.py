@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manta.manager.swarm.events import NodeLost, Released, Stopped, Woken
-from manta.manager.swarm.letters import Room
+from manta.manager.swarm.letters import Most, Room
 from manta.manager.swarm.phases import shares
 from manta.manager.swarm.reads import exchange as reads
 from manta.manager.swarm.reads.exchange import answer, topic_of
@@ -32,9 +32,11 @@ from manta.protocol.node import TaskEnded, TaskStarted, Timings
 from manta.protocol.spec import ScheduleEntry
 from manta.protocol.values import BlobRef
 
+MOST = Most.of(200_000, 1 << 30, 1)
+
 
 def read(b, request):
-    return answer(b.machine, request)
+    return answer(b.machine, request, MOST)
 
 
 def worker(b, index):

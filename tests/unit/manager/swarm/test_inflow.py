@@ -5,12 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manta.manager.quotas.coming import Coming
+from manta.manager.swarm.events import NodeLost
 from manta.manager.swarm.inflow import BOUND, BYTES, PIECE, Inflow
 from manta.protocol.base import Instance
+from manta.protocol.exchange import Contributed
 from manta.protocol.node import JournalBatch, LogBatch, LogLine, ResultWritten
 from manta.protocol.values import Inline
 
 AT = Instance("s", "worker", 0, 0)
+
+
+def inflow_of(coming: Coming | None = None, owner: str = "ada") -> Inflow:
+    return Inflow("s", coming or Coming(1 << 40, 1 << 40), owner)
 
 
 def entries(first: int, count: int, size: int = 1) -> JournalBatch:
@@ -24,24 +31,33 @@ def lines(first: int, count: int) -> LogBatch:
 
 
 def taken(inflow: Inflow) -> list:
-    found = []
+    found: list[tuple] = []
     while inflow:
         node_id, piece = inflow.take()
+        if isinstance(piece, NodeLost):
+            found.append((node_id, NodeLost, 0, 0))
+            continue
         items = piece.entries if isinstance(piece, JournalBatch) else piece.lines
         found.append((node_id, type(piece), piece.first, len(items)))
     return found
 
 
 def test_small_batches_are_joined_and_large_ones_cut() -> None:
-    inflow = Inflow("s")
+    inflow = inflow_of()
     for number in range(1, 301):
         assert inflow.add("id1", entries(number, 1))
     assert taken(inflow) == [("id1", JournalBatch, 1, PIECE), ("id1", JournalBatch, 257, 44)]
     assert not inflow
 
 
+def test_a_piece_of_large_entries_has_fewer() -> None:
+    inflow = inflow_of()
+    inflow.add("id1", entries(1, 40, 60_000))
+    assert [count for *_, count in taken(inflow)] == [18, 18, 4]
+
+
 def test_entries_and_lines_of_a_node_stay_in_order_and_nodes_take_turns() -> None:
-    inflow = Inflow("s")
+    inflow = inflow_of()
     inflow.add("id1", lines(1, 2))
     inflow.add("id1", entries(1, 2))
     inflow.add("id1", lines(3, 600))
@@ -57,7 +73,7 @@ def test_entries_and_lines_of_a_node_stay_in_order_and_nodes_take_turns() -> Non
 
 
 def test_what_is_sent_again_or_leaves_a_gap_or_is_empty_is_passed_on_as_it_is() -> None:
-    inflow = Inflow("s")
+    inflow = inflow_of()
     for batch in (entries(1, 3), entries(1, 3), entries(9, 1), JournalBatch("s", 4, ())):
         assert inflow.add("id1", batch)
     assert [(first, count) for _, _, first, count in taken(inflow)] == [
@@ -69,14 +85,14 @@ def test_what_is_sent_again_or_leaves_a_gap_or_is_empty_is_passed_on_as_it_is() 
 
 
 def test_what_one_node_sends_beyond_its_bounds_is_left_out_and_others_are_not() -> None:
-    inflow = Inflow("s")
+    inflow = inflow_of()
     for first in range(1, BOUND, 1000):
         assert inflow.add("id1", entries(first, 1000))
     assert not inflow.add("id1", entries(BOUND + 1, 1))
     assert inflow.add("id2", entries(1, 1))
     inflow.take()
     assert inflow.add("id1", entries(BOUND + 1, 1))
-    large = Inflow("s")
+    large = inflow_of()
     assert large.add("id1", entries(1, BYTES // 2**16, 2**16))
     assert not large.add("id1", entries(BYTES // 2**16 + 1, 1, 2**16))
     while large:
@@ -84,18 +100,53 @@ def test_what_one_node_sends_beyond_its_bounds_is_left_out_and_others_are_not() 
     assert large.add("id1", entries(1, BYTES // 2**16, 2**16)), "all of it was counted out again"
 
 
-def test_all_of_a_node_can_be_taken_out_of_turn() -> None:
-    inflow = Inflow("s")
-    inflow.add("id1", entries(1, 1))
+def test_the_loss_of_a_node_waits_behind_what_it_said_and_before_what_it_says_later() -> None:
+    inflow, lost = inflow_of(), NodeLost("id2", "it is silent")
+    assert not inflow.lose(lost), "nothing waits: it can be handled at once"
+    inflow.add("id1", entries(1, 300))
     inflow.add("id2", entries(1, 300))
-    inflow.add("id2", lines(1, 1))
-    assert [type(piece) for piece in inflow.take_all_of("id2")] == [
-        JournalBatch,
-        JournalBatch,
-        LogBatch,
+    assert inflow.lose(lost)
+    assert inflow.lose(lost)
+    inflow.add("id2", entries(301, 1))
+    assert taken(inflow) == [
+        ("id1", JournalBatch, 1, PIECE),
+        ("id2", JournalBatch, 1, PIECE),
+        ("id1", JournalBatch, 257, 44),
+        ("id2", JournalBatch, 257, 44),
+        ("id2", NodeLost, 0, 0),
+        ("id2", JournalBatch, 301, 1),
     ]
-    assert list(inflow.take_all_of("id3")) == []
-    assert [node_id for node_id, *_ in taken(inflow)] == ["id1"]
+
+
+def test_all_swarms_together_have_so_much_waiting_and_those_of_an_owner_a_share() -> None:
+    coming, size = Coming(50_000, 20_000), 5000
+    swarms = [inflow_of(coming) for _ in range(9)]
+    for inflow in swarms:  # each has one batch in any case
+        assert inflow.add("id1", entries(1, 1, size))
+    assert not swarms[0].add("id1", entries(2, 1, size))
+    assert not swarms[0].add("id2", entries(1, 1, size))
+    other = inflow_of(coming, "bob")
+    assert other.add("id1", entries(1, 1, size))
+    assert not other.add("id1", entries(2, 1, size)), "of all together"
+    for inflow in swarms[3:]:
+        inflow.take()
+    assert other.add("id1", entries(2, 1, size))
+    assert swarms[0].add("id1", entries(2, 1, 100))
+    for inflow in (*swarms, other):
+        inflow.clear()
+        assert not inflow
+    assert coming.all == 0
+
+
+def test_what_is_small_or_has_a_long_name_counts_as_well() -> None:
+    inflow = inflow_of(Coming(40_000, 40_000))
+    small = [n for n in range(1, 1000) if inflow.add("id1", entries(n, 1))]
+    assert small == list(range(1, len(small) + 1))
+    assert len(small) < 80
+    inflow = inflow_of(Coming(40_000, 40_000))
+    assert inflow.add("id1", entries(1, 1))
+    named = Contributed(AT, 0, "k" * 40_000)
+    assert not inflow.add("id1", JournalBatch("s", 2, (named,)))
 
 
 @given(
@@ -103,12 +154,13 @@ def test_all_of_a_node_can_be_taken_out_of_turn() -> None:
     st.randoms(use_true_random=False),
 )
 def test_nothing_is_lost_or_comes_twice(batches: list, random) -> None:
-    inflow = Inflow("s")
+    inflow = inflow_of()
     numbers: dict[tuple[str, bool], int] = {}
     got: dict[tuple[str, type], list] = {}
 
     def take() -> None:
         node_id, piece = inflow.take()
+        assert isinstance(piece, JournalBatch | LogBatch)
         items = piece.entries if isinstance(piece, JournalBatch) else piece.lines
         told = got.setdefault((node_id, type(piece)), [])
         assert piece.first == len(told) + 1

@@ -11,6 +11,7 @@ from manta.manager.swarm.reads.queries import explain
 from manta.protocol.exchange import Exchanged, PeerInstances, ReadContributions, ReadPeers
 from manta.protocol.spec import ScheduleEntry
 from manta.protocol.states import SwarmState
+from tests.unit.manager.swarm.test_exchange import MOST
 
 
 def many(bench, make, replicas=10, nodes=2, window=2, **changes):
@@ -127,7 +128,7 @@ def test_a_check_places_a_window(make):
 def test_they_cannot_meet_in_a_collective(bench, make):
     b = many(bench, make)
     read = ReadContributions(b.running("w")[0], 0, "barrier")
-    told = exchanged(b.machine, read)
+    told = exchanged(b.machine, read, MOST)
     assert isinstance(told, Exchanged)
     assert "10 instances of 'w' are more than run at the same time" in told.sentence
 
@@ -135,7 +136,7 @@ def test_they_cannot_meet_in_a_collective(bench, make):
 def test_peers_are_those_that_run(bench, make):
     b = many(bench, make)
     b.end(b.running("w")[0])
-    told = exchanged(b.machine, ReadPeers(b.running("w")[4]))
+    told = exchanged(b.machine, ReadPeers(b.running("w")[4]), MOST)
     assert isinstance(told, PeerInstances)
     assert [peer.rank for peer in told.peers] == [1, 2, 3, 4]
 

@@ -10,7 +10,7 @@ from manta.protocol.exchange import (
     ReadContributions,
 )
 from manta.protocol.node import TaskStarted
-from tests.unit.manager.swarm.test_exchange import contribute, worker
+from tests.unit.manager.swarm.test_exchange import MOST, contribute, worker
 
 
 def begin(b, *indices):
@@ -20,7 +20,7 @@ def begin(b, *indices):
 
 
 def ask_with_nodes(b, request):
-    return answer(b.machine, request, lambda: tuple(b.nodes))
+    return answer(b.machine, request, MOST, lambda: tuple(b.nodes))
 
 
 @pytest.mark.parametrize("kind", ["barrier", "all_gather", "all_reduce", "reduce_scatter"])

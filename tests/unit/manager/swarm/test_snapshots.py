@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import zlib
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.manager.swarm import snapshots
+from manta.manager.errors import StorageUnavailable, StoreError
+from manta.manager.store.interface import PutPages, PutSnapshot
+from manta.manager.swarm import snapshot_writer, snapshots
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.packed import Packed, decoder
 from manta.manager.swarm.reads.queries import page, tasks
-from manta.protocol.node import MetricsLogged
+from manta.manager.swarm.snapshot_writer import SnapshotWriter
+from manta.protocol.exchange import Broadcasted
+from manta.protocol.node import MetricsLogged, ResultWritten
+from manta.protocol.values import Inline
 from manta.transports.codec.stored import Damaged
 from tests.unit.manager.swarm.test_properties import Walk
 
@@ -26,8 +33,10 @@ class Kept:
         self.body, self.pages = b"", dict[str, bytes]()
 
     def take(self, machine: SwarmMachine) -> None:
-        self.body, changed = snapshots.take(machine.data, machine.revision)
+        changed, more = snapshots.pages(machine.data, 1 << 40)
+        assert not more
         self.pages.update(changed)
+        self.body = snapshots.body(machine.data, machine.revision)
 
     def continued(self, records: list) -> SwarmMachine:
         data, revision = snapshots.load(self.body, self.pages)
@@ -82,10 +91,15 @@ def test_what_was_not_stored_is_part_of_the_next(bench, make) -> None:
     while not b.state.final:
         for instance in [i for held in b.told.values() for i in held]:
             b.end(instance)
-    _, lost = snapshots.take(b.machine.data, b.machine.revision)
+    lost, _ = snapshots.pages(b.machine.data, 1 << 40)
     assert lost
     snapshots.not_stored(b.machine.data, lost)
-    assert snapshots.take(b.machine.data, b.machine.revision)[1] == lost
+    again, more = dict[str, bytes](), True
+    while more:
+        some, more = snapshots.pages(b.machine.data, 500)
+        assert sum(map(len, some.values())) < 5000
+        again |= some
+    assert again == lost
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing page"])
@@ -104,6 +118,105 @@ def test_a_damaged_snapshot_is_refused(bench, make, damage: str) -> None:
             kept.pages.popitem()
     with pytest.raises(Damaged, match="all events are replayed"):
         snapshots.load(kept.body, kept.pages)
+
+
+# When they are stored.
+
+
+class Store:
+    """Takes what a SnapshotWriter writes, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.writes: list[PutPages | PutSnapshot] = []
+        self._then: list = []
+
+    def write(self, write, then) -> None:
+        self.writes.append(write)
+        self._then.append(then)
+
+    @property
+    def open(self) -> bool:
+        return bool(self._then)
+
+    def answer(self, error: StoreError | None = None) -> None:
+        self._then.pop()(error)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "DUE": 40,
+        "FINAL_DUE": 10,
+        "AGAIN": 5,
+        "PAGES": 2000,
+        "BODY": 8000,
+    }.items():
+        monkeypatch.setattr(snapshot_writer, name, value)
+
+
+def test_what_is_said_in_an_iteration_is_not_stored_with_each_snapshot(bench, make, small) -> None:
+    b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
+    at = b.running("work")[0]
+    for number in range(60):
+        b.say(at, Broadcasted(at, f"{number}", Inline(bytes(1000))))
+        writer.write_if_due()
+    assert not store.writes
+    b.end(at)
+    writer.write_if_due()
+    [put] = store.writes
+    assert isinstance(put, PutSnapshot)
+    assert len(put.body) < 8000
+    assert put.number == b.machine.revision
+
+
+def test_a_large_state_is_stored_when_a_part_of_it_has_been_said_since(
+    bench, make, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
+    monkeypatch.setattr(snapshot_writer, "SMALL", 5000)
+    b, store, said = bench(make.task("work"), nodes=1, max_iteration=3), Store(), [0]
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: said[0])
+    at = b.running("work")[0]
+    b.say(at, *(Broadcasted(at, f"{n}", Inline(bytes(1000))) for n in range(40)))
+    for length, stored in ((0, 0), (5000, 0), (15_000, 1), (16_000, 1), (30_000, 2)):
+        said[0] = length
+        for _ in range(60):
+            b.say(at, Broadcasted(at, "0", Inline(b"x")))
+            writer.write_if_due()
+            if store.writes and store.open:
+                store.answer()
+        assert len(store.writes) == stored, length
+
+
+def test_many_pages_are_stored_in_parts_one_after_the_other(
+    bench, make, small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
+    b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
+    at = b.running("work")[0]
+    values = random.Random(1)
+    for _ in range(10):  # more than a page of results
+        said = (ResultWritten(at, f"{n}", Inline(values.randbytes(20))) for n in range(256))
+        b.say(at, *said)
+        writer.write_if_due()
+    assert [type(one) for one in store.writes] == [PutPages]
+    writer.write_if_due()
+    assert len(store.writes) == 1, "the next is stored once this one is"
+    store.answer(StorageUnavailable("full"))
+    writer.write_if_due()
+    assert len(store.writes) == 1, "it is tried again in its time"
+    for _ in range(5):
+        b.say(at, ResultWritten(at, "more", Inline(b"x")))
+    writer.write_if_due()
+    while isinstance(store.writes[-1], PutPages):
+        store.answer()
+    parts = [one.pages for one in store.writes[1:]]
+    assert len(parts) > 3
+    assert all(sum(map(len, one.values())) < 20_000 for one in parts)
+    body, pages = store.writes[-1].body, {k: v for one in parts for k, v in one.items()}
+    assert snapshots.load(body, pages)[0] == b.machine.data
 
 
 # The list itself.
@@ -127,7 +240,7 @@ def test_a_packed_list_is_a_list(changes) -> None:
         assert list(packed.between(position, position + 7)) == plain[position : position + 7]
     assert packed == plain
     assert packed[-3:] == plain[-3:]
-    stored = packed.changes()
+    stored = packed.changes(1 << 40)
     for at, content in stored.items():
         assert NUMBERS.decode(zlib.decompress(content)) == plain[at * 4 : at * 4 + 4]
     with pytest.raises(IndexError):
