@@ -18,6 +18,7 @@ from manta.node.plane.orders import (
     Attach,
     Changed,
     End,
+    Ended,
     OrderSocket,
     Over,
     Rostered,
@@ -112,6 +113,7 @@ class Process:
             case End(at, counts):
                 self._begun.discard(at)
                 plane.end(at, counts=counts)
+                self._orders.send(Ended(at))
             case Serve():
                 log.error("The daemon says twice who the node is.")
 

@@ -37,7 +37,9 @@ class Serve(_Order, frozen=True):
     public: str
     secret: str
     memory: int
-    """Bytes of large values that are kept."""
+    """Bytes of large values that are kept in memory."""
+    folder: str
+    """For what outlives the plane."""
     listens: bool
 
 
@@ -67,6 +69,8 @@ class Attach(_Order, frozen=True):
 
 
 class End(_Order, frozen=True):
+    """The attempt is over. `Ended` answers."""
+
     at: Instance
     counts: bool
 
@@ -87,7 +91,13 @@ class Want(_Order, frozen=True):
     wanted: bool
 
 
-ToDaemon = Serving | Want
+class Ended(_Order, frozen=True):
+    """What the attempt told others outlives this process and the node: its end may be told."""
+
+    at: Instance
+
+
+ToDaemon = Serving | Want | Ended
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

@@ -228,7 +228,6 @@ class SwarmSupervisor(Actor):
             self._feed(ManagerRestarted())
             self._place_outstanding()
 
-
     def on_stop(self, reason: ExitReason) -> None:
         self._inflow.clear()
         if reason.is_normal:  # else it is started again, in the memory that it had

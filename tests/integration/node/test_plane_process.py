@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.rosters import RosterChanged
@@ -14,6 +15,7 @@ from manta.node.plane.orders import (
     Anew,
     Attach,
     End,
+    Ended,
     OrderSocket,
     Rostered,
     Serve,
@@ -32,7 +34,7 @@ from tests.support.planes import MEMORY, SWARM, TaskEnd
 class Daemon:
     """What a node's daemon is to its plane."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, folder: Path) -> None:
         self.id, self.alias = f"id-{number}", f"node-{number}"
         self.keys = KeyPair.generate()
         listening = socket.create_server(("127.0.0.1", 0))
@@ -44,7 +46,9 @@ class Daemon:
         )
         socket.close(theirs)
         self.orders: OrderSocket[ToDaemon] = OrderSocket(ours, ToDaemon)
-        serve = Serve(self.id, self.keys.public, self.keys.secret, MEMORY, listens=True)
+        serve = Serve(
+            self.id, self.keys.public, self.keys.secret, MEMORY, str(folder), listens=True
+        )
         self.orders.send(serve, [listening.fileno()])
         listening.close()
 
@@ -65,19 +69,19 @@ class Daemon:
 
 
 @contextmanager
-def daemons(count: int) -> Iterator[list[Daemon]]:
+def daemons(count: int, folder: Path) -> Iterator[list[Daemon]]:
     made: list[Daemon] = []
     try:
         for number in range(1, count + 1):
-            made.append(Daemon(number))
+            made.append(Daemon(number, folder / str(number)))
         yield made
     finally:
         for daemon in made:
             daemon.close()
 
 
-def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons() -> None:
-    with daemons(2) as (one, two):
+def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons(tmp_path: Path) -> None:
+    with daemons(2, tmp_path) as (one, two):
         peers = (one.peer, two.peer)
         instances = tuple(
             RosterInstance(rank, node.id, node.alias, 0, "RUNNING")
@@ -98,6 +102,7 @@ def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons() -> None:
             got = ends[1].call("receive_letter", source="id-1", tag=tag, number=0, timeout=20.0)
             assert got == value
         one.orders.send(End(at[0], counts=True))
+        assert one.expect() == Ended(at[0])
         assert ends[0].socket.receive() is None
         for end in ends:
             end.close()
