@@ -207,7 +207,8 @@ def test_interrupted_at_any_moment_nothing_is_left(
     case = f"seed {SEED}, number {number}: {way} after {moment:.3f} s\n{said}"
     expected = Exit.INTERRUPTED if way[0] is signal.SIGINT else Exit.TERMINATED
     # Before Python has run our first line, the signal does what it does by default.
-    early = process.returncode == -way[0] or "Failed to import the site module" in said
+    starts = ("Failed to import the site module", "Fatal Python error: init_")
+    early = process.returncode == -way[0] or any(one in said for one in starts)
     assert process.returncode == expected or early, case
     assert "Traceback" not in said or early, case
 

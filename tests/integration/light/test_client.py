@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import tempfile
@@ -92,16 +93,24 @@ def client(node: PlayedNode, tmp_path: Path) -> Iterator[AttemptClient]:
 
 
 @contextlib.contextmanager
-def cut_off_soon() -> Iterator[None]:
+def cut_off_soon(connection: MessageSocket) -> Iterator[None]:
+    """Once some of the request has come."""
+
     def handler(number: int, at: FrameType | None) -> None:
         raise CutOff
 
+    def wait() -> None:
+        select.select([connection.socket], [], [], 10)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    waiter = threading.Thread(target=wait)
+    waiter.start()
     try:
         with pytest.raises(CutOff):
             yield
     finally:
+        waiter.join()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -135,7 +144,7 @@ def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
     first = node.first
     half = frame({"k": "answer", "n": 1, "data": b"x" * 1000})[:500]
     first.socket.sendall(half)
-    with cut_off_soon():
+    with cut_off_soon(node.first):
         client.call("get_global", tag="x")
     node.expect(first, "get_global")
     assert is_closed(first)
@@ -146,7 +155,7 @@ def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
     node: PlayedNode, client: AttemptClient
 ) -> None:
     first = node.first
-    with cut_off_soon():  # more than the socket takes, and nobody reads it
+    with cut_off_soon(node.first):  # more than the socket takes, and nobody reads it
         client.call("log_metrics", metrics={"x" * (MAX_TO_NODE - 1000): 1.0}, step=None)
     assert is_closed(first)
     answers(node, client, 2)
@@ -164,7 +173,7 @@ def test_an_answer_to_a_request_that_was_given_up_is_passed_over(
     node: PlayedNode, client: AttemptClient
 ) -> None:
     """It may come over the new connection, before the node has read what is asked there."""
-    with cut_off_soon():
+    with cut_off_soon(node.first):
         client.call("get_global", tag="x")
 
     def serve() -> None:

@@ -199,7 +199,7 @@ def instance(node: FakeNode) -> Instance:
 def test_a_manager_waits_for_the_nodes_that_it_had(bench, admin: Client, swarm: str) -> None:
     bench.nodes[3].close()
     bench.restart()
-    wait_until(lambda: "Still hearing from 1 node (node-4)" in reason(admin, swarm))
+    wait_until(lambda: "Still hearing from 1 node (node-4)" in reason(admin, swarm), 30)
     assert not admin.ask(GetSwarm(swarm)).complete
 
 

@@ -312,7 +312,7 @@ def test_a_link_is_not_cut_while_its_user_signs_in_again(person, monkeypatch) ->
     assert client.states == [None]
     assert client.ask(WhoAmI()).email == "slow@lab"
     client.ask(Logout())
-    assert client.refusal(SignIn("slow@lab", "wrong")).code == Code.BAD_CREDENTIALS
+    assert client.refusal(SignIn("slow@lab", "wrong"), 30.0).code == Code.BAD_CREDENTIALS
     wait_until(partial(ended_once, client), 5)
 
 
@@ -330,7 +330,8 @@ def test_guesses_of_a_key_side_by_side_are_no_more_than_guesses_in_turn(bench, p
     guesser.connection.wait_up(10.0)
     asked = [guesser.gateway.ask_future(SignIn(email, "wrong"), timeout=30.0) for _ in range(12)]
     codes = Counter(refused.exception(30.0).code for refused in asked)
-    assert codes == {Code.BAD_CREDENTIALS: 5, Code.RATE_LIMITED: 7}
+    assert 1 <= codes[Code.BAD_CREDENTIALS] <= 5  # less where checks take long
+    assert codes[Code.RATE_LIMITED] == 12 - codes[Code.BAD_CREDENTIALS]
 
 
 def test_a_password_is_changed_any_number_of_times(person) -> None:
