@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
@@ -40,7 +40,9 @@ class Task:
     "any" the default is 1. `replicas` sets the total number of instances instead, whatever the
     method. `specified_ids` and `excepted_ids` name nodes: overviews, ids, unique beginnings of
     ids, or aliases. `timeout` and `deadline` are seconds; with `quorum` the task is done once
-    that fraction of its instances has finished. `alias` defaults to the module's name.
+    that fraction of its instances has finished, or, if it is "alive", all but those whose node is
+    lost. With the `deadline` "auto" those are stopped that take much longer than the others.
+    `alias` defaults to the module's name.
 
     Raises InvalidArgument.
     """
@@ -63,8 +65,8 @@ class Task:
         priority: int = 0,
         timeout: float | None = None,
         retries: int = 0,
-        quorum: float | None = None,
-        deadline: float | str | None = None,
+        quorum: float | Literal["alive"] | None = None,
+        deadline: float | Literal["auto"] | None = None,
         on_disconnect: str | None = None,
         redundancy: int | None = None,
         collect: str = "all",
@@ -87,7 +89,7 @@ class Task:
         self.priority = checks.integer("Task's priority", priority, -1000, 1000)
         self.timeout = None if timeout is None else checks.seconds("Task's timeout", timeout)
         self.retries = checks.integer("Task's retries", retries, 0, 1000)
-        self.quorum = None if quorum is None else checks.fraction("Task's quorum", quorum)
+        self.quorum = _quorum(quorum)
         self.deadline = _deadline(deadline)
         self.on_disconnect = checks.optional_name("Task's on_disconnect", on_disconnect)
         self.redundancy = checks.optional_integer("Task's redundancy", redundancy, 1)
@@ -137,6 +139,11 @@ class Task:
             raise InvalidArgument(
                 f"Task {self.alias!r} has replicas={self.replicas} and maximum={maximum}: "
                 "replicas is the total already, leave maximum out."
+            )
+        if self.deadline == "auto" and self.quorum is None:
+            raise InvalidArgument(
+                f'Task {self.alias!r} has deadline="auto" and no quorum, so that one that is late '
+                'would fail it: give quorum="alive", a fraction as quorum, or seconds as deadline.'
             )
         if self.class_name is not None and self.module.python_program is None:
             raise InvalidArgument(
@@ -264,12 +271,23 @@ def _class_name(value: object) -> str | None:
     return value
 
 
-def _deadline(value: object) -> float | str | None:
+def _quorum(value: object) -> float | Literal["alive"] | None:
+    value = checks.plain(value)
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "alive":
+        return "alive"
+    if isinstance(value, str):
+        raise InvalidArgument(f'Task\'s quorum is {value!r}: give a fraction, or "alive".')
+    return checks.fraction("Task's quorum", value)
+
+
+def _deadline(value: object) -> float | Literal["auto"] | None:
     value = checks.plain(value)
     if value is None:
         return None
     if isinstance(value, str) and value == "auto":
-        return value
+        return "auto"
     if isinstance(value, str):
         raise InvalidArgument(f'Task\'s deadline is {value!r}: give seconds, or "auto".')
     return checks.seconds("Task's deadline", value)

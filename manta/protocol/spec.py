@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -63,8 +63,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     timeout: float | None = None
     retries: int = 0
-    quorum: float | None = None
-    deadline: float | None = None
+    quorum: float | Literal["alive"] | None = None
+    deadline: float | Literal["auto"] | None = None
     on_disconnect: str | None = None
     redundancy: int | None = None
     collect: str = "all"

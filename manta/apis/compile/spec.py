@@ -311,8 +311,6 @@ def _task(
     for argument, default in _NOT_YET.items():
         if (given := getattr(task, argument)) != default:
             raise _unsupported(vertex, f"{argument}={given!r}")
-    if isinstance(task.deadline, str):
-        raise _unsupported(vertex, f"deadline={task.deadline!r}", ", or give seconds")
     return TaskSpec(
         alias=vertex.alias,
         module=module,
@@ -337,10 +335,10 @@ def _task(
     )
 
 
-def _unsupported(vertex: Vertex, argument: str, remedy: str = "") -> InvalidSwarm:
+def _unsupported(vertex: Vertex, argument: str) -> InvalidSwarm:
     return InvalidSwarm(
         f"Task {vertex.alias!r} has {argument}, which this version of Manta cannot do yet: "
-        f"leave it out{remedy}."
+        "leave it out."
     )
 
 

@@ -78,10 +78,12 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
         yield f"replicas={task.replicas}; give 1 to {MAX_REPLICAS}, or leave it out."
     if task.retries < 0:
         yield f"retries={task.retries}; give 0 or more."
-    if task.quorum is not None and not 0 < task.quorum <= 1:
-        yield f"quorum={task.quorum} is not a fraction; give 0 < q <= 1."
+    if isinstance(task.quorum, float) and not 0 < task.quorum <= 1:
+        yield f'quorum={task.quorum} is not a fraction; give 0 < q <= 1, or "alive".'
+    if task.deadline == "auto" and task.quorum is None:
+        yield 'deadline="auto" says when a quorum is enough: give quorum=0.8, or "alive".'
     for name, seconds in (("deadline", task.deadline), ("timeout", task.timeout)):
-        if seconds is not None and not 0 < seconds < float("inf"):
+        if isinstance(seconds, float) and not 0 < seconds < float("inf"):
             yield f"{name}={seconds:g}; give seconds above 0, or leave it out."
     both = set(task.specified_ids or ()) & set(task.excepted_ids or ())
     if both:

@@ -258,7 +258,7 @@ def _placed(step: Step, event: events.Placed) -> None:
         if run.spec.fixed:
             nodes = tuple(placement.node_id for placement in event.placements)
             data.kept.setdefault(ask.alias, nodes)
-        if run.spec.deadline is not None:
+        if isinstance(run.spec.deadline, float):
             data.set_timer(step.now + run.spec.deadline, "deadline", data.iteration, ask.alias)
     step.tell("placed", sentences.placed(ask, event.placements, event.waiting), ask.alias)
     if run.sequential and not ask.replace:
@@ -319,7 +319,7 @@ def _ticked(step: Step) -> None:
         match timer.kind, timer.key:
             case "patience", (int(number),):
                 _out_of_patience(step, data.asks.pop(number))
-            case "deadline", (int(), str(alias)):
+            case "deadline", (int(), str(alias), *_):
                 data.run_of(alias).overdue = True
                 phases.settle(step, data.run_of(alias))
             case "again", (int(), str(alias), int(index)):
@@ -345,6 +345,7 @@ def _restarted(step: Step) -> None:
         _leave_out_the_pause(step)
     else:
         step.data.move_timers(lambda timer: max(timer.due, step.now + RESTART_GRACE[timer.kind]))
+        step.data.paused_at = step.now
 
 
 def _rewound(step: Step, event: events.Rewound) -> bool:

@@ -13,13 +13,12 @@ DONE; another follows as `end_iteration` says.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
 from manta.manager.placement.place import Placement
-from manta.manager.swarm import sentences
+from manta.manager.swarm import quorum, sentences
 from manta.manager.swarm.events import AskPlacement, Assign
 from manta.manager.swarm.state import Ask, Attempt, Phase, SwarmData, TaskRun
 from manta.manager.swarm.step import Step
@@ -173,10 +172,12 @@ def _seed(seed: int, instance: Instance, node_id: str) -> int:
 
 def settle(step: Step, run: TaskRun) -> None:
     """Ends the task if it is done, and the swarm if it can no longer be."""
-    size = run.size
-    unanswered = size - run.finished - run.given_up
-    need = size if run.spec.quorum is None else quorum_of(run.spec.quorum, size)
-    if run.finished + unanswered < need:
+    unanswered = run.size - run.finished - run.given_up
+    if unanswered and run.spec.deadline == "auto":
+        _set_deadline(step, run)
+    need = quorum.need_of(run)
+    hopeless = run.spec.quorum == "alive" and quorum.failed(run) is not None
+    if hopeless or run.finished + unanswered < need:
         step.fail(sentences.too_few(run, need))
     elif run.finished >= need and (not unanswered or run.spec.deadline is None or run.overdue):
         _done(step, run)
@@ -184,9 +185,12 @@ def settle(step: Step, run: TaskRun) -> None:
         step.fail(sentences.overdue(run, need))
 
 
-def quorum_of(fraction: float, size: int) -> int:
-    """How many of `size` a quorum is; at least one."""
-    return max(1, math.ceil(fraction * size - 1e-9))
+def _set_deadline(step: Step, run: TaskRun) -> None:
+    """As it follows from those that have answered; the next that answers sets another."""
+    deadline = quorum.deadline_of(run)
+    if deadline is not None and not run.overdue:
+        due = max(run.placed_at, step.data.paused_at) + deadline
+        step.data.set_timer(due, "deadline", step.data.iteration, run.spec.alias, run.finished)
 
 
 def _done(step: Step, run: TaskRun) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from manta.manager.placement.place import Placement
+from manta.manager.swarm import quorum
 from manta.manager.swarm.events import ResultsDeleted
 from manta.manager.swarm.state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
 from manta.protocol.names import listed
@@ -109,10 +110,18 @@ def lost(attempts: Sequence[Attempt], reason: str) -> str:
 
 def enough(run: TaskRun, size: int) -> str:
     """Why those that have not answered are not waited for."""
-    when = f" at its deadline of {run.spec.deadline:g} s" if run.overdue else ""
-    return (
-        f"{run.finished} of {size} had answered{when}, enough for its quorum of {run.spec.quorum:g}"
-    )
+    when = f" at its deadline of {_deadline(run)}" if run.overdue else ""
+    return f"{run.finished} of {size} had answered{when}, enough for its {_quorum(run)}"
+
+
+def _quorum(run: TaskRun) -> str:
+    asked = run.spec.quorum
+    return f"quorum of {asked:g}" if isinstance(asked, float) else f'quorum "{asked}"'
+
+
+def _deadline(run: TaskRun) -> str:
+    shown = f"{quorum.deadline_of(run) or 0.0:.3g} s"
+    return f"{shown}, by what the others took" if run.spec.deadline == "auto" else shown
 
 
 def swarm_over(state: SwarmState, reason: str) -> str:
@@ -156,8 +165,14 @@ def done(run: TaskRun, size: int, now: float) -> str:
 def too_few(run: TaskRun, need: int) -> str:
     absent = left_out(run)
     if run.spec.quorum is None:
-        remedy = f"; {_WITHOUT_A_NODE}" if any(map(_was_lost, run.instances)) else ""
+        remedy = f"; {_WITHOUT_A_NODE}" if any(map(quorum.was_lost, run.instances)) else ""
         return f"{absent[0]}{remedy}."
+    if run.spec.quorum == "alive":
+        if (broken := quorum.failed(run)) is not None:
+            return (
+                f'{broken.given_up}; the quorum "alive" leaves out those alone whose node is lost.'
+            )
+        return f"{run.spec.alias} has nobody left: {listed(absent, '; ')}."
     can = run.size - run.given_up
     return (
         f"{run.spec.alias} needs {need} of {run.size} (quorum {run.spec.quorum:g}) and "
@@ -166,15 +181,10 @@ def too_few(run: TaskRun, need: int) -> str:
 
 
 _WITHOUT_A_NODE = (
-    "an `all` task needs each of its nodes unless it has a quorum (quorum=0.8, with deadline= to "
-    "wait for the others until then); other methods are placed again elsewhere, and retries= is "
-    "for what fails in its code"
+    'an `all` task needs each of its nodes unless it has a quorum (quorum="alive" for those that '
+    "are left, or quorum=0.8, with deadline= to wait for the others until then); other methods are "
+    "placed again elsewhere, and retries= is for what fails in its code"
 )
-
-
-def _was_lost(instance: InstanceRun) -> bool:
-    error = instance.last.error
-    return bool(instance.given_up) and error is not None and error.kind == "NodeLost"
 
 
 def overdue(run: TaskRun, need: int) -> str:
@@ -185,7 +195,7 @@ def overdue(run: TaskRun, need: int) -> str:
     ]
     return (
         f"{run.spec.alias} had {run.finished} of {run.size} answers at its deadline of "
-        f"{run.spec.deadline:g} s and needs {need}; missing: {listed(late)}."
+        f"{_deadline(run)} and needs {need}; missing: {listed(late)}."
     )
 
 

@@ -246,6 +246,7 @@ class SwarmData:
     started_at: float | None = None
     ended_at: float | None = None
     paused_at: float = 0.0
+    """When it last stood still, paused or without a manager: until when, once it goes on."""
 
     iteration: int = -1
     began_at: float = 0.0
@@ -453,8 +454,9 @@ class SwarmData:
         match timer.kind, timer.key:
             case "patience", (int(number),):
                 return number in self.asks
-            case "deadline", (int(iteration), str(alias)):
-                return self.runs[iteration][alias].phase is Phase.RUNNING
+            case "deadline", (int(iteration), str(alias), *answered):
+                run = self.runs[iteration][alias]
+                return run.phase is Phase.RUNNING and answered in ([], [run.finished])
             case "again", (int(iteration), str(alias), int(index)):
                 run = self.runs[iteration][alias]
                 is_due = run.phase is Phase.RUNNING and run.instances[index].idle

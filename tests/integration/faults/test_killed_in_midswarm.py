@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,9 @@ def main():
 class Sleeps(Swarm):
     """One task that runs until the global `go` is set."""
 
-    def __init__(self, method: str, quorum: float | None = None) -> None:
+    def __init__(self, method: str, **more: Any) -> None:
         super().__init__()
-        self.task = Task(Module(SLEEPER, name="sleeper"), method=method, quorum=quorum)
+        self.task = Task(Module(SLEEPER, name="sleeper"), method=method, **more)
 
     def execute(self) -> Task:
         return self.task()
@@ -75,7 +76,8 @@ def test_a_node_that_is_killed_in_mid_round(cluster: Restartable, api: UserAPI) 
     (attempt,) = tasks_running(api, anywhere)
     everywhere = api.deploy_swarm(CLUSTER, Sleeps("all")).swarm_id
     enough = api.deploy_swarm(CLUSTER, Sleeps("all", quorum=0.75)).swarm_id
-    for swarm in everywhere, enough:
+    alive = api.deploy_swarm(CLUSTER, Sleeps("all", quorum="alive", deadline="auto")).swarm_id
+    for swarm in everywhere, enough, alive:
         until(lambda swarm=swarm: len(tasks_running(api, swarm)) == 4)  # type: ignore[misc]
 
     cluster.kill(attempt.node_alias)
@@ -89,10 +91,12 @@ def test_a_node_that_is_killed_in_mid_round(cluster: Restartable, api: UserAPI) 
     (again,) = tasks_running(api, anywhere)
     assert again.node_alias != attempt.node_alias
     assert again.attempt == 1
-    # A quorum of three in four holds without it.
-    for swarm in anywhere, enough:
+    # A quorum of three in four holds without it, and so does one of everybody alive.
+    for swarm in anywhere, enough, alive:
         api.set_global(swarm, "go", True)
         assert api.wait_swarm(swarm, timeout=60).status == "COMPLETED"
+    said = " ".join(event.sentence for event in api.stream_events(alive))
+    assert f"{attempt.node_alias} was lost" in said
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

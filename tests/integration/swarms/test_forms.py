@@ -440,12 +440,10 @@ def test_networks_and_set_cluster(api: UserAPI) -> None:
         ("on_disconnect", "replace"),
         ("redundancy", 2),
         ("collect", "first"),
-        ("deadline", "auto"),
     ],
 )
 def test_what_is_for_later_is_refused_and_says_so(api: UserAPI, argument: str, value: Any) -> None:
-    quorum = {"quorum": 0.5} if argument == "deadline" else {}
-    task = Task(WORKER, **{argument: value}, **quorum)  # type: ignore[arg-type]
+    task = Task(WORKER, **{argument: value})
     with pytest.raises(errors.InvalidSwarm, match=rf"{argument}=.*cannot do yet: leave it out"):
         api.check_swarm(CLUSTER, One(task))
 

@@ -54,6 +54,8 @@ SOURCE = "def main():\n    pass\n"
         ({"quorum": 1.5}, r"Task's quorum is 1\.5: give a fraction above 0 and up to 1, such"),
         ({"quorum": True}, "Task's quorum is True"),
         ({"quorum": 0}, "Task's quorum is 0"),
+        ({"quorum": "all"}, "Task's quorum is 'all': give a fraction, or \"alive\""),
+        ({"deadline": "auto"}, 'deadline="auto" and no quorum'),
         ({"quorum": 0.5, "deadline": "soon"}, "Task's deadline is 'soon'"),
         ({"quorum": 0.5, "deadline": -1}, "Task's deadline is -1: give seconds"),
         ({"priority": "high"}, "Task's priority is 'high': give a whole number from -1000 to"),

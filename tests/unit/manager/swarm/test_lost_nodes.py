@@ -23,8 +23,9 @@ def test_all_fails_naming_the_lost_node(bench, make):
     assert b.reason == (
         "worker.1 was interrupted on node-2 in iteration 0: "
         "node-2 was lost: no sign of life for 20 s; an `all` task needs each of its nodes "
-        "unless it has a quorum (quorum=0.8, with deadline= to wait for the others until then); "
-        "other methods are placed again elsewhere, and retries= is for what fails in its code."
+        'unless it has a quorum (quorum="alive" for those that are left, or quorum=0.8, with '
+        "deadline= to wait for the others until then); other methods are placed again elsewhere, "
+        "and retries= is for what fails in its code."
     )
     assert b.sentences("lost") == ["node-2 was lost with worker.1: no sign of life for 20 s."]
 

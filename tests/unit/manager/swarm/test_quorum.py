@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.swarm.events import NodeLost, Stopped
-from manta.manager.swarm.phases import quorum_of
+from manta.manager.swarm.events import NodeLost, Paused, Resumed, Stopped
+from manta.manager.swarm.quorum import patience, quorum_of
 from manta.manager.swarm.reads.queries import select_results
 from manta.protocol.node import ResultWritten, TaskEnded, TaskError
 from manta.protocol.states import AttemptState, SwarmState
@@ -139,3 +139,99 @@ def test_patience_over_for_one_instance_leaves_the_quorum(bench, make):
     assert b.state == SwarmState.ACTIVE
     b.end(survivor)
     assert b.state == SwarmState.COMPLETED
+
+
+def test_everybody_who_is_alive_is_waited_for_and_who_is_lost_is_named(bench, make):
+    b = bench(make.task("w", quorum="alive"), make.task("a", "w", method="any"))
+    b.end(b.running("w")[0])
+    b.feed(NodeLost("id3", "no heartbeat for 20 s"))
+    b.end(b.running("w")[1])
+    assert not b.running("a")
+    b.end(b.running("w")[3])
+    assert b.running("a")
+    assert b.sentences("quorum")[-1] == (
+        "w is done: 3 of 4 answered in 0 s; left out: w.2 was interrupted on node-3 in "
+        "iteration 0: node-3 was lost: no heartbeat for 20 s."
+    )
+
+
+def test_all_nodes_of_those_that_are_alive_may_be_lost_but_one(bench, make):
+    b = bench(make.task("w", quorum="alive"))
+    for node in ("id1", "id2", "id3"):
+        b.feed(NodeLost(node, "gone"))
+    assert b.state == SwarmState.ACTIVE
+    b.end(b.running("w")[3])
+    assert b.state == SwarmState.COMPLETED
+
+
+def test_a_quorum_of_everybody_alive_fails_where_nobody_is(bench, make):
+    b = bench(make.task("w", quorum="alive"))
+    for node in ("id1", "id2", "id3", "id4"):
+        b.feed(NodeLost(node, "gone"))
+    assert b.state == SwarmState.FAILED
+    assert b.reason.startswith("w has nobody left: w.0 was interrupted on node-1")
+
+
+def test_whose_code_fails_is_alive_all_the_same(bench, make):
+    b = bench(make.task("w", quorum="alive"))
+    b.end(b.running("w")[1], "FAILED", "broken")
+    assert b.state == SwarmState.FAILED
+    assert b.reason == (
+        'w.1 failed on node-2 in iteration 0: broken; the quorum "alive" leaves out those alone '
+        "whose node is lost."
+    )
+
+
+def test_at_the_deadline_those_are_enough_that_have_answered(bench, make):
+    b = bench(make.task("w", quorum="alive", deadline=5.0), make.task("a", "w", method="any"))
+    b.end(b.running("w")[2])
+    b.tick()
+    assert b.running("a")
+
+
+@pytest.mark.parametrize(
+    ("took", "most"),
+    [
+        ([10.0], 21.0),
+        ([10.0, 10.0, 10.0, 500.0], 21.0),  # one that took very long moves nothing
+        ([1.0, 2.0, 3.0, 4.0, 5.0], 9.0),
+        ([0.0, 0.0], 1.0),
+    ],
+)
+def test_who_takes_much_longer_than_the_others_is_late(took, most):
+    assert patience(took) == most
+
+
+def test_a_deadline_that_follows_from_the_others_is_set_when_the_quorum_has_answered(bench, make):
+    b = bench(
+        make.task("w", quorum=0.5, deadline="auto"), make.task("a", "w", method="any"), nodes=5
+    )
+    late = b.running("w")[4]
+    for index in (0, 1):
+        b.now += 2
+        b.end(b.running("w")[index])
+    assert b.machine.next_deadline() is None
+    b.end(b.running("w")[2])
+    assert b.machine.next_deadline() == 1000 + 2 * 4 + 1  # of 2, 4 and 4 seconds
+    b.end(b.running("w")[3])
+    assert b.machine.next_deadline() == 1000 + 2 * 4 + 1
+    b.tick()
+    assert b.now == 1009
+    assert b.running("a")
+    assert errors_of(b, [late]) == [
+        "w.4 on node-5 was ended: 4 of 5 had answered at its deadline of 9 s, by what the others "
+        "took, enough for its quorum of 0.5."
+    ]
+
+
+def test_a_pause_makes_nobody_late(bench, make):
+    b = bench(make.task("w", quorum=0.5, deadline="auto"))
+    b.now += 1
+    b.end(b.running("w")[0])
+    b.feed(Paused("ann"))
+    b.now += 1000
+    b.feed(Resumed("ann"))
+    b.end(b.running("w")[1])
+    due = b.machine.next_deadline()
+    assert due is not None
+    assert due > b.now
