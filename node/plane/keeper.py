@@ -1,5 +1,9 @@
 """The actor that keeps the plane: begins it when a task first exchanges, and speaks to it.
 
+It begins as well when another node knocks: what that has for this one need not wait until a task
+here asks for it. Whoever connects is seen by that, and neither accepted nor read before the plane
+does.
+
 It lives as long as its plane. When that ends it ends, too, and its supervisor begins another; the
 attempts that had a connection are told to their supervisors, who end them.
 """
@@ -20,6 +24,7 @@ from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import orders
+from manta.node.plane.door import Door
 from manta.node.plane.process import PlaneProcess
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
@@ -31,12 +36,24 @@ _SOON = 0.01
 """Seconds until an actor that takes no more is told again."""
 
 
+_PAUSE = 2.0
+"""Seconds for which nobody is listened to who knocks at a node that has no part in any swarm."""
+
+
 class PlaneEnded(Exception):
     """The plane's process is gone."""
 
 
 class _Gone(msgspec.Struct, frozen=True):
     how: str
+
+
+class _Knocked(msgspec.Struct, frozen=True):
+    """Somebody connects."""
+
+
+class _Listen(msgspec.Struct, frozen=True):
+    pass
 
 
 class _Attempt(msgspec.Struct):
@@ -53,9 +70,14 @@ class PlaneKeeper(Actor):
         self._attempts: dict[Instance, _Attempt] = {}
         """Those that were given a connection."""
         self._stopping = False
+        self._door: Door | None = None
+
+    def on_start(self) -> None:
+        self._listen()
 
     def on_stop(self, reason: ExitReason) -> None:
         self._stopping = True
+        self._close_door()
         if self._process is not None:
             self._process.close()
         for instance, attempt in self._attempts.items():
@@ -86,11 +108,33 @@ class PlaneKeeper(Actor):
                 attempt = self._attempts.pop(at, None)
                 if attempt is not None and attempt.ending is not None:
                     attempt.ending.set(True)
+            case _Knocked():
+                self._knocked()
+            case _Listen():
+                self._listen()
             case _Gone(how):
                 raise PlaneEnded(f"the plane {how}")
             case _:
                 return super().receive(message)
         return None
+
+    def _listen(self) -> None:
+        if self._process is None and (listening := self._context.peer_socket) is not None:
+            self._close_door()
+            self._door = Door(listening.fd, lambda: self._heard(_Knocked()))
+
+    def _close_door(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def _knocked(self) -> None:
+        if self._process is not None:
+            return
+        if self._context.peers.directories.is_empty:  # nobody has anything to say to this node
+            self.after(_PAUSE, _Listen())
+        else:
+            self._begin()
 
     def _connect(self, instance: Instance, owner: str) -> Descriptor:
         process = self._process or self._begin()
@@ -111,6 +155,7 @@ class PlaneKeeper(Actor):
 
     def _begin(self) -> PlaneProcess:
         """Raises OSError."""
+        self._close_door()
         context, listening = self._context, self._context.peer_socket
         folder = context.state.plane
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -136,8 +181,8 @@ class PlaneKeeper(Actor):
         if self._process is not None:
             self._process.send(order)
 
-    def _heard(self, message: orders.ToDaemon | _Gone) -> None:
-        """Called on threads of the process's. Nothing that it says may be lost."""
+    def _heard(self, message: orders.ToDaemon | _Gone | _Knocked) -> None:
+        """Called on threads of the process's and the door's. Nothing may be lost."""
         while not self._stopping:
             try:
                 self.ref.tell(message)

@@ -91,6 +91,8 @@ class _Credit:
         """The size for which room was asked, until it is granted."""
         self.refusal = ""
         """Why there is no room, if it was told."""
+        self.asked_last = False
+        """Room was asked for when there was none left, so that the refusal is about all letters."""
 
     def fits(self, size: int) -> bool:
         return self.letters > 0 and size <= self.size
@@ -140,7 +142,13 @@ class Letters:
         `refusal` says why not, once the peer told; `granted` reports when it may.
         """
         credit = self._credits.setdefault((to, sender), _Credit())
-        if credit.asked is None and (credit.is_low or not credit.fits(size)):
+        fits = credit.fits(size)
+        if credit.asked is None:
+            if credit.is_low or not fits:
+                credit.asked_last = not fits
+                self._ask(credit, sender, to, size)
+        elif credit.refusal and not (fits or credit.asked_last):
+            credit.asked_last = True
             self._ask(credit, sender, to, size)
         return credit.fits(size) and self._may_keep(size)
 
@@ -407,7 +415,7 @@ class Letters:
         if credit is not None:
             credit.letters += room.letters
             credit.size += room.size
-            credit.asked, credit.refusal = None, ""
+            credit.asked, credit.refusal, credit.asked_last = None, "", False
 
     # --- room -------------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ def main():
     world, sent = World(), 0
     other = f"node-{2 - world.rank}"
     if world.rank == 0:
+        world.receive_from_node(other, "ready")
         try:
             while True:
                 world.send_to_node(other, "flood", [sent, PAPER], timeout=2)
@@ -101,6 +102,7 @@ def main():
         world.receive_from_node(other, "half")
         world.send_to_node(other, "flood", [sent, PAPER])
         return [sent, sentence]
+    world.send_to_node(other, "ready", None)
     count = world.get_broadcast("count")
     got = [world.receive_from_node(other, "flood") for _ in range(count // 2)]
     world.send_to_node(other, "half", None)
