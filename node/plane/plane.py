@@ -28,7 +28,7 @@ from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
-from manta.protocol.peers import Peer
+from manta.protocol.peers import Departure, Peer
 from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
@@ -134,7 +134,13 @@ class Plane:
             self._begin_anew(swarm_id)
         swarm = self._swarms[swarm_id]
         now = set(self._known.nodes(swarm_id))
-        swarm.peers_removed(nodes - now)
+        for node_id in nodes - now:
+            swarm.link_down(node_id)
+        # Of one that was lost, or has no part for now, what is kept for it may be wanted yet.
+        departed = (self._known.departed(swarm_id, node_id) for node_id in nodes - now)
+        swarm.peers_removed(
+            one.node_id for one in departed if one is not None and one.why == Departure.REVOKED
+        )
         for node_id in now - nodes:
             if self.is_up(swarm_id, node_id):  # what it said of this swarm so far was not heard
                 swarm.link_up(node_id, wants=True)
