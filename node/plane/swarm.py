@@ -173,6 +173,8 @@ class SwarmExchange:
         """Raises RemoteProtocolError."""
         if self._group is not None:
             self._group.handle(peer, message)
+        elif isinstance(message, messages.Flush):  # nothing was said here
+            self.tell(peer, messages.Flushed(message.number))
 
     # --- time -------------------------------------------------------------------------------
 
