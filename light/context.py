@@ -28,6 +28,8 @@ class Brief:
     datasets: Mapping[str, str]
     timeout: float | None
     scratch: str
+    direct: bool = False
+    """What it says to others goes through the plane."""
 
     def __init__(self, **told: Any) -> None:
         self.__dict__.update(told)
@@ -36,7 +38,7 @@ class Brief:
         self.locks: dict[str, RLock] = {}
         """The swarm knows which instance holds a lock; these know which of its threads does."""
         self.node_ids: dict[str, str] = {}
-        """By the names under which this attempt has received from them."""
+        """By the names that this attempt has used."""
         self.received: dict[tuple[str, str], int] = {}
         """How many messages this attempt has received, by the sender's id and tag."""
         self.receiving: dict[tuple[str, str], bool] = {}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from manta.light import arguments
-from manta.light.context import MISSING, Part, current
+from manta.light.context import MISSING, Context, Part, current
 from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
 from manta.light.reduction import OPS, check_forms, form_of, reduce
 
@@ -62,14 +62,18 @@ class Exchange:
 
         Returns at once. In a network it reaches neighbors only.
         """
-        current().call("broadcast", tag=arguments.tag(tag), value=value)
+        context = current()
+        request = "say_to_all" if context.brief.direct else "broadcast"
+        context.call(request, tag=arguments.tag(tag), value=value)
 
     def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
         """Waits for a value under a tag in this iteration and returns the latest.
 
         Raises Timeout after `timeout` seconds, NothingSent when nobody is left who could send.
         """
-        return current().call("get_broadcast", tag=arguments.tag(tag), timeout=_timeout(timeout))
+        context = current()
+        request = "hear_broadcast" if context.brief.direct else "get_broadcast"
+        return context.call(request, tag=arguments.tag(tag), timeout=_timeout(timeout))
 
     def send_to_node(self, node: str, tag: str, value: Any, timeout: float | None = None) -> None:
         """Sends a value to a node, by its id or alias.
@@ -81,7 +85,12 @@ class Exchange:
         """
         left = _timeout(timeout)
         name, tag = arguments.node(node), arguments.tag(tag)
-        current().call("send", to=name, tag=tag, value=value, timeout=left)
+        context = current()
+        if context.brief.direct:
+            to = _node_id(context, name)
+            context.call("send_letter", to=to, tag=tag, value=value, timeout=left)
+        else:
+            context.call("send", to=name, tag=tag, value=value, timeout=left)
 
     def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
         """Waits for the next value that the node sent here under the tag.
@@ -93,17 +102,16 @@ class Exchange:
         name, tag, left = arguments.node(node), arguments.tag(tag), _timeout(timeout)
         context = current()
         brief = context.brief
-        ids, received, receiving = brief.node_ids, brief.received, brief.receiving
-        if name not in ids:
-            ids[name] = context.call("resolve_node", name=name)
-        source = ids[name]
+        received, receiving = brief.received, brief.receiving
+        source = _node_id(context, name)
+        request = "receive_letter" if brief.direct else "receive"
         place = source, tag
         received.setdefault(place, 0)
         until = time.monotonic() + left
         while True:
             number = received[place]
             receiving[place] = True
-            value = context.call("receive", source=source, tag=tag, number=number, timeout=left)
+            value = context.call(request, source=source, tag=tag, number=number, timeout=left)
             # No call and no jump from here to `return`, so that neither a signal nor another
             # thread comes between: a message counts as received exactly when it is given out.
             if received[place] == number:
@@ -345,6 +353,16 @@ class Exchange:
         """This instance's last checkpoint in this iteration, whichever attempt made it, or None."""
         state = current().call("restore")
         return None if state is MISSING else state
+
+
+def _node_id(context: Context, name: str) -> str:
+    """Of the node with this id or alias. Raises UnknownPeer."""
+    ids = context.brief.node_ids
+    if name not in ids:
+        found = context.call("find_node", name=name) if context.brief.direct else None
+        # Of nodes that have no part in the swarm yet only the manager knows.
+        ids[name] = found or context.call("resolve_node", name=name)
+    return ids[name]
 
 
 def _next_number(count: int) -> int:

@@ -44,6 +44,7 @@ process that runs the attempt opens more, and replaces those that broke::
                                              node_id, alias, index, iteration, attempt (of a
                                              collective: rank) and a value
                       memory, fds=1          a memfd, or a socket, to write the value into
+                      fds=1                  a connection to the plane
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 
@@ -55,6 +56,12 @@ request again under its number; each side does a thing once. Values of at most I
 bytes ride along under "value". A larger one is written into a memfd first, and "value" is the
 number that `memory` was answered with. Log records are datagrams of their own on the log socket:
 msgpack [seconds since the epoch, level, text], with at most MAX_LOG_TEXT bytes of text.
+
+**To the plane**, where the swarm's tasks exchange directly: `open_exchange` is answered with a
+connection, one for each channel that needs it. The attempt says nothing first. It sends requests of
+`manta.node.plane.requests` and is answered as above. A value of more than INLINE_LIMIT bytes comes
+in a sealed memfd (fds=1), and "value" is a list of its size. A request that a signal cut short
+ends the connection; none is sent twice.
 """
 
 from __future__ import annotations
@@ -71,7 +78,7 @@ import msgpack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 5
+VERSION = 6
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
@@ -84,6 +91,11 @@ MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
 _READ = 64 * 1024  # bytes at a time: malloc would map larger buffers again each time
+
+PLANE_REQUESTS = frozenset(
+    ("find_node", "send_letter", "receive_letter", "return_letters", "say_to_all", "hear_broadcast")
+)
+"""Requests that an attempt sends to the plane, by the names of `manta.node.plane.requests`."""
 
 _FIRST_LOOK, _LONGEST_LOOK = 20, 1000  # milliseconds
 

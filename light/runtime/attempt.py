@@ -157,10 +157,11 @@ class Attempt:
     def _return_claims(self) -> None:
         """Returns claims to messages that a signal or a timeout kept from the task."""
         brief = self._brief
+        back = "return_letters" if brief.direct else "return_claims"
         for (source, tag), is_open in brief.receiving.items():
             if is_open:
                 received = brief.received[source, tag]
-                self._client.call("return_claims", source=source, tag=tag, received=received)
+                self._client.call(back, source=source, tag=tag, received=received)
 
     def _kept(self, output: Any) -> dict[str, Any]:
         try:

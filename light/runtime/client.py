@@ -20,6 +20,7 @@ from manta.light.errors import (
     RequestFailed,
     ResourceExhaustionError,
 )
+from manta.light.runtime.plane import PlaneConnection
 from manta.transports.codec.values import decode, encode
 
 if TYPE_CHECKING:
@@ -121,8 +122,13 @@ class _Channel:
         self._number = 0
         self._connection = connection
         self._has_ended = False
+        self._plane = PlaneConnection(lambda: self.exchange({"k": "open_exchange"}))
 
     def call(self, request: str, fields: dict[str, Any]) -> Any:
+        if request in wire.PLANE_REQUESTS:
+            if self._has_ended:
+                raise NodeLost(_OVER)
+            return self._plane.call(request, fields, _outcome)
         if "value" in fields:
             fields["value"] = self.payload(fields["value"])
         return self.exchange({"k": request, **fields})
@@ -195,7 +201,10 @@ class _Channel:
         connection = self._connection
         if is_idle:
             self._close()
-        elif connection is not None:
+            self._plane.close()
+            return
+        self._plane.shut()
+        if connection is not None:
             connection.shut()
 
     def _close(self) -> None:
@@ -209,6 +218,8 @@ class _Channel:
             return message["plain"]
         if "memory" in message:
             return message["memory"], fds[0]
+        if fds and "size" not in message:
+            return fds[0]
         if "count" in message:
             return [_entry(*self._receive(connection)) for _ in range(message["count"])]
         return _value(message, fds)
@@ -226,8 +237,7 @@ class _Channel:
             if message["k"] == "refused":
                 raise NodeLost(message["sentence"])
             if message["n"] == self._number:
-                if message["k"] == "error":
-                    raise BY_NAME.get(message["kind"], RequestFailed)(message["sentence"])
+                _check(message)
                 return message, fds
             for fd in fds:
                 os.close(fd)
@@ -237,6 +247,18 @@ def _write(fd: int, data: memoryview) -> None:
     """Writes into a memfd: much faster than a mapping, which faults page by page."""
     while data:
         data = data[os.write(fd, data) :]
+
+
+def _check(message: dict[str, Any]) -> None:
+    """Raises the error that it tells of."""
+    if message["k"] == "error":
+        raise BY_NAME.get(message["kind"], RequestFailed)(message["sentence"])
+
+
+def _outcome(message: dict[str, Any], fds: list[int]) -> Any:
+    """Of what the plane answers."""
+    _check(message)
+    return message["plain"] if "plain" in message else _value(message, fds)
 
 
 def _value(message: dict[str, Any], fds: list[int]) -> Any:

@@ -109,6 +109,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whose swarm it is: an address, which the node's owner is told."""
     begun: bool = False
     """The manager has heard that it began: a daemon that does not know it must not run it."""
+    direct: bool = False
+    """What it says to others goes from node to node, not through the manager."""
 
 
 # Node to manager.

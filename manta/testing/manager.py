@@ -126,12 +126,12 @@ class FakeNode(_Process):
         capabilities: protocol.Capabilities | None = None,
         heartbeat: bool = True,
         transport: Callable[[KeyPair], Transport] = zmq,
-        peer_addresses: tuple[str, ...] | None = None,
+        peer_addresses: tuple[str, ...] | None = (),
     ) -> None:
         self.peer_addresses = peer_addresses
         self.directories = Directories()
-        """What it was told of other nodes, if it says that it listens to that: by an address for
-        its peers, or none."""
+        """What it was told of other nodes. With None it is a node of an earlier version, which is
+        told of none."""
         self.alias = alias
         self.token = token
         self.script = script

@@ -75,6 +75,11 @@ class Directories:
 
     # What is known.
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether this node has a part in no swarm. From any thread."""
+        return not self._held
+
     def peer(self, swarm_id: str, node_id: str) -> Peer | None:
         held = self._held.get(swarm_id)
         return None if held is None else held.peers.get(node_id)

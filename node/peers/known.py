@@ -35,6 +35,14 @@ class KnownPeers:
     def node(self, swarm_id: str, node_id: str) -> Peer | None:
         return self._by_id.get(swarm_id, {}).get(node_id)
 
+    def named(self, swarm_id: str, name: str) -> str | None:
+        """The id of the node that has a part in the swarm and this id or alias."""
+        nodes = self._by_id.get(swarm_id, {})
+        if name in nodes:
+            return name
+        found = [peer.node_id for peer in nodes.values() if peer.alias == name]
+        return found[0] if len(found) == 1 else None
+
     def nodes(self, swarm_id: str) -> Iterable[str]:
         """The ids of all nodes that have a part in the swarm, this one among them."""
         return self._by_id.get(swarm_id, {}).keys()

@@ -5,17 +5,21 @@ It ends with its daemon, whose end of the socket is then closed.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
 from manta.node.plane.orders import (
     Anew,
     Attach,
+    Broke,
     Changed,
     End,
     Ended,
@@ -37,6 +41,13 @@ from manta.transports.zeromq.transport import ZmqTransport
 
 NICENESS = 5
 """Heartbeats and small asks of the daemon go before."""
+
+LOCK = "lock"
+"""The file in its folder that a plane holds locked as long as it lives."""
+PATIENCE = 20.0
+"""Seconds for which it waits for another that has the folder, whose daemon is gone."""
+ENDING = 4
+"""Seconds from the end of its daemon to its own, whatever it does."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -71,6 +82,9 @@ class Process:
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         self._orders.send(Want(swarm_id, wanted))
+
+    def broke(self, at: Instance, why: str) -> None:
+        self._orders.send(Broke(at, why))
 
     def close(self) -> None:
         self._transport.call_soon(self._plane.close)
@@ -118,6 +132,23 @@ class Process:
                 log.error("The daemon says twice who the node is.")
 
 
+def take_over(folder: Path) -> int | None:
+    """The lock of a folder, once whoever had it before has ended; None if it does not."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(lock)
+                return None
+            time.sleep(0.02)
+        else:
+            return lock
+
+
 def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -133,9 +164,15 @@ def main() -> int:
         return 0
     serve, fds = first
     assert isinstance(serve, Serve)
+    lock = take_over(Path(serve.folder))
+    if lock is None:
+        log.error("Another plane has had %s for %g s: it is to end.", serve.folder, PATIENCE)
+        return 1
     process = Process(orders, serve, fds)
     process.ended.wait()
+    signal.alarm(ENDING)
     process.close()
+    os.close(lock)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -36,32 +37,41 @@ class Channel:
         """The request that has no answer yet."""
         self._frames = Frames(MAX_TO_NODE)
 
+    @property
+    def is_open(self) -> bool:
+        return self.socket.fileno() >= 0
+
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def read(self) -> list[tuple[PlaneRequest, list[int]]]:
-        """The requests that have come, with their descriptors, which the caller must close.
-
-        Raises Gone, BrokenFrame.
-        """
+    def read(self) -> None:
+        """Takes in what has come. Raises Gone, BrokenFrame."""
         try:
             data, fds = receive_bytes(self.socket, _READ)
         except BlockingIOError:
-            return []
+            return
         except OSError as error:
             raise Gone from error
         if not data:
             raise Gone
         self._frames.feed(data, fds)
-        found = []
-        while (body := self._frames.next()) is not None:
-            try:
-                request: PlaneRequest = _decode(body)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                raise BrokenFrame(f"{type(error).__name__}: {error}") from error
-            value = getattr(request, "value", None)
-            found.append((request, self._frames.take(1 if isinstance(value, Handed) else 0)))
-        return found
+
+    def next(self) -> tuple[PlaneRequest, int | None] | None:
+        """The next request that has come in full, with the descriptor of its value if it has one,
+        which the caller must close. Raises BrokenFrame."""
+        body = self._frames.next()
+        if body is None:
+            return None
+        if self.current is not None:
+            raise BrokenFrame("a request before the one before it was answered.")
+        try:
+            request: PlaneRequest = _decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BrokenFrame(f"{type(error).__name__}: {error}") from error
+        if not isinstance(getattr(request, "value", None), Handed):
+            return request, None
+        (fd,) = self._frames.take(1)
+        return request, fd
 
     def send(self, message: dict[str, Any], fds: list[int]) -> None:
         """Sends an answer. Raises Gone, also where the attempt does not read what it asked for."""
@@ -72,6 +82,12 @@ class Channel:
                 fds = []
         except OSError as error:
             raise Gone from error
+
+    def refuse(self, sentence: str) -> None:
+        """Says why it is closed."""
+        with contextlib.suppress(Gone):
+            self.send({"k": "refused", "sentence": sentence}, [])
+        self.close()
 
     def close(self) -> None:
         self._frames.close()
@@ -93,6 +109,9 @@ class Ask:
         self.body = body
         self.value = value
         self._done = done
+
+    def tell(self, plain: str | None) -> None:
+        self._done(self, {"k": "answer", "n": self.body.n, "plain": plain}, None)
 
     def answer(self, value: Value | None) -> None:
         head: dict[str, Any] = {"k": "answer", "n": self.body.n}

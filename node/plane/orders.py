@@ -97,7 +97,14 @@ class Ended(_Order, frozen=True):
     at: Instance
 
 
-ToDaemon = Serving | Want | Ended
+class Broke(_Order, frozen=True):
+    """The attempt has sent what the protocol forbids, and its connection is cut."""
+
+    at: Instance
+    why: str
+
+
+ToDaemon = Serving | Want | Ended | Broke
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

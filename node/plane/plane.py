@@ -11,11 +11,11 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from manta.light.wire import BrokenFrame
+from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.known import KnownPeers
@@ -28,6 +28,8 @@ from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
+from manta.protocol.peers import Departure, Peer
+from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.letters import Remote, Value
@@ -45,6 +47,9 @@ class Daemon(Protocol):
     """The node's daemon, as its plane speaks to it."""
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None: ...
+
+    def broke(self, at: Instance, why: str) -> None:
+        """The attempt has sent what the protocol forbids."""
 
 
 class _Fetch(NamedTuple):
@@ -80,6 +85,8 @@ class Plane:
         )
         self._parcels = Parcels(self, memory)
         self._swarms: dict[str, SwarmExchange] = {}
+        self._rosters: dict[str, Roster] = {}
+        """As told last: one of another timeline waits until this node has heard of that."""
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
         self._fetches: dict[bytes, _Fetch] = {}
@@ -89,30 +96,68 @@ class Plane:
     # --- what the daemon says -----------------------------------------------------------------
 
     def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterChanged) -> None:
-        if isinstance(message, RosterChanged):
-            self._swarm(message.swarm_id).roster_changed(message.roster)
-            self._set_timer()
-            return
-        gone = self._known.apply(message)
         match message:
+            case RosterChanged(swarm_id, roster):
+                self._rosters[swarm_id] = roster
+                self._look_at_roster(swarm_id)
             case PeersAnew(directories, rosters):
-                for directory in directories:
-                    self._links.know(p for p in directory.peers if p.node_id != self._me)
-                for roster in rosters:
-                    self.told(roster)
-            case DirectoryChanged(swarm_id, _, began, peers, departed):
-                if began and swarm_id in self._swarms:
-                    self._begin_anew(swarm_id)
-                self._links.know(peer for peer in peers if peer.node_id != self._me)
-                if swarm_id in self._swarms:
-                    self._swarms[swarm_id].peers_removed(one.node_id for one in departed)
+                self._apply(message, list(self._swarms), [p for d in directories for p in d.peers])
+                for told in rosters:
+                    self.told(told)
+            case DirectoryChanged(swarm_id):
+                self._apply(message, [swarm_id], message.peers)
             case DirectoryOver(swarm_id):
+                self._apply(message, [swarm_id], ())
+        self._set_timer()
+
+    def _apply(
+        self,
+        message: PeersAnew | DirectoryChanged | DirectoryOver,
+        swarm_ids: Iterable[str],
+        peers: Iterable[Peer],
+    ) -> None:
+        """Changes what is known of the directories of these swarms, and of others."""
+        known = self._known
+        before = {id_: (known.epoch(id_), set(known.nodes(id_))) for id_ in swarm_ids}
+        gone = known.apply(message)
+        self._links.know(peer for peer in peers if peer.node_id != self._me)
+        for swarm_id, (epoch, nodes) in before.items():
+            if known.epoch(swarm_id) is None:
                 self._forget(swarm_id)
+            elif swarm_id in self._swarms:
+                self._directory_changed(swarm_id, epoch, nodes)
         self._links.forget(gone)
+
+    def _directory_changed(self, swarm_id: str, epoch: str | None, nodes: set[str]) -> None:
+        """Of that epoch, and of these nodes, before."""
+        if epoch not in (None, self._known.epoch(swarm_id)):
+            self._begin_anew(swarm_id)
+        swarm = self._swarms[swarm_id]
+        now = set(self._known.nodes(swarm_id))
+        for node_id in nodes - now:
+            swarm.link_down(node_id)
+        # Of one that was lost, or has no part for now, what is kept for it may be wanted yet.
+        departed = (self._known.departed(swarm_id, node_id) for node_id in nodes - now)
+        swarm.peers_removed(
+            one.node_id for one in departed if one is not None and one.why == Departure.REVOKED
+        )
+        for node_id in now - nodes:
+            if self.is_up(swarm_id, node_id):  # what it said of this swarm so far was not heard
+                swarm.link_up(node_id, wants=True)
+        self._look_at_roster(swarm_id)
+
+    def _look_at_roster(self, swarm_id: str) -> None:
+        roster = self._rosters.get(swarm_id)
+        if roster is not None and roster.epoch == self._known.epoch(swarm_id):
+            del self._rosters[swarm_id]
+            self._swarm(swarm_id).roster_changed(roster, time.monotonic())
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
         channel = Channel(fd, at)
+        if sum(one.at == at for one in self._channels.values()) >= MAX_CHANNELS:
+            channel.refuse(f"more than {MAX_CHANNELS} threads of {at} exchange at a time.")
+            return
         self._channels[channel.fileno()] = channel
         self._io.add_reader(channel.fileno(), partial(self._on_ready, channel))
 
@@ -144,6 +189,7 @@ class Plane:
         self._swarm(swarm_id)
 
     def _forget(self, swarm_id: str) -> None:
+        self._rosters.pop(swarm_id, None)
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
             swarm.close()
             self._daemon.want_roster(swarm_id, False)
@@ -152,25 +198,26 @@ class Plane:
 
     def _on_ready(self, channel: Channel) -> None:
         try:
-            for request, fds in channel.read():
-                self._on_request(channel, request, fds)
+            channel.read()
+            while channel.is_open and (found := channel.next()) is not None:
+                self._on_request(channel, *found)
         except Gone:
             self._close(channel)
         except BrokenFrame as error:
             log.warning("A connection of %s was cut: %s", channel.at, error)
             self._close(channel)
+            self._daemon.broke(channel.at, f"it broke the protocol: {error}")
         self._set_timer()
 
-    def _on_request(self, channel: Channel, request: PlaneRequest, fds: list[int]) -> None:
+    def _on_request(self, channel: Channel, request: PlaneRequest, fd: int | None) -> None:
         """Raises BrokenFrame."""
-        if channel.current is not None:
-            raise BrokenFrame("a request before the one before it was answered.")
         value: Value | None = None
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered)
         if isinstance(handed, Handed):
+            assert fd is not None
             try:
-                value = self._parcels.take_in(fds[0], handed.size)
+                value = self._parcels.take_in(fd, handed.size)
             except Unsealed as error:
                 raise BrokenFrame(str(error)) from error
             except NoRoom as error:

@@ -26,6 +26,13 @@ class Handed(msgspec.Struct, frozen=True, array_like=True):
 Value = Annotated[bytes, Meta(max_length=INLINE_LIMIT)] | Handed
 
 
+class FindNode(Numbered, frozen=True):
+    """`name` is a node's id or alias -> its id, or nothing if no node of that name has a part in
+    the swarm, as far as this node was told"""
+
+    name: Name
+
+
 class SendLetter(Numbered, frozen=True):
     """`to` is a node's id -> nothing"""
 
@@ -69,4 +76,4 @@ class HearBroadcast(Numbered, frozen=True):
     timeout: Wait
 
 
-PlaneRequest = SendLetter | ReceiveLetter | ReturnLetters | SayToAll | HearBroadcast
+PlaneRequest = FindNode | SendLetter | ReceiveLetter | ReturnLetters | SayToAll | HearBroadcast

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.requests import (
+    FindNode,
     HearBroadcast,
     PlaneRequest,
     ReceiveLetter,
@@ -24,7 +25,7 @@ from manta.transports.exchange.group import Group
 from manta.transports.exchange.letters import Attempt, Value
 
 MOST_EARLY = 10_000
-"""Requests and messages that wait for the swarm's first roster."""
+"""Requests that wait for the roster."""
 
 
 class Ask(Protocol):
@@ -34,6 +35,8 @@ class Ask(Protocol):
     body: PlaneRequest
     value: Value | None
     """Of a request that brings one."""
+
+    def tell(self, plain: str | None) -> None: ...
 
     def answer(self, value: Value | None) -> None: ...
 
@@ -61,11 +64,10 @@ class SwarmExchange:
         self._known = known
         self._outside = outside
         self._group: Group | None = None
+        self._view: RosterView | None = None
         self._live: dict[Instance, None] = {}
-        self._early: list[Callable[[Group], None]] = []
-        """What waits for the first roster."""
-        self._unheard: set[str] = set()
-        """Peers that said something before it came."""
+        self._early: list[Ask] = []
+        """What waits for a roster that says to whom its attempt may talk."""
 
     # --- attempts and what they ask ---------------------------------------------------------
 
@@ -76,17 +78,34 @@ class SwarmExchange:
 
     def end(self, at: Instance, *, counts: bool) -> None:
         self._live.pop(at, None)
-        self._then(lambda group: group.end(_attempt(at), counts=counts))
+        self._drop(lambda ask: ask.at == at)
+        if self._group is not None:
+            self._group.end(_attempt(at), counts=counts)
 
     def ask(self, ask: Ask, now: float) -> None:
-        if self._group is None and len(self._early) >= MOST_EARLY:
+        group, view, at = self._group, self._view, _attempt(ask.at)
+        if group is not None and view is not None and view.knows(at):
+            self._carry_out(group, ask, now)
+        elif len(self._early) >= MOST_EARLY:
             ask.fail("ResourceExhaustionError", "Too many requests wait for the swarm's roster.")
-            return
-        self._then(lambda group: self._carry_out(group, ask, now))
+        else:
+            self._early.append(ask)
+
+    def _drop(self, which: Callable[[Ask], bool]) -> None:
+        """Ends what waits for the roster."""
+        dropped = [ask for ask in self._early if which(ask)]
+        self._early = [ask for ask in self._early if ask not in dropped]
+        for ask in dropped:
+            _refuse(ask)
 
     def _carry_out(self, group: Group, ask: Ask, now: float) -> None:
         at = _attempt(ask.at)
+        if not group.is_live(at):
+            _refuse(ask)
+            return
         match ask.body:
+            case FindNode(name=name):
+                ask.tell(self._known.named(self._swarm_id, name))
             case SendLetter(to=to, tag=tag, timeout=timeout):
                 assert ask.value is not None
                 group.send(ask, at, to, tag, ask.value, timeout, now)
@@ -107,14 +126,14 @@ class SwarmExchange:
                 group.get_broadcast(ask, at, tag, timeout, now)
 
     def abandon(self, ask: Ask) -> None:
-        self._then(lambda group: group.abandon(ask))
-
-    def again(self, ask: Ask, now: float) -> None:
-        """What it was answered with is there no longer."""
-        self._then(lambda group: self._carry_out(group, ask, now))
+        if ask in self._early:
+            self._early.remove(ask)
+        elif self._group is not None:
+            self._group.abandon(ask)
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""
+        self._drop(lambda _: True)
         for at in list(self._live):
             self.end(at, counts=False)
         if self._group is not None:
@@ -122,21 +141,20 @@ class SwarmExchange:
 
     # --- what the node is told --------------------------------------------------------------
 
-    def roster_changed(self, roster: Roster) -> None:
-        view = RosterView(self._swarm_id, self._me, roster, self._known)
+    def roster_changed(self, roster: Roster, now: float) -> None:
+        view = self._view = RosterView(self._swarm_id, self._me, roster, self._known)
         if self._group is not None:
             self._group.roster_changed(view)
-            return
-        group = self._group = Group(self._me, self, view)
-        for at in self._live:
-            group.begin(_attempt(at))
-        for peer in view.peers():
-            if self._outside.is_up(self._swarm_id, peer):
-                group.link_up(peer, wants=peer in self._unheard)
-        self._unheard.clear()
+        else:
+            group = self._group = Group(self._me, self, view)
+            for at in self._live:
+                group.begin(_attempt(at))
+            for peer in view.peers():
+                if self._outside.is_up(self._swarm_id, peer):
+                    group.link_up(peer, wants=True)  # what it said before was not heard
         early, self._early = self._early, []
-        for call in early:
-            call(group)
+        for ask in early:
+            self.ask(ask, now)
 
     def peers_removed(self, peers: Iterable[str]) -> None:
         if self._group is not None:
@@ -148,16 +166,15 @@ class SwarmExchange:
             self._group.link_up(peer, wants=wants)
 
     def link_down(self, peer: str) -> None:
-        self._unheard.discard(peer)
         if self._group is not None:
             self._group.link_down(peer)
 
     def handle(self, peer: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError."""
-        if self._group is None:
-            self._unheard.add(peer)
-        else:
+        if self._group is not None:
             self._group.handle(peer, message)
+        elif isinstance(message, messages.Flush):  # nothing was said here
+            self.tell(peer, messages.Flushed(message.number))
 
     # --- time -------------------------------------------------------------------------------
 
@@ -180,11 +197,10 @@ class SwarmExchange:
     def arrived(self, value: Value) -> None:
         self._outside.arrived(self._swarm_id, value)
 
-    def _then(self, call: Callable[[Group], None]) -> None:
-        if self._group is None:
-            self._early.append(call)
-        else:
-            call(self._group)
+
+def _refuse(ask: Ask) -> None:
+    at = _attempt(ask.at)
+    ask.fail("SwarmStopped", f"{at.member} was ended: it waits for nothing any more.")
 
 
 def _attempt(at: Instance) -> Attempt:

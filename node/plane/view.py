@@ -33,6 +33,13 @@ class RosterView:
         found = self._known.node(self._swarm_id, peer) or self._known.departed(self._swarm_id, peer)
         return found.alias if found is not None else peer
 
+    def knows(self, at: Attempt) -> bool:
+        """Whether it says to whom the attempt may talk."""
+        task = self._roster.tasks.get(at.member.task)
+        if task is None or task.network is None or at.era < self.era:
+            return True
+        return at.era == self.era and at.member.rank < len(task.instances)
+
     def refusal(self, sender: Attempt, peer: str) -> str:
         task = self._roster.tasks.get(sender.member.task)
         if task is None or task.network is None or sender.member.rank >= len(task.instances):
@@ -64,10 +71,17 @@ class RosterView:
         return neighbors(self._roster.networks[task.network], task.instances[sender.rank], all_)
 
     def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
+        if reader.era > self.era:
+            return self._untold(reader)
         return Outlook(*waits.letter(self._roster, self._instance(reader), peer, tag))
 
     def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
+        if reader.era > self.era:
+            return self._untold(reader)
         return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
+
+    def _untold(self, reader: Attempt) -> Outlook:
+        return Outlook("", f"the node was not told yet who takes part in iteration {reader.era}")
 
     def is_lost(self, peer: str) -> bool:
         return self._known.node(self._swarm_id, peer) is None

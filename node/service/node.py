@@ -105,6 +105,7 @@ class Node:
                 sessions=sessions,
                 peers=PeerBook(),
                 peer_socket=peer_socket,
+                value_memory=room,
                 finish=on_finish,
                 cpu_share=_cpu_share(config),
             )

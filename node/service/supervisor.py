@@ -20,14 +20,16 @@ from manta.node.capabilities.metrics import Metrics
 from manta.node.link.manager import ManagerLink
 from manta.node.link.peer_directory import PeerDirectory
 from manta.node.link.peer_hub import PeerHub
+from manta.node.plane.keeper import PlaneKeeper
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
-from manta.node.shared.addresses import PEER_DIRECTORY, ROOT, task_id
+from manta.node.shared.addresses import PEER_DIRECTORY, PLANE, ROOT, task_id
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AttemptEnded,
     AttemptsAreFresh,
+    EndExchange,
     FetchFailed,
     SwarmOver,
     TroubleChanged,
@@ -95,6 +97,7 @@ class NodeSupervisor(Supervisor):
             ChildSpec("light", partial(LightService, context.sessions)),
             ChildSpec("peer-hub", partial(PeerHub, context)),
             ChildSpec("peer-directory", partial(PeerDirectory, context.peers)),
+            ChildSpec("plane", partial(PlaneKeeper, context), shutdown=15.0),
             ChildSpec("manager-link", partial(ManagerLink, context)),
         ]
 
@@ -252,6 +255,7 @@ class NodeSupervisor(Supervisor):
         for instance, start in list(task.granted.items()):
             if instance in begun:
                 error = TaskError("Interrupted", "Its supervisor on the node failed.")
+                self.notify(PLANE, EndExchange(instance, counts=False))
                 self._tell_end(instance, AttemptState.INTERRUPTED, error)
             elif instance in ended:  # its predecessor could not tell us any more
                 self._ended(instance)

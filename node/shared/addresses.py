@@ -6,6 +6,7 @@ ROOT = "node"
 PEER_HUB = f"{ROOT}/peer-hub"
 PEER_DIRECTORY = f"{ROOT}/peer-directory"
 DATASETS = f"{ROOT}/datasets"
+PLANE = f"{ROOT}/plane"
 METRICS = f"{ROOT}/metrics"
 
 

@@ -65,6 +65,8 @@ class NodeContext:
     peers: PeerBook
     peer_socket: PeerSocket | None
     """Where other nodes connect; None on a node that only dials."""
+    value_memory: int
+    """Bytes of values of tasks that may be kept in memory."""
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     cpu_share: float = 1.0

@@ -51,6 +51,44 @@ class SwarmOver(msgspec.Struct, frozen=True):
     swarm_id: str
 
 
+# To the keeper of the plane.
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """The attempt exchanges with others. Answered with the Descriptor of a connection to the plane;
+    the first one begins it there. The actor at the path `owner` is told if the plane ends."""
+
+    instance: Instance
+    owner: str
+
+
+class EndExchange(msgspec.Struct, frozen=True):
+    """The attempt is over, and asks for nothing more. `counts`: nobody will take its place.
+
+    Answered once what it told others outlives the plane and the node; with False if it has no
+    connection to the plane that there is.
+    """
+
+    instance: Instance
+    counts: bool
+
+
+# From the keeper of the plane.
+
+
+class ExchangeLost(msgspec.Struct, frozen=True):
+    """The plane to which the attempt was connected has ended."""
+
+    instance: Instance
+
+
+class ExchangeBroken(msgspec.Struct, frozen=True):
+    """The attempt has sent the plane what the protocol forbids; `why` follows on "because"."""
+
+    instance: Instance
+    why: str
+
+
 # To the manager's link.
 
 

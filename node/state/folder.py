@@ -97,6 +97,7 @@ class StateFolder:
         self.kept = path / "kept"
         self.tasks = path / "tasks"
         self.runtime = path / "runtime"
+        self.plane = path / "plane"
 
     def kept_of(self, swarm_id: str) -> Path:
         return self.kept / hashlib.sha256(swarm_id.encode()).hexdigest()[:32]

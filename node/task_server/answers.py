@@ -30,6 +30,8 @@ def answer(request: requests.Body, value: Any) -> list[Message]:
     head = {"k": "answer", "n": request.n}
     if isinstance(request, _GIVING_A_VALUE):
         return [_with_value(head, value)]
+    if isinstance(request, requests.OpenExchange):
+        return [(head, value)]
     if isinstance(request, _GIVING_ENTRIES):
         entries: list[Entry] = value
         return [({**head, "count": len(entries)}, None), *(_entry(request.n, e) for e in entries)]

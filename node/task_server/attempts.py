@@ -12,7 +12,7 @@ from manta.node.task_server import wire
 from manta.node.task_server.answers import answer, blobs, failure
 from manta.node.task_server.messages import AttemptExited
 from manta.node.task_server.outcomes import cancelled, died, failed, hung, unkept, unreadable
-from manta.node.task_server.requests import Body, Error, Reply, Request
+from manta.node.task_server.requests import Body, Error, OpenExchange, Reply, Request
 from manta.node.task_server.sessions import (
     Attempt,
     Message,
@@ -94,8 +94,13 @@ class AttemptDesk:
         if message.n < channel.last:
             raise BrokenFrame(f"request {message.n} does not follow {channel.last}.")
         if message.n == channel.last:  # sent again after a reconnect
-            if channel.answer is not None:
-                self._server.send(connection, *channel.answer)
+            if channel.answer is None:
+                return
+            if isinstance(message, OpenExchange) and channel.answer[0][1] is not None:
+                channel.answer = None  # the descriptor may have gone to the connection that broke
+                self._ask(channel, message)
+                return
+            self._server.send(connection, *channel.answer)
             return
         if channel.last and channel.answer is None:  # a signal took the task out of its request
             self._abandoned(channel, message.n)

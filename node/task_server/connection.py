@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from manta.light.wire import MAX_TO_NODE, NOT_TEXT, Frames, frame, receive_bytes, send_frame
 from manta.node.task_server.answers import failure
+from manta.node.task_server.messages import Descriptor
 from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing, remedied
@@ -98,6 +99,8 @@ class TaskConnection:
                 except OSError as error:  # not of the connection
                     raise BlobMissing(f"a value could not be opened: {remedied(error)}") from error
                 fds = [opened]
+            elif isinstance(along, Descriptor):
+                fds = [along.fd]
             elif along:
                 fds = along
             whole = {**message, "fds": len(fds)} if fds else message
@@ -112,6 +115,8 @@ class TaskConnection:
             if opened >= 0:
                 os.close(opened)
         self._queue.popleft()
+        if isinstance(along, Descriptor):
+            along.close()
         self._rest = data[sent:] if sent < len(data) else None
 
     def close(self) -> None:

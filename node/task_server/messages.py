@@ -8,6 +8,7 @@ depot under its digest.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,20 @@ import msgspec
 if TYPE_CHECKING:
     from manta.protocol.node import Assignment, Instance, TaskError
     from manta.protocol.values import Payload
+
+
+class Descriptor:
+    """An open descriptor on its way to a task; it is closed by whoever has it last."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
 
 # To `RuntimeSessions.tell`, from any thread: nothing is lost while the service restarts.
@@ -37,6 +52,14 @@ class CancelAttempt(msgspec.Struct, frozen=True):
     session: str
     instance: Instance
     reason: str
+
+
+class CutAttempt(msgspec.Struct, frozen=True):
+    """Kills the attempt, which has broken a protocol: `why` follows on "because"."""
+
+    session: str
+    instance: Instance
+    why: str
 
 
 # From the LightService to the session's owner.

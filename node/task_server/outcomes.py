@@ -13,7 +13,7 @@ from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
 from manta.transports.errors import remedied
 
-_TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout")
+_TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout", "direct")
 """What an attempt is told of its assignment, besides its instance."""
 
 

@@ -167,6 +167,10 @@ class Send(Numbered, frozen=True):
     timeout: Wait = 300.0
 
 
+class OpenExchange(Numbered, frozen=True):
+    """A connection to the plane, over which the attempt exchanges with others -> a Descriptor"""
+
+
 class ResolveNode(Numbered, frozen=True):
     """`name` is a node's id or alias -> its id"""
 
@@ -257,6 +261,7 @@ Body = (
     | Broadcast
     | GetBroadcast
     | Send
+    | OpenExchange
     | ResolveNode
     | Receive
     | ReturnClaims

@@ -173,6 +173,12 @@ class TaskServer:
             if attempt.instance == instance and not attempt.ended:
                 self._end("stop", attempt, reason)
 
+    def cut_attempt(self, id: str, instance: Instance, why: str) -> None:
+        session = self._sessions.by_id.get(id)
+        for attempt in list(session.attempts.values()) if session else ():
+            if attempt.instance == instance and not attempt.ended:
+                self._end("cancel", attempt, f"{attempt.name} was ended, because {why}")
+
     def close_session(self, session: RuntimeSession) -> None:
         connection = self._runtimes.get(session)
         if connection is not None:

@@ -24,6 +24,8 @@ from manta.actors import ActorDead, MailboxFull
 from manta.node.task_server.messages import (
     CancelAttempt,
     CloseSession,
+    CutAttempt,
+    Descriptor,
     RunAttempt,
     SessionLost,
 )
@@ -47,8 +49,9 @@ _EARLY = 1_000  # lines kept until there is an attempt to attribute them to
 
 STDIO = partial(PipeStream, "stdout"), partial(PipeStream, "stderr")
 
-Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
-"""A message to a task and what goes along: a blob of the depot, or descriptors."""
+Message = tuple[dict[str, Any], BlobRef | list[int] | Descriptor | None]
+"""A message to a task and what goes along: a blob of the depot, descriptors that stay open, or one
+that is closed when it was sent."""
 
 
 @dataclass(eq=False)
@@ -239,13 +242,15 @@ class RuntimeSessions:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
 
-    def tell(self, message: RunAttempt | CancelAttempt | CloseSession) -> None:
+    def tell(self, message: RunAttempt | CancelAttempt | CutAttempt | CloseSession) -> None:
         """Has this server, or the next, do something; from any thread."""
         match message:
             case RunAttempt() as order:
                 self.post(lambda server: server.run_attempt(order))
             case CancelAttempt(id, instance, reason):
                 self.post(lambda server: server.cancel_attempt(id, instance, reason))
+            case CutAttempt(id, instance, why):
+                self.post(lambda server: server.cut_attempt(id, instance, why))
             case CloseSession(id):
                 session = self.forget(id)
                 if session is not None:

@@ -45,6 +45,12 @@ class Revoked(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class PlaneLost(msgspec.Struct, frozen=True):
+    """The plane has ended to which the attempt was connected: what it said may be lost."""
+
+    instance: Instance
+
+
 class Overrun(msgspec.Struct, frozen=True):
     """The runtime exceeds a limit: the attempt fails with this error, and the runtime ends."""
 
@@ -72,6 +78,7 @@ TaskEvent = (
     | RuntimeExit
     | SessionLost
     | Overrun
+    | PlaneLost
     | Revoked
     | Stop
     | Ticked

@@ -34,6 +34,7 @@ from manta.node.tasks.events import (
     Failed,
     KillRuntime,
     Overrun,
+    PlaneLost,
     Prepare,
     Prepared,
     Ready,
@@ -132,6 +133,8 @@ class TaskMachine:
                 self._stop(state, reason)
             case Ticked():
                 self._ticked()
+            case PlaneLost(instance):
+                self._plane_lost(instance)
             case _ if event.session != self.session or self.state is State.STOPPED:
                 pass  # of a runtime that is gone
             case Prepared():
@@ -248,6 +251,10 @@ class TaskMachine:
         elif self.state is State.WARM:
             self._give_up(AttemptState.INTERRUPTED, None)
 
+    def _plane_lost(self, instance: Instance) -> None:
+        if self.current == instance:
+            self._give_up(AttemptState.INTERRUPTED, plane_lost(instance))
+
     def _revoked(self, instance: Instance) -> None:
         reason = "the manager cancelled it"
         error = TaskError("Cancelled", f"{instance} was ended: {reason}.")
@@ -353,6 +360,15 @@ class TaskMachine:
         )
         ended = TaskEnded(attempt.instance, state, self._wall, output, error, timings)
         self._actions.append(Report(ended))
+
+
+def plane_lost(instance: Instance) -> TaskError:
+    """The error of an attempt whose plane has ended."""
+    sentence = (
+        f"{instance} was ended: the node's plane, through which it exchanges with others, has "
+        "ended, and what it said may be lost; see the node's log."
+    )
+    return TaskError("PlaneLost", sentence)
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:

@@ -14,12 +14,13 @@ from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import StorageError
 from manta.node.journal.swarm import blob_of
 from manta.node.link.peer_hub import Fetch
-from manta.node.shared.addresses import METRICS, PEER_HUB
+from manta.node.shared.addresses import METRICS, PEER_HUB, PLANE
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks import kept
 from manta.node.tasks.back_pressure import BackPressure
+from manta.node.tasks.direct import DirectExchange
 from manta.node.tasks.exchange import TaskExchange
 from manta.node.tasks.progress import ProgressGate
 from manta.protocol import exchange
@@ -53,6 +54,7 @@ class TaskRequests:
         self._pinned: list[str] = []
         self._progress = ProgressGate()
         self._pressure = BackPressure()
+        self.direct = DirectExchange(actor, ask)
         self._exchange = TaskExchange(
             actor,
             self._journal,
@@ -126,6 +128,8 @@ class TaskRequests:
                 self._relay(request, METRICS, ReadResources(), SIBLING_TIMEOUT, reply.set)
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
+            case light.OpenExchange():
+                self.direct.connect(request, partial(self._ask_plane, request))
             case light.GetNetworkQuality():
                 read_quality = ReadNetworkQuality()
                 self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)
@@ -196,6 +200,11 @@ class TaskRequests:
     def _read(self, request: light.Request, question: Any, then: Callable[[Any], None]) -> None:
         ask = AskManager(question, request.instance)
         self._relay(request, MANAGER_LINK, ask, READ_TIMEOUT, then)
+
+    def _ask_plane(
+        self, request: light.Request, question: Any, then: Callable[[Any], None]
+    ) -> None:
+        self._relay(request, PLANE, question, SIBLING_TIMEOUT, then)
 
     def _relay(
         self,

@@ -35,7 +35,12 @@ from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
 from manta.node.shared.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.shared.context import LeftRuntime, NodeContext
-from manta.node.shared.messages import AttemptEnded, AttemptsAreFresh
+from manta.node.shared.messages import (
+    AttemptEnded,
+    AttemptsAreFresh,
+    ExchangeBroken,
+    ExchangeLost,
+)
 from manta.node.state import remove_folder
 from manta.node.task_server import messages as light
 from manta.node.task_server.messages import AttemptExited, SessionLost
@@ -73,7 +78,12 @@ class TaskSupervisor(Actor):
         self._lane = (swarm_id, alias, lane)
         self._machine = task_machine.TaskMachine(os.urandom(6).hex())
         self._events: deque[events.TaskEvent] = deque()
+        self._actions: deque[events.TaskAction] = deque()
         self._feeding = False
+        self._ending: TaskEnded | None = None
+        """The end of an attempt that the plane is yet to let go: nothing else is done before it is
+        reported."""
+        self._is_stopping = False
         self._timer: Timer[Any] | None = None
         self._found: dict[str, Path] = {}
         self._module: tuple[Path, str] = (Path(), "")
@@ -87,6 +97,10 @@ class TaskSupervisor(Actor):
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
             return  # the successor tells what became of the attempts, and kills
+        self._is_stopping = True
+        if (ending := self._ending) is not None:
+            self._ending = None
+            self._report(self._requests.direct.end_now(ending))
         self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
         self._end_runtime()
         self._context.modules.leave(self.ref.address.path)
@@ -101,6 +115,11 @@ class TaskSupervisor(Actor):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):
                 self.notify(ROOT, AttemptsAreFresh(self._lane, not lives_on))
+            case ExchangeLost(instance):
+                self._feed(events.PlaneLost(instance))
+            case ExchangeBroken(instance, why):
+                cut = light.CutAttempt(self._machine.session, instance, why)
+                self._context.sessions.tell(cut)
             case ScratchFull(session, sentence):
                 self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case events.Ticked():
@@ -116,15 +135,19 @@ class TaskSupervisor(Actor):
 
     def _feed(self, event: events.TaskEvent) -> None:
         self._events.append(event)
-        if self._feeding:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._feeding or self._ending is not None:
             return
         self._feeding = True
         try:
-            while self._events:
-                event = self._events.popleft()
-                now, wall = self.clock.now(), self.clock.wall()
-                for action in self._machine.handle(event, now, wall):
-                    self._perform(action)
+            while (self._actions or self._events) and self._ending is None:
+                if self._actions:
+                    self._perform(self._actions.popleft())
+                else:
+                    event, now, wall = self._events.popleft(), self.clock.now(), self.clock.wall()
+                    self._actions += self._machine.handle(event, now, wall)
         finally:
             self._feeding = False
         self._set_timer()
@@ -141,6 +164,10 @@ class TaskSupervisor(Actor):
 
     def _perform(self, action: events.TaskAction) -> None:
         match action:
+            case events.Report(TaskEnded() as entry) if self._requests.direct.is_used_by(
+                entry.instance
+            ):
+                self._end_exchange(entry)
             case events.Report(entry):
                 self._report(entry)
             case events.RunAttempt(session, assignment):
@@ -159,6 +186,20 @@ class TaskSupervisor(Actor):
                     self._launch(session, assignment)
             case _:
                 assert_never(action)
+
+    def _end_exchange(self, entry: TaskEnded) -> None:
+        """What it told others has to outlive the node before its end is reported."""
+        if self._is_stopping:
+            self._report(self._requests.direct.end_now(entry))
+            return
+        self._ending = entry
+
+        def ended(entry: TaskEnded) -> None:
+            self._ending = None
+            self._report(entry)
+            self._go_on()
+
+        self._requests.direct.end(entry, ended)
 
     def _report(self, entry: TaskStarted | TaskEnded) -> None:
         journals, values = self._context.journals, self._context.values
@@ -376,6 +417,7 @@ class TaskSupervisor(Actor):
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._context.attempts.began(assignment, self.clock.wall())
         self._is_image_alone = assignment.module.package is None
+        self._requests.direct.begins(assignment)
         if self._is_image_alone:
             self._run_image(session, assignment)
             return

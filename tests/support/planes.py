@@ -95,6 +95,7 @@ class Node:
         self.bulk = BulkEndpoint(keys, admission)
         at = self.bulk.listen("tcp://127.0.0.1:0")
         self.wanted: set[str] = set()
+        self.broken: list[tuple[Instance, str]] = []
         self.plane = Plane(
             self.id,
             self.transport,
@@ -109,6 +110,9 @@ class Node:
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         (self.wanted.add if wanted else self.wanted.discard)(swarm_id)
+
+    def broke(self, at: Instance, why: str) -> None:
+        self.broken.append((at, why))
 
     def run(self, call: Any, *args: Any, **named: Any) -> Any:
         """On the plane's thread."""

@@ -81,6 +81,8 @@ class _Wait:
     """Answers the request if that is possible now."""
     outlook: Callable[[], Outlook]
     late: str = "Timeout"
+    peer: str = ""
+    """Whom it is about, if it is one."""
     sources: Callable[[], Iterable[str]] = tuple
     """Who must have said that all has come which they sent, before nothing more is waited for."""
     flushed: set[str] = field(default_factory=set)
@@ -96,6 +98,7 @@ class Group:
         self._waits: dict[tuple[str, ...], dict[_Wait, None]] = {}
         """By topic, in the order in which they began."""
         self._by_request: dict[Request, _Wait] = {}
+        self.era = roster.era
         self._live: set[Attempt] = set()
         self._up: set[str] = set()
         self._flushes: dict[int, tuple[str, _Wait]] = {}
@@ -105,7 +108,13 @@ class Group:
     # --- attempts ---------------------------------------------------------------------------
 
     def begin(self, at: Attempt) -> None:
-        self._live.add(at)
+        """Begins its era as well, if the roster has not."""
+        self._begin_era(at.era)
+        if at.era == self.era:
+            self._live.add(at)
+
+    def is_live(self, at: Attempt) -> bool:
+        return at in self._live
 
     def end(self, at: Attempt, *, counts: bool) -> None:
         """Its waits fail, and, unless it counts, others are given what it received."""
@@ -152,9 +161,8 @@ class Group:
             return Outlook("", f"{self._roster.name(to)} {why}")
 
         topic = "room", to, str(at.member)
-        self._begin(
-            _Wait(request, at, timeout, now + timeout, topic, attempt, outlook, "ReceiverFull")
-        )
+        due = now + timeout
+        self._begin(_Wait(request, at, timeout, due, topic, attempt, outlook, "ReceiverFull", to))
 
     def receive(
         self,
@@ -193,6 +201,7 @@ class Group:
             ("letter", source, tag),
             attempt,
             lambda: self._roster.of_letter(at, source, tag),
+            peer=source,
             sources=lambda: (source,),
         )
         self._begin(wait)
@@ -287,20 +296,28 @@ class Group:
                     self._wake_senders()
 
     def roster_changed(self, roster: Roster) -> None:
-        """Also called for a new era, once all attempts of the one before have ended."""
-        before, self._roster = self._roster, roster
-        if roster.era != before.era:
-            self.letters.end_era(roster.era - 1, roster.peers())
-            for tag in self.broadcasts.begin_era(roster.era):
-                self._wake("broadcast", tag)
+        """Also called for a new era, once all attempts of the one before that count have ended."""
+        self._roster = roster
+        self._begin_era(roster.era)
         self._look()
+
+    def _begin_era(self, era: int) -> None:
+        """What is left of those before is over: attempts that live on are being ended."""
+        if era <= self.era:
+            return
+        self.era = era
+        for at in [at for at in self._live if at.era < era]:
+            self.end(at, counts=False)
+        self.letters.end_era(era - 1, self._roster.peers())
+        for tag in self.broadcasts.begin_era(era):
+            self._wake("broadcast", tag)
 
     def close(self) -> None:
         """Ends all waits, and releases all that is kept."""
         for wait in list(self._by_request.values()):
             self._fail(wait, "SwarmStopped", "The swarm is over here: nothing is waited for.")
         self.letters.close()
-        self.broadcasts.begin_era(self._roster.era + 1)
+        self.broadcasts.begin_era(self.era + 1)
 
     # --- waits ------------------------------------------------------------------------------
 
@@ -312,6 +329,8 @@ class Group:
     def tick(self, now: float) -> None:
         for wait in [wait for wait in self._by_request.values() if wait.deadline <= now]:
             sentence = wait.outlook().sentence.rstrip(".")
+            if wait.peer not in ("", self._me) and wait.peer not in self._up:
+                sentence += f"; no link to {self._roster.name(wait.peer)} could be made"
             self._fail(wait, wait.late, f"Waited {wait.timeout:g} s in vain: {sentence}.")
 
     def _begin(self, wait: _Wait) -> None:

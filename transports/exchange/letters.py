@@ -11,7 +11,7 @@ memory, and each sender has a reserve that others can't take:
 
 | bound | of what |
 |---|---|
-| UNREAD | the unread letters of a peer |
+| UNREAD | the unread letters of a peer; and what is kept for one that was not reached yet |
 | RESERVE | those of one sender among them |
 | KEPT | all letters that a peer keeps, sent and received |
 | SHARE | what a sender may send at most before it asks again |
@@ -91,6 +91,8 @@ class _Credit:
         """The size for which room was asked, until it is granted."""
         self.refusal = ""
         """Why there is no room, if it was told."""
+        self.asked_last = False
+        """Room was asked for when there was none left, so that the refusal is about all letters."""
 
     def fits(self, size: int) -> bool:
         return self.letters > 0 and size <= self.size
@@ -128,6 +130,10 @@ class Letters:
         self._claiming: dict[Attempt, set[tuple[str, str]]] = {}
         self._up: set[str] = set()
         """Peers that have said what they know: letters may be told."""
+        self._met: set[str] = set()
+        """Peers that ever were."""
+        self._ahead: dict[str, Load] = {}
+        """What is kept for each peer that was not yet, and could not be asked for room."""
         self._known: dict[str, dict[Stream, tuple[int, set[int]]]] = {}
         """What a peer has said that it knows, before the last part came."""
         self._era = 0
@@ -140,7 +146,17 @@ class Letters:
         `refusal` says why not, once the peer told; `granted` reports when it may.
         """
         credit = self._credits.setdefault((to, sender), _Credit())
-        if credit.asked is None and (credit.is_low or not credit.fits(size)):
+        if to != self._me and to not in self._met:
+            ahead = self._ahead.setdefault(to, Load())
+            few = ahead.letters < UNREAD.letters and ahead.size + size <= UNREAD.size
+            return few and self._may_keep(size)
+        fits = credit.fits(size)
+        if credit.asked is None:
+            if credit.is_low or not fits:
+                credit.asked_last = not fits
+                self._ask(credit, sender, to, size)
+        elif credit.refusal and not (fits or credit.asked_last):
+            credit.asked_last = True
             self._ask(credit, sender, to, size)
         return credit.fits(size) and self._may_keep(size)
 
@@ -152,6 +168,8 @@ class Letters:
         so yet."""
         if not self._may_keep(size):
             return self._keeps()
+        if to in self._ahead:
+            return "was never reached, and what is kept for it until then is all that may be"
         want = self._wants.get((to, sender))
         if to == self._me and want is not None:
             return self._why(want)
@@ -200,6 +218,8 @@ class Letters:
                 "more may be: use a tag again, the letters under it stay in order."
             )
         self._credits[to, at.member].take(size)
+        if to in self._ahead:
+            self._ahead[to].add(size)
         key, useless = outbox.send(at, stream, value, size)
         if useless is not None:
             self._shell.release(useless)
@@ -391,6 +411,8 @@ class Letters:
             known.setdefault(stream, (told.count, set()))[1].update(told.kept)
         if is_last:
             self._up.add(peer)
+            self._met.add(peer)
+            self._ahead.pop(peer, None)
             outbox = self._outbox(peer)
             lacking, consumed = outbox.compare(self._known.pop(peer), self._era)
             self._forget(peer, consumed)
@@ -407,7 +429,7 @@ class Letters:
         if credit is not None:
             credit.letters += room.letters
             credit.size += room.size
-            credit.asked, credit.refusal = None, ""
+            credit.asked, credit.refusal, credit.asked_last = None, "", False
 
     # --- room -------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def create(
 ) -> SwarmInfo:
     """Puts a new swarm into the change. Raises Refused if it is more than the quotas allow."""
     swarm_id = new_id()
-    created = Created(message.spec, message.wait)
+    created = Created(message.spec, message.wait, direct=True)
     machine = SwarmMachine(swarm_id, cluster_id)
     machine.handle(created, now)
     info = queries.info(machine)

@@ -377,6 +377,7 @@ class ClusterNodes:
             returning=self._leases.is_returning(node_id),
             trouble=node.trouble,
             notice=self._notice(node),
+            direct=node.record.peer_addresses is not None,
             load=node.load,
         )
         self._publish()

@@ -19,6 +19,7 @@ class Demand:
     avoid      nodes to take last: it failed there, or they run its other instances
     before     maximums of the random tasks that come before it in the swarm
     holding    the swarm's own attempts by node
+    direct     what its tasks say to each other goes from node to node
     """
 
     task: TaskSpec
@@ -33,6 +34,7 @@ class Demand:
     avoid: tuple[str, ...] = ()
     before: tuple[int | float, ...] = ()
     holding: dict[str, int] = field(default_factory=dict)
+    direct: bool = False
 
 
 def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:

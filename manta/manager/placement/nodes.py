@@ -16,7 +16,8 @@ class NodeView:
     """`assigned` counts the attempts of other swarms on the node.
 
     `returning`: it is not connected, but was a moment ago and may be back at once. `trouble`: why
-    it takes no new work, as the rest of a sentence. `notice`: what users are told of it.
+    it takes no new work, as the rest of a sentence. `notice`: what users are told of it. `direct`:
+    it can exchange with other nodes itself.
     """
 
     id: str
@@ -27,6 +28,7 @@ class NodeView:
     returning: bool = False
     trouble: str = ""
     notice: str = ""
+    direct: bool = True
     assigned: int = 0
     load: Load = field(default_factory=Load)
 

@@ -41,6 +41,7 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
             ),
             before=before,
             holding=held.setdefault(depth[task.alias], Counter()),
+            direct=True,
         )
         outcome = place(demand, here)
         if task.method == "random":

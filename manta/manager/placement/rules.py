@@ -24,6 +24,12 @@ def _troubled(demand: Demand, node: NodeView) -> str:
     return node.trouble
 
 
+def _direct(demand: Demand, node: NodeView) -> str:
+    if node.direct or not demand.direct:
+        return ""
+    return "has an earlier version of Manta, which exchanges nothing with other nodes"
+
+
 def _specified(demand: Demand, node: NodeView) -> str:
     named = demand.task.specified_ids
     return "" if named is None or node.id in named else "is not in specified_ids"
@@ -102,6 +108,7 @@ RULES = (
     Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
     Rule("draining", _draining, "wait for another node, or restart the draining one"),
     Rule("able", _troubled, "make room where the node keeps its state, or add nodes"),
+    Rule("direct", _direct, "install this version of Manta on the nodes, and restart them"),
     Rule(
         "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
     ),

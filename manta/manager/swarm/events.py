@@ -33,10 +33,12 @@ class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 class Created(Event, frozen=True):
-    """The first of a swarm's events. `wait`: wait for nodes however long it takes."""
+    """The first of a swarm's events. `wait`: wait for nodes however long it takes. `direct`: what
+    its tasks say to each other does not pass the manager; earlier versions created none that is."""
 
     spec: SwarmSpec
     wait: bool = False
+    direct: bool = False
 
 
 class Started(Event, frozen=True):

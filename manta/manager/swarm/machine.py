@@ -213,7 +213,7 @@ def _apply(step: Step, event: events.SwarmEvent) -> bool:
 
 def _created(step: Step, event: events.Created) -> None:
     data = step.data
-    data.spec, data.wait = event.spec, event.wait
+    data.spec, data.wait, data.direct = event.spec, event.wait, event.direct
     data.created_at = step.now
     data.reason = "not started"
     for module in event.spec.modules:

@@ -98,6 +98,7 @@ def demand_of(data: SwarmData, alias: str, replace: tuple[int, ...] = ()) -> Dem
         avoid=tuple(dict.fromkeys(avoid)),
         before=graph.before_random[alias],
         holding=data.held,
+        direct=data.direct,
     )
 
 
@@ -157,6 +158,7 @@ def assign(step: Step, run: TaskRun, placement: Placement) -> None:
         seed=_seed(spec.seed, instance, placement.node_id),
         task_id=sentences.task_id(instance),
         gpu=task.gpu,
+        direct=data.direct,
     )
     attempt = Attempt(assignment, placement.node_alias, step.now)
     attempts.append(attempt)

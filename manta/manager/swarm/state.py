@@ -238,6 +238,8 @@ class SwarmData:
     cluster_id: str
     spec: SwarmSpec | None = None
     wait: bool = False
+    direct: bool = False
+    """What its tasks say to each other goes from node to node."""
     state: SwarmState = SwarmState.PENDING
     reason: str = ""
     last: float = 0.0

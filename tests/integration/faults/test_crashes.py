@@ -33,6 +33,7 @@ NODE = [
     "node/manager-link",
     "node/peer-hub",
     "node/peer-directory",
+    "node/plane",
     "node/light",
     "node/datasets",
     "node/metrics",

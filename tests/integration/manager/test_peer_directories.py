@@ -30,7 +30,14 @@ from manta.protocol.peers import Departed, FetchPeers, Peer, PeersChanged
 from manta.protocol.roster import Roster, RosterTold, WantRoster
 from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.user import GetSwarm, SendSwarm, StartSwarm, StopSwarm
+from manta.protocol.user import (
+    CheckSwarm,
+    ExplainSwarm,
+    GetSwarm,
+    SendSwarm,
+    StartSwarm,
+    StopSwarm,
+)
 from manta.protocol.users import AddUser
 from manta.roster import waits
 from manta.roster.differences import apply
@@ -318,11 +325,20 @@ def test_a_node_of_the_version_before_is_told_nothing_and_told_of_to_nobody(
     bench, admin: Client, peers
 ) -> None:
     one, two = peers(2)
-    old = bench.node(3, silent)
+    old = bench.node(3, silent, peer_addresses=None)
     assert old.registered.wait(10)
     swarm = deploy(admin)
-    wait_until(lambda: old.ran)
     wait_until(know([one, two], swarm, "node-1", "node-2"))
+    plan = admin.ask(ExplainSwarm(swarm)).plan
+    (verdict,) = [one for one in plan.verdicts if one.node_alias == "node-3"]
+    assert (verdict.accepted, verdict.rule) == (False, "direct")
+    alone = SwarmSpec("s", (TaskSpec("task", "m", specified_ids=("node-3",)),), (MODULE,))
+    (problem,) = admin.ask(CheckSwarm("lab", alone)).plan.problems
+    assert problem == (
+        "Task 'task' cannot be placed: node-3 has an earlier version of Manta, which exchanges "
+        "nothing with other nodes; install this version of Manta on the nodes, and restart them."
+    )
+    assert old.ran == []
     assert old.directories.all() == []
     assert not any(isinstance(message, PeersChanged) for message in old.heard)
 

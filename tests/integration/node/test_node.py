@@ -126,6 +126,7 @@ CHILDREN = (
     "manager-link",
     "peer-hub",
     "peer-directory",
+    "plane",
     "light",
     "datasets",
     "metrics",

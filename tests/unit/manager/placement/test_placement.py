@@ -77,6 +77,12 @@ LARGE = Capabilities(
             "has 1 GiB of disk, 100 GiB are asked for",
         ),
         ("resources", {"resources": ResourceSpec(gpu=1)}, {}, "has 0 GPUs, 1 are asked for"),
+        (
+            "direct",
+            {"direct": True},
+            {"direct": False},
+            "has an earlier version of Manta, which exchanges nothing with other nodes",
+        ),
         ("tag", {"method": "tag-x", "producers": ("id2",)}, {}, "wrote no result 'x'"),
     ],
 )
