@@ -29,6 +29,7 @@ from manta.node.plane.orders import (
 )
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
+from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
@@ -52,7 +53,8 @@ class Process:
         admission = Admission()
         self._transport = ZmqTransport(keys)
         self._bulk = BulkEndpoint(keys, admission)
-        bulk_at = self._bulk.listen("tcp://0.0.0.0:0") if serve.listens else ""
+        at = _address_of(listening[0]) if serve.listens else ("", 0)
+        bulk_at = self._bulk.listen(join_address(at[0], 0)) if serve.listens else ""
         self._plane = Plane(
             serve.node_id,
             self._transport,
@@ -62,11 +64,9 @@ class Process:
             bulk_port=int(bulk_at.rpartition(":")[2] or 0),
             memory=serve.memory,
         )
-        for fd in listening:
-            name = socket.socket(fileno=os.dup(fd))
-            host, port = name.getsockname()[:2]
-            name.close()
-            self._transport.listen(f"tcp://{host}:{port}", self._plane.links, admission, fd=fd)
+        if serve.listens:
+            links = self._plane.links
+            self._transport.listen(join_address(*at), links, admission, fd=listening[0])
         self._transport.call_soon(self._begin)
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
@@ -116,6 +116,13 @@ class Process:
                 self._orders.send(Ended(at))
             case Serve():
                 log.error("The daemon says twice who the node is.")
+
+
+def _address_of(fd: int) -> tuple[str, int]:
+    """Where a socket listens."""
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        host, port, *_ = copy.getsockname()
+    return host, port
 
 
 def main() -> int:

@@ -97,13 +97,13 @@ class Plane:
         match message:
             case PeersAnew(directories, rosters):
                 for directory in directories:
-                    self._links.know(p for p in directory.peers if p.node_id != self._me)
+                    self._links.know(directory.peers)
                 for roster in rosters:
                     self.told(roster)
             case DirectoryChanged(swarm_id, _, began, peers, departed):
                 if began and swarm_id in self._swarms:
                     self._begin_anew(swarm_id)
-                self._links.know(peer for peer in peers if peer.node_id != self._me)
+                self._links.know(peers)
                 if swarm_id in self._swarms:
                     self._swarms[swarm_id].peers_removed(one.node_id for one in departed)
             case DirectoryOver(swarm_id):

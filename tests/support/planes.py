@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import structs
+
 from manta.light.wire import MessageSocket
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged
@@ -19,6 +21,7 @@ from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
 from manta.protocol.peers import Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.transports.addresses import join_address
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -86,14 +89,14 @@ def memory(value: bytes, seals: int = SEALS) -> int:
 class Node:
     """A node's plane, without its daemon."""
 
-    def __init__(self, number: int, most: int = MEMORY) -> None:
+    def __init__(self, number: int, most: int = MEMORY, host: str = "127.0.0.1") -> None:
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
         keys = KeyPair.generate()
         admission = Admission()
         self.transport = ZmqTransport(keys)
         self.bulk = BulkEndpoint(keys, admission)
-        at = self.bulk.listen("tcp://127.0.0.1:0")
+        at = self.bulk.listen(join_address(host, 0))
         self.wanted: set[str] = set()
         self.plane = Plane(
             self.id,
@@ -104,7 +107,7 @@ class Node:
             bulk_port=int(at.rpartition(":")[2]),
             memory=most,
         )
-        listener = self.transport.listen("tcp://127.0.0.1:0", self.plane.links, admission)
+        listener = self.transport.listen(join_address(host, 0), self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
@@ -148,12 +151,19 @@ class Planes:
     def at(self, rank: int, attempt: int = 0, iteration: int = 0) -> Instance:
         return Instance(SWARM, "worker", rank, iteration, attempt)
 
-    def introduce(self) -> None:
-        """All are told of all."""
-        peers = tuple(node.peer for node in self.nodes)
-        told = DirectoryChanged(SWARM, self.epoch, True, peers)
+    def introduce(self, **addresses: tuple[str, ...]) -> None:
+        """All are told of all; `addresses` are those that differ, as `n1=("tcp://...",)`."""
         for node in self.nodes:
-            node.run(node.plane.told, PeersAnew((told,), ()))
+            self.introduce_to(node, **addresses)
+
+    def introduce_to(self, node: Node, **addresses: tuple[str, ...]) -> None:
+        """One is told of all."""
+        peers = tuple(
+            structs.replace(one.peer, addresses=addresses.get(f"n{number}", one.peer.addresses))
+            for number, one in enumerate(self.nodes, 1)
+        )
+        told = DirectoryChanged(SWARM, self.epoch, True, peers)
+        node.run(node.plane.told, PeersAnew((told,), ()))
 
     def enroll(self, on: Sequence[int] | None = None, iteration: int = 0, **states: str) -> None:
         """All are told who runs: one on each node, or each rank on that one. `states` are those of
@@ -170,11 +180,11 @@ class Planes:
 
 
 @contextmanager
-def planes(count: int, most: int = MEMORY) -> Iterator[Planes]:
+def planes(count: int, most: int = MEMORY, host: str = "127.0.0.1") -> Iterator[Planes]:
     nodes: list[Node] = []
     try:
         for number in range(1, count + 1):
-            nodes.append(Node(number, most))
+            nodes.append(Node(number, most, host))
         yield Planes(nodes)
     finally:
         for node in nodes:
