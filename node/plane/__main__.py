@@ -11,8 +11,10 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.orders import (
     Anew,
     Attach,
@@ -31,6 +33,7 @@ from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
 from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
+from manta.transports.errors import TransportError
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -63,6 +66,7 @@ class Process:
             self,
             bulk_port=int(bulk_at.rpartition(":")[2] or 0),
             memory=serve.memory,
+            local=_local(self._bulk, serve) if serve.is_local else None,
         )
         if serve.listens:
             links = self._plane.links
@@ -116,6 +120,15 @@ class Process:
                 self._orders.send(Ended(at))
             case Serve():
                 log.error("The daemon says twice who the node is.")
+
+
+def _local(bulk: BulkEndpoint, serve: Serve) -> LocalSocket | None:
+    """None where there cannot be one: then other nodes of this machine are linked as all are."""
+    try:
+        return LocalSocket(bulk, Path(serve.folder) / "local")
+    except (OSError, TransportError) as error:
+        log.warning("Nodes on this machine are linked over TCP: %s", error)
+        return None
 
 
 def _address_of(fd: int) -> tuple[str, int]:

@@ -41,6 +41,8 @@ class Serve(_Order, frozen=True):
     folder: str
     """For what outlives the plane."""
     listens: bool
+    is_local: bool = True
+    """Whether it is linked with this user's other nodes on this machine by what they share."""
 
 
 class Anew(_Order, frozen=True):

@@ -21,20 +21,21 @@ from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.known import KnownPeers
 from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import envelope
+from manta.node.plane.bulk_paths import BulkPaths
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
-from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
+from manta.transports.errors import BulkError, LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
 from manta.transports.sealed.endpoint import BulkEndpoint
-from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
 
@@ -67,17 +68,20 @@ class Plane:
         *,
         bulk_port: int,
         memory: int,
+        local: LocalSocket | None = None,
     ) -> None:
+        """`local`: where nodes of this user on this machine connect; None if they are to be linked
+        as others are."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
         self._bulk = bulk
-        self._bulk_port = bulk_port
         self._daemon = daemon
         self._known = KnownPeers()
         self.links = self._links = PeerLinks(
             transport, admission, self, node_id, self._io.call_later
         )
+        self.paths = BulkPaths(bulk, self._links, bulk_port, local)
         self._parcels = Parcels(self, memory)
         self._swarms: dict[str, SwarmExchange] = {}
         self._channels: dict[int, Channel] = {}
@@ -109,6 +113,7 @@ class Plane:
             case DirectoryOver(swarm_id):
                 self._forget(swarm_id)
         self._links.forget(gone)
+        self.paths.forget(gone)
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
@@ -218,8 +223,7 @@ class Plane:
     # --- links (links.Owner) ------------------------------------------------------------------
 
     def link_up(self, key: str, *, anew: bool) -> None:
-        ticket = self._bulk.ticket(key).pack()
-        self._links.send(key, envelope.pack("", "", BulkAt(self._bulk_port, ticket)))
+        self._links.send(key, envelope.pack("", "", self.paths.link_up(key)))
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
@@ -238,7 +242,7 @@ class Plane:
         """Raises RemoteProtocolError."""
         said = envelope.unpack(data)
         if isinstance(said.body, BulkAt):
-            self._bulk_at(key, said.body)
+            self.paths.told(key, said.body)
             return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
@@ -254,16 +258,6 @@ class Plane:
                 self._set_timer()
 
     # --- bulk ---------------------------------------------------------------------------------
-
-    def _bulk_at(self, key: str, at: BulkAt) -> None:
-        """Either side may dial bulk: whoever dialled the link does."""
-        host = self._links.dialled_host(key)
-        if host is None:
-            return
-        try:
-            self._bulk.dial(key, f"tcp://{host}:{at.port}", Ticket.unpack(at.ticket))
-        except LocalTransportError as error:
-            raise RemoteProtocolError(str(error)) from error
 
     def _serve(self, key: str, said: envelope.Envelope, parcel: bytes, transfer: bytes) -> None:
         fd = self._parcels.own(parcel)
@@ -288,7 +282,7 @@ class Plane:
         swarm_id: str,
         remote: Remote,
         transfer: bytes,
-        into: memoryview,
+        place: Callable[[int], memoryview | None],
         done: Callable[[str], None],
     ) -> None:
         """Of parcels.Carrier."""
@@ -302,7 +296,8 @@ class Plane:
             self._io.call(partial(self._fetch_ended, transfer, error))
 
         try:
-            self._bulk.peer(node.key).expect(transfer, into, done=ended)
+            size = remote.parcel.size
+            self._bulk.peer(node.key).adopt(transfer, size, place, done=ended)
         except (BulkError, LocalTransportError) as error:
             self._io.call(partial(self._fetch_ended, transfer, BulkError(str(error))))
             return

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from msgspec import structs
@@ -16,6 +17,7 @@ from manta.light.wire import MessageSocket
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.rosters import RosterChanged
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
@@ -89,7 +91,13 @@ def memory(value: bytes, seals: int = SEALS) -> int:
 class Node:
     """A node's plane, without its daemon."""
 
-    def __init__(self, number: int, most: int = MEMORY, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        number: int,
+        most: int = MEMORY,
+        host: str = "127.0.0.1",
+        local: Path | None = None,
+    ) -> None:
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
         keys = KeyPair.generate()
@@ -106,6 +114,7 @@ class Node:
             self,
             bulk_port=int(at.rpartition(":")[2]),
             memory=most,
+            local=None if local is None else LocalSocket(self.bulk, local / str(number)),
         )
         listener = self.transport.listen(join_address(host, 0), self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
@@ -180,11 +189,14 @@ class Planes:
 
 
 @contextmanager
-def planes(count: int, most: int = MEMORY, host: str = "127.0.0.1") -> Iterator[Planes]:
+def planes(
+    count: int, most: int = MEMORY, host: str = "127.0.0.1", local: Path | None = None
+) -> Iterator[Planes]:
+    """`local`: a folder for Unix sockets, if they are to be linked as one user's on one machine."""
     nodes: list[Node] = []
     try:
         for number in range(1, count + 1):
-            nodes.append(Node(number, most, host))
+            nodes.append(Node(number, most, host, local))
         yield Planes(nodes)
     finally:
         for node in nodes:
