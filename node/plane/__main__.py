@@ -67,6 +67,7 @@ class Process:
             bulk_port=int(bulk_at.rpartition(":")[2] or 0),
             memory=serve.memory,
             local=_local(self._bulk, serve) if serve.is_local else None,
+            relay=serve.relay,
         )
         if serve.listens:
             links = self._plane.links

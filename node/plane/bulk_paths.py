@@ -10,6 +10,7 @@ from manta.node.plane import local
 from manta.node.plane.envelope import BulkAt
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
+from manta.node.plane.relays import Relays
 from manta.transports.addresses import join_address
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -26,6 +27,7 @@ class BulkPaths:
         self._links = links
         self._port = port
         self.place = socket.place if socket is not None else ""
+        self.relays: Relays | None = None
         self._local: set[str] = set()
         """Keys of those that are reached over a Unix socket."""
 
@@ -38,10 +40,14 @@ class BulkPaths:
         where = local.address_of(at.place) if self.place and at.place else None
         host = self._links.dialled_host(key)
         (self._local.discard if where is None else self._local.add)(key)
-        if host is None:
+        if host is None and not self._links.is_relayed(key):
             return
         try:
             ticket = Ticket.unpack(at.ticket)
+            if host is None:
+                if self.relays is not None:
+                    self.relays.bulk(key, ticket)
+                return
             self._bulk.dial(key, where or join_address(host, at.port), ticket)
         except LocalTransportError as error:
             raise RemoteProtocolError(str(error)) from error

@@ -72,6 +72,8 @@ class _Copy:
 
     def place(self, memfd: int) -> memoryview | None:
         """Memory for it, or none where it is in that memfd. On a thread of the carrier's."""
+        if not self.is_wanted:
+            raise NoRoom("nobody wants it any more")
         if memfd >= 0 and os.fstat(memfd).st_size >= self.size:
             self.fd, self.is_adopted = os.dup(memfd), True
             return None
@@ -178,8 +180,12 @@ class Parcels:
     def close(self) -> None:
         for value in [Parcel(id_, size) for id_, (_, size) in self._own.items()]:
             self.release(value)
-        for remote in list(self._copies):
+        for remote, copy in list(self._copies.items()):
             self.release(remote)
+            if not copy.is_whole:  # nobody may be there any more to say that it has ended
+                del self._copies[remote]
+                self._drop(copy.fd, copy.size)
+                copy.fd, copy.size = -1, 0
 
     def _take_room(self, size: int) -> None:
         if self.size + size > self._most:

@@ -27,6 +27,7 @@ from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
+from manta.node.plane.relays import Relays
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
@@ -69,9 +70,10 @@ class Plane:
         bulk_port: int,
         memory: int,
         local: LocalSocket | None = None,
+        relay: tuple[str, str] | None = None,
     ) -> None:
         """`local`: where nodes of this user on this machine connect; None if they are to be linked
-        as others are."""
+        as others are. `relay`: address and key of who relays; None if nobody does."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
@@ -82,6 +84,10 @@ class Plane:
             transport, admission, self, node_id, self._io.call_later
         )
         self.paths = BulkPaths(bulk, self._links, bulk_port, local)
+        self.relays: Relays | None = None
+        if relay is not None:
+            self.relays = Relays(transport, self._links, bulk, admission, *relay)
+            self._links.relaying = self.paths.relays = self.relays
         self._parcels = Parcels(self, memory)
         self._swarms: dict[str, SwarmExchange] = {}
         self._channels: dict[int, Channel] = {}
@@ -134,6 +140,8 @@ class Plane:
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
+        if self.relays is not None:
+            self.relays.close()
         self._parcels.close()
 
     def _swarm(self, swarm_id: str) -> SwarmExchange:

@@ -97,6 +97,7 @@ class Node:
         most: int = MEMORY,
         host: str = "127.0.0.1",
         local: Path | None = None,
+        relay: tuple[str, str] | None = None,
     ) -> None:
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
@@ -115,6 +116,7 @@ class Node:
             bulk_port=int(at.rpartition(":")[2]),
             memory=most,
             local=None if local is None else LocalSocket(self.bulk, local / str(number)),
+            relay=relay,
         )
         listener = self.transport.listen(join_address(host, 0), self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
@@ -190,13 +192,17 @@ class Planes:
 
 @contextmanager
 def planes(
-    count: int, most: int = MEMORY, host: str = "127.0.0.1", local: Path | None = None
+    count: int,
+    most: int = MEMORY,
+    host: str = "127.0.0.1",
+    local: Path | None = None,
+    relay: tuple[str, str] | None = None,
 ) -> Iterator[Planes]:
     """`local`: a folder for Unix sockets, if they are to be linked as one user's on one machine."""
     nodes: list[Node] = []
     try:
         for number in range(1, count + 1):
-            nodes.append(Node(number, most, host, local))
+            nodes.append(Node(number, most, host, local, relay))
         yield Planes(nodes)
     finally:
         for node in nodes:
