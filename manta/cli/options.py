@@ -150,6 +150,15 @@ dataset_option = click.option(
 )
 
 
+links_option = click.option(
+    "--links",
+    type=click.Choice(["local", "sealed"]),
+    default="local",
+    show_default=True,
+    help="sealed encrypts what goes from node to node, as a network's links are.",
+)
+
+
 def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
     """Parses NAME=PATH pairs; each name may occur once."""
     found: dict[str, str] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from manta.manager.access import Access
-from manta.manager.auth.principals import Principal, Principals
+from manta.manager.auth.principals import Kind, Principal, Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
@@ -107,6 +107,14 @@ class Context:
     def note_trouble(self, what: str, trouble: str) -> None:
         others = {one: why for one, why in self.troubles.items() if one != what}
         self.troubles = {**others, what: trouble} if trouble else others
+
+    def may_relay(self, key: str, other: str) -> bool:
+        """Whether keys are of nodes that have a swarm in common; from any thread."""
+        one, two = self.principals.of(key), self.principals.of(other)
+        if {one.kind, two.kind} != {Kind.NODE} or one.cluster_id != two.cluster_id:
+            return False
+        view = self.clusters.get(one.cluster_id)
+        return view is not None and view.share(one.id, two.id)
 
     def may_name(self, who: Principal, blobs: Iterable[BlobRef]) -> set[str]:
         """Digests of those of the blobs that are here, for the user or node to read and name. As

@@ -50,8 +50,8 @@ from manta.transports.codec.stored import Damaged
 from manta.transports.descriptors import descriptor_limit
 from manta.transports.errors import remedied
 from manta.transports.interface import Transport
+from manta.transports.relay.server import RelayingTransport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
-from manta.transports.zeromq.transport import ZmqTransport
 
 WORKERS = 2
 STOP_TIMEOUT = 10.0
@@ -117,7 +117,7 @@ class Manager:
         settings: Settings,
         *,
         open_store: Callable[[], Store] | None = None,
-        transport: Callable[[KeyPair], Transport] = ZmqTransport,
+        transport: Callable[[KeyPair], Transport] | None = None,
         on_end: Callable[[ExitReason], None] | None = None,
     ) -> None:
         self.home = home = Home(settings.home)
@@ -165,6 +165,8 @@ class Manager:
             if bootstrap.is_empty(reader):
                 self._populate(reader, settings.bootstrap)
             self.context.quotas.ledger.load(reader)
+            if transport is None:
+                transport = partial(RelayingTransport, may=self.context.may_relay)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))

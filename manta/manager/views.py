@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -54,6 +55,8 @@ class ClusterView:
     """By node id."""
     unloaded: dict[str, str] = field(default_factory=dict)
     """Why the swarms are not in memory that were to be started. Each notes its own."""
+    share: Callable[[str, str], bool] = lambda _, __: False
+    """Whether nodes with these ids are members of one swarm, and may speak to each other."""
     stopped: bool = False
     connected: int = 0
     """How many nodes are."""

@@ -257,6 +257,14 @@ class NodeConfig:
         read=_advertised,
         show=list,
     )
+    peers_links: str = setting(
+        "peers.links",
+        str,
+        "local",
+        "Between this user's nodes on one machine: by what they share, or sealed as others.",
+        option="--peers-links",
+        choices=("local", "sealed"),
+    )
     max_concurrent_tasks: int = setting(
         "resources.max_concurrent_tasks",
         int,

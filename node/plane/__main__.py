@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.orders import (
     Anew,
     Attach,
@@ -33,7 +34,9 @@ from manta.node.plane.orders import (
 )
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
+from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
+from manta.transports.errors import TransportError
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -63,7 +66,8 @@ class Process:
         admission = Admission()
         self._transport = ZmqTransport(keys)
         self._bulk = BulkEndpoint(keys, admission)
-        bulk_at = self._bulk.listen("tcp://0.0.0.0:0") if serve.listens else ""
+        at = _address_of(listening[0]) if serve.listens else ("", 0)
+        bulk_at = self._bulk.listen(join_address(at[0], 0)) if serve.listens else ""
         self._plane = Plane(
             serve.node_id,
             self._transport,
@@ -72,12 +76,12 @@ class Process:
             self,
             bulk_port=int(bulk_at.rpartition(":")[2] or 0),
             memory=serve.memory,
+            local=_local(self._bulk, serve) if serve.is_local else None,
+            relay=serve.relay,
         )
-        for fd in listening:
-            name = socket.socket(fileno=os.dup(fd))
-            host, port = name.getsockname()[:2]
-            name.close()
-            self._transport.listen(f"tcp://{host}:{port}", self._plane.links, admission, fd=fd)
+        if serve.listens:
+            links = self._plane.links
+            self._transport.listen(join_address(*at), links, admission, fd=listening[0])
         self._transport.call_soon(self._begin)
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
@@ -147,6 +151,22 @@ def take_over(folder: Path) -> int | None:
             time.sleep(0.02)
         else:
             return lock
+
+
+def _local(bulk: BulkEndpoint, serve: Serve) -> LocalSocket | None:
+    """None where there cannot be one: then other nodes of this machine are linked as all are."""
+    try:
+        return LocalSocket(bulk, Path(serve.folder) / "local")
+    except (OSError, TransportError) as error:
+        log.warning("Nodes on this machine are linked over TCP: %s", error)
+        return None
+
+
+def _address_of(fd: int) -> tuple[str, int]:
+    """Where a socket listens."""
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        host, port, *_ = copy.getsockname()
+    return host, port
 
 
 def main() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from manta.protocol.base import Named
@@ -25,10 +27,12 @@ class NoParcel(msgspec.Struct, frozen=True, array_like=True, tag=33):
 
 
 class BulkAt(msgspec.Struct, frozen=True, array_like=True, tag=34):
-    """Where the sender takes bulk, at its host, and the ticket that admits the receiver there."""
+    """Where the sender takes bulk, at its host, and the ticket that admits the receiver there.
+    `place`: where its Unix socket is, for nodes of one user on one machine (`local`)."""
 
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     ticket: bytes
+    place: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 Body = messages.Message | WantParcel | NoParcel | BulkAt

@@ -41,6 +41,10 @@ class Serve(_Order, frozen=True):
     folder: str
     """For what outlives the plane."""
     listens: bool
+    is_local: bool = True
+    """Whether it is linked with this user's other nodes on this machine by what they share."""
+    relay: tuple[str, str] | None = None
+    """Address and key of who relays what cannot go directly: the manager's, for nodes."""
 
 
 class Anew(_Order, frozen=True):

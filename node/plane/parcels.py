@@ -24,6 +24,8 @@ _FUTURE_WRITE = 0x10
 """F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
 MIB = 1 << 20
 
+Place = Callable[[int], memoryview | None]
+
 Then = Callable[[int, str], None]
 """Takes a descriptor, which stays the store's own, or -1 and why there is none."""
 
@@ -44,10 +46,11 @@ class Carrier(Protocol):
         swarm_id: str,
         remote: Remote,
         transfer: bytes,
-        into: memoryview,
+        place: Place,
         done: Callable[[str], None],
     ) -> None:
-        """Calls `done` once, later, with why it failed or nothing."""
+        """Calls `done` once, later, with why it failed or nothing; and `place` on any thread, as
+        `BulkPeer.adopt` does."""
 
     def give_up(self, transfer: bytes) -> None:
         """Ends a fetch; `done` is called all the same."""
@@ -57,12 +60,26 @@ class Carrier(Protocol):
 class _Copy:
     """What came, or comes, of another node's parcel."""
 
-    fd: int
     size: int
     transfer: bytes
+    fd: int = -1
+    """Of its memory, once it begins to come."""
+    is_adopted: bool = False
+    """The memory is that of the other node's task, on this machine; nobody can change it."""
     is_whole: bool = False
     waiting: list[Then] = field(default_factory=list)
     is_wanted: bool = True
+
+    def place(self, memfd: int) -> memoryview | None:
+        """Memory for it, or none where it is in that memfd. On a thread of the carrier's."""
+        if not self.is_wanted:
+            raise NoRoom("nobody wants it any more")
+        if memfd >= 0 and os.fstat(memfd).st_size >= self.size:
+            self.fd, self.is_adopted = os.dup(memfd), True
+            return None
+        self.fd = os.memfd_create("manta-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, self.size)
+        return memoryview(mmap.mmap(self.fd, self.size))
 
 
 class Parcels:
@@ -123,27 +140,16 @@ class Parcels:
         """Raises NoRoom."""
         size = remote.parcel.size
         self._take_room(size)
-        try:
-            fd = os.memfd_create("manta-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:
-                os.ftruncate(fd, size)
-                memory = mmap.mmap(fd, size)
-            except BaseException:
-                os.close(fd)
-                raise
-        except OSError as error:
-            self.size -= size
-            raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
-        copy = self._copies[remote] = _Copy(fd, size, secrets.token_bytes(16))
+        copy = self._copies[remote] = _Copy(size, secrets.token_bytes(16))
         done = partial(self._came, remote, copy)
-        self._carrier.fetch(swarm_id, remote, copy.transfer, memoryview(memory), done)
+        self._carrier.fetch(swarm_id, remote, copy.transfer, copy.place, done)
         return copy
 
     def _came(self, remote: Remote, copy: _Copy, why: str) -> None:
         if not why and copy.is_wanted:
-            fcntl.fcntl(
-                copy.fd, fcntl.F_ADD_SEALS, _FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-            )
+            if not copy.is_adopted:
+                seals = _FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+                fcntl.fcntl(copy.fd, fcntl.F_ADD_SEALS, seals)
             copy.is_whole = True
         else:
             self._copies.pop(remote, None)
@@ -174,8 +180,12 @@ class Parcels:
     def close(self) -> None:
         for value in [Parcel(id_, size) for id_, (_, size) in self._own.items()]:
             self.release(value)
-        for remote in list(self._copies):
+        for remote, copy in list(self._copies.items()):
             self.release(remote)
+            if not copy.is_whole:  # nobody may be there any more to say that it has ended
+                del self._copies[remote]
+                self._drop(copy.fd, copy.size)
+                copy.fd, copy.size = -1, 0
 
     def _take_room(self, size: int) -> None:
         if self.size + size > self._most:
@@ -188,5 +198,6 @@ class Parcels:
         self.size += size
 
     def _drop(self, fd: int, size: int) -> None:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
         self.size -= size

@@ -21,22 +21,24 @@ from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.known import KnownPeers
 from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import envelope
+from manta.node.plane.bulk_paths import BulkPaths
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
+from manta.node.plane.relays import Relays
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, Peer
 from manta.protocol.roster import Roster
-from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
+from manta.transports.errors import BulkError, LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
 from manta.transports.sealed.endpoint import BulkEndpoint
-from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
 
@@ -72,17 +74,25 @@ class Plane:
         *,
         bulk_port: int,
         memory: int,
+        local: LocalSocket | None = None,
+        relay: tuple[str, str] | None = None,
     ) -> None:
+        """`local`: where nodes of this user on this machine connect; None if they are to be linked
+        as others are. `relay`: address and key of who relays; None if nobody does."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
         self._bulk = bulk
-        self._bulk_port = bulk_port
         self._daemon = daemon
         self._known = KnownPeers()
         self.links = self._links = PeerLinks(
             transport, admission, self, node_id, self._io.call_later
         )
+        self.paths = BulkPaths(bulk, self._links, bulk_port, local)
+        self.relays: Relays | None = None
+        if relay is not None:
+            self.relays = Relays(transport, self._links, bulk, admission, *relay)
+            self._links.relaying = self.paths.relays = self.relays
         self._parcels = Parcels(self, memory)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters: dict[str, Roster] = {}
@@ -120,13 +130,14 @@ class Plane:
         known = self._known
         before = {id_: (known.epoch(id_), set(known.nodes(id_))) for id_ in swarm_ids}
         gone = known.apply(message)
-        self._links.know(peer for peer in peers if peer.node_id != self._me)
+        self._links.know(peers)
         for swarm_id, (epoch, nodes) in before.items():
             if known.epoch(swarm_id) is None:
                 self._forget(swarm_id)
             elif swarm_id in self._swarms:
                 self._directory_changed(swarm_id, epoch, nodes)
         self._links.forget(gone)
+        self.paths.forget(gone)
 
     def _directory_changed(self, swarm_id: str, epoch: str | None, nodes: set[str]) -> None:
         """Of that epoch, and of these nodes, before."""
@@ -174,6 +185,8 @@ class Plane:
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
+        if self.relays is not None:
+            self.relays.close()
         self._parcels.close()
 
     def _swarm(self, swarm_id: str) -> SwarmExchange:
@@ -265,8 +278,7 @@ class Plane:
     # --- links (links.Owner) ------------------------------------------------------------------
 
     def link_up(self, key: str, *, anew: bool) -> None:
-        ticket = self._bulk.ticket(key).pack()
-        self._links.send(key, envelope.pack("", "", BulkAt(self._bulk_port, ticket)))
+        self._links.send(key, envelope.pack("", "", self.paths.link_up(key)))
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
@@ -285,7 +297,7 @@ class Plane:
         """Raises RemoteProtocolError."""
         said = envelope.unpack(data)
         if isinstance(said.body, BulkAt):
-            self._bulk_at(key, said.body)
+            self.paths.told(key, said.body)
             return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
@@ -301,16 +313,6 @@ class Plane:
                 self._set_timer()
 
     # --- bulk ---------------------------------------------------------------------------------
-
-    def _bulk_at(self, key: str, at: BulkAt) -> None:
-        """Either side may dial bulk: whoever dialled the link does."""
-        host = self._links.dialled_host(key)
-        if host is None:
-            return
-        try:
-            self._bulk.dial(key, f"tcp://{host}:{at.port}", Ticket.unpack(at.ticket))
-        except LocalTransportError as error:
-            raise RemoteProtocolError(str(error)) from error
 
     def _serve(self, key: str, said: envelope.Envelope, parcel: bytes, transfer: bytes) -> None:
         fd = self._parcels.own(parcel)
@@ -335,7 +337,7 @@ class Plane:
         swarm_id: str,
         remote: Remote,
         transfer: bytes,
-        into: memoryview,
+        place: Callable[[int], memoryview | None],
         done: Callable[[str], None],
     ) -> None:
         """Of parcels.Carrier."""
@@ -349,7 +351,8 @@ class Plane:
             self._io.call(partial(self._fetch_ended, transfer, error))
 
         try:
-            self._bulk.peer(node.key).expect(transfer, into, done=ended)
+            size = remote.parcel.size
+            self._bulk.peer(node.key).adopt(transfer, size, place, done=ended)
         except (BulkError, LocalTransportError) as error:
             self._io.call(partial(self._fetch_ended, transfer, BulkError(str(error))))
             return

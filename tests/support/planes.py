@@ -8,17 +8,22 @@ import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from manta.light.wire import MessageSocket
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.rosters import RosterChanged
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
 from manta.protocol.peers import Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.transports.addresses import join_address
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -86,14 +91,21 @@ def memory(value: bytes, seals: int = SEALS) -> int:
 class Node:
     """A node's plane, without its daemon."""
 
-    def __init__(self, number: int, most: int = MEMORY) -> None:
+    def __init__(
+        self,
+        number: int,
+        most: int = MEMORY,
+        host: str = "127.0.0.1",
+        local: Path | None = None,
+        relay: tuple[str, str] | None = None,
+    ) -> None:
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
         keys = KeyPair.generate()
         admission = Admission()
         self.transport = ZmqTransport(keys)
         self.bulk = BulkEndpoint(keys, admission)
-        at = self.bulk.listen("tcp://127.0.0.1:0")
+        at = self.bulk.listen(join_address(host, 0))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
         self.plane = Plane(
@@ -104,8 +116,10 @@ class Node:
             self,
             bulk_port=int(at.rpartition(":")[2]),
             memory=most,
+            local=None if local is None else LocalSocket(self.bulk, local / str(number)),
+            relay=relay,
         )
-        listener = self.transport.listen("tcp://127.0.0.1:0", self.plane.links, admission)
+        listener = self.transport.listen(join_address(host, 0), self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
@@ -152,12 +166,19 @@ class Planes:
     def at(self, rank: int, attempt: int = 0, iteration: int = 0) -> Instance:
         return Instance(SWARM, "worker", rank, iteration, attempt)
 
-    def introduce(self) -> None:
-        """All are told of all."""
-        peers = tuple(node.peer for node in self.nodes)
-        told = DirectoryChanged(SWARM, self.epoch, True, peers)
+    def introduce(self, **addresses: tuple[str, ...]) -> None:
+        """All are told of all; `addresses` are those that differ, as `n1=("tcp://...",)`."""
         for node in self.nodes:
-            node.run(node.plane.told, PeersAnew((told,), ()))
+            self.introduce_to(node, **addresses)
+
+    def introduce_to(self, node: Node, **addresses: tuple[str, ...]) -> None:
+        """One is told of all."""
+        peers = tuple(
+            structs.replace(one.peer, addresses=addresses.get(f"n{number}", one.peer.addresses))
+            for number, one in enumerate(self.nodes, 1)
+        )
+        told = DirectoryChanged(SWARM, self.epoch, True, peers)
+        node.run(node.plane.told, PeersAnew((told,), ()))
 
     def enroll(self, on: Sequence[int] | None = None, iteration: int = 0, **states: str) -> None:
         """All are told who runs: one on each node, or each rank on that one. `states` are those of
@@ -174,11 +195,18 @@ class Planes:
 
 
 @contextmanager
-def planes(count: int, most: int = MEMORY) -> Iterator[Planes]:
+def planes(
+    count: int,
+    most: int = MEMORY,
+    host: str = "127.0.0.1",
+    local: Path | None = None,
+    relay: tuple[str, str] | None = None,
+) -> Iterator[Planes]:
+    """`local`: a folder for Unix sockets, if they are to be linked as one user's on one machine."""
     nodes: list[Node] = []
     try:
         for number in range(1, count + 1):
-            nodes.append(Node(number, most))
+            nodes.append(Node(number, most, host, local, relay))
         yield Planes(nodes)
     finally:
         for node in nodes:

@@ -127,7 +127,8 @@ class StreamConnection:
 
     def _broken(self, error: RemoteProtocolError, writer: threading.Thread) -> None:
         """The peer broke the protocol: it is told, if it reads at all, and has to go."""
-        _log.warning("the peer %s loses its connection for bulk: %s", self._peer.key, error)
+        why = str(error)  # the error itself would keep the memory that was read into
+        _log.warning("the peer %s loses its connection for bulk: %s", self._peer.key, why)
         self._admission.offended(self._peer.key)
         text = as_text(str(error))
         with self._peer.lock:

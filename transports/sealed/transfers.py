@@ -225,6 +225,7 @@ class Transfers:
             sending.sender.chunk = pace.chunk
         for receiving in self._receiving.values():
             receiving.receiver.window = pace.window
+            receiving.receiver.grant()  # what was granted may be less than is reported at once
         self._out.opens.update(dict.fromkeys(self._sending))
         self._open_more()
 

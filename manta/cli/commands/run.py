@@ -17,7 +17,14 @@ from manta.cli.local.cluster import (
     ClusterDied,
     LocalCluster,
 )
-from manta.cli.options import dataset_option, nodes_option, split_datasets, swarm_file, times_option
+from manta.cli.options import (
+    dataset_option,
+    links_option,
+    nodes_option,
+    split_datasets,
+    swarm_file,
+    times_option,
+)
 from manta.console import json_form, text
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
@@ -41,6 +48,7 @@ _OWN_REGISTRY = (
 @swarm_file
 @nodes_option(1)
 @dataset_option
+@links_option
 @click.option(
     "--runner",
     type=click.Choice(["process", "docker"]),
@@ -57,6 +65,7 @@ def run(
     parameters: Sequence[str],
     nodes: int,
     datasets: Sequence[str],
+    links: str,
     runner: str,
     logs: bool,
     times: bool,
@@ -77,7 +86,7 @@ def run(
     with Interrupts() as interrupts:
         running: Run | None = None
         try:
-            cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
+            cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner, links=links)
             running = Run(cluster, screen, began)
             interrupts.begin()
             running.show_start(0)

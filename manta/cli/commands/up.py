@@ -22,7 +22,7 @@ from manta.cli.local.cluster import (
     ClusterDied,
     LocalCluster,
 )
-from manta.cli.options import dataset_option, nodes_option, split_datasets
+from manta.cli.options import dataset_option, links_option, nodes_option, split_datasets
 from manta.console import json_form, text
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
@@ -38,10 +38,18 @@ STOPPED = 30.0
 @click.command()
 @nodes_option(0)
 @dataset_option
+@links_option
 @click.option("--background", is_flag=True, help="Return once they run; --stop stops them.")
 @click.option("--stop", "stopping", is_flag=True, help="Stop what `manta up` started.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON once they run.")
-def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as_json: bool) -> int:
+def up(
+    nodes: int,
+    datasets: Sequence[str],
+    links: str,
+    background: bool,
+    stopping: bool,
+    as_json: bool,
+) -> int:
     """Start a manager and nodes on this machine; Ctrl-C stops and removes them.
 
     While they run, the profile `up` is in use, so that `manta deploy --cluster local FILE` works
@@ -57,7 +65,7 @@ def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as
         say(_record(found), f"Already running: {_words(found)}", as_json=as_json)
         return Exit.OK
     if background:
-        return _start_in_background(where, nodes, datasets, as_json)
+        return _start_in_background(where, nodes, datasets, links, as_json)
     with Interrupts() as interrupts:
         held = up_state.lock(where)
         if held is None:
@@ -65,7 +73,7 @@ def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as
         try:
             up_state.clear(where)  # what a killed `manta up` left
             _must_be_free(where)
-            return _run(where, nodes, mapped, interrupts, as_json)
+            return _run(where, nodes, mapped, links, interrupts, as_json)
         finally:
             up_state.clear(where)
             up_state.leave(where)
@@ -81,7 +89,12 @@ def _must_be_free(home: Path) -> None:
 
 
 def _run(
-    home: Path, count: int, datasets: dict[str, str], interrupts: Interrupts, as_json: bool
+    home: Path,
+    count: int,
+    datasets: dict[str, str],
+    links: str,
+    interrupts: Interrupts,
+    as_json: bool,
 ) -> int:
     from manta.apis.connect import profiles
 
@@ -93,7 +106,7 @@ def _run(
     keep = False
     try:
         keys = profiles.user_key(home, up_state.PROFILE)
-        cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home)
+        cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home, links=links)
         folder, aliases = str(cluster.folder), tuple(cluster.aliases)
         found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
         up_state.write(home, found)  # from here on, `clear` knows what to take away
@@ -172,10 +185,12 @@ def _record(found: up_state.Up) -> dict[str, Any]:
     return {"running": True, "profile": up_state.PROFILE, **fields}
 
 
-def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_json: bool) -> int:
+def _start_in_background(
+    home: Path, nodes: int, datasets: Sequence[str], links: str, as_json: bool
+) -> int:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = [word for pair in datasets for word in ("--dataset", pair)]
-    command = module_command("manta", "up", "--nodes", str(nodes), *words)
+    command = module_command("manta", "up", "--nodes", str(nodes), "--links", links, *words)
     log = home / "up.log"
     with Interrupts() as interrupts:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:

@@ -87,8 +87,10 @@ class LocalCluster:
         *,
         keys: KeyPair | None = None,
         home: Path | None = None,
+        links: str = "local",
     ) -> None:
-        """`keys` are the user's; `home` is where `manta up` keeps its state."""
+        """`keys` are the user's; `home` is where `manta up` keeps its state; `links` between nodes
+        are "local" or "sealed" (peers.links)."""
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
         self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
@@ -96,6 +98,7 @@ class LocalCluster:
         self.children: list[Child] = []
         self._datasets = dict(datasets)
         self._runner = runner
+        self._links = links
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self._stopping = False
@@ -190,7 +193,8 @@ class LocalCluster:
                 ),
             )
             config = self.folder / f"{alias}.toml"
-            config.write_text(node_config(alias, ports[0], mapping, self._runner), "utf-8")
+            text = node_config(alias, ports[0], mapping, self._runner, self._links)
+            config.write_text(text, "utf-8")
             self._spawn(
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
@@ -317,7 +321,11 @@ class LocalCluster:
 
 
 def node_config(
-    alias: str, port: int, datasets: Mapping[str, Path], runner: str = "process"
+    alias: str,
+    port: int,
+    datasets: Mapping[str, Path],
+    runner: str = "process",
+    links: str = "local",
 ) -> str:
     """Returns the TOML configuration of a node."""
     mappings = "".join(
@@ -332,6 +340,7 @@ manager_host = {_quoted(HOST)}
 manager_port = {port}
 [peers]
 listen = "{HOST}:0"
+links = {_quoted(links)}
 [resources]
 max_concurrent_tasks = {CONCURRENT_TASKS}
 [containers]

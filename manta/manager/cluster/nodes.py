@@ -83,6 +83,7 @@ class ClusterNodes:
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: ClusterNode(record) for record in records}
         self.orders = NodeOrders(self.actor, self._nodes, self._stored)
+        self.view.share = self.orders.peers.share
         self._interval = heartbeat_interval(self.context.lease)
         self._backlogs = Backlogs(self._interval)
         self._leases = Leases(**terms(self.context.lease))

@@ -254,6 +254,13 @@ class Directories:
         departed = () if after else tuple(swarm.departed.values())
         return Peers(swarm_id, swarm.epoch, swarm.version, page, departed, more)
 
+    def share(self, node_id: str, other: str) -> bool:
+        """Whether two nodes are there and members of one swarm; from any thread."""
+        if node_id in self._away or other in self._away:
+            return False
+        its, others = self._of.get(node_id, {}), self._of.get(other, {})
+        return any(swarm_id in others for swarm_id in list(its))
+
     def _there(self, swarm: _Directory) -> list[Known]:
         """Without those that are not told of others: they can speak to nobody."""
         members = (self._nodes[id_] for id_ in swarm.members if id_ not in self._away)

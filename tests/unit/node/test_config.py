@@ -82,6 +82,7 @@ def test_an_unset_token_is_none_until_it_is_needed() -> None:
 def test_where_other_nodes_connect() -> None:
     config = read("")
     assert (config.peers_listen, config.peers_advertise) == ("0.0.0.0:0", ())
+    assert config.peers_links == "local"
     assert read("[peers]\nlisten = 'off'\n").peers_listen == "off"
     config = read(
         "[peers]\nlisten = '[::]:50061'\nadvertise = ['${NAME}.example', '[2001:db8::1]:7']\n",

@@ -620,3 +620,13 @@ def test_whatever_a_peer_says_it_breaks_nothing_and_what_is_kept_of_it_is_bounde
     machine.fail(BulkError("over"))
     here.hear()
     assert len(here.ended) == 8
+
+
+def test_what_was_expected_before_there_was_a_connection_goes_on_by_the_pace_of_that() -> None:
+    transfers = Transfers(PeerOptions())
+    transfers.expect(bytes(16), 64 << 20)
+    transfers.connected(Pace(chunk=1 << 20, window=16 << 20, report=4 << 20))
+    transfers.received(Head(Kind.OPEN, bytes(16), 0, 64 << 20, 0, 0), "", 0.0)
+    said = transfers.take()
+    assert said is not None
+    assert (said.head.kind, said.head.limit) == (Kind.CREDIT, 16 << 20)

@@ -1,0 +1,124 @@
+"""Planes of one user's nodes on one machine: what they share instead of sending it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from manta.node.plane.local import address_of
+from manta.node.plane.parcels import SEALS
+from manta.transports.errors import DownReason
+from tests.integration.node.test_plane_links import is_linked, letters_pass, wait
+from tests.support.planes import Node, Planes, memory, planes
+
+
+def bulk_state(lab: Planes, at: int, other: int) -> DownReason | None:
+    return lab.nodes[at].bulk.peer(lab.nodes[other].peer.key).state
+
+
+def is_local(node: Node, other: Node) -> bool:
+    return bool(node.run(node.plane.paths.is_local, other.peer.key))
+
+
+def test_a_large_value_is_shared_with_a_node_of_this_machine(tmp_path: Path) -> None:
+    with planes(2, local=tmp_path) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        fd = memory(os.urandom(3_000_000), SEALS)
+        letter = {"k": "send_letter", "n": 1, "to": "id-2", "tag": "x", "value": [3_000_000]}
+        one.socket.send({**letter, "timeout": 20.0}, (fd,))
+        assert one.socket.receive() is not None
+        two.begin("receive_letter", source="id-1", tag="x", number=0, timeout=20.0)
+        received = two.socket.receive()
+        assert received is not None
+        message, (got,) = received
+        assert message["size"] == 3_000_000
+        assert os.path.sameopenfile(fd, got)
+        assert is_local(lab.nodes[0], lab.nodes[1])
+        assert is_local(lab.nodes[1], lab.nodes[0])
+        for each in (fd, got):
+            os.close(each)
+        for end in (one, two):
+            end.close()
+
+
+def test_nodes_of_one_machine_that_are_to_be_linked_as_others_are_share_nothing(
+    tmp_path: Path,
+) -> None:
+    """One of both is enough."""
+    with planes(1, local=tmp_path) as lab:
+        lab.nodes.append(Node(2))
+        lab.introduce()
+        letters_pass(lab)
+        one, other = lab.nodes
+        assert not is_local(one, other)
+        assert not is_local(other, one)
+
+
+def test_a_socket_that_is_gone_leaves_the_network(tmp_path: Path) -> None:
+    with planes(2, local=tmp_path) as lab:
+        for node in lab.nodes:
+            os.unlink(tmp_path / node.id.removeprefix("id-") / "peers.sock")
+        lab.introduce()
+        letters_pass(lab)
+        assert not is_local(lab.nodes[0], lab.nodes[1])
+        for node in lab.nodes:  # which is taken away at the end
+            (tmp_path / node.id.removeprefix("id-") / "peers.sock").touch()
+
+
+def test_nobody_connects_to_what_is_elsewhere_or_no_plane_s(tmp_path: Path) -> None:
+    with planes(1, local=tmp_path) as lab:
+        place = lab.nodes[0].plane.paths.place
+        assert address_of(place) == f"unix://{tmp_path}/1/peers.sock"
+        here, _, path = place.partition(":")
+        assert address_of(f"{here[::-1]}:{path}") is None
+        assert address_of(f"{here}:{tmp_path}/2/peers.sock") is None
+        assert address_of(f"{here}:{tmp_path}\0/peers.sock") is None
+        assert address_of(f"{here}:{'x' * 200}/peers.sock") is None
+        assert address_of("") is None
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.bind(str(tmp_path / "agent"))
+            agent.listen()
+            assert address_of(f"{here}:{tmp_path}/agent") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_another_user_s_socket_is_left_alone(tmp_path: Path) -> None:
+    with planes(1, local=tmp_path / "mine") as lab:
+        here = lab.nodes[0].plane.paths.place.partition(":")[0]
+    path = tmp_path / "peers.sock"
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    tmp_path.chmod(0o777)
+    ready, told = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setuid(65534)
+            listening = socket.socket(socket.AF_UNIX)
+            listening.bind(str(path))
+            listening.listen()
+            os.write(told, b"x")
+            listening.accept()[0].recv(1)
+        finally:
+            os._exit(0)
+    os.close(told)
+    assert os.read(ready, 1) == b"x"
+    os.close(ready)
+    assert address_of(f"{here}:{path}") is None
+    os.waitpid(child, 0)
+
+
+def test_a_link_by_what_a_machine_shares_ends_with_the_key(tmp_path: Path) -> None:
+    with planes(2, local=tmp_path) as lab:
+        lab.introduce()
+        letters_pass(lab)
+        wait(lambda: bulk_state(lab, 1, 0) is None)
+        one, two = lab.nodes
+        one.run(one.plane.links.forget, [two.peer.key])
+        wait(lambda: not is_linked(lab, 1, 0), 1.0)
+        wait(lambda: bulk_state(lab, 1, 0) is not None, 1.0)
