@@ -153,8 +153,10 @@ def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk
     disk.fill()
     for number in range(2000):
         node.say(swarm, MetricsLogged(at, {"loss": 1.0}, number, 0.0))
-    write = SetGlobal(swarm, "a", Inline(b""))
-    wait_until(lambda: (no := refused(admin, write)) is not None and "disk is full" in no.sentence)
+    setting = SetGlobal(swarm, "a", Inline(b""))
+    wait_until(
+        lambda: (no := refused(admin, setting)) is not None and "disk is full" in no.sentence
+    )
     for read in (
         GetSwarm(swarm),
         GetTasks(swarm),
