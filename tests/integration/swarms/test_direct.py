@@ -119,9 +119,11 @@ def test_instances_that_run_one_after_another_leave_letters_for_each_other(api: 
                 return None
             return world.receive_from_node(other, "t", timeout=20)
         """
-    swarm = One(code)
-    swarm.schedule = [("only", "sequential")]
-    assert outputs(api, swarm) == [None, "left here"]
+
+    class InTurn(One):
+        schedule = (("only", "sequential"),)
+
+    assert outputs(api, InTurn(code)) == [None, "left here"]
 
 
 def test_an_attempt_that_dies_and_its_successor_count_once(api: UserAPI) -> None:
