@@ -21,6 +21,7 @@ from manta.node.plane.orders import (
     Changed,
     End,
     Ended,
+    Linked,
     OrderSocket,
     Over,
     Rostered,
@@ -31,6 +32,7 @@ from manta.node.plane.orders import (
 )
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
+from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
@@ -76,6 +78,9 @@ class Process:
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         self._orders.send(Want(swarm_id, wanted))
+
+    def links_changed(self, links: LinksTold) -> None:
+        self._orders.send(Linked(links))
 
     def close(self) -> None:
         self._transport.call_soon(self._plane.close)

@@ -21,7 +21,7 @@ from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
-from manta.protocol.peers import Peer
+from manta.protocol.peers import LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.addresses import join_address
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -107,6 +107,8 @@ class Node:
         self.bulk = BulkEndpoint(keys, admission)
         at = self.bulk.listen(join_address(host, 0))
         self.wanted: set[str] = set()
+        self.reported: LinksTold = ()
+        """Its links with others."""
         self.plane = Plane(
             self.id,
             self.transport,
@@ -123,6 +125,9 @@ class Node:
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         (self.wanted.add if wanted else self.wanted.discard)(swarm_id)
+
+    def links_changed(self, links: LinksTold) -> None:
+        self.reported = links
 
     def run(self, call: Any, *args: Any, **named: Any) -> Any:
         """On the plane's thread."""
