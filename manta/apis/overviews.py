@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from manta.protocol.clusters import NodeInfo
+from manta.protocol.clusters import NodeInfo, NodeLinks
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -137,6 +137,44 @@ class NodeOverview(Named, frozen=True):
             last_seen=info.last_seen,
             notice=info.notice,
         )
+
+
+class NodeLink(Overview, frozen=True):
+    """A node's link with another, the peer, as the node sees it. `kind` is "direct" (encrypted,
+    over a connection of their own), "local" (nodes of one user on one machine, which share large
+    values), "relayed" (as ciphertext, through the manager) or "down". `since` is when it became
+    so; `sent` and `received` are bytes since the node's tasks first exchanged something;
+    `round_trip` is in seconds, None if it is not known; `error` is why the last attempt at a
+    direct link failed."""
+
+    node_id: str
+    node: str
+    peer_id: str
+    peer: str
+    kind: str
+    since: float
+    sent: int
+    received: int
+    round_trip: float | None
+    error: str
+
+    @classmethod
+    def all(cls, told: NodeLinks) -> list[NodeLink]:
+        return [
+            cls(
+                node_id=told.node_id,
+                node=told.alias,
+                peer_id=one.node_id,
+                peer=one.alias,
+                kind=one.kind,
+                since=one.since,
+                sent=one.sent,
+                received=one.received,
+                round_trip=one.round_trip or None,
+                error=one.error,
+            )
+            for one in told.links
+        ]
 
 
 class SwarmOverview(Named, _Same, frozen=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from manta.protocol.base import Cursor, Named, Wait, requests
 from manta.protocol.node import Capabilities, Load, Message, Ok, Seconds
+from manta.protocol.peers import PeerLink
 from manta.protocol.spec import Name
 
 
@@ -112,6 +113,21 @@ class GetNode(Message, frozen=True):
     cluster: Named | None = None
 
 
+class GetNodeLinks(Message, frozen=True):
+    """Of a node, as GetNode names it: its links with other nodes."""
+
+    node: Named
+    cluster: Named | None = None
+
+
+class NodeLinks(Message, frozen=True):
+    """In order of the other nodes' aliases; none where the node is not connected."""
+
+    node_id: str
+    alias: str
+    links: tuple[PeerLink, ...] = ()
+
+
 class RequestNodeStop(Message, frozen=True):
     node: Named
     drain: bool = False
@@ -136,6 +152,7 @@ ClusterRequest: Any = requests(
         ListNodes: Nodes,
         WatchNodes: Nodes,
         GetNode: NodeInfo,
+        GetNodeLinks: NodeLinks,
         RequestNodeStop: Ok,
         RemoveNode: Ok,
     }

@@ -19,7 +19,7 @@ from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
-from manta.protocol.peers import Addresses, FetchPeers, PeersChanged
+from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
 from manta.protocol.tokens import TokenText
@@ -200,6 +200,8 @@ class Heartbeat(Message, frozen=True):
     trouble: str = ""
     journals: dict[str, int] = {}
     """By swarm: the number of the last journal entry, where not all are acknowledged."""
+    links: LinksTold | None = None
+    """Its links with other nodes, if they have changed since it told of them over this link."""
 
 
 class HeartbeatReply(Message, frozen=True):

@@ -31,6 +31,41 @@ class Peer(msgspec.Struct, frozen=True, array_like=True):
     addresses: tuple[str, ...] = ()
 
 
+class LinkKind(StrEnum):
+    """How what two nodes say to each other goes from one to the other."""
+
+    DIRECT = "direct"
+    """Encrypted, over a connection of their own."""
+    LOCAL = "local"
+    """So, but for large values, which they share in the memory of one machine."""
+    RELAYED = "relayed"
+    """As ciphertext, through the manager."""
+    DOWN = "down"
+    """It does not, for now."""
+
+
+class PeerLink(msgspec.Struct, frozen=True, array_like=True):
+    """A node's link with another, as the node sees it."""
+
+    node_id: Annotated[str, msgspec.Meta(max_length=100)]
+    alias: Annotated[str, msgspec.Meta(max_length=100)]
+    kind: LinkKind
+    since: Annotated[float, msgspec.Meta(ge=0)]
+    """Seconds since the epoch by the node's clock."""
+    sent: Annotated[int, msgspec.Meta(ge=0)]
+    """Bytes of what tasks and nodes said, without what encryption adds."""
+    received: Annotated[int, msgspec.Meta(ge=0)]
+    round_trip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Seconds; 0 if it is not known."""
+    error: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    """Why the last attempt at a direct link failed, or why that was lost."""
+
+
+MOST_LINKS = 250
+"""That a node tells of."""
+LinksTold = Annotated[tuple[PeerLink, ...], msgspec.Meta(max_length=MOST_LINKS)]
+
+
 class Departure(StrEnum):
     """Why a node is in a directory no longer."""
 

@@ -293,6 +293,7 @@ class ManagerLink(Actor):
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
         self._missed_beats = 0
+        self._context.peers.links.registered()
         self._remember(answer)
         self._sender.registered(answer.acknowledged)
         self.notify(ROOT, answer)
@@ -361,6 +362,8 @@ class ManagerLink(Actor):
     def _beat(self) -> None:
         registration, sent = self._registration, self.clock.now()
         self.after(self._interval, _Beat(registration))
+        links = self._context.peers.links
+        told = links.version
 
         def answered(reply: Any, error: BaseException | None) -> None:
             if registration != self._registration or not self._context.is_registered:
@@ -368,6 +371,7 @@ class ManagerLink(Actor):
             self._probe.took(sent, error)
             if error is None:
                 self._missed_beats = 0
+                links.heard(told)
                 self.notify(ROOT, reply)
                 self.notify(PEER_DIRECTORY, reply)
                 self._notice(reply.notice)
@@ -413,6 +417,7 @@ class ManagerLink(Actor):
             context.draining,
             context.storage.trouble,
             context.journals.unacknowledged(),
+            context.peers.links.news(),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 

@@ -8,6 +8,7 @@ import msgspec
 
 from manta.actors import LocalRef
 from manta.node.peers.directory import Directories, DirectoryChanged
+from manta.node.peers.links import LinkBook
 from manta.node.peers.rosters import RosterChanged, Rosters
 
 
@@ -22,6 +23,7 @@ class PeersAnew(msgspec.Struct, frozen=True):
 class PeerBook:
     directories: Directories = field(default_factory=Directories)
     rosters: Rosters = field(default_factory=Rosters)
+    links: LinkBook = field(default_factory=LinkBook)
     plane: LocalRef | None = None
     """Who is told of changes."""
     behind: bool = False

@@ -24,6 +24,7 @@ from manta.node.plane.orders import (
     Changed,
     End,
     Ended,
+    Linked,
     OrderSocket,
     Over,
     Rostered,
@@ -34,6 +35,7 @@ from manta.node.plane.orders import (
 )
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
+from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
@@ -89,6 +91,9 @@ class Process:
 
     def broke(self, at: Instance, why: str) -> None:
         self._orders.send(Broke(at, why))
+
+    def links_changed(self, links: LinksTold) -> None:
+        self._orders.send(Linked(links))
 
     def close(self) -> None:
         self._transport.call_soon(self._plane.close)

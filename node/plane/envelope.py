@@ -35,7 +35,17 @@ class BulkAt(msgspec.Struct, frozen=True, array_like=True, tag=34):
     place: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
-Body = messages.Message | WantParcel | NoParcel | BulkAt
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag=35):
+    """`Pong` answers at once."""
+
+    number: int
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag=36):
+    number: int
+
+
+Body = messages.Message | WantParcel | NoParcel | BulkAt | Ping | Pong
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

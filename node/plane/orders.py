@@ -17,6 +17,7 @@ from manta.light.wire import HEADER, BrokenFrame, Frames, receive_bytes, send_fr
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.rosters import RosterChanged
 from manta.protocol.base import Instance
+from manta.protocol.peers import LinksTold
 
 LONGEST = 256 * 1024 * 1024
 """Bytes of a message: a roster may have a million instances."""
@@ -108,7 +109,13 @@ class Broke(_Order, frozen=True):
     why: str
 
 
-ToDaemon = Serving | Want | Ended | Broke
+class Linked(_Order, frozen=True):
+    """All links with other nodes, whenever they have changed."""
+
+    links: LinksTold
+
+
+ToDaemon = Serving | Want | Ended | Broke | Linked
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

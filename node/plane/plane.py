@@ -23,15 +23,16 @@ from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import envelope
 from manta.node.plane.bulk_paths import BulkPaths
 from manta.node.plane.channels import Ask, Channel, Gone
-from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
+from manta.node.plane.envelope import BulkAt, NoParcel, Ping, Pong, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.relays import Relays
+from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
-from manta.protocol.peers import Departure, Peer
+from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError
 from manta.transports.exchange import messages
@@ -52,6 +53,9 @@ class Daemon(Protocol):
 
     def broke(self, at: Instance, why: str) -> None:
         """The attempt has sent what the protocol forbids."""
+
+    def links_changed(self, links: LinksTold) -> None:
+        """All links with other nodes."""
 
 
 class _Fetch(NamedTuple):
@@ -93,6 +97,9 @@ class Plane:
         if relay is not None:
             self.relays = Relays(transport, self._links, bulk, admission, *relay)
             self._links.relaying = self.paths.relays = self.relays
+        self._reports = LinkReports(
+            self._links, self.paths, bulk, daemon.links_changed, self._io.call_later
+        )
         self._parcels = Parcels(self, memory)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters: dict[str, Roster] = {}
@@ -138,6 +145,7 @@ class Plane:
                 self._directory_changed(swarm_id, epoch, nodes)
         self._links.forget(gone)
         self.paths.forget(gone)
+        self._reports.changed()
 
     def _directory_changed(self, swarm_id: str, epoch: str | None, nodes: set[str]) -> None:
         """Of that epoch, and of these nodes, before."""
@@ -279,6 +287,7 @@ class Plane:
 
     def link_up(self, key: str, *, anew: bool) -> None:
         self._links.send(key, envelope.pack("", "", self.paths.link_up(key)))
+        self._reports.changed()
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
@@ -288,6 +297,7 @@ class Plane:
         self._set_timer()
 
     def link_down(self, key: str) -> None:
+        self._reports.changed()
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_down(peer.node_id)
@@ -296,9 +306,16 @@ class Plane:
     def received(self, key: str, data: Buffer) -> None:
         """Raises RemoteProtocolError."""
         said = envelope.unpack(data)
-        if isinstance(said.body, BulkAt):
-            self.paths.told(key, said.body)
-            return
+        match said.body:
+            case BulkAt():
+                self.paths.told(key, said.body)
+                return
+            case Ping(number):
+                self._links.send(key, envelope.pack("", "", Pong(number)))
+                return
+            case Pong(number):
+                self._reports.ponged(key, number)
+                return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
             return  # not, or not yet, or not any more of this swarm and timeline

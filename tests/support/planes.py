@@ -21,7 +21,7 @@ from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
-from manta.protocol.peers import Peer
+from manta.protocol.peers import LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.addresses import join_address
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -108,6 +108,8 @@ class Node:
         at = self.bulk.listen(join_address(host, 0))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
+        self.reported: LinksTold = ()
+        """Its links with others."""
         self.plane = Plane(
             self.id,
             self.transport,
@@ -127,6 +129,9 @@ class Node:
 
     def broke(self, at: Instance, why: str) -> None:
         self.broken.append((at, why))
+
+    def links_changed(self, links: LinksTold) -> None:
+        self.reported = links
 
     def run(self, call: Any, *args: Any, **named: Any) -> Any:
         """On the plane's thread."""

@@ -11,7 +11,7 @@ from manta.apis import checks
 from manta.apis.aio.client import AsyncClient
 from manta.apis.aio.waiting import pause
 from manta.apis.errors import NotFound
-from manta.apis.overviews import ClusterId, NodeId, NodeOverview, NodeResources
+from manta.apis.overviews import ClusterId, NodeId, NodeLink, NodeOverview, NodeResources
 from manta.protocol import clusters as messages
 from manta.protocol.node import Ok
 
@@ -77,6 +77,18 @@ class AsyncNodes(AsyncClient):
         where = checks.optional_identity("cluster", cluster)
         request = messages.GetNode(checks.identity("node", node), where)
         return NodeOverview.of(await self._ask(request, messages.NodeInfo, again=True))
+
+    async def list_node_links(
+        self, node: NodeId, cluster: ClusterId | None = None
+    ) -> list[NodeLink]:
+        """Lists the links that a node has with other nodes, by their aliases: those with which its
+        tasks exchange values directly.
+
+        Raises NotFound, Ambiguous.
+        """
+        where = checks.optional_identity("cluster", cluster)
+        request = messages.GetNodeLinks(checks.identity("node", node), where)
+        return NodeLink.all(await self._ask(request, messages.NodeLinks, again=True))
 
     async def get_node_resources(
         self, node: NodeId, cluster: ClusterId | None = None

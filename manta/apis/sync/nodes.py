@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from manta.apis import checks
 from manta.apis.errors import NotFound
-from manta.apis.overviews import ClusterId, NodeId, NodeOverview, NodeResources
+from manta.apis.overviews import ClusterId, NodeId, NodeLink, NodeOverview, NodeResources
 from manta.apis.sync.client import Client
 from manta.apis.sync.waiting import pause
 from manta.protocol import clusters as messages
@@ -75,6 +75,16 @@ class Nodes(Client):
         where = checks.optional_identity("cluster", cluster)
         request = messages.GetNode(checks.identity("node", node), where)
         return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
+
+    def list_node_links(self, node: NodeId, cluster: ClusterId | None = None) -> list[NodeLink]:
+        """Lists the links that a node has with other nodes, by their aliases: those with which its
+        tasks exchange values directly.
+
+        Raises NotFound, Ambiguous.
+        """
+        where = checks.optional_identity("cluster", cluster)
+        request = messages.GetNodeLinks(checks.identity("node", node), where)
+        return NodeLink.all(self._ask(request, messages.NodeLinks, again=True))
 
     def get_node_resources(self, node: NodeId, cluster: ClusterId | None = None) -> NodeResources:
         """Returns what the node has and what of it is free now. Sizes in bytes."""

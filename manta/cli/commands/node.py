@@ -36,6 +36,18 @@ _COLUMNS = {
 }
 
 
+_LINKS = {
+    "node": field("node"),
+    "peer": field("peer"),
+    "link": state("kind"),
+    "since": age("since"),
+    "out": lambda link: text.size(link["sent"]),
+    "in": lambda link: text.size(link["received"]),
+    "round trip": lambda link: text.seconds(link["round_trip"]) if link["round_trip"] else "",
+    "error": field("error"),
+}
+
+
 class NodeGroup(Group):
     """Nodes as the manager knows them; their daemons are `manta_node`'s."""
 
@@ -95,6 +107,26 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ),
     ]
     show_fields(found, rows, as_json=as_json)
+
+
+@node.command()
+@click.argument("name", required=False)
+@click.option("--cluster", help="The cluster, if several have a node of that name.")
+@with_api
+def links(api: UserAPI, name: str | None, cluster: str | None, as_json: bool) -> None:
+    """Show how the node NAME, or each, is linked with others whose tasks it exchanges values with.
+
+    A link is direct, local (nodes of one user on one machine share large values), relayed (as
+    ciphertext, through the manager) or down.
+    """
+    if name is not None:
+        found = api.list_node_links(name, cluster)
+    else:
+        where = [cluster] if cluster is not None else [one.id for one in api.list_clusters()]
+        nodes = [one for each in where for one in api.list_nodes(each)]
+        found = [link for one in nodes for link in api.list_node_links(one)]
+    nothing = "No links: nodes have them while their tasks exchange values."
+    emit(found, _LINKS, as_json=as_json, nothing=nothing)
 
 
 @node.command()

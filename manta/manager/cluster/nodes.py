@@ -42,7 +42,7 @@ from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.messages import JournalAhead
 from manta.manager.views import ClusterView
-from manta.protocol.clusters import NodeInfo
+from manta.protocol.clusters import NodeInfo, NodeLinks
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     Desired,
@@ -119,6 +119,7 @@ class ClusterNodes:
             node.monitor.cancel()
         node.link = message.link
         node.rosters.clear()
+        node.links = ()
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble[:TROUBLE]
@@ -157,6 +158,8 @@ class ClusterNodes:
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
         node.load, node.last_seen = message.load, self.actor.clock.wall()
+        if message.links is not None:
+            node.links = message.links
         now = self._now()
         back = self._leases.heard(node_id, now)
         # One that was just told to stop has yet to hear it.
@@ -181,6 +184,14 @@ class ClusterNodes:
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
         return HeartbeatReply(version, node.contest, directories, dict(node.rosters))
+
+    def links(self, node_id: str) -> NodeLinks:
+        """With other nodes."""
+        node = self._nodes[node_id]
+        links = node.links if node.link is not None else ()
+        return NodeLinks(
+            node_id, node.record.alias, tuple(sorted(links, key=lambda one: one.alias))
+        )
 
     def _troubled(self, node: ClusterNode, trouble: str) -> None:
         node.trouble = trouble

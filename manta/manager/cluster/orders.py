@@ -17,6 +17,7 @@ from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import Orders, Restored
 from manta.protocol.node import JournalAck, Load, ToNode
+from manta.protocol.peers import PeerLink
 from manta.protocol.roster import RosterTold
 from manta.transports.errors import LocalTransportError
 
@@ -36,6 +37,8 @@ class ClusterNode:
     contested_at: float = -math.inf
     acknowledged: dict[str, int] = field(default_factory=dict)
     """The last durable journal entry of each running swarm."""
+    links: tuple[PeerLink, ...] = ()
+    """With other nodes, as it told last."""
     rosters: dict[str, int] = field(default_factory=dict)
     """By swarm: the version that it was told last over this link."""
 

@@ -380,6 +380,8 @@ class ClusterSupervisor(Supervisor):
                 return self._view.nodes_page(after)
             case clusters.GetNode():
                 return self._view.node(request.target_id)
+            case clusters.GetNodeLinks():
+                return self._nodes.links(request.target_id)
             case clusters.RequestNodeStop(drain=drain):
                 self._nodes.stop(request.target_id, self.defer(), drain=drain)
             case user.GetTree(after=after):

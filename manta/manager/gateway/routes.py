@@ -172,6 +172,13 @@ def _get_node(at: Parts, request: Request[clusters.GetNode, NodeRecord]) -> obje
     return None
 
 
+def _links(at: Parts, request: Request[clusters.GetNodeLinks, NodeRecord]) -> object:
+    if at.forwarder.rests(request.target.cluster_id):
+        return clusters.NodeLinks(request.target.id, request.target.alias)
+    _to_cluster(at, request)
+    return None
+
+
 def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> object:
     if request.target is None:
         return at.overview.tree(request.message.after)
@@ -318,6 +325,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(clusters.ListNodes, Right.NODE_READ, cluster, _list_nodes),
     _about(clusters.WatchNodes, Right.NODE_READ, cluster, lambda at, r: at.watches.open(r)),
     _about(clusters.GetNode, Right.NODE_READ, a_node, _get_node),
+    _about(clusters.GetNodeLinks, Right.NODE_READ, a_node, _links),
     _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _to_cluster),
     _about(
         clusters.RemoveNode, Right.NODE_MANAGE, a_node, lambda at, r: at.clusters.remove_node(r)

@@ -96,6 +96,7 @@ def test_shells_complete_what_there_is(shell: Shell, finished: str, shell_name: 
         "manta cluster show": CLUSTER,
         "manta ps --profile": "default",
         "manta node show": "node-1 node-2",
+        "manta node links": "node-1 node-2",
         f"manta logs {finished} --node": "node-1 node-2",
         f"manta logs {finished} --task": "only",
         f"manta results {finished} --tag": "array small",

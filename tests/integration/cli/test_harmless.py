@@ -74,6 +74,7 @@ OF_MANAGER = {
     "cluster start": ["c"],
     "cluster stop": ["c"],
     "node drain": ["n"],
+    "node links": ["n"],
     "node list": ["c"],
     "node rm": ["n", "--yes"],
     "node show": ["n"],

@@ -210,6 +210,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     assert "connected" in node(shell, "start", "--background", token=token).lower()
     shell("node list", "lab")
     shell("node show", "n1")
+    shell("node links", "n1")
 
     (shell.folder / "worker.py").write_text("def main():\n    pass\n")
     shell("module push", "worker.py")

@@ -231,6 +231,7 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
         clusters.ListNodes: about(clusters.ListNodes, "cluster"),
         clusters.WatchNodes: about(clusters.WatchNodes, "cluster"),
         clusters.GetNode: about(clusters.GetNode, "node"),
+        clusters.GetNodeLinks: about(clusters.GetNodeLinks, "node"),
         clusters.RequestNodeStop: about(clusters.RequestNodeStop, "node"),
         clusters.RemoveNode: about(clusters.RemoveNode, "node"),
         # People. By a whole address somebody is found: so a role is granted.

@@ -170,6 +170,9 @@ def rows() -> dict[type[Message], Row]:
         clusters.ListNodes: about("cluster", READ, lambda at, _: clusters.ListNodes(at.cluster)),
         clusters.WatchNodes: about("cluster", READ, lambda at, _: clusters.WatchNodes(at.cluster)),
         clusters.GetNode: about("node", READ, lambda at, _: clusters.GetNode(at.nodes["node"])),
+        clusters.GetNodeLinks: about(
+            "node", READ, lambda at, _: clusters.GetNodeLinks(at.nodes["node"])
+        ),
         clusters.RequestNodeStop: about(
             "node", OPERATE, lambda at, _: clusters.RequestNodeStop(at.nodes["node"])
         ),

@@ -10,6 +10,7 @@ import pytest
 
 from manta.node.plane.local import address_of
 from manta.node.plane.parcels import SEALS
+from manta.protocol.peers import LinkKind
 from manta.transports.errors import DownReason
 from tests.integration.node.test_plane_links import is_linked, letters_pass, wait
 from tests.support.planes import Node, Planes, memory, planes
@@ -122,3 +123,19 @@ def test_a_link_by_what_a_machine_shares_ends_with_the_key(tmp_path: Path) -> No
         one.run(one.plane.links.forget, [two.peer.key])
         wait(lambda: not is_linked(lab, 1, 0), 1.0)
         wait(lambda: bulk_state(lab, 1, 0) is not None, 1.0)
+
+
+def test_what_became_of_links_is_reported(tmp_path: Path) -> None:
+    with planes(2, local=tmp_path) as lab:
+        lab.introduce()
+        letters_pass(lab)
+        one, two = lab.nodes
+        wait(lambda: one.reported and one.reported[0].round_trip, 30.0)
+        [link] = one.reported
+        assert (link.node_id, link.alias, link.kind) == ("id-2", "node-2", LinkKind.LOCAL)
+        assert link.sent > 1_000_000
+        assert link.received > 1_000_000
+        assert 0 < link.round_trip < 10
+        one.run(one.plane.links.forget, [two.peer.key])
+        wait(lambda: [one.kind for one in two.reported] == [LinkKind.DOWN])
+        wait(lambda: "denied" in two.reported[0].error)

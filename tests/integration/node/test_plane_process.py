@@ -16,6 +16,7 @@ from manta.node.plane.orders import (
     Attach,
     End,
     Ended,
+    Linked,
     OrderSocket,
     Rostered,
     Serve,
@@ -53,9 +54,12 @@ class Daemon:
         listening.close()
 
     def expect(self) -> ToDaemon:
-        while (found := self.orders.next()) is None:
-            self.orders.read()
-        return found[0]
+        """What comes next, besides how links are."""
+        while True:
+            while (found := self.orders.next()) is None:
+                self.orders.read()
+            if not isinstance(found[0], Linked):
+                return found[0]
 
     def attach(self, at: Instance) -> TaskEnd:
         ours, theirs = socket.socketpair()

@@ -30,6 +30,7 @@ READS = {
     "ListNodes",
     "WatchNodes",
     "GetNode",
+    "GetNodeLinks",
     "GetSwarm",
     "GetSwarmQuotas",
     "ListSwarms",
