@@ -30,8 +30,21 @@ class Attempt:
     """An attempt is made in the template where there is one, before the fork: the child has less
     to do and writes to fewer pages, each of which would be copied."""
 
-    def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
-        """Takes over `ends`: stdout, stderr, log socket and connection."""
+    def __init__(
+        self,
+        path: str,
+        token: str,
+        brief: Brief,
+        folder: str,
+        ends: list[int],
+        modules: Sequence[str],
+        let_go: Callable[[], None],
+    ) -> None:
+        """Takes over `ends`: stdout, stderr, log socket and connection.
+
+        `modules` are the names of the user's own, as they are imported; `let_go` drops what else
+        there is of them.
+        """
         self._folder = folder
         self._brief = brief
         *self._streams, connection = ends
@@ -41,6 +54,8 @@ class Attempt:
         self._owner = 0
         self._outcome: dict[str, Any] = {}
         self._ending: ending.Ending | None = None
+        self._last: ending.Ending | None = ending.Ending(modules, let_go, self._cut_off, leave)
+        self._patience = ending.STOPPED_PATIENCE
         self.is_running = False
         self.doing = brief.name
         """Begins the sentence that says what went wrong."""
@@ -49,23 +64,26 @@ class Attempt:
         self.stopped = False
         """Whether its code was asked to end: what it holds may be half done."""
 
-    def _begin(self) -> None:
-        """Done before the user's code runs, so that all it prints belongs to this attempt."""
+    def take_over(self) -> None:
+        """Done before the user's code runs, in its process or in the one that is about to fork it:
+        all that it prints and asks belongs to this attempt."""
         stdout, stderr, log = self._streams
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.close(stdout)
         os.close(stderr)
         self._streams = [log]
-        self._owner = os.getpid()
-        self._client.open(self._owner)
         usage.context = self._client
         usage.log_sink = log
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
+        self._client.open(self._owner)
         seed(self._brief)
         self._started = time.monotonic()
 
     def run(self, prepare: Callable[[], Target]) -> None:
-        """Runs what `prepare` returns."""
+        """Runs what `prepare` returns; this process has taken over."""
         global _latest, _users_mask
         self._begin()
         owner = self._owner
@@ -109,7 +127,7 @@ class Attempt:
         flush()
         spent = {"loading": loading, "computing": active - loading, "moving": self._client.moving}
         end = {**spent, **self._outcome}
-        packed: bytes = msgpack.packb(end)
+        packed: bytes = _packer.pack(end)
         return packed
 
     def _call(self, prepare: Callable[[], Target]) -> Any:
@@ -121,31 +139,30 @@ class Attempt:
     def imported(self) -> None:
         """The module is there: from here on its code computes."""
         if self._loading is None:
-            self._loading = self._active()
+            self.doing, self._loading = self._brief.name, self._active()
 
     def _active(self) -> float:
         """Seconds since it began, without its waits for the node: they never become less."""
         return max(self._loading or 0.0, time.monotonic() - self._started - self._client.moving)
 
-    def wind_down(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
+    def wind_down(self) -> None:
         """Does what Python does at a process's end, where that is this attempt's.
 
-        `modules` are the names of the user's own, as they are imported; `let_go` drops what else
-        there is of them. How the attempt ended has to be known to others: it may not return.
+        How the attempt ended has to be known to others: it may not return.
         """
-
-        def cut_off(what: str) -> None:
-            self.note("warning", ending.cut_off(self._brief.name, what, patience))
-
-        self._ending = ending.Ending(modules, let_go, cut_off, leave)
-        patience = ending.STOPPED_PATIENCE if self.stopped else ending.PATIENCE
-        self._ending.run(patience)
+        if not self.stopped:
+            self._patience = ending.PATIENCE
+        self._ending = self._last
+        assert self._ending is not None
+        self._ending.run(self._patience)
 
     def dismiss(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
-        """The same where the object of this attempt, the last one, has lived on until now."""
-        patience = ending.STOPPED_PATIENCE
+        """The same where the object of this attempt, which was closed, has lived on until now."""
         self._ending = ending.Ending(modules, let_go, lambda what: None, leave)
-        self._ending.run(patience)
+        self._ending.run(ending.STOPPED_PATIENCE)
+
+    def _cut_off(self, what: str) -> None:
+        self.note("warning", ending.cut_off(self._brief.name, what, self._patience))
 
     def note(self, level: str, text: str) -> None:
         """Writes a line to the attempt's log."""
@@ -179,9 +196,10 @@ class Attempt:
         return describe(error, self.doing, self._folder)
 
     def close(self) -> None:
-        """Called in a process that goes on: it ran the attempt, or forked the one that does. What
+        """Called in a process that goes on: it ran the attempt, or forked the one that did. What
         its code still asks is told that the attempt is over."""
         usage.log_sink = None
+        self._last = None  # it refers to this attempt
         self._client.close()
         for fd in self._streams:
             try:
@@ -201,6 +219,9 @@ class Attempt:
             if self._ending is not None:
                 self._ending.hurry(ending.STOPPED_PATIENCE)
 
+
+_packer = msgpack.Packer()
+"""Made once: it would have an attempt that ends touch new memory."""
 
 _USERS_SIGNALS = (
     signal.SIGALRM,

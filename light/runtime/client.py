@@ -198,14 +198,12 @@ class _Channel:
     def end(self, is_idle: bool) -> None:
         """Ends the channel; a thread that waits in it wakes up and closes it."""
         self._has_ended = True
-        connection = self._connection
+        if self._connection is not None:
+            self._connection.shut()  # also where another process has it as well
+        self._plane.shut()
         if is_idle:
             self._close()
             self._plane.close()
-            return
-        self._plane.shut()
-        if connection is not None:
-            connection.shut()
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -180,6 +180,14 @@ class Program:
         """What `sys.path` becomes in an attempt."""
         self._spec: ModuleSpec | None = None
         """The entry's; None before `stage`."""
+        self._outside: tuple[list[str], list[str]] = [], []
+        """What `sys.path` and `sys.argv` were before `enter`."""
+        self._set_aside: dict[str, ModuleType] = {}
+        """Modules of packages whose names are the user's in an attempt."""
+        self._entered: ModuleType | None = None
+        """The module that is to be loaded; None before `enter`."""
+        self._code: CodeType | None = None
+        """What it consists of, where that was compiled."""
 
     def prepare(self) -> None:
         """Does what can be done before any attempt, without running anything of the user's."""
@@ -249,16 +257,14 @@ class Program:
         found = [path.join(stem, "__init__.py"), *([f"{stem}.py"] if parts else [])]
         return next((file for file in found if path.isfile(file)), None)
 
-    def load(self, imported: Callable[[], None] = lambda: None) -> None:
-        """Imports the module, in an attempt. Raises what its code raises.
-
-        `imported` is called once its main() begins, or else once it is imported.
-        """
+    def enter(self) -> None:
+        """Does what comes before the module is run, in an attempt or in the process that is about
+        to fork one: `leave` undoes it there."""
         if self._spec is None:
             self.stage()
         assert self._hidden is not None
         assert self._spec is not None
-        assert self._spec.loader is not None
+        self._outside = sys.path[:], sys.argv[:]
         sys.path[:] = self._path
         if self.name != self.stem:
             for name in _STARTERS:
@@ -268,17 +274,42 @@ class Program:
         # would copy the pages on which they lie.)
         if any(name in sys.modules for name in self._hidden):
             for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:
-                del sys.modules[name]
+                self._set_aside[name] = sys.modules.pop(name)
         sys.argv[:] = [self.file]
+        # Not before: a template's objects are none of the collector's, at an attempt's end either.
+        self._entered = sys.modules[self.name] = module_from_spec(self._spec)
+        self._code = self.sources.kept(self.file)
+
+    def leave(self) -> None:
+        """Undoes `enter`."""
+        sys.path[:], sys.argv[:] = self._outside
+        del sys.modules[self.name]
+        sys.modules.update(self._set_aside)
+        self._set_aside.clear()
+        self._entered = self._code = None
+
+    def load(self, imported: Callable[[], None] = lambda: None) -> None:
+        """Imports the module, in an attempt. Raises what its code raises.
+
+        `imported` is called once its main() begins, or else once it is imported.
+        """
+        if self._entered is None:
+            self.enter()
+        assert self._entered is not None
+        assert self._spec is not None
+        assert self._spec.loader is not None
 
         def wrap(function: Any) -> Main:
             self.main = Main(function, imported)
             return self.main
 
-        # Not before: a template's objects are none of the collector's, at an attempt's end either.
-        self.module = sys.modules[self.name] = module_from_spec(self._spec)
+        self.module, self._entered = self._entered, None
         self.module.__dict__["__manta_main__"] = wrap
-        self._spec.loader.exec_module(self.module)
+        if self._code is None:
+            self._spec.loader.exec_module(self.module)
+        else:
+            self.sources.imported.append(self.name)
+            exec(self._code, self.module.__dict__)
         imported()
 
     def _import_namesakes(self, stems: set[str]) -> None:

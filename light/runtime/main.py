@@ -56,6 +56,8 @@ class Runtime:
         self._output: list[int] | None = None
         self._orders: list[Order] = []
         self._current: int | None = None
+        self._class_name: str | None = None
+        """What the latest attempt ran, whose object may live on."""
         self._nudges: list[float] = []  # when the attempt is to be nudged
         self._is_cut_off = False  # it was killed in what was left to do
         self._exits: list[dict[str, Any]] = []
@@ -225,8 +227,13 @@ class Runtime:
             self._start()  # the last one has died
         if self._worker is None or not self._is_ready:
             return
+        class_name = self._orders[0].message["brief"]["class_name"]
+        if self._settings.shared.lives_on and class_name != self._class_name:
+            self._replace_worker()
+            return
         order = self._orders.pop(0)
-        self._current = order.message["number"]
+        self._class_name = class_name
+        self._settings.shared.ordered = self._current = order.message["number"]
         self._kills = memory.kills() if self._is_limited else 0
         try:
             self._worker.connection.send(order.message, tuple(order.ends))
@@ -237,6 +244,15 @@ class Runtime:
         self._notes.clear()
         order.close()
 
+    def _replace_worker(self) -> None:
+        """Lets the object that lives on end: what comes next is of another class."""
+        self._dismiss()
+        if (worker := self._worker) is not None:
+            processes.kill_tree({worker.pid})
+            processes.reap({worker.pid})
+        self._kill_orphans()
+        self._start()
+
     def _start(self) -> None:
         """Forks a worker."""
         keep_out = [self._wake_up, self._wake_up_end]
@@ -245,7 +261,8 @@ class Runtime:
         for order in self._orders:
             keep_out += order.ends
         self._is_ready = self._is_deaf = False
-        self._settings.shared.attempt_pid = 0
+        shared = self._settings.shared
+        shared.attempt_pid, shared.taken, shared.lives_on = 0, 0, None
         self._worker = start(
             self._settings, self._cold, self._notes, self._output or [], keep_out, self._children
         )
@@ -265,8 +282,9 @@ class Runtime:
     def _on_report(self, report: dict[str, Any]) -> None:
         kind = report["k"]
         if kind == "exited":
-            self._is_ready = not report["learns"]
-            self._attempt_ended(report["status"], report["lives_on"])
+            if report["number"] == self._current:  # else an object has told it, and died after that
+                self._is_ready = not report["learns"]
+                self._attempt_ended(report["status"], report["lives_on"])
         elif kind == "ready":
             self._is_ready = True
             if not self._was_ready:

@@ -75,6 +75,14 @@ class Sources:
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             self._codes.pop(file, None)
 
+    def kept(self, file: str) -> CodeType | None:
+        """The code of a file, if that was compiled as it is now."""
+        try:
+            with open(file, "rb", buffering=0) as source:
+                return self.code(file, source.read())
+        except OSError:
+            return None
+
     def code(self, file: str, data: bytes) -> CodeType | None:
         """The code of a file that holds `data`, if that was compiled."""
         kept = self._codes.get(file)

@@ -2,14 +2,19 @@
 
 It is forked from the runtime. It imports the installed packages that attempts need, and never any
 of the user's own files, which are imported anew in each attempt. Where the attempt's object lives
-on (a class with execute()), so does the process that was forked, and the template hands further
-orders to it.
+on (a class with execute()), so does the process that was forked: it takes further orders itself,
+over the same connection, and the template goes on when that process has ended.
 
-To the runtime it says ready(), once it has imported what is known to be needed; unsafe(name, why)
-where it has imported what must not be forked, and is of no use; and exited(status, lives_on,
-learns), where it becomes ready again after `learns`. From the runtime comes run(number, token,
-brief, fds=4), as the node sent it. What would cost a message of its own lies in memory that all of
-them share (`Shared`).
+To the runtime they say ready(), once the template has imported what is known to be needed;
+unsafe(name, why) where it has imported what must not be forked, and is of no use; and
+exited(number, status, lives_on, learns), where the template becomes ready again after `learns`.
+From the runtime comes run(number, token, brief, fds=4), as the node sent it. What would cost a
+message of its own lies in memory that all of them share (`Shared`): with the number of the order
+that was taken, an end within an attempt is told from one between two.
+
+After a fork, whichever process writes to a page first has to copy it: an attempt that does nothing
+spends most of its time on that. So the template does beforehand what can be done, and nothing while
+the process that it has forked runs.
 """
 
 from __future__ import annotations
@@ -17,17 +22,18 @@ from __future__ import annotations
 import gc
 import os
 import resource
-import select
 import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 import msgpack
 
 from manta.light.context import Brief, usage
 from manta.light.runtime import ending, processes
+from manta.light.runtime.seeding import await_imports, renew
 from manta.light.runtime.shared import Shared
 from manta.light.wire import MessageSocket
 
@@ -44,9 +50,6 @@ _DEAR = 0.5
 """Seconds from which on the log says once what importing the module costs each attempt."""
 _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
-
-
-_NOTHING: bytes = msgpack.packb([[], []])
 
 
 class Settings(NamedTuple):
@@ -151,55 +154,22 @@ def _no_terminal(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-class _Child(NamedTuple):
-    """A process that was forked for an attempt, as its template sees it."""
-
-    pid: int
-    pidfd: int
-    connection: MessageSocket
-    class_name: str | None
-
-    def wait(self) -> int | None:
-        """How it ended; None where the attempt is over and the process lives on."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        poll.register(self.connection.fileno(), select.POLLIN)
-        ready = {fd for fd, _ in poll.poll()}
-        if self.connection.fileno() in ready and self.connection.receive() is not None:
-            return None
-        return self.end()
-
-    def has_ended(self, patience: float = 0) -> bool:
-        """Within so many seconds."""
-        return bool(select.select([self.pidfd], [], [], patience)[0])
-
-    def dismiss(self) -> None:
-        """Ends one that waits for an order, once it has done what is left to do."""
-        self.connection.close()
-        if not self.has_ended(ending.STOPPED_PATIENCE + ending.SLACK):
-            processes.send(self.pid, signal.SIGKILL)
-        self.end()
-
-    def end(self) -> int:
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self.pidfd)
-        self.connection.close()
-        return status
-
-
 class _Template:
     def __init__(self, settings: Settings, connection: MessageSocket, notes: list[str]) -> None:
         from manta.light.runtime.loader import Program
-        from manta.light.runtime.seeding import await_imports
 
         self._settings = settings
         self._connection = connection
         self._notes = notes
         self._program = Program(settings.folder, settings.entry, settings.scratch)
         self._imports = await_imports()
-        self._living: _Child | None = None
+        self._outside = os.dup(1), os.dup(2)
+        """Where it prints between attempts."""
+        self._ended = 0
+        """The number of the latest order whose end it has told."""
         self._notice: Notice | None = None
         self._importing = 0.0
+        self._target: Target | None = None
 
     def serve(self, cold: Mapping[str, str] | None) -> None:
         """Runs attempts until the runtime has no more, or this process is of no use."""
@@ -225,27 +195,35 @@ class _Template:
                 return
         self._be_ready()
         while (received := self._connection.receive()) is not None:
-            status = self._run(Order(*received))
+            order = Order(*received)
+            if order.message["number"] == self._ended:  # an object was about to take it, and died
+                order.close()
+                continue
+            shared = self._settings.shared
+            status = self._run(order)
+            self._ended, shared.taken = shared.taken, 0
+            if not self._ended:
+                continue  # it has told the ends of all attempts itself, and ended between two
             modules, files = self._learned()
             modules = warmth.new(modules) if warmth is not None else []
             learns = bool(modules or files)
-            report = {"k": "exited", "status": status or 0, "learns": learns}
-            self._connection.send({**report, "lives_on": status is None})
+            self._tell_end(self._ended, status, lives_on=False, learns=learns)
             if learns:
                 signal.alarm(_LONGEST_WARMING)
                 self._program.compile(files)
                 if warmth is not None and self._is_unsafe(warmth.learn(modules)):
                     return
                 self._be_ready()
-        if self._living is not None:
-            self._living.dismiss()
 
     def _learned(self) -> tuple[list[Noticed], list[str]]:
         """What the latest attempt has left word of; it may have written anything."""
+        learned = self._settings.shared.learn()
+        if not learned:
+            return [], []
         from manta.light.runtime.warmth import Noticed
 
         try:
-            modules, files = msgpack.unpackb(self._settings.shared.learn() or _NOTHING)
+            modules, files = msgpack.unpackb(learned)
             return [Noticed(*module) for module in modules], files
         except Exception:
             return [], []
@@ -257,8 +235,11 @@ class _Template:
         return found is not None
 
     def _be_ready(self) -> None:
+        from manta.light.runtime.warmth import Notice
+
         signal.alarm(0)
         self._program.stage()
+        self._notice = Notice(self._program.sources)
         self._flush()  # or every attempt would print what is left in the buffers
         gc.collect()
         gc.freeze()
@@ -275,58 +256,54 @@ class _Template:
 
         token, fields = order.message["token"], order.message["brief"]
         brief = Brief(**fields, scratch=self._settings.scratch)
-        return Attempt(self._settings.socket, token, brief, self._program.folder, order.ends)
+        path, program = self._settings.socket, self._program
+        modules = program.sources.imported
+        return Attempt(path, token, brief, program.folder, order.ends, modules, self._let_go)
 
-    def _run(self, order: Order) -> int | None:
-        """Runs an attempt; returns how its process ended, None where that lives on."""
-        class_name = order.message["brief"]["class_name"]
-        living = self._living
-        if living is not None and (living.class_name != class_name or living.has_ended()):
-            living.dismiss()
-            living = None
-        if living is not None:
-            living.connection.send(order.message, tuple(order.ends))
-            order.close()
-        child = living or self._fork(order, class_name)
-        status = child.wait()
-        self._living = child if status is None else None
-        if status is not None:
-            self._settings.shared.attempt_pid = 0
-        return status
-
-    def _fork(self, order: Order, class_name: str | None) -> _Child:
-        from manta.light.runtime.warmth import Notice
-
+    def _run(self, order: Order) -> int:
+        """Runs an attempt, and all further ones where its object lives on, in a process of its own;
+        returns how that ended."""
+        shared, template = self._settings.shared, os.getpid()
         attempt = self._open(order)
         for note in self._notes:
             attempt.note("info", note)
         self._notes.clear()
-        self._notice = Notice(self._program.sources)  # here, where it costs less than in the child
-        ours, theirs = socket.socketpair()
-        shared, template = self._settings.shared, os.getpid()
+        shared.taken = order.message["number"]
         shared.imports, shared.lives_on, shared.ending_since = True, None, None
+        attempt.doing = f"Importing {self._program.entry}"
+        self._imports.notice = self._note_import
+        attempt.take_over()
+        renew()
+        gc.freeze()  # what the attempt does not make need not be looked through at its end
+        self._program.enter()
         pid = os.fork()
         if not pid:
-            ours.close()
-            self._be_attempt(attempt, class_name, MessageSocket(theirs), template)
-        shared.attempt_pid = pid
-        theirs.close()
+            self._be_attempt(attempt, order.message["brief"]["class_name"], template)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        shared.attempt_pid = 0
+        self._imports.notice = None
+        self._program.leave()
         attempt.close()
-        return _Child(pid, os.pidfd_open(pid), MessageSocket(ours), class_name)
+        usage.context = None
+        self._print_outside()
+        return status
+
+    def _tell_end(self, number: int, status: int, *, lives_on: bool, learns: bool = False) -> None:
+        report = {"number": number, "status": status, "lives_on": lives_on, "learns": learns}
+        self._connection.send({"k": "exited", **report})
+
+    def _print_outside(self) -> None:
+        for number, fd in enumerate(self._outside, 1):
+            os.dup2(fd, number)
 
     # In the process of an attempt.
 
-    def _be_attempt(
-        self, attempt: Attempt, class_name: str | None, connection: MessageSocket, template: int
-    ) -> NoReturn:
+    def _be_attempt(self, attempt: Attempt, class_name: str | None, template: int) -> NoReturn:
         try:
-            self._connection.close()
+            self._settings.shared.attempt_pid = os.getpid()
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
-            from manta.light.runtime.seeding import renew
-
-            renew()
-            self._live(attempt, class_name, connection)
+            self._live(attempt, class_name)
         except BaseException:
             import traceback
 
@@ -334,61 +311,61 @@ class _Template:
             os._exit(70)
         os._exit(0)
 
-    def _live(self, attempt: Attempt, class_name: str | None, connection: MessageSocket) -> None:
+    def _live(self, attempt: Attempt, class_name: str | None) -> None:
         """Runs an attempt, and all further ones where its object lives on."""
-        shared, target = self._settings.shared, None
-        outside = os.dup(1), os.dup(2)
-
-        def prepare() -> Target:
-            nonlocal target
-            if self._program.module is None:
-                self._import(attempt)
-            if target is None:
-                target = self._program.target(class_name)
-                shared.lives_on = target.is_resident
-                if not target.is_resident:
-                    self._tell_if_dear(attempt)
-            return target
-
-        def let_go() -> None:
-            nonlocal target
-            target = self._program.module = self._program.main = None
-
-        modules = self._program.sources.imported
+        shared = self._settings.shared
         while True:
-            attempt.run(prepare)
+            attempt.run(partial(self._prepare, attempt, class_name))
             shared.leave(attempt.end())
             if not attempt.lives_on or attempt.stopped:
                 shared.ending_since = time.monotonic()
-                attempt.wind_down(modules, let_go)
+                attempt.wind_down()
                 self._teach()
                 shared.leave(attempt.end())
                 return
             attempt.close()
-            for number, fd in enumerate(outside, 1):
-                os.dup2(fd, number)
-            connection.send({"k": "over"})
-            received = connection.receive()
-            if received is None:
+            self._print_outside()
+            self._tell_end(shared.taken, 0, lives_on=True)
+            shared.taken = 0
+            order = self._next_order()
+            if order is None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)  # its node reads no more
                 os.dup2(nowhere, 1)
                 os.dup2(nowhere, 2)
-                attempt.dismiss(modules, let_go)
+                attempt.dismiss(self._program.sources.imported, self._let_go)
                 return
-            attempt = self._open(Order(*received))
+            attempt = self._open(order)
+            attempt.take_over()
+
+    def _prepare(self, attempt: Attempt, class_name: str | None) -> Target:
+        """What the attempt runs."""
+        if self._program.module is None:
+            self._import(attempt)
+        if self._target is None:
+            self._target = self._program.target(class_name)
+            self._settings.shared.lives_on = self._target.is_resident
+            if not self._target.is_resident:
+                self._tell_if_dear(attempt)
+        return self._target
+
+    def _let_go(self) -> None:
+        self._target = self._program.module = self._program.main = None
+
+    def _next_order(self) -> Order | None:
+        """Waits for one; None where the object is not needed any more."""
+        if self._connection.socket.recv(1, socket.MSG_PEEK):
+            self._settings.shared.taken = self._settings.shared.ordered
+        received = self._connection.receive()
+        return None if received is None else Order(*received)
 
     def _import(self, attempt: Attempt) -> None:
-        program, shared = self._program, self._settings.shared
-        name, attempt.doing = attempt.doing, f"Importing {program.entry}"
-
-        def imported() -> None:
-            attempt.doing, shared.imports = name, False
-            attempt.imported()
-
-        self._imports.notice = self._note_import
         began = time.monotonic()
-        program.load(imported)
+        self._program.load(partial(self._imported, attempt))
         self._importing = time.monotonic() - began
+
+    def _imported(self, attempt: Attempt) -> None:
+        self._settings.shared.imports = False
+        attempt.imported()
 
     def _note_import(self, name: str) -> None:
         self._program.found(name)

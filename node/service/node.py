@@ -88,6 +88,8 @@ class Node:
                 undo.callback(peer_socket.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
             undo.callback(sessions.close)
+            attempts = AttemptLog(folder.attempt_log, config.log_rotation, time.time())
+            undo.callback(attempts.close)
             self.context = NodeContext(
                 config=config,
                 state=folder,
@@ -97,7 +99,7 @@ class Node:
                 values=values,
                 spool=spool,
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
-                attempts=AttemptLog(folder.attempt_log, config.log_rotation, time.time()),
+                attempts=attempts,
                 modules=ModuleFolders(folder.modules),
                 runner=runner,
                 keys=keys,

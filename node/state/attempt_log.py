@@ -61,7 +61,18 @@ class AttemptLog:
         self._limit = limit
         self._lock = threading.Lock()
         self._running: dict[Instance, Ran] = {}
+        self._fd = -1
+        self._known: tuple[int, int, int] | None = None
+        """Device, inode and size of the open file, as it was left."""
         self._write(DaemonBegan(at))
+
+    def close(self) -> None:
+        """What comes later opens it again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
     def began(self, assignment: Assignment, at: float) -> None:
         instance = assignment.instance
@@ -88,22 +99,41 @@ class AttemptLog:
                 self._write(msgspec.structs.replace(ran, ended=at, status=status))
 
     def _write(self, line: _Line) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
-            fd = os.open(self._path, flags, 0o600)
-            try:
-                size = os.fstat(fd).st_size
-                torn = bool(size) and os.pread(fd, 1, size - 1) != b"\n"
-                data = b"\n" * torn + _encode(line) + b"\n"
-                if os.write(fd, data) < len(data):
-                    os.ftruncate(fd, size)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            finally:
-                os.close(fd)
+            if self._fd < 0 or self._found() != self._known:
+                data = self._open() + _encode(line) + b"\n"
+            else:
+                data = _encode(line) + b"\n"
+            assert self._known is not None
+            device, inode, size = self._known
+            if os.write(self._fd, data) < len(data):
+                os.ftruncate(self._fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._known = device, inode, size + len(data)
             if size + len(data) >= self._limit:
+                self.close()
                 self._rotate()
         except OSError as error:
+            self.close()
             log.warning("%s lacks an attempt: %s", self._path, remedied(error))
+
+    def _found(self) -> tuple[int, int, int] | None:
+        """What lies at the path now: somebody may have moved, removed or damaged it."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size
+
+    def _open(self) -> bytes:
+        """Opens the file; returns what is to be written first: an end to a line that is torn."""
+        self.close()
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, 0o600)
+        found = os.fstat(self._fd)
+        self._known = found.st_dev, found.st_ino, found.st_size
+        torn = bool(found.st_size) and os.pread(self._fd, 1, found.st_size - 1) != b"\n"
+        return b"\n" * torn
 
     def _rotate(self) -> None:
         for number in range(KEPT - 1, -1, -1):

@@ -64,6 +64,10 @@ class TaskServer:
         self._loop = PollThread("manta-light", self._begin, self._tick, self._finish, on_failure)
         self._listener: socket.socket | None = None
         self._connections: set[TaskConnection] = set()
+        self._strangers: set[TaskConnection] = set()
+        """Those that have not said who they are."""
+        self._waiting: set[RuntimeSession] = set()
+        """Those whose runtimes are expected to come back."""
         self._runtimes: dict[RuntimeSession, TaskConnection] = {}
         self._unsent: set[TaskConnection] = set()
         self._stuck: set[RuntimeSession] = set()
@@ -96,6 +100,8 @@ class TaskServer:
         self._loop.register(self._listener, self._accept)
         self._loop.register(self._sessions.wake_up, self._work)
         for session in list(self._sessions.by_id.values()):
+            if session.waiting_since is not None:
+                self._waiting.add(session)
             self.watch(session)
             self.deliver(session)
 
@@ -119,22 +125,20 @@ class TaskServer:
             if printer[0] in self._loop:
                 self._on_stream(*printer)
         now = time.monotonic()
-        strangers = self._strangers()
-        for connection in strangers:
+        for connection in list(self._strangers):
             if now - connection.since > _GREETING_TIME:
                 self.close(connection)
-        is_waiting = False
-        for session in list(self._sessions.by_id.values()):
-            is_waiting |= session.waiting_since is not None
+        for session in [*self._waiting, *self._stuck]:
             self._expire(session, now)
         if self._stuck or any(connection.is_throttled for connection in self._unsent):
             return _SOON
-        return 1.0 if strangers or is_waiting or self._redrawing else None
+        return 1.0 if self._strangers or self._waiting or self._redrawing else None
 
     def _expire(self, session: RuntimeSession, now: float) -> None:
         since = session.waiting_since
         if since is not None and now - since > PATIENCE + 5:
             session.waiting_since = None
+            self._waiting.discard(session)
             self.tell(session, SessionLost(session.id, "The runtime did not come back."))
         if session.is_dead and now - (session.stuck_since or now) > _ABANDONED:
             log.error("Session %s has no owner any more: it is closed.", session.id)
@@ -188,6 +192,7 @@ class TaskServer:
             self.attempts.drop(attempt)
         self.unwatch(*session.streams)
         self._stuck.discard(session)
+        self._waiting.discard(session)
         self._sessions.remove(session)
 
     # Owners.
@@ -210,9 +215,6 @@ class TaskServer:
 
     # Connections.
 
-    def _strangers(self) -> list[TaskConnection]:
-        return [connection for connection in self._connections if connection.role is None]
-
     def _accept(self, _: int) -> None:
         assert self._listener is not None
         try:
@@ -223,10 +225,9 @@ class TaskServer:
             log.error("A task could not be accepted: %s.", error)
             time.sleep(_SOON)
             return
-        strangers = self._strangers()
-        if len(strangers) >= _STRANGERS:
-            self.close(min(strangers, key=lambda connection: connection.since))
-        self._add_connection(sock)
+        if len(self._strangers) >= _STRANGERS:
+            self.close(min(self._strangers, key=lambda connection: connection.since))
+        self._strangers.add(self._add_connection(sock))
 
     def _add_connection(self, sock: socket.socket) -> TaskConnection:
         connection = TaskConnection(sock, self._sessions.depot)
@@ -281,6 +282,7 @@ class TaskServer:
     def close(self, connection: TaskConnection) -> None:
         self._loop.unregister(connection)
         self._connections.discard(connection)
+        self._strangers.discard(connection)
         self._unsent.discard(connection)
         role = connection.role
         if isinstance(role, RuntimeSession) and self._runtimes.get(role) is connection:
@@ -324,6 +326,8 @@ class TaskServer:
         else:
             connection.role = role
             self._greet(role, connection)
+        if connection.role is not None:
+            self._strangers.discard(connection)
 
     def _refuse(self, connection: TaskConnection, sentence: str) -> None:
         connection.closing = True
@@ -337,6 +341,7 @@ class TaskServer:
             self.close(former)
         self._runtimes[session] = connection
         session.waiting_since = None
+        self._waiting.discard(session)
         if not session.streams:
             session.open_streams(*STDIO)
             self.watch(session)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -158,6 +161,31 @@ def test_a_resident_object_that_was_killed_is_made_anew(start: Start, node: Any)
     assert runtime.run(0).output == 1
     assert runtime.run(1).error.kind == "Killed"
     assert runtime.run(2).output == 1
+
+
+@pytest.mark.parametrize("has_an_order", [False, True])
+def test_a_resident_object_that_dies_between_attempts_is_made_anew(
+    start: Start, has_an_order: bool
+) -> None:
+    """Also where the next order has come by then, which it has not taken."""
+    runtime = start("""
+        import os
+        class Worker:
+            def setup(self):
+                self.rounds = 0
+            def execute(self):
+                self.rounds += 1
+                return [self.rounds, os.getpid()]
+    """)
+    rounds, pid = runtime.run(0).output
+    os.kill(pid, signal.SIGSTOP)
+    if has_an_order:
+        runtime.begin(1)
+    os.kill(pid, signal.SIGKILL)
+    if not has_an_order:
+        runtime.begin(1)
+    assert runtime.end().output == [rounds, ANY]
+    assert runtime.run(2).output == [rounds + 1, ANY]
 
 
 def test_several_classes_are_told_apart_by_the_attempts(start: Start) -> None:
