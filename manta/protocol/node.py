@@ -22,6 +22,7 @@ from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.peers import Addresses, FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
+from manta.protocol.spread import BlobTold, WantBlob
 from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -169,6 +170,8 @@ class Register(Message, frozen=True):
     peer_addresses: Addresses | None = None
     """Where other nodes may connect to it; none if it only dials. None from a node that is not told
     of others."""
+    blob_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Where it gives blobs to other nodes, at the same hosts; 0 if it gives none."""
 
 
 class Registered(Message, frozen=True):
@@ -184,6 +187,8 @@ class Registered(Message, frozen=True):
     """It answers ReadRoom."""
     has_rosters: bool = False
     """It answers WantRoster."""
+    has_spreads: bool = False
+    """It answers WantBlob."""
     directories: dict[str, int] = {}
     """By swarm: the versions of the directories that the node should have, and of no others."""
 
@@ -457,7 +462,15 @@ StopNode.reply = Ok
 
 NodeReport = JournalBatch | LogBatch | Goodbye
 FromNode: Any = (
-    NodeRequest | FetchPeers | WantRoster | ResolvePeer | CheckNext | ExchangeRead | NodeReport
+    NodeRequest
+    | FetchPeers
+    | WantRoster
+    | WantBlob
+    | BlobTold
+    | ResolvePeer
+    | CheckNext
+    | ExchangeRead
+    | NodeReport
 )
 """What a manager accepts on its node port."""
 

@@ -53,6 +53,7 @@ from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.peers import FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
+from manta.protocol.spread import BlobTold, WantBlob
 from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
@@ -278,6 +279,7 @@ class ManagerLink(Actor):
                     context.journals.unacknowledged(),
                     context.journals.all_acknowledged(),
                     socket.addresses if socket is not None else (),
+                    context.blob_socket.port if context.blob_socket is not None else 0,
                 )
                 self._ask(request, self._was_registered)
 
@@ -300,6 +302,7 @@ class ManagerLink(Actor):
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         context.bulk_address = address
         context.has_rooms = answer.has_rooms
+        context.has_spreads = answer.has_spreads
         self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
@@ -425,7 +428,7 @@ class ManagerLink(Actor):
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)
 
-    def _ask_gateway(self, request: FetchPeers | WantRoster) -> None:
+    def _ask_gateway(self, request: FetchPeers | WantRoster | WantBlob | BlobTold) -> None:
         """Raises Refused."""
         if not self._context.is_registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")

@@ -65,6 +65,8 @@ class NodeContext:
     peers: PeerBook
     peer_socket: PeerSocket | None
     """Where other nodes connect; None on a node that only dials."""
+    blob_socket: PeerSocket | None
+    """Where they fetch blobs; None on a node that only dials."""
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     cpu_share: float = 1.0
@@ -80,6 +82,8 @@ class NodeContext:
     """The manager has registered the node over the connection that there is."""
     has_rooms: bool = False
     """The manager bounds what tasks tell others, and is asked for room."""
+    has_spreads: bool = False
+    """The manager is asked whom to fetch a blob from."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
     draining: bool = False

@@ -254,7 +254,8 @@ class TaskRequests:
                 then()
 
         def fetch(blob: BlobRef, tries: int) -> None:
-            self._ask(PEER_HUB, Fetch(blob), READ_TIMEOUT, partial(fetched, blob, tries))
+            at = request.instance.swarm_id
+            self._ask(PEER_HUB, Fetch(blob, at), READ_TIMEOUT, partial(fetched, blob, tries))
 
         for blob in tuple(missing):
             fetch(blob, REFETCHES)

@@ -53,6 +53,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers, Peers
+from manta.protocol.spread import BlobFrom, WantBlob
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
 
@@ -121,6 +122,7 @@ class ClusterNodes:
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble[:TROUBLE]
+        node.blob_port = register.blob_port
         self.orders.peers.here(node.known)
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
@@ -142,6 +144,7 @@ class ClusterNodes:
             bulk_address=self.context.bulk.address,
             has_rooms=True,
             has_rosters=True,
+            has_spreads=True,
             directories=self.orders.peers.versions(node_id),
             desired=self.orders.desired.full(node_id),
             acknowledged=dict(node.acknowledged),
@@ -205,6 +208,14 @@ class ClusterNodes:
         if page is None:
             raise not_run(at)
         return page
+
+    def source_of(self, node_id: str, message: WantBlob) -> BlobFrom:
+        """Raises Refused."""
+        self._registered(node_id)
+        found = self.orders.source_of(node_id, message, self._now())
+        if found is None:
+            raise not_run(message.swarm_id)
+        return found
 
     def _registered(self, node_id: str) -> ClusterNode:
         node = self._nodes.get(node_id)
@@ -286,6 +297,7 @@ class ClusterNodes:
                     self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
                     self.orders.peers.lost(node_id, reason)
+                    self.orders.spreads.gone(node_id)
                     self.on_lost(node_id, reason)
                 case Away(node_id):
                     self._tell_gateway(NodesLeft((node_id,)))

@@ -62,6 +62,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers
+from manta.protocol.spread import BlobTold, WantBlob
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import SwarmInfo
 
@@ -329,6 +330,11 @@ class ClusterSupervisor(Supervisor):
                 return self._nodes.full(node_id, version, after)
             case FetchPeers() as fetch:
                 return self._nodes.directory(node_id, fetch)
+            case WantBlob() as want:
+                return self._nodes.source_of(node_id, want)
+            case BlobTold() as told:
+                self._nodes.orders.told(node_id, told, self.clock.now())
+                return Ok()
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)

@@ -75,6 +75,7 @@ class DictDepot:
 class DictSource:
     def __init__(self, depot, blob):
         self.depot, self.blob, self.size = depot, blob, len(blob)
+        self.ready = self.size
 
     def read(self, offset, length):
         return self.blob[offset : offset + length]
@@ -86,6 +87,10 @@ class DictSource:
 class DictSink:
     def __init__(self, depot, digest):
         self.depot, self.digest, self.data = depot, digest, bytearray()
+
+    @property
+    def written(self):
+        return len(self.data)
 
     def write(self, data):
         self.data += data
@@ -155,7 +160,7 @@ class World:
     def request(self, operation, digest, size, timeout=100.0) -> Future[None]:
         future: Future[None] = Future()
         timer = RequestTimer(self.now, timeout, self.options.repeat_after)
-        self.client.start(Request(operation, digest, size, timeout, future, timer))
+        self.client.start(Request(operation, digest, size, future, timer))
         return future
 
     def step(self) -> bool:
@@ -432,7 +437,7 @@ def test_cancelling(world):
     world.connect()
     future: Future[None] = Future()
     request = Request(
-        "fetch", world.far.put(bytes(5000)), 5000, 9.0, future, RequestTimer(0.0, 9.0, 5.0)
+        "fetch", world.far.put(bytes(5000)), 5000, future, RequestTimer(0.0, 9.0, 5.0)
     )
     world.client.start(request)
     for _ in range(3):
