@@ -162,7 +162,7 @@ def test_a_node_without_room_says_so_and_the_others_have_it(planes, lab) -> None
     def full(digest: str, size: int) -> Any:
         raise BlobRefused("no room for a blob")
 
-    nodes[0].context.values.draft = full  # type: ignore[method-assign]
+    nodes[0].context.values.draft = full
     api = lab.api()
     value = os.urandom(SIZE)
     swarm = api.deploy_swarm("lab", Reads(value))
