@@ -21,8 +21,8 @@ from manta.protocol.base import Seconds as Seconds
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.peers import Addresses, FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
-from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
-from manta.protocol.spread import BlobTold, WantBlob
+from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
+from manta.protocol.spread import BlobTold, PushResult, WantBlob
 from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -108,6 +108,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu: bool = False
     user: str = ""
     """Whose swarm it is: an address, which the node's owner is told."""
+    collect: Collect = "all"
     begun: bool = False
     """The manager has heard that it began: a daemon that does not know it must not run it."""
 
@@ -193,6 +194,10 @@ class Registered(Message, frozen=True):
     """By swarm: the versions of the directories that the node should have, and of no others."""
 
 
+MOST_HOLDS = 1000
+"""Swarms that a heartbeat names as those of which the node holds results."""
+
+
 class Heartbeat(Message, frozen=True):
     """`draining`: the node was told to drain or to stop, and takes no new work. `trouble`: why it
     cannot take any, as the rest of a sentence that begins with its name; "" if it can."""
@@ -203,6 +208,8 @@ class Heartbeat(Message, frozen=True):
     trouble: str = ""
     journals: dict[str, int] = {}
     """By swarm: the number of the last journal entry, where not all are acknowledged."""
+    holds: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_HOLDS)] = ()
+    """Swarms of which it holds results, as many as fit: the next ones follow in the next one."""
 
 
 class HeartbeatReply(Message, frozen=True):
@@ -213,6 +220,8 @@ class HeartbeatReply(Message, frozen=True):
     notice: str = ""
     directories: dict[str, int] = {}
     rosters: dict[str, int] = {}
+    over: tuple[str, ...] = ()
+    """Of the swarms of which the node holds results: those that were removed."""
 
 
 class FetchDesired(Message, frozen=True):
@@ -266,12 +275,15 @@ class SelectResults(Message, frozen=True):
 
 
 class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
+    """`held`: the value is on the node."""
+
     node_id: str
     alias: str
     index: int
     iteration: int
     attempt: int
     value: Payload
+    held: bool = False
 
 
 class ResultEntries(Message, frozen=True):
@@ -314,9 +326,12 @@ class TaskStarted(Message, frozen=True):
 
 
 class ResultWritten(Message, frozen=True):
+    """`held`: the value stays on the node, which gives it to whoever may read it."""
+
     instance: Instance
     tag: str
     value: Payload
+    held: bool = False
 
 
 class GlobalWritten(Message, frozen=True):
@@ -474,5 +489,14 @@ FromNode: Any = (
 )
 """What a manager accepts on its node port."""
 
-ToNode = DesiredChanged | PeersChanged | RosterTold | JournalAck | LogAck | StopNode | ReadTree
+ToNode = (
+    DesiredChanged
+    | PeersChanged
+    | RosterTold
+    | JournalAck
+    | LogAck
+    | StopNode
+    | ReadTree
+    | PushResult
+)
 """What a node accepts from its manager."""

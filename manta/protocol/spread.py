@@ -32,6 +32,8 @@ class WantBlob(Message, frozen=True):
     size: Annotated[int, msgspec.Meta(ge=0)]
     failed: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_FAILED)] = ()
     whole: bool = False
+    holder: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """The node, by id, on which it stays, if it is a result that the manager does not have."""
 
 
 class BlobFrom(Message, frozen=True):
@@ -50,5 +52,17 @@ class BlobTold(Message, frozen=True):
     held: bool
 
 
+# Manager to node.
+
+
+class PushResult(Message, frozen=True):
+    """The node is to push this result of the swarm, which it holds; answered when it has."""
+
+    swarm_id: Named
+    digest: Digest
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+
 WantBlob.reply = BlobFrom
+PushResult.reply = Ok
 BlobTold.reply = Ok

@@ -127,6 +127,10 @@ class TieredDepot:
         except BlobMissing:
             depot.put_link(self._files, digest)
 
+    def take_from(self, depot: FileDepot, digest: str) -> None:
+        """Keep a folder's blob as a value as well. Raises BlobMissing, BlobRefused."""
+        self._make_room(depot.size(digest)).put_link(depot, digest)
+
     def save(self, digest: str, file: IO[bytes]) -> None:
         """Write the blob into a file. Raises BlobMissing, BlobCorrupt, OSError."""
         source = self.source(digest)

@@ -16,6 +16,8 @@ class Fetching:
     blob: BlobRef
     swarm_id: str
     """"" if only the manager is to be asked."""
+    holder: str
+    """The node, by id, on which it stays; "" if the manager has it."""
     arriving: Arriving
     replies: list[Reply]
     from_manager: bool = False
@@ -39,7 +41,8 @@ class Fetching:
         """What the manager is asked."""
         self.asked = True
         blob, failed = self.blob, tuple(self._failed)
-        return WantBlob(self.swarm_id, blob.digest, blob.size, failed, self._was_wrong)
+        known = blob.digest, blob.size, failed, self._was_wrong
+        return WantBlob(self.swarm_id, *known, self.holder)
 
     def failed_at(self, source: Peer) -> None:
         self._failed[source.node_id] = None

@@ -11,6 +11,7 @@ from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobMissing
 
 if TYPE_CHECKING:
+    from manta.node.blobs.held_results import HeldResults
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Sink, Source
@@ -20,15 +21,17 @@ log = logging.getLogger(__name__)
 
 
 class NodeDepot:
-    """Reads what arrives, values, else what is spooled; what arrives becomes a value."""
+    """Reads what arrives, values, else results that stay here and what is spooled; what arrives
+    becomes a value."""
 
-    def __init__(self, values: TieredDepot, spool: FileDepot) -> None:
+    def __init__(self, values: TieredDepot, spool: FileDepot, held: HeldResults) -> None:
         self._values = values
         self._spool = spool
+        self._held = held
         self._arriving: dict[str, Arriving] = {}
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._values or digest in self._spool
+        return digest in self._values or digest in self._spool or digest in self._held
 
     def arrives(self, digest: str, size: int, grown: Callable[[str], object]) -> Arriving:
         """The blob comes from now on, and can be read as far as it has. Raises BlobRefused."""
@@ -56,7 +59,8 @@ class NodeDepot:
         try:
             return _Pinned(self._values, digest)
         except BlobMissing:  # a file may be one that a task holds: it is not mapped
-            return FileSource(self._spool.open(digest))
+            depot = self._held.depot_of(digest) if digest in self._held else self._spool
+            return FileSource(depot.open(digest))
 
     def without_damaged(self, digest: str) -> bool:
         """Delete copies whose bytes no longer have their digest; whether any is left."""

@@ -26,6 +26,7 @@ from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskGateway, BlobMoved
+from manta.protocol.codes import Code
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.peers import Peer
 from manta.protocol.spread import SPREAD, BlobTold, WantBlob
@@ -61,7 +62,10 @@ BLOB_REFUSED = "blob-refused"
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
 
-NAMED = 10.0
+AGAIN = 1.0
+"""Seconds until the manager is asked again, at most."""
+
+NAMED = 20.0
 """Seconds in which the manager says whom to fetch from; it is fetched from itself after that."""
 
 MOST_ADDRESSES = 3
@@ -78,6 +82,15 @@ class Fetch(msgspec.Struct, frozen=True):
 
     blob: BlobRef
     swarm_id: str = ""
+    holder: str = ""
+    """The node, by id, on which it stays; "" if the manager has it."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Other nodes of the swarm may fetch this blob from here."""
+
+    digest: str
+    swarm_id: str
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -99,7 +112,7 @@ class _AskAgain(msgspec.Struct, frozen=True):
 class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._depot = NodeDepot(context.values, context.spool)
+        self._depot = NodeDepot(context.values, context.spool, context.held)
         self._offers = BlobOffers()
         self._bulk: CurveBulk[NodeDepot] | None = None
         self._address = ""
@@ -110,6 +123,8 @@ class PeerHub(Actor):
 
     def on_start(self) -> None:
         self._connect(self._context.bulk_address)
+        for swarm_id, digest in self._context.held.named():
+            self._offers.offer(digest, swarm_id)
         self.notify(PEER_DIRECTORY, TellHub())
 
     def on_stop(self, reason: ExitReason) -> None:
@@ -120,10 +135,12 @@ class PeerHub(Actor):
 
     def receive(self, message: Any) -> Any:
         match message:
+            case Offer(digest, swarm_id):
+                self._offers.offer(digest, swarm_id)
             case Fetch(blob, swarm_id):
                 if swarm_id and blob.size >= SPREAD:
                     self._offers.offer(blob.digest, swarm_id)
-                if blob.digest not in self._context.values:
+                if blob.digest not in self._context.values and not self._take_held(blob):
                     self._fetch(message, self.defer())
             case Push(blob):
                 if blob.digest not in self._depot:
@@ -203,6 +220,15 @@ class PeerHub(Actor):
 
     # --- to this node -----------------------------------------------------------------------
 
+    def _take_held(self, blob: BlobRef) -> bool:
+        """Whether it is a result that stays here."""
+        held = self._context.held
+        try:
+            self._context.values.take_from(held.depot_of(blob.digest), blob.digest)
+        except BulkError:  # from elsewhere, then
+            return False
+        return True
+
     def _fetch(self, fetch: Fetch, reply: Reply) -> None:
         blob = fetch.blob
         if (fetching := self._fetching.get(blob.digest)) is not None:
@@ -214,22 +240,27 @@ class PeerHub(Actor):
         except BulkError as error:
             reply.fail(_refusal(blob, error, "fetched from"))
             return
-        fetching = Fetching(blob, fetch.swarm_id, arriving, [reply])
+        fetching = Fetching(blob, fetch.swarm_id, fetch.holder, arriving, [reply])
         self._fetching[blob.digest] = fetching
         self._find_source(fetching)
 
     def _find_source(self, fetching: Fetching) -> None:
-        may_spread = fetching.may_spread and self._context.has_spreads
-        if not may_spread or not self._context.is_registered:
+        context = self._context
+        if fetching.holder and not context.is_registered:
+            self.after(AGAIN, _AskAgain(fetching.blob.digest))
+            return
+        if not (fetching.may_spread and context.has_spreads and context.is_registered):
             self._fetch_from_manager(fetching)
             return
 
         def answered(found: Any, error: BaseException | None) -> None:
-            if error is not None:  # as of a swarm whose directory this node is not in yet
+            if isinstance(error, Refused) and error.code == Code.RESULT_AWAY:
+                self._ended(fetching, error)
+            elif error is not None:  # as of a swarm whose directory this node is not in yet
                 self.log.debug("whom to fetch %s from was not said: %s", fetching, error)
                 self._fetch_from_manager(fetching)
             elif found.wait > 0:
-                self.after(min(found.wait, NAMED), _AskAgain(fetching.blob.digest))
+                self.after(min(found.wait, AGAIN), _AskAgain(fetching.blob.digest))
             elif found.source is None or not found.source.addresses:
                 self._fetch_from_manager(fetching)
             else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
+from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
@@ -99,6 +100,7 @@ class Node:
                 journals=journals,
                 values=values,
                 spool=spool,
+                held=HeldResults(folder.results, config.result_disk),
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 attempts=AttemptLog(folder.attempt_log, config.log_rotation, time.time()),
                 modules=ModuleFolders(folder.modules),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from manta.actors import Actor
+    from manta.node.blobs.held_results import HeldResults
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
@@ -55,6 +56,7 @@ class NodeContext:
     journals: Journals
     values: TieredDepot
     spool: FileDepot
+    held: HeldResults
     storage: Storage
     attempts: AttemptLog
     modules: ModuleFolders

@@ -145,6 +145,7 @@ class TaskSupervisor(Actor):
             case events.Report(entry):
                 self._report(entry)
             case events.RunAttempt(session, assignment):
+                self._requests.collect = assignment.collect
                 self._run_attempt(session, assignment)
             case light.CancelAttempt():
                 self._cancel_attempt(action)

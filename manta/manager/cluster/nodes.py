@@ -34,6 +34,7 @@ from manta.manager.cluster.lease import (
     terms,
 )
 from manta.manager.cluster.orders import ClusterNode, NodeOrders
+from manta.manager.cluster.recalls import Recalls
 from manta.manager.cluster.unknown import UnknownSwarms
 from manta.manager.context import Context
 from manta.manager.directory import not_run
@@ -92,6 +93,7 @@ class ClusterNodes:
         self._noticed: object = None
         self._isolation = ""
         self.unknown = UnknownSwarms()
+        self.recalls = Recalls(self.actor, self.context, self._nodes, self._name)
         self.view.notice, self.view.nodes = "", {}
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
@@ -182,7 +184,8 @@ class ClusterNodes:
             self.on_moved()
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
-        return HeartbeatReply(version, node.contest, directories, dict(node.rosters))
+        over = tuple(one for one in message.holds if one not in self.view.swarms)
+        return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over)
 
     def _troubled(self, node: ClusterNode, trouble: str) -> None:
         node.trouble = trouble
@@ -209,13 +212,16 @@ class ClusterNodes:
             raise not_run(at)
         return page
 
-    def source_of(self, node_id: str, message: WantBlob) -> BlobFrom:
+    def source_of(self, node_id: str, message: WantBlob, reply: Reply) -> None:
         """Raises Refused."""
-        self._registered(node_id)
+        node = self._registered(node_id)
         found = self.orders.source_of(node_id, message, self._now())
         if found is None:
             raise not_run(message.swarm_id)
-        return found
+        if found == BlobFrom() and message.holder:
+            self.recalls.for_node(node.record, message, reply)
+        else:
+            reply.set(found)
 
     def _registered(self, node_id: str) -> ClusterNode:
         node = self._nodes.get(node_id)

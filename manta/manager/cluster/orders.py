@@ -154,6 +154,9 @@ class NodeOrders:
                 givers[other] = giver
             return giver is not None
 
+        holder = message.holder
+        if holder and holder not in self.spreads.holders(message.swarm_id, message.digest):
+            self.spreads.told(message.swarm_id, message.digest, holder, now, held=True)
         named = self.spreads.want(
             message.swarm_id,
             message.digest,

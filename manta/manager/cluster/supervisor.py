@@ -331,7 +331,7 @@ class ClusterSupervisor(Supervisor):
             case FetchPeers() as fetch:
                 return self._nodes.directory(node_id, fetch)
             case WantBlob() as want:
-                return self._nodes.source_of(node_id, want)
+                self._nodes.source_of(node_id, want, self.defer())
             case BlobTold() as told:
                 self._nodes.orders.told(node_id, told, self.clock.now())
                 return Ok()
@@ -388,6 +388,8 @@ class ClusterSupervisor(Supervisor):
                 return self._view.node(request.target_id)
             case clusters.RequestNodeStop(drain=drain):
                 self._nodes.stop(request.target_id, self.defer(), drain=drain)
+            case user.RecallResult() as recall:
+                self._nodes.recalls.for_user(request.target_id, recall, request.user, self.defer())
             case user.GetTree(after=after):
                 self._nodes.tree(request.target_id, after, self.defer())
             case _:

@@ -158,6 +158,7 @@ def assign(step: Step, run: TaskRun, placement: Placement) -> None:
         seed=_seed(spec.seed, instance, placement.node_id),
         task_id=sentences.task_id(instance),
         gpu=task.gpu,
+        collect=task.collect,
     )
     attempt = Attempt(assignment, placement.node_alias, step.now)
     attempts.append(attempt)
