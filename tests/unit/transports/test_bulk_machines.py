@@ -614,3 +614,60 @@ def test_fuzz_never_breaks_the_server():
     world.server.close()
     assert understood > 1000
     assert world.far.open == 0
+
+
+class Growing(DictSource):
+    """Of a blob that arrives."""
+
+    def __init__(self, depot, blob):
+        super().__init__(depot, blob)
+        self.ready = 0
+
+
+def growing(world, blob):
+    digest, source = digest_of(blob), Growing(world.far, blob)
+    world.far.open += 1
+    world.far.source = lambda _: source
+    return digest, source
+
+
+def test_a_blob_is_sent_as_far_as_it_has_come(world):
+    blob = os.urandom(5000)
+    digest, source = growing(world, blob)
+    world.connect()
+    fetched = world.request("fetch", digest, len(blob))
+    world.run()
+    assert world.total.received == 0
+    for ready in (1, 250, 3000):
+        source.ready = ready
+        world.server.grown(digest)
+        world.run()
+        assert world.total.received == ready
+    world.server.grown("another")
+    source.ready = len(blob)
+    world.server.grown(digest)
+    world.run()
+    assert fetched.result(0) is None
+    assert world.near.blobs[digest] == blob
+
+
+def test_who_fetches_what_does_not_arrive_is_told(world):
+    digest, source = growing(world, os.urandom(5000))
+    source.ready = 1000
+    world.connect()
+    fetched = world.request("fetch", digest, 5000)
+    world.run()
+    world.server.failed(digest, BlobCorrupt("what was passed on was wrong"))
+    world.run()
+    assert isinstance(fetched.exception(0), BlobCorrupt)
+    assert not world.server.busy
+
+
+def test_a_peer_that_cannot_be_reached_is_given_up():
+    world = World(options=BulkOptions(unlinked=2.0))
+    fetched = world.request("fetch", world.far.put(bytes(5000)), 5000)
+    world.advance(1.5)
+    assert not fetched.done()
+    world.advance(1)
+    assert isinstance(fetched.exception(0), BulkTimeout)
+    assert not world.client.busy
