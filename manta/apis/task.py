@@ -224,7 +224,7 @@ def _condition(where: str, value: object) -> Condition:
 
 def _collect(given: object) -> str | tuple[str, ...]:
     given = checks.plain(given)
-    if isinstance(given, str):
+    if isinstance(given, str) or given is None:
         return checks.choice("Task's collect", given, ("all", "references"))
     return checks.names("Task's collect", given) or "references"
 

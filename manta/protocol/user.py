@@ -283,7 +283,7 @@ class RecallResult(Message, frozen=True):
     """A result that stays on the node that made it: it is brought to the manager for a while."""
 
     swarm: Named
-    tag: str
+    tag: Named
     iteration: Annotated[int, msgspec.Meta(ge=0)]
     node_id: Named
     value: BlobRef

@@ -280,7 +280,10 @@ class BulkClient:
         request.settle(error)
 
     def _timeout(self, request: Request, now: float) -> BulkTimeout:
-        waited, done = f"{request.timer.passed(now):.3g} s", "was not begun, others being first"
+        waited, done = (
+            f"{round(request.timer.passed(now), 1):g} s",
+            "was not begun, others being first",
+        )
         if isinstance(request.flow, Inbound):
             done = f"has arrived up to byte {request.flow.receiver.received}"
         elif isinstance(request.flow, Outbound):

@@ -216,6 +216,9 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
     return {
         **swarms,
         user.ReadFeed: about(user.ReadFeed, "swarm", "logs"),
+        user.RecallResult: about(
+            user.RecallResult, "swarm", "secrettag", 0, "nobody", BlobRef("0" * 64, 100_000)
+        ),
         user.SelectGlobal: about(user.SelectGlobal, "swarm", "secrettag"),
         user.WaitSwarm: about(user.WaitSwarm, "swarm", 0.0),
         user.SetGlobal: About(

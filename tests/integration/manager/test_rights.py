@@ -33,7 +33,7 @@ from manta.protocol import (
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.values import Inline
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client
 
 pytestmark = pytest.mark.timeout(60)
@@ -199,6 +199,11 @@ def rows() -> dict[type[Message], Row]:
         user.WaitSwarm: about("swarm", WATCH, lambda at, _: user.WaitSwarm(at.runs, 0.0)),
         user.SetGlobal: about(
             "swarm", DEPLOY, lambda at, _: user.SetGlobal(at.runs, "tag", Inline(b""))
+        ),
+        user.RecallResult: about(
+            "swarm",
+            WATCH,
+            lambda at, _: user.RecallResult(at.runs, "tag", 0, "nobody", BlobRef("0" * 64, 1)),
         ),
         user.DeleteResults: about("swarm", DEPLOY, lambda at, _: user.DeleteResults(at.over)),
         **{

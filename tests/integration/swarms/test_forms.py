@@ -439,7 +439,6 @@ def test_networks_and_set_cluster(api: UserAPI) -> None:
     [
         ("on_disconnect", "replace"),
         ("redundancy", 2),
-        ("collect", "first"),
         ("deadline", "auto"),
     ],
 )

@@ -264,7 +264,6 @@ def test_syntax_warnings_of_a_module_are_not_ours() -> None:
     [
         {"on_disconnect": "replace"},
         {"redundancy": 2},
-        {"collect": "sum"},
         {"quorum": 0.5, "deadline": "auto"},
     ],
 )

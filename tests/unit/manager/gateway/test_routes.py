@@ -40,6 +40,7 @@ READS = {
     "SelectGlobal",
     "ListGlobalTags",
     "WaitSwarm",
+    "RecallResult",
     "GetModule",
     "ResolveModule",
     "ListModules",
