@@ -142,7 +142,7 @@ class QuotaExceeded(RequestRefused):
 
 
 class NotFound(RequestRefused, LookupError):
-    """No such cluster, node, swarm or tag."""
+    """No such cluster, node, swarm or tag; or a result stays on a node that cannot give it."""
 
 
 class Ambiguous(RequestRefused, LookupError):
@@ -207,6 +207,7 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     Code.WRONG_STATE: WrongState,
     Code.UNPLACEABLE: Unplaceable,
     Code.BLOB_MISSING: ManagerFault,
+    Code.RESULT_AWAY: NotFound,
     Code.QUOTA: QuotaExceeded,
     Code.UNAVAILABLE: ManagerFault,
     Code.STORAGE: ManagerFault,

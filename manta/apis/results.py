@@ -24,7 +24,7 @@ class Result:
 
     `counts` is False for what a failed attempt wrote. `value` is decoded when it is first
     accessed; arrays are views of what was received, so large ones take memory only as they are
-    read.
+    read. That of a task with `collect` stays on its node: if that is away, `value` raises NotFound.
     """
 
     def __init__(
@@ -65,6 +65,15 @@ class Result:
             f"<Result {self.tag!r} of {self.alias}.{self.index} on {self.node_alias} "
             f"in iteration {self.iteration}{lost}>"
         )
+
+
+def raises(error: Exception) -> Callable[[], Any]:
+    """Loads a value that cannot be had."""
+
+    def load() -> Any:
+        raise error
+
+    return load
 
 
 class Results(Sequence[Result]):

@@ -69,7 +69,7 @@ class Task:
         deadline: float | Literal["auto"] | None = None,
         on_disconnect: str | None = None,
         redundancy: int | None = None,
-        collect: str = "all",
+        collect: str | Sequence[str] = "all",
     ) -> None:
         self.module = _module(module)
         self._explicit_alias = checks.optional_name("Task's alias", alias)
@@ -93,7 +93,7 @@ class Task:
         self.deadline = _deadline(deadline)
         self.on_disconnect = checks.optional_name("Task's on_disconnect", on_disconnect)
         self.redundancy = checks.optional_integer("Task's redundancy", redundancy, 1)
-        self.collect = checks.name("Task's collect", collect)
+        self.collect = _collect(collect)
         self._check_conflicts(_maximum(maximum))
         self.wired: dict[Task, Condition] = {}
         """The tasks it runs after, as far as calls outside of `execute()` said so."""
@@ -227,6 +227,13 @@ def _condition(where: str, value: object) -> Condition:
         raise InvalidArgument(
             f"{where} is {checks.shown(value)}: give Condition.FINISHED or Condition.RESULT."
         ) from None
+
+
+def _collect(given: object) -> str | tuple[str, ...]:
+    given = checks.plain(given)
+    if isinstance(given, str) or given is None:
+        return checks.choice("Task's collect", given, ("all", "references"))
+    return checks.names("Task's collect", given) or "references"
 
 
 def _method(value: object) -> str:

@@ -40,6 +40,7 @@ class Code(StrEnum):
     WRONG_STATE = "wrong-state"
     UNPLACEABLE = "unplaceable"
     BLOB_MISSING = "blob-missing"
+    RESULT_AWAY = "result-away"  # it stays on a node that cannot give it
     QUOTA = "quota"  # what is asked for is more than is left
     # the platform
     UNAVAILABLE = "unavailable"  # restarting: ask again

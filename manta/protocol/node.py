@@ -21,7 +21,8 @@ from manta.protocol.base import Seconds as Seconds
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
-from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
+from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
+from manta.protocol.spread import BlobTold, PushResult, WantBlob
 from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -107,6 +108,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     gpu: bool = False
     user: str = ""
     """Whose swarm it is: an address, which the node's owner is told."""
+    collect: Collect = "all"
     begun: bool = False
     """The manager has heard that it began: a daemon that does not know it must not run it."""
     direct: bool = False
@@ -171,6 +173,8 @@ class Register(Message, frozen=True):
     peer_addresses: Addresses | None = None
     """Where other nodes may connect to it; none if it only dials. None from a node that is not told
     of others."""
+    blob_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Where it gives blobs to other nodes, at the same hosts; 0 if it gives none."""
 
 
 class Registered(Message, frozen=True):
@@ -186,8 +190,14 @@ class Registered(Message, frozen=True):
     """It answers ReadRoom."""
     has_rosters: bool = False
     """It answers WantRoster."""
+    has_spreads: bool = False
+    """It answers WantBlob."""
     directories: dict[str, int] = {}
     """By swarm: the versions of the directories that the node should have, and of no others."""
+
+
+MOST_HOLDS = 1000
+"""Swarms that a heartbeat names as those of which the node holds results."""
 
 
 class Heartbeat(Message, frozen=True):
@@ -202,6 +212,8 @@ class Heartbeat(Message, frozen=True):
     """By swarm: the number of the last journal entry, where not all are acknowledged."""
     links: LinksTold | None = None
     """Its links with other nodes, if they have changed since it told of them over this link."""
+    holds: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_HOLDS)] = ()
+    """Swarms of which it holds results, as many as fit: the next ones follow in the next one."""
 
 
 class HeartbeatReply(Message, frozen=True):
@@ -212,6 +224,8 @@ class HeartbeatReply(Message, frozen=True):
     notice: str = ""
     directories: dict[str, int] = {}
     rosters: dict[str, int] = {}
+    over: tuple[str, ...] = ()
+    """Of the swarms of which the node holds results: those that were removed."""
 
 
 class FetchDesired(Message, frozen=True):
@@ -265,12 +279,15 @@ class SelectResults(Message, frozen=True):
 
 
 class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
+    """`held`: the value is on the node."""
+
     node_id: str
     alias: str
     index: int
     iteration: int
     attempt: int
     value: Payload
+    held: bool = False
 
 
 class ResultEntries(Message, frozen=True):
@@ -313,9 +330,12 @@ class TaskStarted(Message, frozen=True):
 
 
 class ResultWritten(Message, frozen=True):
+    """`held`: the value stays on the node, which gives it to whoever may read it."""
+
     instance: Instance
     tag: str
     value: Payload
+    held: bool = False
 
 
 class GlobalWritten(Message, frozen=True):
@@ -461,9 +481,26 @@ StopNode.reply = Ok
 
 NodeReport = JournalBatch | LogBatch | Goodbye
 FromNode: Any = (
-    NodeRequest | FetchPeers | WantRoster | ResolvePeer | CheckNext | ExchangeRead | NodeReport
+    NodeRequest
+    | FetchPeers
+    | WantRoster
+    | WantBlob
+    | BlobTold
+    | ResolvePeer
+    | CheckNext
+    | ExchangeRead
+    | NodeReport
 )
 """What a manager accepts on its node port."""
 
-ToNode = DesiredChanged | PeersChanged | RosterTold | JournalAck | LogAck | StopNode | ReadTree
+ToNode = (
+    DesiredChanged
+    | PeersChanged
+    | RosterTold
+    | JournalAck
+    | LogAck
+    | StopNode
+    | ReadTree
+    | PushResult
+)
 """What a node accepts from its manager."""

@@ -43,6 +43,11 @@ class Edge(msgspec.Struct, frozen=True, array_like=True):
     condition: str = "FINISHED"
 
 
+Collect = str | tuple[Name, ...]
+"""Which large results are copied to the manager: "all", none ("references"), or those with these
+tags. The others stay on the nodes that made them."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One vertex of the graph; fields as in the SDK's `Task`."""
 
@@ -67,7 +72,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     deadline: float | Literal["auto"] | None = None
     on_disconnect: str | None = None
     redundancy: int | None = None
-    collect: str = "all"
+    collect: Collect = "all"
     meets: str = ""
     """The collective in which all its instances certainly wait for each other; "" if unknown."""
 

@@ -206,6 +206,8 @@ class ResultItem(msgspec.Struct, frozen=True, tag="result"):
     counts: bool
     """False when a failed or superseded attempt wrote it."""
     value: Payload
+    held: bool = False
+    """The value is on the node: RecallResult has it brought here."""
 
 
 class MetricsItem(msgspec.Struct, frozen=True, tag="metrics"):
@@ -275,6 +277,22 @@ class DeleteResults(Message, frozen=True):
     swarm: Named
     tag: Named | None = None
     iteration: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class RecallResult(Message, frozen=True):
+    """A result that stays on the node that made it: it is brought to the manager for a while."""
+
+    swarm: Named
+    tag: Named
+    iteration: Annotated[int, msgspec.Meta(ge=0)]
+    node_id: Named
+    value: BlobRef
+
+
+class RecalledResult(Message, frozen=True):
+    """`here`: its value can be fetched from the manager; else it is on its way: ask again."""
+
+    here: bool
 
 
 class DeletedResults(Message, frozen=True):
@@ -348,6 +366,7 @@ SwarmRequest: Any = requests(
         GetTasks: Tasks,
         ReadFeed: FeedPage,
         DeleteResults: DeletedResults,
+        RecallResult: RecalledResult,
         SelectGlobal: SelectedGlobal,
         SetGlobal: Ok,
         ListGlobalTags: GlobalTags,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Sink, Source
     from manta.transports.blobs.memory_depot import MemoryDepot
+    from manta.transports.blobs.writer import BlobWriter
     from manta.transports.interface import Buffer
 
 log = logging.getLogger(__name__)
@@ -79,14 +80,16 @@ class TieredDepot:
     # Keeping.
 
     def sink(self, digest: str, size: int) -> Sink | None:
-        if digest in self._files:
-            return None
+        return None if digest in self else self.draft(digest, size)
+
+    def draft(self, digest: str, size: int) -> BlobWriter:
+        """A sink, whether or not the blob is here. Raises BlobRefused."""
         if size <= self.largest:
             try:
-                return self._memory.sink(digest, size)
+                return self._memory.draft(digest, size)
             except DepotFull:
                 pass  # what is read now fills the memory
-        return self._make_room(size).sink(digest, size)
+        return self._make_room(size).draft(digest, size)
 
     def put(self, *parts: Buffer) -> str:
         """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
@@ -123,6 +126,10 @@ class TieredDepot:
             self._memory.copy_to(depot, digest)
         except BlobMissing:
             depot.put_link(self._files, digest)
+
+    def take_from(self, depot: FileDepot, digest: str) -> None:
+        """Keep a folder's blob as a value as well. Raises BlobMissing, BlobRefused."""
+        self._make_room(depot.size(digest)).put_link(depot, digest)
 
     def save(self, digest: str, file: IO[bytes]) -> None:
         """Write the blob into a file. Raises BlobMissing, BlobCorrupt, OSError."""

@@ -289,6 +289,14 @@ class NodeConfig:
         low=0,
         **_MEBIBYTES,
     )
+    result_disk: int = setting(
+        "resources.result_disk_mb",
+        int,
+        16_384,
+        "Disk for results that stay on the node.",
+        low=0,
+        **_MEBIBYTES,
+    )
     scratch: int = setting(
         "resources.scratch_mb",
         int,

@@ -227,6 +227,8 @@ WITHOUT = Receiving | ClaimsReturned | LockWanted | LockReleased
 def blob_of(entry: JournalEntry) -> BlobRef | None:
     """The blob that must be at the manager before the entry is."""
     value: Payload | None
+    if isinstance(entry, ResultWritten) and entry.held:
+        return None
     if isinstance(entry, WITH_A_VALUE):
         value = entry.value
     elif isinstance(entry, TaskEnded) and entry.output is not None:

@@ -31,6 +31,7 @@ from manta.console.exit_codes import Exit
 from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
 from manta.node.link import sentences as link_sentences
+from manta.node.link.held_results import HeldLink
 from manta.node.link.journal_sender import JournalSender, SendJournal
 from manta.node.link.peer_directory import Disconnected
 from manta.node.link.peer_hub import BulkAddress, bulk_address
@@ -53,6 +54,7 @@ from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.peers import FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
+from manta.protocol.spread import BlobTold, PushResult, WantBlob
 from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
@@ -95,6 +97,7 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
         self._sender = JournalSender(self, context.journals)
+        self._held = HeldLink(self, context.held)
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
@@ -170,6 +173,8 @@ class ManagerLink(Actor):
                 self._context.draining = True  # before a heartbeat can say otherwise
                 self.notify(ROOT, message)
                 return protocol.Ok()
+            case PushResult():
+                self._held.push(message, self.defer())
             case TroubleChanged():
                 self._tell_trouble()
             case Leave():
@@ -278,6 +283,7 @@ class ManagerLink(Actor):
                     context.journals.unacknowledged(),
                     context.journals.all_acknowledged(),
                     socket.addresses if socket is not None else (),
+                    context.blob_socket.port if context.blob_socket is not None else 0,
                 )
                 self._ask(request, self._was_registered)
 
@@ -301,6 +307,7 @@ class ManagerLink(Actor):
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         context.bulk_address = address
         context.has_rooms = answer.has_rooms
+        context.has_spreads = answer.has_spreads
         self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
@@ -375,6 +382,7 @@ class ManagerLink(Actor):
                 self.notify(ROOT, reply)
                 self.notify(PEER_DIRECTORY, reply)
                 self._notice(reply.notice)
+                self._held.free(reply.over)
                 self._say(BUSINESS_AS_USUAL, "", update=True)
                 return
             self.log.warning("a heartbeat was not answered: %s", error)
@@ -418,6 +426,7 @@ class ManagerLink(Actor):
             context.storage.trouble,
             context.journals.unacknowledged(),
             context.peers.links.news(),
+            self._held.swarms(),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
@@ -430,7 +439,7 @@ class ManagerLink(Actor):
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)
 
-    def _ask_gateway(self, request: FetchPeers | WantRoster) -> None:
+    def _ask_gateway(self, request: FetchPeers | WantRoster | WantBlob | BlobTold) -> None:
         """Raises Refused."""
         if not self._context.is_registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")

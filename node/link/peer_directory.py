@@ -12,6 +12,7 @@ from manta.actors import Actor, LocalRef, Refused
 from manta.node.peers.book import PeerBook
 from manta.node.peers.directory import DirectoryAction, DirectoryChanged, DirectoryOver
 from manta.node.peers.rosters import RosterAction, RosterChanged
+from manta.node.shared.addresses import PEER_HUB
 from manta.node.shared.messages import AskGateway, SwarmOver
 from manta.protocol.node import HeartbeatReply, Registered
 from manta.protocol.paths import MANAGER_LINK
@@ -33,6 +34,10 @@ class TellPlane(msgspec.Struct, frozen=True):
     plane: LocalRef
 
 
+class TellHub(msgspec.Struct, frozen=True):
+    """The peer hub has started: it is told all anew, as it is of each change of a directory."""
+
+
 class NeedRoster(msgspec.Struct, frozen=True):
     """The plane wants the swarm's roster, or no longer: something waits for others there."""
 
@@ -48,6 +53,8 @@ class PeerDirectory(Actor):
         """What a predecessor asked is lost with it; the next heartbeat shows it."""
         self._book.directories.restarted()
         self._book.behind = True
+        self._hub_behind = True
+        self._catch_hub_up()
 
     def receive(self, message: Any) -> Any:
         directories, rosters = self._book.directories, self._book.rosters
@@ -58,6 +65,7 @@ class PeerDirectory(Actor):
                 self._apply(rosters.told(message))
             case HeartbeatReply():
                 self._catch_up()
+                self._catch_hub_up()
                 self._apply(directories.heard_versions(message.directories))
                 self._apply(rosters.heard(message.rosters))
             case Registered():
@@ -69,6 +77,9 @@ class PeerDirectory(Actor):
                 self._apply(directories.over(swarm_id))
             case NeedRoster(swarm_id, needed):
                 self._apply(rosters.want(swarm_id) if needed else rosters.enough(swarm_id))
+            case TellHub():
+                self._hub_behind = True
+                self._catch_hub_up()
             case TellPlane(plane):
                 self._book.plane, self._book.behind = plane, True
                 self._catch_up()
@@ -118,8 +129,14 @@ class PeerDirectory(Actor):
 
     def _tell(self, message: DirectoryChanged | DirectoryOver | RosterChanged) -> None:
         book = self._book
+        if not isinstance(message, RosterChanged) and not self._hub_behind:
+            self._hub_behind = not self.notify(PEER_HUB, message)
         if book.plane is not None and not book.behind:
             book.behind = not self.notify(book.plane, message)
+
+    def _catch_hub_up(self) -> None:
+        if self._hub_behind:
+            self._hub_behind = not self.notify(PEER_HUB, self._book.all())
 
     def _catch_up(self) -> None:
         """Tells a plane all anew that could not be told of something."""

@@ -1,6 +1,11 @@
-"""Moves blobs between this node and its peers; today the manager is the only one.
+"""Moves blobs between this node, its manager and the other nodes of its swarms.
 
-The data plane starts at the first transfer. A blob that several ask for at a time moves once.
+The data plane starts at the first transfer. A blob that several ask for at a time moves once. From
+SPREAD bytes on, the manager says whom to fetch it from (`manta.protocol.spread`), and what has come
+is served on to those whom it named this node. A source that fails is left for another one, which
+goes on where that one ended; the manager is the last. All of it is the bulk of
+`manta.transports.bulk`, which nodes speak with their manager as well: blobs by their digests,
+over CURVE, which libzmq's own threads seal and open.
 """
 
 from __future__ import annotations
@@ -12,24 +17,32 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
+from manta.node.link.blob_server import BlobOffers
+from manta.node.link.fetching import Fetching
+from manta.node.link.node_depot import NodeDepot
+from manta.node.link.peer_directory import TellHub
+from manta.node.peers.book import PeersAnew
+from manta.node.peers.directory import DirectoryChanged, DirectoryOver
+from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
-from manta.node.shared.messages import BlobMoved
+from manta.node.shared.messages import AskGateway, BlobMoved
+from manta.protocol.codes import Code
 from manta.protocol.paths import MANAGER_LINK
+from manta.protocol.peers import Peer
+from manta.protocol.spread import SPREAD, BlobTold, WantBlob
 from manta.protocol.values import BlobRef
-from manta.transports.addresses import join_host
-from manta.transports.blobs.sources import FileSource
+from manta.transports.addresses import join_address, join_host
+from manta.transports.bulk.options import BulkOptions
 from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
     BlobRefused,
     BlobTooLarge,
+    BulkError,
     TransportError,
 )
 
 if TYPE_CHECKING:
-    from manta.node.blobs.tiered_depot import TieredDepot
-    from manta.transports.blobs.file_depot import FileDepot
-    from manta.transports.blobs.interface import Source
     from manta.transports.bulk.curve import BulkPeer, CurveBulk
 
 log = logging.getLogger(__name__)
@@ -49,11 +62,35 @@ BLOB_REFUSED = "blob-refused"
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
 
+AGAIN = 1.0
+"""Seconds until the manager is asked again, at most."""
+
+NAMED = 20.0
+"""Seconds in which the manager says whom to fetch from; it is fetched from itself after that."""
+
+MOST_ADDRESSES = 3
+"""Of another node, that are tried."""
+
+FROM_NODES = BulkOptions(repeat_after=2.0, unlinked=2.0, silence=5.0, standstill=12.0)
+"""Another node that does not answer is left for another source soon; one that has nothing to pass
+on yet is waited for, since it may just be about to find itself a source."""
+
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Answered when the blob is in the memory depot."""
+    """Answered when the blob is in the depot. With the swarm that names it, other nodes of that
+    swarm may be asked for it, and be given it."""
 
     blob: BlobRef
+    swarm_id: str = ""
+    holder: str = ""
+    """The node, by id, on which it stays; "" if the manager has it."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Other nodes of the swarm may fetch this blob from here."""
+
+    digest: str
+    swarm_id: str
 
 
 class Push(msgspec.Struct, frozen=True):
@@ -68,69 +105,57 @@ class BulkAddress(msgspec.Struct, frozen=True):
     address: str
 
 
-class NodeDepot:
-    """As the data plane sees it: reads values, else what is spooled; what arrives is a value."""
-
-    def __init__(self, values: TieredDepot, spool: FileDepot) -> None:
-        self._values = values
-        self._spool = spool
-        self.sink = values.sink
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._values or digest in self._spool
-
-    def source(self, digest: str) -> Source:
-        try:
-            return self._values.source(digest)
-        except BlobMissing:  # a file may be one that a task holds: it is not mapped
-            return FileSource(self._spool.open(digest))
-
-    def without_damaged(self, blob: BlobRef) -> Refused | None:
-        """Delete copies whose bytes no longer have their digest; says so if none is left."""
-        digest = blob.digest
-        self._values.drop_damaged(digest, again=True)
-        if digest in self._spool and not self._spool.is_whole(digest):
-            log.error("%s is damaged: it is deleted", self._spool.path(digest))
-            self._spool.delete(digest)
-        return None if digest in self else _lost(blob)
+class _AskAgain(msgspec.Struct, frozen=True):
+    digest: str
 
 
 class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._depot = NodeDepot(context.values, context.spool)
+        self._depot = NodeDepot(context.values, context.spool, context.held)
+        self._offers = BlobOffers()
         self._bulk: CurveBulk[NodeDepot] | None = None
         self._address = ""
         self._peer: BulkPeer | None = None
-        self._moving: dict[Fetch | Push, list[Reply]] = {}
+        self._pushing: dict[Push, list[Reply]] = {}
+        self._fetching: dict[str, Fetching] = {}
+        """By digest."""
 
     def on_start(self) -> None:
         self._connect(self._context.bulk_address)
+        for swarm_id, digest in self._context.held.named():
+            self._offers.offer(digest, swarm_id)
+        self.notify(PEER_DIRECTORY, TellHub())
 
     def on_stop(self, reason: ExitReason) -> None:
         if self._bulk is not None:
             self._bulk.close()
+        for fetching in self._fetching.values():
+            self._depot.arrived(fetching.arriving)
 
     def receive(self, message: Any) -> Any:
         match message:
-            case Fetch(blob):
-                if blob.digest not in self._context.values:
-                    self._move(message, self.defer())
+            case Offer(digest, swarm_id):
+                self._offers.offer(digest, swarm_id)
+            case Fetch(blob, swarm_id):
+                if swarm_id and blob.size >= SPREAD:
+                    self._offers.offer(blob.digest, swarm_id)
+                if blob.digest not in self._context.values and not self._take_held(blob):
+                    self._fetch(message, self.defer())
             case Push(blob):
                 if blob.digest not in self._depot:
                     raise _lost(blob)
-                self._move(message, self.defer())
+                self._push(message, self.defer())
             case BulkAddress(address):
                 self._connect(address)
+            case DirectoryChanged() | DirectoryOver() | PeersAnew():
+                self._offers.told(message)
+            case _AskAgain(digest):
+                if (fetching := self._fetching.get(digest)) is not None:
+                    self._find_source(fetching)
             case _:
                 return super().receive(message)
         return None
-
-    def _move(self, wanted: Fetch | Push, reply: Reply) -> None:
-        waiting = self._moving.setdefault(wanted, [])
-        waiting.append(reply)
-        if len(waiting) == 1 and self._address:
-            self._start(wanted)
 
     def _connect(self, address: str) -> None:
         if address == self._address:
@@ -139,31 +164,189 @@ class PeerHub(Actor):
         if self._peer is not None:
             self._peer.close()
             self._peer = None
-        for wanted in list(self._moving):
-            self._start(wanted)
+        for push in list(self._pushing):
+            self._start_push(push)
+        for fetching in self._fetching.values():
+            if fetching.from_manager:
+                self._fetch_from_manager(fetching)
 
-    def _start(self, wanted: Fetch | Push) -> None:
+    def _moves(self) -> CurveBulk[NodeDepot]:
         if self._bulk is None:
             from manta.transports.bulk.curve import CurveBulk  # costs a thread
 
-            self._bulk = CurveBulk(self._context.keys, self._depot)
+            self._bulk = bulk = CurveBulk(self._context.keys, self._depot)
+            socket = self._context.blob_socket
+            if socket is not None:
+                at = join_address(socket.host, socket.port)
+                offers = self._offers
+                try:
+                    bulk.listen(at, offers.admission, offers.verdict, fd=socket.fd)
+                except TransportError as error:
+                    self.log.error("other nodes cannot fetch blobs from this one: %s", error)
+        return self._bulk
+
+    def _manager(self) -> BulkPeer:
         if self._peer is None:
-            self._peer = self._bulk.dial(self._address, self._context.manager_key)
-        blob, address, began = wanted.blob, self._address, self.clock.now()
-        move = self._peer.fetch if isinstance(wanted, Fetch) else self._peer.push
-        future: Future[None] = move(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+            self._peer = self._moves().dial(self._address, self._context.manager_key)
+        return self._peer
+
+    # --- to the manager --------------------------------------------------------------------
+
+    def _push(self, push: Push, reply: Reply) -> None:
+        waiting = self._pushing.setdefault(push, [])
+        waiting.append(reply)
+        if len(waiting) == 1 and self._address:
+            self._start_push(push)
+
+    def _start_push(self, push: Push) -> None:
+        blob, address, began = push.blob, self._address, self.clock.now()
+        future = self._manager().push(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
 
         def ended(_: Any, error: BaseException | None) -> None:
             if error is not None and address != self._address:
                 return  # started again with the manager's other address
-            if isinstance(wanted, Push) and isinstance(error, BlobCorrupt):
-                error = self._depot.without_damaged(blob) or error
-            if error is None and blob.size >= MEASURED:
-                self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
-            for reply in self._moving.pop(wanted, ()):
-                reply.fail(_refusal(wanted, error)) if error else reply.set(None)
+            if isinstance(error, BlobCorrupt) and not self._depot.without_damaged(blob.digest):
+                error = _lost(blob)
+            if error is None:
+                self._measure(blob.size, began)
+            for reply in self._pushing.pop(push, ()):
+                reply.fail(_refusal(blob, error, "pushed to")) if error else reply.set(None)
 
         self.pipe(future, ended)
+
+    def _measure(self, size: int, began: float) -> None:
+        if size >= MEASURED:
+            self.notify(MANAGER_LINK, BlobMoved(size, self.clock.now() - began))
+
+    # --- to this node -----------------------------------------------------------------------
+
+    def _take_held(self, blob: BlobRef) -> bool:
+        """Whether it is a result that stays here."""
+        held = self._context.held
+        try:
+            self._context.values.take_from(held.depot_of(blob.digest), blob.digest)
+        except BulkError:  # from elsewhere, then
+            return False
+        return True
+
+    def _fetch(self, fetch: Fetch, reply: Reply) -> None:
+        blob = fetch.blob
+        if (fetching := self._fetching.get(blob.digest)) is not None:
+            fetching.replies.append(reply)
+            return
+        try:
+            bulk = self._moves()
+            arriving = self._depot.arrives(blob.digest, blob.size, bulk.grown)
+        except BulkError as error:
+            reply.fail(_refusal(blob, error, "fetched from"))
+            return
+        fetching = Fetching(blob, fetch.swarm_id, fetch.holder, arriving, [reply])
+        self._fetching[blob.digest] = fetching
+        self._find_source(fetching)
+
+    def _find_source(self, fetching: Fetching) -> None:
+        context = self._context
+        if fetching.holder and not context.is_registered:
+            self.after(AGAIN, _AskAgain(fetching.blob.digest))
+            return
+        if not (fetching.may_spread and context.has_spreads and context.is_registered):
+            self._fetch_from_manager(fetching)
+            return
+
+        def answered(found: Any, error: BaseException | None) -> None:
+            if isinstance(error, Refused) and error.code == Code.RESULT_AWAY:
+                self._ended(fetching, error)
+            elif error is not None:  # as of a swarm whose directory this node is not in yet
+                self.log.debug("whom to fetch %s from was not said: %s", fetching, error)
+                self._fetch_from_manager(fetching)
+            elif found.wait > 0:
+                self.after(min(found.wait, AGAIN), _AskAgain(fetching.blob.digest))
+            elif found.source is None or not found.source.addresses:
+                self._fetch_from_manager(fetching)
+            else:
+                self._fetch_from(fetching, found.source)
+
+        self._ask(fetching.question(), answered)
+
+    def _ask(self, request: WantBlob | BlobTold, then: Any) -> None:
+        asked = self.system.ref(MANAGER_LINK).ask_future(AskGateway(request), timeout=NAMED)
+        self.pipe(asked, then)
+
+    def _fetch_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
+        blob, began_at = fetching.blob, fetching.arriving.written
+        peer = self._moves().dial(source.addresses[attempt], source.key, options=FROM_NODES)
+        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+
+        def ended(_: Any, error: BaseException | None) -> None:
+            peer.close()
+            if fetching.arriving.written > began_at:
+                fetching.gave[source.alias] = None
+            if error is None or fetching.arriving.trouble is not None:
+                self._ended(fetching, error)
+                return
+            is_silent = fetching.arriving.written == began_at and not isinstance(error, BlobCorrupt)
+            if is_silent and attempt + 1 < min(len(source.addresses), MOST_ADDRESSES):
+                self._fetch_from(fetching, source, attempt + 1)
+                return
+            said = "%s is fetched from another source than node %s: %s"
+            self.log.warning(said, fetching, source.alias, error)
+            self._again(fetching, error, source)
+
+        self.pipe(future, ended)
+
+    def _again(self, fetching: Fetching, error: BaseException, source: Peer) -> None:
+        fetching.failed_at(source)
+        if isinstance(error, BlobCorrupt) and not self._restarted(fetching):
+            return
+        self._find_source(fetching)
+
+    def _restarted(self, fetching: Fetching) -> bool:
+        """From the beginning: what came was wrong. False if that ended it."""
+        assert self._bulk is not None
+        names = ", ".join(fetching.gave)
+        self.log.warning("%s arrived with wrong bytes, from %s", fetching, names)
+        self._bulk.failed(fetching.blob.digest, BlobCorrupt("what was passed on was wrong"))
+        try:
+            fetching.restart()
+        except BulkError as error:
+            self._ended(fetching, error)
+            return False
+        return True
+
+    def _fetch_from_manager(self, fetching: Fetching) -> None:
+        fetching.from_manager = True
+        if not self._address:
+            return
+        blob, address, began = fetching.blob, self._address, self.clock.now()
+        had = fetching.arriving.written
+        future = self._manager().fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+
+        def ended(_: Any, error: BaseException | None) -> None:
+            if error is not None and address != self._address:
+                return  # started again with the manager's other address
+            if isinstance(error, BlobCorrupt) and fetching.gave and self._restarted(fetching):
+                self._fetch_from_manager(fetching)
+                return
+            if error is None:
+                self._measure(blob.size - had, began)
+            self._ended(fetching, error)
+
+        self.pipe(future, ended)
+
+    def _ended(self, fetching: Fetching, error: BaseException | None) -> None:
+        digest = fetching.blob.digest
+        if self._fetching.pop(digest, None) is not fetching:
+            return
+        self._depot.arrived(fetching.arriving)
+        if error is not None and self._bulk is not None:
+            self._bulk.failed(digest, BulkError("its source does not get it"))
+        if fetching.asked:
+            self._ask(BlobTold(fetching.swarm_id, digest, error is None), lambda *_: None)
+        for reply in fetching.replies:
+            if error is None:
+                reply.set(None)
+            else:
+                reply.fail(_refusal(fetching.blob, error, "fetched from"))
 
 
 def bulk_address(announced: str, host: str) -> str:
@@ -179,7 +362,7 @@ def _lost(blob: BlobRef) -> Refused:
     return Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}.")
 
 
-def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:
+def _refusal(blob: BlobRef, error: BaseException, way: str) -> BaseException:
     if not isinstance(error, TransportError):
         return error
     codes: dict[type[TransportError], str] = {
@@ -188,9 +371,8 @@ def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:
         BlobTooLarge: BLOB_TOO_LARGE,
         BlobCorrupt: "blob-corrupt",
     }
-    way = "fetched from" if isinstance(wanted, Fetch) else "pushed to"
     return Refused(
         codes.get(type(error), "bulk"),
-        f"A value of {wanted.blob.size} bytes ({wanted.blob.digest[:12]}) could not be {way} the "
-        f"manager: {error}",
+        f"A value of {blob.size} bytes ({blob.digest[:12]}) could not be {way} the manager: "
+        f"{error}",
     )

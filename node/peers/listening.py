@@ -44,7 +44,7 @@ class PeerSocket:
                 f"{error.strerror or error}; choose another address or port, 0 for a free one, "
                 f'or "{OFF}" for a node that only dials.'
             ) from None
-        self.port: int = self._socket.getsockname()[1]
+        self.host, self.port = self._socket.getsockname()[:2]
         names = tuple(advertised) or tuple(_hosts(found, near=near))
         self.addresses = tuple(dict.fromkeys(map(self._address, names)))[:MOST_ADDRESSES]
         """Where other nodes may connect, each `tcp://host:port`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
+from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
@@ -34,6 +35,7 @@ from manta.protocol.addresses import is_loopback
 from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
+from manta.transports.addresses import split_host
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.descriptors import descriptor_limit
@@ -81,11 +83,13 @@ class Node:
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
-            peer_socket = None
+            peer_socket = blob_socket = None
             if config.peers_listen != OFF:
                 near = is_loopback(config.manager_host)
                 peer_socket = PeerSocket(config.peers_listen, config.peers_advertise, near=near)
                 undo.callback(peer_socket.close)
+                blob_socket = PeerSocket(_host(config.peers_listen), near=near)
+                undo.callback(blob_socket.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
             undo.callback(sessions.close)
             attempts = AttemptLog(folder.attempt_log, config.log_rotation, time.time())
@@ -98,6 +102,7 @@ class Node:
                 journals=journals,
                 values=values,
                 spool=spool,
+                held=HeldResults(folder.results, config.result_disk),
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 attempts=attempts,
                 modules=ModuleFolders(folder.modules),
@@ -108,6 +113,7 @@ class Node:
                 peers=PeerBook(),
                 peer_socket=peer_socket,
                 value_memory=room,
+                blob_socket=blob_socket,
                 finish=on_finish,
                 cpu_share=_cpu_share(config),
             )
@@ -183,6 +189,11 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
 
 def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _host(listen: str) -> str:
+    """Without the port, if any."""
+    return split_host(listen.removesuffix(":0"))[0]
 
 
 def _values_in_memory(descriptors: int) -> int:

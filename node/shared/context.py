@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from manta.actors import Actor
+    from manta.node.blobs.held_results import HeldResults
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
@@ -55,6 +56,7 @@ class NodeContext:
     journals: Journals
     values: TieredDepot
     spool: FileDepot
+    held: HeldResults
     storage: Storage
     attempts: AttemptLog
     modules: ModuleFolders
@@ -67,6 +69,8 @@ class NodeContext:
     """Where other nodes connect; None on a node that only dials."""
     value_memory: int
     """Bytes of values of tasks that may be kept in memory."""
+    blob_socket: PeerSocket | None
+    """Where they fetch blobs; None on a node that only dials."""
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     cpu_share: float = 1.0
@@ -82,6 +86,8 @@ class NodeContext:
     """The manager has registered the node over the connection that there is."""
     has_rooms: bool = False
     """The manager bounds what tasks tell others, and is asked for room."""
+    has_spreads: bool = False
+    """The manager is asked whom to fetch a blob from."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
     draining: bool = False

@@ -14,6 +14,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.peers import FetchPeers
 from manta.protocol.roster import WantRoster
+from manta.protocol.spread import BlobTold, WantBlob
 
 # To the node supervisor, besides what the manager answers.
 
@@ -95,7 +96,7 @@ class ExchangeBroken(msgspec.Struct, frozen=True):
 class AskGateway(msgspec.Struct, frozen=True):
     """Asks the manager, if the node is registered with it, and is answered with its answer."""
 
-    request: FetchPeers | WantRoster
+    request: FetchPeers | WantRoster | WantBlob | BlobTold
 
 
 class AskManager(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ spool/          blobs that the journal names
 values/         values that tasks read or write, and that memory should not hold
 modules/        unpacked modules, by digest: the latest
 kept/           what tasks keep for their swarm (`set_state`)
+results/        results that stay here (`collect`), by swarm, until it is removed
 tasks/          scratch folders
 runtime/        what containers mount of Manta
 ```
@@ -95,6 +96,7 @@ class StateFolder:
         self.spool = path / "spool"
         self.modules = path / "modules"
         self.kept = path / "kept"
+        self.results = path / "results"
         self.tasks = path / "tasks"
         self.runtime = path / "runtime"
         self.plane = path / "plane"
@@ -114,7 +116,7 @@ class StateFolder:
         try:
             lock = StateLock(self.path)
             remove_folder(self.tasks)  # scratch of tasks that are gone
-            for folder in (self.journal, self.modules, self.kept, self.tasks):
+            for folder in (self.journal, self.modules, self.kept, self.results, self.tasks):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             if lock is not None:

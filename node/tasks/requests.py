@@ -13,7 +13,7 @@ from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import StorageError
 from manta.node.journal.swarm import blob_of
-from manta.node.link.peer_hub import Fetch
+from manta.node.link.peer_hub import Fetch, Offer
 from manta.node.shared.addresses import METRICS, PEER_HUB, PLANE
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskManager, ReadNetworkQuality
@@ -29,6 +29,8 @@ from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
 from manta.protocol.node import Instance, LogLine, ResultEntry
 from manta.protocol.paths import MANAGER_LINK
+from manta.protocol.spec import Collect
+from manta.protocol.spread import SPREAD
 from manta.protocol.values import BlobRef, Payload
 from manta.transports.codec.stored import Damaged
 from manta.transports.errors import BlobMissing, BulkError
@@ -51,6 +53,8 @@ class TaskRequests:
         self._actor = actor
         self._context = context
         self._ask = ask
+        self.collect: Collect = "all"
+        """Of the attempt under way."""
         self._pinned: list[str] = []
         self._progress = ProgressGate()
         self._pressure = BackPressure()
@@ -105,7 +109,8 @@ class TaskRequests:
             case light.SetGlobal(tag, value):
                 self._keep(request, protocol.GlobalWritten(instance, tag, value))
             case light.AddResult(tag, value):
-                self._keep(request, protocol.ResultWritten(instance, tag, value))
+                held = self._holds(instance, tag, value)
+                self._keep(request, protocol.ResultWritten(instance, tag, value, held))
             case light.LogMetrics(metrics, step):
                 at_wall = self._actor.clock.wall()
                 self._keep(request, protocol.MetricsLogged(instance, metrics, step, at_wall))
@@ -195,6 +200,23 @@ class TaskRequests:
             case _:
                 named.of_iteration(blob.digest, swarm_id, iteration)
 
+    def _holds(self, instance: Instance, tag: str, value: Payload) -> bool:
+        """Whether a result stays here; where there is no room for it the manager gets a copy."""
+        collect = self.collect
+        is_copied = collect == "all" or (not isinstance(collect, str) and tag in collect)
+        if is_copied or not isinstance(value, BlobRef) or value.size < SPREAD:
+            return False
+        try:
+            self._context.held.keep(instance.swarm_id, value.digest, self._context.values)
+        except BulkError as error:
+            text = f"[The result {tag!r} goes to the manager: {error}.]"
+            line = LogLine(instance, self._actor.clock.wall(), "node", text)
+            self._context.journals.append_lines(instance.swarm_id, [line])
+            return False
+        self._context.named.of_swarm(value.digest, instance.swarm_id)
+        self._actor.notify(PEER_HUB, Offer(value.digest, instance.swarm_id))
+        return True
+
     # --- reading -----------------------------------------------------------------------
 
     def _read(self, request: light.Request, question: Any, then: Callable[[Any], None]) -> None:
@@ -224,20 +246,24 @@ class TaskRequests:
 
     def _give_value(self, request: light.Request, value: Payload | None) -> None:
         if isinstance(value, BlobRef):
-            self._fetch((value,), request, lambda: request.reply.set(value))
+            self._fetch({value: ""}, request, lambda: request.reply.set(value))
         else:
             request.reply.set(value)
 
     def _give_all(
         self, request: light.Request, entries: tuple[ResultEntry, ...] | tuple[Contribution, ...]
     ) -> None:
-        blobs = {entry.value for entry in entries if isinstance(entry.value, BlobRef)}
-        self._fetch(tuple(blobs), request, lambda: request.reply.set(list(entries)))
+        blobs: dict[BlobRef, str] = {}
+        for entry in entries:
+            if isinstance(entry.value, BlobRef):
+                blobs[entry.value] = _holder(entry)
+        self._fetch(blobs, request, lambda: request.reply.set(list(entries)))
 
     def _fetch(
-        self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
+        self, blobs: dict[BlobRef, str], request: light.Request, then: Callable[[], None]
     ) -> None:
-        """Fetch all at once into the depot, where they stay until the attempt ends."""
+        """Fetch all at once into the depot, where they stay until the attempt ends. Each with the
+        id of the node that holds it, "" for what the manager has."""
         for blob in blobs:
             self._name(request, blob)
         missing = {blob for blob in blobs if not self._pin(blob)}
@@ -263,7 +289,9 @@ class TaskRequests:
                 then()
 
         def fetch(blob: BlobRef, tries: int) -> None:
-            self._ask(PEER_HUB, Fetch(blob), READ_TIMEOUT, partial(fetched, blob, tries))
+            at = request.instance.swarm_id
+            wanted = Fetch(blob, at, blobs[blob])
+            self._ask(PEER_HUB, wanted, READ_TIMEOUT, partial(fetched, blob, tries))
 
         for blob in tuple(missing):
             fetch(blob, REFETCHES)
@@ -304,6 +332,11 @@ class TaskRequests:
             request.reply.set(None)
 
 
+def _holder(entry: ResultEntry | Contribution) -> str:
+    """The id of the node on which its value stays; "" if the manager has it."""
+    return entry.node_id if isinstance(entry, ResultEntry) and entry.held else ""
+
+
 _KINDS: dict[str, str] = {
     Code.UNKNOWN_NODE: "UnknownPeer",
     Code.NOT_A_NEIGHBOR: "UnknownPeer",
@@ -316,6 +349,10 @@ def _fail(request: light.Request, error: BaseException) -> None:
     if isinstance(error, AskTimeout):
         request.reply.fail("Timeout", "The manager did not answer in time; is it running?")
     elif isinstance(error, Refused):
-        request.reply.fail(_KINDS.get(error.code, "RequestFailed"), error.sentence)
+        sentence, body = error.sentence, request.body
+        if error.code == Code.RESULT_AWAY and isinstance(body, light.SelectResults):
+            at = request.instance.iteration if body.iteration is None else body.iteration
+            sentence = f"The result {body.tag!r} of iteration {at} cannot be read: {sentence}"
+        request.reply.fail(_KINDS.get(error.code, "RequestFailed"), sentence)
     else:
         request.reply.fail("RequestFailed", str(error))

@@ -58,6 +58,7 @@ from manta.protocol.node import (
     TaskError,
     TaskStarted,
 )
+from manta.protocol.spread import SPREAD
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
@@ -171,6 +172,7 @@ class TaskSupervisor(Actor):
             case events.Report(entry):
                 self._report(entry)
             case events.RunAttempt(session, assignment):
+                self._requests.collect = assignment.collect
                 self._run_attempt(session, assignment)
             case light.CancelAttempt():
                 self._cancel_attempt(action)
@@ -284,18 +286,21 @@ class TaskSupervisor(Actor):
                 source = self._context.values.source(package.digest)
                 done: str | None = unpack(source.read(0, source.size), folder, what)
             except (NodeError, BlobMissing) as problem:
-                # Another instance of the task may have unpacked it, and deleted the blob.
+                # Another instance of the task may have unpacked it, and the blob made room.
                 done = unpacked(folder)
                 if done is None:
                     self._not_prepared(session, "PackageError", problem)
                     return
-            self._context.values.delete(package.digest)
+            if package.size < SPREAD:  # nobody else fetches it from here
+                self._context.values.let_go(package.digest)
             self._context.modules.trim()
             assert done is not None
             self._module = folder, done
             self._fetch_image(session, assignment)
 
-        self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
+        swarm_id = assignment.instance.swarm_id
+        self._context.named.of_swarm(package.digest, swarm_id)  # other nodes fetch it from here
+        self.ask(PEER_HUB, Fetch(package, swarm_id), FETCH_TIMEOUT, fetched)
 
     def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
         """A bad module or dataset is the fault of the swarm or the operator."""

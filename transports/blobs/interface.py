@@ -17,6 +17,10 @@ class Source(Protocol):
 
     size: int
 
+    @property
+    def ready(self) -> int:
+        """Bytes from the front that can be read now: all, unless the blob is still arriving."""
+
     def read(self, offset: int, length: int) -> Buffer: ...
 
     def close(self) -> None: ...
@@ -24,6 +28,10 @@ class Source(Protocol):
 
 class Sink(Protocol):
     """A blob that is being written, from front to back."""
+
+    @property
+    def written(self) -> int:
+        """Bytes that it holds: where a transfer into it begins."""
 
     def write(self, data: Buffer) -> None: ...
 

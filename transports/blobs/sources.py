@@ -27,7 +27,7 @@ class ViewSource:
     """A Source over memory."""
 
     def __init__(self, view: memoryview) -> None:
-        self.size = len(view)
+        self.size = self.ready = len(view)
         self._view = view
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -42,7 +42,7 @@ class FileSource:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.size = os.fstat(fd).st_size
+        self.size = self.ready = os.fstat(fd).st_size
 
     def read(self, offset: int, length: int) -> Buffer:
         """Raises BlobCorrupt when the file was truncated."""

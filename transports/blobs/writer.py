@@ -60,6 +60,10 @@ class BlobWriter:
             raise self._depot.refusal(self.digest, self.size, error) from error
 
     @property
+    def written(self) -> int:
+        return self._written
+
+    @property
     def hashed(self) -> str:
         """The digest of what has been written so far."""
         return self._hasher.hexdigest()

@@ -54,7 +54,6 @@ class Request:
     operation: Operation
     digest: str
     size: int
-    timeout: float
     future: Future[None]
     timer: RequestTimer
     flow: Inbound | Outbound | None = None
@@ -82,6 +81,8 @@ class BulkClient:
     ) -> None:
         self.address = address
         self.down: DownReason | None = DownReason.CONNECTING
+        self._linked_at: float | None = None
+        """When there was a connection last, or the first request without one."""
         self._depot = depot
         self._send = send
         self._options = options
@@ -98,6 +99,8 @@ class BulkClient:
 
     def start(self, request: Request) -> None:
         """Open the transfer, now or once others have ended."""
+        if not self.busy:
+            self._linked_at = None
         self._waiting.append(request)
         self._begin_more()
 
@@ -125,7 +128,10 @@ class BulkClient:
         request = self._open.get(message.id)
         if request is None:
             return  # it was cancelled
-        request.timer.heard(now)
+        if isinstance(message, Chunk):
+            request.timer.moved(now)
+        else:
+            request.timer.heard(now)
         flow = request.flow
         match message:
             case Accept():
@@ -158,12 +164,18 @@ class BulkClient:
 
     def tick(self, now: float) -> None:
         """Repeat what a silent peer was asked, and give up what has taken too long."""
+        if self.down is None or self._linked_at is None:
+            self._linked_at = now
+        if now >= self._linked_at + self._options.unlinked:
+            self._linked_at = None
+            for request in [*self._open.values(), *self._waiting]:
+                self._give_up(request, now)
+        for request in self._waiting:
+            request.timer.moved(now)  # others are first
         for request in [*self._open.values(), *self._waiting]:
             match request.timer.due(now):
                 case "give up":
-                    error = self._timeout(request)
-                    self.forget(request)
-                    request.settle(error)
+                    self._give_up(request, now)
                 case "repeat":
                     if self.down is None and request.id in self._open:
                         self._ask(request)
@@ -262,8 +274,16 @@ class BulkClient:
         self._begin_more()
         self._pump()
 
-    def _timeout(self, request: Request) -> BulkTimeout:
-        done = "was not begun, others being first"
+    def _give_up(self, request: Request, now: float) -> None:
+        error = self._timeout(request, now)
+        self.forget(request)
+        request.settle(error)
+
+    def _timeout(self, request: Request, now: float) -> BulkTimeout:
+        waited, done = (
+            f"{round(request.timer.passed(now), 1):g} s",
+            "was not begun, others being first",
+        )
         if isinstance(request.flow, Inbound):
             done = f"has arrived up to byte {request.flow.receiver.received}"
         elif isinstance(request.flow, Outbound):
@@ -271,8 +291,8 @@ class BulkClient:
         state = "is connected" if self.down is None else f"is not connected ({self.down})"
         to = "push to" if request.operation == "push" else "fetch from"
         return BulkTimeout(
-            f"could not {to} {self.address} the blob {request.digest[:12]} within "
-            f"{request.timeout:g} s: of its {request.size} bytes it {done}, and the peer {state}"
+            f"could not {to} {self.address} the blob {request.digest[:12]} within {waited}: of its "
+            f"{request.size} bytes it {done}, and the peer {state}"
         )
 
     def _tell(self, message: BulkMessage) -> None:

@@ -107,9 +107,26 @@ class CurveBulk(Generic[D_co]):
         self._loop.call(partial(listener.watched_by, self._loop))
         return bound
 
-    def dial(self, address: str, server_key: str) -> BulkPeer:
+    def grown(self, digest: str) -> None:
+        """More of a blob that is served while it arrives is there; on this plane's thread."""
+        for listener in self._listeners:
+            listener.server.grown(digest)
+
+    def failed(self, digest: str, error: BulkError) -> None:
+        """A blob that was served while it arrived does not arrive: whoever fetches it is told."""
+
+        def tell() -> None:
+            for listener in self._listeners:
+                listener.server.failed(digest, error)
+
+        self._loop.call(tell)
+
+    def dial(
+        self, address: str, server_key: str, *, options: BulkOptions | None = None
+    ) -> BulkPeer:
         """Returns at once; connects when there is something to move."""
         check_key(server_key, "server's public key")
+        options = options or self._options
         self._start()
         connection = ClientSocket(
             self._loop,
@@ -117,10 +134,10 @@ class CurveBulk(Generic[D_co]):
             address,
             server_key,
             self._depot,
-            self._options,
+            options,
             self.statistics,
         )
-        return BulkPeer(self._loop, connection, self._options)
+        return BulkPeer(self._loop, connection, options)
 
     def close(self) -> None:
         """Idempotent; what is in progress raises BulkError."""
@@ -171,8 +188,15 @@ class BulkPeer:
         self, operation: Operation, digest: str, size: int, timeout: float
     ) -> Future[None]:
         future: Future[None] = Future()
-        timer = RequestTimer(time.monotonic(), timeout, self._options.repeat_after)
-        request = Request(operation, digest, size, timeout, future, timer)
+        options = self._options
+        timer = RequestTimer(
+            time.monotonic(),
+            timeout,
+            options.repeat_after,
+            silence=options.silence,
+            standstill=options.standstill,
+        )
+        request = Request(operation, digest, size, future, timer)
         connection = self._connection
 
         def cancelled(future: Future[None]) -> None:

@@ -15,6 +15,7 @@ All numbers are bytes, offsets count from the blob's start, times are seconds.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -163,12 +164,12 @@ class Sender:
 class Receiver:
     """Receives one blob."""
 
-    def __init__(self, size: int, window: int) -> None:
+    def __init__(self, size: int, window: int, *, received: int = 0) -> None:
         self.window = window
         self._size = size
-        self._limit = 0
+        self._limit = received
         self._granted = 0
-        self.received = 0
+        self.received = received
 
     @property
     def complete(self) -> bool:
@@ -203,19 +204,44 @@ class Receiver:
 
 
 class RequestTimer:
-    """Says when to repeat a request to a silent peer, and when to give it up."""
+    """Says when to repeat a request to a silent peer, and when to give it up.
 
-    def __init__(self, now: float, timeout: float, repeat_after: float) -> None:
+    That is `timeout` after its start, or sooner: when nothing was heard for `silence`, or no byte
+    came for `standstill`.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        timeout: float,
+        repeat_after: float,
+        *,
+        silence: float = math.inf,
+        standstill: float = math.inf,
+    ) -> None:
+        self._began = now
         self._deadline = now + timeout
         self._repeat_after = repeat_after
-        self._quiet_since = now
+        self._silence = silence
+        self._standstill = standstill
+        self._quiet_since = self._heard_at = self._moved_at = now
 
     def heard(self, now: float) -> None:
-        """The peer answered, or was asked again."""
-        self._quiet_since = now
+        """The peer answered."""
+        self._quiet_since = self._heard_at = now
+
+    def moved(self, now: float) -> None:
+        """A part of the blob came, or the request has only just been opened."""
+        self.heard(now)
+        self._moved_at = now
+
+    def passed(self, now: float) -> float:
+        """Seconds since its start."""
+        return now - self._began
 
     def due(self, now: float) -> Literal["give up", "repeat"] | None:
-        if now >= self._deadline:
+        is_silent = now >= self._heard_at + self._silence
+        if now >= self._deadline or is_silent or now >= self._moved_at + self._standstill:
             return "give up"
         if now >= self._quiet_since + self._repeat_after:
             self._quiet_since = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -35,6 +36,9 @@ class BulkOptions:
     max_served: int = 64  # transfers that one peer may have open
     max_opened: int = 16  # transfers opened at one peer; the others wait here
     repeat_after: float = 5.0  # of silence, a request is repeated
+    unlinked: float = math.inf  # without a connection, a peer is given up
+    silence: float = math.inf  # after which a peer from whom nothing is heard is given up
+    standstill: float = math.inf  # after which a peer is given up that sends no part of a blob
     idle: float = 60.0  # of silence, a transfer or a connection is given up
     first: float = 5.0  # after its handshake, in which a connection must bring a message
     message: float = 120.0  # in which a message that began must end: 1 MiB at 9 KB/s

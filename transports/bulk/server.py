@@ -158,6 +158,24 @@ class BulkServer:
             self._pump(peer)
             self._forget_if_idle(peer)
 
+    def grown(self, digest: str) -> None:
+        """More of the blob is there than before."""
+        for peer in self._peers.values():
+            mine = [one for one in peer.transfers.values() if one.digest == digest]
+            for served in mine:
+                if isinstance(served.flow, Outbound):
+                    served.flow.grown()
+            if mine:
+                self._pump(peer)
+
+    def failed(self, digest: str, error: BulkError) -> None:
+        """The blob does not arrive, of which a part was sent."""
+        for peer in list(self._peers.values()):
+            for served in list(peer.transfers.values()):
+                if served.digest == digest and isinstance(served.flow, Outbound):
+                    self._finish(peer, served, failed(served.flow.id, error))
+            self._forget_if_idle(peer)
+
     def drop(self, key: str) -> None:
         """Discard the peer's transfers."""
         peer = self._peers.pop(key, None)

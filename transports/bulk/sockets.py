@@ -72,7 +72,7 @@ class ServerSocket:
         """`monitor` tells which connections `socket` accepts at `address` and loses."""
         self._socket = socket
         self._monitor = monitor
-        self._server = server
+        self.server = server
         self._admission = admission
         self._connections = Connections(admission, options.intake, self._end, address)
         self._lookout = Lookout()
@@ -94,16 +94,16 @@ class ServerSocket:
             connection.end()
 
     def close(self) -> None:
-        self._server.close()
+        self.server.close()
         stop_monitor(self._socket, self._monitor)
         self._socket.close()
 
     @property
     def busy(self) -> bool:
-        return self._server.busy or bool(self._connections)
+        return self.server.busy or bool(self._connections)
 
     def tick(self, now: float) -> None:
-        self._server.tick(now)
+        self.server.tick(now)
         passed = self._lookout.passed(now)
         if passed is not None:
             self._connections.look(passed, lambda: not readable(self._socket))
@@ -142,11 +142,11 @@ class ServerSocket:
                 connection.intake.read += wire_bytes(map(len, frames))
             message, payload = _split(frames)
             now = time.monotonic()
-            served = self._server.received(route.bytes, key, message, payload, now)
+            served = self.server.received(route.bytes, key, message, payload, now)
         except RemoteProtocolError as error:
             self._refuse(key, str(error))
         except Exception:
-            self._server.drop(key)
+            self.server.drop(key)
             raise
         finally:
             if not served and connection is not None:
@@ -160,7 +160,7 @@ class ServerSocket:
             return
         _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
         self._admission.offended(key)
-        self._server.drop(key)
+        self.server.drop(key)
 
 
 class ClientSocket:

@@ -33,7 +33,7 @@ class Outbound:
     ) -> None:
         self.id = transfer
         self.size = source.size
-        self.sender = Sender(source.size, chunk, allowance)
+        self.sender = Sender(source.size, chunk, allowance, ready=source.ready)
         self._source = source
         self._total = total
         self._compresses: bool | None = None
@@ -51,6 +51,10 @@ class Outbound:
                 return
             self._total.sent += piece.length
 
+    def grown(self) -> None:
+        """More of the source may be there."""
+        self.sender.ready = self._source.ready
+
     def close(self) -> None:
         self.sender.pause()
         self._source.close()
@@ -65,7 +69,7 @@ class Inbound:
         self.id = transfer
         self.digest = digest
         self.size = size
-        self.receiver = Receiver(size, window)
+        self.receiver = Receiver(size, window, received=sink.written)
         self._sink: Sink | None = sink
         self._total = total
 

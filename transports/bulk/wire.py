@@ -143,10 +143,11 @@ def error_of(message: Failed) -> BulkError:
 
 
 def pays_to_compress(source: Source) -> bool:
-    """Compresses samples from the beginning, the middle and the end."""
-    if source.size < _SAMPLE:
+    """Compresses samples from the beginning, the middle and the end of what is there."""
+    size = source.ready
+    if size < _SAMPLE:
         return False
-    starts = {0, (source.size - _SAMPLE) // 2, source.size - _SAMPLE}
+    starts = {0, (size - _SAMPLE) // 2, size - _SAMPLE}
     samples = [source.read(start, _SAMPLE) for start in starts]
     compressed = sum(len(lz4.block.compress(sample, store_size=False)) for sample in samples)
     return compressed < _PAYS * _SAMPLE * len(samples)

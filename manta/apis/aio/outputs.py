@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
 from manta.apis import checks
@@ -20,11 +20,12 @@ from manta.apis.overviews import (
     SwarmId,
     TaskOverview,
 )
-from manta.apis.results import Result, Results
+from manta.apis.results import Result, Results, raises
 from manta.protocol import user as messages
 from manta.protocol.names import meant
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
+from manta.protocol.values import BlobRef
 
 Attempts = Literal["counting", "all"]
 
@@ -76,7 +77,7 @@ class AsyncOutputs(AsyncClient):
             tags |= {item.tag for item in wanted}
             left_out += sum(not item.counts and item.tag == tag for item in items)
             found += await self._results(
-                [item for item in wanted if tag is None or item.tag == tag]
+                name, [item for item in wanted if tag is None or item.tag == tag]
             )
             ended = page.ended
         if tag is not None and ended and not found:
@@ -121,7 +122,7 @@ class AsyncOutputs(AsyncClient):
         ):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             wanted = [item for item in items if item.counts or whole]
-            for result in await self._results(wanted):
+            for result in await self._results(name, wanted):
                 yield result
 
     async def list_result_tags(
@@ -239,9 +240,28 @@ class AsyncOutputs(AsyncClient):
             tasks, more = tasks + page.tasks, page.more
         return tasks
 
-    async def _results(self, items: list[ResultItem]) -> list[Result]:
-        loads = await self.connection.fetch(item.value for item in items)
-        return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
+    async def _results(self, swarm: str, items: list[ResultItem]) -> list[Result]:
+        lost: dict[int, Callable[[], Any]] = {}
+        for place, item in enumerate(items):
+            if item.held and isinstance(item.value, BlobRef):
+                try:
+                    await self._recall(swarm, item, item.value)
+                except NotFound as error:
+                    lost[place] = raises(error)
+        values = (None if place in lost else item.value for place, item in enumerate(items))
+        loads = await self.connection.fetch(values)
+        return [
+            Result.of(item, lost.get(place, load))
+            for place, (item, load) in enumerate(zip(items, loads, strict=True))
+        ]
+
+    async def _recall(self, swarm: str, item: ResultItem, value: BlobRef) -> None:
+        """Has a result brought to the manager that stays on its node. Raises NotFound."""
+        at = (item.tag, item.iteration, item.node_id)
+        there = False
+        while not there:
+            request = messages.RecallResult(swarm, *at, value)
+            there = (await self._ask(request, messages.RecalledResult, again=True)).here
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
         name = checks.identity("swarm", swarm)

@@ -56,7 +56,6 @@ INLINE_TOTAL = 1024 * 1024
 _NOT_YET = {
     "on_disconnect": None,
     "redundancy": None,
-    "collect": "all",
 }
 """Arguments of Task that this version refuses unless they have their default value."""
 
@@ -329,6 +328,7 @@ def _task(
         priority=task.priority,
         timeout=task.timeout,
         retries=task.retries,
+        collect=task.collect,
         quorum=task.quorum,
         deadline=task.deadline,
         meets=meet(source, task.class_name) if source is not None else "",

@@ -135,6 +135,10 @@ class _Region:
         self._written = 0
         self._hasher = blake3()
 
+    @property
+    def written(self) -> int:
+        return self._written
+
     def write(self, data: Buffer) -> None:
         length = memoryview(data).nbytes
         if self._written + length > self._size:
@@ -166,7 +170,7 @@ class _PartsSource:
     """A Source over the buffers of an encoded value."""
 
     def __init__(self, encoded: Encoded) -> None:
-        self.size = encoded.nbytes
+        self.size = self.ready = encoded.nbytes
         self._parts = [memoryview(part).cast("B") for part in encoded.parts()]
         self._starts = [0]
         for part in self._parts:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from manta.apis import checks
@@ -19,13 +19,14 @@ from manta.apis.overviews import (
     SwarmId,
     TaskOverview,
 )
-from manta.apis.results import Result, Results
+from manta.apis.results import Result, Results, raises
 from manta.apis.sync.client import Client
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
 from manta.protocol.names import meant
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
+from manta.protocol.values import BlobRef
 
 Attempts = Literal["counting", "all"]
 
@@ -76,7 +77,9 @@ class Outputs(Client):
             wanted = [item for item in items if item.counts or whole]
             tags |= {item.tag for item in wanted}
             left_out += sum(not item.counts and item.tag == tag for item in items)
-            found += self._results([item for item in wanted if tag is None or item.tag == tag])
+            found += self._results(
+                name, [item for item in wanted if tag is None or item.tag == tag]
+            )
             ended = page.ended
         if tag is not None and ended and not found:
             there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
@@ -118,7 +121,7 @@ class Outputs(Client):
         for page in self.connection.pages(name, "results", tag=tag, settled=not whole, follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             wanted = [item for item in items if item.counts or whole]
-            yield from self._results(wanted)
+            yield from self._results(name, wanted)
 
     def list_result_tags(self, swarm: SwarmId, *, attempts: Attempts = "counting") -> list[str]:
         """Lists the tags that have results so far, in order of appearance."""
@@ -231,9 +234,28 @@ class Outputs(Client):
             tasks, more = tasks + page.tasks, page.more
         return tasks
 
-    def _results(self, items: list[ResultItem]) -> list[Result]:
-        loads = self.connection.fetch(item.value for item in items)
-        return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
+    def _results(self, swarm: str, items: list[ResultItem]) -> list[Result]:
+        lost: dict[int, Callable[[], Any]] = {}
+        for place, item in enumerate(items):
+            if item.held and isinstance(item.value, BlobRef):
+                try:
+                    self._recall(swarm, item, item.value)
+                except NotFound as error:
+                    lost[place] = raises(error)
+        values = (None if place in lost else item.value for place, item in enumerate(items))
+        loads = self.connection.fetch(values)
+        return [
+            Result.of(item, lost.get(place, load))
+            for place, (item, load) in enumerate(zip(items, loads, strict=True))
+        ]
+
+    def _recall(self, swarm: str, item: ResultItem, value: BlobRef) -> None:
+        """Has a result brought to the manager that stays on its node. Raises NotFound."""
+        at = (item.tag, item.iteration, item.node_id)
+        there = False
+        while not there:
+            request = messages.RecallResult(swarm, *at, value)
+            there = (self._ask(request, messages.RecalledResult, again=True)).here
 
     def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
         name = checks.identity("swarm", swarm)

@@ -34,6 +34,7 @@ from manta.manager.cluster.lease import (
     terms,
 )
 from manta.manager.cluster.orders import ClusterNode, NodeOrders
+from manta.manager.cluster.recalls import Recalls
 from manta.manager.cluster.unknown import UnknownSwarms
 from manta.manager.context import Context
 from manta.manager.directory import not_run
@@ -53,6 +54,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers, Peers
+from manta.protocol.spread import BlobFrom, WantBlob
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
 
@@ -92,6 +94,7 @@ class ClusterNodes:
         self._noticed: object = None
         self._isolation = ""
         self.unknown = UnknownSwarms()
+        self.recalls = Recalls(self.actor, self.context, self._nodes, self._name)
         self.view.notice, self.view.nodes = "", {}
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
@@ -123,6 +126,7 @@ class ClusterNodes:
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble[:TROUBLE]
+        node.blob_port = register.blob_port
         self.orders.peers.here(node.known)
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
@@ -144,6 +148,7 @@ class ClusterNodes:
             bulk_address=self.context.bulk.address,
             has_rooms=True,
             has_rosters=True,
+            has_spreads=True,
             directories=self.orders.peers.versions(node_id),
             desired=self.orders.desired.full(node_id),
             acknowledged=dict(node.acknowledged),
@@ -183,7 +188,8 @@ class ClusterNodes:
             self.on_moved()
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
-        return HeartbeatReply(version, node.contest, directories, dict(node.rosters))
+        over = tuple(one for one in message.holds if one not in self.view.swarms)
+        return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over)
 
     def links(self, node_id: str) -> NodeLinks:
         """With other nodes."""
@@ -217,6 +223,17 @@ class ClusterNodes:
         if page is None:
             raise not_run(at)
         return page
+
+    def source_of(self, node_id: str, message: WantBlob, reply: Reply) -> None:
+        """Raises Refused."""
+        node = self._registered(node_id)
+        found = self.orders.source_of(node_id, message, self._now())
+        if found is None:
+            raise not_run(message.swarm_id)
+        if found == BlobFrom() and message.holder:
+            self.recalls.for_node(node.record, message, reply)
+        else:
+            reply.set(found)
 
     def _registered(self, node_id: str) -> ClusterNode:
         node = self._nodes.get(node_id)
@@ -298,6 +315,7 @@ class ClusterNodes:
                     self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
                     self.orders.peers.lost(node_id, reason)
+                    self.orders.spreads.gone(node_id)
                     self.on_lost(node_id, reason)
                 case Away(node_id):
                     self._tell_gateway(NodesLeft((node_id,)))

@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from manta.actors import Monitor, Ref, Supervisor, Unreachable
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.peers import Directories, Known
+from manta.manager.cluster.spreads import MANAGER, WAIT, Spreads
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import Orders, Restored
 from manta.protocol.node import JournalAck, Load, ToNode
-from manta.protocol.peers import PeerLink
+from manta.protocol.peers import Peer, PeerLink
 from manta.protocol.roster import RosterTold
+from manta.protocol.spread import BlobFrom, BlobTold, WantBlob
 from manta.transports.errors import LocalTransportError
 
 
 @dataclass
 class ClusterNode:
     record: NodeRecord
+    blob_port: int = 0
     link: Ref | None = None
     monitor: Monitor | None = None
     load: Load = field(default_factory=Load)
@@ -50,7 +53,7 @@ class ClusterNode:
     def known(self) -> Known:
         """As other nodes are told of it."""
         one = self.record
-        return Known(one.id, one.alias, one.key, one.peer_addresses, one.seen_at)
+        return Known(one.id, one.alias, one.key, one.peer_addresses, one.seen_at, self.blob_port)
 
 
 @dataclass
@@ -63,6 +66,7 @@ class NodeOrders:
     on_stored: Callable[[str, str, int], None]
     desired: DesiredStates = field(default_factory=DesiredStates)
     peers: Directories = field(default_factory=Directories)
+    spreads: Spreads = field(default_factory=Spreads)
     running: set[str] = field(default_factory=set)
     """Swarms that do."""
 
@@ -123,6 +127,7 @@ class NodeOrders:
         self.running.discard(swarm_id)
         self.desired.swarm_ended(swarm_id, kill=kill)
         self.peers.ended(swarm_id)
+        self.spreads.ended(swarm_id)
         for node in self.nodes.values():
             node.acknowledged.pop(swarm_id, None)
             node.rosters.pop(swarm_id, None)
@@ -135,8 +140,43 @@ class NodeOrders:
     def removed(self, node_id: str, why: str) -> None:
         """The node was: the others are told at once."""
         self.desired.forget(node_id)
+        self.spreads.gone(node_id)
         self.peers.removed(node_id, why)
         self.flush()
+
+    def source_of(self, node_id: str, message: WantBlob, now: float) -> BlobFrom | None:
+        """Whom the node is to fetch a blob from; None if it has no part in the swarm."""
+        if not self.peers.has_part(message.swarm_id, node_id):
+            return None
+        givers: dict[str, Peer] = {}
+
+        def usable(other: str) -> bool:
+            giver = self.peers.giver(message.swarm_id, node_id, other)
+            if giver is not None:
+                givers[other] = giver
+            return giver is not None
+
+        holder = message.holder
+        if holder and holder not in self.spreads.holders(message.swarm_id, message.digest):
+            self.spreads.told(message.swarm_id, message.digest, holder, now, held=True)
+        named = self.spreads.want(
+            message.swarm_id,
+            message.digest,
+            node_id,
+            now,
+            usable=usable,
+            failed=message.failed,
+            whole=message.whole,
+        )
+        if named is None:
+            return BlobFrom(wait=WAIT)
+        return BlobFrom() if named == MANAGER else BlobFrom(givers[named])
+
+    def told(self, node_id: str, message: BlobTold, now: float) -> None:
+        """The node has a blob, or does not get it."""
+        if self.peers.has_part(message.swarm_id, node_id):
+            at, digest = message.swarm_id, message.digest
+            self.spreads.told(at, digest, node_id, now, held=message.held)
 
     def flush(self) -> None:
         """Sends what has changed; first what is to run."""

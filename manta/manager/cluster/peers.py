@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
+import msgspec
+
 from manta.protocol import pages
 from manta.protocol.addresses import is_loopback
 from manta.protocol.pages import PAGE_BYTES, encoded, fitting
@@ -39,6 +41,8 @@ class Known:
     """Where it says that others can connect to it; None if it is not to be told of others."""
     seen_at: str = ""
     """The host that the manager saw it at; "" where that is not known."""
+    blob_port: int = 0
+    """Where it gives blobs; 0 if it gives none."""
 
     def shown(self, *, near: bool) -> Peer:
         """A loopback address is shown only `near`: to who is on the manager's machine, if this node
@@ -260,6 +264,27 @@ class Directories:
             return False
         its, others = self._of.get(node_id, {}), self._of.get(other, {})
         return any(swarm_id in others for swarm_id in list(its))
+
+    def giver(self, swarm_id: str, to: str, node_id: str) -> Peer | None:
+        """A node as another one may fetch blobs of the swarm from it; None if that may not, or
+        cannot."""
+        swarm, giver, asks = self._swarms.get(swarm_id), self._nodes.get(node_id), self._nodes[to]
+        if swarm is None or giver is None or node_id == to or not giver.blob_port:
+            return None
+        if not self._is_there(swarm, node_id) or not self._is_there(swarm, to):
+            return None
+        shown = giver.shown(near=asks.is_near and giver.is_near)
+        hosts = dict.fromkeys(split_address(address)[0] for address in shown.addresses)
+        addresses = tuple(join_address(host, giver.blob_port) for host in hosts)
+        return msgspec.structs.replace(shown, addresses=addresses) if addresses else None
+
+    def has_part(self, swarm_id: str, node_id: str) -> bool:
+        """Whether the node is in the swarm's directory."""
+        swarm = self._swarms.get(swarm_id)
+        return swarm is not None and node_id in swarm.members
+
+    def _is_there(self, swarm: _Directory, node_id: str) -> bool:
+        return node_id in swarm.members and node_id not in self._away and self._hears(node_id)
 
     def _there(self, swarm: _Directory) -> list[Known]:
         """Without those that are not told of others: they can speak to nobody."""

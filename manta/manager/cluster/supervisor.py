@@ -62,6 +62,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers
+from manta.protocol.spread import BlobTold, WantBlob
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import SwarmInfo
 
@@ -329,6 +330,11 @@ class ClusterSupervisor(Supervisor):
                 return self._nodes.full(node_id, version, after)
             case FetchPeers() as fetch:
                 return self._nodes.directory(node_id, fetch)
+            case WantBlob() as want:
+                self._nodes.source_of(node_id, want, self.defer())
+            case BlobTold() as told:
+                self._nodes.orders.told(node_id, told, self.clock.now())
+                return Ok()
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)
@@ -384,6 +390,8 @@ class ClusterSupervisor(Supervisor):
                 return self._nodes.links(request.target_id)
             case clusters.RequestNodeStop(drain=drain):
                 self._nodes.stop(request.target_id, self.defer(), drain=drain)
+            case user.RecallResult() as recall:
+                self._nodes.recalls.for_user(request.target_id, recall, request.user, self.defer())
             case user.GetTree(after=after):
                 self._nodes.tree(request.target_id, after, self.defer())
             case _:

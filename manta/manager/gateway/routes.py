@@ -17,7 +17,18 @@ from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
 from manta.manager.messages import FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.protocol import clusters, exchange, node, peers, quotas, roster, sign_in, user, users
+from manta.protocol import (
+    clusters,
+    exchange,
+    node,
+    peers,
+    quotas,
+    roster,
+    sign_in,
+    spread,
+    user,
+    users,
+)
 from manta.protocol.base import Instance, Message
 from manta.protocol.states import ClusterState
 
@@ -244,6 +255,8 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(node.FetchDesired, NODES, nothing, _to_node_cluster),
     Route(peers.FetchPeers, NODES, nothing, _to_node_cluster),
     Route(roster.WantRoster, NODES, swarm_by_id, _from_node_to_swarm),
+    Route(spread.WantBlob, NODES, nothing, _to_node_cluster),
+    Route(spread.BlobTold, NODES, nothing, _to_node_cluster),
     Route(node.Goodbye, NODES, nothing, lambda at, r: at.nodes.goodbye(r)),
     Route(node.JournalBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     Route(node.LogBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
@@ -345,6 +358,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.GetTasks, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.SelectGlobal, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.ListGlobalTags, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.RecallResult, Right.SWARM_READ, swarm, _to_cluster),
     _about(user.ReadFeed, Right.SWARM_READ, swarm, _poll_swarm),
     _about(user.WaitSwarm, Right.SWARM_READ, swarm, _poll_swarm),
     _about(user.ListSwarms, Right.SWARM_READ, any_cluster, _list_swarms),

@@ -85,6 +85,8 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
     for name, seconds in (("deadline", task.deadline), ("timeout", task.timeout)):
         if isinstance(seconds, float) and not 0 < seconds < float("inf"):
             yield f"{name}={seconds:g}; give seconds above 0, or leave it out."
+    if isinstance(task.collect, str) and task.collect not in ("all", "references"):
+        yield f'collect={task.collect!r}; use "all", "references", or a list of tags.'
     both = set(task.specified_ids or ()) & set(task.excepted_ids or ())
     if both:
         yield f"{min(both)!r} is in specified_ids and in excepted_ids; take it out of one."

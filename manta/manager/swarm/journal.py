@@ -173,7 +173,15 @@ def _stands(attempt: Attempt, entry: TaskEnded) -> bool:
 def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> None:
     at, node = entry.instance, (attempt.node_id, attempt.node_alias)
     item = ResultItem(
-        at.iteration, entry.tag, *node, at.alias, at.index, at.attempt, live, entry.value
+        at.iteration,
+        entry.tag,
+        *node,
+        at.alias,
+        at.index,
+        at.attempt,
+        live,
+        entry.value,
+        entry.held,
     )
     attempt.written.append(step.data.add_result(item))
     step.act(Publish("results"))

@@ -159,6 +159,7 @@ def assign(step: Step, run: TaskRun, placement: Placement) -> None:
         task_id=sentences.task_id(instance),
         gpu=task.gpu,
         direct=data.direct,
+        collect=task.collect,
     )
     attempt = Attempt(assignment, placement.node_alias, step.now)
     attempts.append(attempt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manta.manager.swarm.events import Created, EntriesReceived, Entry, GlobalSet, SwarmEvent
-from manta.protocol.node import TaskEnded
+from manta.protocol.node import ResultWritten, TaskEnded
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.values import BlobRef
 
@@ -26,7 +26,10 @@ def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
 
 
 def of_entry(entry: Entry) -> Iterator[BlobRef]:
-    """What tasks write is the `value` of an entry; what they return, the `output` of its end."""
+    """What tasks write is the `value` of an entry; what they return, the `output` of its end. A
+    result that stays on its node is none of the swarm's blobs here."""
+    if isinstance(entry, ResultWritten) and entry.held:
+        return iter(())
     return _blobs(entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None))
 
 

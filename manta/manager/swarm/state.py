@@ -390,7 +390,8 @@ class SwarmData:
 
     def add_result(self, item: ResultItem) -> int:
         """Returns its position in the feed."""
-        self.keep(item.value)
+        if not item.held:
+            self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
         self.by_tag.setdefault((item.iteration, item.tag), []).append(position)
@@ -412,8 +413,8 @@ class SwarmData:
         for position in positions:
             item = self.results[position]
             self.deleted.add(position)
-            self.results[position] = msgspec.structs.replace(item, value=_NOTHING)
-            if isinstance(item.value, BlobRef):
+            self.results[position] = msgspec.structs.replace(item, value=_NOTHING, held=False)
+            if isinstance(item.value, BlobRef) and not item.held:
                 blobs.append(item.value)
         self._drop(blobs)
         return blobs

@@ -24,7 +24,18 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.actors import Refused
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
-from manta.protocol import clusters, exchange, node, peers, quotas, roster, sign_in, user, users
+from manta.protocol import (
+    clusters,
+    exchange,
+    node,
+    peers,
+    quotas,
+    roster,
+    sign_in,
+    spread,
+    user,
+    users,
+)
 from manta.protocol.clusters import CreateCluster, CreateNodeToken
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
@@ -205,6 +216,9 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
     return {
         **swarms,
         user.ReadFeed: about(user.ReadFeed, "swarm", "logs"),
+        user.RecallResult: about(
+            user.RecallResult, "swarm", "secrettag", 0, "nobody", BlobRef("0" * 64, 100_000)
+        ),
         user.SelectGlobal: about(user.SelectGlobal, "swarm", "secrettag"),
         user.WaitSwarm: about(user.WaitSwarm, "swarm", 0.0),
         user.SetGlobal: About(
@@ -430,6 +444,8 @@ def _of_nodes() -> dict[type[Message], Callable[[str, Instance], Message]]:
         node.SelectResults: lambda swarm, _: node.SelectResults(swarm, "secrettag", 0),
         peers.FetchPeers: lambda swarm, _: peers.FetchPeers(swarm),
         roster.WantRoster: lambda swarm, _: roster.WantRoster(swarm),
+        spread.WantBlob: lambda swarm, _: spread.WantBlob(swarm, "0" * 64, 1),
+        spread.BlobTold: lambda swarm, _: spread.BlobTold(swarm, "0" * 64, held=True),
         exchange.ResolvePeer: lambda _, at: exchange.ResolvePeer(at, "node-1"),
         exchange.CheckNext: lambda _, at: exchange.CheckNext(at, ("nobody",), None),
         exchange.ReadPeers: lambda _, at: exchange.ReadPeers(at),

@@ -18,11 +18,22 @@ from manta.actors import Refused
 from manta.manager.auth.rights import Right
 from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import StrangerSettings
-from manta.protocol import clusters, exchange, node, peers, quotas, roster, sign_in, user, users
+from manta.protocol import (
+    clusters,
+    exchange,
+    node,
+    peers,
+    quotas,
+    roster,
+    sign_in,
+    spread,
+    user,
+    users,
+)
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.values import Inline
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client
 
 pytestmark = pytest.mark.timeout(60)
@@ -106,6 +117,10 @@ def rows() -> dict[type[Message], Row]:
         exchange.ReadMessage: of_instance(exchange.ReadMessage, "node-1", "tag", 0),
         peers.FetchPeers: Row({"node"}, lambda at, _: peers.FetchPeers(at.runs)),
         roster.WantRoster: Row({"node"}, lambda at, _: roster.WantRoster(at.runs)),
+        spread.WantBlob: Row({"node"}, lambda at, _: spread.WantBlob(at.runs, "0" * 64, 1)),
+        spread.BlobTold: Row(
+            {"node"}, lambda at, _: spread.BlobTold(at.runs, "0" * 64, held=False)
+        ),
         exchange.ReadRoom: of_instance(exchange.ReadRoom, "node-1", 0),
         exchange.ReadContributions: of_instance(exchange.ReadContributions, 0, "barrier"),
         exchange.ReadLock: of_instance(exchange.ReadLock, "name"),
@@ -187,6 +202,11 @@ def rows() -> dict[type[Message], Row]:
         user.WaitSwarm: about("swarm", WATCH, lambda at, _: user.WaitSwarm(at.runs, 0.0)),
         user.SetGlobal: about(
             "swarm", DEPLOY, lambda at, _: user.SetGlobal(at.runs, "tag", Inline(b""))
+        ),
+        user.RecallResult: about(
+            "swarm",
+            WATCH,
+            lambda at, _: user.RecallResult(at.runs, "tag", 0, "nobody", BlobRef("0" * 64, 1)),
         ),
         user.DeleteResults: about("swarm", DEPLOY, lambda at, _: user.DeleteResults(at.over)),
         **{

@@ -439,7 +439,6 @@ def test_networks_and_set_cluster(api: UserAPI) -> None:
     [
         ("on_disconnect", "replace"),
         ("redundancy", 2),
-        ("collect", "first"),
     ],
 )
 def test_what_is_for_later_is_refused_and_says_so(api: UserAPI, argument: str, value: Any) -> None:

@@ -264,7 +264,6 @@ def test_syntax_warnings_of_a_module_are_not_ours() -> None:
     [
         {"on_disconnect": "replace"},
         {"redundancy": 2},
-        {"collect": "sum"},
     ],
 )
 def test_what_is_not_there_yet_is_refused_not_ignored(arguments: dict[str, Any]) -> None:

@@ -239,3 +239,23 @@ def test_users_attributes_do_not_meet_the_swarms() -> None:
             self.cluster = self.graph = self.state = "mine"
 
     assert definition_of(Busy()).globals == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [
+        ("all", "all"),
+        ("references", "references"),
+        (["model"], ("model",)),
+        (("a", "b"), ("a", "b")),
+        ([], "references"),
+    ],
+)
+def test_collect_says_what_is_copied(given: Any, means: object) -> None:
+    assert Task(SOURCE, collect=given).collect == means
+
+
+@pytest.mark.parametrize("given", ["", "some", 3, None, [""], ["a", "a"], {"a": 1}, b"all"])
+def test_a_collect_that_means_nothing_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidArgument, match="Task's collect"):
+        Task(SOURCE, collect=given)

@@ -75,6 +75,7 @@ class DictDepot:
 class DictSource:
     def __init__(self, depot, blob):
         self.depot, self.blob, self.size = depot, blob, len(blob)
+        self.ready = self.size
 
     def read(self, offset, length):
         return self.blob[offset : offset + length]
@@ -86,6 +87,10 @@ class DictSource:
 class DictSink:
     def __init__(self, depot, digest):
         self.depot, self.digest, self.data = depot, digest, bytearray()
+
+    @property
+    def written(self):
+        return len(self.data)
 
     def write(self, data):
         self.data += data
@@ -155,7 +160,7 @@ class World:
     def request(self, operation, digest, size, timeout=100.0) -> Future[None]:
         future: Future[None] = Future()
         timer = RequestTimer(self.now, timeout, self.options.repeat_after)
-        self.client.start(Request(operation, digest, size, timeout, future, timer))
+        self.client.start(Request(operation, digest, size, future, timer))
         return future
 
     def step(self) -> bool:
@@ -432,7 +437,7 @@ def test_cancelling(world):
     world.connect()
     future: Future[None] = Future()
     request = Request(
-        "fetch", world.far.put(bytes(5000)), 5000, 9.0, future, RequestTimer(0.0, 9.0, 5.0)
+        "fetch", world.far.put(bytes(5000)), 5000, future, RequestTimer(0.0, 9.0, 5.0)
     )
     world.client.start(request)
     for _ in range(3):
@@ -609,3 +614,60 @@ def test_fuzz_never_breaks_the_server():
     world.server.close()
     assert understood > 1000
     assert world.far.open == 0
+
+
+class Growing(DictSource):
+    """Of a blob that arrives."""
+
+    def __init__(self, depot, blob):
+        super().__init__(depot, blob)
+        self.ready = 0
+
+
+def growing(world, blob):
+    digest, source = digest_of(blob), Growing(world.far, blob)
+    world.far.open += 1
+    world.far.source = lambda _: source
+    return digest, source
+
+
+def test_a_blob_is_sent_as_far_as_it_has_come(world):
+    blob = os.urandom(5000)
+    digest, source = growing(world, blob)
+    world.connect()
+    fetched = world.request("fetch", digest, len(blob))
+    world.run()
+    assert world.total.received == 0
+    for ready in (1, 250, 3000):
+        source.ready = ready
+        world.server.grown(digest)
+        world.run()
+        assert world.total.received == ready
+    world.server.grown("another")
+    source.ready = len(blob)
+    world.server.grown(digest)
+    world.run()
+    assert fetched.result(0) is None
+    assert world.near.blobs[digest] == blob
+
+
+def test_who_fetches_what_does_not_arrive_is_told(world):
+    digest, source = growing(world, os.urandom(5000))
+    source.ready = 1000
+    world.connect()
+    fetched = world.request("fetch", digest, 5000)
+    world.run()
+    world.server.failed(digest, BlobCorrupt("what was passed on was wrong"))
+    world.run()
+    assert isinstance(fetched.exception(0), BlobCorrupt)
+    assert not world.server.busy
+
+
+def test_a_peer_that_cannot_be_reached_is_given_up():
+    world = World(options=BulkOptions(unlinked=2.0))
+    fetched = world.request("fetch", world.far.put(bytes(5000)), 5000)
+    world.advance(1.5)
+    assert not fetched.done()
+    world.advance(1)
+    assert isinstance(fetched.exception(0), BulkTimeout)
+    assert not world.client.busy

@@ -161,6 +161,30 @@ def test_patience():
     assert timer.due(112.0) == "give up"
 
 
+def test_a_peer_that_is_silent_or_sends_nothing_is_given_up_sooner():
+    timer = RequestTimer(0.0, 900.0, 2.0, silence=5.0, standstill=12.0)
+    assert timer.due(2.0) == "repeat"
+    assert timer.due(4.9) == "repeat"
+    assert timer.due(5.0) == "give up"
+    for now in (4.0, 8.0):
+        timer.heard(now)
+    assert timer.due(9.9) is None
+    timer.heard(11.0)
+    assert timer.due(12.0) == "give up"
+    timer.moved(11.5)
+    assert timer.due(13.0) is None
+    assert timer.passed(13.0) == 13.0
+
+
+def test_a_receiver_goes_on_where_another_ended():
+    receiver = Receiver(1000, 400, received=300)
+    assert receiver.position() == Position(300, 300)
+    receiver.grant()
+    assert receiver.position() == Position(300, 700)
+    assert receiver.chunk(300, 400)
+    assert receiver.received == 700
+
+
 @settings(max_examples=100)
 @given(
     size=st.integers(1, 3000),

@@ -184,7 +184,13 @@ def select_results(
     return ResultEntries(
         tuple(
             ResultEntry(
-                item.node_id, item.alias, item.index, item.iteration, item.attempt, item.value
+                item.node_id,
+                item.alias,
+                item.index,
+                item.iteration,
+                item.attempt,
+                item.value,
+                item.held,
             )
             for item in shown
         ),

@@ -41,6 +41,7 @@ READS = {
     "SelectGlobal",
     "ListGlobalTags",
     "WaitSwarm",
+    "RecallResult",
     "GetModule",
     "ResolveModule",
     "ListModules",

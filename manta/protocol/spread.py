@@ -1,0 +1,68 @@
+"""How a blob comes to all nodes of a swarm that want it without the manager sending it to each.
+
+A node that is to fetch a blob asks the manager whom from (`WantBlob`), and is named a node that has
+it, or is receiving it: that one passes on what it has. It tells how that ended (`BlobTold`), which
+needs not arrive: then it is named to others, or not, a while longer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from manta.protocol.base import Message, Named, Ok
+from manta.protocol.peers import Peer
+
+MOST_FAILED = 16
+"""Nodes that may be named as those that did not give a blob."""
+
+SPREAD = 1 << 20
+"""Bytes of a blob from which on the manager is asked whom to fetch it from."""
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class WantBlob(Message, frozen=True):
+    """The node is about to fetch this blob of the swarm. `failed`: who did not give it, by id.
+    With `whole`, only who has all of it is named: parts that others passed on were wrong."""
+
+    swarm_id: Named
+    digest: Digest
+    size: Annotated[int, msgspec.Meta(ge=0)]
+    failed: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_FAILED)] = ()
+    whole: bool = False
+    holder: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """The node, by id, on which it stays, if it is a result that the manager does not have."""
+
+
+class BlobFrom(Message, frozen=True):
+    """`source`: whom to fetch it from, with the addresses at which it gives blobs; None for the
+    manager itself. With `wait`, neither: it is asked again after so many seconds."""
+
+    source: Peer | None = None
+    wait: float = 0.0
+
+
+class BlobTold(Message, frozen=True):
+    """The node has the blob, or could not get or keep it."""
+
+    swarm_id: Named
+    digest: Digest
+    held: bool
+
+
+# Manager to node.
+
+
+class PushResult(Message, frozen=True):
+    """The node is to push this result of the swarm, which it holds; answered when it has."""
+
+    swarm_id: Named
+    digest: Digest
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+
+WantBlob.reply = BlobFrom
+PushResult.reply = Ok
+BlobTold.reply = Ok

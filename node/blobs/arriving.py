@@ -1,0 +1,111 @@
+"""Blobs that arrive from one source after another, and are served on as far as they have come."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from manta.transports.errors import BlobCorrupt, BlobMissing, BulkError
+
+if TYPE_CHECKING:
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.writer import BlobWriter
+    from manta.transports.interface import Buffer
+
+
+class Arriving:
+    """A Sink that outlives the transfers into it: one goes on where the last one ended.
+
+    Thread-safe. Raises BlobRefused when there is no room for it.
+    """
+
+    def __init__(
+        self, values: TieredDepot, digest: str, size: int, grown: Callable[[str], object]
+    ) -> None:
+        """`grown(digest)` is called after more of it has come, on the thread that brought it."""
+        self.digest = digest
+        self.size = size
+        self.trouble: BulkError | None = None
+        """Why nothing can be kept any more: no other source helps."""
+        self.whole = False
+        self._values = values
+        self._grown = grown
+        self._lock = threading.Lock()
+        self._writer = values.draft(digest, size)
+
+    @property
+    def written(self) -> int:
+        return self._writer.written
+
+    def write(self, data: Buffer) -> None:
+        with self._lock:
+            try:
+                self._writer.write(data)
+            except BlobCorrupt:
+                raise
+            except BulkError as error:
+                self.trouble = error
+                raise
+        self._grown(self.digest)
+
+    def commit(self) -> None:
+        with self._lock:
+            try:
+                self._writer.commit()
+            except BlobCorrupt:
+                raise
+            except BulkError as error:
+                self.trouble = error
+                raise
+            self.whole = True
+
+    def abort(self) -> None:
+        """A transfer has ended: what it brought stays for the next one."""
+
+    def restart(self) -> None:
+        """Forget all that came. Raises BlobRefused."""
+        with self._lock:
+            self._writer.abort()
+            self._writer = self._values.draft(self.digest, self.size)
+
+    def discard(self) -> None:
+        """Let it go, unless it is whole; the last call."""
+        with self._lock:
+            if not self.whole:
+                self._writer.abort()
+
+    def source(self) -> ArrivingSource:
+        """What has come and what comes. Raises BlobMissing once nothing comes any more."""
+        with self._lock:
+            if self._writer.fd < 0:
+                raise BlobMissing(f"the blob {self.digest[:12]} does not arrive any more")
+            return ArrivingSource(self._writer)
+
+
+class ArrivingSource:
+    """A Source of what is being written."""
+
+    def __init__(self, writer: BlobWriter) -> None:
+        self.size = writer.size
+        self._writer = writer
+        self._fd = os.dup(writer.fd)
+
+    @property
+    def ready(self) -> int:
+        return self._writer.written
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Raises BlobCorrupt where a file was cut short."""
+        data = os.pread(self._fd, min(length, self.ready - offset), offset)
+        if len(data) < min(length, self.ready - offset):
+            raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
+        return data
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    __del__ = close

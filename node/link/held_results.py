@@ -1,0 +1,51 @@
+"""What the manager asks and says of results that stay on this node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manta.actors import Actor, Refused, Reply
+from manta.node.blobs.held_results import HeldResults
+from manta.node.link.peer_hub import TRANSFER_TIMEOUT, Push
+from manta.node.shared.addresses import PEER_HUB
+from manta.protocol.codes import Code
+from manta.protocol.node import MOST_HOLDS, Ok
+from manta.protocol.spread import PushResult
+from manta.protocol.values import BlobRef
+
+
+class HeldLink:
+    def __init__(self, actor: Actor, held: HeldResults) -> None:
+        self._actor = actor
+        self._held = held
+        self._told = 0
+        """How many swarms heartbeats have named."""
+
+    def push(self, message: PushResult, reply: Reply) -> None:
+        """Raises Refused."""
+        if not self._held.has(message.swarm_id, message.digest):
+            raise Refused(Code.RESULT_AWAY, "it does not hold it any more.")
+
+        def pushed(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                reply.set(Ok())
+            else:
+                reply.fail(error)
+
+        push = Push(BlobRef(message.digest, message.size))
+        future = self._actor.system.ref(PEER_HUB).ask_future(push, timeout=TRANSFER_TIMEOUT)
+        self._actor.pipe(future, pushed)
+
+    def swarms(self) -> tuple[str, ...]:
+        """What the next heartbeat names: where there are too many, each in its turn."""
+        found = self._held.swarms
+        if len(found) <= MOST_HOLDS:
+            return tuple(found)
+        start = self._told % len(found)
+        self._told += MOST_HOLDS
+        return tuple([*found[start:], *found[:start]][:MOST_HOLDS])
+
+    def free(self, swarms: tuple[str, ...]) -> None:
+        for swarm_id in swarms:
+            self._actor.log.info("the results of swarm %s go: it was removed", swarm_id)
+            self._held.free(swarm_id)

@@ -1,0 +1,100 @@
+"""The blobs of a node as its bulk transfers see them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from manta.node.blobs.arriving import Arriving
+from manta.transports.blobs.sources import FileSource
+from manta.transports.errors import BlobMissing
+
+if TYPE_CHECKING:
+    from manta.node.blobs.held_results import HeldResults
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Sink, Source
+    from manta.transports.interface import Buffer
+
+log = logging.getLogger(__name__)
+
+
+class NodeDepot:
+    """Reads what arrives, values, else results that stay here and what is spooled; what arrives
+    becomes a value."""
+
+    def __init__(self, values: TieredDepot, spool: FileDepot, held: HeldResults) -> None:
+        self._values = values
+        self._spool = spool
+        self._held = held
+        self._arriving: dict[str, Arriving] = {}
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._values or digest in self._spool or digest in self._held
+
+    def arrives(self, digest: str, size: int, grown: Callable[[str], object]) -> Arriving:
+        """The blob comes from now on, and can be read as far as it has. Raises BlobRefused."""
+        arriving = self._arriving[digest] = Arriving(self._values, digest, size, grown)
+        return arriving
+
+    def arrived(self, arriving: Arriving) -> None:
+        """It is whole, or does not come."""
+        arriving.discard()
+        self._arriving.pop(arriving.digest, None)
+
+    def sink(self, digest: str, size: int) -> Sink | None:
+        arriving = self._arriving.get(digest)
+        return arriving if arriving is not None else self._values.sink(digest, size)
+
+    def draft(self, digest: str, size: int) -> Sink:
+        """Nobody pushes to a node."""
+        return self._values.draft(digest, size)
+
+    def source(self, digest: str) -> Source:
+        """It stays in the node's memory or files while it is read. Raises BlobMissing."""
+        arriving = self._arriving.get(digest)
+        if arriving is not None and not arriving.whole:
+            return arriving.source()
+        try:
+            return _Pinned(self._values, digest)
+        except BlobMissing:  # a file may be one that a task holds: it is not mapped
+            depot = self._held.depot_of(digest) if digest in self._held else self._spool
+            return FileSource(depot.open(digest))
+
+    def without_damaged(self, digest: str) -> bool:
+        """Delete copies whose bytes no longer have their digest; whether any is left."""
+        self._values.drop_damaged(digest, again=True)
+        if digest in self._spool and not self._spool.is_whole(digest):
+            log.error("%s is damaged: it is deleted", self._spool.path(digest))
+            self._spool.delete(digest)
+        return digest in self
+
+
+class _Pinned:
+    """A Source of a value."""
+
+    def __init__(self, values: TieredDepot, digest: str) -> None:
+        values.pin(digest)
+        self._values, self._digest = values, digest
+        self._is_open = True
+        try:
+            self._source = values.source(digest)
+        except BaseException:
+            self.close()
+            raise
+        self.size = self.ready = self._source.size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        return self._source.read(offset, length)
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._values.unpin(self._digest)
+            except BlobMissing:  # it was found damaged, and deleted
+                return
+            finally:
+                if hasattr(self, "_source"):
+                    self._source.close()
