@@ -80,6 +80,7 @@ class PlaneKeeper(Actor):
         self._close_door()
         if self._process is not None:
             self._process.close()
+            self._context.peers.links.told(())
         for instance, attempt in self._attempts.items():
             self.notify(attempt.owner, ExchangeLost(instance))
 
@@ -104,6 +105,8 @@ class PlaneKeeper(Actor):
             case orders.Broke(at, why):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeBroken(at, why))
+            case orders.Linked(links):
+                self._context.peers.links.told(links)
             case orders.Ended(at):
                 attempt = self._attempts.pop(at, None)
                 if attempt is not None and attempt.ending is not None:
@@ -166,6 +169,8 @@ class PlaneKeeper(Actor):
             context.value_memory,
             os.fspath(folder),
             listens=listening is not None,
+            is_local=context.config.peers_links == "local",
+            relay=(context.config.manager_address, context.manager_key),
         )
         fd = None if listening is None else listening.fd
         self._process = PlaneProcess(serve, fd, self._heard, lambda how: self._heard(_Gone(how)))
