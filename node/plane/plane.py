@@ -143,6 +143,8 @@ class Plane:
                 self._forget(swarm_id)
             elif swarm_id in self._swarms:
                 self._directory_changed(swarm_id, epoch, nodes)
+        for swarm_id in list(self._rosters):
+            self._look_at_roster(swarm_id)
         self._links.forget(gone)
         self.paths.forget(gone)
         self._reports.changed()
@@ -163,7 +165,6 @@ class Plane:
         for node_id in now - nodes:
             if self.is_up(swarm_id, node_id):  # what it said of this swarm so far was not heard
                 swarm.link_up(node_id, wants=True)
-        self._look_at_roster(swarm_id)
 
     def _look_at_roster(self, swarm_id: str) -> None:
         roster = self._rosters.get(swarm_id)

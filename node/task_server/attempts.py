@@ -10,7 +10,7 @@ import msgspec
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.task_server import wire
 from manta.node.task_server.answers import answer, blobs, failure
-from manta.node.task_server.messages import AttemptExited
+from manta.node.task_server.messages import AttemptExited, Descriptor
 from manta.node.task_server.outcomes import cancelled, died, failed, hung, unkept, unreadable
 from manta.node.task_server.requests import Body, Error, OpenExchange, Reply, Request
 from manta.node.task_server.sessions import (
@@ -96,8 +96,11 @@ class AttemptDesk:
         if message.n == channel.last:  # sent again after a reconnect
             if channel.answer is None:
                 return
-            if isinstance(message, OpenExchange) and channel.answer[0][1] is not None:
-                channel.answer = None  # the descriptor may have gone to the connection that broke
+            along = channel.answer[0][1]
+            if isinstance(along, Descriptor) and along.fd < 0:  # it went to the one that broke
+                if not isinstance(message, OpenExchange):
+                    raise BrokenFrame(f"request {message.n} was another before.")
+                channel.answer = None
                 self._ask(channel, message)
                 return
             self._server.send(connection, *channel.answer)

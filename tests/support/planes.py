@@ -71,7 +71,7 @@ class TaskEnd:
                 return os.pread(fds[0], message["size"], 0)
             finally:
                 os.close(fds[0])
-        return message.get("data")
+        return message["plain"] if "plain" in message else message.get("data")
 
     def close(self) -> None:
         self.socket.close()
@@ -185,9 +185,15 @@ class Planes:
         told = DirectoryChanged(SWARM, self.epoch, True, peers)
         node.run(node.plane.told, PeersAnew((told,), ()))
 
-    def enroll(self, on: Sequence[int] | None = None, iteration: int = 0, **states: str) -> None:
-        """All are told who runs: one on each node, or each rank on that one. `states` are those of
-        ranks, as `r1="FINISHED"`."""
+    def enroll(
+        self,
+        on: Sequence[int] | None = None,
+        iteration: int = 0,
+        only: int | None = None,
+        **states: str,
+    ) -> None:
+        """All, or one node, are told who runs: one on each node, or each rank on that one. `states`
+        are those of ranks, as `r1="FINISHED"`."""
         placed = [self.nodes[at] for at in on] if on is not None else self.nodes
         instances = tuple(
             RosterInstance(rank, node.id, node.alias, 0, states.get(f"r{rank}", "RUNNING"))
@@ -195,7 +201,7 @@ class Planes:
         )
         task = RosterTask("worker", "RUNNING", len(placed), instances=instances)
         roster = Roster(self.epoch, iteration, {"worker": task}, {})
-        for node in self.nodes:
+        for node in self.nodes if only is None else [self.nodes[only]]:
             node.run(node.plane.told, RosterChanged(SWARM, roster))
 
 

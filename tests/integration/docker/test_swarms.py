@@ -101,6 +101,29 @@ def test_two_nodes_of_containers_and_their_rounds(lab: DockerLab) -> None:
     lab.gone()
 
 
+@pytest.mark.parametrize("lab", [2], indirect=True)
+def test_containers_of_two_nodes_exchange_over_their_planes(lab: DockerLab) -> None:
+    """They have no network: each is handed its connection."""
+    lab.node(1)
+    lab.node(2)
+    api = lab.api()
+    code = """
+def main():
+    from manta.light import World
+    world = World()
+    other = f"node-{2 - world.rank}"
+    for size in (10, 1_000_000):
+        world.send_to_node(other, "t", bytes([world.rank]) * size)
+    got = [world.receive_from_node(other, "t") for _ in range(2)]
+    world.broadcast(f"of {world.rank}", world.rank)
+    assert world.get_broadcast(f"of {1 - world.rank}") == 1 - world.rank
+    return [len(value) for value in got if set(value) == {1 - world.rank}]
+"""
+    swarm = lab.run(api, lab.of(Module(code, name="talk"), method="all"))
+    assert [task.output for task in api.get_tasks(swarm)] == [[10, 1_000_000]] * 2
+    lab.gone()
+
+
 CONFINED = """
 import os, socket
 from manta.light import Local

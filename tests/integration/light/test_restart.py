@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from manta.actors import Actor, ChildSpec
+from manta.light.wire import MessageSocket
 from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
 from tests.support.children import Child
@@ -171,6 +173,7 @@ NODE = """
 import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
+from manta.light.wire import MessageSocket
 from manta.node.task_server import messages as light
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import RuntimeSessions
@@ -259,3 +262,62 @@ def test_an_attempt_that_is_ordered_twice_runs_once(start: Start, node: Any) -> 
     runtime.begin(0)
     runtime.begin(1)
     assert [runtime.end().output, runtime.end().output] == [0, 1]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_connection_to_the_plane_that_is_asked_for_meanwhile(
+    start: Start, node: Any, answered: bool
+) -> None:
+    node.hold = True
+    runtime = start("""
+        from manta.light import World
+        def main():
+            World().broadcast("tag", 7)
+    """)
+    runtime.begin(direct=True)
+    wait_until(lambda: bool(node.held))
+    theirs, ours = socket.socketpair()
+    with ours:
+        ours.settimeout(10)
+        if answered:
+            node.light.stop()
+            node.light.wait(10)
+            node.held[0].reply.set(light.Descriptor(theirs.detach()))
+            node.light = node.start_service()
+        else:
+            node.restart_service(0.1)
+            node.held[0].reply.set(light.Descriptor(theirs.detach()))
+        plane = MessageSocket(ours)
+        received = plane.receive()
+        assert received is not None
+        message, _ = received
+        assert (message["k"], message["tag"], message["n"]) == ("say_to_all", "tag", 1)
+        plane.send({"k": "answer", "n": 1, "plain": None})
+        runtime.end()
+    assert [type(body) for body in node.requests] == [ask.OpenExchange]
+
+
+def test_a_connection_to_the_plane_that_was_lost_on_its_way_is_asked_for_again(
+    start: Start, node: Any
+) -> None:
+    node.hold = True
+    runtime = start("""
+        import os
+        from manta.light.context import usage
+        def main():
+            channel = usage.context._channels[0]
+            channel.exchange({"k": "open_exchange"})
+            channel._close()
+            channel._number -= 1  # as if the answer had not come
+            return os.fstat(channel.exchange({"k": "open_exchange"})).st_ino
+    """)
+    runtime.begin(direct=True)
+    pairs = [socket.socketpair() for _ in range(2)]
+    inode = os.fstat(pairs[1][0].fileno()).st_ino
+    for theirs, _ in pairs:
+        wait_until(lambda: bool(node.held))
+        node.held.pop().reply.set(light.Descriptor(theirs.detach()))
+    assert runtime.end().output == inode
+    assert [type(body) for body in node.requests] == [ask.OpenExchange] * 2
+    for _, ours in pairs:
+        ours.close()

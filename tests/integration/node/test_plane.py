@@ -141,3 +141,97 @@ def test_a_value_for_which_the_node_has_no_memory_is_refused_with_the_arithmetic
         with pytest.raises(LookupError, match=r"keeps 2\.0 MiB .* of at most 3\.0 MiB"):
             one.call("send_letter", to="id-1", tag="x", value=bytes(2 << 20), timeout=5.0)
         one.close()
+
+
+def test_requests_wait_for_the_directory_and_the_roster_whichever_comes_first() -> None:
+    with planes(2) as lab:
+        one = lab.nodes[0].attempt(lab.at(0))
+        one.begin("send_letter", to="id-2", tag="x", value=b"early", timeout=20.0)
+        lab.enroll()
+        lab.introduce()
+        assert one.end() is None
+        two = lab.nodes[1].attempt(lab.at(1))
+        assert two.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0) == (
+            b"early"
+        )
+        assert two.call("find_node", name="node-1") == "id-1"
+        assert two.call("find_node", name="node-9") is None
+        for end in (one, two):
+            end.close()
+
+
+def test_an_attempt_of_the_next_iteration_may_come_before_its_roster() -> None:
+    """It is not told that nobody is left, as in the iteration before, and its letters count."""
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        former = [node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes)]
+        former[0].call("send_letter", to="id-2", tag="x", value=b"of before", timeout=20.0)
+        for rank, node in enumerate(lab.nodes):
+            node.run(node.plane.end, lab.at(rank), counts=True)
+        lab.enroll(r0="FINISHED", r1="FINISHED")
+        one, two = (node.attempt(lab.at(rank, 0, 1)) for rank, node in enumerate(lab.nodes))
+        two.begin("receive_letter", source="id-1", tag="y", number=0, timeout=20.0)
+        one.call("send_letter", to="id-2", tag="y", value=b"of now", timeout=20.0)
+        assert two.end() == b"of now"
+        lab.enroll(iteration=1)
+        one.call("send_letter", to="id-2", tag="y", value=b"and then", timeout=20.0)
+        got = two.call("receive_letter", source="id-1", tag="y", number=1, timeout=20.0)
+        assert got == b"and then"
+        left = two.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0)
+        assert left == b"of before"
+        for end in (*former, one, two):
+            end.close()
+
+
+def test_on_another_timeline_of_the_manager_nothing_counts_that_was_said_before() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        one.call("send_letter", to="id-2", tag="x", value=b"1", timeout=20.0)
+        two.begin("receive_letter", source="id-1", tag="never", number=0, timeout=20.0)
+        lab.epoch = "epoch-2"
+        lab.enroll()  # the rosters come first: they wait for the directory
+        lab.introduce()
+        with pytest.raises(LookupError, match="SwarmStopped"):
+            two.end()
+        with pytest.raises(LookupError, match="SwarmStopped"):
+            one.call("send_letter", to="id-2", tag="x", value=b"2", timeout=20.0)
+        again = [node.attempt(lab.at(rank, 1)) for rank, node in enumerate(lab.nodes)]
+        again[0].call("send_letter", to="id-2", tag="x", value=b"3", timeout=20.0)
+        got = again[1].call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0)
+        assert got == b"3"
+        for end in (one, two, *again):
+            end.close()
+
+
+def test_an_attempt_has_so_many_connections_and_is_told_of_one_more() -> None:
+    with planes(1) as lab:
+        lab.introduce()
+        lab.enroll()
+        node = lab.nodes[0]
+        ends = [node.attempt(lab.at(0)), *(node.connect(lab.at(0)) for _ in range(64))]
+        received = ends[-1].socket.receive()
+        assert received is not None
+        assert received[0]["k"] == "refused"
+        assert "more than 64 threads" in received[0]["sentence"]
+        assert ends[-1].socket.receive() is None
+        ends[0].close()
+        spare = node.connect(lab.at(0))
+        assert spare.call("find_node", name="node-1") == "id-1"
+        for end in (*ends[1:], spare):
+            end.close()
+
+
+def test_who_only_waits_hears_of_a_node_that_has_never_exchanged() -> None:
+    """Its plane knows nothing of the swarm, and says that all has come."""
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        lab.nodes[1].run(lab.nodes[1].plane._forget, "swarm-1")
+        one = lab.nodes[0].attempt(lab.at(0))
+        lab.enroll(only=0, r1="FINISHED")
+        with pytest.raises(LookupError, match="PeerLost"):
+            one.call("receive_letter", source="id-2", tag="x", number=0, timeout=20.0)
+        one.close()

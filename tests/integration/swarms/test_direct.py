@@ -13,6 +13,7 @@ from manta import UserAPI
 from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.support.restarts import QuickToGiveUp
 from tests.support.swarms import One, ended, errors, outputs
 
 pytestmark = pytest.mark.timeout(120)
@@ -242,6 +243,15 @@ def test_who_waits_is_told_of_an_instance_that_fails_and_of_one_that_has_finishe
         assert "No message 'never' has come from node-2" in told[-1], told
 
 
+HELLO = """
+    from manta.light import World
+    def main():
+        world = World()
+        world.broadcast(f"of {world.rank}", world.rank)
+        return world.get_broadcast(f"of {1 - world.rank}")
+    """
+
+
 def test_a_swarm_that_is_stopped_ends_its_waits_and_leaves_nothing(
     cluster: LocalCluster, api: UserAPI
 ) -> None:
@@ -255,13 +265,38 @@ def test_a_swarm_that_is_stopped_ends_its_waits_and_leaves_nothing(
     lines(api, swarm, 2)
     api.stop_swarm(swarm)
     assert api.wait_swarm(swarm, timeout=20).status == "STOPPED"
-    # The planes serve what comes next.
-    got = outputs(
-        api,
-        One(
-            "from manta.light import World\ndef main():\n    w = World()\n"
-            "    w.broadcast(str(w.rank), w.rank)\n"
-            "    return w.get_broadcast(str(1 - w.rank))\n"
-        ),
-    )
-    assert got == [1, 0]
+    assert outputs(api, One(HELLO)) == [1, 0]  # the planes serve what comes next
+
+
+def test_a_node_that_is_killed_takes_its_plane_along_and_is_missed() -> None:
+    code = """
+        import time
+        from manta.light import World
+        from manta.light.errors import PeerLost
+        def main():
+            world = World()
+            if world.rank:
+                world.send_to_node("node-1", "hello", 1)
+                time.sleep(100)  # its node is killed meanwhile
+            world.receive_from_node("node-2", "hello")
+            print("connected", flush=True)
+            try:
+                world.receive_from_node("node-2", "never", timeout=60)
+            except PeerLost as lost:
+                return str(lost)
+        """
+    with running(QuickToGiveUp, 2) as cluster, client(cluster) as api:
+        assert isinstance(cluster, QuickToGiveUp)
+        swarm = api.deploy_swarm(CLUSTER, One(code, quorum=0.5, deadline=60))
+        lines(api, swarm, 1)
+        plane = plane_of(cluster, "node-2")
+        assert plane is not None
+        cluster.kill("node-2")
+        plane.wait(20)
+        done = api.wait_swarm(swarm, timeout=60)
+        assert done.status == "COMPLETED", done.reason
+        (told,) = [one.output for one in api.get_tasks(done) if one.output]
+        assert told.startswith("No message 'never' has come from node-2"), told
+        cluster.again("node-2")
+        wait_for_nodes(api, 2)
+        assert outputs(api, One(HELLO)) == [1, 0]

@@ -114,3 +114,11 @@ def test_the_ways_to_ask_agree(steps) -> None:
                 assert (found is not None) == (i in members)
                 assert found == peers.node(at, f"n{i}")
         assert set(peers.keys) == {f"k{i}" for members in model.values() for i in members}
+
+
+def test_a_node_is_found_by_id_or_alias_where_one_alone_has_it() -> None:
+    peers = known()
+    assert [peers.named("s", name) for name in ("n1", "node-2", "node-3")] == ["n1", "n2", None]
+    assert peers.named("u", "n1") is None
+    peers.apply(DirectoryChanged("s", "", False, (Peer("n3", "node-2", "key-3"),)))
+    assert peers.named("s", "node-2") is None

@@ -11,6 +11,7 @@ from manta.node.tasks.events import (
     Failed,
     KillRuntime,
     Overrun,
+    PlaneLost,
     Prepare,
     Prepared,
     Ready,
@@ -201,6 +202,18 @@ def test_what_takes_too_much_fails_and_its_runtime_ends() -> None:
     assert (ended.state, ended.error, ended.timings.computing) == (A.FAILED, ERROR, 2.0)
     d.feed(Start(order(1)))
     assert not d.feed(Overrun("t-1", ERROR)), "of a runtime that is gone"
+
+
+def test_an_attempt_whose_plane_has_ended_is_interrupted_and_not_failed() -> None:
+    d = Driver()
+    first = d.warm()
+    assert d.feed(PlaneLost(order(1).instance)) == []
+    assert KillRuntime("t-1") in d.feed(PlaneLost(first.instance))
+    ended = d.ended[first.instance]
+    assert ended.state == A.INTERRUPTED
+    assert ended.error is not None
+    assert "the node's plane" in ended.error.sentence
+    assert d.feed(PlaneLost(first.instance)) == []
 
 
 def test_a_warm_runtime_that_goes_away_costs_nothing() -> None:

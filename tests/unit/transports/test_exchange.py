@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import Group, Outlook
-from manta.transports.exchange.letters import Attempt, Remote, Value
+from manta.transports.exchange.letters import UNREAD, Attempt, Remote, Value
 
 NAMES = ("a", "b", "c")
 
@@ -404,3 +404,43 @@ def test_a_letter_that_is_told_twice_is_not_released() -> None:
     net.peers["b"].group.link_up("a", wants=True)
     net.settle()
     assert net.peers["a"].released == []
+
+
+def test_what_is_for_a_peer_that_was_not_reached_yet_is_kept_up_to_a_bound() -> None:
+    net = Net()
+    a, at = net.peers["a"], Attempt(0, Member("t", 0), 0)
+    a.group.begin(at)
+    for number in range(UNREAD.letters + 1):
+        a.group.send(a.ask(number), at, "b", "x", b"1", 9.0, 0.0)
+    assert len(a.answers) == UNREAD.letters
+    a.group.tick(10.0)
+    ((kind, sentence),) = a.failures.values()
+    assert kind == "ReceiverFull"
+    assert "b was never reached" in sentence
+    assert sentence.endswith("; no link to b could be made.")
+    net.settle()
+    b, reader = net.peers["b"], Attempt(0, Member("t", 1), 0)
+    b.group.begin(reader)
+    for number in range(UNREAD.letters):
+        b.group.receive(b.ask(number), reader, "a", "x", number, 9.0, 0.0)
+    assert len(b.answers) == UNREAD.letters
+    a.group.send(a.ask("late"), at, "b", "x", b"2", 9.0, 0.0)
+    net.settle()
+    assert "late" in a.answers
+
+
+def test_an_attempt_of_the_next_era_ends_those_of_the_one_before() -> None:
+    net = Net()
+    a, before, after = net.peers["a"], Attempt(0, Member("t", 0), 0), Attempt(1, Member("t", 0), 0)
+    a.group.begin(before)
+    a.group.receive(a.ask("old"), before, "b", "x", 0, 9.0, 0.0)
+    a.group.begin(after)
+    assert a.failures["old"][0] == "SwarmStopped"
+    assert not a.group.is_live(before)
+    a.group.begin(before)
+    assert not a.group.is_live(before)
+    a.group.send(a.ask("to itself"), after, "a", "x", b"1", 9.0, 0.0)
+    net.roster.era = 1
+    a.group.roster_changed(net.roster)  # which begins no era anew
+    a.group.receive(a.ask("new"), after, "a", "x", 0, 9.0, 0.0)
+    assert a.answers["new"] == b"1"
