@@ -207,7 +207,7 @@ def midway(one: Remote, two: Remote) -> None:
     forward(True)
     meet(one, two)
     wait(lambda: (one.link, two.link) == ("direct", "direct"))
-    slow = "rate 100mbit burst 256kb latency 50ms".split()
+    slow = ["rate", "100mbit", "burst", "256kb", "latency", "50ms"]
     command("tc", "qdisc", "add", "dev", "to2", "root", "tbf", *slow)
     digest = one("send", "large", size)
     two("begin_receive", "large")
