@@ -110,10 +110,9 @@ class Here:
         }
 
     def meet(self, peers: list[list[Any]]) -> None:
-        others = [Peer(*words[:3], tuple(words[3])) for words in peers]
-        self.lab.nodes = [
-            self.node if one.node_id == self.node.id else Known(one) for one in others
-        ]  # type: ignore[misc]
+        known = [Peer(id_, alias, key, tuple(where)) for id_, alias, key, where in peers]
+        nodes: Any = [self.node if one.node_id == self.node.id else Known(one) for one in known]
+        self.lab.nodes = nodes
         self.lab.introduce_to(self.node)
         self.lab.enroll(told=[self.node])
         if self.end is None:
