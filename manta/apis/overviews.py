@@ -160,6 +160,7 @@ class NodeLink(Overview, frozen=True):
 
     @classmethod
     def all(cls, told: NodeLinks) -> list[NodeLink]:
+        """Of what the manager tells of a node."""
         return [
             cls(
                 node_id=told.node_id,

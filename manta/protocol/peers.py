@@ -45,11 +45,11 @@ class LinkKind(StrEnum):
 
 
 class PeerLink(msgspec.Struct, frozen=True, array_like=True):
-    """A node's link with another, as the node sees it."""
+    """A node's link with another, as the node sees it; `kind` is a LinkKind."""
 
     node_id: Annotated[str, msgspec.Meta(max_length=100)]
     alias: Annotated[str, msgspec.Meta(max_length=100)]
-    kind: LinkKind
+    kind: Annotated[str, msgspec.Meta(max_length=20)]
     since: Annotated[float, msgspec.Meta(ge=0)]
     """Seconds since the epoch by the node's clock."""
     sent: Annotated[int, msgspec.Meta(ge=0)]

@@ -189,11 +189,11 @@ class Planes:
         self,
         on: Sequence[int] | None = None,
         iteration: int = 0,
-        only: int | None = None,
+        told: Sequence[Node] | None = None,
         **states: str,
     ) -> None:
-        """All, or one node, are told who runs: one on each node, or each rank on that one. `states`
-        are those of ranks, as `r1="FINISHED"`."""
+        """All, or those who are `told`, learn who runs: one on each node, or each rank on that one.
+        `states` are those of ranks, as `r1="FINISHED"`."""
         placed = [self.nodes[at] for at in on] if on is not None else self.nodes
         instances = tuple(
             RosterInstance(rank, node.id, node.alias, 0, states.get(f"r{rank}", "RUNNING"))
@@ -201,7 +201,7 @@ class Planes:
         )
         task = RosterTask("worker", "RUNNING", len(placed), instances=instances)
         roster = Roster(self.epoch, iteration, {"worker": task}, {})
-        for node in self.nodes if only is None else [self.nodes[only]]:
+        for node in self.nodes if told is None else told:
             node.run(node.plane.told, RosterChanged(SWARM, roster))
 
 

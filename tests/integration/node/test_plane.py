@@ -231,7 +231,7 @@ def test_who_only_waits_hears_of_a_node_that_has_never_exchanged() -> None:
         lab.enroll()
         lab.nodes[1].run(lab.nodes[1].plane._forget, "swarm-1")
         one = lab.nodes[0].attempt(lab.at(0))
-        lab.enroll(only=0, r1="FINISHED")
+        lab.enroll(told=lab.nodes[:1], r1="FINISHED")
         with pytest.raises(LookupError, match="PeerLost"):
             one.call("receive_letter", source="id-2", tag="x", number=0, timeout=20.0)
         one.close()

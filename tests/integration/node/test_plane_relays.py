@@ -27,14 +27,14 @@ from tests.support.planes import Node, Planes, planes
 class Relay:
     """As a manager is one; it knows no other messages."""
 
-    def __init__(self, limits: RelayLimits | None = None) -> None:
+    def __init__(self, limits: RelayLimits | None = None, host: str = "127.0.0.1") -> None:
         self.keys = KeyPair.generate()
         self.joined: set[str] = set()
         self.transport = RelayingTransport(
             self.keys, lambda one, other: {one, other} <= self.joined, limits
         )
         self.admission = Admission()
-        self.listener = self.transport.listen("tcp://127.0.0.1:0", self, self.admission)
+        self.listener = self.transport.listen(f"tcp://{host}:0", self, self.admission)
         self.seen: list[bytes] = []
         heard = self.transport.heard
 
