@@ -71,6 +71,9 @@ NAMED = 20.0
 MOST_ADDRESSES = 3
 """Of another node, that are tried."""
 
+LEAST, SLOWEST = 30.0, 1 << 20
+"""Another node is left that needs more seconds than the first, and one for each so many bytes."""
+
 FROM_NODES = BulkOptions(repeat_after=2.0, unlinked=2.0, silence=5.0, standstill=12.0)
 """Another node that does not answer is left for another source soon; one that has nothing to pass
 on yet is waited for, since it may just be about to find itself a source."""
@@ -275,11 +278,12 @@ class PeerHub(Actor):
     def _fetch_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
         blob, began_at = fetching.blob, fetching.arriving.written
         peer = self._moves().dial(source.addresses[attempt], source.key, options=FROM_NODES)
-        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+        patience = min(TRANSFER_TIMEOUT, LEAST + (blob.size - began_at) / SLOWEST)
+        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=patience)
 
         def ended(_: Any, error: BaseException | None) -> None:
             peer.close()
-            if fetching.arriving.written > began_at:
+            if fetching.arriving.written > began_at or isinstance(error, BlobCorrupt):
                 fetching.gave[source.alias] = None
             if error is None or fetching.arriving.trouble is not None:
                 self._ended(fetching, error)
