@@ -24,7 +24,8 @@ class Result:
 
     `counts` is False for what a failed attempt wrote. `value` is decoded when it is first
     accessed; arrays are views of what was received, so large ones take memory only as they are
-    read. That of a task with `collect` stays on its node: if that is away, `value` raises NotFound.
+    read. That of a task with `collect` may stay on its node: `away` says why that cannot give it,
+    and `value` raises NotFound then.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Result:
         attempt: int,
         counts: bool,
         load: Callable[[], Any],
+        away: str = "",
     ) -> None:
         self.iteration = iteration
         self.tag = tag
@@ -48,11 +50,23 @@ class Result:
         self.index = index
         self.attempt = attempt
         self.counts = counts
+        self.away = away
         self._load = load
 
     @classmethod
     def of(cls, item: ResultItem, load: Callable[[], Any]) -> Result:
         return cls(load=load, **{name: getattr(item, name) for name in _COLUMNS[:-1]})
+
+    @classmethod
+    def lost(cls, item: ResultItem, error: Exception) -> Result:
+        """A result whose value stays on a node that cannot give it."""
+
+        def load() -> Any:
+            raise error
+
+        found = cls.of(item, load)
+        found.away = str(error)
+        return found
 
     @cached_property
     def value(self) -> Any:
@@ -65,15 +79,6 @@ class Result:
             f"<Result {self.tag!r} of {self.alias}.{self.index} on {self.node_alias} "
             f"in iteration {self.iteration}{lost}>"
         )
-
-
-def raises(error: Exception) -> Callable[[], Any]:
-    """Loads a value that cannot be had."""
-
-    def load() -> Any:
-        raise error
-
-    return load
 
 
 class Results(Sequence[Result]):

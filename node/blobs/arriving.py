@@ -30,6 +30,10 @@ class Arriving:
         self.trouble: BulkError | None = None
         """Why nothing can be kept any more: no other source helps."""
         self.whole = False
+        self.ended = threading.Event()
+        """It is whole, or does not come."""
+        self.adopted = -1
+        """A descriptor of the blob, if it came by other means than writing."""
         self._values = values
         self._grown = grown
         self._lock = threading.Lock()
@@ -70,35 +74,51 @@ class Arriving:
             self._writer.abort()
             self._writer = self._values.draft(self.digest, self.size)
 
+    def came(self) -> None:
+        """The values have it by other means. Raises BlobMissing."""
+        with self._lock:
+            self.adopted = self._values.open(self.digest)
+            self.whole = True
+            self._writer.abort()
+        self._grown(self.digest)
+
     def discard(self) -> None:
         """Let it go, unless it is whole; the last call."""
         with self._lock:
             if not self.whole:
                 self._writer.abort()
+        self.ended.set()
 
     def source(self) -> ArrivingSource:
         """What has come and what comes. Raises BlobMissing once nothing comes any more."""
         with self._lock:
             if self._writer.fd < 0:
                 raise BlobMissing(f"the blob {self.digest[:12]} does not arrive any more")
-            return ArrivingSource(self._writer)
+            return ArrivingSource(self, self._writer)
+
+    def __del__(self) -> None:
+        if getattr(self, "adopted", -1) >= 0:
+            os.close(self.adopted)
 
 
 class ArrivingSource:
     """A Source of what is being written."""
 
-    def __init__(self, writer: BlobWriter) -> None:
+    def __init__(self, arriving: Arriving, writer: BlobWriter) -> None:
         self.size = writer.size
+        self._arriving = arriving
         self._writer = writer
         self._fd = os.dup(writer.fd)
 
     @property
     def ready(self) -> int:
-        return self._writer.written
+        return self.size if self._arriving.adopted >= 0 else self._writer.written
 
     def read(self, offset: int, length: int) -> Buffer:
         """Raises BlobCorrupt where a file was cut short."""
-        data = os.pread(self._fd, min(length, self.ready - offset), offset)
+        adopted = self._arriving.adopted
+        fd = self._fd if adopted < 0 else adopted
+        data = os.pread(fd, min(length, self.ready - offset), offset)
         if len(data) < min(length, self.ready - offset):
             raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
         return data

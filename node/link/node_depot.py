@@ -43,6 +43,16 @@ class NodeDepot:
         arriving.discard()
         self._arriving.pop(arriving.digest, None)
 
+    def is_arriving(self, digest: str) -> bool:
+        return digest in self._arriving
+
+    def when_whole(self, digest: str, patience: float) -> int:
+        """A descriptor of a value, once it has come; the caller closes it. Raises BlobMissing."""
+        arriving = self._arriving.get(digest)
+        if arriving is not None:
+            arriving.ended.wait(patience)
+        return self._values.open(digest)
+
     def sink(self, digest: str, size: int) -> Sink | None:
         arriving = self._arriving.get(digest)
         return arriving if arriving is not None else self._values.sink(digest, size)

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
+from manta.node.link import local_blobs
 from manta.node.link.blob_server import BlobOffers
 from manta.node.link.fetching import Fetching
+from manta.node.link.local_blobs import LocalBlobs
 from manta.node.link.node_depot import NodeDepot
 from manta.node.link.peer_directory import TellHub
 from manta.node.peers.book import PeersAnew
@@ -32,13 +34,14 @@ from manta.protocol.peers import Peer
 from manta.protocol.spread import SPREAD, BlobTold, WantBlob
 from manta.protocol.values import BlobRef
 from manta.transports.addresses import join_address, join_host
-from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.options import BulkOptions, Verdict
 from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
     BlobRefused,
     BlobTooLarge,
     BulkError,
+    LocalTransportError,
     TransportError,
 )
 
@@ -70,6 +73,9 @@ NAMED = 20.0
 
 MOST_ADDRESSES = 3
 """Of another node, that are tried."""
+
+LEAST, SLOWEST = 30.0, 1 << 20
+"""Another node is left that needs more seconds than the first, and one for each so many bytes."""
 
 FROM_NODES = BulkOptions(repeat_after=2.0, unlinked=2.0, silence=5.0, standstill=12.0)
 """Another node that does not answer is left for another source soon; one that has nothing to pass
@@ -115,6 +121,7 @@ class PeerHub(Actor):
         self._depot = NodeDepot(context.values, context.spool, context.held)
         self._offers = BlobOffers()
         self._bulk: CurveBulk[NodeDepot] | None = None
+        self._local: LocalBlobs | None = None
         self._address = ""
         self._peer: BulkPeer | None = None
         self._pushing: dict[Push, list[Reply]] = {}
@@ -128,6 +135,8 @@ class PeerHub(Actor):
         self.notify(PEER_DIRECTORY, TellHub())
 
     def on_stop(self, reason: ExitReason) -> None:
+        if self._local is not None:
+            self._local.close()
         if self._bulk is not None:
             self._bulk.close()
         for fetching in self._fetching.values():
@@ -183,7 +192,17 @@ class PeerHub(Actor):
                     bulk.listen(at, offers.admission, offers.verdict, fd=socket.fd)
                 except TransportError as error:
                     self.log.error("other nodes cannot fetch blobs from this one: %s", error)
+                self._listen_here()
         return self._bulk
+
+    def _listen_here(self) -> None:
+        def may(key: str, digest: str) -> bool:
+            return self._offers.verdict(key, "fetch", digest, 0) is Verdict.GRANTED
+
+        try:
+            self._local = LocalBlobs(self._context.keys.public, self._depot, may)
+        except LocalTransportError as error:
+            self.log.warning("nodes on this machine fetch blobs as others do: %s", error)
 
     def _manager(self) -> BulkPeer:
         if self._peer is None:
@@ -272,21 +291,42 @@ class PeerHub(Actor):
         asked = self.system.ref(MANAGER_LINK).ask_future(AskGateway(request), timeout=NAMED)
         self.pipe(asked, then)
 
-    def _fetch_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
+    def _fetch_from(self, fetching: Fetching, source: Peer) -> None:
+        """Of a node on this machine it is passed, else moved."""
+
+        def passed(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                fetching.arriving.came()
+                self._ended(fetching, None)
+            elif isinstance(error, BlobCorrupt):
+                self.log.warning("%s was passed with wrong bytes by %s", fetching, source.alias)
+                fetching.failed_at(source)
+                self._find_source(fetching)
+            elif isinstance(error, BlobRefused):
+                self._ended(fetching, error)
+            else:
+                self._move_from(fetching, source)
+
+        context = self._context
+        own, values = context.keys.public, context.values
+        self.pipe(local_blobs.fetch(source.key, own, fetching.blob, values), passed)
+
+    def _move_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
         blob, began_at = fetching.blob, fetching.arriving.written
         peer = self._moves().dial(source.addresses[attempt], source.key, options=FROM_NODES)
-        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+        patience = min(TRANSFER_TIMEOUT, LEAST + (blob.size - began_at) / SLOWEST)
+        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=patience)
 
         def ended(_: Any, error: BaseException | None) -> None:
             peer.close()
-            if fetching.arriving.written > began_at:
+            if fetching.arriving.written > began_at or isinstance(error, BlobCorrupt):
                 fetching.gave[source.alias] = None
             if error is None or fetching.arriving.trouble is not None:
                 self._ended(fetching, error)
                 return
             is_silent = fetching.arriving.written == began_at and not isinstance(error, BlobCorrupt)
             if is_silent and attempt + 1 < min(len(source.addresses), MOST_ADDRESSES):
-                self._fetch_from(fetching, source, attempt + 1)
+                self._move_from(fetching, source, attempt + 1)
                 return
             said = "%s is fetched from another source than node %s: %s"
             self.log.warning(said, fetching, source.alias, error)

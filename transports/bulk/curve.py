@@ -108,9 +108,13 @@ class CurveBulk(Generic[D_co]):
         return bound
 
     def grown(self, digest: str) -> None:
-        """More of a blob that is served while it arrives is there; on this plane's thread."""
-        for listener in self._listeners:
-            listener.server.grown(digest)
+        """More of a blob that is served while it arrives is there."""
+
+        def tell() -> None:
+            for listener in self._listeners:
+                listener.server.grown(digest)
+
+        self._loop.run(tell)
 
     def failed(self, digest: str, error: BulkError) -> None:
         """A blob that was served while it arrived does not arrive: whoever fetches it is told."""

@@ -65,6 +65,13 @@ class BulkLoop:
         """Run `function` on the thread; False, and it is not run, once the thread ends."""
         return self._jobs.post(function)
 
+    def run(self, function: Callable[[], object]) -> None:
+        """Run it now if this is the thread, else there soon."""
+        if threading.current_thread() is self._thread:
+            function()
+        else:
+            self.call(function)
+
     def watch(self, socket: Socket, read: Callable[[], object]) -> None:
         """Call `read` whenever there is something to read."""
         self._poller.register(socket, zmq.POLLIN)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from manta.apis import checks
@@ -20,7 +20,7 @@ from manta.apis.overviews import (
     SwarmId,
     TaskOverview,
 )
-from manta.apis.results import Result, Results, raises
+from manta.apis.results import Result, Results
 from manta.protocol import user as messages
 from manta.protocol.names import meant
 from manta.protocol.node import Ok
@@ -241,17 +241,17 @@ class AsyncOutputs(AsyncClient):
         return tasks
 
     async def _results(self, swarm: str, items: list[ResultItem]) -> list[Result]:
-        lost: dict[int, Callable[[], Any]] = {}
+        lost: dict[int, NotFound] = {}
         for place, item in enumerate(items):
             if item.held and isinstance(item.value, BlobRef):
                 try:
                     await self._recall(swarm, item, item.value)
                 except NotFound as error:
-                    lost[place] = raises(error)
+                    lost[place] = error
         values = (None if place in lost else item.value for place, item in enumerate(items))
         loads = await self.connection.fetch(values)
         return [
-            Result.of(item, lost.get(place, load))
+            Result.lost(item, lost[place]) if place in lost else Result.of(item, load)
             for place, (item, load) in enumerate(zip(items, loads, strict=True))
         ]
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from manta.apis import checks
@@ -19,7 +19,7 @@ from manta.apis.overviews import (
     SwarmId,
     TaskOverview,
 )
-from manta.apis.results import Result, Results, raises
+from manta.apis.results import Result, Results
 from manta.apis.sync.client import Client
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
@@ -235,17 +235,17 @@ class Outputs(Client):
         return tasks
 
     def _results(self, swarm: str, items: list[ResultItem]) -> list[Result]:
-        lost: dict[int, Callable[[], Any]] = {}
+        lost: dict[int, NotFound] = {}
         for place, item in enumerate(items):
             if item.held and isinstance(item.value, BlobRef):
                 try:
                     self._recall(swarm, item, item.value)
                 except NotFound as error:
-                    lost[place] = raises(error)
+                    lost[place] = error
         values = (None if place in lost else item.value for place, item in enumerate(items))
         loads = self.connection.fetch(values)
         return [
-            Result.of(item, lost.get(place, load))
+            Result.lost(item, lost[place]) if place in lost else Result.of(item, load)
             for place, (item, load) in enumerate(zip(items, loads, strict=True))
         ]
 

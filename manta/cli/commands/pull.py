@@ -1,7 +1,8 @@
 """`manta pull`: a swarm as a folder, with a manifest of its files.
 
 swarm.json               its state and its tasks
-results/N.*              each result's value; `results.json` says what each is
+results/N.*              each result's value; `results.json` says what each is, and why a value is
+                         missing that stays on a node (`away`)
 results.parquet          a table of those without arrays, where pyarrow is installed
 globals/TAG.*            each global's value; `globals.json` says which file is whose
 logs.ndjson, metrics.ndjson, events.ndjson
@@ -69,7 +70,8 @@ def pull(
     Manta sends them (`manta.transports.codec.values.decode`), and beside it in one that others
     read: arrays .npy, dicts and lists of arrays .npz, text .txt, bytes .bin, all else .json; with
     pyarrow installed, results.parquet is a table of the results that hold no arrays. Tags are made
-    names of files that any disk takes; globals.json and results.json say which is whose.
+    names of files that any disk takes; globals.json and results.json say which is whose, and which
+    result stays on a node that is away.
     manifest.json has the size and digest of every file: `manta pull --verify FOLDER` checks that
     nothing has changed.
     """
@@ -136,7 +138,9 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
     index = []
     results = api.get_swarm_results(found, attempts="all")
     # Arrays are files of their own; as JSON they would be many times as large.
-    rows = Results(result for result in results if not exports.has_arrays(result.value))
+    rows = Results(
+        result for result in results if not result.away and not exports.has_arrays(result.value)
+    )
     with contextlib.suppress(NotFound, MissingPackage):
         rows.to_parquet(draft / "results.parquet")
     for number, result in enumerate(results):
@@ -144,6 +148,9 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
             name: getattr(result, name)
             for name in ("iteration", "tag", "node_id", "node_alias", "alias", "index", "attempt")
         }
+        if result.away:  # it stays on its node
+            index.append({**entry, "counts": result.counts, "file": None, "away": result.away})
+            continue
         file = _value(draft, f"results/{number:06}", result.value)
         index.append({**entry, "counts": result.counts, "file": file})
     _json(draft / "results.json", index)

@@ -183,13 +183,15 @@ def results(
             "node": result.node_alias,
             "task": f"{result.alias}.{result.index}",
             "counts": result.counts,
-            "value": result.value,
+            "value": None if result.away else result.value,
+            **({"away": result.away} if result.away else {}),
         }
         for result in found
     ]
     columns = {name: field(name) for name in ("iteration", "tag", "node", "task")}
     columns["value"] = lambda record: (
-        brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
+        record.get("away", "")
+        or brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
     )
     emit(records, columns, as_json=as_json, nothing="")
     return Exit.OK

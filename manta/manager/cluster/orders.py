@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 from manta.actors import Monitor, Ref, Supervisor, Unreachable
 from manta.manager.cluster.desired import DesiredStates
@@ -18,7 +19,7 @@ from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import Orders, Restored
 from manta.protocol.node import JournalAck, Load, ToNode
-from manta.protocol.peers import Peer, PeerLink
+from manta.protocol.peers import PeerLink
 from manta.protocol.roster import RosterTold
 from manta.protocol.spread import BlobFrom, BlobTold, WantBlob
 from manta.transports.errors import LocalTransportError
@@ -148,14 +149,6 @@ class NodeOrders:
         """Whom the node is to fetch a blob from; None if it has no part in the swarm."""
         if not self.peers.has_part(message.swarm_id, node_id):
             return None
-        givers: dict[str, Peer] = {}
-
-        def usable(other: str) -> bool:
-            giver = self.peers.giver(message.swarm_id, node_id, other)
-            if giver is not None:
-                givers[other] = giver
-            return giver is not None
-
         holder = message.holder
         if holder and holder not in self.spreads.holders(message.swarm_id, message.digest):
             self.spreads.told(message.swarm_id, message.digest, holder, now, held=True)
@@ -164,13 +157,13 @@ class NodeOrders:
             message.digest,
             node_id,
             now,
-            usable=usable,
+            usable=partial(self.peers.gives, message.swarm_id, node_id),
             failed=message.failed,
             whole=message.whole,
         )
         if named is None:
             return BlobFrom(wait=WAIT)
-        return BlobFrom() if named == MANAGER else BlobFrom(givers[named])
+        return BlobFrom() if named == MANAGER else BlobFrom(self.peers.giver(node_id, named))
 
     def told(self, node_id: str, message: BlobTold, now: float) -> None:
         """The node has a blob, or does not get it."""

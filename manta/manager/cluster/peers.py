@@ -265,18 +265,22 @@ class Directories:
         its, others = self._of.get(node_id, {}), self._of.get(other, {})
         return any(swarm_id in others for swarm_id in list(its))
 
-    def giver(self, swarm_id: str, to: str, node_id: str) -> Peer | None:
-        """A node as another one may fetch blobs of the swarm from it; None if that may not, or
-        cannot."""
-        swarm, giver, asks = self._swarms.get(swarm_id), self._nodes.get(node_id), self._nodes[to]
+    def gives(self, swarm_id: str, to: str, node_id: str) -> bool:
+        """Whether a node may, and can, fetch blobs of the swarm from this one."""
+        swarm, giver = self._swarms.get(swarm_id), self._nodes.get(node_id)
         if swarm is None or giver is None or node_id == to or not giver.blob_port:
-            return None
+            return False
         if not self._is_there(swarm, node_id) or not self._is_there(swarm, to):
-            return None
-        shown = giver.shown(near=asks.is_near and giver.is_near)
+            return False
+        return bool(giver.shown(near=self._nodes[to].is_near and giver.is_near).addresses)
+
+    def giver(self, to: str, node_id: str) -> Peer:
+        """A node that gives blobs to another one, with the addresses at which it does."""
+        giver = self._nodes[node_id]
+        shown = giver.shown(near=self._nodes[to].is_near and giver.is_near)
         hosts = dict.fromkeys(split_address(address)[0] for address in shown.addresses)
         addresses = tuple(join_address(host, giver.blob_port) for host in hosts)
-        return msgspec.structs.replace(shown, addresses=addresses) if addresses else None
+        return msgspec.structs.replace(shown, addresses=addresses)
 
     def has_part(self, swarm_id: str, node_id: str) -> bool:
         """Whether the node is in the swarm's directory."""

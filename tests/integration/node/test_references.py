@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from manta import Condition, Module, Swarm, Task
 from manta.apis.errors import NotFound
+from manta.cli.commands.pull import _pulled
 from manta.manager.backup import backup, verify_file, verify_home
 from manta.manager.home import Home
 
@@ -88,6 +90,14 @@ def test_a_holder_that_is_away_is_named_and_gives_it_when_it_is_back(lab) -> Non
     with pytest.raises(NotFound, match=r"'large' of iteration 0.*'node-1', which is not connected"):
         _ = lost.value
     assert api.select_results(swarm, "small").values() == [b"small"]
+    record, _ = _pulled(api, swarm, lab.folder / "pulled")
+    assert record["results"] == 3
+    index = json.loads((lab.folder / "pulled" / "results.json").read_text())
+    assert sorted((one["tag"], "away" in one) for one in index) == [
+        ("large", True),
+        ("small", False),
+        ("wanted", True),
+    ]
     lab.node(1)
     assert [len(value) for value in api.select_results(swarm, "large").values()] == [SIZE]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from concurrent.futures import Future
 from hashlib import sha256
 from typing import Any
 
@@ -11,13 +12,15 @@ import pytest
 
 from manta import Module, Swarm, Task
 from manta.node.blobs.arriving import ArrivingSource
+from manta.node.link import local_blobs
 from manta.node.link.node_depot import NodeDepot
 from manta.node.service import Node
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.server import BulkServer
-from manta.transports.errors import BlobRefused
+from manta.transports.errors import BlobMissing, BlobRefused
 
 NODES = 5
+HERE = local_blobs.fetch
 SIZE = 40 << 20
 
 pytestmark = [
@@ -60,9 +63,17 @@ class Planes:
         return self.sent(node.context.keys.public)
 
 
+def elsewhere(*_: Any) -> Future[None]:
+    """As from nodes on other machines."""
+    future: Future[None] = Future()
+    future.set_exception(BlobMissing("that node is not on this machine"))
+    return future
+
+
 @pytest.fixture
 def planes(monkeypatch: pytest.MonkeyPatch) -> Planes:
-    """Begins before the manager does."""
+    """Begins before the manager does. Nodes do not find each other on this machine."""
+    monkeypatch.setattr(local_blobs, "fetch", elsewhere)
     planes, init = Planes(), CurveBulk.__init__
 
     def noted(self: CurveBulk[Any], keys: Any, *args: Any, **named: Any) -> None:
@@ -153,7 +164,7 @@ def test_nodes_that_only_dial_are_served_and_serve_nobody(planes, lab) -> None:
     nodes = [lab.node(1), *(lab.node(n, peers={"listen": "off"}) for n in range(2, NODES + 1))]
     read_by_all(lab, os.urandom(SIZE))
     assert [planes.of_node(node) > 0 for node in nodes[1:]] == [False] * (NODES - 1)
-    assert planes.sent(lab.file.public_key) <= NODES * SIZE
+    assert planes.sent(lab.file.public_key) <= NODES * SIZE + (1 << 20)
 
 
 def test_a_node_without_room_says_so_and_the_others_have_it(planes, lab) -> None:
@@ -179,3 +190,11 @@ def test_memory_for_less_than_a_value_is_no_obstacle(planes, lab) -> None:
         lab.node(number, **(small if number % 2 else {}))
     read_by_all(lab, os.urandom(SIZE))
     assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
+
+
+def test_nodes_on_one_machine_pass_it_to_each_other(planes, lab, monkeypatch) -> None:
+    monkeypatch.setattr(local_blobs, "fetch", HERE)
+    nodes = [lab.node(number) for number in range(1, NODES + 1)]
+    read_by_all(lab, os.urandom(SIZE))
+    assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
+    assert sum(map(planes.of_node, nodes)) < 1 << 20

@@ -1,0 +1,201 @@
+"""Blobs between nodes of one user on one machine: the descriptor is passed, and no byte is copied.
+
+Each node listens at an abstract Unix socket that its key names. Whoever is at the other end must
+be of the same user, as the kernel says (SO_PEERCRED, unix(7)), on either side; the key that who
+asks names need not be proven, as such a process could read the node's files as well.
+
+    request   digest, key of who asks                   104 bytes
+    answer    1, with the descriptor; else 0            1 byte
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from manta.transports.errors import BlobCorrupt, BlobMissing, BulkError, LocalTransportError
+from manta.transports.sealed.local import check_user
+
+if TYPE_CHECKING:
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.node.link.node_depot import NodeDepot
+    from manta.protocol.values import BlobRef
+
+log = logging.getLogger(__name__)
+
+DIGEST, KEY = 64, 40
+MOST = 64
+"""Requests that are served, or wait for what arrives, at a time; further ones are sent away."""
+PATIENCE = 60.0
+"""Seconds for which what arrives is waited for; who asks goes elsewhere a little later."""
+BRIEF = 5.0
+"""Seconds for anything else."""
+
+
+def _name(key: str) -> str:
+    return f"\0manta-blobs-{key}"
+
+
+class LocalBlobs:
+    """Passes blobs to other nodes on this machine, with a thread for each while it is served."""
+
+    def __init__(self, key: str, depot: NodeDepot, may: Callable[[str, str], bool]) -> None:
+        """`may(key, digest)`: whether the node with that key is given the blob."""
+        self._depot = depot
+        self._may = may
+        self._served = threading.BoundedSemaphore(MOST)
+        self._closed = threading.Event()
+        self._threads: set[threading.Thread] = set()
+        self._listening = socket.socket(socket.AF_UNIX)
+        try:
+            self._listening.bind(_name(key))
+            self._listening.listen(MOST)
+        except OSError as error:
+            self._listening.close()
+            raise LocalTransportError(f"no local socket for blobs: {error}") from error
+        self._thread = threading.Thread(target=self._run, name="manta-local-blobs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listening.close()
+        for thread in list(self._threads):
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                stream, _ = self._listening.accept()
+            except OSError:
+                continue
+            if self._closed.is_set() or not self._served.acquire(blocking=False):
+                stream.close()
+                continue
+            thread = threading.Thread(target=self._serve, args=(stream,), daemon=True)
+            self._threads.add(thread)
+            thread.start()
+
+    def _serve(self, stream: socket.socket) -> None:
+        try:
+            with stream:
+                stream.settimeout(BRIEF)
+                self._answer(stream)
+        except (OSError, ValueError, LocalTransportError) as error:
+            log.info("another node on this machine was not served: %s", error)
+        finally:
+            self._served.release()
+            self._threads.discard(threading.current_thread())
+
+    def _answer(self, stream: socket.socket) -> None:
+        check_user(stream)
+        asked = b""
+        while len(asked) < DIGEST + KEY:
+            if not (more := stream.recv(DIGEST + KEY - len(asked))):
+                raise ValueError("it asked for nothing")
+            asked += more
+        digest, key = asked[:DIGEST].decode("ascii"), asked[DIGEST:].decode("ascii")
+        try:
+            if not self._may(key, digest):
+                raise BlobMissing("it is not for who asks")
+            fd = self._whole(digest)
+        except BulkError:
+            stream.sendall(b"0")
+            return
+        try:
+            rights = array.array("i", [fd])
+            stream.sendmsg([b"1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        finally:
+            os.close(fd)
+
+    def _whole(self, digest: str) -> int:
+        """Raises BlobMissing."""
+        waited = 0.0
+        while not self._closed.is_set():
+            try:
+                return self._depot.when_whole(digest, 0.5)
+            except BlobMissing:
+                waited += 0.5
+                if waited >= PATIENCE or not self._depot.is_arriving(digest):
+                    raise
+        raise BlobMissing("this node ends")
+
+
+def fetch(source: str, key: str, blob: BlobRef, values: TieredDepot) -> Future[None]:
+    """Have a node on this machine pass a blob to the values, on a thread of its own.
+
+    Fails with BlobMissing where the node with the key `source` is not on this machine, or does not
+    give it; with BlobCorrupt, BlobRefused.
+    """
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            _fetch(source, key, blob, values)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    stream = socket.socket(socket.AF_UNIX)
+    with stream:
+        try:
+            stream.connect(_name(source))
+        except OSError:
+            future.set_exception(BlobMissing("that node is not on this machine"))
+            return future
+    threading.Thread(target=run, name="manta-local-fetch", daemon=True).start()
+    return future
+
+
+def _fetch(source: str, key: str, blob: BlobRef, values: TieredDepot) -> None:
+    try:
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.settimeout(PATIENCE + BRIEF)
+            stream.connect(_name(source))
+            check_user(stream)
+            stream.sendall(f"{blob.digest}{key}".encode())
+            fd = _passed(stream)
+    except (OSError, LocalTransportError) as error:
+        raise BlobMissing(f"that node does not pass it: {error}") from error
+    found = _kept(fd, blob, values)
+    if found != blob.digest:
+        values.let_go(found)
+        raise BlobCorrupt(f"the blob {blob.digest[:12]} was passed as {found[:12]}")
+
+
+def _passed(stream: socket.socket) -> int:
+    """Raises BlobMissing."""
+    room = socket.CMSG_SPACE(array.array("i").itemsize)
+    answer, passed, _, _ = stream.recvmsg(1, room, socket.MSG_CMSG_CLOEXEC)
+    found = array.array("i")
+    for level, kind, data in passed:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    if answer == b"1" and len(found) == 1:
+        return found[0]
+    for fd in found:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    raise BlobMissing("that node does not have it")
+
+
+def _kept(fd: int, blob: BlobRef, values: TieredDepot) -> str:
+    """The digest of what was passed: a memfd is shared, a file copied."""
+    with open(fd, "rb", buffering=0) as file:
+        if os.fstat(fd).st_size != blob.size:
+            raise BlobCorrupt(f"the blob {blob.digest[:12]} was passed with another size")
+        if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
+            return values.adopt(os.dup(fd), blob.size)
+        return values.put_stream(file.read, blob.size)
