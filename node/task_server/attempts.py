@@ -252,9 +252,9 @@ class AttemptDesk:
     ) -> None:
         session, instance = attempt.session, attempt.instance
         event = AttemptExited(session.id, instance, output, error, computing, moving, loading)
-        self._server.tell(session, event)
         self.drop(attempt)
         self.begin(session)
+        self._server.tell(session, event)  # last: its owner does not run beside this thread
 
     def drop(self, attempt: Attempt) -> None:
         """Closes all that belongs to the attempt and forgets it."""

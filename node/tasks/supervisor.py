@@ -221,8 +221,8 @@ class TaskSupervisor(Actor):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self._context.attempts.ended(entry.instance, entry.state, entry.at)
-            self.notify(ROOT, AttemptEnded(entry.instance))
             self._requests.attempt_ended(entry.instance)
+            self.notify(ROOT, AttemptEnded(entry.instance))
 
     # --- preparing ---------------------------------------------------------------------
 
