@@ -11,6 +11,8 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
+from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
 from manta.node.plane.orders import (
@@ -27,7 +29,7 @@ from manta.node.plane.orders import (
     ToPlane,
     Want,
 )
-from manta.node.plane.plane import Plane
+from manta.node.plane.plane import DISK, Plane
 from manta.protocol.base import Instance
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -61,6 +63,8 @@ class Process:
             self,
             bulk_port=int(bulk_at.rpartition(":")[2] or 0),
             memory=serve.memory,
+            folder=Path(serve.folder),
+            disk=_disk(Path(serve.folder)),
         )
         for fd in listening:
             name = socket.socket(fileno=os.dup(fd))
@@ -112,10 +116,16 @@ class Process:
                 plane.attach(at, fds[0])
             case End(at, counts):
                 self._begun.discard(at)
-                plane.end(at, counts=counts)
-                self._orders.send(Ended(at))
+                plane.end(at, counts=counts, then=partial(self._orders.send, Ended(at)))
             case Serve():
                 log.error("The daemon says twice who the node is.")
+
+
+def _disk(folder: Path) -> int:
+    """How many bytes of values may be there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk = os.statvfs(folder)
+    return min(DISK, disk.f_bavail * disk.f_frsize // 2)
 
 
 def main() -> int:

@@ -11,8 +11,9 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from manta.light.wire import BrokenFrame
@@ -26,10 +27,12 @@ from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.requests import Handed, PlaneRequest
+from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
+from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
@@ -37,6 +40,9 @@ from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
+
+DISK = 16 << 30
+"""Bytes of large values on disk that a plane keeps at most."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -67,7 +73,10 @@ class Plane:
         *,
         bulk_port: int,
         memory: int,
+        folder: Path,
+        disk: int = DISK,
     ) -> None:
+        """`memory` and `disk`: bytes of values that are kept there; `folder`: what outlives it."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
@@ -78,7 +87,8 @@ class Plane:
         self.links = self._links = PeerLinks(
             transport, admission, self, node_id, self._io.call_later
         )
-        self._parcels = Parcels(self, memory)
+        self.spool = Spool(folder, node_id, self._io.call)
+        self._parcels = Parcels(self, memory, self.spool, disk)
         self._swarms: dict[str, SwarmExchange] = {}
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
@@ -90,19 +100,22 @@ class Plane:
 
     def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterChanged) -> None:
         if isinstance(message, RosterChanged):
-            self._swarm(message.swarm_id).roster_changed(message.roster)
+            timeline = Timeline(message.swarm_id, message.roster.epoch)
+            self._begins(timeline)
+            self._swarm(message.swarm_id).roster_changed(message.roster, timeline)
             self._set_timer()
             return
         gone = self._known.apply(message)
         match message:
             case PeersAnew(directories, rosters):
                 for directory in directories:
+                    self._begins(Timeline(directory.swarm_id, directory.epoch))
                     self._links.know(p for p in directory.peers if p.node_id != self._me)
                 for roster in rosters:
                     self.told(roster)
-            case DirectoryChanged(swarm_id, _, began, peers, departed):
-                if began and swarm_id in self._swarms:
-                    self._begin_anew(swarm_id)
+            case DirectoryChanged(swarm_id, epoch, began, peers, departed):
+                if began:
+                    self._begins(Timeline(swarm_id, epoch))
                 self._links.know(peer for peer in peers if peer.node_id != self._me)
                 if swarm_id in self._swarms:
                     self._swarms[swarm_id].peers_removed(one.node_id for one in departed)
@@ -119,17 +132,21 @@ class Plane:
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
 
-    def end(self, at: Instance, *, counts: bool) -> None:
-        """The attempt is over: its connections are closed."""
+    def end(self, at: Instance, *, counts: bool, then: Callable[[], object] = bool) -> None:
+        """The attempt is over: its connections are closed. Calls `then` when what it told others,
+        if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
             self._close(channel)
         if at.swarm_id in self._swarms:
-            self._swarms[at.swarm_id].end(at, counts=counts)
+            self._swarms[at.swarm_id].end(at, counts=counts, then=then)
+        else:
+            then()
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
         self._parcels.close()
+        self.spool.close()
 
     def _swarm(self, swarm_id: str) -> SwarmExchange:
         found = self._swarms.get(swarm_id)
@@ -138,15 +155,30 @@ class Plane:
             self._daemon.want_roster(swarm_id, True)
         return found
 
-    def _begin_anew(self, swarm_id: str) -> None:
-        """The manager has gone back: nothing that was said on the other timeline counts."""
-        self._swarms.pop(swarm_id).close()
-        self._swarm(swarm_id)
+    def _begins(self, timeline: Timeline) -> None:
+        """Nothing that was said on another timeline of the swarm counts; what was kept on this one
+        may be asked for."""
+        swarm = self._swarms.get(timeline.swarm_id)
+        if swarm is not None and swarm.timeline not in (None, timeline):
+            self._end_timeline(self._swarms.pop(timeline.swarm_id))
+            self._swarm(timeline.swarm_id)
+        for other in [one for one in self.spool.untaken if one.swarm_id == timeline.swarm_id]:
+            if other != timeline:
+                self.spool.drop(other)
+        if swarm is None and timeline in self.spool.untaken:
+            self._swarm(timeline.swarm_id)
+
+    def _end_timeline(self, swarm: SwarmExchange) -> None:
+        swarm.close()
+        if swarm.timeline is not None:
+            self.spool.drop(swarm.timeline)
 
     def _forget(self, swarm_id: str) -> None:
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
-            swarm.close()
+            self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)
+        for timeline in [one for one in self.spool.untaken if one.swarm_id == swarm_id]:
+            self.spool.drop(timeline)
 
     # --- attempts -----------------------------------------------------------------------------
 
@@ -165,28 +197,38 @@ class Plane:
         """Raises BrokenFrame."""
         if channel.current is not None:
             raise BrokenFrame("a request before the one before it was answered.")
-        value: Value | None = None
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered)
-        if isinstance(handed, Handed):
-            try:
-                value = self._parcels.take_in(fds[0], handed.size)
-            except Unsealed as error:
-                raise BrokenFrame(str(error)) from error
-            except NoRoom as error:
-                ask.fail("ResourceExhaustionError", str(error))
-                return
-        elif handed is not None:
-            value = handed
+        if not isinstance(handed, Handed):
+            self._ask(ask, handed)
+            return
+        try:
+            self._parcels.take_in(fds[0], handed.size, partial(self._taken_in, ask))
+        except Unsealed as error:
+            raise BrokenFrame(str(error)) from error
+        except NoRoom as error:
+            ask.fail("ResourceExhaustionError", str(error))
+
+    def _taken_in(self, ask: Ask, value: Parcel | None, why: str) -> None:
+        if ask.channel.current is not ask:  # it was closed meanwhile
+            if value is not None:
+                self._parcels.release(value)
+        elif value is None:
+            ask.fail("ResourceExhaustionError", why)
+        else:
+            self._ask(ask, value)
+            self._set_timer()
+
+    def _ask(self, ask: Ask, value: Value | None) -> None:
         ask.value = value
-        self._swarm(channel.at.swarm_id).ask(ask, time.monotonic())
+        self._swarm(ask.at.swarm_id).ask(ask, time.monotonic())
 
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
         if isinstance(along, Remote):
             self._parcels.want(ask.at.swarm_id, along, partial(self._fetched, ask, told, along))
         else:
-            fd = None if along is None else self._parcels.own(along.id)
-            self._send(ask, told, [] if fd is None else [fd])
+            own = None if along is None else self._parcels.own(along.id)
+            self._send(ask, told, [] if own is None else [own.fd])
 
     def _fetched(self, ask: Ask, told: dict[str, Any], remote: Remote, fd: int, why: str) -> None:
         if fd >= 0:
@@ -266,19 +308,20 @@ class Plane:
             raise RemoteProtocolError(str(error)) from error
 
     def _serve(self, key: str, said: envelope.Envelope, parcel: bytes, transfer: bytes) -> None:
-        fd = self._parcels.own(parcel)
-        if fd is None:
+        own = self._parcels.own(parcel)
+        if own is None:
             told = envelope.pack(said.swarm_id, said.epoch, NoParcel(transfer))
             self._links.send(key, told)
             return
-        ours = os.dup(fd)
+        ours = os.dup(own.fd)
         memory = mmap.mmap(ours, os.fstat(ours).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
 
         def done(_: BulkError | None) -> None:
             os.close(ours)  # the mapping ends when nobody refers to it any more
 
         try:
-            self._bulk.peer(key).send(transfer, [memoryview(memory)], done=done, memfd=ours)
+            memfd = ours if own.in_memory else -1
+            self._bulk.peer(key).send(transfer, [memoryview(memory)], done=done, memfd=memfd)
         except (BulkError, LocalTransportError) as error:  # asked for twice, or too many wait
             log.info("A value was not sent to node %s: %s", key[:8], error)
             done(None)
@@ -343,6 +386,20 @@ class Plane:
     def arrived(self, swarm_id: str, value: Value) -> None:
         if isinstance(value, Remote):
             self._parcels.want(swarm_id, value)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self._io.call(call)
+
+    def restored(self, timeline: Timeline) -> list[Kept]:
+        return self._parcels.restored(self.spool.take(timeline))
+
+    def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
+        self.spool.keep(timeline, kept, self._parcels.filed(kept), then)
+
+    def keep_only(
+        self, timeline: Timeline, still: Sequence[Kept], then: Callable[[], object]
+    ) -> None:
+        self.spool.keep_only(timeline, still, then)
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         node = self._known.node(swarm_id, peer)

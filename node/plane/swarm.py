@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
@@ -14,6 +14,7 @@ from manta.node.plane.requests import (
     SayToAll,
     SendLetter,
 )
+from manta.node.plane.spool import Timeline
 from manta.node.plane.view import RosterView
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
@@ -21,6 +22,7 @@ from manta.transports.exchange import messages
 from manta.transports.exchange.broadcasts import TooMuchSaid
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import Group
+from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Attempt, Value
 
 MOST_EARLY = 10_000
@@ -51,6 +53,20 @@ class Outside(Protocol):
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Has it called after what is under way."""
+
+    def restored(self, timeline: Timeline) -> list[Kept]:
+        """What was kept of a timeline before this process began."""
+
+    def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
+        """Calls `then` when that outlives this process."""
+
+    def keep_only(
+        self, timeline: Timeline, still: Sequence[Kept], then: Callable[[], object]
+    ) -> None:
+        """Calls `then` when all else that was kept is gone for good."""
+
 
 class SwarmExchange:
     """Implements `exchange.letters.Shell`."""
@@ -66,6 +82,11 @@ class SwarmExchange:
         """What waits for the first roster."""
         self._unheard: set[str] = set()
         """Peers that said something before it came."""
+        self.timeline: Timeline | None = None
+        """That of the first roster."""
+        self._kept: list[Kept] = []
+        """What is on disk, or on its way there."""
+        self._settling: list[Callable[[], None]] = []
 
     # --- attempts and what they ask ---------------------------------------------------------
 
@@ -74,9 +95,19 @@ class SwarmExchange:
         if self._group is not None:
             self._group.begin(_attempt(at))
 
-    def end(self, at: Instance, *, counts: bool) -> None:
+    def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
+        """Calls `then` when what the attempt told others outlives this process, if it counts."""
         self._live.pop(at, None)
-        self._then(lambda group: group.end(_attempt(at), counts=counts))
+        if self._group is None:  # it has exchanged nothing
+            then()
+            return
+        kept = self._group.end(_attempt(at), counts=counts)
+        if kept is None:
+            then()
+            return
+        assert self.timeline is not None
+        self._kept.append(kept)
+        self._outside.keep(self.timeline, kept, then)
 
     def ask(self, ask: Ask, now: float) -> None:
         if self._group is None and len(self._early) >= MOST_EARLY:
@@ -115,19 +146,25 @@ class SwarmExchange:
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""
-        for at in list(self._live):
-            self.end(at, counts=False)
         if self._group is not None:
+            for at in self._live:
+                self._group.end(_attempt(at), counts=False)
             self._group.close()
 
     # --- what the node is told --------------------------------------------------------------
 
-    def roster_changed(self, roster: Roster) -> None:
+    def roster_changed(self, roster: Roster, timeline: Timeline) -> None:
+        """`timeline` is that of the roster, and of all rosters before it."""
         view = RosterView(self._swarm_id, self._me, roster, self._known)
         if self._group is not None:
+            era = self._group.letters.era
             self._group.roster_changed(view)
+            if view.era != era:
+                self.settle(_nothing)
             return
-        group = self._group = Group(self._me, self, view)
+        self.timeline = timeline
+        self._kept = self._outside.restored(timeline)
+        group = self._group = Group(self._me, self, view, self._kept)
         for at in self._live:
             group.begin(_attempt(at))
         for peer in view.peers():
@@ -180,11 +217,33 @@ class SwarmExchange:
     def arrived(self, value: Value) -> None:
         self._outside.arrived(self._swarm_id, value)
 
+    def settle(self, then: Callable[[], None]) -> None:
+        self._settling.append(then)
+        if len(self._settling) == 1:
+            self._outside.soon(self._settle)
+
+    def _settle(self) -> None:
+        """Forgets on disk what is needed no longer, once for all who wait for it."""
+        waiting, self._settling = self._settling, []
+        if self._group is None or self.timeline is None:
+            return
+        still = [kept for one in self._kept if (kept := self._group.still(one)) is not None]
+        if still == self._kept:
+            for then in waiting:
+                then()
+            return
+        self._kept = still
+        self._outside.keep_only(self.timeline, still, lambda: [then() for then in waiting])
+
     def _then(self, call: Callable[[Group], None]) -> None:
         if self._group is None:
             self._early.append(call)
         else:
             call(self._group)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _attempt(at: Instance) -> Attempt:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from manta.node.peers.known import KnownPeers
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
+from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.roster.networks import may_hear, members, neighbors
 from manta.transports.exchange.channels import Member
@@ -68,6 +69,16 @@ class RosterView:
 
     def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
         return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
+
+    def counted(self, at: Attempt) -> bool | None:
+        task = self._roster.tasks.get(at.member.task)
+        if task is None or at.member.rank >= len(task.instances):
+            return None
+        last = task.instances[at.member.rank]
+        if last.attempt != at.number:
+            return False if last.attempt > at.number else None
+        state = AttemptState(last.state)
+        return state is AttemptState.FINISHED if state.final else None
 
     def is_lost(self, peer: str) -> bool:
         return self._known.node(self._swarm_id, peer) is None

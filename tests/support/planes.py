@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from manta.light.wire import MessageSocket
@@ -86,13 +89,18 @@ def memory(value: bytes, seals: int = SEALS) -> int:
 class Node:
     """A node's plane, without its daemon."""
 
-    def __init__(self, number: int, most: int = MEMORY) -> None:
+    def __init__(
+        self, number: int, folder: Path, most: int = MEMORY, disk: int = MEMORY, *, of: Node | None
+    ) -> None:
+        """`of` is the one that it takes the place of."""
+        self.number = number
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
-        keys = KeyPair.generate()
+        self.keys: KeyPair = KeyPair.generate() if of is None else of.keys
+        self.folder, self.most, self.disk = folder, most, disk
         admission = Admission()
-        self.transport = ZmqTransport(keys)
-        self.bulk = BulkEndpoint(keys, admission)
+        self.transport = ZmqTransport(self.keys)
+        self.bulk = BulkEndpoint(self.keys, admission)
         at = self.bulk.listen("tcp://127.0.0.1:0")
         self.wanted: set[str] = set()
         self.plane = Plane(
@@ -103,9 +111,11 @@ class Node:
             self,
             bulk_port=int(at.rpartition(":")[2]),
             memory=most,
+            folder=folder,
+            disk=disk,
         )
         listener = self.transport.listen("tcp://127.0.0.1:0", self.plane.links, admission)
-        self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
+        self.peer = Peer(self.id, self.alias, self.keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         (self.wanted.add if wanted else self.wanted.discard)(swarm_id)
@@ -122,6 +132,23 @@ class Node:
 
         self.transport.call_soon(job)
         return done.result(10)
+
+    def end(self, at: Instance, *, counts: bool = True) -> None:
+        """Ends an attempt, and waits until it may be told."""
+        ended = threading.Event()
+        self.run(self.plane.end, at, counts=counts, then=ended.set)
+        assert ended.wait(20)
+
+    def settled(self) -> None:
+        """Waits until all is on disk, and gone from there, that was to be."""
+        done = threading.Event()
+        self.run(lambda: self.plane.spool.do(lambda: None, done.set))
+        assert done.wait(20)
+
+    def again(self) -> Node:
+        """Its plane ends, and begins again with what is on disk."""
+        self.close()
+        return Node(self.number, self.folder, self.most, self.disk, of=self)
 
     def attempt(self, at: Instance) -> TaskEnd:
         self.run(self.plane.begin, at)
@@ -148,6 +175,12 @@ class Planes:
     def at(self, rank: int, attempt: int = 0, iteration: int = 0) -> Instance:
         return Instance(SWARM, "worker", rank, iteration, attempt)
 
+    def restart(self, *numbers: int) -> None:
+        """Those planes end, all at the same time, and begin again."""
+        for at in numbers:
+            self.nodes[at] = self.nodes[at].again()
+        self.introduce()
+
     def introduce(self) -> None:
         """All are told of all."""
         peers = tuple(node.peer for node in self.nodes)
@@ -170,12 +203,13 @@ class Planes:
 
 
 @contextmanager
-def planes(count: int, most: int = MEMORY) -> Iterator[Planes]:
+def planes(count: int, most: int = MEMORY, disk: int = MEMORY) -> Iterator[Planes]:
     nodes: list[Node] = []
-    try:
-        for number in range(1, count + 1):
-            nodes.append(Node(number, most))
-        yield Planes(nodes)
-    finally:
-        for node in nodes:
-            node.close()
+    with TemporaryDirectory() as folder:
+        try:
+            for number in range(1, count + 1):
+                nodes.append(Node(number, Path(folder, str(number)), most, disk, of=None))
+            yield Planes(nodes)
+        finally:
+            for node in nodes:
+                node.close()

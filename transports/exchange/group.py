@@ -16,13 +16,14 @@ The machine knows no clock: `due` says when it wants `tick` to be called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from manta.transports.exchange import messages
+from manta.transports.exchange import keeping, messages
 from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
+from manta.transports.exchange.kept import Kept, KeptLetter
 from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
 
 
@@ -66,6 +67,9 @@ class Roster(Protocol):
     def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
         """Of a wait for a broadcast."""
 
+    def counted(self, at: Attempt) -> bool | None:
+        """Whether an attempt that has ended counts; None while that is not certain."""
+
     def is_lost(self, peer: str) -> bool:
         """Whether nothing will come from it any more in this era."""
 
@@ -87,7 +91,11 @@ class _Wait:
 
 
 class Group:
-    def __init__(self, me: str, shell: Shell, roster: Roster) -> None:
+    def __init__(
+        self, me: str, shell: Shell, roster: Roster, restored: Sequence[Kept] = ()
+    ) -> None:
+        """`restored` is what was kept of attempts that ended before, those first that ended
+        first."""
         self._me = me
         self._shell = shell
         self._roster = roster
@@ -100,22 +108,71 @@ class Group:
         self._up: set[str] = set()
         self._flushes: dict[int, tuple[str, _Wait]] = {}
         self._flush_count = 0
+        self._ended: dict[Attempt, None] = {}
+        """What they received is theirs, if they count, which is not certain yet."""
+        self._in_vain: set[Attempt] = set()
+        """Those of this era of which something was kept, and which do not count."""
+        self.letters.era = roster.era
         self.broadcasts.begin_era(roster.era)
+        self._restore(restored)
+
+    def _restore(self, restored: Sequence[Kept]) -> None:
+        for kept in restored:
+            if keeping.restore_received(self.letters, kept):
+                self._ended[keeping.attempt_of(kept)] = None
+        self._judge()
+        items = (item for kept in restored for item in kept.items)
+        others = {item.to for item in items if isinstance(item, KeptLetter)} - {self._me}
+        lost = {peer for peer in others if self._roster.is_lost(peer)}
+        for kept in restored:
+            for value in keeping.restore_sent(self.letters, self.broadcasts, kept, lost):
+                self._shell.release(value)
 
     # --- attempts ---------------------------------------------------------------------------
 
     def begin(self, at: Attempt) -> None:
+        for former in [one for one in self._ended if one[:2] == at[:2] and one.number < at.number]:
+            self._settle(former, counts=False)  # nobody was told of its end
+            self._look()
         self._live.add(at)
 
-    def end(self, at: Attempt, *, counts: bool) -> None:
-        """Its waits fail, and, unless it counts, others are given what it received."""
+    def end(self, at: Attempt, *, counts: bool) -> Kept | None:
+        """Its waits fail, and, unless it counts, others are given what it received.
+
+        If it counts it returns what must be on disk before anybody is told so. What it received
+        is nobody else's then until the roster says that it did count.
+        """
         self._live.discard(at)
         for wait in [wait for wait in self._by_request.values() if wait.at == at]:
             self._fail(
                 wait, "SwarmStopped", f"{at.member} was ended: it waits for nothing any more."
             )
-        self.letters.end_attempt(at, counts=counts)
+        kept = keeping.end_attempt(self.letters, self.broadcasts, at)
+        if not counts:
+            self.letters.settle(at, counts=False)
+        elif at in self.letters.claiming:
+            self._ended[at] = None
+            self._judge()
         self._look()
+        return kept if counts else None
+
+    def still(self, kept: Kept) -> Kept | None:
+        """What of that is needed yet."""
+        stands = keeping.attempt_of(kept) not in self._in_vain
+        return keeping.still(self.letters, self.broadcasts, kept, stands=stands)
+
+    def _judge(self) -> None:
+        """Settles what those have received who are now known to count, or not to."""
+        for at in list(self._ended):
+            counts = True if at.era < self._roster.era else self._roster.counted(at)
+            if counts is not None:
+                self._settle(at, counts=counts)
+
+    def _settle(self, at: Attempt, *, counts: bool) -> None:
+        del self._ended[at]
+        if not counts:
+            self._in_vain.add(at)
+        self.letters.settle(at, counts=counts)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -290,9 +347,12 @@ class Group:
         """Also called for a new era, once all attempts of the one before have ended."""
         before, self._roster = self._roster, roster
         if roster.era != before.era:
+            self._ended.clear()
+            self._in_vain.clear()
             self.letters.end_era(roster.era - 1, roster.peers())
             for tag in self.broadcasts.begin_era(roster.era):
                 self._wake("broadcast", tag)
+        self._judge()
         self._look()
 
     def close(self) -> None:

@@ -73,35 +73,41 @@ class Outbox(Generic[Attempt, Value]):
         serial = counts.get(stream, 0)
         counts[stream] = serial + 1
         key = Key(stream.tag, Name(stream.era, stream.sender, serial))
-        former = self._letters.get(key)
-        if former is None and serial < self._totals.get(stream, 0):
+        if key not in self._letters and serial < self._totals.get(stream, 0):
             return None, value
-        self._totals[stream] = max(serial + 1, self._totals.get(stream, 0))
+        self.restore(stream, serial + 1)
+        return key, self.put(key, value, size)
+
+    def end_attempt(self, at: Attempt) -> dict[Stream, int]:
+        """How many letters it has sent."""
+        return self._counts.pop(at, {})
+
+    def restore(self, stream: Stream, count: int) -> None:
+        """An attempt that has ended sent so many letters."""
+        self._totals[stream] = max(count, self._totals.get(stream, 0))
+
+    def put(self, key: Key, value: Value, size: int) -> Value | None:
+        """Keeps a letter of an attempt that has ended, and returns the value whose place it
+        takes."""
+        former = self._letters.get(key)
         if former is not None:
             self._kept.add(former.size, -1)
         self._letters[key] = Sent(value, size)
         self._kept.add(size)
-        return key, None if former is None else former.value
-
-    def end_attempt(self, at: Attempt) -> None:
-        self._counts.pop(at, None)
+        return None if former is None else former.value
 
     def compare(
-        self, known: Mapping[Stream, tuple[int, Collection[int]]], era: int
+        self, known: Mapping[Stream, tuple[int, Collection[int]]]
     ) -> tuple[list[Key], list[Key]]:
-        """What the receiver lacks, in order, and what it has consumed.
-
-        It knows so many letters of each stream, and keeps those with these serials. In the era
-        that is under way one that it does not keep may have to be asked for again, should the
-        receiver fail.
-        """
+        """What the receiver lacks, in order, and what it has consumed: of each stream it knows so
+        many letters, and keeps those with these serials."""
         lacking, consumed = [], []
         for key in self._letters:
             stream = Stream(key.tag, key.name.era, key.name.sender)
             count, kept = known.get(stream, (0, ()))
             if key.name.serial >= count:
                 lacking.append(key)
-            elif key.name.era < era and key.name.serial not in kept:
+            elif key.name.serial not in kept:
                 consumed.append(key)
         return lacking, consumed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +24,10 @@ class Everybody:
         self.era = era
         self.left: dict[str, list[str]] = {name: [name] for name in NAMES}
         self.lost: set[str] = set()
+        self.verdicts: dict[Attempt, bool] = {}
+
+    def counted(self, at: Attempt) -> bool | None:
+        return self.verdicts.get(at)
 
     def peers(self) -> Iterable[str]:
         return NAMES
@@ -82,6 +86,9 @@ class Peer:
 
     def arrived(self, value: Value) -> None:
         pass
+
+    def settle(self, then: Callable[[], None]) -> None:
+        then()
 
     def ask(self, name: object) -> Asked:
         """A request whose end is found under the name."""
@@ -225,6 +232,9 @@ def test_each_letter_comes_once_and_in_order_whatever_links_and_attempts_do(
         }
     for program in programs:
         program.node.group.end(program.at, counts=True)
+        net.roster.verdicts[program.at] = True
+    for peer in net.peers.values():
+        peer.group.roster_changed(net.roster)
     net.settle()
     for peer in net.peers.values():
         assert peer.group.letters.kept.letters == 0
@@ -316,6 +326,10 @@ def test_letters_that_nobody_claimed_outlive_their_era_at_both_ends() -> None:
     assert net.peers["a"].answers["r"] == b"kept"
     assert net.peers["b"].group.letters.kept.letters == 1
     net.peers["a"].group.end(reader, counts=True)
+    net.settle()
+    assert net.peers["b"].group.letters.kept.letters == 1
+    after.verdicts[reader] = True
+    net.peers["a"].group.roster_changed(after)
     net.settle()
     assert net.peers["b"].group.letters.kept.letters == 0
 
