@@ -32,6 +32,9 @@ _WRITTEN = 0x10 | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 """With F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
 MIB = 1 << 20
 
+GONE = "its sender has it no more"
+"""Why a value of another node's is not there: a later one has taken its place, or will."""
+
 log = logging.getLogger("manta.node.plane")
 
 Then = Callable[[int, str], None]
@@ -265,6 +268,7 @@ class Parcels:
         else:
             self._copies.pop(remote, None)
             self._drop_copy(copy)
+            why = why if copy.is_wanted else GONE
         waiting, copy.waiting = copy.waiting, []
         for then in waiting:
             then(copy.fd if copy.is_whole else -1, why)

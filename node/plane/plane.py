@@ -11,7 +11,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -25,11 +25,12 @@ from manta.node.plane import envelope
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
-from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
+from manta.node.plane.parcels import GONE, NoRoom, Parcels, Unsealed
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
+from manta.protocol.peers import Peer
 from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
@@ -94,6 +95,8 @@ class Plane:
         """By descriptor."""
         self._fetches: dict[bytes, _Fetch] = {}
         """By transfer: what is under way from other nodes."""
+        self._gone: set[bytes] = set()
+        """Transfers whose sender has the value no more."""
         self._timer: tuple[float, Any] | None = None
 
     # --- what the daemon says -----------------------------------------------------------------
@@ -119,9 +122,16 @@ class Plane:
                 self._links.know(peer for peer in peers if peer.node_id != self._me)
                 if swarm_id in self._swarms:
                     self._swarms[swarm_id].peers_removed(one.node_id for one in departed)
+                    self._meet(self._swarms[swarm_id], peers)
             case DirectoryOver(swarm_id):
                 self._forget(swarm_id)
         self._links.forget(gone)
+
+    def _meet(self, swarm: SwarmExchange, peers: Iterable[Peer]) -> None:
+        """What those said of the swarm to whom there was a link before was not heard."""
+        for peer in peers:
+            if peer.node_id != self._me and self._links.is_up(peer.key):
+                swarm.link_up(peer.node_id, wants=True)
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
@@ -224,6 +234,8 @@ class Plane:
         self._swarm(ask.at.swarm_id).ask(ask, time.monotonic())
 
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
+        if told["k"] == "error" and ask.value is not None:
+            self.release(ask.value)
         if isinstance(along, Remote):
             self._parcels.want(ask.at.swarm_id, along, partial(self._fetched, ask, told, along))
         else:
@@ -233,6 +245,11 @@ class Plane:
     def _fetched(self, ask: Ask, told: dict[str, Any], remote: Remote, fd: int, why: str) -> None:
         if fd >= 0:
             self._send(ask, told, [fd])
+        elif ask.channel.current is not ask:
+            return  # it was closed meanwhile
+        elif why == GONE:
+            self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())
+            self._set_timer()
         elif self._known.node(ask.at.swarm_id, remote.peer) is None:
             ask.fail("PeerLost", f"{remote.peer} is gone, and with it a value of its: {why}")
         else:
@@ -290,7 +307,8 @@ class Plane:
                 self._serve(key, said, parcel, transfer)
             case NoParcel(transfer):
                 if transfer in self._fetches:
-                    self._bulk.peer(key).refuse(transfer, "its sender has it no more")
+                    self._gone.add(transfer)
+                    self._bulk.peer(key).refuse(transfer, GONE)
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
                 self._set_timer()
@@ -359,7 +377,9 @@ class Plane:
 
     def _fetch_ended(self, transfer: bytes, error: BulkError | None) -> None:
         fetch = self._fetches.pop(transfer)
-        fetch.done("" if error is None else str(error))
+        is_gone = transfer in self._gone
+        self._gone.discard(transfer)
+        fetch.done("" if error is None else GONE if is_gone else str(error))
         self._set_timer()
 
     def give_up(self, transfer: bytes) -> None:

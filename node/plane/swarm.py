@@ -23,7 +23,7 @@ from manta.transports.exchange.broadcasts import TooMuchSaid
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import Group
 from manta.transports.exchange.kept import Kept
-from manta.transports.exchange.letters import Attempt, Value
+from manta.transports.exchange.letters import Attempt, Remote, Value
 
 MOST_EARLY = 10_000
 """Requests and messages that wait for the swarm's first roster."""
@@ -39,7 +39,8 @@ class Ask(Protocol):
 
     def answer(self, value: Value | None) -> None: ...
 
-    def fail(self, kind: str, sentence: str) -> None: ...
+    def fail(self, kind: str, sentence: str) -> None:
+        """Nobody is given its value."""
 
 
 class Outside(Protocol):
@@ -80,8 +81,6 @@ class SwarmExchange:
         self._live: dict[Instance, None] = {}
         self._early: list[Callable[[Group], None]] = []
         """What waits for the first roster."""
-        self._unheard: set[str] = set()
-        """Peers that said something before it came."""
         self.timeline: Timeline | None = None
         """That of the first roster."""
         self._kept: list[Kept] = []
@@ -138,10 +137,15 @@ class SwarmExchange:
                 group.get_broadcast(ask, at, tag, timeout, now)
 
     def abandon(self, ask: Ask) -> None:
-        self._then(lambda group: group.abandon(ask))
+        self._then(lambda group: self._abandon(group, ask))
 
-    def again(self, ask: Ask, now: float) -> None:
-        """What it was answered with is there no longer."""
+    def _abandon(self, group: Group, ask: Ask) -> None:
+        if group.abandon(ask) and ask.value is not None:
+            self._outside.release(ask.value)
+
+    def lost(self, ask: Ask, value: Remote, now: float) -> None:
+        """What it was answered with is no longer where it was: it is asked again."""
+        self._then(lambda group: group.lose(value))
         self._then(lambda group: self._carry_out(group, ask, now))
 
     def close(self) -> None:
@@ -165,12 +169,12 @@ class SwarmExchange:
         self.timeline = timeline
         self._kept = self._outside.restored(timeline)
         group = self._group = Group(self._me, self, view, self._kept)
+        self.settle(_nothing)
         for at in self._live:
             group.begin(_attempt(at))
         for peer in view.peers():
             if self._outside.is_up(self._swarm_id, peer):
-                group.link_up(peer, wants=peer in self._unheard)
-        self._unheard.clear()
+                group.link_up(peer, wants=True)
         early, self._early = self._early, []
         for call in early:
             call(group)
@@ -185,15 +189,12 @@ class SwarmExchange:
             self._group.link_up(peer, wants=wants)
 
     def link_down(self, peer: str) -> None:
-        self._unheard.discard(peer)
         if self._group is not None:
             self._group.link_down(peer)
 
     def handle(self, peer: str, message: messages.Message) -> None:
-        """Raises RemoteProtocolError."""
-        if self._group is None:
-            self._unheard.add(peer)
-        else:
+        """Raises RemoteProtocolError. What is said before the first roster is asked for again."""
+        if self._group is not None:
             self._group.handle(peer, message)
 
     # --- time -------------------------------------------------------------------------------

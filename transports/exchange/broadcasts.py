@@ -88,6 +88,12 @@ class Broadcasts:
         self._time = max(self._time, time)
         self._keep(tag, Said(time, member, self._me, value))
 
+    def lose(self, value: Remote) -> None:
+        """Its holder has it no more: its member says it again, or has said something later."""
+        for by_sender in self._latest.values():
+            for sender in [sender for sender, said in by_sender.items() if said.value == value]:
+                self._forget(by_sender.pop(sender))
+
     def link_up(self, peer: str, hears: Callable[[Member], bool]) -> None:
         """Tells a peer all that it may hear."""
         for tag, by_sender in self._latest.items():

@@ -82,7 +82,8 @@ class Name(NamedTuple):
 @dataclass
 class Letter(Generic[Value]):
     name: Name
-    value: Value
+    value: Value | None
+    """None while it has to come again: its sender lost what it was."""
     size: int
     place: int
     is_unread: bool = False
@@ -190,13 +191,24 @@ class Channel(Generic[Attempt, Value]):
         return (era, sender) in self._streams
 
     def known(self) -> Iterator[tuple[int, Member, int, list[int]]]:
-        """Of each stream of letters: its era and sender, how many have come, and the serials of
-        those that are kept."""
+        """Of each stream of letters: its era and sender, how many have come, up to the first whose
+        value has to come again, and the serials of those that are kept."""
         kept: dict[tuple[int, Member], list[int]] = {}
-        for letter in self._letters.values():
-            kept.setdefault(letter.name[:2], []).append(letter.name.serial)
-        for (era, sender), stream in self._streams.items():
-            yield era, sender, stream.count, kept.get((era, sender), [])
+        counts = {who: stream.count for who, stream in self._streams.items()}
+        for name, letter in self._named.items():
+            who = name.era, name.sender
+            kept.setdefault(who, []).append(name.serial)
+            if letter.value is None:
+                counts[who] = min(counts[who], name.serial)
+        for (era, sender), count in counts.items():
+            yield era, sender, count, kept.get((era, sender), [])
+
+    def lose(self, value: Value) -> bool:
+        """The letters with that value have to come again; whether there are any."""
+        lost = [letter for letter in self._letters.values() if letter.value == value]
+        for letter in lost:
+            letter.value = None
+        return bool(lost)
 
     def claim(self, at: Attempt) -> None:
         claim: _Claim[Value] = _Claim(self._take_first() if self._free else None)

@@ -24,7 +24,15 @@ from manta.transports.exchange import keeping, messages
 from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.kept import Kept, KeptLetter
-from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
+from manta.transports.exchange.letters import (
+    Attempt,
+    Letters,
+    Remote,
+    Shell,
+    TooManyTags,
+    Value,
+    size_of,
+)
 
 
 class Request(Protocol):
@@ -127,6 +135,7 @@ class Group:
         for kept in restored:
             for value in keeping.restore_sent(self.letters, self.broadcasts, kept, lost):
                 self._shell.release(value)
+        self.letters.forget_senders(self._me, self._roster.era - 1)
 
     # --- attempts ---------------------------------------------------------------------------
 
@@ -238,9 +247,10 @@ class Group:
             except TooManyTags as error:
                 request.fail("ResourceExhaustionError", str(error))
                 return True
-            if letter is not None:
-                request.answer(letter.value)
-            return letter is not None
+            if letter is None or letter.value is None:
+                return False
+            request.answer(letter.value)
+            return True
 
         wait = _Wait(
             request,
@@ -297,10 +307,18 @@ class Group:
             )
         )
 
-    def abandon(self, request: Request) -> None:
-        """Nobody waits for the answer any more; a letter that it claimed stays claimed."""
-        if (wait := self._by_request.get(request)) is not None:
+    def lose(self, value: Remote) -> None:
+        """The peer that held a value has it no more: who asks for it waits for a later one."""
+        self.letters.lose(value)
+        self.broadcasts.lose(value)
+
+    def abandon(self, request: Request) -> bool:
+        """Nobody waits for the answer any more; a letter that it claimed stays claimed. Whether it
+        was waited for."""
+        wait = self._by_request.get(request)
+        if wait is not None:
             self._remove(wait)
+        return wait is not None
 
     # --- peers and the roster ---------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What letters and broadcasts of ended attempts must outlive the process, and how they come back.
 
 Letters come back to where they were: those to other peers into their outboxes, those to members of
-this peer into their channels. What attempts received comes back as names alone: the letters are at
+this peer into their channels. Those that were consumed do not; should an attempt send them again,
+who consumed them says so. What attempts received comes back as names alone: the letters are at
 their senders, who are told only when it is certain that the attempt counts.
 """
 
@@ -15,7 +16,7 @@ from manta.transports.exchange.channels import Member, Name
 from manta.transports.exchange.kept import Item, Kept
 from manta.transports.exchange.letters import Attempt, Letters, Remote, size_of
 from manta.transports.exchange.messages import Parcel
-from manta.transports.exchange.outbox import Key, Stream
+from manta.transports.exchange.outbox import Key
 
 
 def attempt_of(kept: Kept) -> Attempt:
@@ -34,7 +35,6 @@ def end_attempt(letters: Letters, broadcasts: Broadcasts, at: Attempt) -> Kept |
 def _sent(letters: Letters, at: Attempt) -> Iterator[Item]:
     for to, outbox in letters.outboxes.items():
         for stream, count in outbox.end_attempt(at).items():
-            yield kinds.Sent(to, stream.tag, count)
             for serial in range(count):
                 key = Key(stream.tag, Name(stream.era, stream.sender, serial))
                 if (value := _value(letters, to, key)) is not None:
@@ -116,8 +116,6 @@ def restore_sent(
                     former = letters.outbox(to).put(key, value, size_of(value))
                 if isinstance(former, Parcel) and (former != value or to in is_lost):
                     useless.append(former)
-            case kinds.Sent(to, tag, count) if kept.era == letters.era:
-                letters.outbox(to).restore(Stream(tag, kept.era, member), count)
             case kinds.KeptBroadcast(tag, time, value):
                 if kept.era == letters.era:
                     broadcasts.restore(member, tag, time, value)

@@ -32,15 +32,7 @@ class KeptLetter(_Item, frozen=True, tag=1):
     value: Value
 
 
-class Sent(_Item, frozen=True, tag=2):
-    """So many letters went to that peer under that tag: another attempt's first ones are these."""
-
-    to: Name
-    tag: Name
-    count: Count
-
-
-class KeptBroadcast(_Item, frozen=True, tag=3):
+class KeptBroadcast(_Item, frozen=True, tag=2):
     """What the member last said under a tag, at a time by its peer's clock."""
 
     tag: Name
@@ -48,7 +40,7 @@ class KeptBroadcast(_Item, frozen=True, tag=3):
     value: Value
 
 
-class Received(_Item, frozen=True, tag=4):
+class Received(_Item, frozen=True, tag=3):
     """Letters of one sender that the attempt received, by their serials: nobody else is given
     them, if the attempt counts."""
 
@@ -60,14 +52,14 @@ class Received(_Item, frozen=True, tag=4):
     serials: tuple[Span, ...]
 
 
-class Contribution(_Item, frozen=True, tag=5):
+class Contribution(_Item, frozen=True, tag=4):
     """What the member gave to something that all do together, under a key of its own."""
 
     key: Annotated[bytes, msgspec.Meta(max_length=2000)]
     value: Value
 
 
-Item = KeptLetter | Sent | KeptBroadcast | Received | Contribution
+Item = KeptLetter | KeptBroadcast | Received | Contribution
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):

@@ -120,7 +120,7 @@ class Letters:
         """The unread letters here."""
         self.channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
         """By the peer that sends, and the tag."""
-        self._tags: dict[str, set[str]] = {}
+        self._tags: dict[str, dict[str, None]] = {}
         """Of the channels, by the peer that sends."""
         self._sources: dict[str, Load] = {}
         """The unread letters of each peer that sends."""
@@ -240,6 +240,13 @@ class Letters:
             self._serve()
         return channel.claimed(at, number)
 
+    def lose(self, value: Remote) -> None:
+        """Its holder has it no more: it tells the letter's present value, now or when the member
+        has sent it again."""
+        channels = [channel for at, channel in self.channels.items() if at[0] == value.peer]
+        if any(channel.lose(value) for channel in channels):
+            self.link_up(value.peer)
+
     def claims(self, at: Attempt, source: str, tag: str) -> int:
         """How many letters of the channel the attempt has claimed."""
         channel = self.channels.get((source, tag))
@@ -283,16 +290,17 @@ class Letters:
             self._consumed(source, tag, channel.end_era())
         for outbox in self.outboxes.values():
             outbox.end_era(era)
-        self._forget_senders(self.me, era)
+        self.forget_senders(self.me, era)
         for peer in peers:
             self._shell.tell(peer, messages.EraEnded(era))
 
-    def _forget_senders(self, source: str, era: int) -> None:
+    def forget_senders(self, source: str, era: int) -> None:
+        """Up to that era the peer sends nothing again but what is here."""
         for tag in list(self._tags.get(source, ())):
             self.channels[source, tag].forget(era)
             if self.channels[source, tag].is_empty:
                 del self.channels[source, tag]
-                self._tags[source].remove(tag)
+                del self._tags[source][tag]
 
     # --- links ------------------------------------------------------------------------------
 
@@ -336,7 +344,8 @@ class Letters:
                 self._shell.release(value)
         for channel in self.channels.values():
             gone = [value for _, value in channel.end_era() if value is not None]
-            for value in [*gone, *(letter.value for letter in channel.unread())]:
+            unread = [letter.value for letter in channel.unread() if letter.value is not None]
+            for value in [*gone, *unread]:
                 self._shell.release(value)
         self.channels.clear()
         self.outboxes.clear()
@@ -356,7 +365,8 @@ class Letters:
             case messages.EraEnded(era):
                 self._shell.settle(lambda: self._shell.tell(peer, messages.EraForgotten(era)))
             case messages.EraForgotten(era):
-                self._forget_senders(peer, min(era, self.era - 1))
+                self.forget_senders(peer, min(era, self.era - 1))
+                self._shell.settle(_nothing)
             case messages.WantRoom(task, rank, size):
                 sender = Member(task, rank)
                 want = self._wants[peer, sender] = _Want(peer, sender, size)
@@ -446,7 +456,7 @@ class Letters:
         if found is None:
             load = self._sources.setdefault(source, Load())
             found = self.channels[source, tag] = Channel(self.box, load, self.kept)
-            self._tags.setdefault(source, set()).add(tag)
+            self._tags.setdefault(source, {})[tag] = None
         return found
 
     def outbox(self, to: str) -> Outbox[Attempt, Value]:
@@ -454,6 +464,10 @@ class Letters:
         if found is None:
             found = self.outboxes[to] = Outbox(self.kept)
         return found
+
+
+def _nothing() -> None:
+    pass
 
 
 def _parts(things: Sequence[T]) -> list[tuple[T, ...]]:

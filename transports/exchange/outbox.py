@@ -75,16 +75,12 @@ class Outbox(Generic[Attempt, Value]):
         key = Key(stream.tag, Name(stream.era, stream.sender, serial))
         if key not in self._letters and serial < self._totals.get(stream, 0):
             return None, value
-        self.restore(stream, serial + 1)
+        self._totals[stream] = max(serial + 1, self._totals.get(stream, 0))
         return key, self.put(key, value, size)
 
     def end_attempt(self, at: Attempt) -> dict[Stream, int]:
         """How many letters it has sent."""
         return self._counts.pop(at, {})
-
-    def restore(self, stream: Stream, count: int) -> None:
-        """An attempt that has ended sent so many letters."""
-        self._totals[stream] = max(count, self._totals.get(stream, 0))
 
     def put(self, key: Key, value: Value, size: int) -> Value | None:
         """Keeps a letter of an attempt that has ended, and returns the value whose place it
