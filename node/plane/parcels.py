@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from manta.node.plane import spool_records, value_files
-from manta.node.plane.spool import Spool
+from manta.node.plane.spool import Spool, Timeline
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
@@ -105,6 +105,8 @@ class Parcels:
         self._own: dict[bytes, Own] = {}
         """By id."""
         self._copies: dict[Remote, _Copy] = {}
+        for timeline, kept in spool.untaken.items():
+            spool.untaken[timeline] = self._restored(kept)
 
     # --- of this node's tasks ---------------------------------------------------------------
 
@@ -180,7 +182,7 @@ class Parcels:
 
         return write
 
-    def restored(self, kept: Sequence[Kept]) -> list[Kept]:
+    def _restored(self, kept: Sequence[Kept]) -> list[Kept]:
         """What was kept, without what names a file that is not there any more."""
         found = []
         for one in kept:
@@ -309,14 +311,17 @@ class Parcels:
 
     def _take_disk(self, size: int) -> None:
         """Raises NoRoom."""
-        while self._on_disk() + size > self._most_on_disk:
-            if not self._spool.drop_oldest():
+        while self.on_disk + size > self._most_on_disk:
+            if not self._spool.untaken:
                 raise NoRoom(self._refusal(size))
+            self.drop(next(iter(self._spool.untaken)))
         self.on_disk += size
 
-    def _on_disk(self) -> int:
-        former = (kept for kept in self._spool.untaken.values())
-        return self.on_disk + sum(p.size for kept in former for p in spool_records.parcels(kept))
+    def drop(self, timeline: Timeline) -> None:
+        """Of what was kept before this process began nobody asks for that any more."""
+        for parcel in list(spool_records.parcels(self._spool.untaken.get(timeline, ()))):
+            self.release(parcel)
+        self._spool.drop(timeline)
 
     def _refusal(self, size: int) -> str:
         return (

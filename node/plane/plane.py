@@ -174,7 +174,7 @@ class Plane:
             self._swarm(timeline.swarm_id)
         for other in [one for one in self.spool.untaken if one.swarm_id == timeline.swarm_id]:
             if other != timeline:
-                self.spool.drop(other)
+                self._parcels.drop(other)
         if swarm is None and timeline in self.spool.untaken:
             self._swarm(timeline.swarm_id)
 
@@ -188,7 +188,7 @@ class Plane:
             self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)
         for timeline in [one for one in self.spool.untaken if one.swarm_id == swarm_id]:
-            self.spool.drop(timeline)
+            self._parcels.drop(timeline)
 
     # --- attempts -----------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ class Plane:
         self._io.call(call)
 
     def restored(self, timeline: Timeline) -> list[Kept]:
-        return self._parcels.restored(self.spool.take(timeline))
+        return self.spool.take(timeline)
 
     def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
         self.spool.keep(timeline, kept, self._parcels.filed(kept), then)

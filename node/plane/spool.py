@@ -122,21 +122,8 @@ class Spool:
 
     def drop(self, timeline: Timeline) -> None:
         """The timeline is over."""
-        ids = named(self.untaken.pop(timeline, ()))
-
-        def write() -> None:
-            self._delete(timeline)
-            for id_ in ids:
-                (self.values / id_.hex()).unlink(missing_ok=True)
-
-        self._do(_Job(write, _nothing, timeline))
-
-    def drop_oldest(self) -> bool:
-        """Makes room: drops what nobody has asked for since the start. Whether there was any."""
-        if not self.untaken:
-            return False
-        self.drop(next(iter(self.untaken)))
-        return True
+        self.untaken.pop(timeline, None)
+        self._do(_Job(lambda: self._delete(timeline), _nothing, timeline))
 
     def do(self, write: Callable[[], None], then: Done | None = None) -> None:
         """Has the writer do something that raises no OSError, and calls `then` afterwards."""

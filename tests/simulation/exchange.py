@@ -205,7 +205,8 @@ class Manager:
             self.states = [AttemptState.RUNNING] * self.scenario.size
 
     def check_prefixes(self) -> None:
-        """Of what each instance sent to each node, exactly the first letters were received."""
+        """Of what each instance sent to each node, exactly the first letters were received; where
+        several receive, what one gives back may be left over, and is received later."""
         scenario, eras = self.scenario, range(self.era + 1)
         for (to, source, _), book in self.consumed.items():
             ranks = scenario.on(to)
@@ -214,7 +215,8 @@ class Manager:
             sent = [(era, serial) for era in eras for serial in range(scenario.each)]
             for sender in scenario.on(source):
                 order = sorted((one.era, one.serial) for one in book if one.sender == sender)
-                assert order == sent[: len(order)], f"{sender} to {to}: {order}"
+                if len(ranks) == 1 or self.era == scenario.eras - 1:
+                    assert order == sent[: len(order)], f"{sender} to {to}: {order}"
 
     def crash(self) -> None:
         if self.is_up:

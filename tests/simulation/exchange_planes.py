@@ -74,6 +74,7 @@ class Connection:
         self._have_heard: list[Plane] = []
         """That it is up."""
         for end in self.ends:
+            end.begun.append(self)
             clock.soon(0.05, partial(self._up, end))
 
     def other(self, end: Plane) -> Plane:
@@ -121,8 +122,10 @@ class Disk:
     def delete_unnamed(self) -> None:
         self.values = {one.id for kept in self.kept.values() for one in parcels(kept)} & self.values
 
-    def drop(self, timeline: Timeline) -> None:
-        self.values -= {one.id for one in parcels(self.kept.pop(timeline))}
+    def drop(self, timeline: Timeline) -> set[bytes]:
+        gone = {one.id for one in parcels(self.kept.pop(timeline))}
+        self.values -= gone
+        return gone
 
 
 class Asked:
@@ -162,11 +165,12 @@ class Plane:
         self.is_alive = True
         self.disk = disk
         disk.delete_unnamed()
-        self.held = set[bytes]()
+        self.held = set(disk.values)
         """Values of tasks here, in memory or on disk."""
         self._net = net
         net[name] = self
         self._known = KnownPeers()
+        self.begun: list[Connection] = []
         self._connections: dict[str, list[Connection]] = {}
         """Over the first of each is sent."""
         self._jobs: deque[tuple[Callable[[], None], Callable[[], object]]] = deque()
@@ -192,16 +196,15 @@ class Plane:
             self.swarm.close()
             self.swarm = SwarmExchange(SWARM, self.name, self._known, self)
         for other in [one for one in self.disk.kept if one != timeline]:
-            self.disk.drop(other)
+            self.held -= self.disk.drop(other)
 
     def crash(self) -> None:
         """What was being written may be there or not, and nobody was told."""
         self.is_alive = False
         for _ in range(self.clock.random.randrange(len(self._jobs) + 1)):
             self._jobs.popleft()[0]()
-        for connections in list(self._connections.values()):
-            for connection in connections:
-                connection.cut()
+        for connection in self.begun:
+            connection.cut()
 
     # --- links --------------------------------------------------------------------------------
 
@@ -209,7 +212,7 @@ class Plane:
         """Some have two connections for a while."""
         peer = self._net[other]
         mine = self._connections.get(other, ())
-        if peer.is_alive and (not mine or self.clock.random.random() < 0.05):
+        if peer.is_alive and (not mine or (len(mine) == 1 and self.clock.random.random() < 0.05)):
             Connection(self.clock, self, peer)
 
     def connected(self, connection: Connection) -> None:
@@ -291,16 +294,13 @@ class Plane:
     def restored(self, timeline: Timeline) -> list[Kept]:
         """What names a value that is gone comes without it, as of parcels.Parcels."""
         found = []
-        self.clock.note(self.name, f"restored {self.disk.kept}")
         for kept in self.disk.kept.get(timeline, []):
-            gone = {one.id for one in parcels((kept,))} - self.disk.values
             items = tuple(
                 item
                 for item in kept.items
                 if not isinstance(value := getattr(item, "value", b""), Parcel)
-                or value.id not in gone
+                or value.id in self.held
             )
-            self.held.update(one.id for one in parcels((kept,)) if one.id not in gone)
             found.append(Kept(kept.era, kept.task, kept.rank, kept.number, items))
         return found
 

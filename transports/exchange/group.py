@@ -116,6 +116,8 @@ class Group:
         self._up: set[str] = set()
         self._flushes: dict[int, tuple[str, _Wait]] = {}
         self._flush_count = 0
+        self._to_flush: dict[str, list[int]] = {}
+        """What peers asked that have not said yet what they know."""
         self._ended: dict[Attempt, None] = {}
         """What they received is theirs, if they count, which is not certain yet."""
         self._in_vain: set[Attempt] = set()
@@ -336,11 +338,22 @@ class Group:
 
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
+        self._to_flush.pop(peer, None)
         self.letters.link_down(peer)
+        self._forget_flushes(peer)
+        self._look()
+
+    def _forget_flushes(self, peer: str) -> None:
+        """What was asked may not have been heard."""
         for number, (of, _) in list(self._flushes.items()):
             if of == peer:
                 del self._flushes[number]
-        self._look()
+
+    def _answer_flushes(self, peer: str) -> None:
+        """All that was sent is told only to one that has said what it knows."""
+        if self.letters.has_heard(peer):
+            for number in self._to_flush.pop(peer, ()):
+                self._shell.tell(peer, messages.Flushed(number))
 
     def handle(self, peer: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError, for which the peer's link is to be cut."""
@@ -349,13 +362,17 @@ class Group:
                 if tag := self.broadcasts.handle(peer, message):
                     self._wake("broadcast", tag)
             case messages.Flush(number):
-                self._shell.tell(peer, messages.Flushed(number))
+                self._to_flush.setdefault(peer, []).append(number)
+                self._answer_flushes(peer)
             case messages.Flushed(number):
                 self._flushed(number)
             case _:
                 if isinstance(message, messages.Known) and message.wants:
                     self._introduce(peer, wants=False)
+                    self._forget_flushes(peer)
+                    self._look()
                 self.letters.handle(peer, message)
+                self._answer_flushes(peer)
                 if isinstance(message, messages.SentLetter):
                     self._wake("letter", peer, message.tag)
                 elif isinstance(message, messages.Granted | messages.Consumed):

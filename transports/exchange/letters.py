@@ -324,6 +324,10 @@ class Letters:
             if to == peer and credit.asked is not None:
                 self._shell.tell(peer, messages.WantRoom(sender.task, sender.rank, credit.asked))
 
+    def has_heard(self, peer: str) -> bool:
+        """Whether the peer has said what it knows, since when it is told all that is sent."""
+        return peer in self._up
+
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
         self._known.pop(peer, None)
