@@ -148,7 +148,7 @@ class Spool:
     def _write(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
+                self._changed.wait_for(lambda: self._jobs or self._written or self._closed)
                 jobs, self._jobs = self._jobs, []
             failed = self._carry_out(jobs)
             with self._changed:
