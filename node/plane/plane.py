@@ -48,6 +48,10 @@ DISK = 16 << 30
 log = logging.getLogger("manta.node.plane")
 
 
+def _nothing() -> None:
+    pass
+
+
 class Daemon(Protocol):
     """The node's daemon, as its plane speaks to it."""
 
@@ -95,6 +99,8 @@ class Plane:
         """By descriptor."""
         self._fetches: dict[bytes, _Fetch] = {}
         """By transfer: what is under way from other nodes."""
+        self._ahead: dict[str, RosterChanged] = {}
+        """By swarm: of a timeline that its directory is not, or no longer, of."""
         self._gone: set[bytes] = set()
         """Transfers whose sender has the value no more."""
         self._timer: tuple[float, Any] | None = None
@@ -103,9 +109,7 @@ class Plane:
 
     def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterChanged) -> None:
         if isinstance(message, RosterChanged):
-            timeline = Timeline(message.swarm_id, message.roster.epoch)
-            self._begins(timeline)
-            self._swarm(message.swarm_id).roster_changed(message.roster, timeline)
+            self._rostered(message)
             self._set_timer()
             return
         gone = self._known.apply(message)
@@ -114,6 +118,8 @@ class Plane:
                 for directory in directories:
                     self._begins(Timeline(directory.swarm_id, directory.epoch))
                     self._links.know(p for p in directory.peers if p.node_id != self._me)
+                    if directory.swarm_id in self._swarms:
+                        self._meet(self._swarms[directory.swarm_id], directory.peers)
                 for roster in rosters:
                     self.told(roster)
             case DirectoryChanged(swarm_id, epoch, began, peers, departed):
@@ -126,6 +132,16 @@ class Plane:
             case DirectoryOver(swarm_id):
                 self._forget(swarm_id)
         self._links.forget(gone)
+
+    def _rostered(self, message: RosterChanged) -> None:
+        """One of another timeline than the directory's waits for that, or is of the past."""
+        swarm_id, roster = message.swarm_id, message.roster
+        if self._known.epoch(swarm_id) not in (None, roster.epoch):
+            self._ahead[swarm_id] = message
+            return
+        timeline = Timeline(swarm_id, roster.epoch)
+        self._begins(timeline)
+        self._swarm(swarm_id).roster_changed(roster, timeline)
 
     def _meet(self, swarm: SwarmExchange, peers: Iterable[Peer]) -> None:
         """What those said of the swarm to whom there was a link before was not heard."""
@@ -142,7 +158,7 @@ class Plane:
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
 
-    def end(self, at: Instance, *, counts: bool, then: Callable[[], object] = bool) -> None:
+    def end(self, at: Instance, *, counts: bool, then: Callable[[], object] = _nothing) -> None:
         """The attempt is over: its connections are closed. Calls `then` when what it told others,
         if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
@@ -177,6 +193,9 @@ class Plane:
                 self._parcels.drop(other)
         if swarm is None and timeline in self.spool.untaken:
             self._swarm(timeline.swarm_id)
+        ahead = self._ahead.get(timeline.swarm_id)
+        if ahead is not None and ahead.roster.epoch == timeline.epoch:
+            self._rostered(self._ahead.pop(timeline.swarm_id))
 
     def _end_timeline(self, swarm: SwarmExchange) -> None:
         swarm.close()
@@ -184,6 +203,7 @@ class Plane:
             self.spool.drop(swarm.timeline)
 
     def _forget(self, swarm_id: str) -> None:
+        self._ahead.pop(swarm_id, None)
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
             self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)

@@ -25,6 +25,8 @@ from manta.transports.exchange.group import Group
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Attempt, Remote, Value
 
+MOST_USELESS = 1_000
+"""Items that are kept, in an iteration, and that nobody needs any more, beyond as many as are."""
 MOST_EARLY = 10_000
 """Requests and messages that wait for the swarm's first roster."""
 
@@ -85,7 +87,10 @@ class SwarmExchange:
         """That of the first roster."""
         self._kept: list[Kept] = []
         """What is on disk, or on its way there."""
+        self._items = self._items_then = 0
+        """How many items that is, and was when what is not needed was last forgotten."""
         self._settling: list[Callable[[], None]] = []
+        """Who waits for that."""
 
     # --- attempts and what they ask ---------------------------------------------------------
 
@@ -107,6 +112,9 @@ class SwarmExchange:
         assert self.timeline is not None
         self._kept.append(kept)
         self._outside.keep(self.timeline, kept, then)
+        self._items += len(kept.items)
+        if self._items > MOST_USELESS + 2 * self._items_then:
+            self.settle(_nothing)
 
     def ask(self, ask: Ask, now: float) -> None:
         if self._group is None and len(self._early) >= MOST_EARLY:
@@ -229,6 +237,7 @@ class SwarmExchange:
         if self._group is None or self.timeline is None:
             return
         still = [kept for one in self._kept if (kept := self._group.still(one)) is not None]
+        self._items = self._items_then = sum(len(kept.items) for kept in still)
         if still == self._kept:
             for then in waiting:
                 then()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import keeping, messages
 from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
@@ -33,6 +34,9 @@ from manta.transports.exchange.letters import (
     Value,
     size_of,
 )
+
+MOST_FLUSHES = 10_000
+"""What a peer asks before it says what it knows."""
 
 
 class Request(Protocol):
@@ -362,7 +366,10 @@ class Group:
                 if tag := self.broadcasts.handle(peer, message):
                     self._wake("broadcast", tag)
             case messages.Flush(number):
-                self._to_flush.setdefault(peer, []).append(number)
+                waiting = self._to_flush.setdefault(peer, [])
+                if len(waiting) >= MOST_FLUSHES:
+                    raise RemoteProtocolError("it asks much, and does not say what it knows")
+                waiting.append(number)
                 self._answer_flushes(peer)
             case messages.Flushed(number):
                 self._flushed(number)

@@ -28,6 +28,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Box, Channel, Letter, Load, Member, Name, Room
+from manta.transports.exchange.credit import Credit, Want
 from manta.transports.exchange.messages import Parcel
 from manta.transports.exchange.outbox import Key, Outbox, Stream
 
@@ -79,34 +80,6 @@ class TooManyTags(Exception):
     """A member used more tags than are kept apart."""
 
 
-class _Want(NamedTuple):
-    peer: str
-    sender: Member
-    size: int
-
-
-class _Credit:
-    """What a member here may still send to a peer."""
-
-    def __init__(self) -> None:
-        self.letters, self.size = RESERVE
-        self.asked: int | None = None
-        """The size for which room was asked, until it is granted."""
-        self.refusal = ""
-        """Why there is no room, if it was told."""
-
-    def fits(self, size: int) -> bool:
-        return self.letters > 0 and size <= self.size
-
-    def take(self, size: int) -> None:
-        self.letters -= 1
-        self.size -= size
-
-    @property
-    def is_low(self) -> bool:
-        return self.letters < RESERVE.letters // 2 or self.size < RESERVE.size // 2
-
-
 def size_of(value: Value) -> int:
     return len(value) if isinstance(value, bytes) else 0
 
@@ -125,8 +98,8 @@ class Letters:
         self._sources: dict[str, Load] = {}
         """The unread letters of each peer that sends."""
         self.outboxes: dict[str, Outbox[Attempt, Value]] = {}
-        self._credits: dict[tuple[str, Member], _Credit] = {}
-        self._wants: dict[tuple[str, Member], _Want] = {}
+        self._credits: dict[tuple[str, Member], Credit] = {}
+        self._wants: dict[tuple[str, Member], Want] = {}
         """Senders that wait for room here, the first first."""
         self.claiming: dict[Attempt, set[tuple[str, str]]] = {}
         self._up: set[str] = set()
@@ -142,7 +115,7 @@ class Letters:
 
         `refusal` says why not, once the peer told; `granted` reports when it may.
         """
-        credit = self._credits.setdefault((to, sender), _Credit())
+        credit = self._credits.setdefault((to, sender), Credit(RESERVE))
         if credit.asked is None and (credit.is_low or not credit.fits(size)):
             self._ask(credit, sender, to, size)
         return credit.fits(size) and self._may_keep(size)
@@ -168,7 +141,7 @@ class Letters:
             "until it ends, for one that may take its place"
         )
 
-    def _why(self, want: _Want) -> str:
+    def _why(self, want: Want) -> str:
         if not self._may_keep(want.size):
             return self._keeps()
         unread = self.box.all
@@ -184,10 +157,10 @@ class Letters:
             "it receive more, or send less"
         )
 
-    def _ask(self, credit: _Credit, sender: Member, to: str, size: int) -> None:
+    def _ask(self, credit: Credit, sender: Member, to: str, size: int) -> None:
         credit.asked = size
         if to == self.me:
-            self._wants[to, sender] = _Want(to, sender, size)
+            self._wants[to, sender] = Want(to, sender, size)
             self._serve()
         else:
             self._shell.tell(to, messages.WantRoom(sender.task, sender.rank, size))
@@ -373,7 +346,7 @@ class Letters:
                 self._shell.settle(_nothing)
             case messages.WantRoom(task, rank, size):
                 sender = Member(task, rank)
-                want = self._wants[peer, sender] = _Want(peer, sender, size)
+                want = self._wants[peer, sender] = Want(peer, sender, size)
                 self._serve()
                 if (peer, sender) in self._wants:
                     self._shell.tell(peer, messages.Full(task, rank, self._why(want)))
