@@ -256,7 +256,7 @@ class Node:
         self._dial()
 
     def _begin_plane(self) -> None:
-        if self.is_up:
+        if self.is_up and (self.plane is None or not self.plane.is_alive):
             self.plane = Plane(self.clock, self.name, self.disk, self.scenario.net)
             self.clock.soon(0.3, self.sync)
 

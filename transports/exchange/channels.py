@@ -87,6 +87,8 @@ class Letter(Generic[Value]):
     size: int
     place: int
     is_unread: bool = False
+    is_fixed: bool = False
+    """Its sender, here as well, has ended: no other gives it another value."""
 
 
 @dataclass(eq=False)
@@ -156,9 +158,12 @@ class Channel(Generic[Attempt, Value]):
 
     def received(self, name: Name, value: Value, size: int) -> Value | None:
         """Takes a letter in, or the value that a later attempt gave it, and returns the value that
-        nobody will read: the former one, or this one where nobody asks for the letter again."""
+        nobody will read: the former one; or this one, where the letter is fixed or nobody asks for
+        it again."""
         stream = self._streams.setdefault((name.era, name.sender), _Stream())
         if (letter := self._named.get(name)) is not None:
+            if letter.is_fixed:
+                return value
             self._count(letter, -1)
             former, letter.value, letter.size = letter.value, value, size
             self._count(letter, 1)
@@ -185,6 +190,11 @@ class Channel(Generic[Attempt, Value]):
         """Of a letter that is kept."""
         letter = self._named.get(name)
         return None if letter is None else letter.value
+
+    def fix(self, name: Name) -> None:
+        """The attempt that sent it has ended, on this peer."""
+        if (letter := self._named.get(name)) is not None:
+            letter.is_fixed = True
 
     def knows(self, era: int, sender: Member) -> bool:
         """Whether letters of that sender may come again."""

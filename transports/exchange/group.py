@@ -162,14 +162,16 @@ class Group:
             self._fail(
                 wait, "SwarmStopped", f"{at.member} was ended: it waits for nothing any more."
             )
-        kept = keeping.end_attempt(self.letters, self.broadcasts, at)
-        if not counts:
-            self.letters.settle(at, counts=False)
-        elif at in self.letters.claiming:
-            self._ended[at] = None
-            self._judge()
+        kept = None
+        if counts:
+            kept = keeping.end_attempt(self.letters, self.broadcasts, at)
+            if at in self.letters.claiming:
+                self._ended[at] = None
+                self._judge()
+        else:
+            self.letters.fail_attempt(at)
         self._look()
-        return kept if counts else None
+        return kept
 
     def still(self, kept: Kept) -> Kept | None:
         """What of that is needed yet."""

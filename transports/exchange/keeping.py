@@ -24,9 +24,9 @@ def attempt_of(kept: Kept) -> Attempt:
 
 
 def end_attempt(letters: Letters, broadcasts: Broadcasts, at: Attempt) -> Kept | None:
-    """What is to be kept of an attempt that ends, should it count, or nothing.
+    """What is to be kept of an attempt that ends in good order, or nothing.
 
-    What it received stays its own until `letters.settle`.
+    What it received stays its own until `letters.settle`, and what it sent stays as it is.
     """
     items = [*_sent(letters, at), *_received(letters, at), *broadcasts.said_by(at.member)]
     return Kept(at.era, *at.member, at.number, tuple(items)) if items else None
@@ -38,7 +38,15 @@ def _sent(letters: Letters, at: Attempt) -> Iterator[Item]:
             for serial in range(count):
                 key = Key(stream.tag, Name(stream.era, stream.sender, serial))
                 if (value := _value(letters, to, key)) is not None:
+                    _fix(letters, to, key)
                     yield kinds.KeptLetter(to, stream.tag, serial, value)
+
+
+def _fix(letters: Letters, to: str, key: Key) -> None:
+    if to == letters.me:
+        letters.channel(to, key.tag).fix(key.name)
+    else:
+        letters.outbox(to).fix(key)
 
 
 def _value(letters: Letters, to: str, key: Key) -> bytes | Parcel | None:
@@ -107,14 +115,17 @@ def restore_sent(
         match item:
             case kinds.KeptLetter(to, tag, serial, value):
                 key = Key(tag, Name(kept.era, member, serial))
-                if to == letters.me:
-                    letters.take_in(to, key, value)
-                    continue
                 if to in is_lost:
-                    former: object = value
+                    former: bytes | Parcel | Remote | None = value
+                elif to == letters.me:
+                    if _value(letters, to, key) != value:  # else a later attempt had it as well
+                        letters.take_in(to, key, value)
+                    former = None
                 else:
                     former = letters.outbox(to).put(key, value, size_of(value))
-                if isinstance(former, Parcel) and (former != value or to in is_lost):
+                    former = None if former == value else former
+                _fix(letters, to, key)
+                if isinstance(former, Parcel):
                     useless.append(former)
             case kinds.KeptBroadcast(tag, time, value):
                 if kept.era == letters.era:

@@ -230,6 +230,12 @@ class Letters:
         if (channel := self.channels.get((source, tag))) is not None:
             channel.give_back(at, received)
 
+    def fail_attempt(self, at: Attempt) -> None:
+        """What it sent stays, for another one to replace; what it received others get."""
+        for outbox in self.outboxes.values():
+            outbox.end_attempt(at)
+        self.settle(at, counts=False)
+
     def settle(self, at: Attempt, *, counts: bool) -> None:
         """If it counts, nobody will ask again for what it received; else others get it."""
         for source, tag in sorted(self.claiming.pop(at, ())):
@@ -373,6 +379,8 @@ class Letters:
                 self._shell.release(value)
             else:
                 self._shell.tell(peer, messages.Consumed((_name(key.tag, key.name),)))
+        elif useless is value and peer == self.me:
+            self._shell.release(value)
         elif useless != value:  # else it was told twice
             self._shell.arrived(value)
             if useless is not None:

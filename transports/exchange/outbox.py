@@ -43,6 +43,8 @@ class Outbox(Generic[Attempt, Value]):
         self._kept = kept
         self._letters: dict[Key, Sent[Value]] = {}
         """In the order in which they were sent."""
+        self._fixed: set[Key] = set()
+        """Letters of attempts that have ended: they stay as they are, since that is on disk."""
         self._counts: dict[Attempt, dict[Stream, int]] = {}
         """How many letters each attempt has sent."""
         self._totals: dict[Stream, int] = {}
@@ -66,14 +68,16 @@ class Outbox(Generic[Attempt, Value]):
     ) -> tuple[Key | None, Value | None]:
         """Records the next letter of an attempt.
 
-        Returns its key, or None where a former attempt sent it and nobody will read it again, and
-        the value that is not needed any more: the former one, or this one.
+        Returns its key, or None where a former attempt sent it and nobody will read it again, or
+        reads what that one sent; and the value that is not needed any more: the former one, or
+        this one.
         """
         counts = self._counts.setdefault(at, {})
         serial = counts.get(stream, 0)
         counts[stream] = serial + 1
         key = Key(stream.tag, Name(stream.era, stream.sender, serial))
-        if key not in self._letters and serial < self._totals.get(stream, 0):
+        is_over = key not in self._letters and serial < self._totals.get(stream, 0)
+        if is_over or key in self._fixed:
             return None, value
         self._totals[stream] = max(serial + 1, self._totals.get(stream, 0))
         return key, self.put(key, value, size)
@@ -81,6 +85,11 @@ class Outbox(Generic[Attempt, Value]):
     def end_attempt(self, at: Attempt) -> dict[Stream, int]:
         """How many letters it has sent."""
         return self._counts.pop(at, {})
+
+    def fix(self, key: Key) -> None:
+        """The attempt that sent it has ended: no other gives it another value."""
+        if key in self._letters:
+            self._fixed.add(key)
 
     def put(self, key: Key, value: Value, size: int) -> Value | None:
         """Keeps a letter of an attempt that has ended, and returns the value whose place it
@@ -110,6 +119,7 @@ class Outbox(Generic[Attempt, Value]):
     def consumed(self, keys: Collection[Key]) -> list[Value]:
         """Forgets letters, and returns their values."""
         found = [self._letters.pop(key) for key in keys if key in self._letters]
+        self._fixed.difference_update(keys)
         for sent in found:
             self._kept.add(sent.size, -1)
         return [sent.value for sent in found]
