@@ -91,6 +91,8 @@ class SwarmExchange:
         """How many items that is, and was when what is not needed was last forgotten."""
         self._settling: list[Callable[[], None]] = []
         """Who waits for that."""
+        self._forgetting = 0
+        """How often that is under way on disk."""
 
     # --- attempts and what they ask ---------------------------------------------------------
 
@@ -238,12 +240,19 @@ class SwarmExchange:
             return
         still = [kept for one in self._kept if (kept := self._group.still(one)) is not None]
         self._items = self._items_then = sum(len(kept.items) for kept in still)
-        if still == self._kept:
+        if still == self._kept and not self._forgetting:
             for then in waiting:
                 then()
             return
+
+        def forgotten() -> None:
+            self._forgetting -= 1
+            for then in waiting:
+                then()
+
         self._kept = still
-        self._outside.keep_only(self.timeline, still, lambda: [then() for then in waiting])
+        self._forgetting += 1
+        self._outside.keep_only(self.timeline, still, forgotten)
 
     def _then(self, call: Callable[[Group], None]) -> None:
         if self._group is None:

@@ -44,6 +44,11 @@ def test_each_letter_comes_once_whatever_fails(seed: int, seen: Counter[str]) ->
     seen.update(scenario.clock.seen)
 
 
+@pytest.mark.parametrize("failed", [1023, 1098, 1618])
+def test_a_seed_that_once_failed(failed: int) -> None:
+    run(failed)
+
+
 def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     if seen["runs"] < 50:
