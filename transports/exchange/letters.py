@@ -106,6 +106,8 @@ class Letters:
         """Peers that have said what they know: letters may be told."""
         self._known: dict[str, dict[Stream, tuple[int, set[int]]]] = {}
         """What a peer has said that it knows, before the last part came."""
+        self._marks: dict[str, int] = {}
+        """How often letters of each peer were consumed: what it forgets is told by that."""
         self.era = 0
 
     # --- what members here send -------------------------------------------------------------
@@ -250,7 +252,8 @@ class Letters:
         for _, value in letters:
             if value is not None:
                 self._shell.release(value)
-        if source != self.me:
+        if source != self.me and letters:
+            self._marks[source] = self._marks.get(source, 0) + 1
             for part in _parts([_name(tag, name) for name, _ in letters]):
                 self._shell.tell(source, messages.Consumed(part))
 
@@ -271,7 +274,7 @@ class Letters:
             outbox.end_era(era)
         self.forget_senders(self.me, era)
         for peer in peers:
-            self._shell.tell(peer, messages.EraEnded(era))
+            self._shell.tell(peer, messages.EraEnded(era, self._marks.get(peer, 0)))
 
     def forget_senders(self, source: str, era: int) -> None:
         """Up to that era the peer sends nothing again but what is here."""
@@ -298,7 +301,8 @@ class Letters:
         for place, part in enumerate(parts, 1):
             is_last = place == len(parts)
             self._shell.tell(peer, messages.Known(part, is_last, wants and is_last))
-        self._shell.tell(peer, messages.EraEnded(self.era - 1)) if self.era else None
+        if self.era:
+            self._shell.tell(peer, messages.EraEnded(self.era - 1, self._marks.get(peer, 0)))
         for (to, sender), credit in self._credits.items():
             if to == peer and credit.asked is not None:
                 self._shell.tell(peer, messages.WantRoom(sender.task, sender.rank, credit.asked))
@@ -345,11 +349,14 @@ class Letters:
                 self._learn(peer, letters, is_last)
             case messages.Consumed(letters):
                 self._forget(peer, map(_key, letters))
-            case messages.EraEnded(era):
-                self._shell.settle(lambda: self._shell.tell(peer, messages.EraForgotten(era)))
-            case messages.EraForgotten(era):
+            case messages.EraEnded(era, mark):
+                told = messages.EraForgotten(era, mark)
+                self._shell.settle(lambda: self._shell.tell(peer, told))
+            case messages.EraForgotten(era, mark) if mark == self._marks.get(peer, 0):
                 self.forget_senders(peer, min(era, self.era - 1))
                 self._shell.settle(_nothing)
+            case messages.EraForgotten():
+                pass  # more was consumed since, of which the peer says so after the next era
             case messages.WantRoom(task, rank, size):
                 sender = Member(task, rank)
                 want = self._wants[peer, sender] = Want(peer, sender, size)
