@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from manta.node.errors import StorageError
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
-from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import Journal, blob_of, linger
 from manta.node.journal.swarm_files import SwarmFiles
 from manta.protocol.node import (
@@ -378,7 +378,7 @@ class Journals:
         return record
 
     def _write(
-        self, file: RecordFile, records: list[bytes], everything: Callable[[], list[bytes]]
+        self, file: RecordFile[Record], records: list[bytes], everything: Callable[[], list[bytes]]
     ) -> None:
         try:
             if file.stale:
@@ -403,11 +403,11 @@ class Journals:
         swarm.recovered, swarm.file.stale = upto, True
         self._rewrite(swarm.file, swarm.records)
 
-    def _compact(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
+    def _compact(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         if file.size >= COMPACT_AFTER:
             self._rewrite(file, records)
 
-    def _rewrite(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
+    def _rewrite(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         try:
             file.rewrite(records())
         except OSError as error:
@@ -450,13 +450,13 @@ class Journals:
         for kind, recover in ("journal", self._recover_entries), ("lines", self._recover_lines):
             for path in sorted(self._folder.glob(f"*.{kind}")):
                 try:
-                    recover(RecordFile(path))
+                    recover(RecordFile(path, decode))
                 except OSError as error:
                     log.error("%s is left out: %s", path, remedied(error))
         for digest in list(self._spool):
             self._delete_unnamed(digest)
 
-    def _recover_entries(self, file: RecordFile) -> None:
+    def _recover_entries(self, file: RecordFile[Record]) -> None:
         journal = Journal.recover(file.read(_ENTRIES_LOST))
         if journal is None:
             file.delete()
@@ -465,7 +465,7 @@ class Journals:
         swarm.journal, swarm.file = journal, file
         swarm.recovered = journal.entries.last
 
-    def _recover_lines(self, file: RecordFile) -> None:
+    def _recover_lines(self, file: RecordFile[Record]) -> None:
         records = file.read(_LINES_LOST)
         if not records or not isinstance(records[0], Begin):
             file.delete()

@@ -1,36 +1,42 @@
-"""An append-only file of a journal's records."""
+"""An append-only file of records."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from manta.node.journal.records import Record, decode
 from manta.transports.codec.stored import Damaged, Thing
 
 REMEDY = "nothing is to be done, but check this disk if it happens again"
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 sync = getattr(os, "fdatasync", os.fsync)
 
 
-class RecordFile:
-    def __init__(self, path: Path) -> None:
+class RecordFile(Generic[T]):
+    """`decode` returns the records before the first torn or damaged one, their size in bytes, and
+    what is wrong with that one, "" if there is none."""
+
+    def __init__(self, path: Path, decode: Callable[[bytes], tuple[list[T], int, str]]) -> None:
         self.path = path
+        self._decode = decode
         self.size = 0
         self.dirty = False
         self.stale = True
         """Records are missing in the file: rewrite it before adding more."""
         self._fd = -1
 
-    def read(self, lost: str) -> list[Record]:
+    def read(self, lost: str) -> list[T]:
         """Returns the intact records, and cuts off from the first that is torn or damaged on, which
         is told with what is `lost`. Raises OSError."""
         data = self.path.read_bytes()
-        records, length, flaw = decode(data)
+        records, length, flaw = self._decode(data)
         if flaw:
             why = f"{flaw}, at byte {length} of {len(data)}"
             log.error("%s", Damaged(Thing(f"{self.path}", lost, REMEDY), why))

@@ -44,7 +44,10 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    body = _encoder.encode(record)
+    return frame(_encoder.encode(record))
+
+
+def frame(body: bytes) -> bytes:
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -57,7 +60,8 @@ def decode(data: bytes) -> tuple[list[Record], int, str]:
         return records, 0, "it is empty"
     while offset < len(data):
         try:
-            record, end = _next(data, offset)
+            body, end = next_body(data, offset)
+            record = _decoder.decode(body)
         except (ValueError, RecursionError) as error:
             return records, offset, str(error)
         if (None if isinstance(record, Begin) else record.number) != due:
@@ -68,7 +72,9 @@ def decode(data: bytes) -> tuple[list[Record], int, str]:
     return records, offset, ""
 
 
-def _next(data: bytes, offset: int) -> tuple[Record, int]:
+def next_body(data: bytes, offset: int) -> tuple[bytes, int]:
+    """The body of the record that begins there, and where it ends. Raises ValueError where it is
+    torn or damaged."""
     start = offset + _HEAD.size
     if start > len(data):
         raise ValueError("it ends within a record")
@@ -78,4 +84,4 @@ def _next(data: bytes, offset: int) -> tuple[Record, int]:
     body = data[start : start + length]
     if zlib.crc32(body) != checksum:
         raise ValueError("a record does not have its checksum")
-    return _decoder.decode(body), start + length
+    return body, start + length

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile
-from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, decode, encode
 from manta.node.journal.swarm import Journal
 from manta.protocol.node import LogLine
 
@@ -19,9 +19,9 @@ class SwarmFiles:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", swarm_id):
             name = hashlib.sha256(swarm_id.encode()).hexdigest()
         self.journal = Journal(Begin(swarm_id))
-        self.file = RecordFile(folder / f"{name}.journal")
+        self.file = RecordFile(folder / f"{name}.journal", decode)
         self.lines: Outbox[LogLine] = Outbox()
-        self.lines_file = RecordFile(folder / f"{name}.lines")
+        self.lines_file = RecordFile(folder / f"{name}.lines", decode)
         self.lines_recovered = 0
         self.lines_dropped = 0
         self.recovered = 0

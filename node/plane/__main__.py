@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
@@ -33,7 +34,7 @@ from manta.node.plane.orders import (
     ToPlane,
     Want,
 )
-from manta.node.plane.plane import Plane
+from manta.node.plane.plane import DISK, Plane
 from manta.protocol.base import Instance
 from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
@@ -80,6 +81,8 @@ class Process:
             memory=serve.memory,
             local=_local(self._bulk, serve) if serve.is_local else None,
             relay=serve.relay,
+            folder=Path(serve.folder),
+            disk=_disk(Path(serve.folder)),
         )
         if serve.listens:
             links = self._plane.links
@@ -135,8 +138,7 @@ class Process:
                 plane.attach(at, fds[0])
             case End(at, counts):
                 self._begun.discard(at)
-                plane.end(at, counts=counts)
-                self._orders.send(Ended(at))
+                plane.end(at, counts=counts, then=partial(self._orders.send, Ended(at)))
             case Serve():
                 log.error("The daemon says twice who the node is.")
 
@@ -172,6 +174,13 @@ def _address_of(fd: int) -> tuple[str, int]:
     with socket.socket(fileno=os.dup(fd)) as copy:
         host, port, *_ = copy.getsockname()
     return host, port
+
+
+def _disk(folder: Path) -> int:
+    """How many bytes of values may be there."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    disk = os.statvfs(folder)
+    return min(DISK, disk.f_bavail * disk.f_frsize // 2)
 
 
 def main() -> int:

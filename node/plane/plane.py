@@ -8,12 +8,11 @@ back to this one.
 from __future__ import annotations
 
 import logging
-import mmap
-import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.peers.book import PeersAnew
@@ -22,26 +21,31 @@ from manta.node.peers.known import KnownPeers
 from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import envelope
 from manta.node.plane.bulk_paths import BulkPaths
+from manta.node.plane.carrier import ParcelCarrier
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.envelope import BulkAt, NoParcel, Ping, Pong, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
+from manta.node.plane.parcels import GONE, NoRoom, Parcels, Unsealed
 from manta.node.plane.relays import Relays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import Handed, PlaneRequest
+from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
-from manta.transports.errors import BulkError, LocalTransportError
 from manta.transports.exchange import messages
+from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
+
+DISK = 16 << 30
+"""Bytes of large values on disk that a plane keeps at most."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -58,11 +62,8 @@ class Daemon(Protocol):
         """All links with other nodes."""
 
 
-class _Fetch(NamedTuple):
-    swarm_id: str
-    remote: Remote
-    key: str
-    done: Callable[[str], None]
+def _nothing() -> None:
+    pass
 
 
 class Plane:
@@ -78,10 +79,13 @@ class Plane:
         *,
         bulk_port: int,
         memory: int,
+        folder: Path,
+        disk: int = DISK,
         local: LocalSocket | None = None,
         relay: tuple[str, str] | None = None,
     ) -> None:
-        """`local`: where nodes of this user on this machine connect; None if they are to be linked
+        """`memory` and `disk`: bytes of values that are kept there; `folder`: what outlives it;
+        `local`: where nodes of this user on this machine connect; None if they are to be linked
         as others are. `relay`: address and key of who relays; None if nobody does."""
         self._me = node_id
         self._transport = transport
@@ -100,14 +104,14 @@ class Plane:
         self._reports = LinkReports(
             self._links, self.paths, bulk, daemon.links_changed, self._io.call_later
         )
-        self._parcels = Parcels(self, memory)
+        self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
+        self.spool = Spool(folder, node_id, self._io.call)
+        self._parcels = Parcels(self._carrier, memory, self.spool, disk)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters: dict[str, Roster] = {}
         """As told last: one of another timeline waits until this node has heard of that."""
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
-        self._fetches: dict[bytes, _Fetch] = {}
-        """By transfer: what is under way from other nodes."""
         self._timer: tuple[float, Any] | None = None
 
     # --- what the daemon says -----------------------------------------------------------------
@@ -118,7 +122,8 @@ class Plane:
                 self._rosters[swarm_id] = roster
                 self._look_at_roster(swarm_id)
             case PeersAnew(directories, rosters):
-                self._apply(message, list(self._swarms), [p for d in directories for p in d.peers])
+                swarm_ids = {*self._swarms, *(one.swarm_id for one in directories)}
+                self._apply(message, swarm_ids, [p for d in directories for p in d.peers])
                 for told in rosters:
                     self.told(told)
             case DirectoryChanged(swarm_id):
@@ -135,24 +140,25 @@ class Plane:
     ) -> None:
         """Changes what is known of the directories of these swarms, and of others."""
         known = self._known
-        before = {id_: (known.epoch(id_), set(known.nodes(id_))) for id_ in swarm_ids}
+        before = {id_: set(known.nodes(id_)) for id_ in swarm_ids}
         gone = known.apply(message)
         self._links.know(peers)
-        for swarm_id, (epoch, nodes) in before.items():
-            if known.epoch(swarm_id) is None:
+        for swarm_id, nodes in before.items():
+            epoch = known.epoch(swarm_id)
+            if epoch is None:
                 self._forget(swarm_id)
-            elif swarm_id in self._swarms:
-                self._directory_changed(swarm_id, epoch, nodes)
+                continue
+            self._begins(Timeline(swarm_id, epoch))
+            if swarm_id in self._swarms:
+                self._directory_changed(swarm_id, nodes)
         for swarm_id in list(self._rosters):
             self._look_at_roster(swarm_id)
         self._links.forget(gone)
         self.paths.forget(gone)
         self._reports.changed()
 
-    def _directory_changed(self, swarm_id: str, epoch: str | None, nodes: set[str]) -> None:
-        """Of that epoch, and of these nodes, before."""
-        if epoch not in (None, self._known.epoch(swarm_id)):
-            self._begin_anew(swarm_id)
+    def _directory_changed(self, swarm_id: str, nodes: set[str]) -> None:
+        """It had these nodes before."""
         swarm = self._swarms[swarm_id]
         now = set(self._known.nodes(swarm_id))
         for node_id in nodes - now:
@@ -170,7 +176,8 @@ class Plane:
         roster = self._rosters.get(swarm_id)
         if roster is not None and roster.epoch == self._known.epoch(swarm_id):
             del self._rosters[swarm_id]
-            self._swarm(swarm_id).roster_changed(roster, time.monotonic())
+            timeline = Timeline(swarm_id, roster.epoch)
+            self._swarm(swarm_id).roster_changed(roster, timeline, time.monotonic())
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
@@ -184,12 +191,15 @@ class Plane:
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
 
-    def end(self, at: Instance, *, counts: bool) -> None:
-        """The attempt is over: its connections are closed."""
+    def end(self, at: Instance, *, counts: bool, then: Callable[[], object] = _nothing) -> None:
+        """The attempt is over: its connections are closed. Calls `then` when what it told others,
+        if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
             self._close(channel)
         if at.swarm_id in self._swarms:
-            self._swarms[at.swarm_id].end(at, counts=counts)
+            self._swarms[at.swarm_id].end(at, counts=counts, then=then)
+        else:
+            then()
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
@@ -197,6 +207,7 @@ class Plane:
         if self.relays is not None:
             self.relays.close()
         self._parcels.close()
+        self.spool.close()
 
     def _swarm(self, swarm_id: str) -> SwarmExchange:
         found = self._swarms.get(swarm_id)
@@ -205,16 +216,31 @@ class Plane:
             self._daemon.want_roster(swarm_id, True)
         return found
 
-    def _begin_anew(self, swarm_id: str) -> None:
-        """The manager has gone back: nothing that was said on the other timeline counts."""
-        self._swarms.pop(swarm_id).close()
-        self._swarm(swarm_id)
+    def _begins(self, timeline: Timeline) -> None:
+        """Nothing that was said on another timeline of the swarm counts; what was kept on this one
+        may be asked for."""
+        swarm = self._swarms.get(timeline.swarm_id)
+        if swarm is not None and swarm.timeline not in (None, timeline):
+            self._end_timeline(self._swarms.pop(timeline.swarm_id))
+            self._swarm(timeline.swarm_id)
+        for other in [one for one in self.spool.untaken if one.swarm_id == timeline.swarm_id]:
+            if other != timeline:
+                self._parcels.drop(other)
+        if swarm is None and timeline in self.spool.untaken:
+            self._swarm(timeline.swarm_id)
+
+    def _end_timeline(self, swarm: SwarmExchange) -> None:
+        swarm.close()
+        if swarm.timeline is not None:
+            self.spool.drop(swarm.timeline)
 
     def _forget(self, swarm_id: str) -> None:
         self._rosters.pop(swarm_id, None)
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
-            swarm.close()
+            self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)
+        for timeline in [one for one in self.spool.untaken if one.swarm_id == swarm_id]:
+            self._parcels.drop(timeline)
 
     # --- attempts -----------------------------------------------------------------------------
 
@@ -233,33 +259,50 @@ class Plane:
 
     def _on_request(self, channel: Channel, request: PlaneRequest, fd: int | None) -> None:
         """Raises BrokenFrame."""
-        value: Value | None = None
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered)
-        if isinstance(handed, Handed):
-            assert fd is not None
-            try:
-                value = self._parcels.take_in(fd, handed.size)
-            except Unsealed as error:
-                raise BrokenFrame(str(error)) from error
-            except NoRoom as error:
-                ask.fail("ResourceExhaustionError", str(error))
-                return
-        elif handed is not None:
-            value = handed
+        if not isinstance(handed, Handed):
+            self._ask(ask, handed)
+            return
+        assert fd is not None
+        try:
+            self._parcels.take_in(fd, handed.size, partial(self._taken_in, ask))
+        except Unsealed as error:
+            raise BrokenFrame(str(error)) from error
+        except NoRoom as error:
+            ask.fail("ResourceExhaustionError", str(error))
+
+    def _taken_in(self, ask: Ask, value: Parcel | None, why: str) -> None:
+        if ask.channel.current is not ask:  # it was closed meanwhile
+            if value is not None:
+                self._parcels.release(value)
+        elif value is None:
+            ask.fail("ResourceExhaustionError", why)
+        else:
+            self._ask(ask, value)
+            self._set_timer()
+
+    def _ask(self, ask: Ask, value: Value | None) -> None:
         ask.value = value
-        self._swarm(channel.at.swarm_id).ask(ask, time.monotonic())
+        self._swarm(ask.at.swarm_id).ask(ask, time.monotonic())
 
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
+        if told["k"] == "error" and ask.value is not None:
+            self.release(ask.value)
         if isinstance(along, Remote):
             self._parcels.want(ask.at.swarm_id, along, partial(self._fetched, ask, told, along))
         else:
-            fd = None if along is None else self._parcels.own(along.id)
-            self._send(ask, told, [] if fd is None else [fd])
+            own = None if along is None else self._parcels.own(along.id)
+            self._send(ask, told, [] if own is None else [own.fd])
 
     def _fetched(self, ask: Ask, told: dict[str, Any], remote: Remote, fd: int, why: str) -> None:
         if fd >= 0:
             self._send(ask, told, [fd])
+        elif ask.channel.current is not ask:
+            return  # it was closed meanwhile
+        elif why == GONE:
+            self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())
+            self._set_timer()
         elif self._known.node(ask.at.swarm_id, remote.peer) is None:
             ask.fail("PeerLost", f"{remote.peer} is gone, and with it a value of its: {why}")
         else:
@@ -292,9 +335,7 @@ class Plane:
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
-        for transfer, fetch in self._fetches.items():
-            if fetch.key == key:
-                self._ask_for(transfer, fetch)
+        self._carrier.link_up(key)
         self._set_timer()
 
     def link_down(self, key: str) -> None:
@@ -321,81 +362,13 @@ class Plane:
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
             return  # not, or not yet, or not any more of this swarm and timeline
         match said.body:
-            case WantParcel(parcel, transfer):
-                self._serve(key, said, parcel, transfer)
+            case WantParcel(parcel):
+                self._carrier.serve(key, said, said.body, self._parcels.own(parcel))
             case NoParcel(transfer):
-                if transfer in self._fetches:
-                    self._bulk.peer(key).refuse(transfer, "its sender has it no more")
+                self._carrier.is_not_there(key, transfer)
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
                 self._set_timer()
-
-    # --- bulk ---------------------------------------------------------------------------------
-
-    def _serve(self, key: str, said: envelope.Envelope, parcel: bytes, transfer: bytes) -> None:
-        fd = self._parcels.own(parcel)
-        if fd is None:
-            told = envelope.pack(said.swarm_id, said.epoch, NoParcel(transfer))
-            self._links.send(key, told)
-            return
-        ours = os.dup(fd)
-        memory = mmap.mmap(ours, os.fstat(ours).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
-
-        def done(_: BulkError | None) -> None:
-            os.close(ours)  # the mapping ends when nobody refers to it any more
-
-        try:
-            self._bulk.peer(key).send(transfer, [memoryview(memory)], done=done, memfd=ours)
-        except (BulkError, LocalTransportError) as error:  # asked for twice, or too many wait
-            log.info("A value was not sent to node %s: %s", key[:8], error)
-            done(None)
-
-    def fetch(
-        self,
-        swarm_id: str,
-        remote: Remote,
-        transfer: bytes,
-        place: Callable[[int], memoryview | None],
-        done: Callable[[str], None],
-    ) -> None:
-        """Of parcels.Carrier."""
-        node = self._known.node(swarm_id, remote.peer)
-        if node is None:
-            self._io.call(partial(done, "its node has no part in the swarm any more"))
-            return
-        self._fetches[transfer] = fetch = _Fetch(swarm_id, remote, node.key, done)
-
-        def ended(error: BulkError | None) -> None:  # on a thread of the bulk's
-            self._io.call(partial(self._fetch_ended, transfer, error))
-
-        try:
-            size = remote.parcel.size
-            self._bulk.peer(node.key).adopt(transfer, size, place, done=ended)
-        except (BulkError, LocalTransportError) as error:
-            self._io.call(partial(self._fetch_ended, transfer, BulkError(str(error))))
-            return
-        self._ask_for(transfer, fetch)
-
-    def _ask_for(self, transfer: bytes, fetch: _Fetch) -> None:
-        """Again whenever the link is up again: what was asked may not have arrived."""
-        epoch = self._known.epoch(fetch.swarm_id) or ""
-        wanted = WantParcel(fetch.remote.parcel.id, transfer)
-        self._links.send(fetch.key, envelope.pack(fetch.swarm_id, epoch, wanted))
-
-    def _fetch_ended(self, transfer: bytes, error: BulkError | None) -> None:
-        fetch = self._fetches.pop(transfer)
-        fetch.done("" if error is None else str(error))
-        self._set_timer()
-
-    def give_up(self, transfer: bytes) -> None:
-        """Of parcels.Carrier."""
-        fetch = self._fetches.get(transfer)
-        if fetch is None:
-            return  # it has just ended
-        try:
-            self._bulk.peer(fetch.key).refuse(transfer, "nobody wants it any more")
-        except LocalTransportError:
-            return  # the peer is gone, and with it the transfer
 
     # --- swarms (swarm.Outside) ---------------------------------------------------------------
 
@@ -411,6 +384,20 @@ class Plane:
     def arrived(self, swarm_id: str, value: Value) -> None:
         if isinstance(value, Remote):
             self._parcels.want(swarm_id, value)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self._io.call(call)
+
+    def restored(self, timeline: Timeline) -> list[Kept]:
+        return self.spool.take(timeline)
+
+    def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
+        self.spool.keep(timeline, kept, self._parcels.filed(kept), then)
+
+    def keep_only(
+        self, timeline: Timeline, still: Sequence[Kept], then: Callable[[], object]
+    ) -> None:
+        self.spool.keep_only(timeline, still, then)
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         node = self._known.node(swarm_id, peer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
@@ -15,6 +15,7 @@ from manta.node.plane.requests import (
     SayToAll,
     SendLetter,
 )
+from manta.node.plane.spool import Timeline
 from manta.node.plane.view import RosterView
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
@@ -22,7 +23,11 @@ from manta.transports.exchange import messages
 from manta.transports.exchange.broadcasts import TooMuchSaid
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import Group
-from manta.transports.exchange.letters import Attempt, Value
+from manta.transports.exchange.kept import Kept
+from manta.transports.exchange.letters import Attempt, Remote, Value
+
+MOST_USELESS = 1_000
+"""Items that are kept, in an iteration, and that nobody needs any more, beyond as many as are."""
 
 MOST_EARLY = 10_000
 """Requests that wait for the roster."""
@@ -40,7 +45,8 @@ class Ask(Protocol):
 
     def answer(self, value: Value | None) -> None: ...
 
-    def fail(self, kind: str, sentence: str) -> None: ...
+    def fail(self, kind: str, sentence: str) -> None:
+        """Nobody is given its value."""
 
 
 class Outside(Protocol):
@@ -54,6 +60,20 @@ class Outside(Protocol):
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Has it called after what is under way."""
+
+    def restored(self, timeline: Timeline) -> list[Kept]:
+        """What was kept of a timeline before this process began."""
+
+    def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
+        """Calls `then` when that outlives this process."""
+
+    def keep_only(
+        self, timeline: Timeline, still: Sequence[Kept], then: Callable[[], object]
+    ) -> None:
+        """Calls `then` when all else that was kept is gone for good."""
+
 
 class SwarmExchange:
     """Implements `exchange.letters.Shell`."""
@@ -66,8 +86,19 @@ class SwarmExchange:
         self._group: Group | None = None
         self._view: RosterView | None = None
         self._live: dict[Instance, None] = {}
+        self._era = -1
         self._early: list[Ask] = []
         """What waits for a roster that says to whom its attempt may talk."""
+        self.timeline: Timeline | None = None
+        """That of the first roster."""
+        self._kept: list[Kept] = []
+        """What is on disk, or on its way there."""
+        self._items = self._items_then = 0
+        """How many items that is, and was when what is not needed was last forgotten."""
+        self._settling: list[Callable[[], None]] = []
+        """Who waits for that."""
+        self._forgetting = 0
+        """How often that is under way on disk."""
 
     # --- attempts and what they ask ---------------------------------------------------------
 
@@ -75,12 +106,25 @@ class SwarmExchange:
         self._live[at] = None
         if self._group is not None:
             self._group.begin(_attempt(at))
+            self._look_at_era(self._group)
 
-    def end(self, at: Instance, *, counts: bool) -> None:
+    def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
+        """Calls `then` when what the attempt told others outlives this process, if it counts."""
         self._live.pop(at, None)
         self._drop(lambda ask: ask.at == at)
-        if self._group is not None:
-            self._group.end(_attempt(at), counts=counts)
+        if self._group is None:  # it has exchanged nothing
+            then()
+            return
+        kept = self._group.end(_attempt(at), counts=counts)
+        if kept is None:
+            then()
+            return
+        assert self.timeline is not None
+        self._kept.append(kept)
+        self._outside.keep(self.timeline, kept, then)
+        self._items += len(kept.items)
+        if self._items > MOST_USELESS + 2 * self._items_then:
+            self.settle(_nothing)
 
     def ask(self, ask: Ask, now: float) -> None:
         group, view, at = self._group, self._view, _attempt(ask.at)
@@ -128,33 +172,55 @@ class SwarmExchange:
     def abandon(self, ask: Ask) -> None:
         if ask in self._early:
             self._early.remove(ask)
-        elif self._group is not None:
-            self._group.abandon(ask)
+        elif self._group is None or not self._group.abandon(ask):
+            return
+        if ask.value is not None:
+            self._outside.release(ask.value)
+
+    def lost(self, ask: Ask, value: Remote, now: float) -> None:
+        """What it was answered with is no longer where it was: it is asked again."""
+        if self._group is not None:
+            self._group.lose(value)
+        self.ask(ask, now)
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""
         self._drop(lambda _: True)
-        for at in list(self._live):
-            self.end(at, counts=False)
         if self._group is not None:
+            for at in self._live:
+                self._group.end(_attempt(at), counts=False)
             self._group.close()
 
     # --- what the node is told --------------------------------------------------------------
 
-    def roster_changed(self, roster: Roster, now: float) -> None:
+    def roster_changed(self, roster: Roster, timeline: Timeline, now: float) -> None:
+        """`timeline` is that of the roster, and of all rosters before it."""
         view = self._view = RosterView(self._swarm_id, self._me, roster, self._known)
         if self._group is not None:
             self._group.roster_changed(view)
+            self._look_at_era(self._group)
         else:
-            group = self._group = Group(self._me, self, view)
-            for at in self._live:
-                group.begin(_attempt(at))
-            for peer in view.peers():
-                if self._outside.is_up(self._swarm_id, peer):
-                    group.link_up(peer, wants=True)  # what it said before was not heard
+            self._open(view, timeline)
         early, self._early = self._early, []
         for ask in early:
             self.ask(ask, now)
+
+    def _open(self, view: RosterView, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self._kept = self._outside.restored(timeline)
+        group = self._group = Group(self._me, self, view, self._kept)
+        self._look_at_era(group)
+        for at in self._live:
+            group.begin(_attempt(at))
+        for peer in view.peers():
+            if self._outside.is_up(self._swarm_id, peer):
+                group.link_up(peer, wants=True)  # what it said before was not heard
+
+    def _look_at_era(self, group: Group) -> None:
+        """What was kept of those before is not needed."""
+        if group.era != self._era:
+            self._era = group.era
+            self.settle(_nothing)
 
     def peers_removed(self, peers: Iterable[str]) -> None:
         if self._group is not None:
@@ -170,11 +236,9 @@ class SwarmExchange:
             self._group.link_down(peer)
 
     def handle(self, peer: str, message: messages.Message) -> None:
-        """Raises RemoteProtocolError."""
+        """Raises RemoteProtocolError. What is said before the first roster is asked for again."""
         if self._group is not None:
             self._group.handle(peer, message)
-        elif isinstance(message, messages.Flush):  # nothing was said here
-            self.tell(peer, messages.Flushed(message.number))
 
     # --- time -------------------------------------------------------------------------------
 
@@ -197,10 +261,40 @@ class SwarmExchange:
     def arrived(self, value: Value) -> None:
         self._outside.arrived(self._swarm_id, value)
 
+    def settle(self, then: Callable[[], None]) -> None:
+        self._settling.append(then)
+        if len(self._settling) == 1:
+            self._outside.soon(self._settle)
+
+    def _settle(self) -> None:
+        """Forgets on disk what is needed no longer, once for all who wait for it."""
+        waiting, self._settling = self._settling, []
+        if self._group is None or self.timeline is None:
+            return
+        still = [kept for one in self._kept if (kept := self._group.still(one)) is not None]
+        self._items = self._items_then = sum(len(kept.items) for kept in still)
+        if still == self._kept and not self._forgetting:
+            for then in waiting:
+                then()
+            return
+
+        def forgotten() -> None:
+            self._forgetting -= 1
+            for then in waiting:
+                then()
+
+        self._kept = still
+        self._forgetting += 1
+        self._outside.keep_only(self.timeline, still, forgotten)
+
 
 def _refuse(ask: Ask) -> None:
     at = _attempt(ask.at)
     ask.fail("SwarmStopped", f"{at.member} was ended: it waits for nothing any more.")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _attempt(at: Instance) -> Attempt:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from manta.node.peers.known import KnownPeers
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
+from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.roster.networks import may_hear, members, neighbors
 from manta.transports.exchange.channels import Member
@@ -79,6 +80,16 @@ class RosterView:
         if reader.era > self.era:
             return self._untold(reader)
         return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
+
+    def counted(self, at: Attempt) -> bool | None:
+        task = self._roster.tasks.get(at.member.task)
+        if task is None or at.member.rank >= len(task.instances):
+            return None
+        last = task.instances[at.member.rank]
+        if last.attempt != at.number:
+            return False if last.attempt > at.number else None
+        state = AttemptState(last.state)
+        return state is AttemptState.FINISHED if state.final else None
 
     def _untold(self, reader: Attempt) -> Outlook:
         return Outlook("", f"the node was not told yet who takes part in iteration {reader.era}")

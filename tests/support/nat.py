@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from manta.protocol.peers import Peer
-from tests.support.planes import Node, Planes, TaskEnd
+from tests.support.planes import Node, Place, Planes, TaskEnd
 
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -92,6 +93,7 @@ class Here:
         self.number = number
         self.host = f"10.0.{number}.2"
         self.end: TaskEnd | None = None
+        self.folder = TemporaryDirectory()
 
     def begin(self, device: str, address: str, key: str) -> dict[str, Any]:
         for words in (
@@ -101,7 +103,8 @@ class Here:
             ("ip", "route", "add", "default", "via", f"10.0.{self.number}.1"),
         ):
             command(*words)
-        self.node = Node(self.number, host=self.host, relay=(address, key))
+        place = Place(host=self.host, relay=(address, key))
+        self.node = Node(self.number, Path(self.folder.name), place)
         self.lab = Planes([self.node])
         peer = self.node.peer
         return {

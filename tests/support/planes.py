@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from msgspec import structs
@@ -88,28 +91,36 @@ def memory(value: bytes, seals: int = SEALS) -> int:
     return fd
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a plane may have. `local`: a folder for Unix sockets, if they are to be linked as one
+    user's on one machine."""
+
+    most: int = MEMORY
+    disk: int = MEMORY
+    host: str = "127.0.0.1"
+    local: Path | None = None
+    relay: tuple[str, str] | None = None
+
+
 class Node:
     """A node's plane, without its daemon."""
 
-    def __init__(
-        self,
-        number: int,
-        most: int = MEMORY,
-        host: str = "127.0.0.1",
-        local: Path | None = None,
-        relay: tuple[str, str] | None = None,
-    ) -> None:
+    def __init__(self, number: int, folder: Path, place: Place, *, of: Node | None = None) -> None:
+        """`of` is the one that it takes the place of."""
+        self.number, self.folder, self.place = number, folder, place
         self.id = f"id-{number}"
         self.alias = f"node-{number}"
-        keys = KeyPair.generate()
+        self.keys: KeyPair = KeyPair.generate() if of is None else of.keys
         admission = Admission()
-        self.transport = ZmqTransport(keys)
-        self.bulk = BulkEndpoint(keys, admission)
-        at = self.bulk.listen(join_address(host, 0))
+        self.transport = ZmqTransport(self.keys)
+        self.bulk = BulkEndpoint(self.keys, admission)
+        at = self.bulk.listen(join_address(place.host, 0))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
+        local = place.local
         self.plane = Plane(
             self.id,
             self.transport,
@@ -117,12 +128,14 @@ class Node:
             admission,
             self,
             bulk_port=int(at.rpartition(":")[2]),
-            memory=most,
+            memory=place.most,
+            folder=folder,
+            disk=place.disk,
             local=None if local is None else LocalSocket(self.bulk, local / str(number)),
-            relay=relay,
+            relay=place.relay,
         )
-        listener = self.transport.listen(join_address(host, 0), self.plane.links, admission)
-        self.peer = Peer(self.id, self.alias, keys.public, (listener.address,))
+        listener = self.transport.listen(join_address(place.host, 0), self.plane.links, admission)
+        self.peer = Peer(self.id, self.alias, self.keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         (self.wanted.add if wanted else self.wanted.discard)(swarm_id)
@@ -145,6 +158,23 @@ class Node:
 
         self.transport.call_soon(job)
         return done.result(10)
+
+    def end(self, at: Instance, *, counts: bool = True) -> None:
+        """Ends an attempt, and waits until it may be told."""
+        ended = threading.Event()
+        self.run(self.plane.end, at, counts=counts, then=ended.set)
+        assert ended.wait(20)
+
+    def settled(self) -> None:
+        """Waits until all is on disk, and gone from there, that was to be."""
+        done = threading.Event()
+        self.run(lambda: self.plane.spool.do(lambda: None, done.set))
+        assert done.wait(20)
+
+    def again(self) -> Node:
+        """Its plane ends, and begins again with what is on disk."""
+        self.close()
+        return Node(self.number, self.folder, self.place, of=self)
 
     def attempt(self, at: Instance) -> TaskEnd:
         self.run(self.plane.begin, at)
@@ -170,6 +200,12 @@ class Planes:
 
     def at(self, rank: int, attempt: int = 0, iteration: int = 0) -> Instance:
         return Instance(SWARM, "worker", rank, iteration, attempt)
+
+    def restart(self, *numbers: int) -> None:
+        """Those planes end, all at the same time, and begin again."""
+        for at in numbers:
+            self.nodes[at] = self.nodes[at].again()
+        self.introduce()
 
     def introduce(self, **addresses: tuple[str, ...]) -> None:
         """All are told of all; `addresses` are those that differ, as `n1=("tcp://...",)`."""
@@ -212,13 +248,16 @@ def planes(
     host: str = "127.0.0.1",
     local: Path | None = None,
     relay: tuple[str, str] | None = None,
+    disk: int = MEMORY,
 ) -> Iterator[Planes]:
-    """`local`: a folder for Unix sockets, if they are to be linked as one user's on one machine."""
+    """See Place."""
     nodes: list[Node] = []
-    try:
-        for number in range(1, count + 1):
-            nodes.append(Node(number, most, host, local, relay))
-        yield Planes(nodes)
-    finally:
-        for node in nodes:
-            node.close()
+    place = Place(most, disk, host, local, relay)
+    with TemporaryDirectory() as folder:
+        try:
+            for number in range(1, count + 1):
+                nodes.append(Node(number, Path(folder, str(number)), place))
+            yield Planes(nodes)
+        finally:
+            for node in nodes:
+                node.close()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Load, Member, Room
+from manta.transports.exchange.kept import KeptBroadcast
 from manta.transports.exchange.letters import Attempt, Remote, Shell, Value, size_of
 from manta.transports.exchange.messages import Parcel
 
@@ -72,6 +73,27 @@ class Broadcasts:
         heard = [said for said in self._latest.get(tag, {}).values() if hears(said)]
         return max(heard, key=lambda said: (said.time, said.sender), default=None)
 
+    def said_by(self, member: Member) -> list[KeptBroadcast]:
+        """The latest that a member here has said under each tag."""
+        found = []
+        for tag, by_sender in self._latest.items():
+            said = by_sender.get(member)
+            if said is not None and said.peer == self._me:
+                assert not isinstance(said.value, Remote)
+                found.append(KeptBroadcast(tag, said.time, said.value))
+        return found
+
+    def restore(self, member: Member, tag: str, time: int, value: bytes | Parcel) -> None:
+        """A member here has said it, before this process began."""
+        self._time = max(self._time, time)
+        self._keep(tag, Said(time, member, self._me, value))
+
+    def lose(self, value: Remote) -> None:
+        """Its holder has it no more: its member says it again, or has said something later."""
+        for by_sender in self._latest.values():
+            for sender in [sender for sender, said in by_sender.items() if said.value == value]:
+                self._forget(by_sender.pop(sender))
+
     def link_up(self, peer: str, hears: Callable[[Member], bool]) -> None:
         """Tells a peer all that it may hear."""
         for tag, by_sender in self._latest.items():
@@ -122,7 +144,7 @@ class Broadcasts:
                 return
             self._forget(former)
         by_sender[said.sender] = said
-        self._loads[said.peer].add(size_of(said.value))
+        self._loads.setdefault(said.peer, Load()).add(size_of(said.value))
         if said.peer != self._me:
             self._shell.arrived(said.value)
 

@@ -16,14 +16,27 @@ The machine knows no clock: `due` says when it wants `tick` to be called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from manta.transports.exchange import messages
+from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange import keeping, messages
 from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.letters import Attempt, Letters, Shell, TooManyTags, Value, size_of
+from manta.transports.exchange.kept import Kept, KeptLetter
+from manta.transports.exchange.letters import (
+    Attempt,
+    Letters,
+    Remote,
+    Shell,
+    TooManyTags,
+    Value,
+    size_of,
+)
+
+MOST_FLUSHES = 10_000
+"""What a peer asks before it says what it knows."""
 
 
 class Request(Protocol):
@@ -66,6 +79,9 @@ class Roster(Protocol):
     def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
         """Of a wait for a broadcast."""
 
+    def counted(self, at: Attempt) -> bool | None:
+        """Whether an attempt that has ended counts; None while that is not certain."""
+
     def is_lost(self, peer: str) -> bool:
         """Whether nothing will come from it any more in this era."""
 
@@ -89,7 +105,11 @@ class _Wait:
 
 
 class Group:
-    def __init__(self, me: str, shell: Shell, roster: Roster) -> None:
+    def __init__(
+        self, me: str, shell: Shell, roster: Roster, restored: Sequence[Kept] = ()
+    ) -> None:
+        """`restored` is what was kept of attempts that ended before, those first that ended
+        first."""
         self._me = me
         self._shell = shell
         self._roster = roster
@@ -103,28 +123,83 @@ class Group:
         self._up: set[str] = set()
         self._flushes: dict[int, tuple[str, _Wait]] = {}
         self._flush_count = 0
+        self._to_flush: dict[str, list[int]] = {}
+        """What peers asked that have not said yet what they know."""
+        self._ended: dict[Attempt, None] = {}
+        """What they received is theirs, if they count, which is not certain yet."""
+        self._in_vain: set[Attempt] = set()
+        """Those of this era of which something was kept, and which do not count."""
+        self.letters.era = roster.era
         self.broadcasts.begin_era(roster.era)
+        self._restore(restored)
+
+    def _restore(self, restored: Sequence[Kept]) -> None:
+        for kept in restored:
+            if keeping.restore_received(self.letters, kept):
+                self._ended[keeping.attempt_of(kept)] = None
+        self._judge()
+        items = (item for kept in restored for item in kept.items)
+        others = {item.to for item in items if isinstance(item, KeptLetter)} - {self._me}
+        lost = {peer for peer in others if self._roster.is_lost(peer)}
+        for kept in restored:
+            for value in keeping.restore_sent(self.letters, self.broadcasts, kept, lost):
+                self._shell.release(value)
+        self.letters.forget_senders(self._me, self._roster.era - 1)
 
     # --- attempts ---------------------------------------------------------------------------
 
     def begin(self, at: Attempt) -> None:
         """Begins its era as well, if the roster has not."""
         self._begin_era(at.era)
-        if at.era == self.era:
-            self._live.add(at)
+        if at.era != self.era:
+            return
+        for former in [one for one in self._ended if one[:2] == at[:2] and one.number < at.number]:
+            self._settle(former, counts=False)  # nobody was told of its end
+            self._look()
+        self._live.add(at)
 
     def is_live(self, at: Attempt) -> bool:
         return at in self._live
 
-    def end(self, at: Attempt, *, counts: bool) -> None:
-        """Its waits fail, and, unless it counts, others are given what it received."""
+    def end(self, at: Attempt, *, counts: bool) -> Kept | None:
+        """Its waits fail, and, unless it counts, others are given what it received.
+
+        If it counts it returns what must be on disk before anybody is told so. What it received
+        is nobody else's then until the roster says that it did count.
+        """
         self._live.discard(at)
         for wait in [wait for wait in self._by_request.values() if wait.at == at]:
             self._fail(
                 wait, "SwarmStopped", f"{at.member} was ended: it waits for nothing any more."
             )
-        self.letters.end_attempt(at, counts=counts)
+        kept = None
+        if counts:
+            kept = keeping.end_attempt(self.letters, self.broadcasts, at)
+            if at in self.letters.claiming:
+                self._ended[at] = None
+                self._judge()
+        else:
+            self.letters.fail_attempt(at)
         self._look()
+        return kept
+
+    def still(self, kept: Kept) -> Kept | None:
+        """What of that is needed yet."""
+        stands = keeping.attempt_of(kept) not in self._in_vain
+        return keeping.still(self.letters, self.broadcasts, kept, stands=stands)
+
+    def _judge(self) -> None:
+        """Settles what those have received who are now known to count, or not to."""
+        for at in list(self._ended):
+            counts = True if at.era < self.era else self._roster.counted(at)
+            if counts is not None:
+                self._settle(at, counts=counts)
+
+    def _settle(self, at: Attempt, *, counts: bool) -> None:
+        del self._ended[at]
+        if not counts:
+            self._in_vain.add(at)
+        self.letters.settle(at, counts=counts)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -189,9 +264,10 @@ class Group:
             except TooManyTags as error:
                 request.fail("ResourceExhaustionError", str(error))
                 return True
-            if letter is not None:
-                request.answer(letter.value)
-            return letter is not None
+            if letter is None or letter.value is None:
+                return False
+            request.answer(letter.value)
+            return True
 
         wait = _Wait(
             request,
@@ -249,10 +325,18 @@ class Group:
             )
         )
 
-    def abandon(self, request: Request) -> None:
-        """Nobody waits for the answer any more; a letter that it claimed stays claimed."""
-        if (wait := self._by_request.get(request)) is not None:
+    def lose(self, value: Remote) -> None:
+        """The peer that held a value has it no more: who asks for it waits for a later one."""
+        self.letters.lose(value)
+        self.broadcasts.lose(value)
+
+    def abandon(self, request: Request) -> bool:
+        """Nobody waits for the answer any more; a letter that it claimed stays claimed. Whether it
+        was waited for."""
+        wait = self._by_request.get(request)
+        if wait is not None:
             self._remove(wait)
+        return wait is not None
 
     # --- peers and the roster ---------------------------------------------------------------
 
@@ -270,11 +354,22 @@ class Group:
 
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
+        self._to_flush.pop(peer, None)
         self.letters.link_down(peer)
+        self._forget_flushes(peer)
+        self._look()
+
+    def _forget_flushes(self, peer: str) -> None:
+        """What was asked may not have been heard."""
         for number, (of, _) in list(self._flushes.items()):
             if of == peer:
                 del self._flushes[number]
-        self._look()
+
+    def _answer_flushes(self, peer: str) -> None:
+        """All that was sent is told only to one that has said what it knows."""
+        if self.letters.has_heard(peer):
+            for number in self._to_flush.pop(peer, ()):
+                self._shell.tell(peer, messages.Flushed(number))
 
     def handle(self, peer: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError, for which the peer's link is to be cut."""
@@ -283,13 +378,20 @@ class Group:
                 if tag := self.broadcasts.handle(peer, message):
                     self._wake("broadcast", tag)
             case messages.Flush(number):
-                self._shell.tell(peer, messages.Flushed(number))
+                waiting = self._to_flush.setdefault(peer, [])
+                if len(waiting) >= MOST_FLUSHES:
+                    raise RemoteProtocolError("it asks much, and does not say what it knows")
+                waiting.append(number)
+                self._answer_flushes(peer)
             case messages.Flushed(number):
                 self._flushed(number)
             case _:
                 if isinstance(message, messages.Known) and message.wants:
                     self._introduce(peer, wants=False)
+                    self._forget_flushes(peer)
+                    self._look()
                 self.letters.handle(peer, message)
+                self._answer_flushes(peer)
                 if isinstance(message, messages.SentLetter):
                     self._wake("letter", peer, message.tag)
                 elif isinstance(message, messages.Granted | messages.Consumed):
@@ -299,6 +401,7 @@ class Group:
         """Also called for a new era, once all attempts of the one before that count have ended."""
         self._roster = roster
         self._begin_era(roster.era)
+        self._judge()
         self._look()
 
     def _begin_era(self, era: int) -> None:
@@ -308,6 +411,8 @@ class Group:
         self.era = era
         for at in [at for at in self._live if at.era < era]:
             self.end(at, counts=False)
+        self._ended.clear()
+        self._in_vain.clear()
         self.letters.end_era(era - 1, self._roster.peers())
         for tag in self.broadcasts.begin_era(era):
             self._wake("broadcast", tag)

@@ -3,8 +3,8 @@
 Theory of operation. What a member sends to a peer is kept in that peer's `Outbox` here and told to
 it over the link; there it goes into a `Channel`, where attempts claim it. While a link is down
 nothing is told; when it is up again each side says what it has (`Known`), and the other tells the
-rest. What was consumed (its claimant ended in good order, or the era ended) is forgotten at both
-ends. Letters that nobody claimed outlive their era.
+rest. What was consumed (it is certain that its claimant counts, or the era ended) is forgotten at
+both ends. Letters that nobody claimed outlive their era.
 
 A sender asks for room before its credit ends, so that one that does not receive fills nobody's
 memory, and each sender has a reserve that others can't take:
@@ -22,12 +22,13 @@ Values that are parcels count as letters alone: they are not in a letter's memor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Box, Channel, Letter, Load, Member, Name, Room
+from manta.transports.exchange.credit import Credit, Want
 from manta.transports.exchange.messages import Parcel
 from manta.transports.exchange.outbox import Key, Outbox, Stream
 
@@ -71,39 +72,12 @@ class Shell(Protocol):
     def arrived(self, value: Value) -> None:
         """A value came that somebody here will ask for: it may be fetched ahead."""
 
+    def settle(self, then: Callable[[], None]) -> None:
+        """Calls `then` when what was released so far would not be restored any more."""
+
 
 class TooManyTags(Exception):
     """A member used more tags than are kept apart."""
-
-
-class _Want(NamedTuple):
-    peer: str
-    sender: Member
-    size: int
-
-
-class _Credit:
-    """What a member here may still send to a peer."""
-
-    def __init__(self) -> None:
-        self.letters, self.size = RESERVE
-        self.asked: int | None = None
-        """The size for which room was asked, until it is granted."""
-        self.refusal = ""
-        """Why there is no room, if it was told."""
-        self.asked_last = False
-        """Room was asked for when there was none left, so that the refusal is about all letters."""
-
-    def fits(self, size: int) -> bool:
-        return self.letters > 0 and size <= self.size
-
-    def take(self, size: int) -> None:
-        self.letters -= 1
-        self.size -= size
-
-    @property
-    def is_low(self) -> bool:
-        return self.letters < RESERVE.letters // 2 or self.size < RESERVE.size // 2
 
 
 def size_of(value: Value) -> int:
@@ -112,22 +86,22 @@ def size_of(value: Value) -> int:
 
 class Letters:
     def __init__(self, me: str, shell: Shell) -> None:
-        self._me = me
+        self.me = me
         self._shell = shell
         self.kept = Load()
         self.box = Box()
         """The unread letters here."""
-        self._channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
+        self.channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
         """By the peer that sends, and the tag."""
-        self._tags: dict[str, set[str]] = {}
+        self._tags: dict[str, dict[str, None]] = {}
         """Of the channels, by the peer that sends."""
         self._sources: dict[str, Load] = {}
         """The unread letters of each peer that sends."""
-        self._outboxes: dict[str, Outbox[Attempt, Value]] = {}
-        self._credits: dict[tuple[str, Member], _Credit] = {}
-        self._wants: dict[tuple[str, Member], _Want] = {}
+        self.outboxes: dict[str, Outbox[Attempt, Value]] = {}
+        self._credits: dict[tuple[str, Member], Credit] = {}
+        self._wants: dict[tuple[str, Member], Want] = {}
         """Senders that wait for room here, the first first."""
-        self._claiming: dict[Attempt, set[tuple[str, str]]] = {}
+        self.claiming: dict[Attempt, set[tuple[str, str]]] = {}
         self._up: set[str] = set()
         """Peers that have said what they know: letters may be told."""
         self._met: set[str] = set()
@@ -136,7 +110,9 @@ class Letters:
         """What is kept for each peer that was not yet, and could not be asked for room."""
         self._known: dict[str, dict[Stream, tuple[int, set[int]]]] = {}
         """What a peer has said that it knows, before the last part came."""
-        self._era = 0
+        self._marks: dict[str, int] = {}
+        """How often letters of each peer were consumed: what it forgets is told by that."""
+        self.era = 0
 
     # --- what members here send -------------------------------------------------------------
 
@@ -145,8 +121,8 @@ class Letters:
 
         `refusal` says why not, once the peer told; `granted` reports when it may.
         """
-        credit = self._credits.setdefault((to, sender), _Credit())
-        if to != self._me and to not in self._met:
+        credit = self._credits.setdefault((to, sender), Credit(RESERVE))
+        if to != self.me and to not in self._met:
             ahead = self._ahead.setdefault(to, Load())
             few = ahead.letters < UNREAD.letters and ahead.size + size <= UNREAD.size
             return few and self._may_keep(size)
@@ -171,7 +147,7 @@ class Letters:
         if to in self._ahead:
             return "was never reached, and what is kept for it until then is all that may be"
         want = self._wants.get((to, sender))
-        if to == self._me and want is not None:
+        if to == self.me and want is not None:
             return self._why(want)
         credit = self._credits.get((to, sender))
         return credit.refusal if credit else ""
@@ -183,7 +159,7 @@ class Letters:
             "until it ends, for one that may take its place"
         )
 
-    def _why(self, want: _Want) -> str:
+    def _why(self, want: Want) -> str:
         if not self._may_keep(want.size):
             return self._keeps()
         unread = self.box.all
@@ -199,10 +175,10 @@ class Letters:
             "it receive more, or send less"
         )
 
-    def _ask(self, credit: _Credit, sender: Member, to: str, size: int) -> None:
+    def _ask(self, credit: Credit, sender: Member, to: str, size: int) -> None:
         credit.asked = size
-        if to == self._me:
-            self._wants[to, sender] = _Want(to, sender, size)
+        if to == self.me:
+            self._wants[to, sender] = Want(to, sender, size)
             self._serve()
         else:
             self._shell.tell(to, messages.WantRoom(sender.task, sender.rank, size))
@@ -211,7 +187,7 @@ class Letters:
         """Sends the next letter of the attempt; there has to be room."""
         size = size_of(value)
         stream = Stream(tag, at.era, at.member)
-        outbox = self._outbox(to)
+        outbox = self.outbox(to)
         if not outbox.may_begin(stream, STREAMS):
             raise TooManyTags(
                 f"Letters to one node were sent under {STREAMS:,} tags in this iteration, and no "
@@ -225,9 +201,9 @@ class Letters:
             self._shell.release(useless)
         if key is None:
             return
-        if to == self._me:
+        if to == self.me:
             outbox.consumed([key])  # the channel keeps it from here on
-            self._take_in(self._me, key, value)
+            self.take_in(self.me, key, value)
         elif to in self._up:
             self._tell(to, key, value)
 
@@ -244,43 +220,59 @@ class Letters:
 
         Claims it, unless a call before this one did.
         """
-        places = self._claiming.setdefault(at, set())
+        places = self.claiming.setdefault(at, set())
         if (source, tag) not in places and len(places) >= STREAMS:
             raise TooManyTags(
                 f"{at.member} has asked for letters under {STREAMS:,} tags in this iteration, and "
                 "no more may be: use a tag again."
             )
-        channel = self._channel(source, tag)
+        channel = self.channel(source, tag)
         if number == channel.claims(at):
             places.add((source, tag))
             channel.claim(at)
             self._serve()
         return channel.claimed(at, number)
 
+    def lose(self, value: Remote) -> None:
+        """Its holder has it no more: it tells the letter's present value, now or when the member
+        has sent it again."""
+        channels = [channel for at, channel in self.channels.items() if at[0] == value.peer]
+        if any(channel.lose(value) for channel in channels):
+            self.link_up(value.peer)
+
     def claims(self, at: Attempt, source: str, tag: str) -> int:
         """How many letters of the channel the attempt has claimed."""
-        channel = self._channels.get((source, tag))
+        channel = self.channels.get((source, tag))
         return channel.claims(at) if channel else 0
 
     def give_back(self, at: Attempt, source: str, tag: str, received: int) -> None:
         """The attempt received only that many of the letters that it claimed."""
-        if (channel := self._channels.get((source, tag))) is not None:
+        if (channel := self.channels.get((source, tag))) is not None:
             channel.give_back(at, received)
 
-    def end_attempt(self, at: Attempt, *, counts: bool) -> None:
-        """If it counts, nobody will ask again for what it received; else others get it."""
-        for outbox in self._outboxes.values():
+    def fail_attempt(self, at: Attempt) -> None:
+        """What it sent stays, for another one to replace; what it received others get."""
+        for outbox in self.outboxes.values():
             outbox.end_attempt(at)
-        for source, tag in sorted(self._claiming.pop(at, ())):
-            consumed = self._channels[source, tag].end_attempt(at, counts=counts)
-            self._consumed(source, tag, consumed)
+        self.settle(at, counts=False)
+
+    def settle(self, at: Attempt, *, counts: bool) -> None:
+        """If it counts, nobody will ask again for what it received; else others get it."""
+        for source, tag in sorted(self.claiming.pop(at, ())):
+            channel = self.channels.get((source, tag))
+            if channel is not None:
+                self._consumed(source, tag, channel.settle(at, counts=counts))
         self._serve()
 
-    def _consumed(self, source: str, tag: str, letters: Sequence[Letter[Value]]) -> None:
-        for letter in letters:
-            self._shell.release(letter.value)
-        if source != self._me:
-            for part in _parts([_name(tag, letter.name) for letter in letters]):
+    def _consumed(
+        self, source: str, tag: str, letters: Sequence[tuple[Name, Value | None]]
+    ) -> None:
+        for _, value in letters:
+            if value is not None:
+                self._shell.release(value)
+        if source != self.me and letters:
+            self._marks[source] = self._marks.get(source, 0) + 1
+            for part in _parts([_name(tag, name) for name, _ in letters]):
                 self._shell.tell(source, messages.Consumed(part))
 
     # --- eras -------------------------------------------------------------------------------
@@ -290,24 +282,25 @@ class Letters:
 
         `peers` are all others of the group.
         """
-        self._era = era + 1
-        self._claiming.clear()
+        self.era = era + 1
+        self.claiming.clear()
         self._credits.clear()
         self._wants.clear()
-        for (source, tag), channel in list(self._channels.items()):
+        for (source, tag), channel in list(self.channels.items()):
             self._consumed(source, tag, channel.end_era())
-        for outbox in self._outboxes.values():
+        for outbox in self.outboxes.values():
             outbox.end_era(era)
-        self._forget_senders(self._me, era)
+        self.forget_senders(self.me, era)
         for peer in peers:
-            self._shell.tell(peer, messages.EraEnded(era))
+            self._shell.tell(peer, messages.EraEnded(era, self._marks.get(peer, 0)))
 
-    def _forget_senders(self, source: str, era: int) -> None:
+    def forget_senders(self, source: str, era: int) -> None:
+        """Up to that era the peer sends nothing again but what is here."""
         for tag in list(self._tags.get(source, ())):
-            self._channels[source, tag].forget(era)
-            if self._channels[source, tag].is_empty:
-                del self._channels[source, tag]
-                self._tags[source].remove(tag)
+            self.channels[source, tag].forget(era)
+            if self.channels[source, tag].is_empty:
+                del self.channels[source, tag]
+                del self._tags[source][tag]
 
     # --- links ------------------------------------------------------------------------------
 
@@ -319,17 +312,22 @@ class Letters:
         known = [
             messages.KnownLetters(tag, era, sender.task, sender.rank, count, part)
             for tag in self._tags.get(peer, ())
-            for era, sender, count, kept in self._channels[peer, tag].known()
+            for era, sender, count, kept in self.channels[peer, tag].known()
             for part in _parts(kept) or [()]
         ]
         parts = _parts(known) or [()]
         for place, part in enumerate(parts, 1):
             is_last = place == len(parts)
             self._shell.tell(peer, messages.Known(part, is_last, wants and is_last))
-        self._shell.tell(peer, messages.EraEnded(self._era - 1)) if self._era else None
+        if self.era:
+            self._shell.tell(peer, messages.EraEnded(self.era - 1, self._marks.get(peer, 0)))
         for (to, sender), credit in self._credits.items():
             if to == peer and credit.asked is not None:
                 self._shell.tell(peer, messages.WantRoom(sender.task, sender.rank, credit.asked))
+
+    def has_heard(self, peer: str) -> bool:
+        """Whether the peer has said what it knows, since when it is told all that is sent."""
+        return peer in self._up
 
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
@@ -339,21 +337,23 @@ class Letters:
     def peer_removed(self, peer: str) -> None:
         """It will not come back: nothing is kept for it."""
         self.link_down(peer)
-        if (outbox := self._outboxes.pop(peer, None)) is not None:
+        if (outbox := self.outboxes.pop(peer, None)) is not None:
             for value in outbox.clear():
                 self._shell.release(value)
         self._credits = {at: credit for at, credit in self._credits.items() if at[0] != peer}
 
     def close(self) -> None:
         """Releases all that is kept."""
-        for outbox in self._outboxes.values():
+        for outbox in self.outboxes.values():
             for value in outbox.clear():
                 self._shell.release(value)
-        for channel in self._channels.values():
-            for letter in [*channel.end_era(), *channel.unread()]:
-                self._shell.release(letter.value)
-        self._channels.clear()
-        self._outboxes.clear()
+        for channel in self.channels.values():
+            gone = [value for _, value in channel.end_era() if value is not None]
+            unread = [letter.value for letter in channel.unread() if letter.value is not None]
+            for value in [*gone, *unread]:
+                self._shell.release(value)
+        self.channels.clear()
+        self.outboxes.clear()
 
     # --- what peers say ---------------------------------------------------------------------
 
@@ -362,20 +362,22 @@ class Letters:
         match message:
             case messages.SentLetter(era, task, rank, tag, serial, value):
                 key = Key(tag, Name(era, Member(task, rank), serial))
-                self._take_in(
-                    peer, key, Remote(peer, value) if isinstance(value, Parcel) else value
-                )
+                self.take_in(peer, key, Remote(peer, value) if isinstance(value, Parcel) else value)
             case messages.Known(letters, is_last, _):
                 self._learn(peer, letters, is_last)
             case messages.Consumed(letters):
                 self._forget(peer, map(_key, letters))
-            case messages.EraEnded(era):
-                self._shell.tell(peer, messages.EraForgotten(era))
-            case messages.EraForgotten(era):
-                self._forget_senders(peer, min(era, self._era - 1))
+            case messages.EraEnded(era, mark):
+                told = messages.EraForgotten(era, mark)
+                self._shell.settle(lambda: self._shell.tell(peer, told))
+            case messages.EraForgotten(era, mark) if mark == self._marks.get(peer, 0):
+                self.forget_senders(peer, min(era, self.era - 1))
+                self._shell.settle(_nothing)
+            case messages.EraForgotten():
+                pass  # more was consumed since, of which the peer says so after the next era
             case messages.WantRoom(task, rank, size):
                 sender = Member(task, rank)
-                want = self._wants[peer, sender] = _Want(peer, sender, size)
+                want = self._wants[peer, sender] = Want(peer, sender, size)
                 self._serve()
                 if (peer, sender) in self._wants:
                     self._shell.tell(peer, messages.Full(task, rank, self._why(want)))
@@ -388,18 +390,23 @@ class Letters:
                 return False
         return True
 
-    def _take_in(self, peer: str, key: Key, value: Value) -> None:
+    def take_in(self, peer: str, key: Key, value: Value) -> None:
+        """A letter has come. Raises RemoteProtocolError."""
         unread = self._sources.setdefault(peer, Load())
-        if unread.letters >= 4 * UNREAD.letters or unread.size >= 4 * UNREAD.size:
+        if unread.letters >= KEPT.letters or unread.size >= KEPT.size:
             raise RemoteProtocolError("it sends letters for which it was granted no room")
         if len(self._tags.get(peer, ())) >= 2 * STREAMS:
             raise RemoteProtocolError(f"it sends letters under over {2 * STREAMS:,} tags")
-        useless = self._channel(peer, key.tag).received(key.name, value, size_of(value))
-        if useless is value:
-            if peer == self._me:  # else nothing was fetched
+        channel = self.channel(peer, key.tag)
+        useless = channel.received(key.name, value, size_of(value))
+        if not channel.is_kept(key.name):  # it was consumed, which its sender does not know
+            if peer == self.me:
                 self._shell.release(value)
-            return
-        if useless != value:  # else it was told twice
+            else:
+                self._shell.tell(peer, messages.Consumed((_name(key.tag, key.name),)))
+        elif useless is value and peer == self.me:
+            self._shell.release(value)
+        elif useless != value:  # else it was told twice
             self._shell.arrived(value)
             if useless is not None:
                 self._shell.release(useless)
@@ -413,14 +420,14 @@ class Letters:
             self._up.add(peer)
             self._met.add(peer)
             self._ahead.pop(peer, None)
-            outbox = self._outbox(peer)
-            lacking, consumed = outbox.compare(self._known.pop(peer), self._era)
+            outbox = self.outbox(peer)
+            lacking, consumed = outbox.compare(self._known.pop(peer))
             self._forget(peer, consumed)
             for key in lacking:
                 self._tell(peer, key, outbox[key].value)
 
     def _forget(self, peer: str, keys: Iterable[Key]) -> None:
-        for value in self._outbox(peer).consumed(list(keys)):
+        for value in self.outbox(peer).consumed(list(keys)):
             self._shell.release(value)
         self._serve()
 
@@ -439,8 +446,8 @@ class Letters:
             room = self.room(want.sender)
             if room.letters and room.size >= want.size:
                 del self._wants[place]
-                if want.peer == self._me:
-                    self._granted(self._me, want.sender, room)
+                if want.peer == self.me:
+                    self._granted(self.me, want.sender, room)
                 else:
                     task, rank = want.sender
                     self._shell.tell(want.peer, messages.Granted(task, rank, *room))
@@ -456,19 +463,23 @@ class Letters:
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _channel(self, source: str, tag: str) -> Channel[Attempt, Value]:
-        found = self._channels.get((source, tag))
+    def channel(self, source: str, tag: str) -> Channel[Attempt, Value]:
+        found = self.channels.get((source, tag))
         if found is None:
             load = self._sources.setdefault(source, Load())
-            found = self._channels[source, tag] = Channel(self.box, load, self.kept)
-            self._tags.setdefault(source, set()).add(tag)
+            found = self.channels[source, tag] = Channel(self.box, load, self.kept)
+            self._tags.setdefault(source, {})[tag] = None
         return found
 
-    def _outbox(self, to: str) -> Outbox[Attempt, Value]:
-        found = self._outboxes.get(to)
+    def outbox(self, to: str) -> Outbox[Attempt, Value]:
+        found = self.outboxes.get(to)
         if found is None:
-            found = self._outboxes[to] = Outbox(self.kept)
+            found = self.outboxes[to] = Outbox(self.kept)
         return found
+
+
+def _nothing() -> None:
+    pass
 
 
 def _parts(things: Sequence[T]) -> list[tuple[T, ...]]:

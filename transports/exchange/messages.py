@@ -85,15 +85,18 @@ class Consumed(_Message, frozen=True, tag=3):
 
 
 class EraEnded(_Message, frozen=True, tag=4):
-    """That era, and those before it, are over: what was consumed in them has been told."""
+    """That era, and those before it, are over: what was consumed of their letters by that `mark`
+    has been told."""
 
     era: Count
+    mark: Count = 0
 
 
 class EraForgotten(_Message, frozen=True, tag=11):
-    """Answers `EraEnded`: no letter of it that the other side has not seen will be sent again."""
+    """Answers `EraEnded`: no letter of it that was consumed by then will be sent again."""
 
     era: Count
+    mark: Count = 0
 
 
 class WantRoom(_Message, frozen=True, tag=5):

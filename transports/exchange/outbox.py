@@ -43,6 +43,8 @@ class Outbox(Generic[Attempt, Value]):
         self._kept = kept
         self._letters: dict[Key, Sent[Value]] = {}
         """In the order in which they were sent."""
+        self._fixed: set[Key] = set()
+        """Letters of attempts that have ended: they stay as they are, since that is on disk."""
         self._counts: dict[Attempt, dict[Stream, int]] = {}
         """How many letters each attempt has sent."""
         self._totals: dict[Stream, int] = {}
@@ -66,48 +68,58 @@ class Outbox(Generic[Attempt, Value]):
     ) -> tuple[Key | None, Value | None]:
         """Records the next letter of an attempt.
 
-        Returns its key, or None where a former attempt sent it and nobody will read it again, and
-        the value that is not needed any more: the former one, or this one.
+        Returns its key, or None where a former attempt sent it and nobody will read it again, or
+        reads what that one sent; and the value that is not needed any more: the former one, or
+        this one.
         """
         counts = self._counts.setdefault(at, {})
         serial = counts.get(stream, 0)
         counts[stream] = serial + 1
         key = Key(stream.tag, Name(stream.era, stream.sender, serial))
-        former = self._letters.get(key)
-        if former is None and serial < self._totals.get(stream, 0):
+        is_over = key not in self._letters and serial < self._totals.get(stream, 0)
+        if is_over or key in self._fixed:
             return None, value
         self._totals[stream] = max(serial + 1, self._totals.get(stream, 0))
+        return key, self.put(key, value, size)
+
+    def end_attempt(self, at: Attempt) -> dict[Stream, int]:
+        """How many letters it has sent."""
+        return self._counts.pop(at, {})
+
+    def fix(self, key: Key) -> None:
+        """The attempt that sent it has ended: no other gives it another value."""
+        if key in self._letters:
+            self._fixed.add(key)
+
+    def put(self, key: Key, value: Value, size: int) -> Value | None:
+        """Keeps a letter of an attempt that has ended, and returns the value whose place it
+        takes."""
+        former = self._letters.get(key)
         if former is not None:
             self._kept.add(former.size, -1)
         self._letters[key] = Sent(value, size)
         self._kept.add(size)
-        return key, None if former is None else former.value
-
-    def end_attempt(self, at: Attempt) -> None:
-        self._counts.pop(at, None)
+        return None if former is None else former.value
 
     def compare(
-        self, known: Mapping[Stream, tuple[int, Collection[int]]], era: int
+        self, known: Mapping[Stream, tuple[int, Collection[int]]]
     ) -> tuple[list[Key], list[Key]]:
-        """What the receiver lacks, in order, and what it has consumed.
-
-        It knows so many letters of each stream, and keeps those with these serials. In the era
-        that is under way one that it does not keep may have to be asked for again, should the
-        receiver fail.
-        """
+        """What the receiver lacks, in order, and what it has consumed: of each stream it knows so
+        many letters, and keeps those with these serials."""
         lacking, consumed = [], []
         for key in self._letters:
             stream = Stream(key.tag, key.name.era, key.name.sender)
             count, kept = known.get(stream, (0, ()))
             if key.name.serial >= count:
                 lacking.append(key)
-            elif key.name.era < era and key.name.serial not in kept:
+            elif key.name.serial not in kept:
                 consumed.append(key)
         return lacking, consumed
 
     def consumed(self, keys: Collection[Key]) -> list[Value]:
         """Forgets letters, and returns their values."""
         found = [self._letters.pop(key) for key in keys if key in self._letters]
+        self._fixed.difference_update(keys)
         for sent in found:
             self._kept.add(sent.size, -1)
         return [sent.value for sent in found]

@@ -13,7 +13,7 @@ import pytest
 from manta.node.plane.door import Door
 from manta.node.plane.orders import Serving
 from tests.integration.node.conftest import Lab
-from tests.integration.node.test_plane_process import Daemon
+from tests.support.plane_processes import Daemon
 from tests.support.swarms import One
 
 two_nodes = pytest.mark.parametrize("lab", [2], indirect=True)

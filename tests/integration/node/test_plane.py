@@ -133,7 +133,7 @@ def test_memory_that_its_task_could_still_change_is_not_taken() -> None:
 
 
 def test_a_value_for_which_the_node_has_no_memory_is_refused_with_the_arithmetic() -> None:
-    with planes(1, most=3 << 20) as lab:
+    with planes(1, most=3 << 20, disk=3 << 20) as lab:
         lab.introduce()
         lab.enroll()
         one = lab.nodes[0].attempt(lab.at(0))

@@ -13,7 +13,7 @@ from manta.node.plane.parcels import SEALS
 from manta.protocol.peers import LinkKind
 from manta.transports.errors import DownReason
 from tests.integration.node.test_plane_links import is_linked, letters_pass, wait
-from tests.support.planes import Node, Planes, memory, planes
+from tests.support.planes import Node, Place, Planes, memory, planes
 
 
 def bulk_state(lab: Planes, at: int, other: int) -> DownReason | None:
@@ -52,7 +52,7 @@ def test_nodes_of_one_machine_that_are_to_be_linked_as_others_are_share_nothing(
 ) -> None:
     """One of both is enough."""
     with planes(1, local=tmp_path) as lab:
-        lab.nodes.append(Node(2))
+        lab.nodes.append(Node(2, tmp_path / "other", Place()))
         lab.introduce()
         letters_pass(lab)
         one, other = lab.nodes

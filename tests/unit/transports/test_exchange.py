@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.group import Group, Outlook
+from manta.transports.exchange.group import MOST_FLUSHES, Group, Outlook
+from manta.transports.exchange.kept import Kept, KeptLetter, Received
 from manta.transports.exchange.letters import UNREAD, Attempt, Remote, Value
 
 NAMES = ("a", "b", "c")
@@ -24,6 +27,10 @@ class Everybody:
         self.era = era
         self.left: dict[str, list[str]] = {name: [name] for name in NAMES}
         self.lost: set[str] = set()
+        self.verdicts: dict[Attempt, bool] = {}
+
+    def counted(self, at: Attempt) -> bool | None:
+        return self.verdicts.get(at)
 
     def peers(self) -> Iterable[str]:
         return NAMES
@@ -66,13 +73,15 @@ class Asked:
 
 
 class Peer:
-    def __init__(self, net: Net, name: str, roster: Everybody) -> None:
+    def __init__(
+        self, net: Net, name: str, roster: Everybody, restored: Sequence[Kept] = ()
+    ) -> None:
         self.net = net
         self.name = name
         self.answers: dict[object, Value | None] = {}
         self.failures: dict[object, tuple[str, str]] = {}
         self.released: list[Value] = []
-        self.group = Group(name, self, roster)
+        self.group = Group(name, self, roster, restored)
 
     def tell(self, peer: str, message: messages.Message) -> None:
         self.net.tell(self.name, peer, message)
@@ -82,6 +91,9 @@ class Peer:
 
     def arrived(self, value: Value) -> None:
         pass
+
+    def settle(self, then: Callable[[], None]) -> None:
+        then()
 
     def ask(self, name: object) -> Asked:
         """A request whose end is found under the name."""
@@ -225,6 +237,9 @@ def test_each_letter_comes_once_and_in_order_whatever_links_and_attempts_do(
         }
     for program in programs:
         program.node.group.end(program.at, counts=True)
+        net.roster.verdicts[program.at] = True
+    for peer in net.peers.values():
+        peer.group.roster_changed(net.roster)
     net.settle()
     for peer in net.peers.values():
         assert peer.group.letters.kept.letters == 0
@@ -316,6 +331,10 @@ def test_letters_that_nobody_claimed_outlive_their_era_at_both_ends() -> None:
     assert net.peers["a"].answers["r"] == b"kept"
     assert net.peers["b"].group.letters.kept.letters == 1
     net.peers["a"].group.end(reader, counts=True)
+    net.settle()
+    assert net.peers["b"].group.letters.kept.letters == 1
+    after.verdicts[reader] = True
+    net.peers["a"].group.roster_changed(after)
     net.settle()
     assert net.peers["b"].group.letters.kept.letters == 0
 
@@ -444,3 +463,158 @@ def test_an_attempt_of_the_next_era_ends_those_of_the_one_before() -> None:
     a.group.roster_changed(net.roster)  # which begins no era anew
     a.group.receive(a.ask("new"), after, "a", "x", 0, 9.0, 0.0)
     assert a.answers["new"] == b"1"
+
+
+READER, SENDER = Member("t", 0), Member("t", 1)
+
+
+def sends(net: Net, values: Sequence[Value], number: int = 0, to: str = "a") -> Kept | None:
+    """An attempt on b sends these and ends."""
+    at = Attempt(0, SENDER, number)
+    group = net.peers["b"].group
+    group.begin(at)
+    for serial, value in enumerate(values):
+        group.send(net.peers["b"].ask(("s", at, serial)), at, to, "x", value, 5.0, 0.0)
+    net.settle()
+    return group.end(at, counts=True)
+
+
+def receives(net: Net, count: int, number: int = 0, member: Member = READER) -> list[Value | None]:
+    """What an attempt on a is given, as far as it is there."""
+    at = Attempt(0, member, number)
+    peer = net.peers["a"]
+    peer.group.begin(at)
+    for place in range(count):
+        peer.group.receive(peer.ask((at, place)), at, "b", "x", place, 5.0, 0.0)
+    net.settle()
+    return [peer.answers.get((at, place)) for place in range(count)]
+
+
+def again(net: Net, name: str, *restored: Kept | None) -> None:
+    """The peer's process begins anew with that."""
+    for other in NAMES:
+        net.down(min(name, other), max(name, other))
+    net.peers[name] = Peer(net, name, net.roster, [one for one in restored if one is not None])
+    net.settle()
+
+
+def test_of_an_attempt_that_exchanged_nothing_nothing_is_kept() -> None:
+    net = Net()
+    assert sends(net, []) is None
+    assert receives(net, 1) == [None]
+    assert net.peers["a"].group.end(Attempt(0, READER, 0), counts=True) is None
+
+
+def test_an_attempt_that_does_not_count_is_kept_nothing_of() -> None:
+    net = Net()
+    sends(net, [b"0"])
+    assert receives(net, 1) == [b"0"]
+    assert net.peers["a"].group.end(Attempt(0, READER, 0), counts=False) is None
+
+
+def test_a_sender_that_comes_back_tells_what_its_ended_attempts_sent() -> None:
+    net = Net()
+    kept = sends(net, [b"0", b"1"])
+    assert kept is not None
+    assert kept.items == (KeptLetter("a", "x", 0, b"0"), KeptLetter("a", "x", 1, b"1"))
+    again(net, "a")
+    again(net, "b", kept)
+    assert receives(net, 2) == [b"0", b"1"]
+
+
+def test_a_receiver_that_comes_back_gives_out_nothing_twice() -> None:
+    net = Net()
+    sends(net, [b"0", b"1", b"2"])
+    assert receives(net, 2) == [b"0", b"1"]
+    kept = net.peers["a"].group.end(Attempt(0, READER, 0), counts=True)
+    assert kept is not None
+    assert kept.items == (Received("b", "x", 0, "t", 1, ((0, 2),)),)
+    again(net, "a", kept)
+    assert receives(net, 2, member=Member("t", 2)) == [b"2", None]
+    assert net.peers["b"].group.letters.kept.letters == 3  # it is not certain yet that it counts
+    net.roster.verdicts[Attempt(0, READER, 0)] = True
+    net.peers["a"].group.roster_changed(net.roster)
+    net.settle()
+    assert net.peers["b"].group.letters.kept.letters == 1
+
+
+@pytest.mark.parametrize("told", ["by the roster", "by the next attempt"])
+def test_what_an_attempt_received_that_did_not_count_is_given_to_the_next(told: str) -> None:
+    net = Net()
+    sends(net, [b"0", b"1"])
+    receives(net, 1)
+    kept = net.peers["a"].group.end(Attempt(0, READER, 0), counts=True)
+    again(net, "a", kept)
+    if told == "by the roster":
+        net.roster.verdicts[Attempt(0, READER, 0)] = False
+        net.peers["a"].group.roster_changed(net.roster)
+    assert receives(net, 2, number=1) == [b"0", b"1"]
+    group = net.peers["a"].group
+    assert kept is not None
+    assert group.still(kept) is None
+
+
+def test_of_two_that_were_given_a_letter_the_later_one_counts() -> None:
+    net = Net()
+    sends(net, [b"0", b"1"])
+    first = Kept(0, "t", 0, 0, (Received("b", "x", 0, "t", 1, ((0, 1),)),))
+    later = Kept(0, "t", 2, 0, (Received("b", "x", 0, "t", 1, ((0, 1),)),))
+    net.roster.verdicts[Attempt(0, READER, 0)] = False
+    again(net, "a", first, later)
+    assert receives(net, 2, number=1) == [b"1", None]
+
+
+def test_a_sender_that_sends_again_what_was_consumed_is_told_so() -> None:
+    net = Net()
+    sends(net, [b"0", b"1"])
+    receives(net, 1)
+    net.peers["a"].group.end(Attempt(0, READER, 0), counts=True)
+    net.roster.verdicts[Attempt(0, READER, 0)] = True
+    net.peers["a"].group.roster_changed(net.roster)
+    again(net, "b")  # its attempt was interrupted
+    sends(net, [b"0", b"1"], number=1)
+    net.settle()
+    assert net.peers["b"].group.letters.kept.letters == 1
+    assert receives(net, 2, member=Member("t", 2)) == [b"1", None]
+
+
+def test_a_value_that_its_holder_lost_is_waited_for() -> None:
+    net = Net()
+    first, second = (messages.Parcel(bytes([n]) * 16, 1 << 30) for n in (1, 2))
+    sends(net, [first])
+    assert receives(net, 1) == [Remote("b", first)]
+    again(net, "b")
+    at, peer = Attempt(0, READER, 0), net.peers["a"]
+    peer.group.lose(Remote("b", first))
+    peer.group.receive(peer.ask("again"), at, "b", "x", 0, 5.0, 0.0)
+    net.settle()
+    assert "again" not in peer.answers
+    sends(net, [second], number=1)
+    assert peer.answers["again"] == Remote("b", second)
+
+
+def test_nobody_is_said_to_have_sent_all_before_it_heard_what_is_known() -> None:
+    net = Net()
+    kept = sends(net, [b"0"])
+    again(net, "a")
+    again(net, "b", kept)
+    net.down("a", "b")
+    net.on_the_way["a", "b"], net.on_the_way["b", "a"] = deque(), deque()
+    net.peers["b"].group.link_up("a")
+    net.peers["b"].group.handle("a", messages.Flush(7))
+    told = list(net.on_the_way["b", "a"])
+    assert messages.Flushed(7) not in told
+    net.peers["b"].group.handle("a", messages.Known((), is_last=True))
+    assert list(net.on_the_way["b", "a"])[len(told) :] == [
+        messages.SentLetter(0, "t", 1, "x", 0, b"0"),
+        messages.Flushed(7),
+    ]
+
+
+def test_who_asks_without_end_and_says_nothing_is_cut() -> None:
+    net = Net()
+    net.peers["a"].group.link_up("b")
+    for number in range(MOST_FLUSHES):
+        net.peers["a"].group.handle("b", messages.Flush(number))
+    with pytest.raises(RemoteProtocolError, match="does not say what it knows"):
+        net.peers["a"].group.handle("b", messages.Flush(MOST_FLUSHES))

@@ -1,0 +1,57 @@
+"""Values as files: what finds no room in memory, and what must outlive the process.
+
+Tasks are handed descriptors that are open for reading, and map them as they map memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def copy(fd: int, size: int, path: Path) -> None:
+    """Writes what a descriptor holds into a file, on disk for good. Raises OSError; the file is
+    then not there."""
+    draft = path.with_name(f"{path.name}.new")
+    out = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
+    try:
+        at = 0
+        while at < size:
+            sent = os.sendfile(out, fd, at, size - at)
+            if not sent:
+                raise OSError(5, "The value is shorter than it was")
+            at += sent
+        os.fsync(out)
+        os.rename(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(out)
+
+
+def open_whole(path: Path, size: int) -> int:
+    """A descriptor to read it. Raises OSError, also where the file has another size."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if os.fstat(fd).st_size != size:
+        os.close(fd)
+        raise OSError(5, "The file has another size than its value")
+    return fd
+
+
+def nameless(folder: Path, size: int) -> int:
+    """A descriptor of a new file to write into, all of whose room is taken, and which goes with its
+    last descriptor. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        os.fchmod(file.fileno(), 0o400)
+        return os.dup(file.fileno())
+
+
+def read_only(fd: int) -> int:
+    """Another descriptor of the same file, which cannot write. Closes the first."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)

@@ -1,0 +1,189 @@
+"""The spool of a plane: what it says is on disk is there, whatever the disk does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from manta.node.journal import record_file
+from manta.node.plane import spool as spools
+from manta.node.plane.spool import Spool, Timeline, keeps_anything
+from manta.transports.exchange.kept import Kept, KeptBroadcast, KeptLetter
+
+ONE, OTHER = Timeline("swarm-1", "e"), Timeline("swarm-2", "e")
+
+
+def end(number: int, size: int = 10) -> Kept:
+    return Kept(0, "t", number, 0, (KeptLetter("id-2", "x", 0, bytes(size)),))
+
+
+@contextmanager
+def opened(folder: Path, node_id: str = "id-1") -> Iterator[Spool]:
+    spool = Spool(folder, node_id, lambda call: call())
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def wait(begin: Callable[[Callable[[], object]], object]) -> None:
+    done = threading.Event()
+    begin(done.set)
+    assert done.wait(20)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        assert not keeps_anything(tmp_path)
+        for number in range(3):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        wait(lambda done: spool.keep(OTHER, end(7), (), done))
+    assert keeps_anything(tmp_path)
+    with opened(tmp_path) as spool:
+        assert list(spool.untaken) == [ONE, OTHER]
+        assert spool.take(ONE) == [end(0), end(1), end(2)]
+        assert spool.take(ONE) == []
+        wait(lambda done: spool.keep_only(ONE, [end(1)], done))
+        wait(lambda done: spool.keep(ONE, end(3), (), done))
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(1), end(3)]
+        spool.drop(ONE)
+        spool.drop(OTHER)
+    assert not keeps_anything(tmp_path)
+
+
+def test_attempts_that_end_together_share_a_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(spools, "sync", synced.append)
+    with opened(tmp_path) as spool:
+        gate, ends = threading.Event(), [threading.Event() for _ in range(20)]
+
+        def busy() -> None:
+            gate.wait(20)
+
+        spool.do(busy)
+        for number, ended in enumerate(ends):
+            spool.keep(ONE, end(number), (), ended.set)
+        gate.set()
+        assert all(ended.wait(20) for ended in ends)
+        assert len(synced) <= 2
+
+
+def test_what_a_full_disk_does_not_take_waits_and_the_node_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spools, "RETRY", 0.01)
+    caplog.set_level(logging.INFO)
+    with opened(tmp_path) as spool:
+        wait(lambda done: spool.keep(ONE, end(0), (), done))
+        ended, after = threading.Event(), threading.Event()
+        with full_disk():
+            spool.keep(ONE, end(1, size=1000), (), ended.set)
+            spool.keep(ONE, end(2), (), after.set)  # it waits for the one before
+            wait(lambda done: spool.do(lambda: None, done))
+            wait(lambda done: spool.keep(OTHER, end(3), (), done))  # and no other does
+            assert not ended.is_set()
+            assert not after.is_set()
+        assert ended.wait(20)
+        assert after.wait(20)
+    assert "their ends wait" in caplog.text
+    assert "is kept again" in caplog.text
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(0), end(1, size=1000), end(2)]
+
+
+def test_a_sync_that_failed_is_believed_only_of_what_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "RETRY", 0.01)
+    failures = [OSError(5, "Input/output error")]
+
+    def sync(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        os.fsync(fd)
+
+    rewritten: list[Path] = []
+    rewrite = record_file.RecordFile.rewrite
+
+    def counted(file: record_file.RecordFile[object], records: object) -> None:
+        rewritten.append(file.path)
+        rewrite(file, records)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(spools, "sync", sync)
+    monkeypatch.setattr(record_file.RecordFile, "rewrite", counted)
+    with opened(tmp_path) as spool:
+        wait(lambda done: spool.keep(ONE, end(0), (), done))
+        assert len(rewritten) == 2  # when it was begun, and then
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(0)]
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", bytes(1000)])
+def test_a_file_that_is_none_is_no_more_than_lost(
+    tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "0123.spool").write_bytes(data)
+    with opened(tmp_path) as spool:
+        assert not spool.untaken
+        wait(lambda done: spool.keep(ONE, end(0), (), done))
+    assert "0123.spool" in caplog.text
+
+
+def test_the_spool_of_another_node_is_deleted(tmp_path: Path) -> None:
+    with opened(tmp_path, "id-1") as spool:
+        wait(lambda done: spool.keep(ONE, end(0), (), done))
+    with opened(tmp_path, "id-2") as spool:
+        assert not spool.untaken
+    assert not keeps_anything(tmp_path)
+
+
+def test_a_record_that_was_being_written_is_cut_off(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        wait(lambda done: spool.keep(ONE, end(0), (), done))
+    path = next(tmp_path.glob("*.spool"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[-20:])
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(0)]
+        wait(lambda done: spool.keep(ONE, end(1), (), done))
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(0), end(1)]
+
+
+def test_values_that_nothing_names_are_deleted_at_the_start(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        (spool.values / "00ff").write_bytes(b"left")
+    with opened(tmp_path) as spool:
+        assert list(spool.values.iterdir()) == []
+
+
+def test_nothing_is_said_to_be_kept_after_a_plane_that_ends_on_a_full_disk(tmp_path: Path) -> None:
+    said = Kept(0, "t", 0, 0, (KeptBroadcast("m", 1, bytes(1000)),))
+    ended = threading.Event()
+    with full_disk(), opened(tmp_path) as spool:
+        spool.keep(ONE, said, (), ended.set)
+    assert not ended.is_set()
+    with opened(tmp_path) as spool:
+        assert not spool.take(ONE)
