@@ -5,6 +5,7 @@ It ends with its daemon, whose end of the socket is then closed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -31,6 +32,7 @@ from manta.node.plane.orders import (
     Rostered,
     Serve,
     Serving,
+    ToDaemon,
     ToPlane,
     Want,
 )
@@ -52,7 +54,7 @@ LOCK = "lock"
 """The file in its folder that a plane holds locked as long as it lives."""
 PATIENCE = 20.0
 """Seconds for which it waits for another that has the folder, whose daemon is gone."""
-ENDING = 4
+ENDING = 15
 """Seconds from the end of its daemon to its own, whatever it does."""
 
 log = logging.getLogger("manta.node.plane")
@@ -90,13 +92,17 @@ class Process:
         self._transport.call_soon(self._begin)
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
-        self._orders.send(Want(swarm_id, wanted))
+        self._say(Want(swarm_id, wanted))
 
     def broke(self, at: Instance, why: str) -> None:
-        self._orders.send(Broke(at, why))
+        self._say(Broke(at, why))
+
+    def _say(self, order: ToDaemon) -> None:
+        with contextlib.suppress(OSError):  # the daemon has ended: reading finds out as well
+            self._orders.send(order)
 
     def links_changed(self, links: LinksTold) -> None:
-        self._orders.send(Linked(links))
+        self._say(Linked(links))
 
     def close(self) -> None:
         self._transport.call_soon(self._plane.close)
@@ -105,7 +111,7 @@ class Process:
 
     def _begin(self) -> None:
         self._transport.io.add_reader(self._orders.fileno(), self._read)
-        self._orders.send(Serving())
+        self._say(Serving())
         self._take_all()  # what came along with the first order
 
     def _take_all(self) -> None:
@@ -138,7 +144,7 @@ class Process:
                 plane.attach(at, fds[0])
             case End(at, counts):
                 self._begun.discard(at)
-                plane.end(at, counts=counts, then=partial(self._orders.send, Ended(at)))
+                plane.end(at, counts=counts, then=partial(self._say, Ended(at)))
             case Serve():
                 log.error("The daemon says twice who the node is.")
 

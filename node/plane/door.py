@@ -11,7 +11,7 @@ from collections.abc import Callable
 class Door:
     """`knocked` is called once, on a thread of this object's. The descriptor stays its owner's."""
 
-    def __init__(self, listening: int, knocked: Callable[[], None]) -> None:
+    def __init__(self, listening: int, knocked: Callable[[], object]) -> None:
         self._listening = listening
         self._knocked = knocked
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)

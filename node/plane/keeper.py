@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, MailboxPolicy
+from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, MailboxPolicy, Refused
 from manta.actors.replies import Reply
 from manta.node.link.peer_directory import NeedRoster, TellPlane
 from manta.node.peers.book import PeersAnew
@@ -31,6 +31,8 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Connect, EndExchange, ExchangeBroken, ExchangeLost
 from manta.node.task_server.messages import Descriptor
 from manta.protocol.base import Instance
+from manta.protocol.codes import Code
+from manta.transports.errors import remedied
 
 _SOON = 0.01
 """Seconds until an actor that takes no more is told again."""
@@ -124,7 +126,7 @@ class PlaneKeeper(Actor):
     def _listen(self) -> None:
         if self._process is None and (listening := self._context.peer_socket) is not None:
             self._close_door()
-            self._door = Door(listening.fd, lambda: self._heard(_Knocked()))
+            self._door = Door(listening.fd, lambda: self.notify(self.ref, _Knocked()))
 
     def _close_door(self) -> None:
         if self._door is not None:
@@ -136,12 +138,20 @@ class PlaneKeeper(Actor):
             return
         if self._context.peers.directories.is_empty:  # nobody has anything to say to this node
             self.after(_PAUSE, _Listen())
-        else:
+            return
+        try:
             self._begin()
+        except OSError as error:
+            self.log.error("the plane could not be started: %s", remedied(error))
+            self.after(_PAUSE, _Listen())
 
     def _connect(self, instance: Instance, owner: str) -> Descriptor:
-        process = self._process or self._begin()
-        ours, theirs = socket.socketpair()
+        try:
+            process = self._process or self._begin()
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            sentence = f"The node could give {instance} no connection to others: {remedied(error)}."
+            raise Refused(Code.UNAVAILABLE, sentence) from error
         end = Descriptor(theirs.detach())
         self._attempts.setdefault(instance, _Attempt(owner)).owner = owner
         process.send(orders.Attach(instance), [ours.detach()])
@@ -186,8 +196,8 @@ class PlaneKeeper(Actor):
         if self._process is not None:
             self._process.send(order)
 
-    def _heard(self, message: orders.ToDaemon | _Gone | _Knocked) -> None:
-        """Called on threads of the process's and the door's. Nothing may be lost."""
+    def _heard(self, message: orders.ToDaemon | _Gone) -> None:
+        """Called on threads of the process's. Nothing that it says may be lost."""
         while not self._stopping:
             try:
                 self.ref.tell(message)
