@@ -193,8 +193,10 @@ class Relays:
         except LinkDown:
             return  # all streams end with it
         except LinkOverflow:
-            log.warning("The relay takes nothing: its link is ended.")
+            log.warning("The relay takes nothing: its link is made anew.")
             self._reset()
+            self._link.close()
+            self._link = self._transport.dial(*self._where, self)
 
     def peer_up(self, key: str) -> None:
         self._failures[key] = 0
@@ -218,8 +220,9 @@ class Relays:
             self._open_link(key)
 
     def link_down(self, link: Link, reason: DownReason) -> None:
-        log.info("The relay is not reached: %s.", reason)
-        self._reset()
+        if link is self._link:
+            log.info("The relay is not reached: %s.", reason)
+            self._reset()
 
     def _reset(self) -> None:
         streams, self._streams = self._streams, {}

@@ -15,8 +15,8 @@ from tests.support.nat import SCENARIOS
 ROOT = Path(__file__).parents[3]
 UNSHARE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
 PROBE = (
-    "ip link add a type veth peer name b && echo 0 > /proc/sys/net/ipv4/ip_forward"
-    " && tc qdisc add dev a root tbf rate 100mbit burst 256kb latency 50ms"
+    "ip link add veth0 type veth peer name veth1 && echo 0 > /proc/sys/net/ipv4/ip_forward"
+    " && tc qdisc add dev veth0 root tbf rate 100mbit burst 256kb latency 50ms"
 )
 
 
