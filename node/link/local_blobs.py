@@ -147,9 +147,10 @@ class LocalFetches:
         does not give it; with BlobCorrupt, BlobRefused."""
         future: Future[None] = Future()
         stream = socket.socket(socket.AF_UNIX)
-        stream.settimeout(PATIENCE + BRIEF)
+        stream.setblocking(False)  # it is taken at once, or that node is too busy
         try:
             stream.connect(_name(source))
+            stream.settimeout(PATIENCE + BRIEF)
         except OSError:
             stream.close()
             future.set_exception(BlobMissing("that node is not on this machine"))
