@@ -132,47 +132,74 @@ class LocalBlobs:
         raise BlobMissing("this node ends")
 
 
-def fetch(source: str, key: str, blob: BlobRef, values: TieredDepot) -> Future[None]:
-    """Have a node on this machine pass a blob to the values, on a thread of its own.
+class LocalFetches:
+    """Has other nodes on this machine pass blobs to the values, each on a thread of its own."""
 
-    Fails with BlobMissing where the node with the key `source` is not on this machine, or does not
-    give it; with BlobCorrupt, BlobRefused.
-    """
-    future: Future[None] = Future()
+    def __init__(self, key: str, values: TieredDepot) -> None:
+        self._key = key
+        self._values = values
+        self._lock = threading.Lock()
+        self._under_way: dict[socket.socket, threading.Thread] = {}
+        self._closed = False
 
-    def run() -> None:
+    def fetch(self, source: str, blob: BlobRef) -> Future[None]:
+        """Fails with BlobMissing where the node with the key `source` is not on this machine, or
+        does not give it; with BlobCorrupt, BlobRefused."""
+        future: Future[None] = Future()
+        stream = socket.socket(socket.AF_UNIX)
+        stream.setblocking(False)  # it is taken at once, or that node is too busy
         try:
-            _fetch(source, key, blob, values)
-        except BaseException as error:
+            stream.connect(_name(source))
+            stream.settimeout(PATIENCE + BRIEF)
+        except OSError:
+            stream.close()
+            future.set_exception(BlobMissing("that node is not on this machine"))
+            return future
+        thread = threading.Thread(
+            target=self._run, args=(stream, blob, future), name="manta-local-fetch", daemon=True
+        )
+        with self._lock:
+            if not self._closed:
+                self._under_way[stream] = thread
+                thread.start()
+                return future
+        stream.close()
+        future.set_exception(BlobMissing("this node ends"))
+        return future
+
+    def close(self) -> None:
+        """What is under way fails."""
+        with self._lock:
+            self._closed = True
+            under_way = dict(self._under_way)
+        for stream, thread in under_way.items():
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    def _run(self, stream: socket.socket, blob: BlobRef, future: Future[None]) -> None:
+        try:
+            self._take(stream, blob)
+        except Exception as error:
             future.set_exception(error)
         else:
             future.set_result(None)
+        finally:
+            with self._lock:
+                del self._under_way[stream]
+                stream.close()
 
-    stream = socket.socket(socket.AF_UNIX)
-    with stream:
+    def _take(self, stream: socket.socket, blob: BlobRef) -> None:
         try:
-            stream.connect(_name(source))
-        except OSError:
-            future.set_exception(BlobMissing("that node is not on this machine"))
-            return future
-    threading.Thread(target=run, name="manta-local-fetch", daemon=True).start()
-    return future
-
-
-def _fetch(source: str, key: str, blob: BlobRef, values: TieredDepot) -> None:
-    try:
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(PATIENCE + BRIEF)
-            stream.connect(_name(source))
             check_user(stream)
-            stream.sendall(f"{blob.digest}{key}".encode())
+            stream.sendall(f"{blob.digest}{self._key}".encode())
             fd = _passed(stream)
-    except (OSError, LocalTransportError) as error:
-        raise BlobMissing(f"that node does not pass it: {error}") from error
-    found = _kept(fd, blob, values)
-    if found != blob.digest:
-        values.let_go(found)
-        raise BlobCorrupt(f"the blob {blob.digest[:12]} was passed as {found[:12]}")
+        except (OSError, LocalTransportError) as error:
+            raise BlobMissing(f"that node does not pass it: {error}") from error
+        found = _kept(fd, blob, self._values)
+        if found != blob.digest:
+            self._values.let_go(found)
+            raise BlobCorrupt(f"the blob {blob.digest[:12]} was passed as {found[:12]}")
 
 
 def _passed(stream: socket.socket) -> int:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
-from manta.node.link import local_blobs
 from manta.node.link.blob_server import BlobOffers
 from manta.node.link.fetching import Fetching
-from manta.node.link.local_blobs import LocalBlobs
+from manta.node.link.local_blobs import LocalBlobs, LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.node.link.peer_directory import TellHub
 from manta.node.peers.book import PeersAnew
@@ -122,6 +121,7 @@ class PeerHub(Actor):
         self._offers = BlobOffers()
         self._bulk: CurveBulk[NodeDepot] | None = None
         self._local: LocalBlobs | None = None
+        self._here = LocalFetches(context.keys.public, context.values)
         self._address = ""
         self._peer: BulkPeer | None = None
         self._pushing: dict[Push, list[Reply]] = {}
@@ -135,6 +135,7 @@ class PeerHub(Actor):
         self.notify(PEER_DIRECTORY, TellHub())
 
     def on_stop(self, reason: ExitReason) -> None:
+        self._here.close()
         if self._local is not None:
             self._local.close()
         if self._bulk is not None:
@@ -307,9 +308,7 @@ class PeerHub(Actor):
             else:
                 self._move_from(fetching, source)
 
-        context = self._context
-        own, values = context.keys.public, context.values
-        self.pipe(local_blobs.fetch(source.key, own, fetching.blob, values), passed)
+        self.pipe(self._here.fetch(source.key, fetching.blob), passed)
 
     def _move_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
         blob, began_at = fetching.blob, fetching.arriving.written

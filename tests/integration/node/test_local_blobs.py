@@ -13,7 +13,7 @@ import pytest
 from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.link import local_blobs
-from manta.node.link.local_blobs import LocalBlobs
+from manta.node.link.local_blobs import LocalBlobs, LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.protocol.values import BlobRef
 from manta.transports.blobs.digests import digest_of
@@ -40,10 +40,12 @@ class Side:
         self.knows: set[str] = set()
         self.blobs = LocalBlobs(self.key, self.depot, lambda key, _: key in self.knows)
         undo.callback(self.blobs.close)
+        self.fetches = LocalFetches(self.key, self.values)
+        undo.callback(self.fetches.close)
 
     def fetch(self, other: Side, blob: bytes) -> None:
         ref = BlobRef(digest_of(blob), len(blob))
-        local_blobs.fetch(other.key, self.key, ref, self.values).result(20)
+        self.fetches.fetch(other.key, ref).result(20)
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_what_arrives_is_waited_for(sides) -> None:
     one, two = sides
     digest = digest_of(BLOB)
     arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
-    fetched = local_blobs.fetch(one.key, two.key, BlobRef(digest, len(BLOB)), two.values)
+    fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
     arriving.write(BLOB)
     assert not fetched.done()
     arriving.commit()
@@ -93,7 +95,7 @@ def test_what_does_not_arrive_is_not_waited_for(sides) -> None:
     one, two = sides
     digest = digest_of(BLOB)
     arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
-    fetched = local_blobs.fetch(one.key, two.key, BlobRef(digest, len(BLOB)), two.values)
+    fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
     one.depot.arrived(arriving)
     with pytest.raises(BlobMissing):
         fetched.result(20)
@@ -166,6 +168,19 @@ def test_an_end_waits_for_nobody(tmp_path: Path) -> None:
         digest = digest_of(BLOB)
         undo.callback(one.depot.arrived, one.depot.arrives(digest, len(BLOB), lambda _: None))
         undo.callback(one.blobs.close)
-        fetched = local_blobs.fetch(one.key, two.key, BlobRef(digest, len(BLOB)), two.values)
+        fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
     with pytest.raises(BlobMissing):
         fetched.result(20)
+
+
+def test_who_ends_does_not_wait_for_what_it_fetches(sides) -> None:
+    one, two = sides
+    digest = digest_of(BLOB)
+    arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
+    fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
+    two.fetches.close()
+    with pytest.raises(BlobMissing):
+        fetched.result(0)
+    one.depot.arrived(arriving)
+    with pytest.raises(BlobMissing, match="this node ends"):
+        two.fetch(one, BLOB)

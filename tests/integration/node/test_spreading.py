@@ -12,7 +12,7 @@ import pytest
 
 from manta import Module, Swarm, Task
 from manta.node.blobs.arriving import ArrivingSource
-from manta.node.link import local_blobs
+from manta.node.link.local_blobs import LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.node.service import Node
 from manta.transports.bulk.curve import CurveBulk
@@ -20,7 +20,7 @@ from manta.transports.bulk.server import BulkServer
 from manta.transports.errors import BlobMissing, BlobRefused
 
 NODES = 5
-HERE = local_blobs.fetch
+HERE = LocalFetches.fetch
 SIZE = 40 << 20
 
 pytestmark = [
@@ -73,7 +73,7 @@ def elsewhere(*_: Any) -> Future[None]:
 @pytest.fixture
 def planes(monkeypatch: pytest.MonkeyPatch) -> Planes:
     """Begins before the manager does. Nodes do not find each other on this machine."""
-    monkeypatch.setattr(local_blobs, "fetch", elsewhere)
+    monkeypatch.setattr(LocalFetches, "fetch", elsewhere)
     planes, init = Planes(), CurveBulk.__init__
 
     def noted(self: CurveBulk[Any], keys: Any, *args: Any, **named: Any) -> None:
@@ -193,7 +193,7 @@ def test_memory_for_less_than_a_value_is_no_obstacle(planes, lab) -> None:
 
 
 def test_nodes_on_one_machine_pass_it_to_each_other(planes, lab, monkeypatch) -> None:
-    monkeypatch.setattr(local_blobs, "fetch", HERE)
+    monkeypatch.setattr(LocalFetches, "fetch", HERE)
     nodes = [lab.node(number) for number in range(1, NODES + 1)]
     read_by_all(lab, os.urandom(SIZE))
     assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
