@@ -34,6 +34,8 @@ class Limits:
 
     def of(self, quota: Quota, user_id: str, cluster_id: str = "") -> Limit:
         """`cluster_id`: of the swarm whose quota it is."""
+        if not self.records:  # as mostly, and it is asked with each batch that a node sends
+            return self._default(quota, user_id)
         if (own := self._found(quota, "user", user_id, "for the user")) is not None:
             return own
         if TABLE[quota].of_swarm:
@@ -45,10 +47,7 @@ class Limits:
             for role in self._roles(user_id, cluster_id)
             if (found := self._found(quota, "role", role, f"for the role {role}")) is not None
         ]
-        if by_role:
-            return max(by_role)
-        row = TABLE[quota]
-        return Limit(row.of_admins if self._is_admin(user_id) else row.default, "the default")
+        return max(by_role) if by_role else self._default(quota, user_id)
 
     def of_cluster(self, quota: Quota, cluster_id: str) -> Limit | None:
         """What bounds all users in the cluster together; None if nothing does."""
@@ -67,6 +66,10 @@ class Limits:
         """Deletes what was set for a user, role or cluster that the change deletes."""
         if (record := self.records.get(f"{scope}/{subject}")) is not None:
             change.delete(self.records, record)
+
+    def _default(self, quota: Quota, user_id: str) -> Limit:
+        row = TABLE[quota]
+        return Limit(row.of_admins if self._is_admin(user_id) else row.default, "the default")
 
     def _found(self, quota: Quota, scope: str, subject: str, whose: str) -> Limit | None:
         value = self.set_for(scope, subject).get(quota)
