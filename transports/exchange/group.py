@@ -137,6 +137,10 @@ class Group:
         for kept in restored:
             if keeping.restore_received(self.letters, kept):
                 self._ended[keeping.attempt_of(kept)] = None
+        last = {(kept.era, kept.task, kept.rank): kept.number for kept in restored}
+        for at in list(self._ended):
+            if at.number < last[at.era, at.member.task, at.member.rank]:
+                self._settle(at, counts=False)
         self._judge()
         items = (item for kept in restored for item in kept.items)
         others = {item.to for item in items if isinstance(item, KeptLetter)} - {self._me}
@@ -199,6 +203,7 @@ class Group:
         del self._ended[at]
         if not counts:
             self._in_vain.add(at)
+            self._shell.settle(_nothing)  # or it would count after the era
         self.letters.settle(at, counts=counts)
 
     # --- requests ---------------------------------------------------------------------------
@@ -501,3 +506,7 @@ class Group:
         del same[wait]
         if not same:
             del self._waits[wait.topic]
+
+
+def _nothing() -> None:
+    pass
