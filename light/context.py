@@ -10,6 +10,8 @@ from manta.light.errors import NotInTask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from manta.light.collectives.mapped import Mapped
+
 
 class Brief:
     """The attempt that runs here: what the node says of it, where its scratch folder lies, and what
@@ -28,6 +30,8 @@ class Brief:
     datasets: Mapping[str, str]
     timeout: float | None
     scratch: str
+    direct: bool = False
+    """What it says to others goes through the plane."""
 
     def __init__(self, **told: Any) -> None:
         self.__dict__.update(told)
@@ -41,6 +45,10 @@ class Brief:
         """How many messages this attempt has received, by the sender's id and tag."""
         self.receiving: dict[tuple[str, str], bool] = {}
         """Whether one more was asked for that has not been given out."""
+        self.mapped: Mapped | None = None
+        """What it shares with its node's plane, once there is something."""
+        self.left_out: dict[int, str] = {}
+        """The ranks that its last collective went on without, and why."""
 
     @property
     def name(self) -> str:
@@ -68,6 +76,14 @@ class Part:
     def __init__(self, rank: int, value: Any) -> None:
         self.rank = rank
         self.value = value
+
+
+class Handover:
+    """A value in the form that requests to the plane carry, with the descriptors that go along."""
+
+    def __init__(self, payload: bytes | list[int], fds: tuple[int, ...] = ()) -> None:
+        self.payload = payload
+        self.fds = fds
 
 
 class Missing:

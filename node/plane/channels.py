@@ -87,12 +87,18 @@ class Ask:
         body: PlaneRequest,
         value: Value | None,
         done: Callable[[Ask, dict[str, Any], Parcel | Remote | None], None],
+        reply: Callable[[Ask, dict[str, Any], list[int]], None],
     ) -> None:
         self.at = channel.at
         self.channel = channel
         self.body = body
         self.value = value
         self._done = done
+        self._reply = reply
+
+    def reply(self, told: dict[str, Any], fds: list[int]) -> None:
+        """Sends an answer as it is, with its descriptors."""
+        self._reply(self, told, fds)
 
     def answer(self, value: Value | None) -> None:
         head: dict[str, Any] = {"k": "answer", "n": self.body.n}

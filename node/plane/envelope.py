@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from manta.node.plane.collectives.messages import Message as OfCollective
 from manta.protocol.base import Named
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
@@ -31,7 +32,7 @@ class BulkAt(msgspec.Struct, frozen=True, array_like=True, tag=34):
     ticket: bytes
 
 
-Body = messages.Message | WantParcel | NoParcel | BulkAt
+Body = messages.Message | WantParcel | NoParcel | BulkAt | OfCollective
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -109,6 +109,12 @@ class PeerLinks:
             return False
         return True
 
+    def end(self, key: str, why: str) -> None:
+        """Ends the link over which is sent; another may follow."""
+        if (link := self._up.get(key)) is not None:
+            log.warning("The link to node %s is ended: %s", key[:8], why)
+            link.close()
+
     def _dial_unless_up(self, peer: Peer) -> None:
         if peer.key not in self._up and not self._admission.denies(peer.key):
             self._dial(peer)

@@ -20,8 +20,8 @@ from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_FUTURE_WRITE = 0x10
-"""F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
+FUTURE_WRITE = 0x10
+"""F_SEALFUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
 MIB = 1 << 20
 
 Then = Callable[[int, str], None]
@@ -76,6 +76,8 @@ class Parcels:
         self._own: dict[bytes, tuple[int, int]] = {}
         """By id: descriptor and size."""
         self._copies: dict[Remote, _Copy] = {}
+        self.reclaim: Callable[[Callable[[], bool]], None] | None = None
+        """Has others that count here give back what they can do without, while more is wanted."""
 
     # --- of this node's tasks ---------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class Parcels:
         try:
             if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS or os.fstat(fd).st_size != size:
                 raise Unsealed(f"its memory of {size} bytes is not sealed, or is of another size")
-            self._take_room(size)
+            self.take_room(size)
         except (OSError, Unsealed, NoRoom) as error:
             os.close(fd)
             if isinstance(error, OSError):
@@ -122,7 +124,7 @@ class Parcels:
     def _begin(self, swarm_id: str, remote: Remote) -> _Copy:
         """Raises NoRoom."""
         size = remote.parcel.size
-        self._take_room(size)
+        self.take_room(size)
         try:
             fd = os.memfd_create("manta-parcel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -142,7 +144,7 @@ class Parcels:
     def _came(self, remote: Remote, copy: _Copy, why: str) -> None:
         if not why and copy.is_wanted:
             fcntl.fcntl(
-                copy.fd, fcntl.F_ADD_SEALS, _FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+                copy.fd, fcntl.F_ADD_SEALS, FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
             )
             copy.is_whole = True
         else:
@@ -177,7 +179,10 @@ class Parcels:
         for remote in list(self._copies):
             self.release(remote)
 
-    def _take_room(self, size: int) -> None:
+    def take_room(self, size: int) -> None:
+        """Counts memory of that size. Raises NoRoom."""
+        if self.reclaim is not None:
+            self.reclaim(lambda: self.size + size > self._most)
         if self.size + size > self._most:
             raise NoRoom(
                 f"This node keeps {self.size / MIB:,.1f} MiB of values that tasks send to each "
@@ -186,6 +191,9 @@ class Parcels:
                 "(value_memory_mb)."
             )
         self.size += size
+
+    def give_room(self, size: int) -> None:
+        self.size -= size
 
     def _drop(self, fd: int, size: int) -> None:
         os.close(fd)

@@ -22,10 +22,12 @@ from manta.node.peers.known import KnownPeers
 from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import envelope
 from manta.node.plane.channels import Ask, Channel, Gone
+from manta.node.plane.collectives.desks import Desks
+from manta.node.plane.collectives.messages import CollectiveSaid, CollectivesHeard, Introduced
 from manta.node.plane.envelope import BulkAt, NoParcel, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
-from manta.node.plane.requests import Handed, PlaneRequest
+from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.transports.errors import BulkError, LocalTransportError, RemoteProtocolError
@@ -34,6 +36,7 @@ from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
 from manta.transports.sealed.endpoint import BulkEndpoint
+from manta.transports.sealed.peer import BulkPeer
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
@@ -79,6 +82,7 @@ class Plane:
             transport, admission, self, node_id, self._io.call_later
         )
         self._parcels = Parcels(self, memory)
+        self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
@@ -91,11 +95,13 @@ class Plane:
     def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterChanged) -> None:
         if isinstance(message, RosterChanged):
             self._swarm(message.swarm_id).roster_changed(message.roster)
+            self._desks.roster_changed(message.swarm_id, message.roster)
             self._set_timer()
             return
         gone = self._known.apply(message)
         match message:
             case PeersAnew(directories, rosters):
+                self._desks.keep(self._known.epoch)
                 for directory in directories:
                     self._links.know(p for p in directory.peers if p.node_id != self._me)
                 for roster in rosters:
@@ -106,6 +112,7 @@ class Plane:
                 self._links.know(peer for peer in peers if peer.node_id != self._me)
                 if swarm_id in self._swarms:
                     self._swarms[swarm_id].peers_removed(one.node_id for one in departed)
+                self._desks.directory_changed(swarm_id, [one.node_id for one in departed])
             case DirectoryOver(swarm_id):
                 self._forget(swarm_id)
         self._links.forget(gone)
@@ -125,10 +132,12 @@ class Plane:
             self._close(channel)
         if at.swarm_id in self._swarms:
             self._swarms[at.swarm_id].end(at, counts=counts)
+        self._desks.end(at)
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
+        self._desks.close()
         self._parcels.close()
 
     def _swarm(self, swarm_id: str) -> SwarmExchange:
@@ -141,9 +150,11 @@ class Plane:
     def _begin_anew(self, swarm_id: str) -> None:
         """The manager has gone back: nothing that was said on the other timeline counts."""
         self._swarms.pop(swarm_id).close()
+        self._desks.forget(swarm_id)
         self._swarm(swarm_id)
 
     def _forget(self, swarm_id: str) -> None:
+        self._desks.forget(swarm_id)
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
             swarm.close()
             self._daemon.want_roster(swarm_id, False)
@@ -167,7 +178,7 @@ class Plane:
             raise BrokenFrame("a request before the one before it was answered.")
         value: Value | None = None
         handed = getattr(request, "value", None)
-        ask = channel.current = Ask(channel, request, None, self._answered)
+        ask = channel.current = Ask(channel, request, None, self._answered, self._send)
         if isinstance(handed, Handed):
             try:
                 value = self._parcels.take_in(fds[0], handed.size)
@@ -179,7 +190,11 @@ class Plane:
         elif handed is not None:
             value = handed
         ask.value = value
-        self._swarm(channel.at.swarm_id).ask(ask, time.monotonic())
+        swarm = self._swarm(channel.at.swarm_id)
+        if isinstance(request, CallCollective | MakeRoom):
+            self._desks.ask(ask)
+        else:
+            swarm.ask(ask, time.monotonic())
 
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
         if isinstance(along, Remote):
@@ -214,6 +229,7 @@ class Plane:
         channel.close()
         if ask is not None and channel.at.swarm_id in self._swarms:
             self._swarms[channel.at.swarm_id].abandon(ask)
+            self._desks.abandon(ask)
 
     # --- links (links.Owner) ------------------------------------------------------------------
 
@@ -223,6 +239,7 @@ class Plane:
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
+                self._desks.link_up(swarm_id, peer.node_id)
         for transfer, fetch in self._fetches.items():
             if fetch.key == key:
                 self._ask_for(transfer, fetch)
@@ -249,6 +266,10 @@ class Plane:
             case NoParcel(transfer):
                 if transfer in self._fetches:
                     self._bulk.peer(key).refuse(transfer, "its sender has it no more")
+            case Introduced() | CollectiveSaid() | CollectivesHeard():
+                self._swarm(said.swarm_id)
+                self._desks.handle(said.swarm_id, peer.node_id, said.body)
+                self._set_timer()
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
                 self._set_timer()
@@ -332,9 +353,7 @@ class Plane:
     # --- swarms (swarm.Outside) ---------------------------------------------------------------
 
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
-        node, epoch = self._known.node(swarm_id, peer), self._known.epoch(swarm_id)
-        if node is not None and epoch is not None:
-            self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
+        self.say(swarm_id, peer, message)
 
     def release(self, value: Value) -> None:
         if not isinstance(value, bytes):
@@ -348,10 +367,35 @@ class Plane:
         node = self._known.node(swarm_id, peer)
         return node is not None and self._links.is_up(node.key)
 
+    # --- collectives (desks.Outside) ------------------------------------------------------------
+
+    def say(self, swarm_id: str, peer: str, message: envelope.Body) -> None:
+        node, epoch = self._known.node(swarm_id, peer), self._known.epoch(swarm_id)
+        if node is not None and epoch is not None:
+            self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None:
+        node = self._known.node(swarm_id, peer)
+        if node is not None:
+            self._links.end(node.key, why)
+
+    def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
+        node = self._known.node(swarm_id, peer)
+        if node is None:
+            raise LocalTransportError("its node has no part in the swarm any more")
+        return self._bulk.peer(node.key)
+
+    def post(self, call: Callable[[], None]) -> object:
+        return self._io.call(partial(self._posted, call))
+
+    def _posted(self, call: Callable[[], None]) -> None:
+        call()
+        self._set_timer()
+
     # --- time ---------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        times = [swarm.due for swarm in self._swarms.values()]
+        times = [self._desks.due, *(swarm.due for swarm in self._swarms.values())]
         due = min((one for one in times if one is not None), default=None)
         if due is None or (self._timer is not None and self._timer[0] <= due):
             return
@@ -364,4 +408,5 @@ class Plane:
         now = time.monotonic()
         for swarm in self._swarms.values():
             swarm.tick(now)
+        self._desks.tick(now)
         self._set_timer()

@@ -51,6 +51,11 @@ class Call(NamedTuple):
     reproducible: bool = True
     """Every machine reduces the same values to the same bits. Where not, one does for all."""
 
+    @property
+    def operation(self) -> str:
+        """What members called, without its options."""
+        return self.words.partition("(")[0]
+
 
 class Entry(NamedTuple):
     """What one member brings to a call."""
@@ -143,7 +148,8 @@ def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> 
     (rank, first), (another, second) = sorted((one, other), key=lambda side: side[0])
     if first.call.words != second.call.words:
         return _unlike_calls(alias, (rank, first.call.words), (another, second.call.words))
-    if first.call.kind.reduces and (first.digest, first.forms) != (second.digest, second.forms):
+    reduces = first.call.kind.reduces or second.call.kind.reduces
+    if reduces and (first.digest, first.forms) != (second.digest, second.forms):
         places = zip(first.forms, second.forms, strict=False)
         where, form, unlike = next(
             ((place, form, unlike) for (place, form), (_, unlike) in places if form != unlike),
