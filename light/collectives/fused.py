@@ -204,7 +204,8 @@ def told_forms(found: Iterator[tuple[str, str]]) -> tuple[list[tuple[str, str]],
     """The first of them, and what stands for all."""
     from hashlib import blake2b
 
-    digest, first = blake2b(digest_size=16), []
+    digest = blake2b(digest_size=16)
+    first: list[tuple[str, str]] = []
     for where, form in found:
         digest.update(f"{where}\0{form}\0".encode("utf-8", "surrogatepass"))
         if len(first) < PLACES:

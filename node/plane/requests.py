@@ -113,7 +113,7 @@ class CallCollective(Numbered, frozen=True):
     sizes: Annotated[tuple[Offset, ...], Meta(max_length=100_000)] = ()
     """See `manta.transports.collectives.calls.Entry`. Of several, each begins at a multiple of
     `ALIGNED` in `value`, and at once after the other in a room."""
-    forms: Annotated[tuple[tuple[Word, Word], ...], Meta(max_length=8)] = ()
+    forms: Annotated[tuple[tuple[Word, Word], ...], Meta(max_length=32)] = ()
     digest: Annotated[bytes, Meta(max_length=32)] = b""
     room: Number | None = None
     value: Value | None = None

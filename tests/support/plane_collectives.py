@@ -85,7 +85,7 @@ class Members:
         planes.enroll(on)
         self._threads = ThreadPoolExecutor(max(1, len(on)))
         self.all = [Member(planes, rank, len(on), node) for rank, node in enumerate(on)]
-        self._before, usage.context = usage.context, contexts  # type: ignore[assignment]
+        self._before, usage.context = usage.context, contexts
 
     def again(self, rank: int, attempt: int) -> Member:
         member = Member(self.planes, rank, len(self.on), self.on[rank], attempt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +17,7 @@ from manta.node.peers.rosters import RosterChanged
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
-from manta.protocol.peers import Peer
+from manta.protocol.peers import Departed, Departure, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
@@ -95,6 +95,7 @@ class Node:
         self.bulk = BulkEndpoint(keys, admission)
         at = self.bulk.listen("tcp://127.0.0.1:0")
         self.wanted: set[str] = set()
+        self.is_closed = False
         self.plane = Plane(
             self.id,
             self.transport,
@@ -133,6 +134,9 @@ class Node:
         return TaskEnd(ours.detach())
 
     def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
         self.run(self.plane.close)
         self.transport.close()
         self.bulk.close()
@@ -155,18 +159,42 @@ class Planes:
         for node in self.nodes:
             node.run(node.plane.told, PeersAnew((told,), ()))
 
-    def enroll(self, on: Sequence[int] | None = None, iteration: int = 0, **states: str) -> None:
+    def remove(self, number: int) -> None:
+        """The others are told that the node is lost."""
+        gone = self.nodes[number]
+        departed = Departed(gone.id, gone.alias, gone.peer.key, Departure.LOST)
+        told = DirectoryChanged(SWARM, self.epoch, False, (), (departed,))
+        for node in self.nodes:
+            if not node.is_closed:
+                node.run(node.plane.told, told)
+
+    def enroll(
+        self,
+        on: Sequence[int] | None = None,
+        iteration: int = 0,
+        given_up: Mapping[int, str] | None = None,
+        **states: str,
+    ) -> None:
         """All are told who runs: one on each node, or each rank on that one. `states` are those of
-        ranks, as `r1="FINISHED"`."""
+        ranks, as `r1="FINISHED"`; `given_up` says why of ranks."""
+        why = given_up or {}
         placed = [self.nodes[at] for at in on] if on is not None else self.nodes
         instances = tuple(
-            RosterInstance(rank, node.id, node.alias, 0, states.get(f"r{rank}", "RUNNING"))
+            RosterInstance(
+                rank,
+                node.id,
+                node.alias,
+                0,
+                states.get(f"r{rank}", "RUNNING"),
+                why.get(rank, ""),
+            )
             for rank, node in enumerate(placed)
         )
         task = RosterTask("worker", "RUNNING", len(placed), instances=instances)
         roster = Roster(self.epoch, iteration, {"worker": task}, {})
         for node in self.nodes:
-            node.run(node.plane.told, RosterChanged(SWARM, roster))
+            if not node.is_closed:
+                node.run(node.plane.told, RosterChanged(SWARM, roster))
 
 
 @contextmanager

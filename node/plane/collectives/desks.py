@@ -7,11 +7,12 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
-from manta.node.plane.collectives.desk import Ask, Desk, Mover
+from manta.node.plane.collectives.calls import Ask, Mover
+from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.workers import Workers
 from manta.node.plane.parcels import NoRoom, Parcels
@@ -19,7 +20,6 @@ from manta.node.plane.requests import MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError
-from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -42,18 +42,6 @@ class Outside(Protocol):
 
     def post(self, call: Callable[[], None]) -> object:
         """From any thread: runs it on the plane's."""
-
-
-class PlaneAsk(Protocol):
-    """What a connection of an attempt has asked."""
-
-    at: Instance
-    body: Any
-    value: Value | None
-
-    def reply(self, told: dict[str, Any], fds: list[int]) -> None: ...
-
-    def fail(self, kind: str, sentence: str) -> None: ...
 
 
 class Desks:
@@ -85,7 +73,7 @@ class Desks:
 
     # --- attempts -----------------------------------------------------------------------------
 
-    def ask(self, ask: PlaneAsk) -> None:
+    def ask(self, ask: Ask) -> None:
         if isinstance(ask.body, MakeRoom):
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
@@ -94,7 +82,7 @@ class Desks:
             sentence = "This node has no part in the swarm any more, or not yet."
             ask.fail("SwarmStopped", sentence)
 
-    def _make_room(self, ask: PlaneAsk) -> None:
+    def _make_room(self, ask: Ask) -> None:
         try:
             block, is_new = self._pool.room(ask.at, ask.body.size)
         except NoRoom as error:

@@ -138,10 +138,7 @@ class _Memory:
 class Meeting:
     """All of it on the plane's thread."""
 
-    def __init__(
-        self, name: object, placement: Placement, me: int, pool: Pool, outside: Outside
-    ) -> None:
-        self.name = name
+    def __init__(self, placement: Placement, me: int, pool: Pool, outside: Outside) -> None:
         self.placement = placement
         self.machine = Collective(placement, me)
         self.kernel: Kernel | None = None

@@ -58,7 +58,7 @@ _TAGGED = {
 
 
 def tagged(message: collective.Message) -> Tagged:
-    made: Tagged = _TAGGED[type(message)](message)  # type: ignore[arg-type]
+    made: Tagged = _TAGGED[type(message)](message)
     return made
 
 

@@ -41,11 +41,6 @@ class Post:
         """Messages that are not known to have come."""
         return len(self._kept)
 
-    @property
-    def life(self) -> bytes:
-        """Of both processes, the same at both ends."""
-        return b"".join(sorted((self._me, self._peer)))
-
     def link_up(self) -> Message:
         self._told = self._heard
         return Introduced(self._me, self._peer, self._heard)

@@ -7,16 +7,15 @@ from hashlib import blake2b
 from manta.node.plane.collectives.messages import CallName
 
 
-def transfer_id(swarm_id: str, epoch: str, call: CallName, life: bytes, key: str) -> bytes:
+def transfer_id(swarm_id: str, epoch: str, call: CallName, key: str) -> bytes:
     """16 bytes, the same at both ends: the transfer's key names sender, receiver and round.
 
-    `life` is of both planes' processes: one that begins anew gives no name a second time.
+    None is given twice: who begins anew has no part in a call that it was in before.
     """
     named = blake2b(digest_size=16)
     for part in (swarm_id, epoch, call.task, str(call.era), str(call.number), key):
         data = part.encode("utf-8", "surrogatepass")
         named.update(len(data).to_bytes(4, "little") + data)
-    named.update(life)
     return named.digest()
 
 
