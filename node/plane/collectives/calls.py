@@ -68,17 +68,20 @@ class Call:
 
 
 class Mover(Protocol):
-    """Bulk with one peer; `done` and `progress` come on the plane's thread."""
+    """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
+    failed, nothing if it has not, and None if the other end gave it up."""
 
     def expect(
         self,
         transfer: bytes,
         memory: memoryview,
         progress: Callable[[int], None],
-        done: Callable[[str], None],
+        done: Callable[[str | None], None],
     ) -> None: ...
 
-    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str], None]) -> None: ...
+    def send(
+        self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]
+    ) -> None: ...
 
     def ready(self, transfer: bytes, upto: int) -> None: ...
 

@@ -190,7 +190,7 @@ class Desk:
         meeting.received(key, upto)
         self._after(meeting)
 
-    def _moved(self, meeting: Meeting, key: str, why: str) -> None:
+    def _moved(self, meeting: Meeting, key: str, why: str | None) -> None:
         meeting.has_ended(key, why)
         self._after(meeting)
 
@@ -438,6 +438,6 @@ class Desk:
         for wait in [wait for wait in self._waits.values() if wait.deadline <= now]:
             if wait.ask in self._waits:
                 call_ = self._calls.get(wait.name)
-                sentence = losses.outlook(wait, call_, self._roster).rstrip(".")
-                told = f"Waited {wait.body.timeout:g} s in vain: {sentence}."
+                sentence = losses.outlook(wait, call_, self._roster, self._is_there)
+                told = f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."
                 self._fail(wait.ask, "Timeout", told)

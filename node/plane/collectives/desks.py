@@ -19,7 +19,7 @@ from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
-from manta.transports.errors import BulkError, LocalTransportError
+from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -206,7 +206,7 @@ class _Bulk:
         transfer: bytes,
         memory: memoryview,
         progress: Callable[[int], None],
-        done: Callable[[str], None],
+        done: Callable[[str | None], None],
     ) -> None:
         ended = self._ended(done)
         try:
@@ -219,7 +219,7 @@ class _Bulk:
         except (BulkError, LocalTransportError) as error:
             self._post(partial(done, str(error)))
 
-    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str], None]) -> None:
+    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
         try:
             self._peer.send(transfer, [memory], ready=0, done=self._ended(done))
         except (BulkError, LocalTransportError) as error:
@@ -234,8 +234,13 @@ class _Bulk:
     def refuse(self, transfer: bytes) -> None:
         self._peer.refuse(transfer, "it is of no use any more")
 
-    def _ended(self, done: Callable[[str], None]) -> Callable[[BulkError | None], None]:
-        return lambda error: self._post(partial(done, "" if error is None else str(error)))  # type: ignore[return-value]
+    def _ended(self, done: Callable[[str | None], None]) -> Callable[[BulkError | None], None]:
+        def ended(error: BulkError | None) -> None:  # on a thread of the bulk's
+            why = "" if error is None else str(error)
+            is_given_up = isinstance(error, TransferCancelled)
+            self._post(partial(done, None if is_given_up else why))
+
+        return ended
 
 
 class _Nowhere:
@@ -250,11 +255,11 @@ class _Nowhere:
         transfer: bytes,
         memory: memoryview,
         progress: Callable[[int], None],
-        done: Callable[[str], None],
+        done: Callable[[str | None], None],
     ) -> None:
         self._post(partial(done, self._why))
 
-    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str], None]) -> None:
+    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
         self._post(partial(done, self._why))
 
     def ready(self, transfer: bytes, upto: int) -> None:

@@ -44,15 +44,18 @@ def deadlock(call: Call, task: RosterTask) -> str:
     return waits.deadlock(task, machine.call.words, machine.come, lambda one: one.places or None)
 
 
-def outlook(wait: Wait, call: Call | None, roster: Roster | None) -> str:
+def outlook(
+    wait: Wait, call: Call | None, roster: Roster | None, is_there: Callable[[str], bool]
+) -> str:
     """Whom it waits for."""
     operation = waits.operation(wait.body.words)
     task = None if roster is None else roster.tasks.get(wait.name.task)
     if task is None:
         return f"{operation} waits for the roster of the swarm"
     if call is None or wait.is_parked:
-        if len(task.instances) < task.size:
-            missing: Iterable[int] = range(len(task.instances), task.size)
+        missing = [one.rank for one in task.instances if not is_there(one.node_id)]
+        missing += range(len(task.instances), task.size)
+        if missing:
             return waits.missing(task, operation, missing).sentence
         return f"{operation} waits for others to come to the collectives before it"
     wanted: Iterable[int] = range(task.size)

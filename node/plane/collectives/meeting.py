@@ -192,8 +192,9 @@ class Meeting:
         if move is not None and not move.is_over and not self.is_over:
             self._perform(self.machine.received(key, upto))
 
-    def has_ended(self, key: str, why: str) -> None:
-        """A transfer is over: it has come, or why not."""
+    def has_ended(self, key: str, why: str | None) -> None:
+        """A transfer is over: it has come, or why not; None if its sender has given it up, of
+        which the machine hears by a message."""
         move = self._moves.pop(key, None)
         if move is None:
             return
@@ -203,6 +204,8 @@ class Meeting:
             return
         if move.sends:
             self._perform(self.machine.sent(key))
+        elif why is None:
+            return
         elif why:
             node = self.placement.nodes[move.transfer.peer]
             sentence = f"What {node} was to send for it did not arrive: {why}"
