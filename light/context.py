@@ -10,8 +10,6 @@ from manta.light.errors import NotInTask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from manta.light.collectives.mapped import Mapped
-
 
 class Brief:
     """The attempt that runs here: what the node says of it, where its scratch folder lies, and what
@@ -45,8 +43,8 @@ class Brief:
         """How many messages this attempt has received, by the sender's id and tag."""
         self.receiving: dict[tuple[str, str], bool] = {}
         """Whether one more was asked for that has not been given out."""
-        self.mapped: Mapped | None = None
-        """What it shares with its node's plane, once there is something."""
+        self.mapped: Any = None
+        """What it shares with its node's plane, once there is something: `collectives.mapped`."""
         self.left_out: dict[int, str] = {}
         """The ranks that its last collective went on without, and why."""
 

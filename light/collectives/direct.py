@@ -13,10 +13,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.light import wire
+from manta.light.collectives.calls import (
+    ALIVE,
+    check_parts,
+    enough,
+    forms_of,
+    named,
+    next_number,
+)
 from manta.light.collectives.fused import ALIGNED, LEAST, Fused, forms, fused, rebuilt, told_forms
-from manta.light.collectives.logged import check_parts, forms_of, named, next_number
 from manta.light.collectives.mapped import Mapped
-from manta.light.collectives.world import ALIVE, enough
 from manta.light.context import Handover, current
 from manta.light.errors import ResourceExhaustionError
 from manta.light.reduction import reduce
@@ -200,7 +206,8 @@ def _mapped() -> Mapped:
     brief = current().brief
     if brief.mapped is None:
         brief.mapped = Mapped()
-    return brief.mapped
+    mapped: Mapped = brief.mapped
+    return mapped
 
 
 def _aligned(size: int) -> int:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from manta.light.collectives.world import ALIVE, AUTO, enough
+from manta.light.collectives.calls import (
+    ALIVE,
+    AUTO,
+    check_parts,
+    enough,
+    forms_of,
+    named,
+    next_number,
+)
 from manta.light.context import MISSING, Part, current
 from manta.light.errors import CollectiveError, PeerLost, RequestFailed
-from manta.light.reduction import check_forms, form_of, reduce
+from manta.light.reduction import reduce
 
 
 def all_reduce(value: Any, op: str, dtype: str | None, goes_on: bool, timeout: float) -> Any:
@@ -104,32 +112,6 @@ def barrier(timeout: float) -> None:
     number = next_number(1)
     current().call("contribute", number=number, kind="barrier", to=None)
     _collect(number, "barrier", timeout)
-
-
-def next_number(count: int) -> int:
-    """Of the attempt's collectives, of which so many are taken."""
-    brief = current().brief
-    number = brief.collectives
-    brief.collectives += count
-    return number
-
-
-def named(operation: str, **options: Any) -> str:
-    """A collective with the options that must be the same for all instances; None is left out."""
-    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
-    return f"{operation}({given})"
-
-
-def forms_of(value: Any, own: Sequence[Any]) -> list[str]:
-    """Of what is to be reduced and scattered: of the whole, and of the parts of a list."""
-    return [form_of(value), *(map(form_of, own) if isinstance(value, list | tuple) else ())]
-
-
-def check_parts(told: Sequence[tuple[int, Sequence[str]]]) -> None:
-    """Checks that such forms, by rank, agree. Raises CollectiveError."""
-    for at in range(len(told[0][1])):
-        where = f"value[{at - 1}]" if at else "value"
-        check_forms([(rank, forms[at]) for rank, forms in told], where)
 
 
 def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:

@@ -7,18 +7,17 @@ the attempt exchanges directly, else through the manager.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from manta.light import arguments
+from manta.light.collectives.calls import ALIVE, AUTO, enough
 from manta.light.context import current
 from manta.light.errors import CollectiveError, PeerLost, Timeout
 from manta.light.reduction import OPS
 
 DEFAULT_TIMEOUT = 300.0
-AUTO, ALIVE = "auto", "alive"
 
 
 class Collectives:
@@ -162,13 +161,6 @@ def waiting_time(timeout: float | None) -> float:
         own = current().brief.timeout
         return DEFAULT_TIMEOUT if own is None else arguments.seconds("timeout", own)
     return arguments.seconds("timeout", timeout)
-
-
-def enough(quorum: float | str | None, size: int) -> int:
-    """How many values a quorum is; without one, and of those that are alive, one is."""
-    if not isinstance(quorum, float):
-        return 1
-    return max(1, math.ceil(quorum * size - 1e-9))
 
 
 def parts_of(value: Any, size: int) -> Sequence[Any]:

@@ -41,7 +41,7 @@ def same(got: object, wanted: object) -> None:
             same(got[key], wanted[key])
     elif isinstance(wanted, list | tuple):
         assert type(got) is type(wanted)
-        for one, other in zip(got, wanted, strict=True):  # type: ignore[call-overload]
+        for one, other in zip(got, wanted, strict=True):
             same(one, other)
     else:
         assert isinstance(wanted, np.ndarray)
@@ -132,6 +132,8 @@ def test_torch_s_tensors_are_reduced_to_the_bits_of_tasks() -> None:
                 continue
             try:
                 wanted = reduce(list(enumerate(values)), op)
+            except RuntimeWarning:
+                continue
             except Exception as error:
                 with pytest.raises(type(error)):
                     through(values, op)
