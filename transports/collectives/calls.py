@@ -68,6 +68,9 @@ class Entry(NamedTuple):
     """Places in the value, and what must be the same there, in words; the first few of many."""
     digest: bytes = b""
     """Of all the forms."""
+    before: str = ""
+    """The call before this one, if the member did not wait in it: nobody has told it yet whether
+    others made the same."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,8 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
 def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> str:
     """Why two members, by rank, can't meet, in a sentence that names both; empty if they can."""
     (rank, first), (another, second) = sorted((one, other), key=lambda side: side[0])
+    if first.before and second.before and first.before != second.before:
+        return _unlike_calls(alias, (rank, first.before), (another, second.before))
     if first.call.words != second.call.words:
         return _unlike_calls(alias, (rank, first.call.words), (another, second.call.words))
     reduces = first.call.kind.reduces or second.call.kind.reduces

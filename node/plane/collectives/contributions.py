@@ -47,13 +47,16 @@ class Contributions:
         self._parcels = parcels
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
 
-    def of(self, ask: Ask, rank: int, placement: Placement) -> tuple[Given, dict[int, bytes]]:
-        """With the bytes of its small values, by the rank that they are for.
+    def of(
+        self, ask: Ask, rank: int, placement: Placement, before: str
+    ) -> tuple[Given, dict[int, bytes]]:
+        """With the bytes of its small values, by the rank that they are for; `before` is what
+        `Entry` has of it.
 
         Raises Unfit, TypeError and ValueError; then nothing of it is kept.
         """
         try:
-            return self._of(ask, rank, placement)
+            return self._of(ask, rank, placement, before)
         except BaseException:
             self.drop(ask)
             raise
@@ -66,12 +69,14 @@ class Contributions:
         if body.room is not None and (block := self._pool.enter(ask.at, body.room)) is not None:
             self._pool.drop(block)
 
-    def _of(self, ask: Ask, rank: int, placement: Placement) -> tuple[Given, dict[int, bytes]]:
+    def _of(
+        self, ask: Ask, rank: int, placement: Placement, before: str
+    ) -> tuple[Given, dict[int, bytes]]:
         body: CallCollective = ask.body
         if bool(body.op) != body.kind.reduces or (body.room is not None and not body.op):
             raise Unfit(f"{body.words} does not say what it reduces, or reduces nothing.")
         kernel = self._kernel(body, placement.size) if body.op else None
-        entry = Entry(_call(body, kernel), body.sizes, body.forms, body.digest)
+        entry = Entry(_call(body, kernel), body.sizes, body.forms, body.digest, before)
         checked(entry, rank, placement)
         buffers = list(_buffers(body, rank))
         stop = max((start + buffer.size for start, buffer in buffers), default=0)

@@ -70,6 +70,8 @@ class Desk:
         self._waits: dict[Ask, Wait] = {}
         self._unwaited: dict[tuple[int, str, int], tuple[int, str, str]] = {}
         """By member: the number and failure of a call that it did not wait in."""
+        self._passed: dict[tuple[int, str, int], str] = {}
+        """By member: the last call, if it did not wait in it."""
 
     # --- calls of members -----------------------------------------------------------------------
 
@@ -117,8 +119,10 @@ class Desk:
 
     def _contribute(self, wait: Wait, call: Call) -> None:
         ask, body, placement = wait.ask, wait.body, call.meeting.placement
+        member = wait.name.era, wait.name.task, wait.rank
         try:
-            given, data = self._contributions.of(ask, wait.rank, placement)
+            before = self._passed.get(member, "")
+            given, data = self._contributions.of(ask, wait.rank, placement, before)
         except (Unfit, ValueError) as error:
             self._fail(ask, "RequestFailed", str(error))
             return
@@ -126,7 +130,10 @@ class Desk:
             self._fail(ask, "TypeError", str(error))
             return
         wait.is_parked = False
-        if body.kind is Kind.GATHER and wait.rank == body.root and call.gathering is None:
+        is_root = wait.rank == body.root
+        waits_not = Kind.SCATTER if is_root else Kind.GATHER
+        self._passed[member] = body.words if body.kind is waits_not else ""
+        if body.kind is Kind.GATHER and is_root and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
             call.meeting.suffice(call.gathering.enough)
@@ -202,6 +209,7 @@ class Desk:
 
     def fail(self, meeting: Meeting, rank: int, error: str, sentence: str) -> None:
         for wait in self._waiting(meeting, rank):
+            self._passed.pop((wait.name.era, wait.name.task, rank), None)
             self._fail(wait.ask, error, sentence)
 
     def closed(self, meeting: Meeting) -> None:
@@ -298,6 +306,8 @@ class Desk:
 
     def _remember(self, name: CallName, rank: int, error: str, sentence: str) -> None:
         """It did not wait in the call that failed: the one that it is in raises, or its next."""
+        if self._calls.is_followed(name, rank):
+            return  # by a call in which it has heard of it
         self._unwaited[name.era, name.task, rank] = name.number, error, sentence
         for call in self._calls.open:
             is_next = (call.name.era, call.name.task) == (name.era, name.task)
@@ -328,6 +338,7 @@ class Desk:
                 if call.name.era < roster.iteration:
                     self._end(call)
             self._unwaited.clear()
+            self._passed.clear()
         for call in self._calls.open:
             task = roster.tasks.get(call.name.task)
             if call.name.era == roster.iteration and task is not None:

@@ -51,6 +51,15 @@ class Calls:
         going = [one.number for one in self._open if (one.era, one.task) == (name.era, name.task)]
         return bool(going) and name.number - min(going) > AHEAD
 
+    def is_followed(self, name: CallName, rank: int) -> bool:
+        """Has the member made a later call that is over?"""
+        return any(
+            one.number > name.number
+            and (one.era, one.task) == (name.era, name.task)
+            and rank in call.meeting.machine.come
+            for one, call in self._over.items()
+        )
+
     def lay_aside(self, call: Call) -> None:
         """It is over."""
         call.is_over = True
