@@ -70,8 +70,8 @@ class Desk:
         self._waits: dict[Ask, Wait] = {}
         self._unwaited: dict[tuple[int, str, int], tuple[int, str, str]] = {}
         """By member: the number and failure of a call that it did not wait in."""
-        self._passed: dict[tuple[int, str, int], str] = {}
-        """By member: the last call, if it did not wait in it."""
+        self._passed: dict[tuple[int, str, int], tuple[int, str]] = {}
+        """By member: number and words of the last call, if it did not wait in it."""
 
     # --- calls of members -----------------------------------------------------------------------
 
@@ -121,7 +121,8 @@ class Desk:
         ask, body, placement = wait.ask, wait.body, call.meeting.placement
         member = wait.name.era, wait.name.task, wait.rank
         try:
-            before = self._passed.get(member, "")
+            number, before = self._passed.get(member, (body.number, ""))
+            before = before if number < body.number else ""  # else it is of an attempt before
             given, data = self._contributions.of(ask, wait.rank, placement, before)
         except (Unfit, ValueError) as error:
             self._fail(ask, "RequestFailed", str(error))
@@ -132,7 +133,7 @@ class Desk:
         wait.is_parked = False
         is_root = wait.rank == body.root
         waits_not = Kind.SCATTER if is_root else Kind.GATHER
-        self._passed[member] = body.words if body.kind is waits_not else ""
+        self._passed[member] = body.number, body.words if body.kind is waits_not else ""
         if body.kind is Kind.GATHER and is_root and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
