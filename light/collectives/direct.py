@@ -24,7 +24,7 @@ from manta.light.collectives.calls import (
 from manta.light.collectives.fused import ALIGNED, LEAST, Fused, forms, fused, rebuilt, told_forms
 from manta.light.collectives.mapped import Mapped
 from manta.light.context import Handover, current
-from manta.light.errors import ResourceExhaustionError
+from manta.light.errors import CollectiveError, ResourceExhaustionError
 from manta.light.reduction import reduce
 from manta.transports.codec.values import Encoded, decode, encode
 
@@ -39,7 +39,12 @@ def all_reduce(value: Any, op: str, dtype: str | None, goes_on: bool, timeout: f
     # Whose values are in it must be the same for all of a value.
     if arrays is None or not _is_for_planes(arrays, op) or (arrays.rest and goes_on):
         values = _values(_call(number, "all_gather", call, encode(value)))
-        return reduce(sorted(values.items()), op, dtype)
+        try:
+            return reduce(sorted(values.items()), op, dtype)
+        except (TypeError, ValueError) as error:
+            if not current().brief.index:
+                raise
+            raise CollectiveError(str(error)) from error  # as the manager's way has it
     _, (memory,) = _reduced(number, "all_reduce", call, op, arrays, [arrays.stop])
     outcome = {leaf.where: leaf.read(memory, 0) for leaf in arrays.leaves}
     if arrays.rest:

@@ -12,6 +12,7 @@ from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
+from manta.transports.collectives.calls import Kind
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 
@@ -42,6 +43,12 @@ class Wait:
     @property
     def rank(self) -> int:
         return self.ask.at.index
+
+    @property
+    def passes(self) -> bool:
+        """Does the member only give, and go on?"""
+        is_root = self.rank == self.body.root
+        return self.body.kind is (Kind.SCATTER if is_root else Kind.GATHER)
 
 
 @dataclass(eq=False)

@@ -131,10 +131,8 @@ class Desk:
             self._fail(ask, "TypeError", str(error))
             return
         wait.is_parked = False
-        is_root = wait.rank == body.root
-        waits_not = Kind.SCATTER if is_root else Kind.GATHER
-        self._passed[member] = body.number, body.words if body.kind is waits_not else ""
-        if body.kind is Kind.GATHER and is_root and call.gathering is None:
+        self._passed[member] = body.number, body.words if wait.passes else ""
+        if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
             call.meeting.suffice(call.gathering.enough)
@@ -210,8 +208,14 @@ class Desk:
 
     def fail(self, meeting: Meeting, rank: int, error: str, sentence: str) -> None:
         for wait in self._waiting(meeting, rank):
-            self._passed.pop((wait.name.era, wait.name.task, rank), None)
-            self._fail(wait.ask, error, sentence)
+            member = wait.name.era, wait.name.task, rank
+            if wait.passes and error == "CollectiveError":  # it hears of it where it waits
+                self._unwaited[member] = wait.name.number, error, sentence
+                del self._waits[wait.ask]
+                wait.ask.reply(*answer(wait.body.n, [], {}, "", self._fd_of))
+            else:
+                self._passed.pop(member, None)
+                self._fail(wait.ask, error, sentence)
 
     def closed(self, meeting: Meeting) -> None:
         if (call := self._calls.of(meeting)) is not None:
