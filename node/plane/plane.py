@@ -101,7 +101,6 @@ class Plane:
         gone = self._known.apply(message)
         match message:
             case PeersAnew(directories, rosters):
-                self._desks.keep(self._known.epoch)
                 for directory in directories:
                     self._links.know(p for p in directory.peers if p.node_id != self._me)
                 for roster in rosters:
@@ -116,6 +115,8 @@ class Plane:
             case DirectoryOver(swarm_id):
                 self._forget(swarm_id)
         self._links.forget(gone)
+        for swarm_id in self._desks.directories_changed():
+            self._swarm(swarm_id)
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
@@ -259,7 +260,9 @@ class Plane:
             return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
-            return  # not, or not yet, or not any more of this swarm and timeline
+            # Not, or not yet, or not any more of this swarm and timeline.
+            self._desks.unheard(said.swarm_id, key)
+            return
         match said.body:
             case WantParcel(parcel, transfer):
                 self._serve(key, said, parcel, transfer)

@@ -24,6 +24,7 @@ from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
 WORKERS = 2
+MOST_UNHEARD = 10_000
 
 log = logging.getLogger("manta.node.plane")
 
@@ -58,6 +59,8 @@ class Desks:
         self._pool.evict = self._evict
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
+        self._unheard: set[tuple[str, str]] = set()
+        """Swarm and key of those who spoke of what this node had not heard of yet."""
 
     def desk(self, swarm_id: str) -> Desk | None:
         """None for a swarm in which this node has no part."""
@@ -119,11 +122,25 @@ class Desks:
         if (desk := self._desks.pop(swarm_id, None)) is not None:
             desk.close()
 
-    def keep(self, epoch: Callable[[str], str | None]) -> None:
-        """Of all swarms those whose timeline is this one."""
+    def unheard(self, swarm_id: str, key: str) -> None:
+        """A peer speaks of a swarm, or timeline, that this node has not heard of: once it has, the
+        peer is to say it again."""
+        if len(self._unheard) < MOST_UNHEARD:
+            self._unheard.add((swarm_id, key))
+
+    def directories_changed(self) -> list[str]:
+        """Forgets swarms whose timeline is another. Returns those of which peers have spoken."""
         for swarm_id, desk in list(self._desks.items()):
-            if epoch(swarm_id) != desk.epoch:
+            if self._known.epoch(swarm_id) != desk.epoch:
                 self.forget(swarm_id)
+        found = []
+        for swarm_id, key in list(self._unheard):
+            peer = self._known.peer(swarm_id, key)
+            if peer is not None:
+                self._unheard.remove((swarm_id, key))
+                self.link_up(swarm_id, peer.node_id)
+                found.append(swarm_id)
+        return found
 
     def link_up(self, swarm_id: str, node: str) -> None:
         if (desk := self.desk(swarm_id)) is not None:

@@ -65,12 +65,15 @@ class Post:
         elif is_new:  # it has heard nothing of this process
             self._kept = deque((at, *one[1:]) for at, one in enumerate(self._kept))
             self._said = len(self._kept)
-        return [self._message(*one) for one in self._kept], is_other
+        answers: list[Message] = []
+        if message.you == b"":  # it may not have heard who this is
+            answers.append(self.link_up())
+        return answers + [self._message(*one) for one in self._kept], is_other
 
     def hear(self, message: CollectiveSaid) -> tuple[bool, list[Message]]:
         """Whether it is the next, and what is to be answered. Raises RemoteProtocolError."""
-        if not self._peer:
-            return False, []  # it will be said again
+        if not self._peer:  # what it said first was lost: it will be said again
+            return False, [Introduced(self._me, b"", 0)]
         self._drop(message.heard)
         if message.serial != self._heard:
             return False, []  # it came before, or what is before it was lost with a link

@@ -110,7 +110,7 @@ def test_what_was_heard_is_not_kept_for_long() -> None:
 def test_a_peer_that_begins_anew_is_told_all_that_is_kept() -> None:
     post = Post(b"a")
     post.link_up()
-    assert post.introduced(Introduced(b"b", b"", 0)) == ([], False)
+    assert post.introduced(Introduced(b"b", b"a", 0)) == ([], False)
     said = [post.say(CallName(0, "w", at), b"", tagged(Finished())) for at in range(3)]
     post.heard(CollectivesHeard(1))
     again, is_other = post.introduced(Introduced(b"c", b"", 0))
@@ -126,3 +126,18 @@ def test_who_has_heard_more_than_was_said_breaks_the_protocol() -> None:
         post.heard(CollectivesHeard(1))
     with pytest.raises(RemoteProtocolError):
         post.introduced(Introduced(b"b", b"a", 5))
+
+
+def test_who_was_not_heard_at_first_is_asked_to_introduce_itself_again() -> None:
+    one, other = Post(b"a"), Post(b"b")
+    one.link_up()  # is lost
+    told = [one.say(CallName(0, "w", at), b"", tagged(Finished())) for at in range(2)]
+    assert isinstance(told[1], CollectiveSaid)
+    is_next, (asked,) = other.hear(told[1])
+    assert not is_next
+    assert isinstance(asked, Introduced)
+    (introduced, *again), _ = one.introduced(asked)
+    assert isinstance(introduced, Introduced)
+    assert other.introduced(introduced) == ([], False)
+    heard = [other.hear(message)[0] for message in again if isinstance(message, CollectiveSaid)]
+    assert heard == [True, True]
