@@ -43,6 +43,10 @@ class Brief:
         """How many messages this attempt has received, by the sender's id and tag."""
         self.receiving: dict[tuple[str, str], bool] = {}
         """Whether one more was asked for that has not been given out."""
+        self.mapped: Any = None
+        """What it shares with its node's plane, once there is something: `collectives.mapped`."""
+        self.left_out: dict[int, str] = {}
+        """The ranks that its last collective went on without, and why."""
 
     @property
     def name(self) -> str:
@@ -70,6 +74,14 @@ class Part:
     def __init__(self, rank: int, value: Any) -> None:
         self.rank = rank
         self.value = value
+
+
+class Handover:
+    """A value in the form that requests to the plane carry, with the descriptors that go along."""
+
+    def __init__(self, payload: bytes | list[int], fds: tuple[int, ...] = ()) -> None:
+        self.payload = payload
+        self.fds = fds
 
 
 class Missing:

@@ -8,19 +8,17 @@ SwarmStopped.
 
 from __future__ import annotations
 
-import math
 import time
 from _thread import TIMEOUT_MAX, RLock
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from manta.light import arguments
-from manta.light.context import MISSING, Context, Part, current
-from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
-from manta.light.reduction import OPS, check_forms, form_of, reduce
-
-DEFAULT_TIMEOUT = 300.0
+from manta.light.collectives.world import Collectives
+from manta.light.collectives.world import waiting_time as _timeout
+from manta.light.context import MISSING, Context, current
+from manta.light.errors import RequestFailed, Timeout
 
 
 class Peer(str):
@@ -52,7 +50,7 @@ class Peer(str):
         )
 
 
-class Exchange:
+class Exchange(Collectives):
     """Broadcasts, messages and collectives."""
 
     # One to all, one to one.
@@ -120,170 +118,6 @@ class Exchange:
                 return value
             left = max(0.001, until - time.monotonic())  # another thread has received that one
 
-    # Collectives: all instances of this task in this iteration make the same calls in the same
-    # order, with the same options. An instance that is tried again finds what it and the others
-    # contributed before.
-
-    def all_reduce(
-        self,
-        value: Any,
-        op: str = "sum",
-        on_peer_lost: str = "raise",
-        dtype: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """The reduction of all instances' values, the same to the bit for each of them.
-
-        `value`: a number, an array, a tensor, or a nest of dicts and lists of these, of one form
-        everywhere. `op`: sum, mean, min, max or prod. `on_peer_lost`: "raise" raises PeerLost
-        when an instance is lost before it contributed, "continue" reduces over what those
-        contributed that are left.
-
-        Arrays, tensors and numpy's scalars keep shape and dtype, or come back in `dtype` ("int64",
-        numpy.float32, torch.float64, ...). Floats below 32 bits are reduced in float32. Integers
-        are exact: an outcome that their dtype can't hold raises CollectiveError, and a mean is
-        rounded to the nearest, half to even, with a warning. Bools have no sum (`dtype="int64"`
-        counts them), and a mean where all are the same. Python's numbers stay Python's.
-        Raises CollectiveError, TypeError for what cannot be reduced.
-        """
-        arguments.one_of("op", op, OPS)
-        name = arguments.dtype(dtype)
-        arguments.one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
-        number = _next_number(2)
-        goes_on = on_peer_lost == "continue"
-        lost = on_peer_lost if goes_on else None
-        kind = _call("all_reduce", op=op, dtype=name, on_peer_lost=lost)
-        _contribute(number, kind, value, to=None if goes_on else 0)
-        if self.rank:  # rank 0 reduces for all
-            try:
-                (part,) = _collect(number + 1, kind, timeout, ranks=(0,))
-            except PeerLost:
-                if not goes_on:
-                    raise
-            else:
-                if isinstance(part.value, str):
-                    raise CollectiveError(part.value)
-                return part.value
-        # A lost peer does not come back: what there is to reduce is the same for all.
-        parts = _collect(number, kind, timeout, on_loss=on_peer_lost)
-        try:
-            outcome = reduce([(part.rank, part.value) for part in parts], op, name)
-        except Exception as error:
-            if not self.rank:  # tell all why there is no outcome: outcomes are never text
-                _contribute(number + 1, kind, str(error) or type(error).__name__)
-            raise
-        if not self.rank:
-            _contribute(number + 1, kind, outcome)
-        return outcome
-
-    def reduce_scatter(
-        self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None
-    ) -> Any:
-        """This rank's part of the reduction, by the rule of `all_reduce`.
-
-        `value` is a list of `size` parts, or an array that is cut into as many along its first
-        axis (as numpy.array_split does). Raises CollectiveError, PeerLost, TypeError.
-        """
-        arguments.one_of("op", op, OPS)
-        name = arguments.dtype(dtype)
-        number = _next_number(1)
-        kind = _call("reduce_scatter", op=op, dtype=name)
-        own = _split(value, self.size)
-        # All are told what does not match: arrays of different lengths would be cut at different
-        # places, and of the parts in a list a rank sees its own only.
-        forms = [form_of(value), *(map(form_of, own) if isinstance(value, list | tuple) else ())]
-        for rank, part in enumerate(own):
-            _contribute(number, kind, [forms, part], to=rank)
-        parts = _collect(number, kind, timeout)
-        for at in range(len(forms)):
-            where = f"value[{at - 1}]" if at else "value"
-            check_forms([(part.rank, part.value[0][at]) for part in parts], where)
-        return reduce([(part.rank, part.value[1]) for part in parts], op, name)
-
-    def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
-        """All instances' values, by rank. Raises PeerLost."""
-        number = _next_number(1)
-        _contribute(number, "all_gather", value)
-        return [_given(part) for part in _collect(number, "all_gather", timeout)]
-
-    def gather(
-        self,
-        value: Any,
-        root: int = 0,
-        quorum: float | None = None,
-        deadline: float | None = None,
-        timeout: float | None = None,
-    ) -> list[Any] | dict[int, Any] | None:
-        """At rank `root` all instances' values, elsewhere None at once.
-
-        | call | answer at the root, of four of whom rank 2 is late |
-        |---|---|
-        | `gather(value)` | waits for rank 2: the list `[v0, v1, v2, v3]`, by rank |
-        | `gather(value, quorum=0.75)` | the dict `{0: v0, 1: v1, 3: v3}`, by rank |
-        | `gather(value, deadline=5)` | after 5 s, the same dict |
-
-        With a quorum or a deadline it is a dict even when all have answered, so that code need not
-        ask which it got; a list with gaps would not tell whose each value is. `quorum` is the
-        fraction of the instances that is enough. With a `deadline`, in seconds, it waits for all
-        until then, and then the quorum decides (without one, a single value is enough).
-        Raises PeerLost, Timeout.
-        """
-        size = self.size
-        root = arguments.rank("root", root, size)
-        if quorum is not None:
-            quorum = arguments.fraction("quorum", quorum)
-        if deadline is not None:
-            deadline = arguments.seconds("deadline", deadline)
-        number = _next_number(1)
-        kind = _call("gather", root=root)
-        _contribute(number, kind, value, to=root)
-        if self.rank != root:
-            return None
-        if quorum is None and deadline is None:
-            return [_given(part) for part in _collect(number, kind, timeout)]
-        enough = 1 if quorum is None else max(1, math.ceil(quorum * size - 1e-9))
-        if deadline is None:
-            parts = _collect(number, kind, timeout, enough=enough, on_loss="continue")
-        else:
-            parts = _collect(number, kind, deadline, partial=True, on_loss="continue")
-        found = {part.rank: _given(part) for part in parts}
-        if len(found) < enough:
-            alias = current().brief.alias
-            missing = ", ".join(f"{alias}.{rank}" for rank in range(size) if rank not in found)
-            error = PeerLost if deadline is None else Timeout
-            raise error(f"gather has {len(found)} of {size} values: {missing} did not answer.")
-        return found
-
-    def scatter(
-        self, values: Sequence[Any] | None = None, root: int = 0, timeout: float | None = None
-    ) -> Any:
-        """Rank `root` gives a list of `size` values, and each rank gets its own.
-
-        Other ranks leave `values` out. Raises PeerLost.
-        """
-        size = self.size
-        root = arguments.rank("root", root, size)
-        number = _next_number(1)
-        kind = _call("scatter", root=root)
-        if self.rank == root:
-            given: Any = values
-            if not hasattr(given, "__len__") or len(given) != size:
-                count = len(given) if hasattr(given, "__len__") else f"{given!r:.60}"
-                raise ValueError(
-                    f"scatter() at its root takes {size} values, one for each rank, not {count}."
-                )
-            for rank, value in enumerate(given):
-                _contribute(number, kind, value, to=rank)
-            return given[root]
-        (part,) = _collect(number, kind, timeout, ranks=(root,))
-        return part.value
-
-    def barrier(self, timeout: float | None = None) -> None:
-        """Waits until all instances of this task have come here. Raises PeerLost, Timeout."""
-        number = _next_number(1)
-        current().call("contribute", number=number, kind="barrier", to=None)
-        _collect(number, "barrier", timeout)
-
     @contextmanager
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """`with world.lock("name"):` runs in one instance of the swarm at a time.
@@ -321,16 +155,6 @@ class Exchange:
     # Who is there.
 
     @property
-    def rank(self) -> int:
-        """This instance's number among the task's instances in this iteration, from 0."""
-        return current().brief.index
-
-    @property
-    def size(self) -> int:
-        """How many instances the task has in this iteration."""
-        return current().brief.size
-
-    @property
     def peers(self) -> list[Peer]:
         """This task's instances in this iteration, by rank, this one among them."""
         return [Peer(*peer) for peer in current().call("list_peers")]
@@ -363,73 +187,3 @@ def _node_id(context: Context, name: str) -> str:
         # Of nodes that have no part in the swarm yet only the manager knows.
         ids[name] = found or context.call("resolve_node", name=name)
     return ids[name]
-
-
-def _next_number(count: int) -> int:
-    brief = current().brief
-    number = brief.collectives
-    brief.collectives += count
-    return number
-
-
-def _call(operation: str, **options: Any) -> str:
-    """A collective with the options that must be the same for all instances; None is left out."""
-    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
-    return f"{operation}({given})"
-
-
-def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:
-    current().call("contribute", number=number, kind=kind, to=to, value=value)
-
-
-def _collect(
-    number: int,
-    kind: str,
-    timeout: float | None,
-    *,
-    ranks: tuple[int, ...] = (),
-    enough: int | None = None,
-    partial: bool = False,
-    on_loss: str = "raise",
-) -> list[Part]:
-    parts: list[Part] = current().call(
-        "collect",
-        number=number,
-        kind=kind,
-        ranks=list(ranks),
-        enough=enough,
-        partial=partial,
-        on_loss=on_loss,
-        timeout=_timeout(timeout),
-    )
-    return parts
-
-
-def _given(part: Part) -> Any:
-    return None if part.value is MISSING else part.value
-
-
-def _split(value: Any, size: int) -> Sequence[Any]:
-    if isinstance(value, list | tuple):
-        if len(value) != size:
-            raise CollectiveError(f"reduce_scatter() takes {size} parts, not {len(value)}.")
-        return value
-    if hasattr(value, "shape") and len(value.shape):
-        if type(value).__module__.partition(".")[0] == "torch":
-            import torch
-
-            parts: Sequence[Any] = torch.tensor_split(value, size)
-            return parts
-        import numpy
-
-        return numpy.array_split(value, size)
-    raise TypeError(
-        f"reduce_scatter() takes a list of {size} parts or an array, not a {type(value).__name__}."
-    )
-
-
-def _timeout(timeout: float | None) -> float:
-    if timeout is None:
-        own = current().brief.timeout
-        return DEFAULT_TIMEOUT if own is None else arguments.seconds("timeout", own)
-    return arguments.seconds("timeout", timeout)

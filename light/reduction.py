@@ -31,7 +31,9 @@ from manta.light.errors import CollectiveError
 OPS = ("sum", "mean", "min", "max", "prod")
 
 
-def reduce(values: Sequence[tuple[int, Any]], op: str, dtype: str | None = None) -> Any:
+def reduce(
+    values: Sequence[tuple[int, Any]], op: str, dtype: str | None = None, where: str = "value"
+) -> Any:
     """The reduction of `values`, pairs of rank and value, of which there is at least one.
 
     `dtype` is what arrays, tensors and numpy's scalars are reduced in and come back with. Raises
@@ -41,7 +43,7 @@ def reduce(values: Sequence[tuple[int, Any]], op: str, dtype: str | None = None)
     if op not in OPS:
         raise ValueError(f"op is {op!r}: give one of {', '.join(OPS)}.")
     rounded: list[str] = []
-    outcome = _reduce(values, op, dtype, "value", rounded)
+    outcome = _reduce(values, op, dtype, where, rounded)
     if rounded:
         warnings.warn(rounded_sentence(rounded), RuntimeWarning, stacklevel=3)
     return outcome
@@ -71,7 +73,7 @@ def _reduce(
             outcome, is_exact = reduce_arrays(leaves, op, dtype)
             if not is_exact:
                 rounded.append(where)
-            return outcome[()] if _is_numpys_scalar(first) else outcome
+            return outcome[()] if is_numpys_scalar(first) else outcome
         if isinstance(first, bool | int | float):
             return _numbers(leaves, op)
     except Refused as refused:
@@ -104,7 +106,7 @@ def form_of(value: Any) -> str:
         return f"a list of {len(value)}"
     if _is_array(value):
         dtype = getattr(value.dtype, "name", value.dtype)
-        if _is_numpys_scalar(value):
+        if is_numpys_scalar(value):
             return f"a number of dtype {dtype}"
         return f"an array of shape {tuple(value.shape)} and dtype {dtype}"
     if isinstance(value, bool | int | float):
@@ -116,14 +118,15 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def _is_numpys_scalar(value: Any) -> bool:
+def is_numpys_scalar(value: Any) -> bool:
+    """Is it a scalar of numpy's, which has a dtype?"""
     numpy: Any = sys.modules.get("numpy")
     return isinstance(value, getattr(numpy, "generic", ()))
 
 
 def _alike(leaves: list[Any]) -> list[Any]:
     """With numpy's scalars as Python's numbers where both meet."""
-    is_numpys = [_is_numpys_scalar(leaf) for leaf in leaves]
+    is_numpys = [is_numpys_scalar(leaf) for leaf in leaves]
     if all(is_numpys) or not any(is_numpys):
         return leaves
     others = (leaf for leaf, numpys in zip(leaves, is_numpys, strict=True) if not numpys)

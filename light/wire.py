@@ -86,14 +86,25 @@ MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_END = 256 * 1024
 """What an attempt leaves at its end: a value of INLINE_LIMIT, or a traceback."""
-MAX_FDS = 4
+MAX_FDS = 64
+_MOST_FDS = 256
+"""That no message has claimed yet."""
 MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
 _READ = 64 * 1024  # bytes at a time: malloc would map larger buffers again each time
 
 PLANE_REQUESTS = frozenset(
-    ("find_node", "send_letter", "receive_letter", "return_letters", "say_to_all", "hear_broadcast")
+    (
+        "find_node",
+        "send_letter",
+        "receive_letter",
+        "return_letters",
+        "say_to_all",
+        "hear_broadcast",
+        "make_room",
+        "call_collective",
+    )
 )
 """Requests that an attempt sends to the plane, by the names of `manta.node.plane.requests`."""
 
@@ -159,7 +170,7 @@ class Frames:
         """Raises BrokenFrame."""
         self._buffer += data
         self._fds += fds
-        if len(self._fds) > MAX_FDS * 64:
+        if len(self._fds) > _MOST_FDS:
             raise BrokenFrame("descriptors that no message announced.")
 
     def next(self) -> bytes | None:

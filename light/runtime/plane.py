@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
+from manta.light.context import Handover
 from manta.light.errors import LightError, NodeLost, ResourceExhaustionError
 from manta.transports.codec.values import encode
 
@@ -42,13 +43,15 @@ class PlaneConnection:
     ) -> Any:
         """`outcome` makes of an answer what it stands for. Raises NodeLost, and what it raises."""
         fds: tuple[int, ...] = ()
+        value = fields.get("value")
         if "value" in fields:
-            fields["value"], fds = _payload(fields["value"])
+            fields["value"], fds = _payload(value)
         try:
             return outcome(*self._exchange({"k": request, **fields}, fds))
         finally:
-            for fd in fds:
-                os.close(fd)
+            if not isinstance(value, Handover):
+                for fd in fds:
+                    os.close(fd)
 
     def _exchange(
         self, message: dict[str, Any], fds: tuple[int, ...]
@@ -107,6 +110,8 @@ def _receive(connection: wire.MessageSocket) -> tuple[dict[str, Any], list[int]]
 def _payload(value: Any) -> tuple[bytes | list[int], tuple[int, ...]]:
     """A value as requests carry it, and the descriptors that go along. Raises TypeError,
     ResourceExhaustionError."""
+    if isinstance(value, Handover):
+        return value.payload, value.fds
     encoded = encode(value)
     size = encoded.nbytes
     if size <= wire.INLINE_LIMIT:

@@ -103,12 +103,18 @@ class Ask:
         body: PlaneRequest,
         value: Value | None,
         done: Callable[[Ask, dict[str, Any], Parcel | Remote | None], None],
+        reply: Callable[[Ask, dict[str, Any], list[int]], None],
     ) -> None:
         self.at = channel.at
         self.channel = channel
         self.body = body
         self.value = value
         self._done = done
+        self._reply = reply
+
+    def reply(self, told: dict[str, Any], fds: list[int]) -> None:
+        """Sends an answer as it is, with its descriptors."""
+        self._reply(self, told, fds)
 
     def tell(self, plain: str | None) -> None:
         self._done(self, {"k": "answer", "n": self.body.n, "plain": plain}, None)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from manta.node.plane.collectives.messages import Message as OfCollective
 from manta.protocol.base import Named
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
@@ -45,7 +46,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=36):
     number: int
 
 
-Body = messages.Message | WantParcel | NoParcel | BulkAt | Ping | Pong
+Body = messages.Message | WantParcel | NoParcel | BulkAt | Ping | Pong | OfCollective
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -196,6 +196,13 @@ class PeerLinks:
         linked.sent += len(data)
         return True
 
+    def end(self, key: str, why: str) -> None:
+        """Ends the link over which is sent; another may follow."""
+        linked = self._peers.get(key)
+        if linked is not None and linked.up is not None:
+            log.warning("The link to node %s is ended: %s", key[:8], why)
+            linked.up.close()
+
     # --- dialling -----------------------------------------------------------------------------
 
     def _pause(self, peer: Peer) -> float:

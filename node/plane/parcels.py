@@ -29,8 +29,9 @@ from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_WRITTEN = 0x10 | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-"""With F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
+FUTURE_WRITE = 0x10
+"""F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
+_WRITTEN = FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MIB = 1 << 20
 
 GONE = "its sender has it no more"
@@ -154,6 +155,8 @@ class Parcels:
         self._own: dict[bytes, Own] = {}
         """By id."""
         self._copies: dict[Remote, _Copy] = {}
+        self.reclaim: Callable[[Callable[[], bool]], None] | None = None
+        """Has others that count here give back what they can do without, while more is wanted."""
         for timeline, kept in spool.untaken.items():
             spool.untaken[timeline] = self._restored(kept)
 
@@ -331,7 +334,23 @@ class Parcels:
                 self._drop_copy(copy)
                 copy.fd, copy.size = -1, 0
 
+    def take_room(self, size: int) -> None:
+        """Counts memory of that size. Raises NoRoom."""
+        if not self._fits_memory(size):
+            raise NoRoom(
+                f"This node keeps {self.size / MIB:,.1f} MiB of values that tasks send to each "
+                f"other in memory, of at most {self._most / MIB:,.1f} MiB, and {size / MIB:,.1f} "
+                "MiB do not fit: receive more of them first, or give the node more "
+                "(value_memory_mb)."
+            )
+        self.size += size
+
+    def give_room(self, size: int) -> None:
+        self.size -= size
+
     def _fits_memory(self, size: int) -> bool:
+        if self.reclaim is not None:
+            self.reclaim(lambda: self.size + size > self._most)
         return self.size + size <= self._most
 
     def _take_disk(self, size: int) -> None:

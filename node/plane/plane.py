@@ -23,24 +23,28 @@ from manta.node.plane import envelope
 from manta.node.plane.bulk_paths import BulkPaths
 from manta.node.plane.carrier import ParcelCarrier
 from manta.node.plane.channels import Ask, Channel, Gone
+from manta.node.plane.collectives.desks import Desks
+from manta.node.plane.collectives.messages import CollectiveSaid, CollectivesHeard, Introduced
 from manta.node.plane.envelope import BulkAt, NoParcel, Ping, Pong, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import GONE, NoRoom, Parcels, Unsealed
 from manta.node.plane.relays import Relays
 from manta.node.plane.reports import LinkReports
-from manta.node.plane.requests import Handed, PlaneRequest
+from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
+from manta.transports.errors import LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
 from manta.transports.sealed.endpoint import BulkEndpoint
+from manta.transports.sealed.peer import BulkPeer
 from manta.transports.security.admission import Admission
 from manta.transports.zeromq.transport import ZmqTransport
 
@@ -107,6 +111,7 @@ class Plane:
         self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
         self.spool = Spool(folder, node_id, self._io.call)
         self._parcels = Parcels(self._carrier, memory, self.spool, disk)
+        self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters: dict[str, Roster] = {}
         """As told last: one of another timeline waits until this node has heard of that."""
@@ -151,6 +156,8 @@ class Plane:
             self._begins(Timeline(swarm_id, epoch))
             if swarm_id in self._swarms:
                 self._directory_changed(swarm_id, nodes)
+        for swarm_id in self._desks.directories_changed():
+            self._swarm(swarm_id)
         for swarm_id in list(self._rosters):
             self._look_at_roster(swarm_id)
         self._links.forget(gone)
@@ -164,13 +171,14 @@ class Plane:
         for node_id in nodes - now:
             swarm.link_down(node_id)
         # Of one that was lost, or has no part for now, what is kept for it may be wanted yet.
-        departed = (self._known.departed(swarm_id, node_id) for node_id in nodes - now)
-        swarm.peers_removed(
-            one.node_id for one in departed if one is not None and one.why == Departure.REVOKED
-        )
+        found = (self._known.departed(swarm_id, node_id) for node_id in nodes - now)
+        departed = [one for one in found if one is not None]
+        swarm.peers_removed(one.node_id for one in departed if one.why == Departure.REVOKED)
+        self._desks.directory_changed(swarm_id, [one.node_id for one in departed])
         for node_id in now - nodes:
             if self.is_up(swarm_id, node_id):  # what it said of this swarm so far was not heard
                 swarm.link_up(node_id, wants=True)
+                self._desks.link_up(swarm_id, node_id)
 
     def _look_at_roster(self, swarm_id: str) -> None:
         roster = self._rosters.get(swarm_id)
@@ -178,6 +186,7 @@ class Plane:
             del self._rosters[swarm_id]
             timeline = Timeline(swarm_id, roster.epoch)
             self._swarm(swarm_id).roster_changed(roster, timeline, time.monotonic())
+            self._desks.roster_changed(swarm_id, roster)
 
     def attach(self, at: Instance, fd: int) -> None:
         """A connection of an attempt."""
@@ -200,12 +209,14 @@ class Plane:
             self._swarms[at.swarm_id].end(at, counts=counts, then=then)
         else:
             then()
+        self._desks.end(at)
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
         if self.relays is not None:
             self.relays.close()
+        self._desks.close()
         self._parcels.close()
         self.spool.close()
 
@@ -231,6 +242,7 @@ class Plane:
 
     def _end_timeline(self, swarm: SwarmExchange) -> None:
         swarm.close()
+        self._desks.forget(swarm.id)
         if swarm.timeline is not None:
             self.spool.drop(swarm.timeline)
 
@@ -260,7 +272,7 @@ class Plane:
     def _on_request(self, channel: Channel, request: PlaneRequest, fd: int | None) -> None:
         """Raises BrokenFrame."""
         handed = getattr(request, "value", None)
-        ask = channel.current = Ask(channel, request, None, self._answered)
+        ask = channel.current = Ask(channel, request, None, self._answered, self._send)
         if not isinstance(handed, Handed):
             self._ask(ask, handed)
             return
@@ -284,7 +296,11 @@ class Plane:
 
     def _ask(self, ask: Ask, value: Value | None) -> None:
         ask.value = value
-        self._swarm(ask.at.swarm_id).ask(ask, time.monotonic())
+        swarm = self._swarm(ask.at.swarm_id)
+        if isinstance(ask.body, CallCollective | MakeRoom):
+            self._desks.ask(ask)
+        else:
+            swarm.ask(ask, time.monotonic())
 
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
         if told["k"] == "error" and ask.value is not None:
@@ -326,6 +342,7 @@ class Plane:
         channel.close()
         if ask is not None and channel.at.swarm_id in self._swarms:
             self._swarms[channel.at.swarm_id].abandon(ask)
+            self._desks.abandon(ask)
 
     # --- links (links.Owner) ------------------------------------------------------------------
 
@@ -335,6 +352,7 @@ class Plane:
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_up(peer.node_id, wants=anew)
+                self._desks.link_up(swarm_id, peer.node_id)
         self._carrier.link_up(key)
         self._set_timer()
 
@@ -360,12 +378,18 @@ class Plane:
                 return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
-            return  # not, or not yet, or not any more of this swarm and timeline
+            # Not, or not yet, or not any more of this swarm and timeline.
+            self._desks.unheard(said.swarm_id, key)
+            return
         match said.body:
             case WantParcel(parcel):
                 self._carrier.serve(key, said, said.body, self._parcels.own(parcel))
             case NoParcel(transfer):
                 self._carrier.is_not_there(key, transfer)
+            case Introduced() | CollectiveSaid() | CollectivesHeard():
+                self._swarm(said.swarm_id)
+                self._desks.handle(said.swarm_id, peer.node_id, said.body)
+                self._set_timer()
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
                 self._set_timer()
@@ -373,9 +397,7 @@ class Plane:
     # --- swarms (swarm.Outside) ---------------------------------------------------------------
 
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
-        node, epoch = self._known.node(swarm_id, peer), self._known.epoch(swarm_id)
-        if node is not None and epoch is not None:
-            self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
+        self.say(swarm_id, peer, message)
 
     def release(self, value: Value) -> None:
         if not isinstance(value, bytes):
@@ -403,10 +425,35 @@ class Plane:
         node = self._known.node(swarm_id, peer)
         return node is not None and self._links.is_up(node.key)
 
+    # --- collectives (desks.Outside) ----------------------------------------------------------
+
+    def say(self, swarm_id: str, peer: str, message: envelope.Body) -> None:
+        node, epoch = self._known.node(swarm_id, peer), self._known.epoch(swarm_id)
+        if node is not None and epoch is not None:
+            self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None:
+        node = self._known.node(swarm_id, peer)
+        if node is not None:
+            self._links.end(node.key, why)
+
+    def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
+        node = self._known.node(swarm_id, peer)
+        if node is None:
+            raise LocalTransportError("its node has no part in the swarm any more")
+        return self._bulk.peer(node.key)
+
+    def post(self, call: Callable[[], None]) -> object:
+        return self._io.call(partial(self._posted, call))
+
+    def _posted(self, call: Callable[[], None]) -> None:
+        call()
+        self._set_timer()
+
     # --- time ---------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        times = [swarm.due for swarm in self._swarms.values()]
+        times = [self._desks.due, *(swarm.due for swarm in self._swarms.values())]
         due = min((one for one in times if one is not None), default=None)
         if due is None or (self._timer is not None and self._timer[0] <= due):
             return
@@ -419,4 +466,5 @@ class Plane:
         now = time.monotonic()
         for swarm in self._swarms.values():
             swarm.tick(now)
+        self._desks.tick(now)
         self._set_timer()

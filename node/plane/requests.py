@@ -7,14 +7,21 @@ sealed, whose size is told instead.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from manta.light.wire import INLINE_LIMIT
-from manta.node.task_server.requests import Count, Numbered, Wait
+from manta.node.task_server.requests import Count, Number, Numbered, Wait
 from manta.protocol.spec import Name
+from manta.transports.collectives.calls import Kind
+
+MOST_LEAVES = 4096
+ALIGNED = 64
+"""Bytes: arrays begin at a multiple of it."""
+Offset = Annotated[int, Meta(ge=0, lt=2**53)]
+Word = Annotated[str, Meta(max_length=1000)]
 
 
 class Handed(msgspec.Struct, frozen=True, array_like=True):
@@ -76,4 +83,62 @@ class HearBroadcast(Numbered, frozen=True):
     timeout: Wait
 
 
-PlaneRequest = FindNode | SendLetter | ReceiveLetter | ReturnLetters | SayToAll | HearBroadcast
+class MakeRoom(Numbered, frozen=True):
+    """Memory to write arrays into that are to be reduced -> its number, and its descriptor unless
+    the attempt had it before"""
+
+    size: Annotated[int, Meta(ge=1, lt=2**53)]
+
+
+class Leaf(msgspec.Struct, frozen=True, array_like=True):
+    """An array among those to be reduced; see `manta.node.reduction.kernel.Leaf`."""
+
+    start: Offset
+    stop: Offset
+    dtype: Word
+    where: Word
+    said: Word
+    into: Word
+
+
+class CallCollective(Numbered, frozen=True):
+    """The collective `number` of the attempt, from 0 -> what comes of it; see
+    `manta.node.plane.collectives.answers`.
+
+    What it gives is in a room (arrays, to be reduced by `op` as `leaves` say) or in `value`. A
+    second call under the same number, by a next attempt too, is answered like the first.
+    """
+
+    number: Count
+    kind: Kind
+    words: Word
+    timeout: Wait
+    root: Count = 0
+    goes_on: bool = False
+    op: Word = ""
+    leaves: Annotated[tuple[Leaf, ...], Meta(max_length=MOST_LEAVES)] = ()
+    sizes: Annotated[tuple[Offset, ...], Meta(max_length=100_000)] = ()
+    """See `manta.transports.collectives.calls.Entry`. Of several, each begins at a multiple of
+    `ALIGNED` in `value`, and at once after the other in a room."""
+    forms: Annotated[tuple[tuple[Word, Word], ...], Meta(max_length=32)] = ()
+    digest: Annotated[bytes, Meta(max_length=32)] = b""
+    room: Number | None = None
+    value: Value | None = None
+    quorum: Number | Literal["alive"] | None = None
+    """Of a gather, at its root: how many values are enough."""
+    deadline: Wait | Literal["auto"] | None = None
+    returned: Annotated[tuple[Number, ...], Meta(max_length=100_000)] = ()
+    """Blocks of which one mapping each is no longer in use."""
+    fds: int = 0
+
+
+PlaneRequest = (
+    FindNode
+    | SendLetter
+    | ReceiveLetter
+    | ReturnLetters
+    | SayToAll
+    | HearBroadcast
+    | MakeRoom
+    | CallCollective
+)

@@ -79,7 +79,7 @@ class SwarmExchange:
     """Implements `exchange.letters.Shell`."""
 
     def __init__(self, swarm_id: str, me: str, known: KnownPeers, outside: Outside) -> None:
-        self._swarm_id = swarm_id
+        self.id = swarm_id
         self._me = me
         self._known = known
         self._outside = outside
@@ -149,7 +149,7 @@ class SwarmExchange:
             return
         match ask.body:
             case FindNode(name=name):
-                ask.tell(self._known.named(self._swarm_id, name))
+                ask.tell(self._known.named(self.id, name))
             case SendLetter(to=to, tag=tag, timeout=timeout):
                 assert ask.value is not None
                 group.send(ask, at, to, tag, ask.value, timeout, now)
@@ -195,7 +195,7 @@ class SwarmExchange:
 
     def roster_changed(self, roster: Roster, timeline: Timeline, now: float) -> None:
         """`timeline` is that of the roster, and of all rosters before it."""
-        view = self._view = RosterView(self._swarm_id, self._me, roster, self._known)
+        view = self._view = RosterView(self.id, self._me, roster, self._known)
         if self._group is not None:
             self._group.roster_changed(view)
             self._look_at_era(self._group)
@@ -213,7 +213,7 @@ class SwarmExchange:
         for at in self._live:
             group.begin(_attempt(at))
         for peer in view.peers():
-            if self._outside.is_up(self._swarm_id, peer):
+            if self._outside.is_up(self.id, peer):
                 group.link_up(peer, wants=True)  # what it said before was not heard
 
     def _look_at_era(self, group: Group) -> None:
@@ -253,13 +253,13 @@ class SwarmExchange:
     # --- Shell ------------------------------------------------------------------------------
 
     def tell(self, peer: str, message: messages.Message) -> None:
-        self._outside.tell(self._swarm_id, peer, message)
+        self._outside.tell(self.id, peer, message)
 
     def release(self, value: Value) -> None:
         self._outside.release(value)
 
     def arrived(self, value: Value) -> None:
-        self._outside.arrived(self._swarm_id, value)
+        self._outside.arrived(self.id, value)
 
     def settle(self, then: Callable[[], None]) -> None:
         self._settling.append(then)

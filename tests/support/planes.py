@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
-from manta.protocol.peers import LinksTold, Peer
+from manta.protocol.peers import Departed, Departure, LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.addresses import join_address
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -120,6 +120,7 @@ class Node:
         self.broken: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
+        self.is_closed = False
         local = place.local
         self.plane = Plane(
             self.id,
@@ -186,6 +187,9 @@ class Node:
         return TaskEnd(ours.detach())
 
     def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
         self.run(self.plane.close)
         self.transport.close()
         self.bulk.close()
@@ -221,24 +225,43 @@ class Planes:
         told = DirectoryChanged(SWARM, self.epoch, True, peers)
         node.run(node.plane.told, PeersAnew((told,), ()))
 
+    def remove(self, number: int) -> None:
+        """The others are told that the node is lost."""
+        gone = self.nodes[number]
+        departed = Departed(gone.id, gone.alias, gone.peer.key, Departure.LOST)
+        told = DirectoryChanged(SWARM, self.epoch, False, (), (departed,))
+        for node in self.nodes:
+            if not node.is_closed:
+                node.run(node.plane.told, told)
+
     def enroll(
         self,
         on: Sequence[int] | None = None,
         iteration: int = 0,
         told: Sequence[Node] | None = None,
+        given_up: Mapping[int, str] | None = None,
         **states: str,
     ) -> None:
         """All, or those who are `told`, learn who runs: one on each node, or each rank on that one.
-        `states` are those of ranks, as `r1="FINISHED"`."""
+        `states` are those of ranks, as `r1="FINISHED"`; `given_up` says why of ranks."""
+        why = given_up or {}
         placed = [self.nodes[at] for at in on] if on is not None else self.nodes
         instances = tuple(
-            RosterInstance(rank, node.id, node.alias, 0, states.get(f"r{rank}", "RUNNING"))
+            RosterInstance(
+                rank,
+                node.id,
+                node.alias,
+                0,
+                states.get(f"r{rank}", "RUNNING"),
+                why.get(rank, ""),
+            )
             for rank, node in enumerate(placed)
         )
         task = RosterTask("worker", "RUNNING", len(placed), instances=instances)
         roster = Roster(self.epoch, iteration, {"worker": task}, {})
         for node in self.nodes if told is None else told:
-            node.run(node.plane.told, RosterChanged(SWARM, roster))
+            if not node.is_closed:
+                node.run(node.plane.told, RosterChanged(SWARM, roster))
 
 
 @contextmanager

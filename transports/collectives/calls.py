@@ -51,6 +51,11 @@ class Call(NamedTuple):
     reproducible: bool = True
     """Every machine reduces the same values to the same bits. Where not, one does for all."""
 
+    @property
+    def operation(self) -> str:
+        """What members called, without its options."""
+        return self.words.partition("(")[0]
+
 
 class Entry(NamedTuple):
     """What one member brings to a call."""
@@ -63,6 +68,9 @@ class Entry(NamedTuple):
     """Places in the value, and what must be the same there, in words; the first few of many."""
     digest: bytes = b""
     """Of all the forms."""
+    before: str = ""
+    """The call before this one, if the member did not wait in it: nobody has told it yet whether
+    others made the same."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +149,12 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
 def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> str:
     """Why two members, by rank, can't meet, in a sentence that names both; empty if they can."""
     (rank, first), (another, second) = sorted((one, other), key=lambda side: side[0])
+    if first.before and second.before and first.before != second.before:
+        return _unlike_calls(alias, (rank, first.before), (another, second.before))
     if first.call.words != second.call.words:
         return _unlike_calls(alias, (rank, first.call.words), (another, second.call.words))
-    if first.call.kind.reduces and (first.digest, first.forms) != (second.digest, second.forms):
+    reduces = first.call.kind.reduces or second.call.kind.reduces
+    if reduces and (first.digest, first.forms) != (second.digest, second.forms):
         places = zip(first.forms, second.forms, strict=False)
         where, form, unlike = next(
             ((place, form, unlike) for (place, form), (_, unlike) in places if form != unlike),

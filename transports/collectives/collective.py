@@ -190,6 +190,35 @@ class Collective:
         self._enough = enough
         return self._step()
 
+    def abort(self, error: str, sentence: str) -> list[Action]:
+        """It can't be carried out, for a reason that its owner knows: all are told."""
+        if self._failure or self.is_closed or self._done:
+            return []
+        return self._fail(error, sentence)
+
+    @property
+    def come(self) -> frozenset[int]:
+        """The ranks that are known to have made the call."""
+        return frozenset(self._roll.entries)
+
+    @property
+    def call(self) -> Call | None:
+        """What is called here, as far as that is known."""
+        return self._roll.call
+
+    def has_value(self, rank: int) -> bool:
+        """Of a gather, at its root: is this member's value there?"""
+        entry = self._roll.entries.get(rank)
+        return entry is not None and self._flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
+
+    @property
+    def away(self) -> dict[int, str]:
+        """The ranks that are lost, and why."""
+        return dict(self._away)
+
+    def has_delivered(self, rank: int) -> bool:
+        return rank in self._delivered
+
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
         call = self._roll.call
@@ -202,13 +231,18 @@ class Collective:
         if not missing:
             sources = {one.transfer.peer for one in self._flow.receives.values()}
             missing = [rank for peer in sources for rank in self._placement.ranks[peer]]
-        return f"{call.kind.value} waits for {self._placement.named(missing)}" if missing else ""
+        return f"{call.operation} waits for {self._placement.named(missing)}" if missing else ""
 
     # What follows from it.
 
     @property
     def has_failed(self) -> bool:
         return self._failure is not None
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """The error and its sentence; empty if it has not failed."""
+        return self._failure or ("", "")
 
     def _lose(self, ranks: Iterable[int], why: str) -> None:
         for rank in ranks:
@@ -248,7 +282,7 @@ class Collective:
         own = [rank for rank in self._roll.own if rank in self._away]
         if own:
             named = self._placement.named(own)
-            sentence = f"{call.kind.value} goes on without {named}: others have lost its node."
+            sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
         if call.on_lost == "continue" and not call.kind.has_root:
             lost = tuple(sorted(self._away))
@@ -256,7 +290,7 @@ class Collective:
         needed = [rank for rank in self._away if self._needs(call, rank)]
         if needed:
             named = self._placement.named(needed, self._away)
-            return self._fail("PeerLost", f"{call.kind.value} waits for {named} in vain.")
+            return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
         actions = self._flow.drop(lambda transfer: transfer.peer not in self._course.peers)
         lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._away)
         if call.kind is Kind.GATHER and lost != self._given_up:
@@ -278,7 +312,7 @@ class Collective:
         if call.kind is Kind.GATHER:
             if call.root not in self._roll.own or call.root in self._delivered:
                 return False
-            out = [one for one in self._away if not self._has_value(one)]
+            out = [one for one in self._away if not self.has_value(one)]
             too_few = self._placement.size - len(out) < self._enough
             return call.on_lost == "raise" and too_few and rank in out
         if call.kind.has_root:
@@ -292,10 +326,6 @@ class Collective:
         if call.kind.reduces and self._course.planned is None:
             return algorithm_of(call, self._placement, self._course.size) is not Algorithm.EXCHANGE
         return self._flow.awaits(peer) or peer in self._course.unnoted(call)
-
-    def _has_value(self, rank: int) -> bool:
-        entry = self._roll.entries.get(rank)
-        return entry is not None and self._flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
 
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
         lost = self._course.lost or self._given_up
@@ -351,7 +381,7 @@ class Collective:
             absent: list[int] = []
             if call.kind is Kind.GATHER and rank == call.root:
                 everybody = range(self._placement.size)
-                absent = [other for other in everybody if not self._has_value(other)]
+                absent = [other for other in everybody if not self.has_value(other)]
                 if not self._is_enough(call, absent):
                     continue
                 sizes = {other: size for other, size in sizes.items() if other not in absent}

@@ -11,7 +11,8 @@ import pytest
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.protocol.peers import Departed, Departure
-from tests.support.planes import memory, planes
+from tests.integration.node.test_plane_links import wait
+from tests.support.planes import SWARM, memory, planes
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 65_537, 5_000_000])
@@ -225,13 +226,17 @@ def test_an_attempt_has_so_many_connections_and_is_told_of_one_more() -> None:
 
 
 def test_who_only_waits_hears_of_a_node_that_has_never_exchanged() -> None:
-    """Its plane knows nothing of the swarm, and says that all has come."""
+    """Its plane knows nothing of the swarm: it asks for the roster, and says that all has come."""
     with planes(2) as lab:
         lab.introduce()
         lab.enroll()
-        lab.nodes[1].run(lab.nodes[1].plane._forget, "swarm-1")
-        one = lab.nodes[0].attempt(lab.at(0))
-        lab.enroll(told=lab.nodes[:1], r1="FINISHED")
+        node, other = lab.nodes
+        other.run(other.plane._forget, SWARM)
+        one = node.attempt(lab.at(0))
+        lab.enroll(told=[node], r1="FINISHED")
+        one.begin("receive_letter", source="id-2", tag="x", number=0, timeout=20.0)
+        wait(lambda: SWARM in other.wanted)
+        lab.enroll(told=[other], r1="FINISHED")
         with pytest.raises(LookupError, match="PeerLost"):
-            one.call("receive_letter", source="id-2", tag="x", number=0, timeout=20.0)
+            one.end()
         one.close()

@@ -1,0 +1,1 @@
+"""Collectives between the instances of a task: through their nodes' planes, or the manager."""

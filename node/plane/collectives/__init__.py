@@ -1,0 +1,1 @@
+"""Collectives between the planes of nodes: their machines, fed and carried out."""

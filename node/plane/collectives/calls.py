@@ -1,0 +1,119 @@
+"""The words of a desk: what is asked of it, what it knows of a call, what its plane does for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from manta.node.plane.collectives import messages
+from manta.node.plane.collectives.gathering import Gathering
+from manta.node.plane.collectives.meeting import Meeting
+from manta.node.plane.collectives.messages import CallName
+from manta.node.plane.requests import CallCollective
+from manta.protocol.base import Instance
+from manta.transports.collectives.calls import Kind
+from manta.transports.exchange.letters import Value
+from manta.transports.exchange.messages import Parcel
+
+
+class Ask(Protocol):
+    """A call of an attempt, to be answered once."""
+
+    at: Instance
+    body: Any
+    value: Value | None
+
+    def reply(self, told: dict[str, Any], fds: list[int]) -> None: ...
+
+    def fail(self, kind: str, sentence: str) -> None: ...
+
+
+@dataclass(eq=False)
+class Wait:
+    """A call that has no answer yet."""
+
+    ask: Ask
+    name: CallName
+    body: CallCollective
+    deadline: float
+    is_parked: bool = True
+    """It has not become a contribution yet."""
+
+    @property
+    def rank(self) -> int:
+        return self.ask.at.index
+
+    @property
+    def passes(self) -> bool:
+        """Does the member only give, and go on?"""
+        is_root = self.rank == self.body.root
+        return self.body.kind is (Kind.SCATTER if is_root else Kind.GATHER)
+
+
+@dataclass(eq=False)
+class Call:
+    """A meeting, and what belongs to it beside what it is itself."""
+
+    name: CallName
+    meeting: Meeting
+    nodes: tuple[str, ...]
+    """By peer of its placement: their ids."""
+    me: int
+    """The peer that this plane is."""
+    places: bytes
+    gone: set[str] = field(default_factory=set)
+    """Nodes whose planes have begun anew since."""
+    gathering: Gathering | None = None
+    is_over: bool = False
+    """It is closed or has failed."""
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The ranks on this plane."""
+        return self.meeting.placement.ranks[self.me]
+
+
+class Mover(Protocol):
+    """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
+    failed, nothing if it has not, and None if the other end gave it up."""
+
+    def expect(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        progress: Callable[[int], None],
+        done: Callable[[str | None], None],
+    ) -> None: ...
+
+    def send(
+        self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]
+    ) -> None: ...
+
+    def ready(self, transfer: bytes, upto: int) -> None: ...
+
+    def cancel(self, transfer: bytes) -> None: ...
+
+    def refuse(self, transfer: bytes) -> None: ...
+
+
+class Outside(Protocol):
+    """What a desk has its plane do."""
+
+    def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None: ...
+
+    def is_up(self, swarm_id: str, peer: str) -> bool: ...
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None:
+        """The peer breaks the protocol, or does not listen."""
+
+    def move(self, swarm_id: str, peer: str) -> Mover: ...
+
+    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None: ...
+
+    def release(self, value: Parcel) -> None: ...
+
+    def own(self, parcel: bytes) -> int | None:
+        """Its descriptor."""
+
+    def clock(self) -> float: ...

@@ -1,0 +1,163 @@
+"""What a member's call comes with, as its machine is told."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from manta.node.plane.collectives.meeting import Given, Piece
+from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.requests import ALIGNED, CallCollective
+from manta.node.reduction import kernel
+from manta.node.reduction.kernel import Kernel
+from manta.protocol.base import Instance
+from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked
+from manta.transports.collectives.planner import ridden
+from manta.transports.collectives.plans import VALUE, Buffer
+from manta.transports.collectives.spreading import share_of
+from manta.transports.exchange.letters import Value
+from manta.transports.exchange.messages import Parcel
+
+_MOST_KERNELS = 64
+
+
+class Unfit(Exception):
+    """The request contradicts itself."""
+
+
+class Ask(Protocol):
+    at: Instance
+    body: Any
+    value: Value | None
+
+
+class Parcels(Protocol):
+    """Of values that were handed in."""
+
+    def own(self, parcel: bytes) -> int | None:
+        """Its descriptor."""
+
+    def release(self, value: Parcel) -> None: ...
+
+
+class Contributions:
+    def __init__(self, pool: Pool, parcels: Parcels) -> None:
+        self._pool = pool
+        self._parcels = parcels
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
+
+    def of(
+        self, ask: Ask, rank: int, placement: Placement, before: str
+    ) -> tuple[Given, dict[int, bytes]]:
+        """With the bytes of its small values, by the rank that they are for; `before` is what
+        `Entry` has of it.
+
+        Raises Unfit, TypeError and ValueError; then nothing of it is kept.
+        """
+        try:
+            return self._of(ask, rank, placement, before)
+        except BaseException:
+            self.drop(ask)
+            raise
+
+    def drop(self, ask: Ask) -> None:
+        """What the request brought is of no use."""
+        body: CallCollective = ask.body
+        if isinstance(ask.value, Parcel):
+            self._parcels.release(ask.value)
+        if body.room is not None and (block := self._pool.enter(ask.at, body.room)) is not None:
+            self._pool.drop(block)
+
+    def _of(
+        self, ask: Ask, rank: int, placement: Placement, before: str
+    ) -> tuple[Given, dict[int, bytes]]:
+        body: CallCollective = ask.body
+        if bool(body.op) != body.kind.reduces or (body.room is not None and not body.op):
+            raise Unfit(f"{body.words} does not say what it reduces, or reduces nothing.")
+        kernel = self._kernel(body, placement.size) if body.op else None
+        entry = Entry(_call(body, kernel), body.sizes, body.forms, body.digest, before)
+        checked(entry, rank, placement)
+        buffers = list(_buffers(body, rank))
+        stop = max((start + buffer.size for start, buffer in buffers), default=0)
+        whole = self._memory(ask, stop)
+        pieces = {
+            buffer: whole._replace(view=whole.view[start : start + buffer.size], offset=start)
+            for start, buffer in buffers
+        }
+        if not pieces:
+            self.drop(ask)
+        data = {
+            to: bytes(pieces[buffer].view) for to, buffer in ridden(entry, rank, placement).items()
+        }
+        return Given(entry, pieces, kernel), data
+
+    def _memory(self, ask: Ask, size: int) -> Piece:
+        """Raises Unfit."""
+        body: CallCollective = ask.body
+        if body.room is not None:
+            block = self._pool.enter(ask.at, body.room)
+            if block is None or block.size < size:
+                if block is not None:
+                    self._pool.drop(block)
+                raise Unfit(f"{body.words} comes with a room that was not made for it.")
+            return Piece(block.view, block)
+        value = ask.value
+        if isinstance(value, bytes) and len(value) >= size:
+            return Piece(memoryview(value))
+        if isinstance(value, Parcel) and value.size >= size:
+            fd = self._parcels.own(value.id)
+            assert fd is not None, "it has just been handed in"
+            view = memoryview(mmap.mmap(fd, value.size, mmap.MAP_SHARED, mmap.PROT_READ))
+            return Piece(view, parcel=value)
+        if not size and value is None:
+            return Piece(memoryview(b""))
+        raise Unfit(f"{body.words} comes with less than the {size} bytes that it announces.")
+
+    def _kernel(self, body: CallCollective, members: int) -> Kernel:
+        """Raises TypeError for what can't be reduced."""
+        key = body.op, body.leaves, members
+        found = self._kernels.get(key)
+        if found is None:
+            leaves = [
+                kernel.Leaf(one.start, one.stop, one.dtype, one.where, one.said, one.into)
+                for one in body.leaves
+            ]
+            size = sum(body.sizes)
+            if any(not 0 <= leaf.start <= leaf.stop <= size for leaf in leaves):
+                raise Unfit(f"{body.words} has arrays beyond its {size} bytes.")
+            found = Kernel(body.op, leaves, members)
+            if len(self._kernels) >= _MOST_KERNELS:
+                self._kernels.clear()
+            self._kernels[key] = found
+        return found
+
+
+def _call(body: CallCollective, kernel: Kernel | None) -> Call:
+    # Who takes part in a gather that goes on without some is the root's to decide.
+    goes_on = body.kind is Kind.GATHER or body.goes_on
+    lost = "continue" if goes_on else "raise"
+    if kernel is None:
+        return Call(body.kind, body.words, body.root, on_lost=lost)  # type: ignore[arg-type]
+    return Call(
+        body.kind,
+        body.words,
+        body.root,
+        kernel.itemsize,
+        lost,  # type: ignore[arg-type]
+        kernel.local_first,
+        kernel.noted,
+        kernel.reproducible,
+    )
+
+
+def _buffers(body: CallCollective, rank: int) -> Iterator[tuple[int, Buffer]]:
+    """Each with where it begins."""
+    if body.kind is not Kind.SCATTER:
+        if body.sizes:
+            yield 0, Buffer(VALUE, rank, sum(body.sizes))
+        return
+    start = 0
+    for to, size in enumerate(body.sizes):
+        yield start, share_of(rank, to, size)
+        start += -(-size // ALIGNED) * ALIGNED

@@ -1,0 +1,290 @@
+"""The desks of all swarms of a plane, with what they share: memory, threads, bulk."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from manta.node.peers.known import KnownPeers
+from manta.node.plane.collectives import messages
+from manta.node.plane.collectives.calls import Ask, Mover
+from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.collectives.workers import Workers
+from manta.node.plane.parcels import NoRoom, Parcels
+from manta.node.plane.requests import MakeRoom
+from manta.protocol.base import Instance
+from manta.protocol.roster import Roster
+from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled
+from manta.transports.exchange.messages import Parcel
+from manta.transports.sealed.peer import BulkPeer
+
+WORKERS = 2
+MOST_UNHEARD = 10_000
+
+log = logging.getLogger("manta.node.plane")
+
+
+class Outside(Protocol):
+    """What the desks have their plane do."""
+
+    def say(self, swarm_id: str, peer: str, message: messages.Message) -> None: ...
+
+    def is_up(self, swarm_id: str, peer: str) -> bool: ...
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None: ...
+
+    def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
+        """Raises LocalTransportError where it is known no longer."""
+
+    def post(self, call: Callable[[], None]) -> object:
+        """From any thread: runs it on the plane's."""
+
+
+class Desks:
+    """Implements `desk.Outside`. All of it on the plane's thread."""
+
+    def __init__(self, me: str, known: KnownPeers, parcels: Parcels, outside: Outside) -> None:
+        self._me = me
+        self._known = known
+        self._parcels = parcels
+        self._outside = outside
+        self._token = secrets.token_bytes(8)
+        self._pool = Pool(parcels, self.clock)
+        parcels.reclaim = self._pool.reclaim
+        self._pool.evict = self._evict
+        self._workers = Workers(WORKERS)
+        self._desks: dict[str, Desk] = {}
+        self._unheard: set[tuple[str, str]] = set()
+        """Swarm and key of those who spoke of what this node had not heard of yet."""
+
+    def desk(self, swarm_id: str) -> Desk | None:
+        """None for a swarm in which this node has no part."""
+        found, epoch = self._desks.get(swarm_id), self._known.epoch(swarm_id)
+        if found is None and epoch is not None:
+            found = self._desks[swarm_id] = Desk(
+                swarm_id, epoch, self._me, self._token, self._known, self._pool, self
+            )
+            for node in self._known.nodes(swarm_id):
+                if node != self._me and self._outside.is_up(swarm_id, node):
+                    found.link_up(node)
+        return found
+
+    # --- attempts -----------------------------------------------------------------------------
+
+    def ask(self, ask: Ask) -> None:
+        if isinstance(ask.body, MakeRoom):
+            self._make_room(ask)
+        elif (desk := self.desk(ask.at.swarm_id)) is not None:
+            desk.ask(ask, self.clock())
+        else:
+            sentence = "This node has no part in the swarm any more, or not yet."
+            ask.fail("SwarmStopped", sentence)
+
+    def _make_room(self, ask: Ask) -> None:
+        try:
+            block, is_new = self._pool.room(ask.at, ask.body.size)
+        except NoRoom as error:
+            ask.fail("ResourceExhaustionError", str(error))
+            return
+        told = {"k": "answer", "n": ask.body.n, "room": block.number, "size": block.size}
+        if is_new:
+            ask.reply({**told, "fds": 1}, [block.fd])
+        else:
+            ask.reply(told, [])
+
+    def abandon(self, ask: Ask) -> None:
+        if (desk := self._desks.get(ask.at.swarm_id)) is not None:
+            desk.abandon(ask)
+
+    def end(self, at: Instance) -> None:
+        """The attempt is over; its connections are closed."""
+        self._pool.forget(at)
+
+    # --- what the node is told ----------------------------------------------------------------
+
+    def roster_changed(self, swarm_id: str, roster: Roster) -> None:
+        if (desk := self.desk(swarm_id)) is not None:
+            desk.roster_changed(roster)
+
+    def directory_changed(self, swarm_id: str, departed: list[str]) -> None:
+        if (desk := self._desks.get(swarm_id)) is not None:
+            for node in departed:
+                desk.peer_lost(node, "its node was lost")
+            desk.look_again()
+
+    def forget(self, swarm_id: str) -> None:
+        """The swarm, or its timeline, is over here."""
+        if (desk := self._desks.pop(swarm_id, None)) is not None:
+            desk.close()
+
+    def unheard(self, swarm_id: str, key: str) -> None:
+        """A peer speaks of a swarm, or timeline, that this node has not heard of: once it has, the
+        peer is to say it again."""
+        if len(self._unheard) < MOST_UNHEARD:
+            self._unheard.add((swarm_id, key))
+
+    def directories_changed(self) -> list[str]:
+        """Forgets swarms whose timeline is another. Returns those of which peers have spoken."""
+        for swarm_id, desk in list(self._desks.items()):
+            if self._known.epoch(swarm_id) != desk.epoch:
+                self.forget(swarm_id)
+        found = []
+        for swarm_id, key in list(self._unheard):
+            peer = self._known.peer(swarm_id, key)
+            if peer is not None:
+                self._unheard.remove((swarm_id, key))
+                self.link_up(swarm_id, peer.node_id)
+                found.append(swarm_id)
+        return found
+
+    def link_up(self, swarm_id: str, node: str) -> None:
+        if (desk := self.desk(swarm_id)) is not None:
+            desk.link_up(node)
+
+    def handle(self, swarm_id: str, node: str, message: messages.Message) -> None:
+        """Raises RemoteProtocolError."""
+        if (desk := self.desk(swarm_id)) is not None:
+            desk.handle(node, message)
+
+    def close(self) -> None:
+        for swarm_id in list(self._desks):
+            self.forget(swarm_id)
+        self._workers.close()
+        self._pool.close()
+
+    # --- time ---------------------------------------------------------------------------------
+
+    @property
+    def due(self) -> float | None:
+        times = [self._pool.due, *(desk.due for desk in self._desks.values())]
+        return min((one for one in times if one is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        self._pool.tick(now)
+        for desk in list(self._desks.values()):
+            desk.tick(now)
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    # --- Outside of desks -----------------------------------------------------------------------
+
+    def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
+        self._outside.say(swarm_id, peer, message)
+
+    def is_up(self, swarm_id: str, peer: str) -> bool:
+        return self._outside.is_up(swarm_id, peer)
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None:
+        self._outside.cut(swarm_id, peer, why)
+
+    def move(self, swarm_id: str, peer: str) -> Mover:
+        try:
+            bulk = self._outside.bulk_peer(swarm_id, peer)
+        except LocalTransportError as error:
+            return _Nowhere(self._outside.post, str(error))
+        return _Bulk(bulk, self._outside.post)
+
+    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        def whole() -> None:
+            try:
+                job()
+            except Exception as error:
+                self._outside.post(partial(then, error))
+            else:
+                self._outside.post(partial(then, None))
+
+        self._workers.do(whole)
+
+    def release(self, value: Parcel) -> None:
+        self._parcels.release(value)
+
+    def own(self, parcel: bytes) -> int | None:
+        found = self._parcels.own(parcel)
+        return None if found is None else found.fd
+
+    def _evict(self) -> bool:
+        return any(desk.evict() for desk in self._desks.values())
+
+
+class _Bulk:
+    """Bulk with one peer, as a desk uses it."""
+
+    def __init__(self, peer: BulkPeer, post: Callable[[Callable[[], None]], object]) -> None:
+        self._peer = peer
+        self._post = post
+
+    def expect(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        progress: Callable[[int], None],
+        done: Callable[[str | None], None],
+    ) -> None:
+        ended = self._ended(done)
+        try:
+            self._peer.expect(
+                transfer,
+                memory,
+                done=ended,
+                progress=lambda upto: self._post(partial(progress, upto)),
+            )
+        except (BulkError, LocalTransportError) as error:
+            self._post(partial(done, str(error)))
+
+    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
+        try:
+            self._peer.send(transfer, [memory], ready=0, done=self._ended(done))
+        except (BulkError, LocalTransportError) as error:
+            self._post(partial(done, str(error)))
+
+    def ready(self, transfer: bytes, upto: int) -> None:
+        self._peer.ready(transfer, upto)
+
+    def cancel(self, transfer: bytes) -> None:
+        self._peer.cancel(transfer, "it is of no use any more")
+
+    def refuse(self, transfer: bytes) -> None:
+        self._peer.refuse(transfer, "it is of no use any more")
+
+    def _ended(self, done: Callable[[str | None], None]) -> Callable[[BulkError | None], None]:
+        def ended(error: BulkError | None) -> None:  # on a thread of the bulk's
+            why = "" if error is None else str(error)
+            is_given_up = isinstance(error, TransferCancelled)
+            self._post(partial(done, None if is_given_up else why))
+
+        return ended
+
+
+class _Nowhere:
+    """Bulk with a peer that is known no longer: what is to come of it never does."""
+
+    def __init__(self, post: Callable[[Callable[[], None]], object], why: str) -> None:
+        self._post = post
+        self._why = why
+
+    def expect(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        progress: Callable[[int], None],
+        done: Callable[[str | None], None],
+    ) -> None:
+        self._post(partial(done, self._why))
+
+    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
+        self._post(partial(done, self._why))
+
+    def ready(self, transfer: bytes, upto: int) -> None:
+        """Nobody takes it."""
+
+    def cancel(self, transfer: bytes) -> None:
+        """It has ended."""
+
+    def refuse(self, transfer: bytes) -> None:
+        """It has ended."""

@@ -1,0 +1,84 @@
+"""What a roster says of the members of a call: who will not come, and who is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from manta.node.plane.collectives.calls import Call, Wait
+from manta.protocol.roster import Roster, RosterTask
+from manta.protocol.states import AttemptState
+from manta.roster import waits
+from manta.transports.collectives.calls import Kind
+
+LOST = "its node was lost"
+
+
+def why_lost(task: RosterTask, rank: int) -> str:
+    """Why the instance will make no further call; empty if it may."""
+    if rank >= len(task.instances):
+        return ""
+    one = task.instances[rank]
+    if one.given_up:
+        return one.given_up
+    return "it has finished without that call" if one.state == AttemptState.FINISHED else ""
+
+
+def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -> None:
+    """Members of this plane that will not make the call, and nodes that are no more."""
+    meeting, machine = call.meeting, call.meeting.machine
+    for rank in call.own:
+        is_open = rank not in machine.come and rank not in machine.away
+        if is_open and (why := why_lost(task, rank)):
+            meeting.member_lost(rank, why)
+    for peer, ranks in enumerate(meeting.placement.ranks):
+        if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
+            continue
+        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST)
+
+
+def deadlock(call: Call, task: RosterTask) -> str:
+    """Why it can never be complete, or nothing."""
+    machine = call.meeting.machine
+    if machine.call is None:
+        return ""
+    return waits.deadlock(task, machine.call.words, machine.come, lambda one: one.places or None)
+
+
+def outlook(
+    wait: Wait, call: Call | None, roster: Roster | None, is_there: Callable[[str], bool]
+) -> str:
+    """Whom it waits for."""
+    operation = waits.operation(wait.body.words)
+    task = None if roster is None else roster.tasks.get(wait.name.task)
+    if task is None:
+        return f"{operation} waits for the roster of the swarm"
+    if call is None or wait.is_parked:
+        missing = [one.rank for one in task.instances if not is_there(one.node_id)]
+        missing += range(len(task.instances), task.size)
+        if missing:
+            return waits.missing(task, operation, missing).sentence
+        return f"{operation} waits for others to come to the collectives before it"
+    wanted: Iterable[int] = range(task.size)
+    if wait.body.kind in (Kind.SCATTER, Kind.BROADCAST):
+        wanted = [wait.body.root]
+    late = [rank for rank in wanted if rank not in call.meeting.machine.come]
+    if late:
+        return waits.missing(task, operation, late).sentence
+    return call.meeting.machine.waits_for() or f"{operation} is being carried out"
+
+
+def no_more(wait_for: str, number: int) -> str:
+    """Of a call that is kept no longer."""
+    return (
+        f"What came of collective {number} of {wait_for!r} is kept no longer: more of them "
+        "followed than the node keeps for a next attempt (value_memory_mb); go on from a "
+        "checkpoint, or use fewer in one iteration."
+    )
+
+
+def moved(task: str, number: int) -> str:
+    """Of a call that began when an instance was elsewhere."""
+    return (
+        f"Collective {number} of {task!r} began while an instance of it was on another node: it "
+        "goes on without the attempt that took its place."
+    )

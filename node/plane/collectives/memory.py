@@ -1,0 +1,216 @@
+"""Memory of collectives: pages that have been written before, kept for the next call.
+
+To get a page from the system costs as much as to copy it. So what a collective is done with goes
+to the next. Two kinds of memory are told apart:
+
+* *Rooms* are written by one attempt, which keeps them mapped, and are read here: its arrays that
+  are to be reduced. They are used again by that attempt only.
+* *Blocks* are written here. A task that is given one maps it for itself (MAP_PRIVATE) and can't
+  change it. It says when nothing refers to its mapping any more; until all have, and transfers
+  and the call itself are done with it, the block is in use.
+
+All of it counts as values that tasks send to each other. Where room is short, what is idle goes
+first, then what was lent and is still mapped: its pages stay with the tasks alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from manta.node.plane.parcels import FUTURE_WRITE, NoRoom
+from manta.protocol.base import Instance
+
+IDLE = 20.0
+"""Seconds after which idle memory is given back to the system."""
+_PAGE = mmap.PAGESIZE
+
+
+class Budget(Protocol):
+    """What all memory is counted against."""
+
+    def take_room(self, size: int) -> None:
+        """Raises NoRoom."""
+
+    def give_room(self, size: int) -> None: ...
+
+
+class Block:
+    """Of whole pages."""
+
+    def __init__(self, number: int, fd: int, size: int, room_of: Instance | None) -> None:
+        self.number = number
+        self.fd = fd
+        self.size = size
+        self.room_of = room_of
+        """The attempt that writes it, if it is a room."""
+        self.view = memoryview(mmap.mmap(fd, size))
+        self.holds = 1
+        """How many use it here."""
+        self.lent: dict[Instance, int] = {}
+        """How many mappings of it each attempt has."""
+        self.is_fit = True
+        """May it be used again?"""
+        self.idle_since = 0.0
+
+
+class Pool:
+    """For the plane's thread."""
+
+    def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
+        self._budget = budget
+        self._clock = clock
+        self._count = 0
+        self._idle: list[Block] = []
+        """Longest idle first."""
+        self._lent: dict[int, Block] = {}
+        """By number: what nothing here uses."""
+        self._written: set[int] = set()
+        """Rooms that their attempts are writing into."""
+        self._by_attempt: dict[Instance, dict[int, Block]] = {}
+        """By number: its rooms, and what it was lent."""
+        self.evict: Callable[[], bool] = bool
+        """Lets go of something that may be wanted again; false if there is nothing."""
+
+    # --- to get and to give back -------------------------------------------------------------
+
+    def take(self, size: int) -> Block:
+        """A block that is held once. Raises NoRoom."""
+        return self._take(_rounded(size), None)
+
+    def room(self, at: Instance, size: int) -> tuple[Block, bool]:
+        """A room that the attempt may write into, and whether it is new. Raises NoRoom."""
+        before = self._count
+        block = self._take(_rounded(size), at)
+        self._by_attempt.setdefault(at, {})[block.number] = block
+        self._written.add(block.number)
+        return block, self._count != before
+
+    def enter(self, at: Instance, number: int) -> Block | None:
+        """The attempt has written into that room; None if it was given no such room."""
+        if number not in self._written or number not in self._by_attempt.get(at, {}):
+            return None
+        self._written.remove(number)
+        return self._by_attempt[at][number]
+
+    def hold(self, block: Block) -> None:
+        block.holds += 1
+
+    def drop(self, block: Block) -> None:
+        block.holds -= 1
+        if not block.holds:
+            self._unused(block)
+
+    def lend(self, block: Block, at: Instance) -> None:
+        """The attempt is given its descriptor."""
+        block.lent[at] = block.lent.get(at, 0) + 1
+        self._by_attempt.setdefault(at, {})[block.number] = block
+
+    def returned(self, at: Instance, number: int) -> None:
+        """Nothing refers to one of the attempt's mappings any more."""
+        block = self._by_attempt.get(at, {}).get(number)
+        if block is None or at not in block.lent:
+            return
+        block.lent[at] -= 1
+        if not block.lent[at]:
+            del block.lent[at], self._by_attempt[at][number]
+        if not block.holds:
+            self._unused(block)
+
+    def forget(self, at: Instance) -> None:
+        """The attempt is over. What it has mapped may be mapped for as long as its process is."""
+        for block in self._by_attempt.pop(at, {}).values():
+            block.is_fit = False
+            block.lent.pop(at, None)
+            if block.number in self._written:
+                self._written.remove(block.number)
+                self.drop(block)
+            elif not block.holds:
+                self._unused(block)
+
+    def _unused(self, block: Block) -> None:
+        self._lent.pop(block.number, None)
+        if block in self._idle:
+            self._idle.remove(block)
+        if block.lent:
+            self._lent[block.number] = block
+        elif block.is_fit:
+            self._give_idle(block)
+        else:
+            self._end(block)
+
+    def _give_idle(self, block: Block) -> None:
+        block.holds = 0
+        block.idle_since = self._clock()
+        self._idle.append(block)
+
+    # --- from and to the system --------------------------------------------------------------
+
+    def _take(self, size: int, at: Instance | None) -> Block:
+        for block in reversed(self._idle):
+            if block.room_of == at and size <= block.size <= size + size // 4:
+                self._idle.remove(block)
+                block.holds = 1
+                return block
+        self._budget.take_room(size)
+        try:
+            fd = os.memfd_create("manta-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            try:
+                os.ftruncate(fd, size)
+                block = Block(self._count + 1, fd, size, at)
+                seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+                if at is None:
+                    seals |= FUTURE_WRITE  # but through the mapping that is there
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            self._budget.give_room(size)
+            raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
+        self._count += 1
+        return block
+
+    def _end(self, block: Block) -> None:
+        """Its pages are the system's again, as soon as nobody has them mapped."""
+        for at in list(block.lent):
+            self._by_attempt.get(at, {}).pop(block.number, None)
+        if block.room_of is not None:
+            self._by_attempt.get(block.room_of, {}).pop(block.number, None)
+        block.view = memoryview(b"")
+        os.close(block.fd)
+        self._budget.give_room(block.size)
+
+    def reclaim(self, wanted: Callable[[], bool]) -> None:
+        """Gives memory back for as long as some is wanted and there is any."""
+        while wanted():
+            if self._idle:
+                self._end(self._idle.pop(0))
+            elif self._lent:
+                self._end(self._lent.pop(next(iter(self._lent))))
+            elif not self.evict():
+                return
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` has something to do."""
+        return self._idle[0].idle_since + IDLE if self._idle else None
+
+    def tick(self, now: float) -> None:
+        while self._idle and self._idle[0].idle_since + IDLE <= now:
+            self._end(self._idle.pop(0))
+
+    def close(self) -> None:
+        for block in [*self._idle, *self._lent.values()]:
+            self._end(block)
+        self._idle.clear()
+        self._lent.clear()
+
+
+def _rounded(size: int) -> int:
+    """Upwards, so that sizes that are nearly alike are alike: by an eighth at most."""
+    step = max(_PAGE, 1 << max(0, (size - 1).bit_length() - 4))
+    return max(step, -(-size // step) * step)

@@ -1,0 +1,102 @@
+"""What planes say to each other about collectives, within the envelope of a swarm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from manta.transports.collectives import messages as collective
+from manta.transports.exchange.messages import Count, Name
+
+Token = Annotated[bytes, Meta(max_length=16)]
+
+
+class _Said(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Announcement(_Said, frozen=True, tag=1):
+    message: collective.Announcement
+
+
+class Probe(_Said, frozen=True, tag=2):
+    message: collective.Probe
+
+
+class Relayed(_Said, frozen=True, tag=3):
+    message: collective.Relayed
+
+
+class Wanted(_Said, frozen=True, tag=4):
+    message: collective.Wanted
+
+
+class Noted(_Said, frozen=True, tag=5):
+    message: collective.Noted
+
+
+class Finished(_Said, frozen=True, tag=6):
+    message: collective.Finished
+
+
+class Aborted(_Said, frozen=True, tag=7):
+    message: collective.Aborted
+
+
+Tagged = Announcement | Probe | Relayed | Wanted | Noted | Finished | Aborted
+_TAGGED = {
+    collective.Announcement: Announcement,
+    collective.Probe: Probe,
+    collective.Relayed: Relayed,
+    collective.Wanted: Wanted,
+    collective.Noted: Noted,
+    collective.Finished: Finished,
+    collective.Aborted: Aborted,
+}
+
+
+def tagged(message: collective.Message) -> Tagged:
+    made: Tagged = _TAGGED[type(message)](message)
+    return made
+
+
+class CallName(msgspec.Struct, frozen=True, array_like=True):
+    """A collective: the call with that number, from 0, of all instances of a task in an era."""
+
+    era: Count
+    task: Name
+    number: Count
+
+
+class Introduced(_Said, frozen=True, tag=40):
+    """The first on each link: who the sender is, a new token each time that its process begins,
+    whom it takes the receiver for (nothing if it has not heard yet), and how many of that one's
+    messages have come."""
+
+    me: Token
+    you: Token
+    heard: Count
+
+
+class CollectiveSaid(_Said, frozen=True, tag=41):
+    """The message `serial`, from 0, to this receiver; `heard` of its messages have come.
+
+    `places` stands for where the sender believes the instances of the task to be.
+    """
+
+    serial: Count
+    heard: Count
+    call: CallName
+    places: Token
+    said: Tagged
+
+
+class CollectivesHeard(_Said, frozen=True, tag=42):
+    """So many messages have come."""
+
+    heard: Count
+
+
+Message = Introduced | CollectiveSaid | CollectivesHeard

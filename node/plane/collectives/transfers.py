@@ -1,0 +1,28 @@
+"""How the transfers of collectives are named between two planes. Pure."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from manta.node.plane.collectives.messages import CallName
+
+
+def transfer_id(swarm_id: str, epoch: str, call: CallName, key: str) -> bytes:
+    """16 bytes, the same at both ends: the transfer's key names sender, receiver and round.
+
+    None is given twice: who begins anew has no part in a call that it was in before.
+    """
+    named = blake2b(digest_size=16)
+    for part in (swarm_id, epoch, call.task, str(call.era), str(call.number), key):
+        data = part.encode("utf-8", "surrogatepass")
+        named.update(len(data).to_bytes(4, "little") + data)
+    return named.digest()
+
+
+def places(nodes: tuple[str, ...]) -> bytes:
+    """Stands for the nodes that the instances of a task are on, by rank."""
+    named = blake2b(digest_size=8)
+    for node in nodes:
+        data = node.encode("utf-8", "surrogatepass")
+        named.update(len(data).to_bytes(4, "little") + data)
+    return named.digest()
