@@ -111,10 +111,10 @@ class RosterNews:
         return max(now, self._at + PAUSE)
 
     def tell(
-        self, roster: Roster, running: Container[str], now: float
+        self, roster: Roster, members: Container[str], now: float
     ) -> list[tuple[str, RosterTold]]:
-        """What each node is told, in this order. `running`: nodes that run attempts of the swarm;
-        the roster is as it is now."""
+        """What each node is told, in this order. `members`: nodes of the swarm's directory; the
+        roster is as it is now."""
         self._at = now
         before, since = self._told, self._version
         if before != roster:
@@ -124,7 +124,7 @@ class RosterNews:
         whole: list[RosterTold] = []
         messages: list[tuple[str, RosterTold]] = []
         for node_id, has_last in self._readers.items():
-            is_told = node_id in running
+            is_told = node_id in members
             self._readers[node_id] = is_told
             if is_told and not has_last:
                 whole = whole or self._cut(roster)

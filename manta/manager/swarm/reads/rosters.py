@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor, Timer
+from manta.manager.directory import not_run
 from manta.manager.errors import StoreError
 from manta.manager.placement.demand import resources_of
 from manta.manager.placement.nodes import places
 from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads.meetings import Nodes
-from manta.manager.swarm.reads.nodes import check_runs
 from manta.manager.swarm.roster import RosterNews, roster_of
 from manta.protocol.node import Ok
 from manta.protocol.roster import RosterTold, WantRoster
@@ -46,8 +46,10 @@ class Rosters:
         return True
 
     def want(self, node_id: str, message: WantRoster) -> Ok:
-        """Raises Refused."""
-        check_runs(self.machine, node_id)
+        """Of a node of the swarm's directory: what its attempts said that have ended may be waited
+        for. Raises Refused."""
+        if node_id not in self.machine.members():
+            raise not_run(self.machine.data.swarm_id)
         self._news.want(node_id, message)
         self.changed()
         return Ok()
@@ -84,7 +86,7 @@ class Rosters:
             return places(views[node_id], asked) if node_id in views else 0
 
         roster = roster_of(data, places_of)
-        messages = self._news.tell(roster, data.held, self.actor.clock.now())
+        messages = self._news.tell(roster, self.machine.members(), self.actor.clock.now())
 
         def stored(error: StoreError | None) -> None:
             if error is None:
