@@ -339,9 +339,9 @@ class Parcels:
         if not self._fits_memory(size):
             raise NoRoom(
                 f"This node keeps {self.size / MIB:,.1f} MiB of values that tasks send to each "
-                f"other in memory, of at most {self._most / MIB:,.1f} MiB, and {size / MIB:,.1f} "
-                "MiB do not fit: receive more of them first, or give the node more "
-                "(value_memory_mb)."
+                f"other in memory, of at most {self._most / MIB:,.1f} MiB, and a value of "
+                f"{size / MIB:,.1f} MiB does not fit: receive more of them first, or give the node "
+                "more (value_memory_mb)."
             )
         self.size += size
 

@@ -27,7 +27,7 @@ from manta.node.plane.collectives import losses, messages, transfers
 from manta.node.plane.collectives.answers import answer, packed
 from manta.node.plane.collectives.calls import Ask, Call, Mover, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
-from manta.node.plane.collectives.gathering import Gathering
+from manta.node.plane.collectives.gathering import Gathering, needs_all
 from manta.node.plane.collectives.kept import Calls
 from manta.node.plane.collectives.meeting import Meeting, Piece
 from manta.node.plane.collectives.memory import Pool
@@ -232,7 +232,10 @@ class Desk:
             if concluded is not None:
                 error, sentence = type(concluded).__name__, str(concluded)
         for wait in self._waiting(meeting, rank):
-            if error:
+            if outcome.lost and not wait.passes and needs_all(wait.body):
+                named = meeting.placement.named(sorted(outcome.lost), outcome.lost)
+                self._fail(wait.ask, "PeerLost", f"gather waits for {named} in vain.")
+            elif error:
                 self._fail(wait.ask, error, sentence)
             else:
                 self._answer(wait, meeting, outcome, warning)

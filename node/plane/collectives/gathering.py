@@ -6,9 +6,17 @@ from typing import Literal
 
 from manta.node.plane.collectives import arrivals
 from manta.node.plane.collectives.meeting import Meeting
+from manta.node.plane.requests import CallCollective
+from manta.transports.collectives.calls import Kind
 
 Quorum = int | Literal["alive"] | None
 Deadline = float | Literal["auto"] | None
+
+
+def needs_all(body: CallCollective) -> bool:
+    """Whether nobody may be left out of it, though its machine goes on without those that are lost:
+    who is to be waited for, its root alone knows."""
+    return body.kind is Kind.GATHER and body.quorum is None and body.deadline is None
 
 
 class Gathering:
