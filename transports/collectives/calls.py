@@ -115,13 +115,12 @@ class Placement:
         return len(self.peer_of)
 
     def named(self, ranks: Iterable[int], why: Mapping[int, str] | None = None) -> str:
-        """For messages: the first few of the members, each with what became of it, or its node."""
+        """For messages: the first few of the members, with their nodes."""
         ranks = sorted(ranks)
         names = []
         for rank in ranks[:4]:
-            node = f" on {self.nodes[self.peer_of[rank]]}"
-            reason = f" ({why[rank]})" if why and rank in why else node  # which names the node
-            names.append(f"{self.alias}.{rank}{reason}")
+            reason = f" ({why[rank]})" if why and rank in why else ""
+            names.append(f"{self.alias}.{rank} on {self.nodes[self.peer_of[rank]]}{reason}")
         more = f" and {len(ranks) - 4} more" if len(ranks) > 4 else ""
         return ", ".join(names) + more
 

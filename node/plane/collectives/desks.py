@@ -25,6 +25,8 @@ from manta.transports.sealed.peer import BulkPeer
 
 WORKERS = 2
 MOST_UNHEARD = 10_000
+MOST_EARLY = 10_000
+"""Calls that wait for the directory of their swarm."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -59,6 +61,7 @@ class Desks:
         self._pool.evict = self._evict
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
+        self._early: list[Ask] = []
         self._unheard: set[tuple[str, str]] = set()
         """Swarm and key of those who spoke of what this node had not heard of yet."""
 
@@ -81,9 +84,11 @@ class Desks:
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
+        elif len(self._early) < MOST_EARLY:
+            self._early.append(ask)
         else:
-            sentence = "This node has no part in the swarm any more, or not yet."
-            ask.fail("SwarmStopped", sentence)
+            sentence = "Too many calls wait until this node hears of others in their swarms."
+            ask.fail("ResourceExhaustionError", sentence)
 
     def _make_room(self, ask: Ask) -> None:
         try:
@@ -97,12 +102,28 @@ class Desks:
         else:
             ask.reply(told, [])
 
+    def _ask_early(self) -> None:
+        early, self._early = self._early, []
+        for ask in early:
+            self.ask(ask)
+
+    def _drop_early(self, which: Callable[[Ask], bool]) -> None:
+        dropped = [ask for ask in self._early if which(ask)]
+        self._early = [ask for ask in self._early if ask not in dropped]
+        for ask in dropped:
+            ask.fail("SwarmStopped", f"{ask.at} was ended: it waits for nothing any more.")
+
     def abandon(self, ask: Ask) -> None:
-        if (desk := self._desks.get(ask.at.swarm_id)) is not None:
+        if ask in self._early:
+            self._early.remove(ask)
+            if isinstance(ask.value, Parcel):
+                self.release(ask.value)
+        elif (desk := self._desks.get(ask.at.swarm_id)) is not None:
             desk.abandon(ask)
 
     def end(self, at: Instance) -> None:
         """The attempt is over; its connections are closed."""
+        self._drop_early(lambda ask: ask.at == at)
         self._pool.forget(at)
 
     # --- what the node is told ----------------------------------------------------------------
@@ -119,6 +140,7 @@ class Desks:
 
     def forget(self, swarm_id: str) -> None:
         """The swarm, or its timeline, is over here."""
+        self._drop_early(lambda ask: ask.at.swarm_id == swarm_id)
         if (desk := self._desks.pop(swarm_id, None)) is not None:
             desk.close()
 
@@ -140,6 +162,7 @@ class Desks:
                 self._unheard.remove((swarm_id, key))
                 self.link_up(swarm_id, peer.node_id)
                 found.append(swarm_id)
+        self._ask_early()
         return found
 
     def link_up(self, swarm_id: str, node: str) -> None:

@@ -56,7 +56,7 @@ def test_a_task_that_is_killed_releases_those_who_wait(api: UserAPI) -> None:
     assert done.status == "COMPLETED", done.reason
     told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
     assert len(told) == 2
-    assert all("code.2 (" in text for text in told), told
+    assert all("code.2 on node-3 (" in text for text in told), told
 
 
 @pytest.mark.parametrize("lost", [0, 2])
@@ -102,7 +102,7 @@ def test_all_reduce_raises_where_it_shall_not_go_on_without_rank_0(api: UserAPI)
     done = ended(api, One(code, quorum=0.6, deadline=30))
     told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
     assert len(told) == 2
-    assert all("all_reduce waits for code.0 (" in text for text in told), told
+    assert all("all_reduce waits for code.0 on node-1 (" in text for text in told), told
 
 
 LOST = {
