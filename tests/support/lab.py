@@ -60,7 +60,8 @@ class Lab:
     def sign_in(self, said: str) -> None:
         (password,) = re.findall(r"password\s+(\S+)", said)
         admin = ("--email", "admin@localhost", "--password-stdin")
-        assert self.attempt("sign-in", *admin, said=password).returncode == 0
+        done = self.attempt("sign-in", *admin, said=password)
+        assert done.returncode == 0, done.stderr
 
     @property
     def token(self) -> str:
