@@ -6,8 +6,8 @@ import sys
 from importlib.util import find_spec
 
 EXTRAS = {
-    "node": ("psutil", "tomli"),
     "manager": ("cryptography", "jwt"),
+    "node": ("cryptography", "numpy", "psutil", "tomli"),
     "data": ("pandas", "pyarrow"),
 }
 """Extra -> the modules that it brings and that its part cannot do without."""
