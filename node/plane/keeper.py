@@ -26,6 +26,7 @@ from manta.node.peers.rosters import RosterChanged
 from manta.node.plane import orders
 from manta.node.plane.door import Door
 from manta.node.plane.process import PlaneProcess
+from manta.node.plane.spool import keeps_anything
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Connect, EndExchange, ExchangeBroken, ExchangeLost
@@ -75,7 +76,11 @@ class PlaneKeeper(Actor):
         self._door: Door | None = None
 
     def on_start(self) -> None:
-        self._listen()
+        """Begins one at once if others may ask for what one before has kept."""
+        if self._node_id() and keeps_anything(self._context.state.plane):
+            self._begin()
+        else:
+            self._listen()
 
     def on_stop(self, reason: ExitReason) -> None:
         self._stopping = True

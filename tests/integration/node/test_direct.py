@@ -12,7 +12,7 @@ import pytest
 
 from manta.node.plane.door import Door
 from manta.node.plane.orders import Serving
-from tests.integration.node.conftest import Lab
+from tests.integration.node.conftest import CLUSTER, Lab
 from tests.support.plane_processes import Daemon
 from tests.support.swarms import One
 
@@ -57,6 +57,42 @@ def test_who_waits_for_a_node_without_a_link_is_told_so(lab: Lab) -> None:
         assert said.startswith("Timeout: Waited 1 s in vain: "), said
         assert "essage 't' has come from " in said, said
         assert said.endswith(f"; no link to {other} could be made."), said
+
+
+KEEPS = """
+    import time
+    from manta.light import World
+    def main():
+        world = World()
+        if world.rank == 0:
+            world.send_to_node("node-2", "t", "left here")
+            return None
+        while not world.globals.get("go"):
+            time.sleep(0.05)
+        return world.receive_from_node("node-1", "t", timeout=30)
+    """
+
+
+@two_nodes
+def test_what_an_attempt_left_that_has_ended_outlives_both_nodes(lab: Lab) -> None:
+    """Also on a node that only dials: its plane begins with it."""
+    nodes = [lab.node(1, **OFF), lab.node(2)]
+    api = lab.api()
+    swarm = api.deploy_swarm(CLUSTER, One(KEEPS))
+
+    def is_left() -> bool:
+        return any(task.status == "FINISHED" for task in api.get_tasks(swarm))
+
+    lab.wait_until(is_left)
+    for node in nodes:
+        node.stop()
+    lab.node(1, **OFF)
+    lab.node(2)
+    api.set_global(swarm, "go", True)
+    ended = api.wait_swarm(swarm, timeout=60)
+    assert ended.status == "COMPLETED", ended.reason
+    outputs = [task.output for task in api.get_tasks(swarm) if task.status == "FINISHED"]
+    assert outputs == [None, "left here"]
 
 
 def test_a_plane_waits_until_the_one_before_has_left_their_folder(tmp_path: Path) -> None:
