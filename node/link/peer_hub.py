@@ -121,6 +121,8 @@ class PeerHub(Actor):
         self._offers = BlobOffers()
         self._bulk: CurveBulk[NodeDepot] | None = None
         self._local: LocalBlobs | None = None
+        self._is_local = context.config.peers_links == "local"
+        """Whether blobs are passed among this user's nodes on this machine."""
         self._here = LocalFetches(context.keys.public, context.values)
         self._address = ""
         self._peer: BulkPeer | None = None
@@ -193,7 +195,8 @@ class PeerHub(Actor):
                     bulk.listen(at, offers.admission, offers.verdict, fd=socket.fd)
                 except TransportError as error:
                     self.log.error("other nodes cannot fetch blobs from this one: %s", error)
-                self._listen_here()
+                if self._is_local:
+                    self._listen_here()
         return self._bulk
 
     def _listen_here(self) -> None:
@@ -294,6 +297,9 @@ class PeerHub(Actor):
 
     def _fetch_from(self, fetching: Fetching, source: Peer) -> None:
         """Of a node on this machine it is passed, else moved."""
+        if not self._is_local:
+            self._move_from(fetching, source)
+            return
 
         def passed(_: Any, error: BaseException | None) -> None:
             if error is None:

@@ -198,3 +198,12 @@ def test_nodes_on_one_machine_pass_it_to_each_other(planes, lab, monkeypatch) ->
     read_by_all(lab, os.urandom(SIZE))
     assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
     assert sum(map(planes.of_node, nodes)) < 1 << 20
+
+
+def test_nodes_that_are_to_be_linked_as_others_are_pass_nothing(planes, lab, monkeypatch) -> None:
+    monkeypatch.setattr(LocalFetches, "fetch", HERE)
+    sealed = {"peers": {"links": "sealed"}}
+    nodes = [lab.node(number, **sealed) for number in range(1, NODES + 1)]
+    read_by_all(lab, os.urandom(SIZE))
+    assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
+    assert sum(map(planes.of_node, nodes)) >= SIZE
