@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import BlobCorrupt, BlobMissing, BulkError, LocalTransportError
-from manta.transports.sealed.local import check_user
+from manta.transports.sealed.user import check_user
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from manta.transports.errors import LocalTransportError, TransportError
 from manta.transports.sealed.endpoint import BulkEndpoint
-from manta.transports.sealed.local import check_user
+from manta.transports.sealed.user import check_user
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SOCKET = "peers.sock"

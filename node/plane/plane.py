@@ -298,7 +298,7 @@ class Plane:
         ask.value = value
         swarm = self._swarm(ask.at.swarm_id)
         if isinstance(ask.body, CallCollective | MakeRoom):
-            self._desks.ask(ask)
+            self._desks.take(ask)
         else:
             swarm.ask(ask, time.monotonic())
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from manta.transports.addresses import resolve, split_address
 from manta.transports.errors import DownReason, LocalTransportError
-from manta.transports.sealed.local import LocalConnection, check_user
+from manta.transports.sealed.local import LocalConnection
 from manta.transports.sealed.stream import StreamConnection
 from manta.transports.sealed.tickets import GREETING, REPLY, Caller, Denied
+from manta.transports.sealed.user import check_user
 from manta.transports.zeromq.attempts import backoff
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import DownReason, TransportError
-from manta.transports.sealed.local import check_user
 from manta.transports.sealed.tickets import CALL, REFUSALS, Denied, Door
+from manta.transports.sealed.user import check_user
 from manta.transports.security.admission import Decision
 from manta.transports.security.strangers import Strangers, source_of
 

@@ -14,7 +14,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from manta.transports.errors import LocalTransportError, RemoteProtocolError
+from manta.transports.errors import RemoteProtocolError
 from manta.transports.sealed.options import MIB, Pace
 from manta.transports.sealed.records import MAX_CHUNK, Head, Kind, PlainRecords
 from manta.transports.sealed.stream import StreamConnection
@@ -30,20 +30,7 @@ _PACE = Pace(chunk=MAX_CHUNK, window=16 * MIB, report=4 * MIB, allowance=1 << 62
 """A chunk costs a system call or two, and little else."""
 _SHARED = 1  # code of OPEN and CHUNK: the bytes are in a memfd
 _IMMUTABLE = getattr(fcntl, "F_SEAL_SHRINK", 0) | getattr(fcntl, "F_SEAL_WRITE", 0)
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred (unix(7))
 _ROOM = socket.CMSG_SPACE(struct.calcsize("i"))
-
-
-def check_user(stream: socket.socket) -> None:
-    """Raises LocalTransportError unless this very user is at the other end."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        raise LocalTransportError("unsealed bulk needs Linux, which vouches for who is at a socket")
-    sent = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    user = _CREDENTIALS.unpack(sent)[1]
-    if user != os.geteuid():
-        raise LocalTransportError(
-            f"user id {user} is at the other end of a local socket, and this is {os.geteuid()}'s"
-        )
 
 
 class LocalConnection(StreamConnection):

@@ -79,7 +79,7 @@ class Desks:
 
     # --- attempts -----------------------------------------------------------------------------
 
-    def ask(self, ask: Ask) -> None:
+    def take(self, ask: Ask) -> None:
         if isinstance(ask.body, MakeRoom):
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
@@ -105,7 +105,7 @@ class Desks:
     def _ask_early(self) -> None:
         early, self._early = self._early, []
         for ask in early:
-            self.ask(ask)
+            self.take(ask)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
         dropped = [ask for ask in self._early if which(ask)]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(180)  # a page of commands, on a machine that i
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]
-NOT_RUN: dict[str, int] = {}
+NOT_RUN: dict[str, int] = {"CONTRIBUTING.md": 1}
 """Page -> how many of its blocks are not run; each says why, in the page. Keep it short."""
 
 

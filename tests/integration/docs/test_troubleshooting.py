@@ -235,7 +235,7 @@ def a_message_of_nobody(place: Place) -> str:
     return place.failure("world.rank == 0 and world.receive_from_node('node-2', 'news')")
 
 
-@says("in vain")
+@says("… waits for … in vain.")
 def an_instance_that_does_not_take_part(place: Place) -> str:
     return place.failure("world.rank == 0 and world.all_reduce(1.0)")
 

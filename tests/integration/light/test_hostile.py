@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, MessageSocket
+from manta.light.wire import MAX_CHANNELS, MAX_FDS, MAX_TO_NODE, VERSION, MessageSocket
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.task_server import messages as light
 from manta.node.task_server.attempts import MAX_ABANDONED
@@ -220,7 +220,7 @@ def test_descriptors_that_nobody_asked_for_are_closed(task: Task, node: Any) -> 
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
             task.attempt.socket.sendmsg([struct.pack("<I", len(body)) + body], ancillary)
             task.expect(task.attempt, "answer")
-        many = array.array("i", [file.fileno()] * 50)
+        many = array.array("i", [file.fileno()] * (MAX_FDS + 8))
         task.attempt.socket.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
         assert is_cut(task.attempt)
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -32,7 +32,6 @@ from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
     CheckSwarm,
-    ExplainSwarm,
     GetSwarm,
     SendSwarm,
     StartSwarm,
@@ -329,11 +328,11 @@ def test_a_node_of_the_version_before_is_told_nothing_and_told_of_to_nobody(
     assert old.registered.wait(10)
     swarm = deploy(admin)
     wait_until(know([one, two], swarm, "node-1", "node-2"))
-    plan = admin.ask(ExplainSwarm(swarm)).plan
+    alone = SwarmSpec("s", (TaskSpec("task", "m", specified_ids=("node-3",)),), (MODULE,))
+    plan = admin.ask(CheckSwarm("lab", alone)).plan
     (verdict,) = [one for one in plan.verdicts if one.node_alias == "node-3"]
     assert (verdict.accepted, verdict.rule) == (False, "direct")
-    alone = SwarmSpec("s", (TaskSpec("task", "m", specified_ids=("node-3",)),), (MODULE,))
-    (problem,) = admin.ask(CheckSwarm("lab", alone)).plan.problems
+    (problem,) = plan.problems
     assert problem == (
         "Task 'task' cannot be placed: node-3 has an earlier version of Manta, which exchanges "
         "nothing with other nodes; install this version of Manta on the nodes, and restart them."
