@@ -145,13 +145,15 @@ class Plane:
     ) -> None:
         """Changes what is known of the directories of these swarms, and of others."""
         known = self._known
-        before = {id_: set(known.nodes(id_)) for id_ in swarm_ids}
+        before = {id_: (known.epoch(id_), set(known.nodes(id_))) for id_ in swarm_ids}
+        is_over = isinstance(message, DirectoryOver)
         gone = known.apply(message)
         self._links.know(peers)
-        for swarm_id, nodes in before.items():
+        for swarm_id, (former, nodes) in before.items():
             epoch = known.epoch(swarm_id)
             if epoch is None:
-                self._forget(swarm_id)
+                if is_over or former is not None:  # else its attempts came first
+                    self._forget(swarm_id)
                 continue
             self._begins(Timeline(swarm_id, epoch))
             if swarm_id in self._swarms:

@@ -82,6 +82,8 @@ class RosterView:
         return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
 
     def counted(self, at: Attempt) -> bool | None:
+        if at.era != self.era:  # it says nothing of attempts of others
+            return None
         task = self._roster.tasks.get(at.member.task)
         if task is None or at.member.rank >= len(task.instances):
             return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged
 from manta.protocol.peers import Departed, Departure
 from tests.integration.node.test_plane_links import wait
@@ -239,4 +240,17 @@ def test_who_only_waits_hears_of_a_node_that_has_never_exchanged() -> None:
         lab.enroll(told=[other], r1="FINISHED")
         with pytest.raises(LookupError, match="PeerLost"):
             one.end()
+        one.close()
+
+
+def test_an_attempt_that_came_before_its_directory_goes_on_when_that_comes() -> None:
+    with planes(1) as lab:
+        node = lab.nodes[0]
+        one = node.attempt(lab.at(0))
+        one.begin("send_letter", to="id-1", tag="x", value=b"1", timeout=20.0)
+        node.run(node.plane.told, PeersAnew((), ()))  # of a node that was told of nothing yet
+        lab.introduce()
+        lab.enroll()
+        one.end()
+        assert one.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0) == b"1"
         one.close()
