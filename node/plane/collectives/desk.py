@@ -43,6 +43,9 @@ from manta.transports.collectives.plans import Transfer
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
 
+GRACE = 30.0
+"""Seconds after its deadline in which what a gather has is brought together."""
+
 
 class Desk:
     """Implements `meeting.Outside` and `peers.Listener`."""
@@ -80,7 +83,9 @@ class Desk:
         for number in body.returned:
             self._pool.returned(ask.at, number)
         name = CallName(ask.at.iteration, ask.at.alias, body.number)
-        wait = self._waits[ask] = Wait(ask, name, body, now + body.timeout)
+        # Whom a gather is still to wait for is decided at its deadline; only then may it be late.
+        last = body.deadline + GRACE if isinstance(body.deadline, float) else body.timeout
+        wait = self._waits[ask] = Wait(ask, name, body, now + last)
         self._enter(wait)
 
     def abandon(self, ask: Ask) -> None:

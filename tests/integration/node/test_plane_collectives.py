@@ -303,6 +303,9 @@ def test_a_gather_goes_without_who_is_late_or_lost_as_it_is_told() -> None:
         first = [them.begin(rank, gathers(deadline=0.3)) for rank in (0, 1)]
         assert sorted(first[0].result(20)) == [0, 1]
         late = [them.begin(rank, gathers(deadline=0.3)) for rank in (2, 3)]
+        first = [them.begin(rank, gathers(deadline=0.6, timeout=0.1)) for rank in (0, 1)]
+        assert sorted(first[0].result(20)) == [0, 1]  # the deadline is the later of both
+        late += [them.begin(rank, gathers(deadline=0.6, timeout=0.1)) for rank in (2, 3)]
         first = [them.begin(rank, gathers(deadline="auto")) for rank in (0, 1, 2)]
         assert sorted(first[0].result(20)) == [0, 1, 2]
         them.begin(3, gathers(deadline="auto")).result(20)
