@@ -57,7 +57,7 @@ def answer(
     return told, fds
 
 
-def packed(values: Values, pool: Pool) -> tuple[Values, Block | None]:
+def packed(values: Values, pool: Pool, swarm_id: str) -> tuple[Values, Block | None]:
     """With values in a block of their own where an answer can't bring them all: small ones beyond
     MOST_INLINE bytes, large ones beyond MAX_FDS descriptors. Raises NoRoom."""
     small = [p for _, p in values if p.block is None and p.parcel is None]
@@ -66,7 +66,7 @@ def packed(values: Values, pool: Pool) -> tuple[Values, Block | None]:
     moved = moved + large[MAX_FDS - 1 :]
     if not moved:
         return values, None
-    block = pool.take(sum(map(_aligned, moved)))
+    block = pool.take(sum(map(_aligned, moved)), swarm_id)
     at = 0
     found: Values = []
     for rank, piece in values:

@@ -157,7 +157,7 @@ class Desk:
         nodes = by_id.nodes
         placement = Placement(name.task, tuple(aliases[node] for node in nodes), by_id.ranks)
         me = nodes.index(self._me)
-        meeting = Meeting(placement, me, self._pool, self)
+        meeting = Meeting(self._swarm_id, placement, me, self._pool, self)
         call = Call(name, meeting, nodes, me, transfers.places(ids))
         self._calls.add(call)
         losses.tell_losses(call, task, self._is_there)
@@ -252,7 +252,7 @@ class Desk:
             for buffer in outcome.buffers
         ]
         try:
-            values, block = packed(values, self._pool)
+            values, block = packed(values, self._pool, self._swarm_id)
         except NoRoom as error:
             self._fail(ask, "ResourceExhaustionError", str(error))
             return

@@ -100,6 +100,7 @@ class _Move:
 class _Memory:
     """What the buffers of a meeting lie in."""
 
+    swarm_id: str
     pool: Pool
     outside: Outside
     pieces: dict[Buffer, Piece] = field(default_factory=dict)
@@ -111,7 +112,7 @@ class _Memory:
             if buffer.size <= INLINE:
                 found = Piece(memoryview(bytearray(buffer.size)))
             else:
-                block = self.pool.take(buffer.size)
+                block = self.pool.take(buffer.size, self.swarm_id)
                 found = Piece(block.view[: buffer.size], block)
             self.pieces[buffer] = found
         return found
@@ -138,14 +139,17 @@ class _Memory:
 class Meeting:
     """All of it on the plane's thread."""
 
-    def __init__(self, placement: Placement, me: int, pool: Pool, outside: Outside) -> None:
+    def __init__(
+        self, swarm_id: str, placement: Placement, me: int, pool: Pool, outside: Outside
+    ) -> None:
+        self._swarm_id = swarm_id
         self.placement = placement
         self.machine = Collective(placement, me)
         self.kernel: Kernel | None = None
         self._me = me
         self._pool = pool
         self._outside = outside
-        self._memory = _Memory(pool, outside)
+        self._memory = _Memory(swarm_id, pool, outside)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
@@ -173,7 +177,7 @@ class Meeting:
                 self._memory.drop(list(given.pieces))
             raise
         if not is_first or self.is_over:
-            other = _Memory(self._pool, self._outside, dict(given.pieces))
+            other = _Memory(self._swarm_id, self._pool, self._outside, dict(given.pieces))
             other.drop(list(given.pieces))
         self._perform(actions)
 

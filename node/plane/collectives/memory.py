@@ -1,7 +1,7 @@
 """Memory of collectives: pages that have been written before, kept for the next call.
 
 To get a page from the system costs as much as to copy it. So what a collective is done with goes
-to the next. Two kinds of memory are told apart:
+to the next one of its swarm; no other swarm is ever given it. Two kinds of memory are told apart:
 
 * *Rooms* are written by one attempt, which keeps them mapped, and are read here: its arrays that
   are to be reduced. They are used again by that attempt only.
@@ -41,8 +41,11 @@ class Budget(Protocol):
 class Block:
     """Of whole pages."""
 
-    def __init__(self, number: int, fd: int, size: int, room_of: Instance | None) -> None:
+    def __init__(
+        self, number: int, fd: int, size: int, swarm_id: str, room_of: Instance | None
+    ) -> None:
         self.number = number
+        self.swarm_id = swarm_id
         self.fd = fd
         self.size = size
         self.room_of = room_of
@@ -77,14 +80,14 @@ class Pool:
 
     # --- to get and to give back -------------------------------------------------------------
 
-    def take(self, size: int) -> Block:
+    def take(self, size: int, swarm_id: str) -> Block:
         """A block that is held once. Raises NoRoom."""
-        return self._take(_rounded(size), None)
+        return self._take(_rounded(size), swarm_id, None)
 
     def room(self, at: Instance, size: int) -> tuple[Block, bool]:
         """A room that the attempt may write into, and whether it is new. Raises NoRoom."""
         before = self._count
-        block = self._take(_rounded(size), at)
+        block = self._take(_rounded(size), at.swarm_id, at)
         self._by_attempt.setdefault(at, {})[block.number] = block
         self._written.add(block.number)
         return block, self._count != before
@@ -149,9 +152,10 @@ class Pool:
 
     # --- from and to the system --------------------------------------------------------------
 
-    def _take(self, size: int, at: Instance | None) -> Block:
+    def _take(self, size: int, swarm_id: str, at: Instance | None) -> Block:
         for block in reversed(self._idle):
-            if block.room_of == at and size <= block.size <= size + size // 4:
+            is_its = block.swarm_id == swarm_id and block.room_of == at
+            if is_its and size <= block.size <= size + size // 4:
                 self._idle.remove(block)
                 block.holds = 1
                 return block
@@ -160,7 +164,7 @@ class Pool:
             fd = os.memfd_create("manta-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.ftruncate(fd, size)
-                block = Block(self._count + 1, fd, size, at)
+                block = Block(self._count + 1, fd, size, swarm_id, at)
                 seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
                 if at is None:
                     seals |= FUTURE_WRITE  # but through the mapping that is there

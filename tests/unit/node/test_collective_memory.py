@@ -43,27 +43,40 @@ def budget() -> Iterator[Budget]:
 def test_what_is_given_back_is_used_again(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    first = pool.take(MIB)
+    first = pool.take(MIB, AT.swarm_id)
     pool.drop(first)
-    assert pool.take(MIB - 100) is first
-    second = pool.take(MIB)
+    assert pool.take(MIB - 100, AT.swarm_id) is first
+    second = pool.take(MIB, AT.swarm_id)
     assert second is not first
     pool.drop(first)
     pool.drop(second)
 
 
+def test_no_swarm_is_given_what_another_had(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    block = pool.take(MIB, AT.swarm_id)
+    pool.drop(block)
+    other = pool.take(MIB, "another")
+    assert other is not block
+    assert not any(other.view)
+    pool.drop(other)
+    assert pool.take(MIB, AT.swarm_id) is block
+    pool.drop(block)
+
+
 def test_a_block_is_not_used_again_while_it_is_mapped_or_moved(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    block = pool.take(MIB)
+    block = pool.take(MIB, AT.swarm_id)
     pool.lend(block, AT)
     pool.hold(block)
     pool.drop(block)
     pool.drop(block)
-    other = pool.take(MIB)
+    other = pool.take(MIB, AT.swarm_id)
     assert other is not block
     pool.returned(AT, block.number)
-    assert pool.take(MIB) is block
+    assert pool.take(MIB, AT.swarm_id) is block
     pool.drop(block)
     pool.drop(other)
 
@@ -71,13 +84,13 @@ def test_a_block_is_not_used_again_while_it_is_mapped_or_moved(budget: Budget) -
 def test_what_an_attempt_had_mapped_at_its_end_is_never_used_again(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    block = pool.take(MIB)
+    block = pool.take(MIB, AT.swarm_id)
     pool.lend(block, AT)
     pool.forget(AT)
     pool.drop(block)
     assert budget.size == 0
     pool.returned(AT, block.number)  # comes late
-    other = pool.take(MIB)
+    other = pool.take(MIB, AT.swarm_id)
     assert other is not block
     pool.drop(other)
 
@@ -85,7 +98,7 @@ def test_what_an_attempt_had_mapped_at_its_end_is_never_used_again(budget: Budge
 def test_a_task_can_not_change_a_block(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    block = pool.take(MIB)
+    block = pool.take(MIB, AT.swarm_id)
     with pytest.raises(PermissionError):
         mmap.mmap(block.fd, MIB)
     private = mmap.mmap(block.fd, MIB, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -120,7 +133,7 @@ def test_room_is_made_of_what_is_idle_then_of_what_is_lent_then_of_what_is_kept(
 ) -> None:
     pool = budget.pool
     assert pool is not None
-    kept = [pool.take(3 * MIB)]
+    kept = [pool.take(3 * MIB, AT.swarm_id)]
 
     def evict() -> bool:
         if not kept:
@@ -129,19 +142,19 @@ def test_room_is_made_of_what_is_idle_then_of_what_is_lent_then_of_what_is_kept(
         return True
 
     pool.evict = evict
-    idle, lent = pool.take(3 * MIB), pool.take(3 * MIB)
+    idle, lent = pool.take(3 * MIB, AT.swarm_id), pool.take(3 * MIB, AT.swarm_id)
     pool.lend(lent, AT)
     pool.drop(lent)
     pool.drop(idle)
-    held = [pool.take(4 * MIB)]
+    held = [pool.take(4 * MIB, AT.swarm_id)]
     assert budget.size == 10 * MIB
-    held.append(pool.take(2 * MIB))
+    held.append(pool.take(2 * MIB, AT.swarm_id))
     assert budget.size == 9 * MIB
     assert kept
-    held.append(pool.take(4 * MIB))
+    held.append(pool.take(4 * MIB, AT.swarm_id))
     assert not kept
     with pytest.raises(NoRoom):
-        pool.take(MIB)
+        pool.take(MIB, AT.swarm_id)
     for block in held:
         pool.drop(block)
 
@@ -149,7 +162,7 @@ def test_room_is_made_of_what_is_idle_then_of_what_is_lent_then_of_what_is_kept(
 def test_idle_memory_goes_back_to_the_system_after_a_while(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    pool.drop(pool.take(MIB))
+    pool.drop(pool.take(MIB, AT.swarm_id))
     assert pool.due == IDLE
     pool.tick(IDLE - 0.1)
     assert budget.size == MIB
