@@ -108,13 +108,13 @@ RULES = (
     Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
     Rule("draining", _draining, "wait for another node, or restart the draining one"),
     Rule("able", _troubled, "make room where the node keeps its state, or add nodes"),
-    Rule("direct", _direct, "install this version of Manta on the nodes, and restart them"),
     Rule(
         "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
     ),
     Rule("excepted", _excepted, "take a node out of excepted_ids, or add nodes"),
     Rule("scheduled", _scheduled, "name nodes in schedule_next_iter that can run it"),
     Rule("fixed", _fixed, "bring the nodes of the first iteration back, or leave out fixed=True"),
+    Rule("direct", _direct, "install this version of Manta on the nodes, and restart them"),
     Rule(
         "datasets",
         _datasets,

@@ -476,7 +476,7 @@ def test_from_its_roster_a_node_says_what_the_manager_says(bench, admin: Client,
 
     wait_until(lambda: rosters(one, swarm) and all_of(""))
     wait_until(lambda: "running" in by_roster()["barrier"].sentence)
-    assert by_roster() == by_manager()
+    wait_until(lambda: by_roster() == by_manager())  # once what was contributed is stored
     two.say(swarm, TaskEnded(other, "FINISHED", 0.0))
     wait_until(lambda: all_of("PeerLost"))
     assert by_roster() == by_manager()
