@@ -2,8 +2,8 @@
 
 Descriptors, threads and memory (PSS) of the manager, the nodes and the tasks' runtimes, and the
 files on disk, when a tenth, a half and nearly all of the iterations are done. Descriptors and
-threads are to stay as they are. What the manager must be able to tell of an iteration (its
-events, its results) grows with their number, and nothing else does.
+threads are to stay as they are, and so is memory. What the manager must be able to tell of an
+iteration (its events, its results) grows with their number in its database, and nothing else does.
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import time
+from pathlib import Path
 from types import TracebackType
 from typing import AnyStr
 
@@ -20,3 +24,18 @@ class Child(subprocess.Popen[AnyStr]):
         if kind is not None:
             self.kill()
         super().__exit__(kind, error, traceback)
+
+
+def freeze(pid: int) -> None:
+    """Returns when each of its threads stands still: they do so a little after the signal, and may
+    read what comes in between."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while not _stands_still(pid):
+        assert time.monotonic() < deadline, f"{pid} runs on"
+        time.sleep(0.001)
+
+
+def _stands_still(pid: int) -> bool:
+    stats = (thread / "stat" for thread in Path(f"/proc/{pid}/task").iterdir())
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)

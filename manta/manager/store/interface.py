@@ -46,7 +46,8 @@ class PutSnapshot(msgspec.Struct, frozen=True):
     """Keeps a swarm's state as of the event `number`, instead of an earlier one.
 
     `body` is the state without `pages`, which are its parts that seldom change: those given
-    here replace the ones of their names, others stay. Skipped unless that event is the last one.
+    here replace the ones of their names, others stay. Unless that event is the last one, only the
+    pages are kept, as by PutPages.
     """
 
     swarm_id: str
@@ -125,11 +126,11 @@ class StoredEvent(NamedTuple):
 
 
 class StoredSnapshot(NamedTuple):
-    """As it was put, with all pages."""
+    """As it was put; `pages` names its pages, all of which are whole."""
 
     number: int
     body: bytes
-    pages: dict[str, bytes]
+    pages: frozenset[str]
 
 
 class StoredLine(NamedTuple):
@@ -182,7 +183,10 @@ class Store(Protocol):
         """None if there is none that is whole: then all events have to be replayed."""
 
     def snapshot_size(self, swarm_id: str) -> int:
-        """Its bytes; 0 if there is none."""
+        """Its bytes without its pages; 0 if there is none."""
+
+    def page(self, swarm_id: str, name: str) -> bytes:
+        """A page of the snapshot, as it was put last. Raises Damaged if it is not whole."""
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 

@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from manta.manager.store.chain import End, chained
 from manta.manager.store.interface import PutPages, PutSnapshot
 
-SIZE = (
-    "SELECT (SELECT COALESCE(SUM(LENGTH(body)), 0) FROM snapshots WHERE swarm_id = ?) + "
-    "(SELECT COALESCE(SUM(LENGTH(body)), 0) FROM snapshot_pages WHERE swarm_id = ?)"
+SIZE = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM snapshots WHERE swarm_id = ?"
+"""Selects the bytes of a swarm's snapshot, without its pages."""
+
+PAGE = (
+    "SELECT CAST(body AS BLOB), CAST(checksum AS BLOB) FROM snapshot_pages "
+    "WHERE swarm_id = ? AND name = ?"
 )
-"""Selects the bytes of a swarm's snapshot."""
+"""Selects a page and its checksum."""
 
 
 def put(connection: sqlite3.Connection, write: PutSnapshot | PutPages, end: End | None) -> None:
     """`end`: of the swarm's log."""
     swarm_id = write.swarm_id
-    if isinstance(write, PutPages):
+    _put_pages(connection, swarm_id, write.pages)
+    if isinstance(write, PutPages) or end is None or end.number != write.number:
         connection.execute("DELETE FROM snapshots WHERE swarm_id = ?", (swarm_id,))
-        _put_pages(connection, swarm_id, write.pages)
-    elif end is not None and end.number == write.number:
-        _put_pages(connection, swarm_id, write.pages)
+    else:
         # Chained to its event: the snapshot of a log that was set back is none of what follows.
         connection.execute(
             "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",

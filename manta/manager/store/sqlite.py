@@ -398,11 +398,7 @@ class SqliteStore:
         return found[0][0] if found else None
 
     def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
-        thing = Thing(
-            f"The snapshot of swarm {swarm_id} in {self._path}",
-            "nothing is lost but time",
-            "its events are replayed instead",
-        )
+        thing, pages, damaged = self._snapshot(swarm_id), set[str](), False
         with self._read_lock, self._translated():
             self._reader.execute("BEGIN")  # so that its parts are of one moment
             try:
@@ -417,7 +413,10 @@ class SqliteStore:
                     "SELECT CAST(name AS BLOB), CAST(body AS BLOB), CAST(checksum AS BLOB) "
                     "FROM snapshot_pages WHERE swarm_id = ?",
                     (swarm_id,),
-                ).fetchall()
+                )
+                for name, page, checksum in rows:  # of which no two are in memory
+                    pages.add(name.decode(errors="replace"))
+                    damaged = damaged or checksum != chained(None, page)
             finally:
                 self._reader.execute("COMMIT")
         number, body, checksum = found
@@ -425,15 +424,27 @@ class SqliteStore:
         if event is None or checksum != chained(event, body):
             log.warning("%s", Damaged(thing, "it is not of these events"))
             return None
-        if any(other != chained(None, page) for _, page, other in rows):
+        if damaged:
             log.warning("%s", Damaged(thing, "the checksum of a page is another"))
             return None
-        pages = {name.decode(errors="replace"): page for name, page, _ in rows}
-        return StoredSnapshot(number, body, pages)
+        return StoredSnapshot(number, body, frozenset(pages))
 
     def snapshot_size(self, swarm_id: str) -> int:
-        [(size,)] = self._select(snapshots.SIZE, swarm_id, swarm_id)
+        [(size,)] = self._select(snapshots.SIZE, swarm_id)
         return int(size)
+
+    def page(self, swarm_id: str, name: str) -> bytes:
+        for body, checksum in self._select(snapshots.PAGE, swarm_id, name):
+            if checksum == chained(None, body):
+                return bytes(body)
+        raise Damaged(self._snapshot(swarm_id), f"its page {name} is missing or another")
+
+    def _snapshot(self, swarm_id: str) -> Thing:
+        return Thing(
+            f"The snapshot of swarm {swarm_id} in {self._path}",
+            "nothing is lost but time",
+            "its events are replayed instead",
+        )
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         rows = self._select(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from manta.manager.context import Context
 from manta.manager.errors import NotLoaded
@@ -48,7 +49,7 @@ def _read(
     snapshot = None
     if (stored := reader.snapshot(swarm_id)) is not None:
         try:
-            snapshot = snapshots.load(stored.body, stored.pages)
+            snapshot = snapshots.load(stored.body, stored.pages, partial(reader.page, swarm_id))
         except Damaged as damaged:
             log.warning("%s", damaged)
         del stored

@@ -1,20 +1,23 @@
 """Long lists of which mostly the end is used: what lies before it is kept packed.
 
 A `Packed` list behaves like the list of its items. Its older items are encoded and compressed in
-pages, which take a small part of the memory, and which a snapshot stores once instead of again
-and again. An item that is asked for by its position is unpacked with its page, and may be changed
-in place until `settle` packs it again.
+pages, which a snapshot stores once instead of again and again. A page that is stored is let go: it
+takes no memory, and is read from there when it is asked for. An item that is asked for by its
+position is unpacked with its page, and may be changed in place until `settle` packs it again.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, overload
 
 import msgspec
 
 T = TypeVar("T")
+
+Read = Callable[[int], bytes]
+"""Reads a page that was stored."""
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -29,39 +32,51 @@ class Packed(Generic[T]):
         """`size` items to a page, of which the last `keep` are not packed."""
         self._decode = pages.decode
         self._size, self._most = size, size * (keep + 1)
-        self._pages: list[bytes] = []
-        self.packed_size = 0
-        """Bytes of all pages."""
+        self._pages: list[bytes | None] = []
+        """None for one that was let go."""
+        self._read: Read | None = None
+        self.held_size = 0
+        """Bytes of the pages that are held in memory."""
         self._tail: list[T] = []
-        self._open: dict[int, list[T]] = {}
+        self._open: dict[int, tuple[list[T], bytes]] = {}
+        """Items of pages that may be changed, and these as they were packed before."""
         self._changed: set[int] = set()
         """Pages that were packed since `changes` returned them."""
 
     def append(self, item: T) -> None:
         self._tail.append(item)
         if len(self._tail) >= self._most:
-            self._pack(len(self._pages), self._tail[: self._size])
+            self._pages.append(None)
+            self._put(len(self._pages) - 1, _pack(self._tail[: self._size]))
             del self._tail[: self._size]
+
+    def extend(self, items: Iterable[T]) -> None:
+        for item in items:
+            self.append(item)
 
     def settle(self) -> None:
         """Packs what was unpacked and may have been changed; items that were got before no longer
         belong to the list."""
-        for page, items in self._open.items():
-            self._pack(page, items)
+        for page, (items, before) in self._open.items():
+            if (packed := _pack(items)) != before:
+                self._put(page, packed)
         self._open.clear()
 
-    def _pack(self, page: int, items: list[T]) -> None:
-        packed = zlib.compress(encode(items), 1)
-        if page == len(self._pages):
-            self._pages.append(b"")
-        elif self._pages[page] == packed:
-            return
-        self.packed_size += len(packed) - len(self._pages[page])
+    def _put(self, page: int, packed: bytes) -> None:
+        self.held_size += len(packed) - len(self._pages[page] or b"")
         self._pages[page] = packed
         self._changed.add(page)
 
-    def _unpack(self, page: int) -> list[T]:
-        items: list[T] = self._decode(zlib.decompress(self._pages[page]))
+    def _packed(self, page: int) -> bytes:
+        held = self._pages[page]
+        if held is not None:
+            return held
+        if self._read is None:
+            raise RuntimeError(f"page {page} was let go and cannot be read")
+        return self._read(page)
+
+    def _unpack(self, packed: bytes) -> list[T]:
+        items: list[T] = self._decode(zlib.decompress(packed))
         return items
 
     # As a list.
@@ -85,8 +100,13 @@ class Packed(Generic[T]):
                 yield self._tail[position - len(self._pages) * self._size]
                 continue
             if page != read:
-                read, items = page, self._open.get(page) or self._unpack(page)
+                read, items = page, self._items(page)
             yield items[place]
+
+    def _items(self, page: int) -> list[T]:
+        if page in self._open:
+            return self._open[page][0]
+        return self._unpack(self._packed(page))
 
     @overload
     def __getitem__(self, at: int) -> T: ...
@@ -111,8 +131,9 @@ class Packed(Generic[T]):
         if page >= len(self._pages):
             return self._tail, position - len(self._pages) * self._size
         if page not in self._open:
-            self._open[page] = self._unpack(page)
-        return self._open[page], place
+            packed = self._packed(page)
+            self._open[page] = self._unpack(packed), packed
+        return self._open[page][0], place
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packed | list) and list(self) == list(other)
@@ -138,7 +159,7 @@ class Packed(Generic[T]):
         for page in sorted(self._changed):
             if most <= 0:
                 break
-            found[page] = self._pages[page]
+            found[page] = self._packed(page)
             most -= len(found[page])
         self._changed -= found.keys()
         return found
@@ -151,6 +172,19 @@ class Packed(Generic[T]):
         """These were not stored after all."""
         self._changed.update(pages)
 
-    def load(self, pages: list[bytes], tail: list[T]) -> None:
-        self._pages, self._tail = pages, tail
-        self.packed_size = sum(map(len, pages))
+    def let_go(self, stored: Mapping[int, bytes], read: Read) -> None:
+        """These were stored as `changes` returned them, and are read from there from now on, unless
+        they have changed since."""
+        self._read = read
+        for page, content in stored.items():
+            if self._pages[page] is content and page not in self._changed:
+                self.held_size -= len(content)
+                self._pages[page] = None
+
+    def load(self, pages: int, read: Read, tail: list[T]) -> None:
+        """The list of a snapshot, of which so many pages are stored."""
+        self._pages, self._read, self._tail = [None] * pages, read, tail
+
+
+def _pack(items: list[T]) -> bytes:
+    return zlib.compress(encode(items), 1)

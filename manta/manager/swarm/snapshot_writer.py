@@ -21,7 +21,7 @@ DUE, FINAL_DUE = 5000, 200
 AGAIN = 1000
 """Events until it is tried again."""
 PAGES = 8 << 20
-"""Bytes of pages that are stored at once, and after which they are stored."""
+"""Bytes of pages that are stored at once, and that are held in memory before they are stored."""
 BODY, FINAL_BODY = 48 << 20, 96 << 20
 """Bytes of the rest that are stored, at most: the newest results alone may be 32 MiB."""
 SMALL, OFTEN = 4 << 20, 4
@@ -39,16 +39,15 @@ class SnapshotWriter:
     """The event as of which the last one is."""
     said: Callable[[], int]
     """The bytes of all events."""
+    read: snapshots.Read
+    """Reads a page that was stored."""
     _is_storing: bool = False
     _not_before: int = 0
-    _pages: int = field(init=False)
-    """Bytes of all pages as of the last one."""
     _said: int = field(init=False)
     """Bytes of all events as of the last one."""
 
     def __post_init__(self) -> None:
         self._said = self.said()
-        self._pages = weight.packed(self.machine.data)
 
     def write_if_due(self) -> None:
         machine = self.machine
@@ -65,7 +64,6 @@ class SnapshotWriter:
             self._write(PutPages(self.swarm_id, pages), pages)
             return
         self.number, self._said = machine.revision, self.said()
-        self._pages = weight.packed(machine.data)
         self._write(PutSnapshot(self.swarm_id, machine.revision, body, pages), pages)
 
     @property
@@ -73,7 +71,7 @@ class SnapshotWriter:
         since, final = self.machine.revision - self.number, self.machine.state.final
         if since >= (FINAL_DUE if final else DUE):
             return True
-        return since >= FINAL_DUE and weight.packed(self.machine.data) - self._pages >= PAGES
+        return since >= FINAL_DUE and weight.packed(self.machine.data) >= PAGES
 
     def _body(self) -> bytes | None:
         """None if it is too large now."""
@@ -91,7 +89,9 @@ class SnapshotWriter:
             if error is not None:  # nothing is lost: the next one is tried in its time
                 snapshots.not_stored(self.machine.data, pages)
                 self._not_before = self.machine.revision + AGAIN
-            elif was_storing:
+                return
+            snapshots.stored(self.machine.data, pages, self.read)
+            if was_storing:
                 self.write_if_due()
 
         self.writer.write(write, then=then)

@@ -3,11 +3,13 @@
 A snapshot is a cache. One that another version made, or that cannot be read, is passed over, and
 all events are replayed. The packed pages of the state are stored apart, each once and again when
 it has changed, so that a snapshot of a long swarm costs no more than one of a short swarm.
+Once stored they take no memory: what is asked of the past is read from them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import fields
 from types import GenericAlias
 from typing import Any, get_type_hints
@@ -21,7 +23,7 @@ from manta.protocol.base import Instance
 from manta.protocol.version import VERSION
 from manta.transports.codec.stored import Thing, read_stored
 
-_PACKED = ("runs", "results", "metrics", "events")
+_PACKED = ("runs", "results", "by_tag", "settled", "metrics", "events")
 _HINTS: dict[str, Any] = {
     **get_type_hints(SwarmData),
     "live": list[Instance],
@@ -53,6 +55,9 @@ _Data = msgspec.defstruct(
         ),
     ],
 )
+Read = Callable[[str], bytes]
+"""Reads a page from the store, by its name."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Data).decode
 
@@ -78,20 +83,36 @@ def body(data: SwarmData, revision: int) -> bytes:
     return _encode(_Data(version=VERSION, revision=revision, pages=count, **values))
 
 
-def not_stored(data: SwarmData, names: dict[str, bytes]) -> None:
+def not_stored(data: SwarmData, names: Iterable[str]) -> None:
     """These pages have to be part of the next snapshot as well."""
-    for name in names:
-        kind, _, page = name.partition("/")
-        data.packed[kind].change_again([int(page)])
+    for kind, page in map(_page_of, names):
+        data.packed[kind].change_again([page])
 
 
-def load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
-    """The state, and the number of its last event. Raises Damaged."""
+def stored(data: SwarmData, pages: Mapping[str, bytes], read: Read) -> None:
+    """These are in the store: those that have not changed since are let go."""
+    for name, content in pages.items():
+        kind, page = _page_of(name)
+        data.packed[kind].let_go({page: content}, _reading(kind, read))
+
+
+def _page_of(name: str) -> tuple[str, int]:
+    kind, _, page = name.partition("/")
+    return kind, int(page)
+
+
+def _reading(kind: str, read: Read) -> Callable[[int], bytes]:
+    return lambda page: read(f"{kind}/{page}")
+
+
+def load(body: bytes, pages: Container[str], read: Read) -> tuple[SwarmData, int]:
+    """The state, and the number of its last event; `pages` names those that are stored. Raises
+    Damaged."""
     thing = Thing("The snapshot", "nothing is lost but time", "all events are replayed")
-    return read_stored(thing, lambda body: _load(body, pages), body)
+    return read_stored(thing, lambda body: _load(body, pages, read), body)
 
 
-def _load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
+def _load(body: bytes, pages: Container[str], read: Read) -> tuple[SwarmData, int]:
     found: Any = _decode(body)
     if found.version != VERSION:
         raise ValueError(f"version {found.version} made it")
@@ -103,7 +124,9 @@ def _load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
     data.exchange = _loaded(found.exchange)
     for name, one in data.packed.items():
         count = found.pages[name]
-        one.load([pages[f"{name}/{page}"] for page in range(count)], getattr(found, name))
+        if lacking := [page for page in range(count) if f"{name}/{page}" not in pages]:
+            raise ValueError(f"page {lacking[0]} of {name} is missing")
+        one.load(count, _reading(name, read), getattr(found, name))
     for at in found.live:
         data.live[at] = data.runs[at.iteration][at.alias].instances[at.index].attempts[at.attempt]
     return data, found.revision

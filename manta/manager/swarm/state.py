@@ -230,6 +230,8 @@ _RUNS = packed.decoder(dict[str, TaskRun])
 _RESULTS = packed.decoder(ResultItem)
 _METRICS = packed.decoder(MetricsItem)
 _EVENTS = packed.decoder(EventItem)
+_BY_TAG = packed.decoder(dict[str, list[int]])
+_SETTLED = packed.decoder(int)
 
 
 @dataclass
@@ -287,9 +289,9 @@ class SwarmData:
     """It has used up a quota that it relies on: nothing more is kept."""
     exchange: Exchange = field(default_factory=Exchange)
     results: Packed[ResultItem] = field(default_factory=lambda: Packed(_RESULTS, PAGE))
-    by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
+    by_tag: Packed[dict[str, list[int]]] = field(default_factory=lambda: Packed(_BY_TAG, PAGE))
     """Positions in `results` by iteration and tag."""
-    settled: list[int] = field(default_factory=list)
+    settled: Packed[int] = field(default_factory=lambda: Packed(_SETTLED, PAGE))
     """Positions in `results` of those whose attempts have ended and that count, in the order in
     which the attempts ended. It only grows."""
     deleted: set[int] = field(default_factory=set)
@@ -307,6 +309,8 @@ class SwarmData:
         return {
             "runs": self.runs,
             "results": self.results,
+            "by_tag": self.by_tag,
+            "settled": self.settled,
             "metrics": self.metrics,
             "events": self.events,
         }
@@ -394,18 +398,36 @@ class SwarmData:
             self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
-        self.by_tag.setdefault((item.iteration, item.tag), []).append(position)
+        while len(self.by_tag) <= item.iteration:
+            self.by_tag.append({})
+        self.by_tag[item.iteration].setdefault(item.tag, []).append(position)
         return position
 
     def results_of(self, tag: str | None, iteration: int | None) -> list[int]:
         """Positions of the results that are not deleted; None stands for all."""
         return [
             position
-            for (at, name), positions in self.by_tag.items()
-            if tag in (None, name) and iteration in (None, at)
+            for by_tag in (self.by_tag if iteration is None else self._by_tag_in(iteration))
+            for name, positions in by_tag.items()
+            if tag in (None, name)
             for position in positions
             if position not in self.deleted
         ]
+
+    def result_tags(self) -> list[str]:
+        """Tags of the results that are not deleted, in order."""
+        return sorted(
+            {
+                tag
+                for by_tag in self.by_tag
+                for tag, positions in by_tag.items()
+                if not self.deleted.issuperset(positions)
+            }
+        )
+
+    def _by_tag_in(self, iteration: int) -> Iterator[dict[str, list[int]]]:
+        """That of the iteration, if it has any results."""
+        return self.by_tag.between(max(0, iteration), iteration + 1)
 
     def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
         """Deletes the values of these results, and returns their blobs."""
@@ -421,7 +443,7 @@ class SwarmData:
 
     def count_results_of(self, attempt: Attempt) -> None:
         """The attempt has ended, and the results that it wrote count."""
-        self.settled += attempt.written
+        self.settled.extend(attempt.written)
 
     def disavow(self, attempt: Attempt) -> None:
         """The results that the attempt wrote stay readable, but no longer count."""
@@ -434,8 +456,8 @@ class SwarmData:
         `even_deleted`: with those that were deleted since, without their values.
         """
         found = {}
-        for position in self.by_tag.get((iteration, tag), ()):
-            item = self.results[position]
+        positions = [at for by_tag in self._by_tag_in(iteration) for at in by_tag.get(tag, ())]
+        for position, item in zip(positions, self.results.at(positions), strict=True):
             if item.counts and (even_deleted or position not in self.deleted):
                 found[item.alias, item.index] = item
         return [found[key] for key in sorted(found)]

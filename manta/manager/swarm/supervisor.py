@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import assert_never
 
 import msgspec
@@ -195,7 +196,12 @@ class SwarmSupervisor(Actor):
             lambda told: self._order(self._orders(told), []),
         )
         self._snapshots = SnapshotWriter(
-            self._swarm_id, self._machine, self._writer, snapshot, lambda: self._bounds.said
+            self._swarm_id,
+            self._machine,
+            self._writer,
+            snapshot,
+            lambda: self._bounds.said,
+            partial(self._context.reader.page, self._swarm_id),
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls, self._rosters)
         """Messages are passed to these first; the actor does not end while one is not idle."""

@@ -1,8 +1,9 @@
 """About how much memory the state of a swarm takes. Pure.
 
-What is packed counts as it is, and what is not by the sizes of what users and tasks chose, with
-something for the objects around it. A look at a state of 1 GiB takes some ten milliseconds, so it
-is taken as often as the state has grown by a part of itself (`bounds`).
+What is packed counts as it is unless it was let go, and what is not packed by the sizes of what
+users and tasks chose, with something for the objects around it. A look at a state of 1 GiB takes
+some ten milliseconds, so it is taken as often as the state has grown by a part of itself
+(`bounds`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def weigh(data: SwarmData) -> int:
 
 
 def packed(data: SwarmData) -> int:
-    return sum(one.packed_size for one in data.packed.values())
+    return sum(one.held_size for one in data.packed.values())
 
 
 def unpacked(data: SwarmData) -> int:
@@ -44,8 +45,10 @@ def unpacked(data: SwarmData) -> int:
         for attempt in instance.attempts
     )
     globals_ = sum(NAME + len(tag) + size_of(one.value) for tag, one in data.globals.items())
-    tags = sum(NAME + len(tag) for _, tag in data.by_tag)
-    numbers = 36 * (len(data.results) + len(data.settled) + len(data.deleted))
+    by_tag = data.by_tag.tail
+    tags = sum(NAME + len(tag) for one in by_tag for tag in one)
+    placed = sum(len(positions) for one in by_tag for positions in one.values())
+    numbers = 36 * (placed + len(data.settled.tail) + len(data.deleted))
     blobs = NAME * (len(data.replaced) + len(data.lasting))
     waits = NAME * (len(data.timers) + len(data.asks))
     described = spec(data.spec) if data.spec is not None else 0

@@ -38,6 +38,7 @@ class FaultyStore:
         self._lock = threading.Lock()
         self.get, self.all, self.count = store.get, store.all, store.count
         self.snapshot, self.snapshot_size = store.snapshot, store.snapshot_size
+        self.page = store.page
         self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
         self.unreferenced, self.named = store.unreferenced, store.named
         self.references = store.references

@@ -28,6 +28,7 @@ from manta.manager.store.interface import (
     Write,
 )
 from manta.manager.store.records import Record, SwarmRecord, key_of
+from manta.transports.codec.stored import Damaged, Thing
 
 
 @dataclass
@@ -99,7 +100,14 @@ class MemoryStore:
 
     def snapshot_size(self, swarm_id: str) -> int:
         found = self.snapshot(swarm_id)
-        return len(found.body) + sum(map(len, found.pages.values())) if found else 0
+        return len(found.body) if found else 0
+
+    def page(self, swarm_id: str, name: str) -> bytes:
+        try:
+            return self._state.pages[swarm_id][name]
+        except KeyError:
+            thing = Thing(f"The snapshot of swarm {swarm_id}", "nothing is lost", "replay its log")
+            raise Damaged(thing, f"its page {name} is missing or another") from None
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         lines = self._state.lines.get(swarm_id, {}).values()
@@ -159,10 +167,10 @@ def _apply(state: _State, write: Write) -> None:
                 raise StoreConflict(f"Event {first} of swarm {swarm_id} does not continue its log.")
             log.extend(bodies[len(held) :])
         case PutSnapshot(swarm_id, number, body, pages):
+            _apply(state, PutPages(swarm_id, pages))
             if number == len(state.events.get(swarm_id, ())):
-                kept = state.pages.get(swarm_id, {})
-                state.pages[swarm_id] = {**kept, **pages}
-                state.snapshots[swarm_id] = StoredSnapshot(number, body, state.pages[swarm_id])
+                names = frozenset(state.pages[swarm_id])
+                state.snapshots[swarm_id] = StoredSnapshot(number, body, names)
         case PutPages(swarm_id, pages):
             state.snapshots.pop(swarm_id, None)
             state.pages[swarm_id] = {**state.pages.get(swarm_id, {}), **pages}

@@ -252,7 +252,11 @@ def test_killed_at_any_moment_nothing_is_left(
 
 def left(scratch: Path) -> list[Path]:
     """What is there but the file by which Python tries whether a folder can be written to."""
-    return [path for path in scratch.iterdir() if not re.fullmatch("[a-z0-9_]{8}", path.name)]
+    return [
+        path
+        for path in scratch.iterdir()
+        if path.is_dir() or not re.fullmatch("[a-z0-9_]{8}", path.name)
+    ]
 
 
 def alive(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from manta.cli.exit_codes import of_error
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.console.exit_codes import Exit
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.support.children import freeze
 from tests.support.restarts import Restartable, until
 from tests.unit.test_troubleshooting import quoted
 
@@ -198,7 +198,7 @@ def test_what_was_asked_of_a_manager_that_then_died_may_have_been_carried_out() 
     with running(LocalCluster, 0) as cluster, client(cluster) as api, ThreadPoolExecutor(1) as own:
         manager = cluster.children[0].process
         assert [found.name for found in api.list_clusters()] == ["local"]
-        manager.send_signal(signal.SIGSTOP)
+        freeze(manager.pid)
         # Longer than what the link says by itself while nobody reads it.
         rights = [f"a.right.of.some.length.{number}" for number in range(100)]
         asked = own.submit(api.create_role_definition, "auditor", rights)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from manta.transports.errors import (
 )
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from tests.support.children import freeze
 
 MIB = 1 << 20
 HERE = "tcp://127.0.0.1:0"
@@ -427,7 +427,7 @@ def test_a_frozen_receiver_costs_bounded_memory_and_stops_nobody(sides):
         assert process.stdout.readline() == b"fetching\n"
         while not far.bulk.statistics.sent:
             time.sleep(0.005)
-        process.send_signal(signal.SIGSTOP)
+        freeze(process.pid)
         sent, memory = far.bulk.statistics.sent, rss()
         peer = near.dial(far)
         for _ in range(5):

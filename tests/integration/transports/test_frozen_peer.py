@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +15,7 @@ from manta.testing.transports import RecordingHandler
 from manta.transports.errors import DownReason, LinkDown, LinkOverflow
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from tests.support.children import freeze
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -61,12 +60,6 @@ def memory() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def stands_still(pid: int) -> bool:
-    """Whether each of its threads has stopped: one that runs does so a little after the signal."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return all((one / "stat").read_text().rpartition(")")[2].split()[0] == "T" for one in threads)
-
-
 def exchange(handler: Answers, total: int, frozen: str) -> tuple[float, Counter[str]]:
     """Send to each peer in turn; the p95 of those that answer, and what became of each send."""
     times, sent, fate = [], 0, Counter[str]()
@@ -105,8 +98,7 @@ def test_one_frozen_peer_of_twenty_costs_the_others_nothing(harness) -> None:
         harness.wait(lambda: len(handler.links) == 20, 30)
         exchange(handler, 16 * MIB, "")
         baseline, _ = exchange(handler, TOTAL // 4, "")
-        processes[0].send_signal(signal.SIGSTOP)
-        harness.wait(lambda: stands_still(processes[0].pid), 10)
+        freeze(processes[0].pid)
         handler.taken.clear()
         before = memory()
         slowed, fate = exchange(handler, TOTAL, frozen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import islice, tee
 
 from manta.actors import Refused
 from manta.manager.placement.nodes import NodeView
@@ -60,7 +60,7 @@ def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> 
     """How many results would be deleted. Raises Refused if the swarm has none of that tag."""
     data = machine.data
     if tag is not None and not data.results_of(tag, None):
-        tags = sorted({data.results[position].tag for position in data.results_of(None, None)})
+        tags = data.result_tags()
         there = f"it has {listed(tags)}" if tags else "it has no results at all"
         raise Refused(
             Code.UNKNOWN_TAG,
@@ -142,22 +142,24 @@ def page(
     if feed == "logs":
         raise ValueError("the log feed is served from the store, not by the swarm's machine")
     items, found = data.packed[feed], list[Item]()
-    positions = data.settled if settled and feed == "results" else range(len(items))
+    order = data.settled if settled and feed == "results" else range(len(items))
     cursor = max(0, after)
-    stop = len(positions) if end is None else min(end, len(positions))
+    stop = len(order) if end is None else min(end, len(order))
+    span = order[cursor:stop] if isinstance(order, range) else order.between(cursor, stop)
+    positions, places = tee(span)
     room = PAGE_BYTES
     gone = data.deleted if feed == "results" else ()
-    for item in items.at(positions[cursor:stop]):
+    for position, item in zip(positions, items.at(places), strict=True):
         if len(found) == limit:
             break
         wanted = tag is None or not isinstance(item, ResultItem) or item.tag == tag
-        if wanted and positions[cursor] not in gone:
+        if wanted and position not in gone:
             room -= _bytes(item)
             if room < 0 and found:
                 break
             found.append(item)
         cursor += 1
-    ended = machine.state.final and cursor >= len(positions)
+    ended = machine.state.final and cursor >= len(order)
     return FeedPage(tuple(found), cursor, ended, info(machine))
 
 

@@ -366,7 +366,7 @@ def test_a_full_swarm_goes_on_from_a_snapshot_and_from_its_log(bench, make, few)
     other = b.running("worker")[1]
     b.say(other, *(Receiving(other, "id1", f"{n}") for n in (0, 1, 2, 0)))
     pages, _ = snapshots.pages(b.machine.data, 1 << 40)
-    data, _ = snapshots.load(snapshots.body(b.machine.data, 1), pages)
+    data, _ = snapshots.load(snapshots.body(b.machine.data, 1), pages, pages.__getitem__)
     for found in (data, b.replayed().data):
         assert found == b.machine.data
         assert found.exchange.post.boxes == b.machine.data.exchange.post.boxes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from manta.manager.errors import StorageUnavailable, StoreError
 from manta.manager.store.interface import PutPages, PutSnapshot
-from manta.manager.swarm import snapshot_writer, snapshots
+from manta.manager.swarm import snapshot_writer, snapshots, state, weight
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.packed import Packed, decoder
 from manta.manager.swarm.reads.queries import page, tasks
@@ -22,8 +22,6 @@ from manta.protocol.node import MetricsLogged, ResultWritten
 from manta.protocol.values import Inline
 from manta.transports.codec.stored import Damaged
 from tests.unit.manager.swarm.test_properties import Walk
-
-PAGES = ("runs", "results", "metrics", "events")
 
 
 class Kept:
@@ -37,9 +35,10 @@ class Kept:
         assert not more
         self.pages.update(changed)
         self.body = snapshots.body(machine.data, machine.revision)
+        snapshots.stored(machine.data, changed, self.pages.__getitem__)
 
     def continued(self, records: list) -> SwarmMachine:
-        data, revision = snapshots.load(self.body, self.pages)
+        data, revision = snapshots.load(self.body, self.pages, self.pages.__getitem__)
         return SwarmMachine.replay("s", "c", records[revision:], (data, revision))
 
 
@@ -86,6 +85,23 @@ def test_a_long_swarm_stores_each_page_once(bench, make) -> None:
             assert page(other, feed, after) == page(b.machine, feed, after)
 
 
+def test_a_long_swarm_weighs_no_more_than_a_short_one(bench, make, monkeypatch) -> None:
+    monkeypatch.setattr(state, "PAGE", 16)
+    b, kept = bench(make.task("work"), max_iteration=200), Kept()
+    weights = []
+    while not b.state.final:
+        for at in [i for held in b.told.values() for i in held]:
+            said = ResultWritten(at, "loss", Inline(bytes(100)))
+            b.end(at, entries=[MetricsLogged(at, {"loss": 0.5}, 1, b.now), said])
+        kept.take(b.machine)
+        weights.append(weight.weigh(b.machine.data))
+    assert max(weights[100:]) < 1.1 * max(weights[:100])
+    assert len(b.machine.data.results_of("loss", None)) == len(b.machine.data.results) >= 200
+    first = b.machine.data.counting(0, "loss")
+    assert first
+    assert all(one.iteration == 0 and one.value == Inline(bytes(100)) for one in first)
+
+
 def test_what_was_not_stored_is_part_of_the_next(bench, make) -> None:
     b = bench(make.task("work"), max_iteration=20)
     while not b.state.final:
@@ -117,7 +133,7 @@ def test_a_damaged_snapshot_is_refused(bench, make, damage: str) -> None:
         case "missing page":
             kept.pages.popitem()
     with pytest.raises(Damaged, match="all events are replayed"):
-        snapshots.load(kept.body, kept.pages)
+        snapshots.load(kept.body, kept.pages, kept.pages.__getitem__)
 
 
 # When they are stored.
@@ -129,6 +145,7 @@ class Store:
     def __init__(self) -> None:
         self.writes: list[PutPages | PutSnapshot] = []
         self._then: list = []
+        self.pages = dict[str, bytes]()
 
     def write(self, write, then) -> None:
         self.writes.append(write)
@@ -138,7 +155,12 @@ class Store:
     def open(self) -> bool:
         return bool(self._then)
 
+    def page(self, name: str) -> bytes:
+        return self.pages[name]
+
     def answer(self, error: StoreError | None = None) -> None:
+        if error is None:
+            self.pages |= self.writes[-1].pages
         self._then.pop()(error)
 
 
@@ -156,7 +178,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_said_in_an_iteration_is_not_stored_with_each_snapshot(bench, make, small) -> None:
     b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
-    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0, store.page)
     at = b.running("work")[0]
     for number in range(60):
         b.say(at, Broadcasted(at, f"{number}", Inline(bytes(1000))))
@@ -176,7 +198,7 @@ def test_a_large_state_is_stored_when_a_part_of_it_has_been_said_since(
     monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
     monkeypatch.setattr(snapshot_writer, "SMALL", 5000)
     b, store, said = bench(make.task("work"), nodes=1, max_iteration=3), Store(), [0]
-    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: said[0])
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: said[0], store.page)
     at = b.running("work")[0]
     b.say(at, *(Broadcasted(at, f"{n}", Inline(bytes(1000))) for n in range(40)))
     for length, stored in ((0, 0), (5000, 0), (15_000, 1), (16_000, 1), (30_000, 2)):
@@ -194,7 +216,7 @@ def test_many_pages_are_stored_in_parts_one_after_the_other(
 ) -> None:
     monkeypatch.setattr(snapshot_writer, "BODY", 100_000)
     b, store = bench(make.task("work"), nodes=1, max_iteration=3), Store()
-    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0)
+    writer = SnapshotWriter("s", b.machine, cast(Any, store), 0, lambda: 0, store.page)
     at = b.running("work")[0]
     values = random.Random(1)
     for _ in range(10):  # more than a page of results
@@ -216,7 +238,7 @@ def test_many_pages_are_stored_in_parts_one_after_the_other(
     assert len(parts) > 3
     assert all(sum(map(len, one.values())) < 20_000 for one in parts)
     body, pages = store.writes[-1].body, {k: v for one in parts for k, v in one.items()}
-    assert snapshots.load(body, pages)[0] == b.machine.data
+    assert snapshots.load(body, pages, pages.__getitem__)[0] == b.machine.data
 
 
 # The list itself.
@@ -226,7 +248,7 @@ NUMBERS = decoder(int)
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=80))
 def test_a_packed_list_is_a_list(changes) -> None:
-    packed, plain = Packed[int](NUMBERS, 4), list[int]()
+    packed, plain, stored = Packed[int](NUMBERS, 4), list[int](), dict[int, bytes]()
     for position, value in changes:
         if position < len(plain):
             packed[position] = plain[position] = value
@@ -236,12 +258,37 @@ def test_a_packed_list_is_a_list(changes) -> None:
             plain.append(value)
         if value == 0:
             packed.settle()
+        if value == 1:
+            stored |= (changed := packed.changes(1 << 40))
+            packed.let_go(changed, stored.__getitem__)
+            assert packed.held_size == 0
         assert list(packed) == plain
         assert list(packed.between(position, position + 7)) == plain[position : position + 7]
     assert packed == plain
     assert packed[-3:] == plain[-3:]
-    stored = packed.changes(1 << 40)
+    stored |= packed.changes(1 << 40)
     for at, content in stored.items():
         assert NUMBERS.decode(zlib.decompress(content)) == plain[at * 4 : at * 4 + 4]
     with pytest.raises(IndexError):
         packed[len(plain)]
+
+
+def test_a_page_that_changed_while_it_was_stored_is_held_until_it_is_stored_again() -> None:
+    packed, stored = Packed[int](NUMBERS, 2), dict[int, bytes]()
+    for number in range(6):
+        packed.append(number)
+    first = packed.changes(1 << 40)
+    packed[0] = 10
+    second = packed.changes(1 << 40)
+    assert first.keys() > second.keys() == {0}
+    stored |= first
+    packed.let_go(first, stored.__getitem__)
+    assert packed[0] == 10
+    packed.change_again(second)  # it was not stored after all
+    assert packed.changes(1 << 40) == second
+    stored |= second
+    packed.let_go(second, stored.__getitem__)
+    assert packed.held_size == 0
+    assert list(packed) == [10, 1, 2, 3, 4, 5]
+    packed.settle()
+    assert not packed.has_changes
