@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,9 @@ FULL = pytest.mark.skipif(
 )
 
 
-class Sealed(LocalCluster):
-    """Its nodes are linked as nodes on several machines are, and keep 8 MB of values in memory."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments, links="sealed")
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
+    """Its nodes are linked as nodes on several machines are, and keep 8 MB of values in memory."""
     write = local.node_config
 
     def with_limit(*arguments: Any) -> str:
@@ -46,7 +41,7 @@ def cluster() -> Iterator[LocalCluster]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "node_config", with_limit)
-        with running(Sealed, 3) as cluster:
+        with running(partial(LocalCluster, links="sealed"), 3) as cluster:
             yield cluster
 
 
