@@ -17,7 +17,7 @@ START_TIMEOUT = 30.0
 def running(
     cluster: Callable[..., LocalCluster], nodes: int, **datasets: str
 ) -> Iterator[LocalCluster]:
-    """Starts a cluster, made as `LocalCluster` is, and waits for its nodes; stops and removes it at the end."""
+    """Starts a cluster and waits for its nodes; stops and removes it at the end."""
     interrupts = Interrupts()
     interrupts.finish()
     local = cluster(nodes, datasets, interrupts)
