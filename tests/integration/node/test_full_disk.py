@@ -39,6 +39,7 @@ HEAD = """
 """
 FILLED = """
     def main():
+        World().broadcast("begun", 1)  # its plane is there
         Path({begun!r}).touch()
         wait({full!r})
         said = [send()]

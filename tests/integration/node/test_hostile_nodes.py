@@ -138,9 +138,10 @@ def broken(swarm_id: str) -> list[bytes]:
 @three_nodes
 def test_garbage_and_what_is_not_its_own_to_say_costs_a_node_its_link(lab: Lab) -> None:
     (port,) = free_ports(1)
-    lab.node(1, peers={"listen": f"127.0.0.1:{port}"})
+    both = {"max_concurrent_tasks": 2}
+    lab.node(1, peers={"listen": f"127.0.0.1:{port}"}, resources=both)
     lab.node(2)
-    lab.node(3)
+    lab.node(3, resources=both)
     api = lab.api()
     swarm = api.deploy_swarm(CLUSTER, One(TALK))
     apart = api.deploy_swarm(CLUSTER, One(APART, specified_ids=["node-1", "node-3"]))
@@ -169,7 +170,7 @@ def test_garbage_and_what_is_not_its_own_to_say_costs_a_node_its_link(lab: Lab) 
         assert ended.status == "COMPLETED", (ended.reason, api.collect_errors(each))
     assert [task.output for task in api.get_tasks(swarm)] == [{}, None, {}]
     assert [task.output for task in api.get_tasks(apart)] == [[], []]
-    assert planes() == before
+    assert planes() >= before  # none has ended
 
 
 def planes() -> set[int]:
