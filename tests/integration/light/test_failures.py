@@ -223,6 +223,11 @@ def test_a_resident_attempt_is_cancelled(start: Start, node: Any) -> None:
     assert runtime.run(2).output == 1
 
 
+def state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def is_pending(pid: int, number: int) -> bool:
     """Whether a signal waits until the process goes on."""
     with open(f"/proc/{pid}/status") as file:
@@ -244,6 +249,7 @@ def test_an_order_that_is_cancelled_before_the_object_takes_it_is_not_run(
     """)
     pid = runtime.run(0).output
     os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state(pid) == "T")
     ordered, waiting = runtime.begin(1), runtime.begin(2)
     node.sessions.tell(light.CancelAttempt(runtime.id, waiting, "not wanted"))
     assert runtime.end().event.instance == waiting  # the other one was given out by then
@@ -297,8 +303,7 @@ with open("pid", "w") as file:
 
 def is_alive(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     except FileNotFoundError:
         return False
 

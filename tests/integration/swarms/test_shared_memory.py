@@ -48,6 +48,7 @@ LARGE = """
         return [int(one[-1]) for one in (got, heard, total)]
     """
 SOME = """
+    import numpy as np
     from manta.light import World
     from manta.light.errors import LightError
     def main():
@@ -55,9 +56,14 @@ SOME = """
         other = f"node-{2 - world.rank}"
         world.send_to_node(other, "small", world.rank)
         told = [world.receive_from_node(other, "small"), world.all_reduce(1)]
+        world.results.add("value", bytes(1_000_000))
+        world.set(f"of {world.rank}", bytes(1_000_000))
+        told.append(len(world.get(f"of {world.rank}")))
         for large in (
             lambda: world.send_to_node(other, "large", bytes(1_000_000)),
             lambda: world.broadcast("large", bytes(1_000_000)),
+            lambda: world.all_gather(bytes(1_000_000)),
+            lambda: world.all_reduce(np.ones(125_000)),
         ):
             try:
                 told.append(large())
@@ -123,9 +129,11 @@ def refuse_memory() -> None:
 
 
 @pytest.mark.skipif(MEMFD_CREATE is None, reason="the number of the call is not known")
-def test_without_shared_memory_small_values_go_and_large_ones_are_refused_with_the_remedy() -> None:
+def test_without_shared_memory_large_values_are_files_and_what_cannot_be_is_refused() -> None:
+    """What tasks send to each other has to be memory that nobody can change any more."""
     for at, told in enumerate(outcome([], SOME, preexec_fn=refuse_memory)):
-        assert told[:2] == [1 - at, 2]
-        for refused in told[2:]:
-            assert refused.startswith("ResourceExhaustionError: No memory for a value of 1000")
-            assert "allow that call in the sandbox of the task" in refused
+        assert told[:3] == [1 - at, 2, 1_000_000]
+        for refused in told[3:]:
+            assert refused.startswith("ResourceExhaustionError: "), refused
+            assert "memory for a value of 10" in refused, refused
+            assert "Operation not permitted" in refused, refused
