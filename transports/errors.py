@@ -103,7 +103,7 @@ class BlobTooLarge(BlobRefused):
 
 
 class DepotFull(BlobRefused):
-    """The depot has no room: what it holds is in use."""
+    """The depot has no room: what it holds is in use, or the machine gives it none."""
 
 
 class TransferRefused(BulkError):

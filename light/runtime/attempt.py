@@ -195,6 +195,13 @@ class Attempt:
 
         return describe(error, self.doing, self._folder)
 
+    def leave_streams(self) -> None:
+        """Called in the process that has forked the one that runs the attempt: keeps nothing open
+        that its node reads to the end."""
+        for fd in self._streams:
+            os.close(fd)
+        self._streams.clear()
+
     def close(self) -> None:
         """Called in a process that goes on: it ran the attempt, or forked the one that did. What
         its code still asks is told that the attempt is over."""

@@ -191,6 +191,7 @@ class Runtime:
                 return
         if self._current != number:
             return
+        self._settings.shared.cancelled = number
         if kill:
             if pid := self._attempt_pid():
                 processes.kill_tree({pid}, let_clean_up=True)

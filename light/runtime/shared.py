@@ -8,9 +8,9 @@ import mmap
 from manta.light.wire import MAX_END
 
 _MAX_LEARNED = 256 * 1024  # bytes: what does not fit is not kept warm
-_PID, _ORDERED, _TAKEN, _IMPORTS, _LIVES_ON, _DEAR_TOLD, _ENDING = range(7)
-_END_SIZE, _LEARNED_SIZE = 7, 8
-_END = 9 * 8
+_PID, _ORDERED, _TAKEN, _CANCELLED, _IMPORTS, _LIVES_ON, _DEAR_TOLD, _ENDING = range(8)
+_END_SIZE, _LEARNED_SIZE = 8, 9
+_END = 10 * 8
 _LEARNED = _END + MAX_END
 
 
@@ -49,6 +49,16 @@ class Shared:
     @taken.setter
     def taken(self, number: int) -> None:
         self._numbers[_TAKEN] = number
+
+    @property
+    def cancelled(self) -> int:
+        """The number of the latest order that is to end, which its runtime writes before it sends
+        a signal: that may find nobody who has begun with the order."""
+        return self._numbers[_CANCELLED]
+
+    @cancelled.setter
+    def cancelled(self, number: int) -> None:
+        self._numbers[_CANCELLED] = number
 
     @property
     def imports(self) -> bool:

@@ -13,8 +13,8 @@ message of its own lies in memory that all of them share (`Shared`): with the nu
 that was taken, an end within an attempt is told from one between two.
 
 After a fork, whichever process writes to a page first has to copy it: an attempt that does nothing
-spends most of its time on that. So the template does beforehand what can be done, and nothing while
-the process that it has forked runs.
+spends most of its time on that. So the template does beforehand what can be done, and next to
+nothing while the process that it has forked runs.
 """
 
 from __future__ import annotations
@@ -279,13 +279,14 @@ class _Template:
         pid = os.fork()
         if not pid:
             self._be_attempt(attempt, order.message["brief"]["class_name"], template)
+        self._print_outside()
+        attempt.leave_streams()  # its object may live on, and what it prints is over before that
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         shared.attempt_pid = 0
         self._imports.notice = None
         self._program.leave()
         attempt.close()
         usage.context = None
-        self._print_outside()
         return status
 
     def _tell_end(self, number: int, status: int, *, lives_on: bool, learns: bool = False) -> None:
@@ -338,7 +339,9 @@ class _Template:
             attempt.take_over()
 
     def _prepare(self, attempt: Attempt, class_name: str | None) -> Target:
-        """What the attempt runs."""
+        """What the attempt runs, unless it was to end before it began."""
+        if self._settings.shared.cancelled == self._settings.shared.taken:
+            attempt.ask_to_end()
         if self._program.module is None:
             self._import(attempt)
         if self._target is None:

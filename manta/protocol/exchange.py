@@ -1,4 +1,5 @@
-"""What the instances of a swarm exchange, relayed by the manager.
+"""What the instances of a swarm exchange by way of the manager: checkpoints and locks, and in a
+swarm that an earlier version created all else.
 
 What a task says goes through its node's journal, like everything else; what it waits for, it
 reads by long poll, which changes nothing.

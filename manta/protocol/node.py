@@ -18,12 +18,12 @@ from manta.protocol.base import Message as Message
 from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
+from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
 from manta.protocol.spread import BlobTold, PushResult, WantBlob
-from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
 
@@ -116,44 +116,6 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # Node to manager.
-
-
-class Enroll(Message, frozen=True):
-    """From an unknown key, which the token makes the key of a node."""
-
-    token: TokenText
-    alias: Name
-    id_mode: Named = "hardware"
-    hardware_id: Named = ""
-
-
-class Inquire(Message, frozen=True):
-    """Asks what the manager knows of the sender's key, known or not; changes nothing."""
-
-
-class Standing(Message, frozen=True):
-    node_id: str
-    """The node of the key that asked; "" for an unknown or removed one."""
-    removed: bool
-    wall: Seconds
-    """The manager's clock, since the epoch."""
-    version: str
-    nodes: str
-    """Its address for nodes, as are `users` and `bulk`; the host is as the manager sees it."""
-    users: str
-    bulk: str
-
-
-class ExamineToken(Message, frozen=True):
-    """Would the token admit the sender's key? Answered by Ok or a refusal; it is not used up."""
-
-    token: TokenText
-
-
-class Enrolled(Message, frozen=True):
-    node_id: str
-    cluster_id: str
-    alias: str
 
 
 class Register(Message, frozen=True):

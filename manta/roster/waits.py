@@ -61,13 +61,12 @@ def broadcast(roster: Roster, at: Instance, tag: str) -> Outlook:
 
 def letter(roster: Roster, at: Instance, source: str, tag: str) -> Outlook:
     """Of a wait for a letter from the node `source`, which has not come."""
-    others = list(_may_still_send(roster, at, source))
+    others, name = list(_may_still_send(roster, at, source)), _alias(roster, source)
     if others:
-        return Outlook("", f"no message {tag!r} has come from {source}: {listed(others)}")
+        return Outlook("", f"no message {tag!r} has come from {name}: {listed(others)}")
     return Outlook(
         "PeerLost",
-        f"No message {tag!r} has come from {source}, and nothing is left there "
-        "that could send one.",
+        f"No message {tag!r} has come from {name}, and nothing is left there that could send one.",
     )
 
 
@@ -180,6 +179,12 @@ def deadlock(task: RosterTask, kind: str, come: Collection[int], places: Places)
 def _is_late(one: RosterInstance, come: Collection[int]) -> bool:
     """It has not begun, being queued or started, and has not come."""
     return one.state == AttemptState.PLACED and one.rank not in come
+
+
+def _alias(roster: Roster, node_id: str) -> str:
+    """Of a node; its id if no instance was placed there."""
+    instances = (one for task in roster.tasks.values() for one in task.instances)
+    return next((one.node_alias for one in instances if one.node_id == node_id), node_id)
 
 
 def _names(task: RosterTask, instances: Sequence[RosterInstance]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from manta.apis.user_api import UserAPI
@@ -14,7 +14,9 @@ START_TIMEOUT = 30.0
 
 
 @contextmanager
-def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterator[LocalCluster]:
+def running(
+    cluster: Callable[..., LocalCluster], nodes: int, **datasets: str
+) -> Iterator[LocalCluster]:
     """Starts a cluster and waits for its nodes; stops and removes it at the end."""
     interrupts = Interrupts()
     interrupts.finish()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused, Supervisor
 from manta.node.peers.directory import Directories, DirectoryAction
+from manta.protocol import enrolment
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
@@ -262,7 +263,7 @@ class _Link(Actor):
         node = self._node
         if node.token and not node.node_id:
             self._ask(
-                protocol.Enroll(node.token, node.alias, id_mode="hardware", hardware_id=node.alias)
+                enrolment.Enroll(node.token, node.alias, id_mode="hardware", hardware_id=node.alias)
             )
         else:
             self._ask(
@@ -289,7 +290,7 @@ class _Link(Actor):
     def _answered(self, value: Any, error: BaseException | None) -> None:
         node = self._node
         match value:
-            case protocol.Enrolled():
+            case enrolment.Enrolled():
                 node.node_id = value.node_id
                 self.begin()
             case protocol.Registered():

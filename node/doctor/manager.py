@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.link import sentences as link_sentences
-from manta.protocol import node as protocol
+from manta.protocol import enrolment
 from manta.protocol.paths import GATEWAY
 from manta.protocol.version import VERSION
 from manta.transports.errors import DownReason
@@ -81,7 +81,7 @@ def _ask(
 
     asked = time.time()
     try:
-        standing = gateway.ask(protocol.Inquire(), timeout=ASK)
+        standing = gateway.ask(enrolment.Inquire(), timeout=ASK)
     except ActorError as error:
         yield fault(
             "manager",
@@ -104,7 +104,7 @@ def _ask(
         yield _known(standing)
     if token:
         try:
-            gateway.ask(protocol.ExamineToken(token), timeout=ASK)
+            gateway.ask(enrolment.ExamineToken(token), timeout=ASK)
             yield ok("token", "The manager takes the token.")
         except Refused as error:
             sentence, _, remedy = error.sentence.partition("; ")
@@ -114,7 +114,7 @@ def _ask(
             yield warning("token", f"The manager did not look at the token: {error}", "Try again.")
 
 
-def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
+def _port(standing: enrolment.Standing, config: NodeConfig) -> Finding:
     where = f"manager {standing.version} at {config.manager_address}"
     if wrong := link_sentences.at_the_wrong_port(standing, config):
         sentence, _, remedy = wrong.partition(": ")
@@ -128,7 +128,7 @@ def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
     return ok("manager", f"The {where} answers, and holds the key that this node expects.")
 
 
-def _known(standing: protocol.Standing) -> Finding:
+def _known(standing: enrolment.Standing) -> Finding:
     if standing.node_id:
         return ok("identity", f"The manager knows this node as {standing.node_id}.")
     what = "has removed this node" if standing.removed else "does not know this node's key"

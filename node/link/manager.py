@@ -49,6 +49,7 @@ from manta.node.shared.messages import (
     TroubleChanged,
 )
 from manta.node.state import Identity, Status, hardware_id
+from manta.protocol import enrolment
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
@@ -228,12 +229,12 @@ class ManagerLink(Actor):
                 self._wrong_port = link_sentences.at_the_wrong_port(standing, self._context.config)
             self._begin()
 
-        self.pipe(self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
+        self.pipe(self._gateway.ask_future(enrolment.Inquire(), timeout=PORT_TIMEOUT), answered)
 
     def _enrol(self) -> None:
         config = self._context.config
         mode = config.id_mode
-        request = protocol.Enroll(
+        request = enrolment.Enroll(
             config.token,
             config.alias,
             mode,
@@ -241,14 +242,14 @@ class ManagerLink(Actor):
         )
         self._ask(request, self._enrolled)
 
-    def _enrolled(self, answer: protocol.Enrolled) -> None:
+    def _enrolled(self, answer: enrolment.Enrolled) -> None:
         if self._former not in ("", answer.node_id):
             self._context.journals.begin_anew()
         self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
         self._register()
 
-    def _remember(self, told: protocol.Enrolled | protocol.Registered) -> None:
+    def _remember(self, told: enrolment.Enrolled | protocol.Registered) -> None:
         key = self._context.manager_key
         identity = Identity(key, told.node_id, told.cluster_id, told.alias)
         if identity != self._context.identity:

@@ -10,7 +10,7 @@ from manta.transports.errors import DownReason
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
-    from manta.protocol.node import Standing
+    from manta.protocol.enrolment import Standing
 
 PERMANENT = frozenset(
     {

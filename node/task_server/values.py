@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,8 @@ from manta.transports.errors import BlobRefused, BulkError, remedied
 
 _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
 _MOST = 7  # memories not handed in that an attempt may hold, besides one for each channel
+
+log = logging.getLogger(__name__)
 
 Then = Callable[[Any, Payload | None, Error | None], None]
 """Takes the AttemptDesk that there is by then, and a payload or an error."""
@@ -37,11 +40,18 @@ class TaskValues:
             raise OSError("the task holds too much memory that it has not handed in")
         if not self._depot.has_room(size):
             raise OSError("the node's disk has no room for it; make room there")
-        large = size > self._depot.largest
-        memory = Incoming(self._depot, size) if large else Memory(size)
+        memory = self._memory(size)
         attempt.memory_count += 1
         attempt.memories[attempt.memory_count] = memory
         return attempt.memory_count, memory.fd
+
+    def _memory(self, size: int) -> Memory | Incoming:
+        if size <= self._depot.largest:
+            try:
+                return Memory(size)
+            except OSError as error:
+                log.info("There is no memory for a value of %d bytes: %s", size, error)
+        return Incoming(self._depot, size)
 
     def take_in(self, channel: RequestChannel, value: Any, then: Then, desk: Any) -> None:
         """Makes a payload of a `requests.Value` as it arrived, and pins its blob for the request.

@@ -9,16 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from manta.actors.wire import Answer, Failure
 from manta.cli.local.cluster import CLUSTER
 from manta.protocol.base import Instance
+from manta.protocol.enrolment import Enroll, Inquire
 from manta.protocol.exchange import ReadMessage
-from manta.protocol.node import (
-    Capabilities,
-    Enroll,
-    Inquire,
-    ListGlobals,
-    ReadGlobal,
-    Register,
-    SelectResults,
-)
+from manta.protocol.node import Capabilities, ListGlobals, ReadGlobal, Register, SelectResults
 from manta.transports.security.keys import KeyPair
 from tests.attacks.field import MIB, Attack, Place, Told
 from tests.attacks.guest import REFUSALS, Guest, noise

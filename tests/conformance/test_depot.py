@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import io
@@ -243,6 +244,23 @@ def memory():
     depot = MemoryDepot(3_000_000)
     yield depot
     depot.close()
+
+
+@linux_only
+def test_where_the_machine_gives_no_memory_blobs_are_files(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    with pytest.raises(DepotFull, match="Operation not permitted"):
+        MemoryDepot(3_000_000).put(BLOB)
+    files = FileDepot(tmp_path)
+    tiers = TieredDepot(MemoryDepot(3_000_000), files, largest=3_000_000)
+    assert tiers.put(BLOB) == DIGEST
+    write(tiers, b"y" * 1000).commit()
+    assert len(list(files)) == 2
+    assert content(tiers, DIGEST) == BLOB
+    tiers.close()
 
 
 def filled_memfd(data):

@@ -87,7 +87,7 @@ class MemoryDepot:
             fd = os.memfd_create("manta-blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
             self._undraft(size)
-            raise self.refusal(digest, size, error) from error
+            raise DepotFull(str(self.refusal(digest, size, error))) from error
         return BlobWriter(self, fd, digest, size)
 
     def put(self, *parts: Buffer) -> str:

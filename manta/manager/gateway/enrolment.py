@@ -32,8 +32,9 @@ from manta.manager.store.records import (
 )
 from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
+from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken
 from manta.protocol.names import MAX_NAME
-from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
+from manta.protocol.node import Ok
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
 
 

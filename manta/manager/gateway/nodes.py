@@ -17,7 +17,8 @@ from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
 from manta.protocol.addresses import flaw_of
 from manta.protocol.codes import Code
-from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register, Standing
+from manta.protocol.enrolment import Standing
+from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register
 from manta.protocol.pages import encoded
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import NodeState

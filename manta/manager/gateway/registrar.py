@@ -25,7 +25,7 @@ from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll, ExamineToken
+from manta.protocol.enrolment import Enroll, ExamineToken
 from manta.protocol.sign_in import Bind, CreateUserToken, RotateToken, SignedIn, SignIn, UserToken
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 from manta.transports.errors import LocalTransportError

@@ -19,6 +19,7 @@ from manta.manager.messages import FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol import (
     clusters,
+    enrolment,
     exchange,
     node,
     peers,
@@ -244,9 +245,9 @@ def _about(
 
 _ROWS = (  # not annotated, so that the types of each row are checked
     # To become a node, or a user.
-    Route(node.Enroll, _NEW_NODES, nothing, lambda at, r: at.enrolment.enroll(r)),
-    Route(node.Inquire, _NEW_NODES, nothing, lambda at, r: at.nodes.standing(r.who)),
-    Route(node.ExamineToken, _NEW_NODES, nothing, lambda at, r: at.enrolment.examine(r)),
+    Route(enrolment.Enroll, _NEW_NODES, nothing, lambda at, r: at.enrolment.enroll(r)),
+    Route(enrolment.Inquire, _NEW_NODES, nothing, lambda at, r: at.nodes.standing(r.who)),
+    Route(enrolment.ExamineToken, _NEW_NODES, nothing, lambda at, r: at.enrolment.examine(r)),
     Route(sign_in.SignIn, _NEW_USERS, nothing, lambda at, r: at.registrar.sign_in(r)),
     Route(sign_in.Bind, _NEW_USERS, nothing, lambda at, r: at.registrar.bind(r)),
     # Nodes.

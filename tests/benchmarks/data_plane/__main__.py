@@ -23,7 +23,7 @@ from importlib import metadata
 import psutil
 
 from tests.benchmarks.data_plane import collectives, letters, rounds
-from tests.benchmarks.data_plane.bench import Bench, offers
+from tests.benchmarks.data_plane.bench import Bench
 from tests.benchmarks.data_plane.figures import FIGURES, MANTA, Figure, Outcome, chosen
 from tests.benchmarks.data_plane.report import record, summary, text
 from tests.benchmarks.data_plane.turns import (
@@ -73,11 +73,9 @@ def run(figures: list[Figure], minutes: float, show: Callable[[Outcome], None]) 
     with Bench() as bench:
         for at, figure in enumerate(figures):
             left = until - time.monotonic()
-            later = sum(
-                other.seconds + _SET_UP for other in figures[at + 1 :] if offers(other.form)
-            )
+            later = sum(other.seconds + _SET_UP for other in figures[at + 1 :])
             seconds = allotted(left - _SET_UP, figure.seconds, later)
-            if left > 0 or not offers(figure.form):
+            if left > 0:
                 outcome = measured(figure, bench, seconds)
             else:
                 why = f"the {minutes:g} minutes were over: give more, or name it alone"

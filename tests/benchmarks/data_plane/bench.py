@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import shutil
 import subprocess
@@ -27,7 +26,6 @@ from tests.benchmarks.data_plane.figures import (
     MPI,
     MPI_TCP,
     RAY,
-    SEALED,
     TCP,
     Figure,
 )
@@ -40,7 +38,6 @@ _LONGEST = 120.0
 """Seconds within which a program has printed what it measured."""
 _MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "{members}"]
 _BY_TCP = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]
-_CHOOSES_LINKS = "links" in inspect.signature(LocalCluster).parameters
 _MANY = ("{address}", "{rank}", "{members}")
 
 
@@ -106,7 +103,9 @@ class Bench:
             self._cluster.close()
             self._runs = None
             try:
-                self.local = self._cluster.enter_context(running(_of_form(form), nodes))
+                self.local = self._cluster.enter_context(
+                    running(partial(LocalCluster, links=form), nodes)
+                )
                 self._api = self._cluster.enter_context(client(self.local))
             except LocalError as error:
                 raise NotMeasured(str(error)) from error
@@ -143,11 +142,6 @@ class Bench:
         self._crews.clear()
 
 
-def offers(form: str) -> bool:
-    """Whether nodes of a cluster on this machine can be linked like that."""
-    return _CHOOSES_LINKS or form == SEALED
-
-
 def printed(command: Sequence[str | Path]) -> Any:
     """The JSON that a program prints. Raises NotMeasured with its last line where it fails."""
     words = [str(word) for word in command]
@@ -163,14 +157,3 @@ def printed(command: Sequence[str | Path]) -> Any:
 
 def script(path: Path, *arguments: object) -> list[str | Path]:
     return [sys.executable, path, *map(str, arguments)]
-
-
-def _of_form(form: str) -> Any:
-    """Makes a cluster whose nodes are linked like that. Raises NotMeasured.
-
-    As long as a cluster takes no `links`, all that its nodes exchange is encrypted.
-    """
-    if not offers(form):
-        raise NotMeasured("this Manta has no local links between nodes")
-    cluster: Any = LocalCluster
-    return partial(cluster, links=form) if _CHOOSES_LINKS else cluster

@@ -34,8 +34,8 @@ _PAUSE = 0.005
 _IDLE = 200
 """Asks while nothing moves."""
 _SHARE = 5
-"""Of the memory that is free, a value that moves takes this part: it is held by the task that sends
-it, by both nodes, by the manager, and by the task that receives it."""
+"""Of the memory that is free, a value that moves takes this part: it is held by the task that makes
+it, in the memory that this one hands over, and in the memory that the other one is given."""
 
 
 def trips(figure: Figure, bench: Bench, measure: Measure) -> Measured:

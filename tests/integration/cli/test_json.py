@@ -41,6 +41,25 @@ class Measured(Swarm):
         super().__init__()
         self.only = Task(Module(CODE, name="only"))
 '''
+PAIR = '''
+from manta import Module, Swarm, Task
+
+CODE = """
+import time
+from manta.light import World
+
+def main():
+    world = World()
+    world.broadcast(f"from {world.rank}", 1)
+    world.get_broadcast(f"from {1 - world.rank}")
+    time.sleep(600)
+"""
+
+class Pair(Swarm):
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = Task(Module(CODE, name="each"))
+'''
 
 
 def table(heading: str) -> dict[str, tuple[str, set[str]]]:
@@ -112,7 +131,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     try:
         yield shell
     finally:
-        node(shell, "stop")
+        for name in ("default", "second"):
+            node(shell, "stop", name)
         lab.attempt("manager", "stop")
 
 
@@ -203,14 +223,14 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     for row in ("cluster show", "cluster stop", "cluster start"):
         shell(row, "lab")
     shell("cluster list")
-    token = shell("node token", "lab")["token"]
+    token = shell("node token", "lab", "--uses", 2)["token"]
     port = str(shell.lab.ports[0])
     made = ("--manager-host", "127.0.0.1", "--manager-port", port, "--allow-unsandboxed")
     node(shell, "config", "init", *made, "--alias", "n1")
     assert "connected" in node(shell, "start", "--background", token=token).lower()
     shell("node list", "lab")
     shell("node show", "n1")
-    shell("node links", "n1")
+    everything_of_links(shell, made, token)
 
     (shell.folder / "worker.py").write_text("def main():\n    pass\n")
     shell("module push", "worker.py")
@@ -248,6 +268,21 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     shell("node stop", "n1")
     shell("node rm", "n1", "--yes")
     shell("cluster rm", "lab", "--yes")
+
+
+def everything_of_links(shell: Shell, made: tuple[str, ...], token: str) -> None:
+    """With a second node, while tasks on both exchange."""
+    node(shell, "config", "init", "second", *made, "--alias", "n2", "--id", "random")
+    assert "connected" in node(shell, "start", "second", "--background", token=token).lower()
+    (shell.folder / "pair.py").write_text(PAIR)
+    pair = shell("deploy", "--cluster", "lab", "pair.py")["swarm_id"]
+    deadline = time.monotonic() + 60
+    while shell("node links", "n1") is None:
+        assert time.monotonic() < deadline
+    for row in ("stop", "rm"):
+        shell(row, pair)
+    node(shell, "stop", "second")
+    shell("node rm", "n2", "--yes")
 
 
 def test_errors_go_to_standard_error(tmp_path: Path) -> None:

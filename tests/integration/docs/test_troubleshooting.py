@@ -38,6 +38,9 @@ ELSEWHERE = {
         "integration/faults/test_damaged_journals.py"
     ),
     "have it receive more, or send less": "integration/swarms/test_floods.py",
+    "; no link to ": "integration/node/test_direct.py",
+    "of values that tasks send to each other, of at most": "integration/node/test_full_disk.py",
+    "the node's plane, through which it exchanges": "integration/swarms/test_direct.py",
     "collectives ahead of": "unit/manager/swarm/test_exchange.py",
     "broadcasts, contributions and checkpoints": "unit/manager/swarm/test_exchange.py",
     "the manager has yet to take": "unit/node/test_journal.py",

@@ -223,6 +223,49 @@ def test_a_resident_attempt_is_cancelled(start: Start, node: Any) -> None:
     assert runtime.run(2).output == 1
 
 
+def state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits until the process goes on."""
+    with open(f"/proc/{pid}/status") as file:
+        (waits,) = [line.split()[1] for line in file if line.startswith("ShdPnd:")]
+    return bool(int(waits, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_an_order_that_is_cancelled_before_the_object_takes_it_is_not_run(
+    start: Start, node: Any, how: str
+) -> None:
+    runtime = start("""
+        import os
+        from manta.light import Local
+        class Worker:
+            def execute(self):
+                (Local().scratch / str(self.world.iteration)).touch()
+                return os.getpid()
+    """)
+    pid = runtime.run(0).output
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state(pid) == "T")
+    ordered, waiting = runtime.begin(1), runtime.begin(2)
+    node.sessions.tell(light.CancelAttempt(runtime.id, waiting, "not wanted"))
+    assert runtime.end().event.instance == waiting  # the other one was given out by then
+    if how == "kill":
+        node.sessions.tell(light.CutAttempt(runtime.id, ordered, "it is not wanted"))
+    else:
+        node.sessions.tell(light.CancelAttempt(runtime.id, ordered, "not wanted"))
+        wait_until(lambda: is_pending(pid, signal.SIGTERM))
+        os.kill(pid, signal.SIGCONT)
+    ended = runtime.end()
+    assert ended.event.instance == ordered
+    assert ended.error.sentence.endswith("not wanted")
+    assert runtime.run(3).error is None
+    assert sorted(path.name for path in runtime.scratch.glob("[0-9]")) == ["0", "3"]
+
+
 def test_an_attempt_is_cancelled_while_it_waits_for_another(start: Start, node: Any) -> None:
     runtime = start(main("print('in')\ntime.sleep(0.3)"))
     runtime.begin(0)
@@ -260,8 +303,7 @@ with open("pid", "w") as file:
 
 def is_alive(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
+        return state(pid) != "Z"
     except FileNotFoundError:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
+
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -186,6 +189,27 @@ def test_a_resident_object_that_dies_between_attempts_is_made_anew(
         runtime.begin(1)
     assert runtime.end().output == [rounds, ANY]
     assert runtime.run(2).output == [rounds + 1, ANY]
+
+
+def opened(pid: int) -> set[str]:
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
+def test_what_an_object_prints_in_a_round_is_over_with_the_round(start: Start) -> None:
+    runtime = start("""
+        import os
+        from manta.light.context import usage
+        class Worker:
+            def execute(self):
+                streams = [os.readlink(f"/proc/self/fd/{fd}") for fd in (1, 2, usage.log_sink)]
+                return [streams, [os.getpid(), os.getppid()]]
+    """)
+    streams, pids = runtime.run().output
+    wait_until(lambda: not any(opened(pid) & set(streams) for pid in pids))
 
 
 def test_several_classes_are_told_apart_by_the_attempts(start: Start) -> None:

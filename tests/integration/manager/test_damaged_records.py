@@ -25,7 +25,7 @@ BYTES = {"utf8": b'{"id": "\xff"}', "deep": b'{"id": ' + b"[" * 50_000, "cut": b
 def test_a_damaged_record_is_told_and_costs_itself_alone(
     bench, admin: Client, nodes, caplog, kind: type[Record]
 ) -> None:
-    nodes(2, finish)
+    started = nodes(2, finish)
     swarm = deploy(admin, round_trip())
     wait_until(lambda: admin.ask(GetSwarm(swarm)).status == "COMPLETED")
     bench.stop()
@@ -39,6 +39,7 @@ def test_a_damaged_record_is_told_and_costs_itself_alone(
     assert [info.name for info in admin.ask(ListClusters()).clusters] == ["lab"]
     assert len(admin.ask(ListNodes("lab")).nodes) == 4
     assert [info.swarm_id for info in admin.ask(ListSwarms()).swarms] == [swarm]
+    wait_until(lambda: all(node.registrations >= 2 for node in started))
     again = deploy(admin, round_trip())
     wait_until(lambda: admin.ask(GetSwarm(again)).status == "COMPLETED")
     told = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]

@@ -21,7 +21,8 @@ from manta.protocol.clusters import (
     RemoveNode,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Capabilities, Enroll, Enrolled, Goodbye, Heartbeat, Load, Register
+from manta.protocol.enrolment import Enroll, Enrolled
+from manta.protocol.node import Capabilities, Goodbye, Heartbeat, Load, Register
 from manta.protocol.quotas import GetQuotas, SetQuota
 from manta.protocol.sign_in import Bind, CreateUserToken, Logout, SignIn, WhoAmI
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek

@@ -26,6 +26,7 @@ from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
 from manta.protocol import (
     clusters,
+    enrolment,
     exchange,
     node,
     peers,
@@ -424,9 +425,9 @@ def test_a_module_is_seen_once_it_is_shared(place: Place, bench, admin: Client) 
 def _of_nodes() -> dict[type[Message], Callable[[str, Instance], Message]]:
     """About a swarm and an instance."""
     return {
-        node.Enroll: lambda _, __: node.Enroll("token", "x"),
-        node.Inquire: lambda _, __: node.Inquire(),
-        node.ExamineToken: lambda _, __: node.ExamineToken("token"),
+        enrolment.Enroll: lambda _, __: enrolment.Enroll("token", "x"),
+        enrolment.Inquire: lambda _, __: enrolment.Inquire(),
+        enrolment.ExamineToken: lambda _, __: enrolment.ExamineToken("token"),
         node.Register: lambda swarm, _: node.Register(
             "same", node.Capabilities(), journals={swarm: 5}, acknowledged={swarm: 5}
         ),
@@ -668,17 +669,19 @@ def test_who_loses_a_role_loses_the_blobs(place: Place, bench, admin, tmp_path: 
 
 
 def test_an_id_that_a_node_elsewhere_has_is_no_secret_given_away(place: Place, bench) -> None:
-    def enrolled(alias: str) -> node.Enrolled:
+    def enrolled(alias: str) -> enrolment.Enrolled:
         token = place.eve.ask(CreateNodeToken("mine")).token
         client = bench.client(at=bench.nodes_at)
-        return client.ask(node.Enroll(token, alias, id_mode="alias"))
+        return client.ask(enrolment.Enroll(token, alias, id_mode="alias"))
 
     taken = enrolled(place.idle.node_id)  # an id of Ada's
     assert taken.alias == place.idle.node_id
     assert taken.node_id not in place.private
     token = place.eve.ask(CreateNodeToken("mine")).token
     again = bench.client(at=bench.nodes_at)
-    refusal = again.refusal(node.Enroll(token, "other", id_mode="hardware", hardware_id="eve-node"))
+    refusal = again.refusal(
+        enrolment.Enroll(token, "other", id_mode="hardware", hardware_id="eve-node")
+    )
     assert refusal.code == Code.ALIAS_TAKEN  # of her own cluster she is told
     nodes = {one.id for one in place.ada.ask(clusters.ListNodes("lab")).nodes}
     assert taken.node_id not in nodes

@@ -17,8 +17,8 @@ from manta.manager.quotas.table import Quota
 from manta.manager.store.records import QuotaRecord
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, DeleteCluster, ListClusters
 from manta.protocol.codes import Code
+from manta.protocol.enrolment import Enroll
 from manta.protocol.node import (
-    Enroll,
     JournalEntry,
     LogLine,
     MetricsLogged,

@@ -20,6 +20,7 @@ from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import StrangerSettings
 from manta.protocol import (
     clusters,
+    enrolment,
     exchange,
     node,
     peers,
@@ -129,10 +130,12 @@ def rows() -> dict[type[Message], Row]:
         node.LogBatch: Row({"node"}, lambda at, _: node.LogBatch(at.runs, 1, ())),
         node.Register: plain({"node"}, "probe", node.Capabilities(), kind=node.Register),
         node.Goodbye: plain({"node"}, kind=node.Goodbye),
-        node.Enroll: plain({"node", "removed node"} | GUESTS, "token", "x", kind=node.Enroll),
-        node.Inquire: plain({"node", "removed node"} | GUESTS, kind=node.Inquire),
-        node.ExamineToken: plain(
-            {"node", "removed node"} | GUESTS, "token", kind=node.ExamineToken
+        enrolment.Enroll: plain(
+            {"node", "removed node"} | GUESTS, "token", "x", kind=enrolment.Enroll
+        ),
+        enrolment.Inquire: plain({"node", "removed node"} | GUESTS, kind=enrolment.Inquire),
+        enrolment.ExamineToken: plain(
+            {"node", "removed node"} | GUESTS, "token", kind=enrolment.ExamineToken
         ),
         sign_in.SignIn: Row(
             USERS | GUESTS, lambda _, who: sign_in.SignIn(f"{who.split()[0]}@nowhere", PASSWORD)
@@ -270,7 +273,7 @@ def denial(client: Client, message: Message) -> str:
 def enrolled(bench, admin: Client, cluster: str, alias: str) -> Client:
     client = bench.client(at=bench.nodes_at)
     token = admin.ask(clusters.CreateNodeToken(cluster)).token
-    client.ask(node.Enroll(token, alias, id_mode="alias"))
+    client.ask(enrolment.Enroll(token, alias, id_mode="alias"))
     return client
 
 

@@ -20,7 +20,7 @@ from manta.manager.auth.limits import Answers
 from manta.manager.gateway import registrar
 from manta.protocol.clusters import ListClusters
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll
+from manta.protocol.enrolment import Enroll
 from manta.protocol.sign_in import Bind, SignIn, WhoAmI
 from manta.protocol.users import AddUser, ChangePassword
 from manta.testing.manager import Client, wait_until

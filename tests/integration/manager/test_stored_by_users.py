@@ -41,7 +41,8 @@ from manta.protocol.clusters import (
     StopCluster,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Enroll, Register
+from manta.protocol.enrolment import Enroll
+from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (

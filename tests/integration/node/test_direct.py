@@ -55,7 +55,7 @@ def test_who_waits_for_a_node_without_a_link_is_told_so(lab: Lab) -> None:
     for rank, said in enumerate(told(lab, 1)):
         other = f"node-{2 - rank}"
         assert said.startswith("Timeout: Waited 1 s in vain: "), said
-        assert "essage 't' has come from " in said, said
+        assert f"essage 't' has come from {other}" in said, said
         assert said.endswith(f"; no link to {other} could be made."), said
 
 

@@ -35,9 +35,9 @@ def mount(*arguments: object) -> None:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
+def small_disk(folder: Path, megabytes: int = 6) -> Iterator[None]:
     folder.mkdir(parents=True)
-    mount("-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", folder)
+    mount("-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", folder)
     try:
         yield
     finally:

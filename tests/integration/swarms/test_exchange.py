@@ -12,7 +12,7 @@ import pytest
 from manta import UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.support.swarms import One, ended, outputs
+from tests.support.swarms import One, ended, errors, outputs
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -206,6 +206,13 @@ def test_a_retry_restores_and_contributes_once(api: UserAPI) -> None:
         ),
         (
             """
+            def main():
+                world.receive_from_node("node-9", "t")
+            """,
+            "node-9",
+        ),
+        (
+            """
             import time
             def main():
                 if world.rank == 0:
@@ -222,6 +229,17 @@ def test_a_wait_that_cannot_end_says_why(api: UserAPI, code: str, words: str) ->
     assert done.status == "FAILED"
     told = [error.sentence for error in api.collect_errors(done)]
     assert any(words in sentence for sentence in told), told
+
+
+def test_a_node_without_a_part_in_the_swarm_is_not_waited_for(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        def main():
+            World().receive_from_node("node-3", "t")
+        """
+    told = errors(api, One(code, specified_ids=["node-1", "node-2"]))
+    assert all("node-3" in sentence for sentence in told), told
+    assert any("PeerLost: No message 't' has come from node-3" in sentence for sentence in told)
 
 
 def test_who_gave_up_waiting_for_a_lock_leaves_its_queue(api: UserAPI) -> None:

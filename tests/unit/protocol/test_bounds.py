@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from manta.protocol import node, user
+from manta.protocol import enrolment, user
 from manta.protocol.sign_in import Bind, SignIn
 from manta.protocol.users import AddUser, ChangePassword
 from manta.protocol.values import BlobRef
 from manta.transports.codec.decoders import msgpack_decoder
 
-FROM_STRANGERS = (node.Enroll, node.ExamineToken, node.Inquire)
+FROM_STRANGERS = (enrolment.Enroll, enrolment.ExamineToken, enrolment.Inquire)
 LARGE = {"CheckSwarm.spec", "SendSwarm.spec", "SendModule.spec", "UpdateModule.spec"}
 """What a message is there to carry."""
 SAID_BEFORE = {"ReadFeed.told"}

@@ -42,14 +42,17 @@ def test_who_may_still_send_is_named() -> None:
         "turn has not come) still may",
     )
     assert waits.letter(seen, READER, "n2", "x").sentence.startswith(
-        "no message 'x' has come from n2: worker.0 on node-2, beside"
+        "no message 'x' has come from node-2: worker.0 on node-2, beside"
     )
 
 
 def test_when_nobody_is_left_a_wait_is_in_vain() -> None:
     seen = roster(task("reader", one(0, 1)), task("worker", one(0, 2, "FINISHED")))
     assert waits.broadcast(seen, READER, "x").error == "NothingSent"
-    assert waits.letter(seen, READER, "n2", "x").error == "PeerLost"
+    lost = waits.letter(seen, READER, "n2", "x")
+    assert lost.error == "PeerLost"
+    assert lost.sentence.startswith("No message 'x' has come from node-2, and nothing is left")
+    assert " from n9, " in waits.letter(seen, READER, "n9", "x").sentence
     # Another attempt of the reader's own instance may; the reader of an iteration that is over
     # waits for nobody.
     again = roster(task("reader", replace(one(0, 1), attempt=1)))

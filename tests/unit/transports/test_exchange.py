@@ -15,7 +15,7 @@ from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import MOST_FLUSHES, Group, Outlook
 from manta.transports.exchange.kept import Kept, KeptLetter, Received
-from manta.transports.exchange.letters import UNREAD, Attempt, Remote, Value
+from manta.transports.exchange.letters import RESERVE, UNREAD, Attempt, Remote, Value
 
 NAMES = ("a", "b", "c")
 
@@ -282,10 +282,9 @@ def test_a_wait_for_a_lost_peer_ends_at_once() -> None:
     assert net.peers["a"].failures["r"][0] == "PeerLost"
 
 
-def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
-    net = Net()
+def fill(net: Net, sender: Attempt) -> int:
+    """Sends from b to a, which receives none, until one waits for room; returns its number."""
     net.settle()
-    sender = Attempt(0, Member("t", 1), 0)
     net.peers["b"].group.begin(sender)
     sent = 0
     while True:
@@ -294,8 +293,27 @@ def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
         )
         net.settle()
         if sent not in net.peers["b"].answers:
-            break
+            return sent
         sent += 1
+
+
+def test_who_has_sent_little_has_room_where_another_has_filled_the_receiver_up() -> None:
+    net = Net()
+    fill(net, Attempt(0, Member("t", 1), 0))
+    for peer, rank in (("b", 3), ("c", 2)):  # on the same node, and on another
+        group, other = net.peers[peer].group, Attempt(0, Member("t", rank), 0)
+        group.begin(other)
+        for number in range(RESERVE.letters):
+            name = rank, number
+            group.send(net.peers[peer].ask(name), other, "a", "x", b"little", 7.0, 0.0)
+            net.settle()
+            assert name in net.peers[peer].answers
+
+
+def test_who_sends_to_one_that_does_not_receive_waits_and_is_told_why() -> None:
+    net = Net()
+    sender = Attempt(0, Member("t", 1), 0)
+    sent = fill(net, sender)
     assert 64 << 20 <= sent * 60_000 <= 72 << 20
     assert net.peers["b"].group.due == 7.0
     net.peers["b"].group.tick(7.0)

@@ -13,7 +13,8 @@ from manta.manager.auth.roles import BUILTIN
 from manta.manager.gateway import routes
 from manta.manager.gateway.routes import ROUTES, ROWS
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll, ExamineToken, FromNode, Goodbye, Inquire, Message
+from manta.protocol.enrolment import Enroll, ExamineToken, Inquire
+from manta.protocol.node import FromNode, Goodbye, Message
 from manta.protocol.sign_in import Bind, SignIn, WhoAmI
 from manta.protocol.user import FromUser
 
