@@ -57,6 +57,16 @@ class Relaying(Protocol):
         """It is not wanted any more."""
 
 
+class OverLinks(Protocol):
+    """What links carry besides: messages of two parts (`transports.sealed.curve`)."""
+
+    def received(self, link: Link, message: list[Buffer]) -> None:
+        """Raises RemoteProtocolError, which costs the link."""
+
+    def left(self, link: Link) -> None:
+        """The link is down."""
+
+
 class LinkState(NamedTuple):
     """Of the link to a peer, or of there being none; `since` by this process's clock."""
 
@@ -121,6 +131,7 @@ class PeerLinks:
         self._can_be_dialled = True
         self.relaying: Relaying | None = None
         """None where nobody relays."""
+        self.carried: OverLinks | None = None
 
     def is_up(self, key: str) -> bool:
         return key in self._peers and self._peers[key].up is not None
@@ -128,6 +139,11 @@ class PeerLinks:
     def is_relayed(self, key: str) -> bool:
         linked = self._peers.get(key)
         return linked is not None and linked.up in linked.relayed
+
+    def link(self, key: str) -> Link | None:
+        """That over which is sent, if one is up."""
+        linked = self._peers.get(key)
+        return None if linked is None else linked.up
 
     def dialled_host(self, key: str) -> str | None:
         """Where the peer was dialled; None where it dialled this side, or the link is relayed."""
@@ -260,9 +276,7 @@ class PeerLinks:
 
     def link_down(self, link: Link, reason: DownReason) -> None:
         linked = self._peers.get(link.peer_key)
-        if linked is None:
-            return
-        if linked.attempts.get(link.address) is link:
+        if linked is not None and linked.attempts.get(link.address) is link:
             del linked.attempts[link.address]
             link.close()
             linked.dialling.failed(link.address, str(reason), time.monotonic(), random.random())
@@ -272,9 +286,13 @@ class PeerLinks:
 
     def received(self, link: Link, message: list[Buffer]) -> None:
         linked = self._peers.get(link.peer_key)
-        if linked is not None:
-            linked.received += len(message[0])
-            self._owner.received(link.peer_key, message[0])
+        if linked is None:
+            return
+        if len(message) > 1 and self.carried is not None:
+            self.carried.received(link, message)
+            return
+        linked.received += len(message[0])
+        self._owner.received(link.peer_key, message[0])
 
     # --- links of either kind -----------------------------------------------------------------
 
@@ -290,6 +308,8 @@ class PeerLinks:
     def left(self, link: Link, reason: DownReason) -> None:
         """A link that was up is down."""
         key = link.peer_key
+        if self.carried is not None:
+            self.carried.left(link)
         linked = self._peers.get(key)
         if linked is None or link not in linked.links:
             return

@@ -43,6 +43,7 @@ from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
+from manta.transports.sealed.curve import LinkBulk
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.peer import BulkPeer
 from manta.transports.security.admission import Admission
@@ -87,10 +88,12 @@ class Plane:
         disk: int = DISK,
         local: LocalSocket | None = None,
         relay: tuple[str, str] | None = None,
+        over_links: bool = False,
     ) -> None:
         """`memory` and `disk`: bytes of values that are kept there; `folder`: what outlives it;
         `local`: where nodes of this user on this machine connect; None if they are to be linked
-        as others are. `relay`: address and key of who relays; None if nobody does."""
+        as others are. `relay`: address and key of who relays; None if nobody does. `over_links`:
+        see BulkPaths."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
@@ -100,7 +103,10 @@ class Plane:
         self.links = self._links = PeerLinks(
             transport, admission, self, node_id, self._io.call_later
         )
-        self.paths = BulkPaths(bulk, self._links, bulk_port, local)
+        self._links.carried = carried = LinkBulk(bulk, admission, transport.public_key)
+        self.paths = BulkPaths(
+            bulk, self._links, carried, bulk_port, local, self._io.call_later, over_links=over_links
+        )
         self.relays: Relays | None = None
         if relay is not None:
             self.relays = Relays(transport, self._links, bulk, admission, *relay)

@@ -23,12 +23,15 @@ from manta.transports.relay.wire import Kind, Purpose, Said
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
+from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.transport import ZmqTransport
 
 HOST = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0
 """Seconds until a stream that ended is opened anew."""
 CONNECT = 5.0
+ROOM_AGAIN = 0.01
+"""Seconds after which it is looked whether the relay takes data again."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -53,7 +56,9 @@ class Relays:
         self._bulk = bulk
         self._admission = admission
         self._where = address, key
-        self._link: Link | None = None
+        self._link: DialledLink | None = None
+        self._without_room: dict[RelayedStream, None] = {}
+        """Which have data, where the relay has yet to take what it was sent before."""
         self.port = 0
         """Of this machine's loopback, where links come that others relay."""
         self._closed = False
@@ -197,6 +202,20 @@ class Relays:
             self._reset()
             self._link.close()
             self._link = self._transport.dial(*self._where, self)
+
+    def has_room(self, stream: RelayedStream) -> bool:
+        """Of relayed_stream.Owner. Half of the link is left to what is no data."""
+        if self._link is None or not self._link.is_half_full:
+            return True
+        if not self._without_room:
+            self._io.call_later(ROOM_AGAIN, self._look_for_room)
+        self._without_room[stream] = None
+        return False
+
+    def _look_for_room(self) -> None:
+        streams, self._without_room = self._without_room, {}
+        for stream in streams:  # those for which there is none yet come here again
+            stream.resume()
 
     def peer_up(self, key: str) -> None:
         self._failures[key] = 0

@@ -101,6 +101,9 @@ class Place:
     host: str = "127.0.0.1"
     local: Path | None = None
     relay: tuple[str, str] | None = None
+    over_links: bool = False
+    port: int = 0
+    bulk_port: int = 0
 
 
 class Node:
@@ -115,7 +118,7 @@ class Node:
         admission = Admission()
         self.transport = ZmqTransport(self.keys)
         self.bulk = BulkEndpoint(self.keys, admission)
-        at = self.bulk.listen(join_address(place.host, 0))
+        at = "" if place.over_links else self.bulk.listen(join_address(place.host, place.bulk_port))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
@@ -128,14 +131,16 @@ class Node:
             self.bulk,
             admission,
             self,
-            bulk_port=int(at.rpartition(":")[2]),
+            bulk_port=int(at.rpartition(":")[2] or 0),
             memory=place.most,
             folder=folder,
             disk=place.disk,
-            local=None if local is None else LocalSocket(self.bulk, local / str(number)),
+            local=None if local is None else LocalSocket(self.bulk, local, self.keys.public),
             relay=place.relay,
+            over_links=place.over_links,
         )
-        listener = self.transport.listen(join_address(place.host, 0), self.plane.links, admission)
+        where = join_address(place.host, place.port)
+        listener = self.transport.listen(where, self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, self.keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
