@@ -105,7 +105,7 @@ class BulkPaths:
             return ""
         if (dialled := self._dialled.get(key)) is not None:
             return (
-                f"{dialled.address}: cannot be reached: large values go over the link, more slowly; "
+                f"{dialled.address} is not reached: large values go over the link, more slowly; "
                 "open that port"
             )
         return (
