@@ -31,7 +31,7 @@ from manta.transports.errors import (
 )
 from manta.transports.sealed.options import MIB, Pace
 from manta.transports.sealed.records import Head, Kind, text_of
-from manta.transports.security.admission import Standing
+from manta.transports.security.admission import Buckets, Standing
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, Link, Message
@@ -47,6 +47,8 @@ _TICK = 0.5
 """Seconds until a session looks what is overdue."""
 _SOON = 0.01
 """Seconds until a link that had no room is tried again."""
+_BEGUN, _BEGUN_BURST, _MOST = 1.0, 20.0, 4096
+"""Sessions that a peer may begin a second, and at once; of how many peers that is counted."""
 _ID = 8
 
 
@@ -66,6 +68,8 @@ class LinkBulk:
         self._own_key = own_key
         self._sessions: dict[str, LinkConnection] = {}
         """By key: the last with each peer."""
+        self._begun = Buckets(_BEGUN, _BEGUN_BURST, _MOST)
+        """What peers have begun: each session costs a thread."""
 
     def begin(self, link: Link, *, makeshift: bool = False) -> None:
         """Use a link that is up for bulk with its peer. With `makeshift`, until a connection of its
@@ -88,8 +92,9 @@ class LinkBulk:
             return  # the link is about to end
         id_, mark, session = first[:_ID], _Mark(first[_ID]), self._sessions.get(key)
         if mark is _Mark.BEGIN:
-            is_ours = session is not None and session.link is link and session.awaits_answer
-            if not (is_ours and self._own_key < key):
+            if not self._begun.of(key).take(time.monotonic()):
+                raise RemoteProtocolError("too many sessions of bulk over a link")
+            if session is None or not session.awaits_answer or key < self._own_key:
                 makeshift = bytes(message[1]) == b"\1"
                 with suppress(LocalTransportError):  # it was withdrawn in this moment
                     self._start(link, id_, begins=False, makeshift=makeshift)
@@ -110,8 +115,8 @@ class LinkBulk:
             before.over(DownReason.CLOSED)
         peer = self._bulk.peer(link.peer_key)
         session = LinkConnection(link, id_, peer, begins=begins, makeshift=makeshift)
-        self._sessions[link.peer_key] = session
         self._bulk.start(link.peer_key, session.run)
+        self._sessions[link.peer_key] = session
 
 
 class LinkConnection:
@@ -134,11 +139,12 @@ class LinkConnection:
 
     @property
     def awaits_answer(self) -> bool:
-        return self._begins and not self._is_begun
+        return self._begins and not self._is_begun and self._reason is None
 
     def run(self) -> None:
         """Its whole life."""
         if not self._peer.attach(self):
+            self.end(DownReason.CLOSED)
             self._say(_Mark.END)
             return
         try:

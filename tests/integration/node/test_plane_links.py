@@ -22,9 +22,10 @@ def wait(condition: Callable[[], object], timeout: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-def letters_pass(lab: Planes) -> None:
-    lab.enroll()
-    one, two = ends = [node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes)]
+def letters_pass(lab: Planes, iteration: int = 0) -> None:
+    lab.enroll(iteration=iteration)
+    at = [lab.at(rank, iteration=iteration) for rank in range(len(lab.nodes))]
+    one, two = ends = [node.attempt(at[rank]) for rank, node in enumerate(lab.nodes)]
     for size in (10, 1_000_000):
         exchange(one, two, "id-1", "id-2", os.urandom(size), str(size))
         exchange(two, one, "id-2", "id-1", os.urandom(size), str(size))

@@ -1,0 +1,39 @@
+"""Whole nodes of which one has its large values sealed by CURVE."""
+
+from __future__ import annotations
+
+import pytest
+
+from manta.protocol.peers import LinkKind
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.parametrize("lab", [2], indirect=True)]
+
+EXCHANGE = """
+from manta.light import World
+
+def main():
+    world = World()
+    other = f"node-{2 - world.rank}"
+    value = bytes([world.rank]) * 3_000_000
+    world.send_to_node(other, "large", value)
+    assert world.receive_from_node(other, "large") == bytes([1 - world.rank]) * 3_000_000
+"""
+
+
+def test_it_takes_none_but_on_its_links_and_they_arrive(lab) -> None:
+    peers = {"listen": "127.0.0.1:0", "links": "sealed"}
+    one = lab.node(1, peers={**peers, "bulk_cipher": "curve"})
+    two = lab.node(2, peers=peers)
+    assert one.context.bulk_socket is None
+    assert two.context.bulk_socket is not None
+    api = lab.api()
+    lab.run(api, lab.swarm(EXCHANGE, specified_ids=["node-1", "node-2"]))
+
+    def moved() -> bool:
+        links = [link for name in ("node-1", "node-2") for link in api.list_node_links(name)]
+        return len(links) == 2 and all(
+            link.kind == LinkKind.DIRECT and min(link.sent, link.received) > 3_000_000
+            for link in links
+        )
+
+    lab.wait_until(moved)
