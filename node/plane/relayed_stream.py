@@ -145,7 +145,7 @@ class RelayedStream:
         """Gives back what is more than it has used lately: other streams may need it."""
         self._is_looked_at = False
         surplus = self._credit - max(RESERVE, self._used)
-        if surplus >= REPORT and not self._ended:
+        if surplus > 0 and not self._ended:
             self._credit -= surplus
             self._owner.say(wire.giving_back(self.number, surplus))
         self._look_later()
