@@ -24,18 +24,26 @@ from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 
 LOOK = 1.5
-"""Seconds between two looks whether there is a connection. Without one at both, bulk goes over the
-link."""
+"""Seconds between two looks whether there is a connection."""
+MISSED, MISSED_BY_OTHER = 2, 4
+"""Looks without one after which bulk goes over the link: where this side connects, and where the
+other does."""
 
 
 @dataclass
-class _Dialled:
-    """A peer to which this side connects for bulk."""
+class _Told:
+    """What a peer with a direct link has said, and what came of it."""
 
+    port: int
+    ticket: Ticket
+    here: str | None
+    """Where it takes bulk on this machine, if it is there."""
+    is_over_link: bool
+    """Whether bulk is to go over the link alone."""
     address: str = ""
-    """Where; "" where bulk is to go over the link."""
-    is_missed: bool = False
-    """Whether there was no connection at the last look."""
+    """Where it is dialled; "" if it is not."""
+    missed: int = 0
+    """Looks in turn at which there was no connection."""
 
 
 class BulkPaths:
@@ -63,7 +71,7 @@ class BulkPaths:
         self.relays: Relays | None = None
         self._local: set[str] = set()
         """Keys of those that are reached over a Unix socket."""
-        self._dialled: dict[str, _Dialled] = {}
+        self._told: dict[str, _Told] = {}
         self._looks = False
 
     def link_up(self, key: str) -> BulkAt:
@@ -73,25 +81,22 @@ class BulkPaths:
 
     def told(self, key: str, at: BulkAt) -> None:
         """Raises RemoteProtocolError."""
-        where = self._socket.find(key, at.mark) if self._socket is not None else None
-        host, is_relayed = self._links.dialled_host(key), self._links.is_relayed(key)
-        (self._local.discard if where is None else self._local.add)(key)
-        self._dialled.pop(key, None)
+        here = self._socket.find(key, at.mark) if self._socket is not None else None
+        (self._local.discard if here is None else self._local.add)(key)
+        is_over_link = here is None and (self._over_links or at.over_link)
+        self._told.pop(key, None)
         try:
             ticket = Ticket.unpack(at.ticket)
-            is_over_link = where is None and (self._over_links or at.over_link)
-            if host is None and not (is_relayed and self._opens(key)):
-                return
-            if is_over_link or (host is not None and where is None and not at.port):
-                self._dialled[key] = _Dialled()
-                self._begin(key, makeshift=False)
-            elif host is None:
+            if self._links.is_relayed(key) and not is_over_link:
                 if self.relays is not None:
                     self.relays.bulk(key, ticket)
                 return
-            else:
-                self._dialled[key] = _Dialled(where or join_address(host, at.port))
-                self._bulk.dial(key, self._dialled[key].address, ticket)
+            self._told[key] = told = _Told(at.port, ticket, here, is_over_link)
+            link = self._links.link(key)
+            if not is_over_link:
+                self._dial(key, told)
+            elif link is not None and link.address:
+                self._carried.begin(link)
         except LocalTransportError as error:
             raise RemoteProtocolError(str(error)) from error
         self._look_later()
@@ -101,47 +106,47 @@ class BulkPaths:
 
     def trouble(self, key: str) -> str:
         """Why large values take a slower way than they could; "" if they do not."""
-        if not self._bulk.peer(key).is_makeshift:
+        told = self._told.get(key)
+        if told is None or not self._bulk.peer(key).is_makeshift:
             return ""
-        if (dialled := self._dialled.get(key)) is not None:
+        if told.address:
             return (
-                f"{dialled.address} is not reached: large values go over the link, more slowly; "
-                "open that port"
+                f"{told.address} is not reached: large values go over the link, more slowly; open "
+                "that port"
             )
-        return (
-            f"large values go over the link, more slowly; open port {self._port} of this node, too"
-        )
+        return f"large values go over the link, more slowly; open port {self._port} of this node"
 
     def forget(self, keys: list[str]) -> None:
         self._local.difference_update(keys)
         for key in keys:
-            self._dialled.pop(key, None)
+            self._told.pop(key, None)
 
-    def _opens(self, key: str) -> bool:
-        """Whether this side begins what goes over a relayed link."""
-        link = self._links.link(key)
-        return link is not None and bool(link.address)
-
-    def _begin(self, key: str, *, makeshift: bool) -> None:
-        link = self._links.link(key)
-        if link is not None:
-            self._carried.begin(link, makeshift=makeshift)
+    def _dial(self, key: str, told: _Told) -> None:
+        """Connects, if that is for this side. Raises LocalTransportError."""
+        host = self._links.dialled_host(key)
+        if host is not None and (told.port or told.here):
+            told.address = told.here or join_address(host, told.port)
+            self._bulk.dial(key, told.address, told.ticket)
 
     def _look_later(self) -> None:
-        if not self._looks and self._dialled:
+        if not self._looks and self._told:
             self._looks = True
             self._call_later(LOOK, self._look)
 
     def _look(self) -> None:
         """Has bulk go over the links of those with whom there has been no connection for long."""
         self._looks = False
-        for key, one in list(self._dialled.items()):
-            if self._links.link(key) is None:
-                del self._dialled[key]  # when there is one again, it tells anew
-            elif self._bulk.peer(key).connected:
-                one.is_missed = False
-            elif one.is_missed:
-                self._begin(key, makeshift=bool(one.address))
-            else:
-                one.is_missed = True
-        self._look_later()
+        self._look_later()  # first: whatever fails, it goes on
+        for key, told in list(self._told.items()):
+            link = self._links.link(key)
+            if link is None:
+                del self._told[key]  # when there is one again, it tells anew
+                continue
+            if self._bulk.peer(key).connected:
+                told.missed = 0
+                continue
+            told.missed += 1
+            if not told.address and not told.is_over_link:
+                self._dial(key, told)  # a link may have come up that this side dialled
+            if told.missed >= (MISSED if told.address or link.address else MISSED_BY_OTHER):
+                self._carried.begin(link, makeshift=not told.is_over_link)

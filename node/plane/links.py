@@ -146,11 +146,13 @@ class PeerLinks:
         return None if linked is None else linked.up
 
     def dialled_host(self, key: str) -> str | None:
-        """Where the peer was dialled; None where it dialled this side, or the link is relayed."""
-        linked = self._peers.get(key)
-        if linked is None or linked.up is None or not linked.up.address or self.is_relayed(key):
-            return None
-        return split_address(linked.up.address)[0]
+        """Where a direct link with the peer was dialled that is up; None if there is none such, as
+        where the peer dialled this side."""
+        if (linked := self._peers.get(key)) is not None:
+            for link in linked.links:
+                if link.address and link not in linked.relayed:
+                    return split_address(link.address)[0]
+        return None
 
     def states(self) -> Iterator[LinkState]:
         for one in self._peers.values():

@@ -128,6 +128,7 @@ def test_who_says_anew_all_the_time_where_it_listens_is_not_dialled_as_often(
         raise ConnectionRefusedError
 
     monkeypatch.setattr(dialler.Dialler, "_dial", refused)
+    monkeypatch.setattr(dialler, "SELDOM", 1.0)
     with two_nodes(tmp_path, Place(), Place()) as lab:
         one, two = lab.nodes
         lab.introduce(n1=())

@@ -146,6 +146,21 @@ def test_whatever_others_hold_a_stream_has_its_reserve_again_when_that_was_taken
         assert may[last] == RESERVE
 
 
+def test_what_may_come_to_one_link_is_bounded_however_many_send_all_they_may() -> None:
+    limits = RelayLimits(rate=1e12, total=1e12)
+    made, may, _ = crowd(limits.streams, limits)
+    came = 0
+    for key in may:
+        while may[key] > OVERHEAD:
+            size = min(MAX_DATA, may[key] - OVERHEAD)
+            sends = made.received(key, key, wire.data(1, bytes(size)), 0.0)
+            may[key] -= size + OVERHEAD
+            came += size + OVERHEAD
+            give(may, sends)
+    assert limits.promised < came < limits.promised + limits.streams * RESERVE + MAX_DATA
+    assert came < 7.5 * (1 << 20)  # of a link's window of 8 MiB
+
+
 def test_what_a_stream_gives_back_is_given_to_those_that_wait() -> None:
     made, may, _ = crowd(12)
     held = []
