@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from manta.transports.errors import DownReason, LocalTransportError
 from manta.transports.interface import Buffer, Link
 from manta.transports.sealed.curve import LinkBulk
@@ -49,13 +51,15 @@ class CurveEndpoint:
         self._transport.close()
 
     def link_up(self, link: Link) -> None:
-        if link.address:
-            self._sessions.begin(link)
+        with suppress(LocalTransportError):  # it was closed in this moment
+            if link.address:
+                self._sessions.begin(link)
 
     def link_down(self, link: Link, reason: DownReason) -> None:
         self._sessions.left(link)
         if link.address and self._dialled.get(link.peer_key) is link:
-            self._bulk.peer(link.peer_key).down(reason)
+            with suppress(LocalTransportError):
+                self._bulk.peer(link.peer_key).down(reason)
 
     def received(self, link: Link, message: list[Buffer]) -> None:
         self._sessions.received(link, message)
