@@ -39,7 +39,7 @@ class LinkKind(StrEnum):
     LOCAL = "local"
     """So, but for large values, which they share in the memory of one machine."""
     RELAYED = "relayed"
-    """As ciphertext, through the manager."""
+    """As ciphertext, through the manager, or a node that both can connect to."""
     DOWN = "down"
     """It does not, for now."""
 

@@ -42,10 +42,10 @@ from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
+from manta.transports.relay.server import RelayingTransport
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-from manta.transports.zeromq.transport import ZmqTransport
 
 NICENESS = 5
 """Heartbeats and small asks of the daemon go before."""
@@ -69,7 +69,11 @@ class Process:
         self.ended = threading.Event()
         keys = KeyPair(serve.public, serve.secret)
         admission = Admission()
-        self._transport = ZmqTransport(keys)
+        self._transport = RelayingTransport(
+            keys,
+            may=lambda key, other: self._plane.known.share(key, other),
+            serves=lambda key: self._plane.known.is_known(key),
+        )
         self._bulk = BulkEndpoint(keys, admission)
         where = [_address_of(fd) for fd in listening]
         if len(where) > 1:

@@ -16,8 +16,8 @@ from typing import Any
 from manta.node.plane.envelope import BulkAt
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.relays import Relays
-from manta.transports.addresses import join_address
+from manta.node.plane.relay_ways import RelayWays
+from manta.transports.addresses import join_address, split_address
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.sealed.curve import LinkBulk
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -68,7 +68,7 @@ class BulkPaths:
         self._socket = socket
         self._call_later = call_later
         self._over_links = over_links
-        self.relays: Relays | None = None
+        self.relays: RelayWays | None = None
         self._local: set[str] = set()
         """Keys of those that are reached over a Unix socket."""
         self._told: dict[str, _Told] = {}
@@ -123,9 +123,9 @@ class BulkPaths:
 
     def _dial(self, key: str, told: _Told) -> None:
         """Connects, if that is for this side. Raises LocalTransportError."""
-        host = self._links.dialled_host(key)
-        if host is not None and (told.port or told.here):
-            told.address = told.here or join_address(host, told.port)
+        where = self._links.dialled_address(key)
+        if where is not None and (told.port or told.here):
+            told.address = told.here or join_address(split_address(where)[0], told.port)
             self._bulk.dial(key, told.address, told.ticket)
 
     def _look_later(self) -> None:

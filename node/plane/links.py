@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol
 
 from manta.node.plane.dialling import Dialling
 from manta.protocol.peers import Peer
-from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason, LinkDown, LinkOverflow, LocalTransportError
 from manta.transports.interface import Buffer, Link, Transport
 from manta.transports.security.admission import Admission
@@ -133,6 +132,9 @@ class PeerLinks:
         """None where nobody relays."""
         self.carried: OverLinks | None = None
 
+    def is_known(self, key: str) -> bool:
+        return key in self._peers
+
     def is_up(self, key: str) -> bool:
         return key in self._peers and self._peers[key].up is not None
 
@@ -145,13 +147,13 @@ class PeerLinks:
         linked = self._peers.get(key)
         return None if linked is None else linked.up
 
-    def dialled_host(self, key: str) -> str | None:
+    def dialled_address(self, key: str) -> str | None:
         """Where a direct link with the peer was dialled that is up; None if there is none such, as
         where the peer dialled this side."""
         if (linked := self._peers.get(key)) is not None:
             for link in linked.links:
                 if link.address and link not in linked.relayed:
-                    return split_address(link.address)[0]
+                    return link.address
         return None
 
     def states(self) -> Iterator[LinkState]:

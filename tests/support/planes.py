@@ -27,10 +27,10 @@ from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.addresses import join_address
+from manta.transports.relay.server import RelayingTransport
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-from manta.transports.zeromq.transport import ZmqTransport
 
 SWARM = "swarm-1"
 MEMORY = 256 << 20
@@ -116,7 +116,11 @@ class Node:
         self.alias = f"node-{number}"
         self.keys: KeyPair = KeyPair.generate() if of is None else of.keys
         admission = Admission()
-        self.transport = ZmqTransport(self.keys)
+        self.transport = RelayingTransport(
+            self.keys,
+            may=lambda key, other: self.plane.known.share(key, other),
+            serves=lambda key: self.plane.known.is_known(key),
+        )
         self.bulk = BulkEndpoint(self.keys, admission)
         at = "" if place.over_links else self.bulk.listen(join_address(place.host, place.bulk_port))
         self.wanted: set[str] = set()

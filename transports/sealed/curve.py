@@ -2,7 +2,8 @@
 
 It is slower than a connection of its own, goes behind what else the link carries, and has one
 secret channel fewer to argue for. Its messages have two parts; all else on such a link has one. The
-first part names a *session*, one connection of the two peers, by 8 random bytes of who begins it:
+first part says what it is (1 byte, never 0) and names a *session*, one connection of the two peers,
+by 8 random bytes of who begins it:
 
     BEGIN   a session, to be answered before anything of it is sent
     BEGUN   the answer
@@ -86,11 +87,11 @@ class LinkBulk:
     def received(self, link: Link, message: Message) -> None:
         """A message of two parts. Raises RemoteProtocolError, which is to cost the link."""
         first, key = bytes(message[0]), link.peer_key
-        if len(message) != 2 or len(first) <= _ID or first[_ID] not in set(_Mark):
+        if len(message) != 2 or len(first) <= _ID or first[0] not in set(_Mark):
             raise RemoteProtocolError("no message of bulk over a link")
         if self._admission.standing(key) is not Standing.KNOWN:
             return  # the link is about to end
-        id_, mark, session = first[:_ID], _Mark(first[_ID]), self._sessions.get(key)
+        mark, id_, session = _Mark(first[0]), first[1 : 1 + _ID], self._sessions.get(key)
         if mark is _Mark.BEGIN:
             if not self._begun.of(key).take(time.monotonic()):
                 raise RemoteProtocolError("too many sessions of bulk over a link")
@@ -229,7 +230,7 @@ class LinkConnection:
             except (IndexError, ValueError) as error:  # it was released, say
                 self._peer.cancel(head.transfer, f"its memory cannot be read: {error}")
                 return
-        message: list[Buffer] = [self.id + bytes([_Mark.HEAD]) + head.pack(), payload]
+        message: list[Buffer] = [bytes([_Mark.HEAD]) + self.id + head.pack(), payload]
         while self._reason is None:
             try:
                 self.link.send(message)
@@ -243,7 +244,7 @@ class LinkConnection:
 
     def _say(self, mark: _Mark, what: bytes = b"") -> bool:
         try:
-            self.link.send([self.id + bytes([mark]), what])
+            self.link.send([bytes([mark]) + self.id, what])
         except (LinkDown, LinkOverflow):
             return False
         return True

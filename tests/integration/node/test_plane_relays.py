@@ -13,6 +13,8 @@ from typing import cast
 
 import pytest
 
+from manta.node.peers.directory import DirectoryChanged
+from manta.node.plane import relay_ways
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.interface import Buffer, Link
 from manta.transports.relay import wire
@@ -24,7 +26,7 @@ from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import ZmqLink
 from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.node.test_plane_links import is_linked, letters_pass, wait
-from tests.support.planes import Node, Planes, planes
+from tests.support.planes import SWARM, Node, Planes, planes
 
 
 class Relay:
@@ -348,14 +350,43 @@ def test_a_stream_gives_back_what_it_does_not_use() -> None:
             assert served.promised < wire.REPORT * len(served.ends)
 
 
+def test_a_node_that_both_can_connect_to_relays_where_the_manager_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_ways, "LOOK", 0.2)
+    with planes(3) as lab:
+        one, two, third = lab.nodes
+        lab.introduce(**NOWHERE)
+        wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
+        assert is_relayed(lab, 0, 1)
+        assert is_relayed(lab, 1, 0)
+        assert not is_relayed(lab, 0, 2)
+        letters_pass(Planes([one, two]))
+        assert len(third.transport.hub) == 2  # a link, and large values
+        third.run(third.plane.links.forget, [two.peer.key])
+        third.run(third.plane.known.apply, DirectoryChanged(SWARM, lab.epoch, True, (one.peer,)))
+        wait(lambda: not is_linked(lab, 0, 1), 10.0)
+        wait(lambda: not third.transport.hub)
+
+
+def test_a_node_that_relayed_and_is_forgotten_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_ways, "LOOK", 0.2)
+    with planes(3) as lab:
+        one, _, third = lab.nodes
+        lab.introduce(**NOWHERE)
+        wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
+        lab.remove(2)
+        wait(lambda: not is_linked(lab, 0, 1) and not is_linked(lab, 1, 0))
+        assert not one.plane.relays._nodes
+        wait(lambda: not third.transport.hub)
+
+
 def test_a_stranger_on_this_machine_is_not_let_into_a_stream() -> None:
     """Who connects to the port of a relayed link has no key for what is behind it."""
     with relayed() as (lab, _):
         lab.introduce(**NOWHERE)
         wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
-        relays = lab.nodes[1].plane.relays
-        assert relays is not None
-        port = relays.port
+        port = lab.nodes[1].run(lab.nodes[1].plane.relays.port)
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.settimeout(10)
             stranger.sendall(bytes(4096))
