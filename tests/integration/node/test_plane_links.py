@@ -27,8 +27,8 @@ def letters_pass(lab: Planes, iteration: int = 0) -> None:
     at = [lab.at(rank, iteration=iteration) for rank in range(len(lab.nodes))]
     one, two = ends = [node.attempt(at[rank]) for rank, node in enumerate(lab.nodes)]
     for size in (10, 1_000_000):
-        exchange(one, two, "id-1", "id-2", os.urandom(size), str(size))
-        exchange(two, one, "id-2", "id-1", os.urandom(size), str(size))
+        exchange(one, two, "id-1", "id-2", os.urandom(size), f"{iteration} {size}")
+        exchange(two, one, "id-2", "id-1", os.urandom(size), f"{iteration} {size}")
     for end in ends:
         end.close()
 
