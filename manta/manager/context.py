@@ -108,6 +108,10 @@ class Context:
         others = {one: why for one, why in self.troubles.items() if one != what}
         self.troubles = {**others, what: trouble} if trouble else others
 
+    def is_node(self, key: str) -> bool:
+        """Whether a key is a node's; from any thread."""
+        return self.principals.of(key).kind is Kind.NODE
+
     def may_relay(self, key: str, other: str) -> bool:
         """Whether keys are of nodes that have a swarm in common; from any thread."""
         one, two = self.principals.of(key), self.principals.of(other)

@@ -166,7 +166,10 @@ class Manager:
                 self._populate(reader, settings.bootstrap)
             self.context.quotas.ledger.load(reader)
             if transport is None:
-                transport = partial(RelayingTransport, may=self.context.may_relay)
+                context = self.context
+                transport = partial(
+                    RelayingTransport, may=context.may_relay, serves=context.is_node
+                )
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))

@@ -17,7 +17,7 @@ def flaw_of(addresses: Iterable[str]) -> str:
         except LocalTransportError as error:
             return f"{error}."
         literal = _literal(host)
-        if not port or (literal is not None and (literal.is_unspecified or literal.is_multicast)):
+        if not port or (literal is not None and not _is_of_a_machine(literal)):
             return f"Nobody can connect to {address!r}: give the host and port of a machine."
         if literal is None and not _is_host(host):
             return f"{host!r} in {address!r} is no host: give its name or its IP address."
@@ -35,6 +35,11 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+def _is_of_a_machine(literal: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it names one for all who are told of it: a link-local address does for nobody."""
+    return not (literal.is_unspecified or literal.is_multicast or literal.is_link_local)
 
 
 def _is_host(name: str) -> bool:

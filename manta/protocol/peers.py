@@ -39,7 +39,7 @@ class LinkKind(StrEnum):
     LOCAL = "local"
     """So, but for large values, which they share in the memory of one machine."""
     RELAYED = "relayed"
-    """As ciphertext, through the manager."""
+    """As ciphertext, through the manager, or a node that both can connect to."""
     DOWN = "down"
     """It does not, for now."""
 
@@ -58,7 +58,8 @@ class PeerLink(msgspec.Struct, frozen=True, array_like=True):
     round_trip: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Seconds; 0 if it is not known."""
     error: Annotated[str, msgspec.Meta(max_length=300)] = ""
-    """Why the last attempt at a direct link failed, or why that was lost."""
+    """Why the last attempt at a direct link failed, or why that was lost; of a direct link, why
+    large values take a slower way."""
 
 
 MOST_LINKS = 250

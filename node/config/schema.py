@@ -23,6 +23,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PREFIX = "MANTA_NODE_"
 LEAST_ROTATION = 10_000
 """Bytes of a log file; less would be rotated all the time."""
+PORTS = 2
+"""That a node has for its peers: for links, and for large values."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
 NOUNS = {
     str: "a text in quotes",
@@ -257,6 +259,23 @@ class NodeConfig:
         read=_advertised,
         show=list,
     )
+    peers_bulk_port: int = setting(
+        "peers.bulk_port",
+        int,
+        0,
+        "Where they connect for large values; 0: at the port after that of peers.listen.",
+        option="--peers-bulk-port",
+        low=0,
+        high=65535,
+    )
+    peers_bulk_cipher: str = setting(
+        "peers.bulk_cipher",
+        str,
+        "aes",
+        "What seals large values: AES-256-GCM, on connections of their own, or CURVE, on the link.",
+        option="--peers-bulk-cipher",
+        choices=("aes", "curve"),
+    )
     peers_links: str = setting(
         "peers.links",
         str,
@@ -394,7 +413,7 @@ def instance(config: NodeConfig, number: int) -> NodeConfig:
     """Returns the configuration of a cluster's node `number`, counted from 1.
 
     Replaces `{i}`, which counts from 0, and `{alias}` in the paths of datasets. Each node has
-    ports for its peers of its own: they are one more than those of the node before.
+    two ports for its peers of its own: they come after those of the node before.
     """
     alias = f"{config.alias}-{number}"
 
@@ -407,8 +426,9 @@ def instance(config: NodeConfig, number: int) -> NodeConfig:
         alias=alias,
         number=number,
         datasets=datasets,
-        peers_listen=_next(config.peers_listen, number - 1),
-        peers_advertise=tuple(_next(name, number - 1) for name in config.peers_advertise),
+        peers_listen=_next(config.peers_listen, PORTS * (number - 1)),
+        peers_bulk_port=config.peers_bulk_port and config.peers_bulk_port + PORTS * (number - 1),
+        peers_advertise=tuple(_next(name, PORTS * (number - 1)) for name in config.peers_advertise),
     )
 
 

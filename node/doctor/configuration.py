@@ -13,7 +13,7 @@ from manta.node.capabilities import datasets
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import ConfigError, EngineError, NodeError
-from manta.node.peers.listening import OFF, CannotListen, PeerSocket
+from manta.node.peers.listening import OFF, CannotListen, PeerSocket, bulk_address
 from manta.node.runners import engine
 from manta.node.runners.docker import LABEL
 from manta.node.runners.selection import label_of
@@ -133,6 +133,7 @@ def _peers(config: NodeConfig, *, running: bool) -> Finding:
         listening = PeerSocket(config.peers_listen, config.peers_advertise, near=near)
         with closing(listening) as found:
             addresses = [address.removeprefix("tcp://") for address in found.addresses]
+            bulk = _try_bulk(config)
     except CannotListen as error:
         sentence, _, remedy = str(error).partition("; ")
         return fault("peers", f"{sentence}.", remedy)
@@ -143,7 +144,16 @@ def _peers(config: NodeConfig, *, running: bool) -> Finding:
             'Set peers.advertise to one, or peers.listen to "off".',
         )
     many = f"{config.peers_listen}, and tells them {', '.join(addresses)}"
-    return ok("peers", f"The node can listen for others at {many}.")
+    return ok("peers", f"The node can listen for others at {many}{bulk}.")
+
+
+def _try_bulk(config: NodeConfig) -> str:
+    """What is to be said of where large values go. Raises CannotListen."""
+    if config.peers_bulk_cipher == "curve":
+        return ""
+    at = bulk_address(config.peers_listen, config.peers_bulk_port)
+    with closing(PeerSocket(at, setting="peers.bulk_port")):
+        return "" if at.endswith(":0") else f"; large values come to {at}"
 
 
 def _datasets(config: NodeConfig) -> Iterator[Finding]:

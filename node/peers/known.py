@@ -55,6 +55,17 @@ class KnownPeers:
         """Whether the key may speak of any swarm."""
         return key in self._by_key
 
+    def share(self, key: str, other: str) -> bool:
+        """Whether both may speak of one swarm."""
+        swarms = self._by_key.get(other, {})
+        return any(swarm_id in swarms for swarm_id in self._by_key.get(key, {}))
+
+    def beside(self, key: str) -> list[Peer]:
+        """Who may speak of a swarm of which that key may, in the order of their ids."""
+        swarms = self._by_key.get(key, {})
+        found = {id_: peer for swarm in swarms for id_, peer in self._by_id[swarm].items()}
+        return [found[id_] for id_ in sorted(found) if found[id_].key != key]
+
     @property
     def keys(self) -> tuple[str, ...]:
         """Those that may speak of any."""

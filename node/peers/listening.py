@@ -19,6 +19,7 @@ from manta.transports.addresses import join_address, join_host, resolve, split_h
 OFF = "off"
 """What `peers.listen` is on a node that only dials."""
 BACKLOG = 256
+LAST_PORT = 65535
 
 
 class CannotListen(OperatorError):
@@ -29,10 +30,18 @@ class PeerSocket:
     """It listens once it is made. Raises CannotListen.
 
     `advertised` are hosts, with or without a port, that take the place of this machine's own
-    addresses. `near`: the manager is on this machine, and other nodes may be.
+    addresses. `near`: the manager is on this machine, and other nodes may be. `setting` is the key
+    of the configuration that a refusal names.
     """
 
-    def __init__(self, listen: str, advertised: Iterable[str] = (), *, near: bool = False) -> None:
+    def __init__(
+        self,
+        listen: str,
+        advertised: Iterable[str] = (),
+        *,
+        near: bool = False,
+        setting: str = "peers.listen",
+    ) -> None:
         host, port = split_host(listen.removesuffix(":0"))
         try:
             found = resolve(host)[0]
@@ -40,7 +49,7 @@ class PeerSocket:
             self._socket = socket.create_server((found, port or 0), family=family, backlog=BACKLOG)
         except OSError as error:
             raise CannotListen(
-                f"No node can connect to this one at {join_host(host, port or 0)} (peers.listen): "
+                f"No node can connect to this one at {join_host(host, port or 0)} ({setting}): "
                 f"{error.strerror or error}; choose another address or port, 0 for a free one, "
                 f'or "{OFF}" for a node that only dials.'
             ) from None
@@ -60,6 +69,14 @@ class PeerSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def bulk_address(listen: str, port: int) -> str:
+    """Where a node that listens there for links takes large values: at that port of the same host,
+    or if it is 0 at the one after, and at a free one if that for links is free as well."""
+    host, beside = split_host(listen.removesuffix(":0"))
+    after = beside + 1 if beside is not None and beside < LAST_PORT else 0
+    return join_host(host, port or after)
 
 
 def _hosts(bound: str, *, near: bool) -> Iterable[str]:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
-from manta.node.plane.local import LocalSocket
+from manta.node.plane.local import LocalSocket, shared_folder
 from manta.node.plane.orders import (
     Anew,
     Attach,
@@ -42,10 +42,10 @@ from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
+from manta.transports.relay.server import RelayingTransport
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-from manta.transports.zeromq.transport import ZmqTransport
 
 NICENESS = 5
 """Heartbeats and small asks of the daemon go before."""
@@ -69,26 +69,32 @@ class Process:
         self.ended = threading.Event()
         keys = KeyPair(serve.public, serve.secret)
         admission = Admission()
-        self._transport = ZmqTransport(keys)
+        self._transport = RelayingTransport(
+            keys,
+            may=lambda key, other: self._plane.known.share(key, other),
+            serves=lambda key: self._plane.known.is_known(key),
+        )
         self._bulk = BulkEndpoint(keys, admission)
-        at = _address_of(listening[0]) if serve.listens else ("", 0)
-        bulk_at = self._bulk.listen(join_address(at[0], 0)) if serve.listens else ""
+        where = [_address_of(fd) for fd in listening]
+        if len(where) > 1:
+            self._bulk.listen(join_address(*where[1]), fd=listening[1])
         self._plane = Plane(
             serve.node_id,
             self._transport,
             self._bulk,
             admission,
             self,
-            bulk_port=int(bulk_at.rpartition(":")[2] or 0),
+            bulk_port=where[1][1] if len(where) > 1 else 0,
+            over_links=serve.over_links,
             memory=serve.memory,
-            local=_local(self._bulk, serve) if serve.is_local else None,
+            local=_local(self._bulk, keys.public) if serve.is_local else None,
             relay=serve.relay,
             folder=Path(serve.folder),
             disk=_disk(Path(serve.folder)),
         )
         if serve.listens:
             links = self._plane.links
-            self._transport.listen(join_address(*at), links, admission, fd=listening[0])
+            self._transport.listen(join_address(*where[0]), links, admission, fd=listening[0])
         self._transport.call_soon(self._begin)
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
@@ -166,10 +172,10 @@ def take_over(folder: Path) -> int | None:
             return lock
 
 
-def _local(bulk: BulkEndpoint, serve: Serve) -> LocalSocket | None:
+def _local(bulk: BulkEndpoint, own_key: str) -> LocalSocket | None:
     """None where there cannot be one: then other nodes of this machine are linked as all are."""
     try:
-        return LocalSocket(bulk, Path(serve.folder) / "local")
+        return LocalSocket(bulk, shared_folder(), own_key)
     except (OSError, TransportError) as error:
         log.warning("Nodes on this machine are linked over TCP: %s", error)
         return None

@@ -3,7 +3,8 @@
 They are tried in their order, the one that worked last first. The next is begun when the one
 before has failed, or has said nothing for a moment (as of RFC 8305, "Happy Eyeballs"), and the
 first that answers stays. When all have failed, they are tried again after a pause that grows with
-each round, as long as there is no direct link.
+each round, as long as there is no direct link; if none ever answered, to minutes, since a node may
+have others told what it likes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ STAGGER = 0.3
 """Seconds that an address has before the next one is tried as well."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 15.0
 """Seconds between two rounds."""
+PATIENT, LONGEST_IN_VAIN = 30, 300.0
+"""Rounds after which that grows further if no address ever answered, and to what."""
 
 
 class Dialling:
@@ -54,6 +57,8 @@ class Dialling:
             self._at = now
         elif not self.trying:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._rounds, 20))
+            if not self._worked and self._rounds > PATIENT:
+                pause = min(LONGEST_IN_VAIN, pause * 2 ** min(self._rounds - PATIENT, 20))
             self._rounds += 1
             self._begin(now + pause * (0.5 + chance))
 

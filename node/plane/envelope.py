@@ -29,11 +29,13 @@ class NoParcel(msgspec.Struct, frozen=True, array_like=True, tag=33):
 
 class BulkAt(msgspec.Struct, frozen=True, array_like=True, tag=34):
     """Where the sender takes bulk, at its host, and the ticket that admits the receiver there.
-    `place`: where its Unix socket is, for nodes of one user on one machine (`local`)."""
+    `mark` says on what machine it is, to who is there as well (`local`). With `over_link`, bulk is
+    to go over the link alone."""
 
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     ticket: bytes
-    place: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    mark: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    over_link: bool = False
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=35):

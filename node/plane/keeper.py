@@ -184,11 +184,12 @@ class PlaneKeeper(Actor):
             context.value_memory,
             os.fspath(folder),
             listens=listening is not None,
+            over_links=context.config.peers_bulk_cipher == "curve",
             is_local=context.config.peers_links == "local",
             relay=(context.config.manager_address, context.manager_key),
         )
-        fd = None if listening is None else listening.fd
-        self._process = PlaneProcess(serve, fd, self._heard, lambda how: self._heard(_Gone(how)))
+        fds = [one.fd for one in (listening, context.bulk_socket) if one is not None]
+        self._process = PlaneProcess(serve, fds, self._heard, lambda how: self._heard(_Gone(how)))
         self.log.info("the plane begins, with process id %d", self._process.pid)
         self.notify(PEER_DIRECTORY, TellPlane(self.ref))
         return self._process

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol
 
 from manta.node.plane.dialling import Dialling
 from manta.protocol.peers import Peer
-from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason, LinkDown, LinkOverflow, LocalTransportError
 from manta.transports.interface import Buffer, Link, Transport
 from manta.transports.security.admission import Admission
@@ -55,6 +54,16 @@ class Relaying(Protocol):
 
     def enough(self, key: str) -> None:
         """It is not wanted any more."""
+
+
+class OverLinks(Protocol):
+    """What links carry besides: messages of two parts (`transports.sealed.curve`)."""
+
+    def received(self, link: Link, message: list[Buffer]) -> None:
+        """Raises RemoteProtocolError, which costs the link."""
+
+    def left(self, link: Link) -> None:
+        """The link is down."""
 
 
 class LinkState(NamedTuple):
@@ -121,6 +130,10 @@ class PeerLinks:
         self._can_be_dialled = True
         self.relaying: Relaying | None = None
         """None where nobody relays."""
+        self.carried: OverLinks | None = None
+
+    def is_known(self, key: str) -> bool:
+        return key in self._peers
 
     def is_up(self, key: str) -> bool:
         return key in self._peers and self._peers[key].up is not None
@@ -129,12 +142,19 @@ class PeerLinks:
         linked = self._peers.get(key)
         return linked is not None and linked.up in linked.relayed
 
-    def dialled_host(self, key: str) -> str | None:
-        """Where the peer was dialled; None where it dialled this side, or the link is relayed."""
+    def link(self, key: str) -> Link | None:
+        """That over which is sent, if one is up."""
         linked = self._peers.get(key)
-        if linked is None or linked.up is None or not linked.up.address or self.is_relayed(key):
-            return None
-        return split_address(linked.up.address)[0]
+        return None if linked is None else linked.up
+
+    def dialled_address(self, key: str) -> str | None:
+        """Where a direct link with the peer was dialled that is up; None if there is none such, as
+        where the peer dialled this side."""
+        if (linked := self._peers.get(key)) is not None:
+            for link in linked.links:
+                if link.address and link not in linked.relayed:
+                    return link.address
+        return None
 
     def states(self) -> Iterator[LinkState]:
         for one in self._peers.values():
@@ -260,9 +280,7 @@ class PeerLinks:
 
     def link_down(self, link: Link, reason: DownReason) -> None:
         linked = self._peers.get(link.peer_key)
-        if linked is None:
-            return
-        if linked.attempts.get(link.address) is link:
+        if linked is not None and linked.attempts.get(link.address) is link:
             del linked.attempts[link.address]
             link.close()
             linked.dialling.failed(link.address, str(reason), time.monotonic(), random.random())
@@ -272,9 +290,13 @@ class PeerLinks:
 
     def received(self, link: Link, message: list[Buffer]) -> None:
         linked = self._peers.get(link.peer_key)
-        if linked is not None:
-            linked.received += len(message[0])
-            self._owner.received(link.peer_key, message[0])
+        if linked is None:
+            return
+        if len(message) > 1 and self.carried is not None:
+            self.carried.received(link, message)
+            return
+        linked.received += len(message[0])
+        self._owner.received(link.peer_key, message[0])
 
     # --- links of either kind -----------------------------------------------------------------
 
@@ -290,6 +312,8 @@ class PeerLinks:
     def left(self, link: Link, reason: DownReason) -> None:
         """A link that was up is down."""
         key = link.peer_key
+        if self.carried is not None:
+            self.carried.left(link)
         linked = self._peers.get(key)
         if linked is None or link not in linked.links:
             return

@@ -32,7 +32,8 @@ class _Order(msgspec.Struct, frozen=True, tag=True):
 
 
 class Serve(_Order, frozen=True):
-    """The first: who the node is. With `listens` comes a socket at which peers connect."""
+    """The first: who the node is. With `listens` comes a socket at which peers connect, and another
+    one for bulk, unless that goes `over_links`."""
 
     node_id: str
     public: str
@@ -42,6 +43,8 @@ class Serve(_Order, frozen=True):
     folder: str
     """For what outlives the plane."""
     listens: bool
+    over_links: bool = False
+    """Whether bulk goes over the links, but to nodes that share what this machine has."""
     is_local: bool = True
     """Whether it is linked with this user's other nodes on this machine by what they share."""
     relay: tuple[str, str] | None = None
@@ -160,8 +163,10 @@ class OrderSocket(Generic[T]):
             order: T = self._decode(body)
         except (msgspec.MsgspecError, ValueError) as error:
             raise BrokenFrame(f"{type(error).__name__}: {error}") from error
-        has_one = isinstance(order, Attach) or (isinstance(order, Serve) and order.listens)
-        return order, self._frames.take(int(has_one))
+        along = int(isinstance(order, Attach))
+        if isinstance(order, Serve):
+            along = order.listens + (order.listens and not order.over_links)
+        return order, self._frames.take(along)
 
     def close(self) -> None:
         self._frames.close()

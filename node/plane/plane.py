@@ -29,7 +29,7 @@ from manta.node.plane.envelope import BulkAt, NoParcel, Ping, Pong, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import GONE, NoRoom, Parcels, Unsealed
-from manta.node.plane.relays import Relays
+from manta.node.plane.relay_ways import RelayWays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.spool import Spool, Timeline
@@ -43,6 +43,7 @@ from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
+from manta.transports.sealed.curve import LinkBulk
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.peer import BulkPeer
 from manta.transports.security.admission import Admission
@@ -87,24 +88,27 @@ class Plane:
         disk: int = DISK,
         local: LocalSocket | None = None,
         relay: tuple[str, str] | None = None,
+        over_links: bool = False,
     ) -> None:
         """`memory` and `disk`: bytes of values that are kept there; `folder`: what outlives it;
         `local`: where nodes of this user on this machine connect; None if they are to be linked
-        as others are. `relay`: address and key of who relays; None if nobody does."""
+        as others are. `relay`: address and key of who relays besides nodes; None if nobody does.
+        `over_links`: see BulkPaths."""
         self._me = node_id
         self._transport = transport
         self._io = transport.io
         self._bulk = bulk
         self._daemon = daemon
-        self._known = KnownPeers()
+        self.known = self._known = KnownPeers()
         self.links = self._links = PeerLinks(
             transport, admission, self, node_id, self._io.call_later
         )
-        self.paths = BulkPaths(bulk, self._links, bulk_port, local)
-        self.relays: Relays | None = None
-        if relay is not None:
-            self.relays = Relays(transport, self._links, bulk, admission, *relay)
-            self._links.relaying = self.paths.relays = self.relays
+        self._links.carried = carried = LinkBulk(bulk, admission, transport.public_key)
+        self.paths = BulkPaths(
+            bulk, self._links, carried, bulk_port, local, self._io.call_later, over_links=over_links
+        )
+        self.relays = RelayWays(transport, self._links, bulk, admission, self.known, relay)
+        self._links.relaying = self.paths.relays = self.relays
         self._reports = LinkReports(
             self._links, self.paths, bulk, daemon.links_changed, self._io.call_later
         )
@@ -164,6 +168,7 @@ class Plane:
             self._look_at_roster(swarm_id)
         self._links.forget(gone)
         self.paths.forget(gone)
+        self.relays.forget(gone)
         self._reports.changed()
 
     def _directory_changed(self, swarm_id: str, nodes: set[str]) -> None:
@@ -216,8 +221,7 @@ class Plane:
     def close(self) -> None:
         for channel in list(self._channels.values()):
             self._close(channel)
-        if self.relays is not None:
-            self.relays.close()
+        self.relays.close()
         self._desks.close()
         self._parcels.close()
         self.spool.close()

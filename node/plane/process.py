@@ -35,7 +35,7 @@ class PlaneProcess:
     def __init__(
         self,
         serve: Serve,
-        listening: int | None,
+        listening: Sequence[int],
         hear: Callable[[ToDaemon], None],
         gone: Callable[[str], None],
     ) -> None:
@@ -62,7 +62,7 @@ class PlaneProcess:
         ]
         for thread in self._threads:
             thread.start()
-        self.send(serve, [] if listening is None else [os.dup(listening)])
+        self.send(serve, [os.dup(fd) for fd in listening])
 
     @property
     def pid(self) -> int:

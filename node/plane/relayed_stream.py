@@ -11,15 +11,27 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from manta.transports.relay import wire
-from manta.transports.relay.wire import MAX_DATA, WINDOW, Purpose, Said
+from manta.transports.relay.wire import (
+    MAX_DATA,
+    OVERHEAD,
+    REPORT,
+    RESERVE,
+    WINDOW,
+    Purpose,
+    Said,
+)
 from manta.transports.zeromq.io_thread import IoThread
 
-_REPORT = WINDOW // 4
-"""Bytes that were taken, after which the sender is told."""
+_KEPT = 1.0
+"""Seconds for which a stream keeps credit that it does not use."""
 
 
 class Owner(Protocol):
     def say(self, said: Said) -> None: ...
+
+    def has_room(self, stream: RelayedStream) -> bool:
+        """Whether the relay takes data now; if not, the stream's `resume` is called when it
+        does."""
 
     def stream_ended(self, stream: RelayedStream, why: str) -> None:
         """By its socket; on the I/O thread."""
@@ -47,6 +59,8 @@ class RelayedStream:
         self._waits_for = waits_for
         self._socket: socket.socket | None = None
         self._credit = 0
+        self._used = 0  # of it, since it was last looked at
+        self._is_looked_at = False
         self._taken = 0
         self._granted = 0
         self._is_read = False
@@ -60,11 +74,12 @@ class RelayedStream:
 
     def credited(self, size: int) -> None:
         self._credit += size
-        self._resume()
+        self._look_later()
+        self.resume()
 
     def received(self, data: bytes) -> bool:
         """False if more came than was granted."""
-        self._granted -= len(data)
+        self._granted -= wire.cost(data)
         self._queue.put(data)
         return self._granted >= 0
 
@@ -86,10 +101,12 @@ class RelayedStream:
         if self._ended:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._resume()
+        self.resume()
 
-    def _resume(self) -> None:
-        if self._socket is not None and self._credit and not self._is_read and not self._ended:
+    def resume(self) -> None:
+        """Reads from the socket as far as there is credit."""
+        has_any = self._credit > OVERHEAD
+        if self._socket is not None and has_any and not self._is_read and not self._ended:
             self._is_read = True
             self._io.add_reader(self._socket.fileno(), self._read)
 
@@ -100,8 +117,12 @@ class RelayedStream:
 
     def _read(self) -> None:
         assert self._socket is not None
+        if not self._owner.has_room(self):
+            self._pause()
+            return
         try:
-            data = self._socket.recv(min(MAX_DATA, self._credit), socket.MSG_DONTWAIT)
+            most = min(MAX_DATA, self._credit - OVERHEAD)
+            data = self._socket.recv(most, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -109,10 +130,25 @@ class RelayedStream:
         if not data:
             self._broken("the connection at the other end was closed")
             return
-        self._credit -= len(data)
-        if not self._credit:
+        self._credit -= wire.cost(data)
+        self._used += wire.cost(data)
+        if self._credit <= OVERHEAD:
             self._pause()
         self._owner.say(wire.data(self.number, data))
+
+    def _look_later(self) -> None:
+        if self._credit > RESERVE and not self._is_looked_at and not self._ended:
+            self._is_looked_at, self._used = True, 0
+            self._io.call_later(_KEPT, self._look)
+
+    def _look(self) -> None:
+        """Gives back what is more than it has used lately: other streams may need it."""
+        self._is_looked_at = False
+        surplus = self._credit - max(RESERVE, self._used)
+        if surplus > 0 and not self._ended:
+            self._credit -= surplus
+            self._owner.say(wire.giving_back(self.number, surplus))
+        self._look_later()
 
     # --- from the relay to the socket ---------------------------------------------------------
 
@@ -128,7 +164,7 @@ class RelayedStream:
             goes_on = self._io.call(partial(self._joined, sock))
             while goes_on and (data := self._queue.get()) is not None:
                 sock.sendall(data)
-                goes_on = self._io.call(partial(self._took, len(data)))
+                goes_on = self._io.call(partial(self._took, wire.cost(data)))
         except OSError:
             self._io.call(partial(self._broken, "the connection at the other end was closed"))
         finally:
@@ -142,7 +178,7 @@ class RelayedStream:
 
     def _took(self, size: int) -> None:
         self._taken += size
-        if self._taken >= _REPORT and not self._ended:
+        if self._taken >= REPORT and not self._ended:
             self._grant(self._taken)
             self._taken = 0
 

@@ -1,4 +1,4 @@
-"""Links with peers that nobody can dial, by streams that the manager relays.
+"""Links with peers that nobody can dial, by streams that one other relays.
 
 Within such a stream runs what else runs between two addresses: the same link, by a port of this
 machine's loopback, and the same sealed bulk. So the relay sees ciphertext, and both ends prove
@@ -15,7 +15,6 @@ from functools import partial
 
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.relayed_stream import RelayedStream
-from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason, LinkDown, LinkOverflow, RemoteProtocolError
 from manta.transports.interface import Buffer, Link
 from manta.transports.relay import wire
@@ -23,19 +22,21 @@ from manta.transports.relay.wire import Kind, Purpose, Said
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
+from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.transport import ZmqTransport
 
 HOST = "127.0.0.1"
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0
 """Seconds until a stream that ended is opened anew."""
 CONNECT = 5.0
+ROOM_AGAIN = 0.01
+"""Seconds after which it is looked whether the relay takes data again."""
 
 log = logging.getLogger("manta.node.plane")
 
 
 class Relays:
-    """Implements `links.Relaying`, and LinkHandler for the link to the relay. All of it on the
-    transport's I/O thread."""
+    """By one relay; LinkHandler for the link to it. All of it on the transport's I/O thread."""
 
     def __init__(
         self,
@@ -43,19 +44,22 @@ class Relays:
         links: PeerLinks,
         bulk: BulkEndpoint,
         admission: Admission,
-        address: str,
-        key: str,
+        where: tuple[str, str],
+        *,
+        port: Callable[[], int],
     ) -> None:
-        """`address` and `key` of the relay."""
+        """`where`: address and key of the relay. `port`: of this machine's loopback, where links
+        come that others relay."""
         self._transport = transport
         self._io = transport.io
         self._links = links
         self._bulk = bulk
         self._admission = admission
-        self._where = address, key
-        self._link: Link | None = None
-        self.port = 0
-        """Of this machine's loopback, where links come that others relay."""
+        self._where = where
+        self._port = port
+        self._link: DialledLink | None = None
+        self._without_room: dict[RelayedStream, None] = {}
+        """Which have data, where the relay has yet to take what it was sent before."""
         self._closed = False
         self._wanted: dict[str, bool] = {}
         """By key of those who are to be reached so: whether this side opens the streams."""
@@ -66,16 +70,22 @@ class Relays:
         self._failures: dict[str, int] = {}
         self.peers = _Peers(self, links)
 
-    # --- links.Relaying -----------------------------------------------------------------------
+    # --- for whoever chooses ------------------------------------------------------------------
+
+    @property
+    def is_wanted(self) -> bool:
+        return bool(self._wanted)
+
+    def wants(self, key: str) -> bool:
+        return key in self._wanted
 
     def want(self, key: str, *, opens: bool) -> None:
+        """As of `links.Relaying`."""
         if self._closed:
             return
         self._wanted[key] = opens
         self._failures[key] = 0
         if self._link is None:
-            listener = self._transport.listen(f"tcp://{HOST}:0", self.peers, self._admission)
-            self.port = split_address(listener.address)[1]
             self._link = self._transport.dial(*self._where, self)
         else:
             self._open_link(key)
@@ -91,7 +101,7 @@ class Relays:
 
     def bulk(self, key: str, ticket: Ticket) -> None:
         """The peer admits this side's bulk with that ticket."""
-        if self._wanted.get(key):
+        if self._wanted.get(key) and self._dials.get(key) is self._links.link(key):
             self._tickets[key] = ticket
             self._open_bulk(key)
 
@@ -102,6 +112,12 @@ class Relays:
             self.enough(key)
         for stream in list(self._streams.values()):
             self._close(stream, "the node stops")
+
+    def end(self) -> None:
+        """As `close`, and the relay is left."""
+        self.close()
+        if self._link is not None:
+            self._link.close()
 
     # --- streams ------------------------------------------------------------------------------
 
@@ -151,7 +167,7 @@ class Relays:
             self._close(before, "another has taken its place")
         connect: Callable[[], socket.socket]
         if purpose is Purpose.LINK:
-            connect = partial(socket.create_connection, (HOST, self.port), CONNECT)
+            connect = partial(socket.create_connection, (HOST, self._port()), CONNECT)
         else:
             ours, theirs = socket.socketpair()
             self._bulk.accept(theirs)
@@ -198,6 +214,20 @@ class Relays:
             self._link.close()
             self._link = self._transport.dial(*self._where, self)
 
+    def has_room(self, stream: RelayedStream) -> bool:
+        """Of relayed_stream.Owner. Half of the link is left to what is no data."""
+        if self._link is None or not self._link.is_half_full:
+            return True
+        if not self._without_room:
+            self._io.call_later(ROOM_AGAIN, self._look_for_room)
+        self._without_room[stream] = None
+        return False
+
+    def _look_for_room(self) -> None:
+        streams, self._without_room = self._without_room, {}
+        for stream in streams:  # those for which there is none yet come here again
+            stream.resume()
+
     def peer_up(self, key: str) -> None:
         self._failures[key] = 0
 
@@ -235,7 +265,10 @@ class Relays:
 
     def received(self, link: Link, message: list[Buffer]) -> None:
         if not wire.is_relay(message):
-            raise RemoteProtocolError("no message of a relay")
+            if not self._links.is_known(link.peer_key):
+                raise RemoteProtocolError("no message of a relay")
+            self._links.received(link, message)  # of a node, for which any link to this one will do
+            return
         said = wire.unpack(message)
         if said.kind is Kind.OPEN:
             if not said.stream & wire.THEIRS or said.stream in self._streams:
@@ -259,7 +292,7 @@ class Relays:
 
 
 class _Peers:
-    """LinkHandler of the links with peers that are relayed."""
+    """LinkHandler of the links with peers that are relayed, and were dialled by this side."""
 
     def __init__(self, relays: Relays, links: PeerLinks) -> None:
         self._relays = relays
@@ -271,8 +304,7 @@ class _Peers:
 
     def link_down(self, link: Link, reason: DownReason) -> None:
         self._links.left(link, reason)
-        if link.address:
-            self._relays.peer_down(link)
+        self._relays.peer_down(link)
 
     def received(self, link: Link, message: list[Buffer]) -> None:
         self._links.received(link, message)

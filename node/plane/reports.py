@@ -97,6 +97,9 @@ class LinkReports:
             kind = LinkKind.RELAYED
         elif state.is_up:
             kind = LinkKind.LOCAL if self._paths.is_local(key) else LinkKind.DIRECT
+        error = state.error
+        if kind is LinkKind.DIRECT:
+            error = self._paths.trouble(key) or error
         round_trip = self._measured.get(key, (0.0, 0))[0] if state.is_up else 0.0
         return PeerLink(
             state.peer.node_id[:100],
@@ -106,5 +109,5 @@ class LinkReports:
             sent,
             received,
             round(round_trip, 6),
-            state.error[:300],
+            error[:300],
         )

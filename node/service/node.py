@@ -19,7 +19,7 @@ from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
-from manta.node.peers.listening import OFF, PeerSocket
+from manta.node.peers.listening import OFF, PeerSocket, bulk_address
 from manta.node.runners.selection import choose_runner
 from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
@@ -83,11 +83,15 @@ class Node:
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
-            peer_socket = blob_socket = None
+            peer_socket = blob_socket = bulk_socket = None
             if config.peers_listen != OFF:
                 near = is_loopback(config.manager_host)
                 peer_socket = PeerSocket(config.peers_listen, config.peers_advertise, near=near)
                 undo.callback(peer_socket.close)
+                if config.peers_bulk_cipher == "aes":
+                    at = bulk_address(config.peers_listen, config.peers_bulk_port)
+                    bulk_socket = PeerSocket(at, setting="peers.bulk_port")
+                    undo.callback(bulk_socket.close)
                 blob_socket = PeerSocket(_host(config.peers_listen), near=near)
                 undo.callback(blob_socket.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
@@ -112,6 +116,7 @@ class Node:
                 sessions=sessions,
                 peers=PeerBook(),
                 peer_socket=peer_socket,
+                bulk_socket=bulk_socket,
                 value_memory=room,
                 blob_socket=blob_socket,
                 finish=on_finish,

@@ -67,6 +67,8 @@ class NodeContext:
     peers: PeerBook
     peer_socket: PeerSocket | None
     """Where other nodes connect; None on a node that only dials."""
+    bulk_socket: PeerSocket | None
+    """Where its plane takes large values; None if it takes none at a port of their own."""
     value_memory: int
     """Bytes of values of tasks that may be kept in memory."""
     blob_socket: PeerSocket | None

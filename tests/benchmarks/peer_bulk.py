@@ -28,11 +28,11 @@ import zmq
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from manta.transports.sealed.curve import CurveEndpoint
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from tests.support.curve import CurveEndpoint
 
 SIZE = 100_000_000
 PIECE = 1 << 20

@@ -21,8 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from manta.protocol.peers import Peer
+from manta.transports.sealed.peer import BulkPeer
 from tests.support.planes import Node, Place, Planes, TaskEnd
 
+PORT = 50061
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -103,7 +105,7 @@ class Here:
             ("ip", "route", "add", "default", "via", f"10.0.{self.number}.1"),
         ):
             command(*words)
-        place = Place(host=self.host, relay=(address, key))
+        place = Place(host=self.host, relay=(address, key), port=PORT, bulk_port=PORT + 1)
         self.node = Node(self.number, Path(self.folder.name), place)
         self.lab = Planes([self.node])
         peer = self.node.peer
@@ -142,9 +144,16 @@ class Here:
         return "down" if not state.is_up else "relayed" if state.is_relayed else "direct"
 
     def moved(self) -> list[int]:
-        [state] = self.node.run(lambda: list(self.node.plane.links.states()))
-        bulk = self.node.bulk.peer(state.peer.key)
+        bulk = self._bulk()
         return [bulk.sent, bulk.received]
+
+    def is_makeshift(self) -> bool:
+        """Whether large values go over the link until there is a better way."""
+        return self._bulk().is_makeshift
+
+    def _bulk(self) -> BulkPeer:
+        [state] = self.node.run(lambda: list(self.node.plane.links.states()))
+        return self.node.bulk.peer(state.peer.key)
 
     def close(self) -> None:
         if self.end is not None:
@@ -203,6 +212,22 @@ def one_way(one: Remote, two: Remote) -> None:
     exchange(one, two, "x")
 
 
+def one_port(one: Remote, two: Remote) -> None:
+    """A firewall lets connections to the port for links pass, and no others."""
+    forward(True)
+    drop = ("FORWARD", "-p", "tcp", "--syn", "!", "--dport", str(PORT), "-j", "DROP")
+    command("iptables", "-A", *drop)
+    meet(one, two)
+    wait(lambda: (one.link, two.link) == ("direct", "direct"))
+    exchange(one, two, "x")
+    assert (one.link, two.link) == ("direct", "direct")
+    assert one("is_makeshift")
+    assert two("is_makeshift")
+    command("iptables", "-D", *drop)
+    wait(lambda: not one("is_makeshift") and not two("is_makeshift"))
+    exchange(one, two, "y")
+
+
 def midway(one: Remote, two: Remote) -> None:
     """A firewall appears while a value is under way."""
     size = 48 << 20
@@ -227,7 +252,7 @@ def meet(*nodes: Remote) -> None:
         node("meet", words)
 
 
-SCENARIOS = {each.__name__: each for each in (nobody, one_way, midway)}
+SCENARIOS = {each.__name__: each for each in (nobody, one_way, one_port, midway)}
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from manta.transports.errors import BulkError
-from manta.transports.sealed.curve import CurveEndpoint
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.options import PeerOptions
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from tests.support.curve import CurveEndpoint
 
 QUICK = PeerOptions(heartbeat=0.2, silence=2.0, patience=1.0, handshake=1.0)
 

@@ -56,8 +56,10 @@ class Daemon:
         serve = Serve(
             self.id, self.keys.public, self.keys.secret, MEMORY, str(self.folder), listens=True
         )
-        self.orders.send(serve, [listening.fileno()])
-        listening.close()
+        bulk = socket.create_server(("127.0.0.1", 0))
+        self.orders.send(serve, [listening.fileno(), bulk.fileno()])
+        for each in (listening, bulk):
+            each.close()
 
     def expect(self) -> ToDaemon:
         """What comes next, besides how links are."""

@@ -27,10 +27,10 @@ from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.transports.addresses import join_address
+from manta.transports.relay.server import RelayingTransport
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-from manta.transports.zeromq.transport import ZmqTransport
 
 SWARM = "swarm-1"
 MEMORY = 256 << 20
@@ -101,6 +101,9 @@ class Place:
     host: str = "127.0.0.1"
     local: Path | None = None
     relay: tuple[str, str] | None = None
+    over_links: bool = False
+    port: int = 0
+    bulk_port: int = 0
 
 
 class Node:
@@ -113,9 +116,13 @@ class Node:
         self.alias = f"node-{number}"
         self.keys: KeyPair = KeyPair.generate() if of is None else of.keys
         admission = Admission()
-        self.transport = ZmqTransport(self.keys)
+        self.transport = RelayingTransport(
+            self.keys,
+            may=lambda key, other: self.plane.known.share(key, other),
+            serves=lambda key: self.plane.known.is_known(key),
+        )
         self.bulk = BulkEndpoint(self.keys, admission)
-        at = self.bulk.listen(join_address(place.host, 0))
+        at = "" if place.over_links else self.bulk.listen(join_address(place.host, place.bulk_port))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
@@ -128,14 +135,16 @@ class Node:
             self.bulk,
             admission,
             self,
-            bulk_port=int(at.rpartition(":")[2]),
+            bulk_port=int(at.rpartition(":")[2] or 0),
             memory=place.most,
             folder=folder,
             disk=place.disk,
-            local=None if local is None else LocalSocket(self.bulk, local / str(number)),
+            local=None if local is None else LocalSocket(self.bulk, local, self.keys.public),
             relay=place.relay,
+            over_links=place.over_links,
         )
-        listener = self.transport.listen(join_address(place.host, 0), self.plane.links, admission)
+        where = join_address(place.host, place.port)
+        listener = self.transport.listen(where, self.plane.links, admission)
         self.peer = Peer(self.id, self.alias, self.keys.public, (listener.address,))
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:

@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 
 class RelayingTransport(ZmqTransport):
-    """`may(key, other)`: whether peers with these keys are joined; called on the I/O thread."""
+    """`may(key, other)`: whether peers with these keys are joined; `serves(key)`: whether what a
+    peer says is for the relay at all. Both are called on the I/O thread."""
 
     def __init__(
         self,
         keys: KeyPair,
         may: Callable[[str, str], bool],
         limits: RelayLimits | None = None,
+        serves: Callable[[str], bool] = lambda key: True,
     ) -> None:
         super().__init__(keys)
+        self.serves = serves
         self.hub = Hub(may, limits)
         self._timer: Timer | None = None
 
@@ -51,7 +54,7 @@ class RelayingTransport(ZmqTransport):
         self._perform(self.hub.received(link, link.peer_key, said, now))
 
     def left(self, link: Link) -> None:
-        self._perform(self.hub.left(link, link.peer_key))
+        self._perform(self.hub.left(link, link.peer_key, time.monotonic()))
 
     def _perform(self, sends: Iterable[Send]) -> None:
         for link, said in sends:
@@ -83,7 +86,7 @@ class _Handler:
         self._handler.link_down(link, reason)
 
     def received(self, link: Link, message: list[Buffer]) -> None:
-        if wire.is_relay(message):
+        if wire.is_relay(message) and self._relay.serves(link.peer_key):
             self._relay.heard(link, message)
         else:
             self._handler.received(link, message)

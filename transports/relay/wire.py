@@ -6,10 +6,13 @@ A message has two parts: a head, and what its kind says.
     OPEN    a purpose (1 byte), and the key of the peer: to whom, and from whom
     DATA    bytes of the stream
     CREDIT  how many bytes more the receiver takes (4 bytes)
+    BACK    how many bytes of credit the sender gives back (4 bytes)
     CLOSE   why, in UTF-8
 
 A stream has a number on each of its two links, which who opens it there chooses: the relay's have
-the highest bit. What streams carry is sealed by those at their ends: a relay sees ciphertext.
+the highest bit. Credit counts what each message costs (`cost`), so that many small ones do not take
+more of a link than a large one. What streams carry is sealed by those at their ends: a relay sees
+ciphertext.
 """
 
 from __future__ import annotations
@@ -28,6 +31,12 @@ MAX_DATA = 128 * 1024
 MAX_TEXT = 200
 WINDOW = 512 * 1024
 """Bytes of a stream, one way, that its receiver has not taken: what one that stops costs."""
+RESERVE = 8 * 1024
+"""Of these, what a stream always has: a sender gives back what it does not use beyond it."""
+REPORT = RESERVE // 4
+"""Bytes that a receiver has taken at least when it gives credit for more."""
+OVERHEAD = 256
+"""Bytes that a message costs besides its own: a link counts about as many."""
 _HEAD = struct.Struct(f"<{len(MAGIC)}sBI")
 _CREDIT = struct.Struct("<I")
 _KEY = 40
@@ -41,6 +50,7 @@ class Kind(IntEnum):
     CREDIT = 3
     CLOSE = 4
     HERE = 5
+    BACK = 6
 
 
 class Purpose(IntEnum):
@@ -90,6 +100,7 @@ def unpack(message: Parts) -> Said:
         Kind.OPEN: size == _KEY + 1 and said.payload.isascii(),
         Kind.DATA: 0 < size <= MAX_DATA,
         Kind.CREDIT: size == _CREDIT.size,
+        Kind.BACK: size == _CREDIT.size,
         Kind.CLOSE: size <= MAX_TEXT,
         Kind.HERE: not size,
     }
@@ -110,6 +121,15 @@ def data(stream: int, payload: bytes) -> Said:
 
 def credit(stream: int, size: int) -> Said:
     return Said(Kind.CREDIT, stream, _CREDIT.pack(size))
+
+
+def giving_back(stream: int, size: int) -> Said:
+    return Said(Kind.BACK, stream, _CREDIT.pack(size))
+
+
+def cost(payload: bytes) -> int:
+    """What a message of a stream takes of its credit."""
+    return OVERHEAD + len(payload)
 
 
 def closing(stream: int, why: str) -> Said:

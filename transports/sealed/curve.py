@@ -1,263 +1,250 @@
-"""The same bulk over CURVE links of their own: slower, with one secret channel fewer to argue for.
+"""Bulk over a link between the peers that is there already: sealed by CURVE, at no port of its own.
 
-`ZmqTransport` bounds, admits and heals; a chunk is a message of two parts. Of two links between
-the same peers, both sides use the one that the peer with the smaller key dialled, and close the
-other.
+It is slower than a connection of its own, goes behind what else the link carries, and has one
+secret channel fewer to argue for. Its messages have two parts; all else on such a link has one. The
+first part says what it is (1 byte, never 0) and names a *session*, one connection of the two peers,
+by 8 random bytes of who begins it:
+
+    BEGIN   a session, to be answered before anything of it is sent
+    BEGUN   the answer
+    HEAD    a head of `records`; the second part is its payload
+    END     of the session
+
+Where both begin one at a time, that of the smaller key is used. What comes of another session than
+the last is of one that is over, and is ignored.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from contextlib import suppress
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from manta.transports.errors import (
-    BulkError,
     DownReason,
     LinkDown,
     LinkOverflow,
     LocalTransportError,
     RemoteProtocolError,
 )
-from manta.transports.sealed.options import MIB, Pace, PeerOptions
-from manta.transports.sealed.peer import BulkPeer
+from manta.transports.sealed.options import MIB, Pace
 from manta.transports.sealed.records import Head, Kind, text_of
-from manta.transports.security.admission import Standing
-from manta.transports.security.keys import check_key
-from manta.transports.zeromq.io_thread import IoThread
-from manta.transports.zeromq.transport import ZmqTransport
+from manta.transports.security.admission import Buckets, Standing
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, Link, Message
-    from manta.transports.sealed.peer import Changed
+    from manta.transports.sealed.endpoint import BulkEndpoint
+    from manta.transports.sealed.peer import BulkPeer
     from manta.transports.sealed.sources import Source
     from manta.transports.sealed.transfers import Said
     from manta.transports.security.admission import Admission
-    from manta.transports.security.keys import KeyPair
 
-_PACE = Pace(
-    chunk=MIB // 4, report=0, allowance=4 * MIB
-)  # with what a link has not reported, less than its window
-_TICK = 0.5  # seconds
-_CLOSE_TIMEOUT = 10.0  # seconds
+_PACE = Pace(chunk=MIB // 4, report=0, allowance=2 * MIB)
+"""A quarter of a link's window, so that there is room for what else it carries."""
+_TICK = 0.5
+"""Seconds until a session looks what is overdue."""
+_SOON = 0.01
+"""Seconds until a link that had no room is tried again."""
+_BEGUN, _BEGUN_BURST, _MOST = 1.0, 20.0, 4096
+"""Sessions that a peer may begin a second, and at once; of how many peers that is counted."""
+_ID = 8
 
 
-class CurveEndpoint:
-    """As `BulkEndpoint`, but without tickets and Unix sockets. Thread-safe."""
+class _Mark(IntEnum):
+    BEGIN = 1
+    BEGUN = 2
+    HEAD = 3
+    END = 4
 
-    def __init__(
-        self,
-        keys: KeyPair,
-        admission: Admission,
-        *,
-        options: PeerOptions | None = None,
-        changed: Changed | None = None,
-    ) -> None:
-        """`changed(peer)` is called after `peer.state` has changed."""
-        self._options = options or PeerOptions()
-        self._own_key = keys.public
+
+class LinkBulk:
+    """Sessions over links, for the peers of an endpoint. For the I/O thread of the links."""
+
+    def __init__(self, bulk: BulkEndpoint, admission: Admission, own_key: str) -> None:
+        self._bulk = bulk
         self._admission = admission
-        self._changed = changed
-        self._peers: dict[str, BulkPeer] = {}
-        self._dialled: dict[str, Link] = {}
-        self._connections: dict[str, LinkConnection] = {}  # by peer; on the transport's thread
-        self._changing = threading.Lock()
-        self._closed = False
-        self._io = IoThread("manta-peers")
-        self._io.start()
-        self._transport = ZmqTransport(keys)
-        self._unwatch = admission.watch(self._withdrawn)
-        self._io.call(self._tick)
+        self._own_key = own_key
+        self._sessions: dict[str, LinkConnection] = {}
+        """By key: the last with each peer."""
+        self._begun = Buckets(_BEGUN, _BEGUN_BURST, _MOST)
+        """What peers have begun: each session costs a thread."""
 
-    def listen(self, address: str, *, fd: int | None = None) -> str:
-        """Accept peers at `tcp://HOST:PORT`; returns the address that was taken.
+    def begin(self, link: Link, *, makeshift: bool = False) -> None:
+        """Use a link that is up for bulk with its peer. With `makeshift`, until a connection of its
+        own can be made. Raises LocalTransportError for a key that is not known."""
+        self._start(link, os.urandom(_ID), begins=True, makeshift=makeshift)
 
-        Raises AddressInUse and LocalTransportError.
-        """
-        return self._transport.listen(address, self, self._admission, fd=fd).address
+    def left(self, link: Link) -> None:
+        """The link is down."""
+        session = self._sessions.get(link.peer_key)
+        if session is not None and session.link is link:
+            del self._sessions[link.peer_key]
+            session.over(DownReason.LOST)
 
-    def peer(self, key: str) -> BulkPeer:
-        """The peer with this key, connected or not. Raises LocalTransportError if it is unknown."""
-        check_key(key)
-        if self._closed:
-            raise LocalTransportError("this endpoint is closed: make a new one")
+    def received(self, link: Link, message: Message) -> None:
+        """A message of two parts. Raises RemoteProtocolError, which is to cost the link."""
+        first, key = bytes(message[0]), link.peer_key
+        if len(message) != 2 or len(first) <= _ID or first[0] not in set(_Mark):
+            raise RemoteProtocolError("no message of bulk over a link")
         if self._admission.standing(key) is not Standing.KNOWN:
-            raise LocalTransportError(f"the key {key} is not known here: admit it first")
-        with self._changing:
-            peer = self._peers.get(key)
-            if peer is None or peer.closed:
-                peer = self._peers[key] = BulkPeer(key, self._options, self._io.call, self._changed)
-            return peer
-
-    def dial(self, key: str, address: str) -> BulkPeer:
-        """Connect to a peer that listens there, and again whenever the connection is lost."""
-        peer = self.peer(key)
-        before = self._dialled.pop(key, None)
-        if before is not None:
-            before.close()
-        self._dialled[key] = self._transport.dial(address, key, self)
-        return peer
-
-    def close(self) -> None:
-        """End everything; what is in progress fails with BulkError. Idempotent.
-
-        Raises LocalTransportError within a callback, whose thread it would wait for.
-        """
-        if self._io.is_current() or self._transport.is_current():
-            raise LocalTransportError(
-                "a callback cannot close its own endpoint: use another thread"
-            )
-        if self._closed:
+            return  # the link is about to end
+        mark, id_, session = _Mark(first[0]), first[1 : 1 + _ID], self._sessions.get(key)
+        if mark is _Mark.BEGIN:
+            if not self._begun.of(key).take(time.monotonic()):
+                raise RemoteProtocolError("too many sessions of bulk over a link")
+            if session is None or not session.awaits_answer or key < self._own_key:
+                makeshift = bytes(message[1]) == b"\1"
+                with suppress(LocalTransportError):  # it was withdrawn in this moment
+                    self._start(link, id_, begins=False, makeshift=makeshift)
             return
-        self._closed = True
-        self._unwatch()
-        for peer in [*self._peers.values()]:
-            peer.close("the endpoint was closed")
-        self._transport.close()
-        self._io.call(self._io.end)
-        self._io.join(_CLOSE_TIMEOUT)
+        if session is None or session.link is not link or session.id != id_:
+            return
+        if mark is _Mark.BEGUN:
+            session.begun()
+        elif mark is _Mark.HEAD:
+            session.received(Head.unpack(first[_ID + 1 :]), message[1])
+        else:
+            del self._sessions[key]
+            session.over(DownReason.CLOSED)
 
-    def _withdrawn(self, key: str) -> None:
-        peer = self._peers.pop(key, None)
-        link = self._dialled.pop(key, None)
-        if peer is not None:
-            peer.end(BulkError("the peer's key is known here no longer"), DownReason.REVOKED)
-        if link is not None:
-            link.close()
-
-    def _tick(self) -> None:
-        self._io.call_later(_TICK, self._tick)
-        now = time.monotonic()
-        for peer in [*self._peers.values()]:
-            peer.tick(now)
-
-    # --- on the transport's thread -----------------------------------------------------------
-
-    def link_up(self, link: Link) -> None:
-        key = link.peer_key
-        before = self._connections.get(key)
+    def _start(self, link: Link, id_: bytes, *, begins: bool, makeshift: bool) -> None:
+        before = self._sessions.pop(link.peer_key, None)
         if before is not None:
-            if self._rank(before.link) <= self._rank(link) and before.link.state is None:
-                self._drop(link)
-                return
-            self._leave(before, DownReason.CLOSED)
-            self._drop(before.link)
-        connection = LinkConnection(self._transport, link, self.peer(key))
-        self._connections[key] = connection
-        connection.begin()
-
-    def link_down(self, link: Link, reason: DownReason) -> None:
-        connection = self._connections.get(link.peer_key)
-        if connection is not None and connection.link is link:
-            self._leave(connection, reason)
-        peer = self._peers.get(link.peer_key)
-        if peer is not None and link.address:
-            peer.down(reason)
-
-    def received(self, link: Link, message: list[Buffer]) -> None:
-        connection = self._connections.get(link.peer_key)
-        if connection is not None and connection.link is link:
-            if self._admission.standing(link.peer_key) is not Standing.KNOWN:
-                connection.end(DownReason.REVOKED)
-                return
-            connection.received(message)
-
-    def _rank(self, link: Link) -> str:
-        """The key of who dialled it."""
-        return self._own_key if link.address else link.peer_key
-
-    def _leave(self, connection: LinkConnection, reason: DownReason) -> None:
-        self._connections.pop(connection.link.peer_key, None)
-        connection.leave(reason)
-
-    def _drop(self, link: Link) -> None:
-        if self._dialled.get(link.peer_key) is link:
-            del self._dialled[link.peer_key]  # it is for the peer to dial
-        link.close()
+            before.over(DownReason.CLOSED)
+        peer = self._bulk.peer(link.peer_key)
+        session = LinkConnection(link, id_, peer, begins=begins, makeshift=makeshift)
+        self._bulk.start(link.peer_key, session.run)
+        self._sessions[link.peer_key] = session
 
 
 class LinkConnection:
-    """A link as the connection of a peer. Lives on the transport's thread, except as it says."""
+    """A session as the connection of a peer. What is sent is read and sent on a thread of its own,
+    in `run`; what comes is put in its place on the link's."""
 
-    def __init__(self, transport: ZmqTransport, link: Link, peer: BulkPeer) -> None:
+    def __init__(
+        self, link: Link, id_: bytes, peer: BulkPeer, *, begins: bool, makeshift: bool
+    ) -> None:
         self.link = link
+        self.id = id_
         self.pace = _PACE
-        self._transport = transport
+        self.is_makeshift = makeshift
         self._peer = peer
-        self._ended = False
-        self._pumps = False  # a pump is about to run
-        self._held: tuple[Said, Source | None] | None = None  # for which the link had no room
+        self._begins = begins
+        self._is_begun = not begins
+        self._reason: DownReason | None = None
+        self._handling = threading.Lock()
+        """Held while something that came is handled."""
 
-    def begin(self) -> None:
+    @property
+    def awaits_answer(self) -> bool:
+        return self._begins and not self._is_begun and self._reason is None
+
+    def run(self) -> None:
+        """Its whole life."""
         if not self._peer.attach(self):
-            self.link.close()
+            self.end(DownReason.CLOSED)
+            self._say(_Mark.END)
+            return
+        try:
+            mark = _Mark.BEGIN if self._begins else _Mark.BEGUN
+            if self._say(mark, b"\1" if self.is_makeshift else b""):
+                self._send_all()
+        finally:
+            self.end(DownReason.LOST)
+            with self._handling:  # nothing that came is in hand any more
+                pass
+            assert self._reason is not None
+            self._peer.detach(self, self._reason)
+            self._say(_Mark.END)
 
-    def leave(self, reason: DownReason) -> None:
-        self._ended = True
-        held, self._held = self._held, None
-        if held is not None and held[0].head.kind is Kind.CHUNK:
-            with self._peer.lock:
-                self._peer.gone(held[0].head)
-        self._peer.detach(self, reason)
+    # --- for any thread ----------------------------------------------------------------------
 
     def wake(self) -> None:
-        """With the peer's lock, on any thread."""
-        if not self._pumps:
-            self._pumps = True
-            self._transport.call_soon(self._pump)
+        """With the peer's lock."""
+        self._peer.lock.notify_all()
 
     def end(self, reason: DownReason) -> None:
-        """On any thread."""
-        self._ended = True
-        self.link.close()
+        self._reason = self._reason or reason
 
-    def received(self, message: Message) -> None:
-        """Raises RemoteProtocolError, which costs the peer the link."""
-        if self._ended:
-            return
-        head = Head.unpack(message[0])
-        payload = message[1] if len(message) == 2 else b""
-        if len(message) > 2 or len(payload) != head.length:
+    def over(self, reason: DownReason) -> None:
+        """As `end`, without the peer's lock."""
+        with self._peer.lock:
+            self.end(reason)
+            self._peer.lock.notify_all()
+
+    # --- on the link's thread ----------------------------------------------------------------
+
+    def begun(self) -> None:
+        with self._peer.lock:
+            self._is_begun = True
+            self._peer.lock.notify_all()
+
+    def received(self, head: Head, payload: Buffer) -> None:
+        """Raises RemoteProtocolError."""
+        if len(payload) != head.length:
             raise RemoteProtocolError("a message of bulk has not the bytes that its head says")
-        if head.kind is Kind.CHUNK:
-            landing = self._peer.place(head)
-            if landing.memory is not None:
-                landing.memory[:] = payload
-                self._peer.landed(head, whole=True)
-        elif head.kind is not Kind.BYE:
-            self._peer.heard(head, text_of(payload), time.monotonic())
-        if self._held is not None:
-            self._pump()
+        with self._handling:
+            if self._reason is not None or not self._is_begun:
+                return
+            if head.kind is Kind.CHUNK:
+                landing = self._peer.place(head)
+                if landing.memory is not None:
+                    landing.memory[:] = payload
+                    self._peer.landed(head, whole=True)
+            elif head.kind is not Kind.BYE:
+                self._peer.heard(head, text_of(payload), time.monotonic())
 
-    def _pump(self) -> None:
-        peer = self._peer
-        while True:
+    # --- on its own thread -------------------------------------------------------------------
+
+    def _send_all(self) -> None:
+        peer, until = self._peer, time.monotonic() + self._peer.options.handshake
+        while self._reason is None:
+            if not self._is_begun and time.monotonic() > until:
+                self.end(DownReason.SILENT)
+                return
             with peer.lock:
-                is_over = self._ended or self.link.state is not None
-                item = None if is_over else self._held or peer.take()
-                if item is None:
-                    self._pumps = False
-                    return
-                self._pumps = True
+                item = peer.take() if self._is_begun else None
+                if item is None and self._reason is None:
+                    peer.lock.wait(_TICK)
+            if item is None:
+                peer.tick(time.monotonic())
+                continue
             said, source = item
-            self._held = None
             try:
                 self._send(said, source)
-            except LinkOverflow:
-                self._held = item
-                with peer.lock:
-                    self._pumps = False
-                return
-            except LinkDown:
-                pass  # it is resumed on the next one
-            if said.head.kind is Kind.CHUNK:
-                with peer.lock:
-                    peer.gone(said.head)
+            finally:
+                if said.head.kind is Kind.CHUNK:
+                    with peer.lock:
+                        peer.gone(said.head)
 
     def _send(self, said: Said, source: Source | None) -> None:
-        head, payload = said.head, said.text
+        head = said.head
+        payload: Buffer = said.text or b""
         if head.kind is Kind.CHUNK:
             assert source is not None
-            self.link.send([head.pack(), source.read(head.offset, head.length)])
-        else:
-            self.link.send([head.pack()] if not payload else [head.pack(), payload])
+            try:
+                payload = source.read(head.offset, head.length)
+            except (IndexError, ValueError) as error:  # it was released, say
+                self._peer.cancel(head.transfer, f"its memory cannot be read: {error}")
+                return
+        message: list[Buffer] = [bytes([_Mark.HEAD]) + self.id + head.pack(), payload]
+        while self._reason is None:
+            try:
+                self.link.send(message)
+            except LinkOverflow:
+                with self._peer.lock:
+                    self._peer.lock.wait(_SOON)
+            except LinkDown:
+                self.end(DownReason.LOST)
+            else:
+                return
+
+    def _say(self, mark: _Mark, what: bytes = b"") -> bool:
+        try:
+            self.link.send([bytes([mark]) + self.id, what])
+        except (LinkDown, LinkOverflow):
+            return False
+        return True

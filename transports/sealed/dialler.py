@@ -15,6 +15,7 @@ from manta.transports.sealed.local import LocalConnection
 from manta.transports.sealed.stream import StreamConnection
 from manta.transports.sealed.tickets import GREETING, REPLY, Caller, Denied
 from manta.transports.sealed.user import check_user
+from manta.transports.security.admission import TokenBucket
 from manta.transports.zeromq.attempts import backoff
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from manta.transports.security.keys import KeyPair
 
 LOCAL = "unix://"
+AT_ONCE, AT_ONCE_BURST = 0.2, 5.0
+"""How often a peer that says anew where it listens is dialled there at once; else in its turn."""
+SELDOM = 15.0
+"""Seconds until a better connection is tried for, where there is a makeshift."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +44,18 @@ class Dialler:
         self._admission = admission
         self._target = address, ticket
         self._failures = 0
+        self._at_once = TokenBucket(AT_ONCE, AT_ONCE_BURST)
+        self._hurries = False
 
     def retarget(self, address: str, ticket: Ticket) -> None:
-        """Dial there from now on, with that ticket; at once, if there is no connection."""
+        """Dial there from now on, with that ticket; at once, if there is no connection, unless that
+        was asked for too often."""
         with self.peer.lock:
             self._target = address, ticket
-            self._failures = 0
-            self.peer.lock.notify_all()
+            if self._at_once.take(time.monotonic()):
+                self._failures = 0
+                self._hurries = True
+                self.peer.lock.notify_all()
 
     def run(self) -> None:
         """Until the peer is closed; a thread's whole life."""
@@ -78,16 +88,17 @@ class Dialler:
 
     def _wait(self, pause: float) -> bool:
         """Until it is time to dial; False when never again."""
-        peer, until = self.peer, time.monotonic() + pause
+        peer, began = self.peer, time.monotonic()
         with peer.lock:
-            target = self._target
             while not peer.closed:
-                left = until - time.monotonic()
-                if peer.connected:
+                least = max(pause, SELDOM) if peer.is_makeshift else pause
+                left = began + least - time.monotonic()
+                if peer.connected and not peer.is_makeshift:
                     peer.lock.wait()
-                elif left > 0 and self._target is target:
+                elif left > 0 and not self._hurries:
                     peer.lock.wait(left)
                 else:
+                    self._hurries = False
                     return True
         return False
 

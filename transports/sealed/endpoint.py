@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.transports.addresses import join_address, resolve, split_address
@@ -164,10 +165,17 @@ class BulkEndpoint:
             else:
                 StreamConnection(stream, session, peer, self._admission).run()
 
+        self.start(key, run)
+        return peer
+
+    def start(self, key: str, run: Callable[[], object]) -> None:
+        """Have a connection with a peer run on a thread of its own, which `close` waits for.
+
+        Raises LocalTransportError for a key that is not known here.
+        """
         with self._changing:
             self._check(key)
             self._start(run, key)
-        return peer
 
     def close(self) -> None:
         """End everything; what is in progress fails with BulkError. Idempotent.
@@ -196,7 +204,7 @@ class BulkEndpoint:
         self._io.call(self._io.end)
         self._io.join(_CLOSE_TIMEOUT)
         for path in self._paths:
-            os.unlink(path)
+            Path(path).unlink(missing_ok=True)
 
     def _check(self, key: str) -> None:
         check_key(key)

@@ -56,6 +56,10 @@ class Connection(Protocol):
     @property
     def pace(self) -> Pace: ...
 
+    @property
+    def is_makeshift(self) -> bool:
+        """Whether one is to be tried for that is better."""
+
     def wake(self) -> None:
         """There may be something to send. Called with the peer's lock."""
 
@@ -196,6 +200,12 @@ class BulkPeer:
     @property
     def connected(self) -> bool:
         return self._connection is not None
+
+    @property
+    def is_makeshift(self) -> bool:
+        """Whether there is a connection, which is to give way to a better one."""
+        connection = self._connection
+        return connection is not None and connection.is_makeshift
 
     def attach(self, connection: Connection) -> bool:
         """Use this connection from now on, once the one before has gone; False if not to be used.

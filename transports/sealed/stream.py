@@ -48,6 +48,8 @@ class _Over(Exception):
 class StreamConnection:
     """With one peer that was admitted. `run` is its reader's whole life."""
 
+    is_makeshift = False
+
     def __init__(
         self, stream: socket.socket, session: Session, peer: BulkPeer, admission: Admission
     ) -> None:

@@ -238,6 +238,11 @@ class ZmqLink(ABC):
 
     # --- sending ---------------------------------------------------------------------------
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether the peer has yet to take half of what it lets this side send."""
+        return self._sent - self._acknowledged > self._window // 2
+
     def send(self, message: Message) -> None:
         encoded, size = frames.encode(message, self._limits)
         with self._lock:

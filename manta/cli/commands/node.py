@@ -117,7 +117,7 @@ def links(api: UserAPI, name: str | None, cluster: str | None, as_json: bool) ->
     """Show how the node NAME, or each, is linked with others whose tasks it exchanges values with.
 
     A link is direct, local (nodes of one user on one machine share large values), relayed (as
-    ciphertext, through the manager) or down.
+    ciphertext, through the manager or another node) or down.
     """
     if name is not None:
         found = api.list_node_links(name, cluster)

@@ -99,7 +99,7 @@ def test_a_manager_relays_for_nodes_of_one_swarm_and_no_others(
         numbers = iter(range(100))
         wait_until(lambda: opened(one, two, next(numbers)))
         stream = two.said[0].stream
-        two.say(wire.credit(stream, 100))
+        two.say(wire.credit(stream, wire.REPORT))
         wait_until(one.heard(Kind.CREDIT))
         number = next(said.stream for said in one.said if said.kind is Kind.CREDIT)
         one.say(wire.data(number, b"sealed"))

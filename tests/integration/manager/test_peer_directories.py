@@ -343,7 +343,15 @@ def test_a_node_of_the_version_before_is_told_nothing_and_told_of_to_nobody(
 
 
 @pytest.mark.parametrize(
-    "addresses", [("10.0.0.1:70",), ("tcp://0.0.0.0:70",), (at(1), "tcp://host:0"), ("udp://h:7",)]
+    "addresses",
+    [
+        ("10.0.0.1:70",),
+        ("tcp://0.0.0.0:70",),
+        ("tcp://169.254.1.2:70",),
+        ("tcp://[fe80::1]:70",),
+        (at(1), "tcp://host:0"),
+        ("udp://h:7",),
+    ],
 )
 def test_addresses_that_nobody_can_connect_to_are_refused(bench, addresses) -> None:
     client = bench.client(bench.node_keys[0], at=bench.nodes_at)

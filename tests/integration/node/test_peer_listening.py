@@ -9,7 +9,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from manta.node.peers.listening import CannotListen, PeerSocket
+from manta.node.peers.listening import CannotListen, PeerSocket, bulk_address
 from manta.protocol.addresses import is_loopback
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import split_address
@@ -48,6 +48,32 @@ def test_a_port_that_is_taken_is_told_with_the_remedy() -> None:
     said = r"at 127.0.0.1:\d+ \(peers.listen\): .*choose"
     with closing(PeerSocket("127.0.0.1")) as one, pytest.raises(CannotListen, match=said):
         PeerSocket(f"127.0.0.1:{one.port}")
+
+
+@pytest.mark.parametrize(
+    ("listen", "port", "at"),
+    [
+        ("0.0.0.0:0", 0, "0.0.0.0:0"),
+        ("0.0.0.0:50061", 0, "0.0.0.0:50062"),
+        ("0.0.0.0:50061", 7, "0.0.0.0:7"),
+        ("[::]:50061", 0, "[::]:50062"),
+        ("::1", 0, "[::1]:0"),
+        ("10.0.0.1", 9, "10.0.0.1:9"),
+        ("10.0.0.1:65535", 0, "10.0.0.1:0"),
+    ],
+)
+def test_large_values_come_to_the_port_after_that_of_the_links(
+    listen: str, port: int, at: str
+) -> None:
+    assert bulk_address(listen, port) == at
+
+
+def test_a_port_for_large_values_that_is_taken_is_told_as_such() -> None:
+    with (
+        closing(PeerSocket("127.0.0.1")) as one,
+        pytest.raises(CannotListen, match=r"\(peers.bulk_port\): .*choose"),
+    ):
+        PeerSocket(f"127.0.0.1:{one.port}", setting="peers.bulk_port")
 
 
 def test_others_are_told_this_machine_s_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from manta.node.plane.local import address_of
+from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.protocol.peers import LinkKind
 from manta.transports.errors import DownReason
@@ -62,56 +64,71 @@ def test_nodes_of_one_machine_that_are_to_be_linked_as_others_are_share_nothing(
 
 def test_a_socket_that_is_gone_leaves_the_network(tmp_path: Path) -> None:
     with planes(2, local=tmp_path) as lab:
-        for node in lab.nodes:
-            os.unlink(tmp_path / node.id.removeprefix("id-") / "peers.sock")
+        for path in tmp_path.iterdir():
+            path.unlink()
         lab.introduce()
         letters_pass(lab)
         assert not is_local(lab.nodes[0], lab.nodes[1])
-        for node in lab.nodes:  # which is taken away at the end
-            (tmp_path / node.id.removeprefix("id-") / "peers.sock").touch()
 
 
-def test_nobody_connects_to_what_is_elsewhere_or_no_plane_s(tmp_path: Path) -> None:
-    with planes(1, local=tmp_path) as lab:
-        place = lab.nodes[0].plane.paths.place
-        assert address_of(place) == f"unix://{tmp_path}/1/peers.sock"
-        here, _, path = place.partition(":")
-        assert address_of(f"{here[::-1]}:{path}") is None
-        assert address_of(f"{here}:{tmp_path}/2/peers.sock") is None
-        assert address_of(f"{here}:{tmp_path}\0/peers.sock") is None
-        assert address_of(f"{here}:{'x' * 200}/peers.sock") is None
-        assert address_of("") is None
-        with socket.socket(socket.AF_UNIX) as agent:
-            agent.bind(str(tmp_path / "agent"))
-            agent.listen()
-            assert address_of(f"{here}:{tmp_path}/agent") is None
+def test_only_who_shares_the_machine_learns_that_a_node_is_there(tmp_path: Path) -> None:
+    with planes(3, local=tmp_path) as lab:
+        one, two, three = (cast("LocalSocket", node.plane.paths._socket) for node in lab.nodes)
+        keys = [node.peer.key for node in lab.nodes]
+        mark = one.mark(keys[1])
+        assert two.find(keys[0], mark) is not None
+        assert three.find(keys[0], mark) is None  # it was for another
+        assert one.find(keys[1], mark) is None  # said back to whoever said it
+        assert two.find(keys[2], mark) is None
+        for other in ("", mark[::-1], "ä" * 32):
+            assert two.find(keys[0], other) is None
+        assert not any(key in mark or str(tmp_path) in mark for key in keys)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 def test_another_user_s_socket_is_left_alone(tmp_path: Path) -> None:
-    with planes(1, local=tmp_path / "mine") as lab:
-        here = lab.nodes[0].plane.paths.place.partition(":")[0]
-    path = tmp_path / "peers.sock"
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    tmp_path.chmod(0o777)
-    ready, told = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.setuid(65534)
-            listening = socket.socket(socket.AF_UNIX)
-            listening.bind(str(path))
-            listening.listen()
-            os.write(told, b"x")
-            listening.accept()[0].recv(1)
-        finally:
-            os._exit(0)
-    os.close(told)
-    assert os.read(ready, 1) == b"x"
-    os.close(ready)
-    assert address_of(f"{here}:{path}") is None
-    os.waitpid(child, 0)
+    with planes(2, local=tmp_path) as lab:
+        one, two = lab.nodes
+        here = cast("LocalSocket", one.plane.paths._socket)
+        address = here.find(two.peer.key, said(two, one))
+        assert address is not None
+        path = Path(address.removeprefix("unix://"))
+        path.unlink()
+        ready, told = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                listening = socket.socket(socket.AF_UNIX)
+                listening.bind(str(path))
+                os.setuid(65534)
+                listening.listen()  # whose user is then told of it
+                os.write(told, b"x")
+                listening.accept()[0].recv(1)
+            finally:
+                os._exit(0)
+        os.close(told)
+        assert os.read(ready, 1) == b"x"
+        os.close(ready)
+        assert here.find(two.peer.key, said(two, one)) is None
+        os.waitpid(child, 0)
+
+
+def said(teller: Node, told: Node) -> str:
+    return cast("LocalSocket", teller.plane.paths._socket).mark(told.peer.key)
+
+
+def test_sockets_of_planes_that_were_killed_are_taken_away(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with (
+        closing(socket.socket(socket.AF_UNIX)) as killed,
+        closing(socket.socket(socket.AF_UNIX)) as new,
+    ):
+        for sock, name in ((killed, "killed"), (new, "new")):
+            sock.bind(str(tmp_path / name))
+        os.utime(tmp_path / "killed", (0, 0))
+        with planes(1, local=tmp_path):
+            assert not (tmp_path / "killed").exists()
+            assert (tmp_path / "new").exists()
 
 
 def test_a_link_by_what_a_machine_shares_ends_with_the_key(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import cast
 
 import pytest
 
+from manta.node.peers.directory import DirectoryChanged
+from manta.node.plane import relay_ways
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.interface import Buffer, Link
 from manta.transports.relay import wire
@@ -19,9 +23,10 @@ from manta.transports.relay.server import RelayingTransport
 from manta.transports.relay.wire import Kind, Purpose
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.links import ZmqLink
 from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.node.test_plane_links import is_linked, letters_pass, wait
-from tests.support.planes import Node, Planes, planes
+from tests.support.planes import SWARM, Node, Planes, planes
 
 
 class Relay:
@@ -242,12 +247,13 @@ def test_who_sends_more_than_it_was_granted_loses_its_link() -> None:
         one.say(wire.opening(1, Purpose.LINK, two.key))
         wait(lambda: two.said)
         number = two.said[0].stream
-        two.say(wire.credit(number, 10))
+        two.say(wire.credit(number, wire.REPORT))
         wait(lambda: any(said.kind is Kind.CREDIT for said in one.said))
-        one.say(wire.data(1, bytes(10)), wire.data(1, b"x"))
+        allowed = wire.REPORT - wire.OVERHEAD
+        one.say(wire.data(1, bytes(allowed)), wire.data(1, b"x"))
         wait(lambda: DownReason.PROTOCOL in one.down)
         wait(lambda: any(said.kind is Kind.CLOSE for said in two.said))
-        assert sum(len(said.payload) for said in two.said if said.kind is Kind.DATA) == 10
+        assert sum(len(said.payload) for said in two.said if said.kind is Kind.DATA) == allowed
 
 
 def test_a_node_moves_no_more_than_its_share() -> None:
@@ -265,14 +271,122 @@ def test_a_node_moves_no_more_than_its_share() -> None:
             end.close()
 
 
+def test_a_relay_that_is_slow_to_take_what_is_sent_ends_no_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sockets are not read meanwhile, and links stay up."""
+    full = False
+    asked = 0
+
+    def is_half_full(link: ZmqLink) -> bool:
+        nonlocal asked
+        asked += full
+        return full
+
+    monkeypatch.setattr(ZmqLink, "is_half_full", property(is_half_full))
+    with relayed() as (lab, relay):
+        lab.introduce(**NOWHERE)
+        wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
+        lab.enroll()
+        one, two = (node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes))
+        value = os.urandom(3_000_000)
+        full = True
+        seen = len(relay.seen)
+        one.call("send_letter", to="id-2", tag="x", value=value, timeout=20.0)
+        two.begin("receive_letter", source="id-1", tag="x", number=0, timeout=30.0)
+        wait(lambda: asked > 10)
+        assert not any(len(data) > 1000 for data in relay.seen[seen:])
+        full = False
+        assert two.end() == value
+        assert is_relayed(lab, 0, 1)
+        for end in (one, two):
+            end.close()
+
+
+def test_a_link_is_half_full_before_it_overflows() -> None:
+    with closing(Relay()) as relay, closing(Stranger(relay)) as one:
+        release, data, sent = threading.Event(), [bytes(128 * 1024)], 0
+
+        def block() -> None:
+            release.wait(20)
+
+        relay.transport.call_soon(block)
+        try:
+            while not cast("ZmqLink", one.link).is_half_full:
+                one.link.send(data)
+                sent += 1
+            assert 24 < sent < 40
+        finally:
+            release.set()
+
+
+def test_who_is_no_node_is_not_heard_by_a_relay() -> None:
+    with closing(Relay()) as relay:
+        relay.transport.serves = lambda key: key in relay.joined
+        with closing(Stranger(relay)) as guest, closing(Stranger(relay)) as node:
+            relay.joined.add(node.key)
+            guest.say(wire.HERE)
+            wait(lambda: DownReason.PROTOCOL in guest.down)
+            node.say(wire.HERE)
+            wait(lambda: node.key in relay.transport.hub.keys)
+            assert guest.key not in relay.transport.hub.keys
+
+
+def test_a_stream_gives_back_what_it_does_not_use() -> None:
+    with relayed() as (lab, relay):
+        lab.introduce(**NOWHERE)
+        letters_pass(lab)
+        hub = relay.transport.hub
+
+        def at_rest() -> bool:
+            served = hub._served.values()
+            ends = [end for one in served for end in one.ends.values()]
+            return all(end.credit <= wire.RESERVE for end in ends)
+
+        wait(at_rest)
+        letters_pass(lab, iteration=1)
+        wait(at_rest)
+        for served in hub._served.values():  # nothing but what is yet to be reported
+            assert served.promised < wire.REPORT * len(served.ends)
+
+
+def test_a_node_that_both_can_connect_to_relays_where_the_manager_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_ways, "LOOK", 0.2)
+    with planes(3) as lab:
+        one, two, third = lab.nodes
+        lab.introduce(**NOWHERE)
+        wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
+        assert is_relayed(lab, 0, 1)
+        assert is_relayed(lab, 1, 0)
+        assert not is_relayed(lab, 0, 2)
+        letters_pass(Planes([one, two]))
+        assert len(third.transport.hub) == 2  # a link, and large values
+        third.run(third.plane.links.forget, [two.peer.key])
+        third.run(third.plane.known.apply, DirectoryChanged(SWARM, lab.epoch, True, (one.peer,)))
+        wait(lambda: not is_linked(lab, 0, 1), 10.0)
+        wait(lambda: not third.transport.hub)
+
+
+def test_a_node_that_relayed_and_is_forgotten_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_ways, "LOOK", 0.2)
+    with planes(3) as lab:
+        one, _, third = lab.nodes
+        lab.introduce(**NOWHERE)
+        wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
+        lab.remove(2)
+        wait(lambda: not is_linked(lab, 0, 1) and not is_linked(lab, 1, 0))
+        assert not one.plane.relays._nodes
+        wait(lambda: not third.transport.hub)
+
+
 def test_a_stranger_on_this_machine_is_not_let_into_a_stream() -> None:
     """Who connects to the port of a relayed link has no key for what is behind it."""
     with relayed() as (lab, _):
         lab.introduce(**NOWHERE)
         wait(lambda: is_linked(lab, 0, 1) and is_linked(lab, 1, 0))
-        relays = lab.nodes[1].plane.relays
-        assert relays is not None
-        port = relays.port
+        port = lab.nodes[1].run(lab.nodes[1].plane.relays.port)
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.settimeout(10)
             stranger.sendall(bytes(4096))

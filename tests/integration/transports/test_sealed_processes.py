@@ -32,11 +32,11 @@ TOTAL = (1024 if os.environ.get("MANTA_FULL") else 256) * MIB
 ROOT = Path(__file__).parents[3]
 DIAL = """
 import sys
-from manta.transports.sealed.curve import CurveEndpoint
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.tickets import Ticket
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
+from tests.support.curve import CurveEndpoint
 
 def dial(secret, far, address, ticket):
     keys, admission = KeyPair.from_secret(secret), Admission([far])

@@ -83,6 +83,8 @@ def test_where_other_nodes_connect() -> None:
     config = read("")
     assert (config.peers_listen, config.peers_advertise) == ("0.0.0.0:0", ())
     assert config.peers_links == "local"
+    assert (config.peers_bulk_port, config.peers_bulk_cipher) == (0, "aes")
+    assert read("[peers]\nbulk_cipher = 'curve'\n").peers_bulk_cipher == "curve"
     assert read("[peers]\nlisten = 'off'\n").peers_listen == "off"
     config = read(
         "[peers]\nlisten = '[::]:50061'\nadvertise = ['${NAME}.example', '[2001:db8::1]:7']\n",
@@ -93,14 +95,17 @@ def test_where_other_nodes_connect() -> None:
     assert parse(render(config), PATH, {}).peers_advertise == config.peers_advertise
 
 
-def test_each_node_of_several_has_a_port_of_its_own() -> None:
+def test_each_node_of_several_has_two_ports_of_its_own() -> None:
     config = read("[peers]\nlisten = '0.0.0.0:50061'\nadvertise = ['gate:7', 'gate', '::1']\n")
     assert instance(config, 1).peers_listen == "0.0.0.0:50061"
     third = instance(config, 3)
     assert (third.peers_listen, third.peers_advertise) == (
-        "0.0.0.0:50063",
-        ("gate:9", "gate", "::1"),
+        "0.0.0.0:50065",
+        ("gate:11", "gate", "::1"),
     )
+    assert third.peers_bulk_port == 0
+    own = read("[peers]\nlisten = '0.0.0.0:50061'\nbulk_port = 50161\n")
+    assert instance(own, 3).peers_bulk_port == 50165
     for same in ("off", "0.0.0.0:0", "10.0.0.1"):
         assert instance(read(f"[peers]\nlisten = '{same}'\n"), 3).peers_listen == same
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.plane.dialling import FIRST_PAUSE, LONGEST_PAUSE, STAGGER, Dialling
+from manta.node.plane.dialling import (
+    FIRST_PAUSE,
+    LONGEST_IN_VAIN,
+    LONGEST_PAUSE,
+    PATIENT,
+    STAGGER,
+    Dialling,
+)
 
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://[::1]:1"
 
@@ -59,6 +67,26 @@ def test_who_has_no_addresses_is_not_dialled() -> None:
     assert dialling.due is None
     dialling.changed([A], 1.0)
     assert dialling.next(1.0) == A
+
+
+@pytest.mark.parametrize("worked", [False, True])
+def test_addresses_that_never_answered_are_dialled_seldom_in_the_end(worked: bool) -> None:
+    dialling, now = Dialling([A], 0.0), 0.0
+    if worked:
+        dialling.next(now)
+        dialling.up(A)
+        dialling.lost("x", now)
+    pauses = []
+    for _ in range(2 * PATIENT):
+        assert dialling.due is not None
+        pauses.append(dialling.due - now)
+        now = dialling.due
+        dialling.next(now)
+        dialling.failed(A, "refused", now, 0.5)
+    assert max(pauses[:PATIENT]) == LONGEST_PAUSE
+    assert pauses[-1] == (LONGEST_PAUSE if worked else LONGEST_IN_VAIN)
+    dialling.changed([B], now)
+    assert dialling.due == now
 
 
 addresses = st.lists(st.sampled_from([A, B, C]), max_size=4)

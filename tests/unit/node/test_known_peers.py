@@ -35,6 +35,19 @@ def test_a_key_speaks_of_the_swarms_in_which_it_has_a_part() -> None:
     assert peers.keys == ("key-1", "key-2")
 
 
+def test_whose_swarms_are_shared_with_whom() -> None:
+    peers = known()
+    three = Peer("n3", "node-3", "key-3")
+    peers.apply(DirectoryChanged("u", "e", True, (ONE, three)))
+    assert peers.share("key-1", "key-2")
+    assert peers.share("key-3", "key-1")
+    assert not peers.share("key-2", "key-3")
+    assert not peers.share("key-1", "a stranger's")
+    assert peers.beside("key-1") == [TWO, three]
+    assert peers.beside("key-3") == [ONE]
+    assert peers.beside("a stranger's") == []
+
+
 def test_who_is_lost_in_one_swarm_still_speaks_of_others() -> None:
     peers = known()
     lost = gone(TWO, "lost")
