@@ -129,7 +129,7 @@ class Fetches:
         fetch = self._by_transfer.pop(transfer)
         fetch.transfer = b""
         if error is None or fetch.error is not None:
-            self._end(fetch, fetch.error if error is not None else None, now)
+            self._end(fetch, fetch.error, now)
         else:
             fetch.why = str(error)
             self._pause(fetch, now)
