@@ -276,9 +276,9 @@ def test_each_fetch_ends_once_and_all_do_when_nothing_fails_any_more(
                 shell.keys[peer] = f"key-{peer}-{number}"
                 machine.directory_changed("s", lab.now)
         told()
-    asked = len(shell.asked)
     while machine.due is not None:
-        lab.wait(SELDOM)
+        asked = len(shell.asked)
+        lab.wait(2 * SELDOM)
         told()
         assert len(shell.asked) > asked or not shell.expected, "one is not asked for any more"
         for transfer in list(shell.expected):
