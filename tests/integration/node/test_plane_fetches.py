@@ -156,7 +156,7 @@ def test_a_peer_that_asks_without_end_costs_a_bounded_number_of_transfers() -> N
         holder, asker = lab.nodes
         (parcel, own), *_ = holder.run(lambda: list(holder.plane._parcels._own.items()))
         before = len(os.listdir("/proc/self/fd"))
-        for _ in range(5_000):
+        for _ in range(2_000):
             want = WantParcel(parcel, secrets.token_bytes(16))
             asker.run(_send, asker, holder, want)
         assert receive(two) == value  # after them all

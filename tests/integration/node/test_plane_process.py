@@ -92,7 +92,7 @@ def test_of_a_plane_that_cannot_be_begun_nothing_is_left(
         monkeypatch.setattr(os, "dup", not_duplicated)
     else:
         monkeypatch.setattr(threading.Thread, "start", not_started)
-    serve = Serve("id-1", "", b"", 1 << 20, str(tmp_path), listens=True)
+    serve = Serve("id-1", "", "", 1 << 20, str(tmp_path), listens=True)
     with socket.socket() as listening:
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises((OSError, RuntimeError)):
