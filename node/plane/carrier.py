@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane import envelope
-from manta.node.plane.copies import ValueLost
+from manta.node.plane.copies import Fetched, Place, ValueLost
 from manta.node.plane.envelope import WantParcel
 from manta.node.plane.fetches import Fetch, Fetches
 from manta.node.plane.links import PeerLinks
-from manta.node.plane.parcels import Fetched, Place
 from manta.transports.errors import BulkError, LocalTransportError, TransferRefused
 from manta.transports.exchange.letters import Remote
 from manta.transports.sealed.endpoint import BulkEndpoint
@@ -31,7 +30,7 @@ class _Calls(NamedTuple):
 
 
 class ParcelCarrier:
-    """Implements `parcels.Carrier` and `fetches.Shell`, on the plane's thread. `ended` is called
+    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread. `ended` is called
     after each fetch."""
 
     def __init__(
@@ -50,7 +49,7 @@ class ParcelCarrier:
         self._fetches = Fetches(self)
         self._calls: dict[Fetch, _Calls] = {}
 
-    # --- what is wanted (parcels.Carrier) -----------------------------------------------------
+    # --- what is wanted (copies.Carrier) -----------------------------------------------------
 
     def fetch(
         self, swarm_id: str, remote: Remote, place: Place, done: Fetched, *, is_asked: bool

@@ -1,5 +1,5 @@
-"""Answers that need a value of another node: each is given once that is here, within the time of
-its request."""
+"""Answers that come with a large value: each is given once that is here, within the time of its
+request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.channels import Ask
 from manta.node.plane.copies import NoPlace, Then, ValueGone
-from manta.node.plane.parcels import NoRoom, Parcels
+from manta.node.plane.parcels import Parcels
+from manta.node.plane.value_room import NoRoom
+from manta.transports.errors import remedied
 from manta.transports.exchange.letters import Remote
+from manta.transports.exchange.messages import Parcel
 
 
 class _Delivery(NamedTuple):
@@ -36,11 +39,28 @@ class Deliveries:
         self._lost = lost
         self._waiting: dict[Ask, _Delivery] = {}
 
-    def begin(self, ask: Ask, told: dict[str, Any], remote: Remote) -> None:
+    def begin(self, ask: Ask, told: dict[str, Any], value: Parcel | Remote) -> None:
         """Answers with `told` once the value is here."""
+        if isinstance(value, Parcel):
+            self._give(ask, told, value)
+            return
         then = partial(self._came, ask, told)
-        self._waiting[ask] = _Delivery(remote, then)
-        self._parcels.want(ask.at.swarm_id, remote, then)
+        self._waiting[ask] = _Delivery(value, then)
+        self._parcels.want(ask.at.swarm_id, value, then)
+
+    def _give(self, ask: Ask, told: dict[str, Any], parcel: Parcel) -> None:
+        """One of this node's."""
+        own = self._parcels.own(parcel.id)
+        if own is None:
+            ask.fail("RequestFailed", "The value is not there any more.")
+            return
+        try:
+            self._reply(ask, told, [self._parcels.opened(own)])
+        except NoRoom as error:
+            ask.fail("ResourceExhaustionError", str(error))
+        except OSError as error:
+            ask.fail("RequestFailed", f"The value cannot be read: {remedied(error)}.")
+        self._parcels.unused(own)
 
     def abandon(self, ask: Ask) -> None:
         """Nobody waits for the answer any more."""

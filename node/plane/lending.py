@@ -18,6 +18,7 @@ from manta.node.plane import envelope
 from manta.node.plane.envelope import NoParcel, NotNow, WantParcel
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.parcels import Own, Parcels
+from manta.node.plane.value_room import NoRoom
 from manta.transports.errors import BulkError, LocalTransportError, remedied
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.zeromq.io_thread import IoThread
@@ -93,13 +94,13 @@ class ParcelLending:
                 self._ended(lent, own)  # the plane has ended
 
         try:
-            memfd = own.fd if own.in_memory else -1
+            fd = self._parcels.opened(own)
+            memfd = fd if own.in_memory else -1
             peer = self._bulk.peer(key)
             peer.send(want.transfer, [own.mapped()], done=done, memfd=memfd)
-        except OSError as error:
-            return f"it cannot be read: {remedied(error)}"
-        except (BulkError, LocalTransportError) as error:
-            return str(error)
+        except (OSError, NoRoom, BulkError, LocalTransportError) as error:
+            self._parcels.unused(own)
+            return remedied(error) if isinstance(error, OSError) else str(error)
         self._lent[key, want.parcel] = lent
         self._count[key] += 1
         own.transfers.add(lent)

@@ -16,65 +16,31 @@ import logging
 import mmap
 import os
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from manta.node.plane import spool_records, value_files
-from manta.node.plane.copies import Copy, Stalled, Then, ValueGone, ValueLost
-from manta.node.plane.shares import MULTIPLE, SharedRoom
+from manta.node.plane.copies import Carrier, Copies, ValueGone
 from manta.node.plane.spool import Spool, Timeline
+from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-MIB = 1 << 20
 
-MOST_VALUES = 16_384
-"""Values that are kept at most: each takes descriptors, and may be mapped."""
+MOST_OPEN = 16_384
+"""Values that are open at most: each may be mapped, and the system maps so many."""
 DESCRIPTORS = 4
-"""What a value takes at most of the process's: itself, its mapping, and while it is filed."""
-AHEAD_OF_PEER, AHEAD = 4, 2
-"""Of the memory, values that no task has asked for yet take at most one part in so many: those of
-one node, and all together. The others stay with their senders until they are asked for."""
+"""What an open value takes at most of the process's: its own, its mapping's, and one to file it."""
 
 log = logging.getLogger("manta.node.plane")
-
-Place = Callable[[int], memoryview | None]
-
-Fetched = Callable[[Exception | None], None]
-
-
-class NoRoom(Exception):
-    """The node keeps no more values; says how much it may and holds."""
 
 
 class Unsealed(Exception):
     """The task could still change what it has handed in."""
-
-
-class Carrier(Protocol):
-    """What moves parcels from other nodes."""
-
-    def fetch(
-        self, swarm_id: str, remote: Remote, place: Place, done: Fetched, *, is_asked: bool
-    ) -> None:
-        """Calls `place` when it begins to come, on any thread, with a memfd that holds it or -1,
-        for memory to write it into, or None where the memfd is taken over; again if it breaks off.
-        Calls `done` once, later: with nothing, ValueGone, ValueLost, or what `place` raised."""
-
-    def asked(self, remote: Remote, is_asked: bool) -> None:
-        """Whether tasks wait for it."""
-
-    def give_up(self, remote: Remote) -> None:
-        """Ends a fetch; `done` is called all the same."""
-
-    def state(self, remote: Remote) -> str:
-        """How far a fetch is, and what is in its way."""
 
 
 class Transfer(Protocol):
@@ -89,11 +55,16 @@ class Own:
     """A value of this node's tasks. `is_filed`: it is, or is to be, a file of its own."""
 
     swarm_id: str
-    fd: int
     size: int
-    in_memory: bool
-    is_filed: bool = False
+    path: Path
+    """Of its file, if it is one."""
+    fd: int = -1
+    """None is open of a file that nobody reads."""
+    in_memory: bool = False
+    is_filed: bool = True
     is_kept: bool = True
+    is_held: bool = False
+    """It stays open until it is released."""
     transfers: set[Transfer] = field(default_factory=set)
     """Which read it: until they have ended it takes its room."""
     _memory: mmap.mmap | None = None
@@ -106,35 +77,32 @@ class Own:
 
     def close(self) -> None:
         self._memory = None  # it is unmapped when nothing refers to it any more
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 class Parcels:
     """`most` and `disk`: bytes that are kept in memory and on disk, of this node's tasks and of
-    others together; `values`: how many. See `SharedRoom` for how swarms divide each of them."""
+    others together; `most_open`: how many values may be open. See `SharedRoom` for how swarms
+    divide each of them. Implements `value_room.Spare`."""
 
     def __init__(
-        self, carrier: Carrier, most: int, spool: Spool, disk: int, values: int = MOST_VALUES
+        self, carrier: Carrier, most: int, spool: Spool, disk: int, most_open: int = MOST_OPEN
     ) -> None:
-        self._carrier = carrier
         self._spool = spool
-        self._memory = SharedRoom(most)
-        self._disk = SharedRoom(disk)
-        self._values = SharedRoom(values)
+        self._room = ValueRoom(most, disk, most_open, self, str(spool.values))
+        self._copies = Copies(carrier, self._room, spool.values)
+        self.want, self.forgo = self._copies.want, self._copies.forgo
+        self.state = self._copies.state
         self._own: dict[bytes, Own] = {}
         """By id."""
-        self._copies: dict[Remote, Copy] = {}
-        self._ahead: Counter[str] = Counter()
-        """By peer: bytes of copies that no task has asked for yet."""
-        self.reclaim: Callable[[Callable[[], bool]], None] | None = None
-        """Has others that count here give back what they can do without, while more is wanted."""
         for timeline, kept in spool.untaken.items():
             spool.untaken[timeline] = self._restored(timeline.swarm_id, kept)
 
     @property
     def size(self) -> int:
         """Bytes that are kept in memory."""
-        return self._memory.used
+        return self._room.memory.used
 
     # --- of this node's tasks ---------------------------------------------------------------
 
@@ -149,59 +117,85 @@ class Parcels:
         try:
             if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS or os.fstat(fd).st_size != size:
                 raise Unsealed(f"its memory of {size} bytes is not sealed, or is of another size")
-            self._take_value(swarm_id)
-            try:
-                self._take_disk(swarm_id, size)
-            except NoRoom:
-                self._values.give(swarm_id, 1)
-                raise
+            self._room.take_disk(swarm_id, size)
         except (OSError, Unsealed, NoRoom) as error:
             os.close(fd)
             if isinstance(error, OSError):
                 raise Unsealed(f"its descriptor is no memory: {error.strerror}") from error
             raise
         parcel = Parcel(secrets.token_bytes(16), size)
-        if self._fits_memory(swarm_id, size):
-            self._memory.take(swarm_id, size)
-            self._own[parcel.id] = Own(swarm_id, fd, size, in_memory=True)
+        own = Own(swarm_id, size, self._path(parcel.id))
+        if self._room.fits_memory(swarm_id, size) and self._room.fits_open(swarm_id):
+            self._room.memory.take(swarm_id, size)
+            self._room.open.take(swarm_id, 1)
+            own.fd, own.in_memory, own.is_filed = fd, True, False
+            self._own[parcel.id] = own
             then(parcel, "")
         else:
-            self._spill(swarm_id, fd, parcel, then)
+            self._spill(fd, parcel, own, then)
 
     def _spill(
-        self,
-        swarm_id: str,
-        fd: int,
-        parcel: Parcel,
-        then: Callable[[Parcel | None, str], None],
+        self, fd: int, parcel: Parcel, own: Own, then: Callable[[Parcel | None, str], None]
     ) -> None:
-        path, failed = self._path(parcel.id), list[OSError]()
+        failed = list[OSError]()
 
         def write() -> None:
             try:
-                value_files.copy(fd, parcel.size, path)
+                value_files.copy(fd, own.size, own.path)
             except OSError as error:
                 failed.append(error)
 
         def written() -> None:
             os.close(fd)
-            try:
-                if failed:
-                    raise failed[0]
-                file = value_files.open_whole(path, parcel.size)
-            except OSError as error:
-                self._disk.give(swarm_id, parcel.size)
-                self._values.give(swarm_id, 1)
-                then(None, f"The node's disk takes no value of {parcel.size} bytes: {error}.")
-                return
-            self._own[parcel.id] = Own(swarm_id, file, parcel.size, in_memory=False, is_filed=True)
-            then(parcel, "")
+            if failed:
+                self._room.disk.give(own.swarm_id, own.size)
+                then(None, f"The node's disk takes no value of {own.size} bytes: {failed[0]}.")
+            else:
+                self._own[parcel.id] = own
+                then(parcel, "")
 
         self._spool.do(write, written)
 
     def own(self, id_: bytes) -> Own | None:
-        """A parcel of this node, whose descriptor stays the store's own."""
+        """A parcel of this node."""
         return self._own.get(id_)
+
+    def opened(self, own: Own) -> int:
+        """Its descriptor, which stays the store's own, until `unused`. Raises NoRoom, OSError."""
+        if own.fd < 0:
+            self._room.take_open(own.swarm_id)
+            try:
+                own.fd = value_files.open_whole(own.path, own.size)
+            except OSError:
+                self._room.open.give(own.swarm_id, 1)
+                raise
+        return own.fd
+
+    def held(self, id_: bytes) -> int | None:
+        """Of a parcel of this node, its descriptor until it is released. Raises NoRoom, OSError."""
+        own = self._own.get(id_)
+        if own is None:
+            return None
+        own.is_held = True
+        return self.opened(own)
+
+    def unused(self, own: Own) -> None:
+        """One who read it has done so."""
+        if own.transfers or (own.is_kept and (own.in_memory or own.is_held)):
+            return
+        if own.fd >= 0:
+            own.close()
+            self._room.open.give(own.swarm_id, 1)
+        if not own.is_kept:
+            self._room.disk.give(own.swarm_id, own.size)
+            if own.in_memory:
+                self._room.memory.give(own.swarm_id, own.size)
+
+    def _let_go(self, own: Own) -> None:
+        own.is_kept = False
+        for transfer in list(own.transfers):
+            transfer.cancel(str(ValueGone()))
+        self.unused(own)
 
     def filed(self, kept: Kept) -> list[Callable[[], None]]:
         """What writes those values into files that it names and that are none yet."""
@@ -213,13 +207,13 @@ class Parcels:
 
     def _filing(self, parcel: Parcel, own: Own) -> Callable[[], None]:
         own.is_filed = True
-        path, held = self._path(parcel.id), [os.dup(own.fd)]
+        held = [os.dup(own.fd)]
 
         def write() -> None:
             """On the spool's thread; again after an OSError."""
             while held:
                 if parcel.id in self._own:  # else nobody asks for it any more
-                    value_files.copy(held[0], parcel.size, path)
+                    value_files.copy(held[0], parcel.size, own.path)
                 os.close(held.pop())
 
         return write
@@ -237,211 +231,36 @@ class Parcels:
     def _is_here(self, swarm_id: str, value: bytes | Parcel) -> bool:
         if isinstance(value, bytes) or value.id in self._own:
             return True
+        path = self._path(value.id)
         try:
-            fd = value_files.open_whole(self._path(value.id), value.size)
+            value_files.check(path, value.size)
         except OSError as error:
             log.info("A value of %d bytes is not there any more: %s", value.size, error)
             return False
-        self._own[value.id] = Own(swarm_id, fd, value.size, in_memory=False, is_filed=True)
-        self._disk.take(swarm_id, value.size)
-        self._values.take(swarm_id, 1)
+        self._own[value.id] = Own(swarm_id, value.size, path)
+        self._room.disk.take(swarm_id, value.size)
         return True
 
     def _path(self, id_: bytes) -> Path:
         return self._spool.values / id_.hex()
 
-    # --- of other nodes' --------------------------------------------------------------------
-
-    def want(self, swarm_id: str, remote: Remote, then: Then | None = None) -> None:
-        """Has `then` be called with a copy, at once if it is here. Without `then` no task waits for
-        it yet: it is fetched ahead if there is room for that."""
-        copy = self._copies.get(remote)
-        if copy is None:
-            try:
-                copy = self._begin(swarm_id, remote, is_ahead=then is None)
-            except NoRoom as error:
-                if then is not None:
-                    then(-1, error)
-                return
-        if then is None:
-            return
-        self._is_asked(copy)
-        if copy.is_whole:
-            then(copy.fd, None)
-        else:
-            copy.waiting.append(then)
-            self._carrier.asked(remote, True)
-
-    def forgo(self, remote: Remote, then: Then) -> None:
-        """Who wanted it waits no longer."""
-        copy = self._copies.get(remote)
-        if copy is not None and then in copy.waiting:
-            copy.waiting.remove(then)
-            if not copy.waiting:
-                self._carrier.asked(remote, False)
-
-    def state(self, remote: Remote) -> str:
-        """How far it has come, as a part of a sentence."""
-        return self._carrier.state(remote)
-
-    def _begin(self, swarm_id: str, remote: Remote, *, is_ahead: bool) -> Copy:
-        """Raises NoRoom."""
-        size, peer = remote.parcel.size, remote.peer
-        if is_ahead and not self._may_come_ahead(swarm_id, remote):
-            raise NoRoom("There is no room for what no task has asked for.")
-        self._take_value(swarm_id)
-        in_memory = is_ahead or self._fits_memory(swarm_id, size)
-        if in_memory:
-            self._memory.take(swarm_id, size)
-        else:
-            try:
-                self._take_disk(swarm_id, size)
-            except NoRoom:
-                self._values.give(swarm_id, 1)
-                raise
-        if is_ahead:
-            self._ahead[peer] += size
-        copy = self._copies[remote] = Copy(
-            swarm_id, remote, in_memory, self._spool.values, is_ahead
-        )
-        self._fetch(copy)
-        return copy
-
-    def _may_come_ahead(self, swarm_id: str, remote: Remote) -> bool:
-        """Whoever told of it may not even have it: so it takes from nobody what they may need."""
-        size, most = remote.parcel.size, self._memory.most
-        return (
-            self._ahead[remote.peer] + size <= most // AHEAD_OF_PEER
-            and self._ahead.total() + size <= most // AHEAD
-            and self._memory.fits(swarm_id, size)
-        )
-
-    def _is_asked(self, copy: Copy) -> None:
-        """It is not ahead any more."""
-        if copy.is_ahead:
-            copy.is_ahead = False
-            peer = copy.remote.peer
-            self._ahead[peer] -= copy.size
-            if not self._ahead[peer]:
-                del self._ahead[peer]
-
-    def _fetch(self, copy: Copy) -> None:
-        done = partial(self._came, copy)
-        self._carrier.fetch(
-            copy.swarm_id, copy.remote, copy.place, done, is_asked=not copy.is_ahead
-        )
-
-    def _came(self, copy: Copy, error: Exception | None) -> None:
-        if isinstance(error, Stalled) and copy.waiting and copy.is_wanted:
-            self._fetch(copy)  # a task asked for it in this moment
-            return
-        if not copy.is_wanted:
-            error = ValueGone()
-        elif error is None:
-            error = self._seal(copy)
-        if error is not None:
-            self._drop_copy(copy)
-        waiting, copy.waiting = copy.waiting, []
-        for then in waiting:
-            then(copy.fd if error is None else -1, error)
-
-    def _seal(self, copy: Copy) -> Exception | None:
-        """Why it cannot be handed out."""
-        try:
-            copy.seal()
-        except OSError as error:
-            return ValueLost(
-                f"the node's system does not protect it from changes ({error}): Linux 5.1 or later "
-                "and /proc are needed"
-            )
-        return None
-
     # --- both -------------------------------------------------------------------------------
 
     def release(self, value: Parcel | Remote) -> None:
         """Nobody asks for it any more."""
-        if isinstance(value, Parcel):
-            if (own := self._own.pop(value.id, None)) is not None:
-                if own.is_filed:
-                    path = self._path(value.id)
-                    self._spool.do(lambda: path.unlink(missing_ok=True))
-                self._let_go(own)
-            return
-        copy = self._copies.get(value)
-        if copy is None:
-            return
-        if copy.is_whole:
-            self._drop_copy(copy)
-        elif copy.is_wanted:
-            copy.is_wanted = False
-            self._carrier.give_up(value)
-
-    def _let_go(self, own: Own) -> None:
-        own.is_kept = False
-        for transfer in list(own.transfers):
-            transfer.cancel(str(ValueGone()))
-        self.unused(own)
-
-    def unused(self, own: Own) -> None:
-        """A transfer of it has ended."""
-        if own.is_kept or own.transfers:
-            return
-        own.close()
-        self._disk.give(own.swarm_id, own.size)
-        self._values.give(own.swarm_id, 1)
-        if own.in_memory:
-            self._memory.give(own.swarm_id, own.size)
+        if isinstance(value, Remote):
+            self._copies.release(value)
+        elif (own := self._own.pop(value.id, None)) is not None:
+            if own.is_filed:
+                self._spool.do(lambda: own.path.unlink(missing_ok=True))
+            self._let_go(own)
 
     def close(self) -> None:
         """Files stay for those who begin after this process."""
         for own in self._own.values():
             self._let_go(own)
         self._own.clear()
-        for remote, copy in list(self._copies.items()):
-            self.release(remote)
-            self._drop_copy(copy)  # nobody may be there any more to say that it has ended
-
-    def take_room(self, size: int, swarm_id: str = "") -> None:
-        """Counts memory of that size. Raises NoRoom."""
-        if not self._fits_memory(swarm_id, size):
-            raise NoRoom(
-                f"This node keeps {_mib(self._memory)} MiB of values that tasks send to each other "
-                f"in memory, of at most {self._memory.most / MIB:,.1f} MiB{_share(swarm_id)}, and "
-                f"a value of {size / MIB:,.1f} MiB does not fit: receive more of them first, or "
-                "give the node more (value_memory_mb)."
-            )
-        self._memory.take(swarm_id, size)
-
-    def give_room(self, size: int, swarm_id: str = "") -> None:
-        self._memory.give(swarm_id, size)
-
-    def _fits_memory(self, swarm_id: str, size: int) -> bool:
-        if self.reclaim is not None:
-            self.reclaim(lambda: not self._memory.fits(swarm_id, size))
-        return self._memory.fits(swarm_id, size)
-
-    def _take_value(self, swarm_id: str) -> None:
-        """Raises NoRoom."""
-        if not self._values.fits(swarm_id, 1):
-            raise NoRoom(
-                f"This node keeps {self._values.used:,} large values that tasks send to each "
-                f"other, of at most {self._values.most:,}{_share(swarm_id)}: receive more of them "
-                "first, or let the node open more files (ulimit -n)."
-            )
-        self._values.take(swarm_id, 1)
-
-    def _take_disk(self, swarm_id: str, size: int) -> None:
-        """Raises NoRoom, and then all stays that is there."""
-        disk, untaken = self._disk, self._spool.untaken
-        if not disk.fits(swarm_id, size):
-            named = {one.id for kept in untaken.values() for one in spool_records.parcels(kept)}
-            found = [own for id_ in named if (own := self._own.get(id_)) and not own.transfers]
-            spare = sum(own.size for own in found)
-            if not disk.fits(swarm_id, size, spare=spare):
-                raise NoRoom(self._refusal(swarm_id, size))
-        while not disk.fits(swarm_id, size):
-            self.drop(next(iter(untaken)))
-        disk.take(swarm_id, size)
+        self._copies.close()
 
     def drop(self, timeline: Timeline) -> None:
         """Of what was kept before this process began nobody asks for that any more."""
@@ -449,30 +268,34 @@ class Parcels:
             self.release(parcel)
         self._spool.drop(timeline)
 
-    def _refusal(self, swarm_id: str, size: int) -> str:
-        return (
-            f"This node keeps {_mib(self._disk)} MiB of values that tasks send to each other, of "
-            f"at most {self._disk.most / MIB:,.1f} MiB for which there is room on its disk, and "
-            f"{_mib(self._memory)} of at most {self._memory.most / MIB:,.1f} MiB of them in memory"
-            f"{_share(swarm_id)}, and a value of {size / MIB:,.1f} MiB does not fit: receive more "
-            f"of them first, or give the node more (room on the disk of {self._spool.values})."
-        )
+    # --- room -------------------------------------------------------------------------------
 
-    def _drop_copy(self, copy: Copy) -> None:
-        if copy.is_dropped:
-            return
-        copy.is_dropped = True
-        self._copies.pop(copy.remote, None)
-        self._is_asked(copy)
-        copy.close()
-        room = self._memory if copy.in_memory else self._disk
-        room.give(copy.swarm_id, copy.size)
-        self._values.give(copy.swarm_id, 1)
+    @property
+    def reclaim(self) -> Callable[[Callable[[], bool]], None] | None:
+        return self._room.reclaim
 
+    @reclaim.setter
+    def reclaim(self, reclaim: Callable[[Callable[[], bool]], None]) -> None:
+        """Has others that count here give back what they can do without, while more is wanted."""
+        self._room.reclaim = reclaim
 
-def _mib(room: SharedRoom) -> str:
-    return f"{room.used / MIB:,.1f}"
+    def take_room(self, size: int, swarm_id: str = "") -> None:
+        """Counts memory of that size. Raises NoRoom."""
+        self._room.take_memory(swarm_id, size)
 
+    def give_room(self, size: int, swarm_id: str = "") -> None:
+        self._room.memory.give(swarm_id, size)
 
-def _share(swarm_id: str) -> str:
-    return f", of which one swarm may take {MULTIPLE} times what it leaves" if swarm_id else ""
+    def drop_copy(self, in_memory: bool | None) -> bool:
+        return self._copies.give_way(in_memory)
+
+    def untaken(self) -> int:
+        named = {one.id for one in self._untaken()}
+        found = [own for id_ in named if (own := self._own.get(id_)) and not own.transfers]
+        return sum(own.size for own in found)
+
+    def _untaken(self) -> list[Parcel]:
+        return [one for kept in self._spool.untaken.values() for one in spool_records.parcels(kept)]
+
+    def drop_untaken(self) -> None:
+        self.drop(next(iter(self._spool.untaken)))

@@ -31,12 +31,13 @@ from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, Want
 from manta.node.plane.lending import ParcelLending
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.parcels import DESCRIPTORS, MOST_VALUES, NoRoom, Parcels, Unsealed
+from manta.node.plane.parcels import DESCRIPTORS, MOST_OPEN, Parcels, Unsealed
 from manta.node.plane.relays import Relays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
+from manta.node.plane.value_room import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
@@ -114,8 +115,8 @@ class Plane:
         )
         self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
         self.spool = Spool(folder, node_id, self._io.call)
-        values = min(MOST_VALUES, descriptor_limit() // DESCRIPTORS)
-        self._parcels = Parcels(self._carrier, memory, self.spool, disk, values)
+        most_open = min(MOST_OPEN, descriptor_limit() // DESCRIPTORS)
+        self._parcels = Parcels(self._carrier, memory, self.spool, disk, most_open)
         self._lending = ParcelLending(self._io, bulk, self._links, self._known, self._parcels)
         self._deliveries = Deliveries(self._parcels, self._known, self._send, self._lost)
         self._desks = Desks(node_id, self._known, self._parcels, self)
@@ -320,11 +321,10 @@ class Plane:
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
         if told["k"] == "error" and ask.value is not None:
             self.release(ask.value)
-        if isinstance(along, Remote):
+        if along is not None:
             self._deliveries.begin(ask, told, along)
         else:
-            own = None if along is None else self._parcels.own(along.id)
-            self._send(ask, told, [] if own is None else [own.fd])
+            self._send(ask, told, [])
 
     def _lost(self, ask: Ask, remote: Remote) -> None:
         self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())

@@ -32,6 +32,11 @@ class SharedRoom:
             return left >= 0
         return self._by_swarm[swarm_id] + size <= MULTIPLE * left
 
+    def could_fit(self, swarm_id: str, size: int) -> bool:
+        """Whether the swarm might take so much if nobody else took anything."""
+        left = self.most - size
+        return left >= 0 if not swarm_id else size <= MULTIPLE * left
+
     def take(self, swarm_id: str, size: int) -> None:
         self.used += size
         self._by_swarm[swarm_id] += size

@@ -15,8 +15,9 @@ from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.workers import Workers
-from manta.node.plane.parcels import NoRoom, Parcels
+from manta.node.plane.parcels import Parcels
 from manta.node.plane.requests import MakeRoom
+from manta.node.plane.value_room import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled
@@ -228,8 +229,7 @@ class Desks:
         self._parcels.release(value)
 
     def own(self, parcel: bytes) -> int | None:
-        found = self._parcels.own(parcel)
-        return None if found is None else found.fd
+        return self._parcels.held(parcel)
 
     def _evict(self) -> bool:
         return any(desk.evict() for desk in self._desks.values())

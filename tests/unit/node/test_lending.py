@@ -64,7 +64,9 @@ class Lab:
         io: Any = SimpleNamespace(call=lambda call: (call(), True)[1])
         links: Any = SimpleNamespace(send=self._send)
         known: Any = SimpleNamespace(peer=lambda swarm, key: key if key in self.members else None)
-        parcels: Any = SimpleNamespace(own=self.own.get, unused=self.unused.append)
+        parcels: Any = SimpleNamespace(
+            own=self.own.get, unused=self.unused.append, opened=lambda own: own.fd
+        )
         bulk: Any = self.bulk
         self.lending = ParcelLending(io, bulk, links, known, parcels)
 
@@ -142,6 +144,7 @@ def test_what_cannot_be_sent_now_is_said_with_the_reason(lab: Lab) -> None:
     sentences = [body.why for _, body in lab.said if isinstance(body, NotNow)]
     for part in ("Too many open files", "wait for this peer", "not known"):
         assert part in sentences.pop(0)
+    assert len(lab.unused) == 3
     lab.bulk.error = None
     lab.want(1, 2)
     assert list(lab.bulk.under_way) == [named(2)]

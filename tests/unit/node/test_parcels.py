@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from manta.node.plane.copies import Copy, Stalled, ValueGone, ValueLost
-from manta.node.plane.parcels import SEALS, Fetched, NoRoom, Parcels, Place
+from manta.node.plane.copies import Copy, Fetched, Place, Stalled, ValueGone, ValueLost
+from manta.node.plane.parcels import SEALS, Own, Parcels
 from manta.node.plane.spool import Timeline
+from manta.node.plane.value_room import NoRoom
 from manta.transports.exchange.kept import Kept, KeptLetter
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
@@ -86,8 +87,8 @@ class Lab:
         self.carrier = Carrier()
         self.spool: Any = Spool(folder)
 
-    def parcels(self, most: int = MOST, disk: int = 2 * MOST, values: int = 1000) -> Parcels:
-        return Parcels(self.carrier, most, self.spool, disk, values)
+    def parcels(self, most: int = MOST, disk: int = 2 * MOST, most_open: int = 1000) -> Parcels:
+        return Parcels(self.carrier, most, self.spool, disk, most_open)
 
     def kept(self, timeline: Timeline, *sizes: int) -> None:
         """On disk, since before the plane began."""
@@ -129,6 +130,16 @@ def fill(parcels: Parcels, size: int) -> None:
 
 def told(size: int, peer: str = "id-2") -> Remote:
     return Remote(peer, Parcel(os.urandom(16), size))
+
+
+def found(parcels: Parcels, value: Parcel) -> Own:
+    own = parcels.own(value.id)
+    assert own is not None
+    return own
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 class Waiter:
@@ -226,13 +237,13 @@ def test_a_value_that_breaks_off_is_written_anew(lab: Lab) -> None:
     parcels = lab.parcels()
     value = told(MIB)
     parcels.want("s", value, waiter := Waiter())
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     place = lab.carrier.calls[value][0]
     for _ in range(10):
         memory = place(-1)
         assert memory is not None
         memory.release()
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert descriptors() <= before + 2
     lab.carrier.comes(value)
     assert os.pread(waiter.fds[0], 5, 0) == b"value"
     parcels.close()
@@ -279,25 +290,92 @@ def test_a_file_that_cannot_be_opened_again_closes_no_descriptor_of_others(
     parcels.close()
 
 
+def test_what_tasks_were_given_gives_way_to_what_others_want(lab: Lab) -> None:
+    """In memory, and on disk, and among what may be open: it can be had again from its holder."""
+    parcels = lab.parcels(most=8 * MIB, disk=16 * MIB, most_open=16)
+    values = [told(MIB) for _ in range(100)]
+    for value in values:
+        parcels.want("s", value, waiter := Waiter())
+        lab.carrier.comes(value)
+        assert waiter.errors == [None]
+    assert parcels.size <= 7 * MIB
+    parcels.want("s", values[-1], waiter)
+    assert len(waiter.errors) == 2
+    parcels.want("s", values[0], waiter)
+    assert lab.carrier.begun.count(values[0]) == 2
+    lab.carrier.comes(values[0])
+    assert waiter.errors == [None] * 3
+    hand_in(parcels, 6 * MIB)
+    parcels.close()
+
+
+def test_what_is_waited_for_gives_way_to_nothing(lab: Lab) -> None:
+    parcels = lab.parcels(most=0, disk=16 * MIB, most_open=8)
+    for _ in range(7):
+        parcels.want("s", told(MIB), Waiter())
+    parcels.want("s", told(MIB), waiter := Waiter())
+    (error,) = waiter.errors
+    assert isinstance(error, NoRoom)
+    assert "open more files" in str(error)
+    parcels.close()
+
+
 # --- what a task hands in, and who reads it -----------------------------------------------------
 
 
-def test_one_swarm_leaves_room_for_others_in_memory_on_disk_and_in_number(lab: Lab) -> None:
-    parcels = lab.parcels(values=40)
+def test_one_swarm_leaves_room_for_others_in_memory_and_on_disk(lab: Lab) -> None:
+    parcels = lab.parcels()
     with pytest.raises(NoRoom, match="of which one swarm may take 7 times what it leaves"):
         fill(parcels, MOST // 8)
     assert parcels.size == MOST // 8 * 7  # the others are files
     hand_in(parcels, MOST // 16, "another")
-    small = lab.parcels(values=40)
-    with pytest.raises(NoRoom, match=r"keeps 35 large values .* of at most 40"):
-        fill(small, MIB // 8)
-    hand_in(small, MIB // 8, "another")
-    for one in (parcels, small):
-        one.close()
+    parcels.close()
+
+
+def test_many_values_take_few_descriptors(lab: Lab) -> None:
+    parcels = lab.parcels(most_open=40)
+    before = descriptors()
+    values = [hand_in(parcels, MIB // 8) for _ in range(100)]
+    assert parcels.size == 35 * MIB // 8  # of the others each is a file
+    assert descriptors() == before + 35
+    hand_in(parcels, MIB // 8, "another")
+    assert descriptors() == before + 36
+    with pytest.raises(NoRoom, match=r"has 36 large values open .* of at most 40"):
+        parcels.opened(found(parcels, values[-1]))
+    parcels.release(values[0])
+    assert parcels.opened(found(parcels, values[-1])) >= 0
+    parcels.unused(found(parcels, values[-1]))
+    assert descriptors() == before + 35
+    parcels.close()
+    assert descriptors() == before
+
+
+def test_a_file_is_open_while_somebody_reads_it(lab: Lab) -> None:
+    parcels = lab.parcels(most=0)
+    before = descriptors()
+    value = hand_in(parcels, MIB)
+    own = found(parcels, value)
+    assert own.fd == -1
+    transfer = Transfer()
+    parcels.opened(own)
+    own.transfers.add(transfer)
+    parcels.unused(own)
+    assert own.fd >= 0
+    own.transfers.discard(transfer)
+    parcels.unused(own)
+    assert own.fd == -1
+    assert parcels.held(value.id) == own.fd
+    parcels.unused(own)
+    assert own.fd >= 0
+    own.path.unlink()
+    parcels.release(value)
+    assert own.fd == -1
+    assert parcels.held(value.id) is None
+    assert descriptors() == before
 
 
 def test_what_is_refused_takes_nothing(lab: Lab) -> None:
-    parcels = lab.parcels(disk=MIB, values=8)
+    parcels = lab.parcels(disk=MIB, most_open=8)
     for _ in range(20):
         with pytest.raises(NoRoom, match="does not fit"):
             hand_in(parcels, 2 * MIB)
@@ -308,14 +386,13 @@ def test_what_is_refused_takes_nothing(lab: Lab) -> None:
 def test_a_value_takes_its_room_until_nobody_reads_it(lab: Lab) -> None:
     parcels = lab.parcels()
     parcel = hand_in(parcels, MIB)
-    own = parcels.own(parcel.id)
-    assert own is not None
+    own = found(parcels, parcel)
     transfers = [Transfer(), Transfer()]
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for transfer in transfers:
         assert len(own.mapped()) == MIB
         own.transfers.add(transfer)
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert descriptors() <= before + 1
     parcels.release(parcel)
     assert parcels.own(parcel.id) is None
     assert all(str(ValueGone()) == transfer.why for transfer in transfers)
@@ -324,7 +401,7 @@ def test_a_value_takes_its_room_until_nobody_reads_it(lab: Lab) -> None:
         own.transfers.discard(transfer)
         parcels.unused(own)
     assert parcels.size == 0
-    assert len(os.listdir("/proc/self/fd")) <= before - 1
+    assert descriptors() <= before - 1
 
 
 # --- what was kept before -----------------------------------------------------------------------
@@ -345,13 +422,27 @@ def test_what_was_kept_of_others_is_dropped_only_as_far_as_that_is_enough(lab: L
     parcels.close()
 
 
+def test_what_was_kept_is_not_open_until_it_is_asked_for(lab: Lab) -> None:
+    lab.kept(Timeline("swarm-0", "e"), *[MIB] * 100)
+    before = descriptors()
+    parcels = lab.parcels(disk=200 * MIB, most_open=10)
+    assert descriptors() == before
+    items = lab.spool.untaken[Timeline("swarm-0", "e")][0].items
+    assert len(items) == 100
+    for item in items:
+        own = found(parcels, item.value)
+        assert os.fstat(parcels.opened(own)).st_size == MIB
+        parcels.unused(own)
+    assert descriptors() == before
+    parcels.close()
+
+
 def test_what_is_on_its_way_to_others_is_not_counted_as_room(lab: Lab) -> None:
     timeline = Timeline("swarm-0", "e")
     lab.kept(timeline, 3 * MIB)
     parcels = lab.parcels(disk=4 * MIB)
     (item,) = lab.spool.untaken[timeline][0].items
-    own = parcels.own(item.value.id)
-    assert own is not None
+    own = found(parcels, item.value)
     transfer = Transfer()
     own.transfers.add(transfer)
     with pytest.raises(NoRoom):
