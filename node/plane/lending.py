@@ -32,7 +32,9 @@ log = logging.getLogger("manta.node.plane")
 class _Lent:
     """One transfer. Implements `parcels.Transfer`."""
 
-    def __init__(self, bulk: BulkEndpoint, key: str, said: envelope.Envelope, want: WantParcel):
+    def __init__(
+        self, bulk: BulkEndpoint, key: str, said: envelope.Envelope, want: WantParcel
+    ) -> None:
         self.key = key
         self.swarm_id = said.swarm_id
         self.parcel = want.parcel
@@ -119,8 +121,8 @@ class ParcelLending:
     def _say(self, key: str, said: envelope.Envelope, body: NoParcel | NotNow) -> None:
         self._links.send(key, envelope.pack(said.swarm_id, said.epoch, body))
 
-    def directory_changed(self, swarm_id: str) -> None:
-        """Who has no part in the swarm any more gets none of its values."""
+    def directories_changed(self) -> None:
+        """Who has no part in a swarm any more gets none of its values."""
         for lent in list(self._lent.values()):
-            if lent.swarm_id == swarm_id and self._known.peer(swarm_id, lent.key) is None:
+            if self._known.peer(lent.swarm_id, lent.key) is None:
                 lent.cancel("the node has no part in the swarm any more")

@@ -172,7 +172,7 @@ class Plane:
             self._look_at_roster(swarm_id)
         for swarm_id in before:
             self._carrier.directory_changed(swarm_id)
-            self._lending.directory_changed(swarm_id)
+        self._lending.directories_changed()
         self._links.forget(gone)
         self.paths.forget(gone)
         self._reports.changed()

@@ -78,16 +78,16 @@ def test_a_holder_that_learns_of_the_swarm_late_is_asked_again() -> None:
         tell(lab, lab.nodes[1], SWARM, OTHER)
         tell(lab, holder, OTHER)
         wait(lambda: holder.run(holder.plane.links.is_up, lab.nodes[1].peer.key))
+        heard: list[type] = []
+        received = holder.plane.received
+
+        def note(key: str, data: Any) -> None:
+            heard.append(type(envelope.unpack(data).body))
+            received(key, data)
+
+        holder.run(setattr, holder.plane, "received", note)
         begin_receiving(two)
-        heard: list[str] = []
-        unheard = holder.plane._desks.unheard
-
-        def note(swarm_id: str, key: str) -> None:
-            heard.append(swarm_id)
-            unheard(swarm_id, key)
-
-        holder.run(setattr, holder.plane._desks, "unheard", note)
-        wait(lambda: heard.count(SWARM) >= 2)  # it was asked in vain
+        wait(lambda: heard.count(WantParcel) >= 2)  # it was asked in vain
         tell(lab, holder, SWARM, OTHER)
         assert two.end() == value
 

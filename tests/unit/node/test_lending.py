@@ -153,8 +153,8 @@ def test_what_cannot_be_sent_now_is_said_with_the_reason(lab: Lab) -> None:
 def test_who_leaves_the_swarm_gets_no_more_of_it(lab: Lab) -> None:
     lab.want(0, 1, "a")
     lab.want(0, 2, "b")
-    lab.members.discard("b")
-    lab.lending.directory_changed("another")
+    lab.lending.directories_changed()
     assert not lab.bulk.cancelled
-    lab.lending.directory_changed("s")
+    lab.members.discard("b")
+    lab.lending.directories_changed()
     assert lab.bulk.cancelled == [named(2)]
