@@ -260,7 +260,8 @@ class Copies:
 
     def _was_given(self, copy: Copy) -> None:
         self._given.pop(copy.remote, None)
-        self._given[copy.remote] = copy
+        if not copy.is_dropped:
+            self._given[copy.remote] = copy
 
     def _fetch(self, copy: Copy) -> None:
         done, is_asked = partial(self._came, copy), not copy.is_ahead

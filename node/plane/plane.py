@@ -8,7 +8,6 @@ back to this one.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -286,7 +285,6 @@ class Plane:
         """Raises BrokenFrame."""
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered, self._send)
-        ask.until = time.monotonic() + getattr(request, "timeout", math.inf)
         if not isinstance(handed, Handed):
             self._ask(ask, handed)
             return
@@ -463,8 +461,8 @@ class Plane:
     # --- time ---------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        timed = (self._desks, self._carrier, self._deliveries, *self._swarms.values())
-        times = [one.due for one in timed]
+        times = [self._desks.due, self._carrier.due, self._deliveries.due]
+        times += [swarm.due for swarm in self._swarms.values()]
         due = min((one for one in times if one is not None), default=None)
         if due is None or (self._timer is not None and self._timer[0] <= due):
             return
@@ -475,6 +473,9 @@ class Plane:
     def _tick(self) -> None:
         self._timer = None
         now = time.monotonic()
-        for one in (*self._swarms.values(), self._desks, self._carrier, self._deliveries):
-            one.tick(now)
+        for swarm in list(self._swarms.values()):
+            swarm.tick(now)
+        self._desks.tick(now)
+        self._carrier.tick(now)
+        self._deliveries.tick(now)
         self._set_timer()

@@ -281,13 +281,15 @@ class Plane:
         waiting = self._fetching.setdefault(remote, [])
         waiting.append(asked)
         if len(waiting) == 1:
+            was_idle = self._fetches.due is None
             self._fetches.begin(Fetch(SWARM, remote, is_asked=True), self.clock.now)
-            self.clock.after(LOOK, self._look)
+            if was_idle:
+                self.clock.after(LOOK, self._look)
 
     def _look(self) -> None:
-        if self.is_alive and self._fetches.due is not None:
+        if self.is_alive and (due := self._fetches.due) is not None:
             self._fetches.tick(self.clock.now)
-            self.clock.after(LOOK, self._look)
+            self.clock.after(max(0.01, due + LOOK - self.clock.now), self._look)
 
     def _serve(self, other: str, want: WantParcel) -> None:
         """Transfers may break off, and be refused for now."""
