@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +110,7 @@ class Ask:
         self.channel = channel
         self.body = body
         self.value = value
-        self.until = time.monotonic() + getattr(body, "timeout", math.inf)
+        self.until = math.inf
         """When its time is over."""
         self._done = done
         self._reply = reply

@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Protocol
 
 from manta.node.plane import spool_records, value_files
-from manta.node.plane.copies import Carrier, Copies, ValueGone
+from manta.node.plane.copies import FUTURE_WRITE, Carrier, Copies, ValueGone
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.value_room import NoRoom, ValueRoom
+from manta.transports.descriptors import descriptor_limit
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
+
+__all__ = ["FUTURE_WRITE", "SEALS", "NoRoom", "Own", "Parcels", "Transfer", "Unsealed"]
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
@@ -83,12 +86,14 @@ class Own:
 
 class Parcels:
     """`most` and `disk`: bytes that are kept in memory and on disk, of this node's tasks and of
-    others together; `most_open`: how many values may be open. See `SharedRoom` for how swarms
+    others together; `most_open`: how many values may be open, by default as the process may. See `SharedRoom` for how swarms
     divide each of them. Implements `value_room.Spare`."""
 
     def __init__(
-        self, carrier: Carrier, most: int, spool: Spool, disk: int, most_open: int = MOST_OPEN
+        self, carrier: Carrier, most: int, spool: Spool, disk: int, most_open: int | None = None
     ) -> None:
+        if most_open is None:
+            most_open = min(MOST_OPEN, descriptor_limit() // DESCRIPTORS)
         self._spool = spool
         self._room = ValueRoom(most, disk, most_open, self, str(spool.values))
         self._copies = Copies(carrier, self._room, spool.values)
@@ -103,6 +108,11 @@ class Parcels:
     def size(self) -> int:
         """Bytes that are kept in memory."""
         return self._room.memory.used
+
+    @property
+    def most(self) -> int:
+        """Bytes that may be."""
+        return self._room.memory.most
 
     # --- of this node's tasks ---------------------------------------------------------------
 
@@ -283,8 +293,25 @@ class Parcels:
         """Counts memory of that size. Raises NoRoom."""
         self._room.take_memory(swarm_id, size)
 
+    def count(self, size: int) -> None:
+        """Counts memory of that size, whether there is room for it or not."""
+        self._room.memory.take("", size)
+
     def give_room(self, size: int, swarm_id: str = "") -> None:
         self._room.memory.give(swarm_id, size)
+
+    def take_file(self, size: int, swarm_id: str = "") -> int:
+        """A descriptor of a new file to write into, which goes with its last one; counts as on disk
+        until `give_disk`. Raises NoRoom."""
+        self._room.take_disk(swarm_id, size)
+        try:
+            return value_files.nameless(self._spool.values, size)
+        except OSError as error:
+            self._room.disk.give(swarm_id, size)
+            raise NoRoom(f"The disk takes no value of {size} bytes: {error}.") from error
+
+    def give_disk(self, size: int, swarm_id: str = "") -> None:
+        self._room.disk.give(swarm_id, size)
 
     def drop_copy(self, in_memory: bool | None) -> bool:
         return self._copies.give_way(in_memory)

@@ -8,6 +8,7 @@ back to this one.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -30,7 +31,7 @@ from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, Want
 from manta.node.plane.lending import ParcelLending
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.parcels import DESCRIPTORS, MOST_OPEN, Parcels, Unsealed
+from manta.node.plane.parcels import Parcels, Unsealed
 from manta.node.plane.relays import Relays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
@@ -40,7 +41,6 @@ from manta.node.plane.value_room import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
-from manta.transports.descriptors import descriptor_limit
 from manta.transports.errors import LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
@@ -114,8 +114,7 @@ class Plane:
         )
         self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
         self.spool = Spool(folder, node_id, self._io.call)
-        most_open = min(MOST_OPEN, descriptor_limit() // DESCRIPTORS)
-        self._parcels = Parcels(self._carrier, memory, self.spool, disk, most_open)
+        self._parcels = Parcels(self._carrier, memory, self.spool, disk)
         self._lending = ParcelLending(self._io, bulk, self._links, self._known, self._parcels)
         self._deliveries = Deliveries(self._parcels, self._known, self._send, self._lost)
         self._desks = Desks(node_id, self._known, self._parcels, self)
@@ -285,6 +284,7 @@ class Plane:
         """Raises BrokenFrame."""
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered, self._send)
+        ask.until = time.monotonic() + getattr(request, "timeout", math.inf)
         if not isinstance(handed, Handed):
             self._ask(ask, handed)
             return

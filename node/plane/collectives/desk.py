@@ -33,7 +33,7 @@ from manta.node.plane.collectives.meeting import Meeting, Piece
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, CollectiveSaid
 from manta.node.plane.collectives.peers import Peers
-from manta.node.plane.value_room import NoRoom
+from manta.node.plane.parcels import NoRoom
 from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
 from manta.transports.collectives.actions import Outcome

@@ -15,9 +15,8 @@ from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.workers import Workers
-from manta.node.plane.parcels import Parcels
+from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
-from manta.node.plane.value_room import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
 from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from manta.node.plane.collectives.memory import Block, Pool
-from manta.node.plane.value_room import NoRoom
+from manta.node.plane.parcels import NoRoom
 from manta.node.reduction.kernel import Kernel, Source
 from manta.transports.collectives.actions import (
     Action,

@@ -21,8 +21,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from manta.node.plane.copies import FUTURE_WRITE
-from manta.node.plane.value_room import NoRoom
+from manta.node.plane.parcels import FUTURE_WRITE, NoRoom
 from manta.protocol.base import Instance
 
 IDLE = 20.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from manta.node.plane.collectives.memory import IDLE, Pool
-from manta.node.plane.value_room import NoRoom
+from manta.node.plane.parcels import NoRoom
 from manta.protocol.base import Instance
 
 AT = Instance("s", "w", 0, 0, 0)
