@@ -86,8 +86,8 @@ class Own:
 
 class Parcels:
     """`most` and `disk`: bytes that are kept in memory and on disk, of this node's tasks and of
-    others together; `most_open`: how many values may be open, by default as the process may. See `SharedRoom` for how swarms
-    divide each of them. Implements `value_room.Spare`."""
+    others together; `most_open`: how many values may be open, by default as this process may.
+    See `SharedRoom` for how swarms divide each of them. Implements `value_room.Spare`."""
 
     def __init__(
         self, carrier: Carrier, most: int, spool: Spool, disk: int, most_open: int | None = None

@@ -31,13 +31,12 @@ from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, Want
 from manta.node.plane.lending import ParcelLending
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.parcels import Parcels, Unsealed
+from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.relays import Relays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
-from manta.node.plane.value_room import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.protocol.roster import Roster
