@@ -161,8 +161,10 @@ def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
 class Frames:
     """Cuts a stream into frames, and keeps the descriptors that came until a frame claims them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fds: int = _MOST_FDS) -> None:
+        """`limit`: bytes of a frame; `fds`: descriptors that no frame has claimed yet."""
         self._limit = limit
+        self._most_fds = fds
         self._buffer = bytearray()
         self._fds: list[int] = []
 
@@ -170,7 +172,7 @@ class Frames:
         """Raises BrokenFrame."""
         self._buffer += data
         self._fds += fds
-        if len(self._fds) > _MOST_FDS:
+        if len(self._fds) > self._most_fds:
             raise BrokenFrame("descriptors that no message announced.")
 
     def next(self) -> bytes | None:

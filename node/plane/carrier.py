@@ -1,37 +1,37 @@
-"""Moves values between this plane and those of other nodes: each is asked for over the link, and
-comes as a bulk transfer."""
+"""Fetches values from the planes of other nodes: each is asked for over the link, and comes as a
+bulk transfer."""
 
 from __future__ import annotations
 
-import logging
-import mmap
-import os
+import contextlib
+import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane import envelope
-from manta.node.plane.envelope import NoParcel, WantParcel
+from manta.node.plane.copies import Fetched, Place, ValueLost
+from manta.node.plane.envelope import WantParcel
+from manta.node.plane.fetches import Fetch, Fetches
 from manta.node.plane.links import PeerLinks
-from manta.node.plane.parcels import GONE, Own, Place
-from manta.transports.errors import BulkError, LocalTransportError
+from manta.transports.errors import BulkError, LocalTransportError, TransferRefused
 from manta.transports.exchange.letters import Remote
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.zeromq.io_thread import IoThread
 
-log = logging.getLogger("manta.node.plane")
+MIB = 1 << 20
 
 
-class _Fetch(NamedTuple):
-    swarm_id: str
-    remote: Remote
-    key: str
-    done: Callable[[str], None]
+class _Calls(NamedTuple):
+    place: Place
+    done: Fetched
 
 
 class ParcelCarrier:
-    """Implements `parcels.Carrier`, on the plane's thread. `ended` is called after each fetch."""
+    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread. `ended` is called
+    after each fetch."""
 
     def __init__(
         self,
@@ -46,88 +46,114 @@ class ParcelCarrier:
         self._links = links
         self._known = known
         self._ended = ended
-        self._fetches: dict[bytes, _Fetch] = {}
-        """By transfer: what is under way from other nodes."""
-        self._gone: set[bytes] = set()
-        """Transfers whose sender has the value no more."""
+        self._fetches = Fetches(self)
+        self._calls: dict[Fetch, _Calls] = {}
 
-    # --- to others ----------------------------------------------------------------------------
-
-    def serve(self, key: str, said: envelope.Envelope, want: WantParcel, own: Own | None) -> None:
-        """Sends a value of this node's, or says that it is not there any more."""
-        if own is None:
-            told = envelope.pack(said.swarm_id, said.epoch, NoParcel(want.transfer))
-            self._links.send(key, told)
-            return
-        ours = os.dup(own.fd)
-        memory = mmap.mmap(ours, os.fstat(ours).st_size, mmap.MAP_SHARED, mmap.PROT_READ)
-
-        def done(_: BulkError | None) -> None:
-            os.close(ours)  # the mapping ends when nobody refers to it any more
-
-        try:
-            memfd = ours if own.in_memory else -1
-            self._bulk.peer(key).send(want.transfer, [memoryview(memory)], done=done, memfd=memfd)
-        except (BulkError, LocalTransportError) as error:  # asked for twice, or too many wait
-            log.info("A value was not sent to node %s: %s", key[:8], error)
-            done(None)
-
-    # --- from others --------------------------------------------------------------------------
+    # --- what is wanted (copies.Carrier) -----------------------------------------------------
 
     def fetch(
-        self,
-        swarm_id: str,
-        remote: Remote,
-        transfer: bytes,
-        place: Place,
-        done: Callable[[str], None],
+        self, swarm_id: str, remote: Remote, place: Place, done: Fetched, *, is_asked: bool
     ) -> None:
-        node = self._known.node(swarm_id, remote.peer)
-        if node is None:
-            self._io.call(partial(done, "its node has no part in the swarm any more"))
-            return
-        self._fetches[transfer] = fetch = _Fetch(swarm_id, remote, node.key, done)
+        fetch = Fetch(swarm_id, remote, is_asked)
+        self._calls[fetch] = _Calls(place, done)
+        self._fetches.begin(fetch, time.monotonic())
 
-        def ended(error: BulkError | None) -> None:  # on a thread of the bulk's
-            self._io.call(partial(self._fetch_ended, transfer, error))
+    def asked(self, remote: Remote, is_asked: bool) -> None:
+        self._fetches.asked(remote, is_asked, time.monotonic())
 
+    def give_up(self, remote: Remote) -> None:
+        self._fetches.give_up(remote, time.monotonic())
+
+    def state(self, remote: Remote) -> str:
+        fetch = self._fetches.get(remote)
+        come = 0 if fetch is None else fetch.upto
+        said = [f"{come / MIB:,.1f} of {remote.parcel.size / MIB:,.1f} MiB of it have come"]
+        if fetch is not None and fetch.key:
+            if fetch.why:
+                said.append(fetch.why)
+            if (down := self._why_down(fetch.key)) is not None:
+                said.append(f"there is no connection for large values: {down}")
+        return "; ".join(said)
+
+    def _why_down(self, key: str) -> str | None:
         try:
-            size = remote.parcel.size
-            self._bulk.peer(node.key).adopt(transfer, size, place, done=ended)
-        except (BulkError, LocalTransportError) as error:
-            self._io.call(partial(self._fetch_ended, transfer, BulkError(str(error))))
-            return
-        self._ask_for(transfer, fetch)
+            state = self._bulk.peer(key).state
+        except LocalTransportError:
+            return "its key is not known"
+        return None if state is None else str(state)
+
+    # --- what comes of it ---------------------------------------------------------------------
 
     def link_up(self, key: str) -> None:
-        """What was asked over the link before may not have arrived."""
-        for transfer, fetch in self._fetches.items():
-            if fetch.key == key:
-                self._ask_for(transfer, fetch)
+        self._fetches.link_up(key, time.monotonic())
 
-    def _ask_for(self, transfer: bytes, fetch: _Fetch) -> None:
+    def directory_changed(self, swarm_id: str) -> None:
+        self._fetches.directory_changed(swarm_id, time.monotonic())
+
+    def gone(self, key: str, transfer: bytes) -> None:
+        """The holder has it no more."""
+        self._fetches.gone(key, transfer)
+
+    def refused(self, key: str, transfer: bytes, why: str) -> None:
+        """The holder does not send it now."""
+        self._fetches.refused(key, transfer, why)
+
+    @property
+    def due(self) -> float | None:
+        return self._fetches.due
+
+    def tick(self, now: float) -> None:
+        self._fetches.tick(now)
+
+    # --- fetches.Shell ------------------------------------------------------------------------
+
+    def key(self, swarm_id: str, peer: str) -> str | None:
+        node = self._known.node(swarm_id, peer)
+        return None if node is None else node.key
+
+    def new_id(self) -> bytes:
+        return secrets.token_bytes(16)
+
+    def expect(self, fetch: Fetch) -> None:
+        transfer, place = fetch.transfer, self._calls[fetch].place
+
+        def placed(memfd: int) -> memoryview | None:  # this and what follows on threads of bulk's
+            try:
+                return place(memfd)
+            except Exception as error:
+                fetch.error = fetch.error or error
+                raise
+
+        def moved(upto: int) -> None:
+            fetch.upto = upto
+
+        def ended(error: BulkError | None) -> None:
+            if isinstance(error, TransferRefused):  # it is of another size than it was said
+                fetch.error = fetch.error or ValueLost(str(error))
+            self._io.call(partial(self._transfer_ended, transfer, error))
+
+        try:
+            peer = self._bulk.peer(fetch.key)
+            peer.adopt(transfer, fetch.remote.parcel.size, placed, done=ended, progress=moved)
+        except (BulkError, LocalTransportError) as error:
+            ended(BulkError(str(error)))
+
+    def _transfer_ended(self, transfer: bytes, error: BulkError | None) -> None:
+        self._fetches.transfer_ended(transfer, error, time.monotonic())
+
+    def ask(self, fetch: Fetch) -> None:
         epoch = self._known.epoch(fetch.swarm_id) or ""
-        wanted = WantParcel(fetch.remote.parcel.id, transfer)
+        wanted = WantParcel(fetch.remote.parcel.id, fetch.transfer)
         self._links.send(fetch.key, envelope.pack(fetch.swarm_id, epoch, wanted))
 
-    def is_not_there(self, key: str, transfer: bytes) -> None:
-        """Its sender says so."""
-        if transfer in self._fetches:
-            self._gone.add(transfer)
-            self._bulk.peer(key).refuse(transfer, GONE)
+    def refuse(self, fetch: Fetch, why: str) -> None:
+        with contextlib.suppress(LocalTransportError):  # its key is gone, and with it the transfer
+            self._bulk.peer(fetch.key).refuse(fetch.transfer, why)
 
-    def _fetch_ended(self, transfer: bytes, error: BulkError | None) -> None:
-        fetch = self._fetches.pop(transfer)
-        is_gone = transfer in self._gone
-        self._gone.discard(transfer)
-        fetch.done("" if error is None else GONE if is_gone else str(error))
+    def done(self, fetch: Fetch, error: Exception | None) -> None:
+        """Later: this may be within a call of who asks for the value."""
+        self._io.call(partial(self._tell, self._calls.pop(fetch).done, error))
+
+    def _tell(self, done: Fetched, error: Exception | None) -> None:
+        done(error)
         self._ended()
-
-    def give_up(self, transfer: bytes) -> None:
-        fetch = self._fetches.get(transfer)
-        if fetch is None:
-            return  # it has just ended
-        try:
-            self._bulk.peer(fetch.key).refuse(transfer, "nobody wants it any more")
-        except LocalTransportError:
-            return  # the peer is gone, and with it the transfer

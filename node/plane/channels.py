@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ class Channel:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ANSWER)
         self.current: Ask | None = None
         """The request that has no answer yet."""
-        self._frames = Frames(MAX_TO_NODE)
+        self._frames = Frames(MAX_TO_NODE, fds=1)  # one request at a time, with one at most
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +110,8 @@ class Ask:
         self.channel = channel
         self.body = body
         self.value = value
+        self.until = math.inf
+        """When its time is over."""
         self._done = done
         self._reply = reply
 

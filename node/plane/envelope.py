@@ -48,7 +48,14 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=36):
     number: int
 
 
-Body = messages.Message | WantParcel | NoParcel | BulkAt | Ping | Pong | OfCollective
+class NotNow(msgspec.Struct, frozen=True, array_like=True, tag=37):
+    """The holder does not send it yet, and why: it is to be asked again."""
+
+    transfer: messages.ParcelId
+    why: messages.Sentence
+
+
+Body = messages.Message | WantParcel | NoParcel | NotNow | BulkAt | Ping | Pong | OfCollective
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

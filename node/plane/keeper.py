@@ -59,6 +59,10 @@ class _Listen(msgspec.Struct, frozen=True):
     pass
 
 
+class _Begin(msgspec.Struct, frozen=True):
+    """Once more: it could not be begun before."""
+
+
 class _Attempt(msgspec.Struct):
     owner: str
     ending: Reply | None = None
@@ -78,7 +82,7 @@ class PlaneKeeper(Actor):
     def on_start(self) -> None:
         """Begins one at once if others may ask for what one before has kept."""
         if self._node_id() and keeps_anything(self._context.state.plane):
-            self._begin()
+            self._try(_Begin())
         else:
             self._listen()
 
@@ -122,6 +126,8 @@ class PlaneKeeper(Actor):
                 self._knocked()
             case _Listen():
                 self._listen()
+            case _Begin():
+                self._try(message)
             case _Gone(how):
                 raise PlaneEnded(f"the plane {how}")
             case _:
@@ -144,17 +150,24 @@ class PlaneKeeper(Actor):
         if self._context.peers.directories.is_empty:  # nobody has anything to say to this node
             self.after(_PAUSE, _Listen())
             return
+        self._try(_Listen())
+
+    def _try(self, again: _Begin | _Listen) -> None:
+        """Begins it, or tells itself that after a pause."""
+        if self._process is not None:
+            return
         try:
             self._begin()
         except OSError as error:
             self.log.error("the plane could not be started: %s", remedied(error))
-            self.after(_PAUSE, _Listen())
+            self.after(_PAUSE, again)
 
     def _connect(self, instance: Instance, owner: str) -> Descriptor:
         try:
             process = self._process or self._begin()
             ours, theirs = socket.socketpair()
         except OSError as error:
+            self.after(_PAUSE, _Listen())  # the door may have been closed for it
             sentence = f"The node could give {instance} no connection to others: {remedied(error)}."
             raise Refused(Code.UNAVAILABLE, sentence) from error
         end = Descriptor(theirs.detach())

@@ -8,6 +8,7 @@ back to this one.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -25,10 +26,12 @@ from manta.node.plane.carrier import ParcelCarrier
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.collectives.desks import Desks
 from manta.node.plane.collectives.messages import CollectiveSaid, CollectivesHeard, Introduced
-from manta.node.plane.envelope import BulkAt, NoParcel, Ping, Pong, WantParcel
+from manta.node.plane.deliveries import Deliveries
+from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, WantParcel
+from manta.node.plane.lending import ParcelLending
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
-from manta.node.plane.parcels import GONE, NoRoom, Parcels, Unsealed
+from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.relay_ways import RelayWays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
@@ -115,6 +118,8 @@ class Plane:
         self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
         self.spool = Spool(folder, node_id, self._io.call)
         self._parcels = Parcels(self._carrier, memory, self.spool, disk)
+        self._lending = ParcelLending(self._io, bulk, self._links, self._known, self._parcels)
+        self._deliveries = Deliveries(self._parcels, self._known, self._send, self._lost)
         self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters: dict[str, Roster] = {}
@@ -166,6 +171,9 @@ class Plane:
             self._swarm(swarm_id)
         for swarm_id in list(self._rosters):
             self._look_at_roster(swarm_id)
+        for swarm_id in before:
+            self._carrier.directory_changed(swarm_id)
+        self._lending.directories_changed()
         self._links.forget(gone)
         self.paths.forget(gone)
         self.relays.forget(gone)
@@ -279,12 +287,15 @@ class Plane:
         """Raises BrokenFrame."""
         handed = getattr(request, "value", None)
         ask = channel.current = Ask(channel, request, None, self._answered, self._send)
+        ask.until = time.monotonic() + getattr(request, "timeout", math.inf)
         if not isinstance(handed, Handed):
             self._ask(ask, handed)
             return
         assert fd is not None
         try:
-            self._parcels.take_in(fd, handed.size, partial(self._taken_in, ask))
+            self._parcels.take_in(
+                channel.at.swarm_id, fd, handed.size, partial(self._taken_in, ask)
+            )
         except Unsealed as error:
             raise BrokenFrame(str(error)) from error
         except NoRoom as error:
@@ -311,24 +322,14 @@ class Plane:
     def _answered(self, ask: Ask, told: dict[str, Any], along: Parcel | Remote | None) -> None:
         if told["k"] == "error" and ask.value is not None:
             self.release(ask.value)
-        if isinstance(along, Remote):
-            self._parcels.want(ask.at.swarm_id, along, partial(self._fetched, ask, told, along))
+        if along is not None:
+            self._deliveries.begin(ask, told, along)
         else:
-            own = None if along is None else self._parcels.own(along.id)
-            self._send(ask, told, [] if own is None else [own.fd])
+            self._send(ask, told, [])
 
-    def _fetched(self, ask: Ask, told: dict[str, Any], remote: Remote, fd: int, why: str) -> None:
-        if fd >= 0:
-            self._send(ask, told, [fd])
-        elif ask.channel.current is not ask:
-            return  # it was closed meanwhile
-        elif why == GONE:
-            self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())
-            self._set_timer()
-        elif self._known.node(ask.at.swarm_id, remote.peer) is None:
-            ask.fail("PeerLost", f"{remote.peer} is gone, and with it a value of its: {why}")
-        else:
-            ask.fail("RequestFailed", f"A value of {remote.peer} did not arrive: {why}")
+    def _lost(self, ask: Ask, remote: Remote) -> None:
+        self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())
+        self._set_timer()
 
     def _send(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         channel = ask.channel
@@ -346,6 +347,8 @@ class Plane:
         self._io.remove_reader(channel.fileno())
         ask, channel.current = channel.current, None
         channel.close()
+        if ask is not None:
+            self._deliveries.abandon(ask)
         if ask is not None and channel.at.swarm_id in self._swarms:
             self._swarms[channel.at.swarm_id].abandon(ask)
             self._desks.abandon(ask)
@@ -388,10 +391,12 @@ class Plane:
             self._desks.unheard(said.swarm_id, key)
             return
         match said.body:
-            case WantParcel(parcel):
-                self._carrier.serve(key, said, said.body, self._parcels.own(parcel))
+            case WantParcel():
+                self._lending.serve(key, said, said.body)
             case NoParcel(transfer):
-                self._carrier.is_not_there(key, transfer)
+                self._carrier.gone(key, transfer)
+            case NotNow(transfer, why):
+                self._carrier.refused(key, transfer, why)
             case Introduced() | CollectiveSaid() | CollectivesHeard():
                 self._swarm(said.swarm_id)
                 self._desks.handle(said.swarm_id, peer.node_id, said.body)
@@ -459,7 +464,8 @@ class Plane:
     # --- time ---------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        times = [self._desks.due, *(swarm.due for swarm in self._swarms.values())]
+        times = [self._desks.due, self._carrier.due, self._deliveries.due]
+        times += [swarm.due for swarm in self._swarms.values()]
         due = min((one for one in times if one is not None), default=None)
         if due is None or (self._timer is not None and self._timer[0] <= due):
             return
@@ -470,7 +476,9 @@ class Plane:
     def _tick(self) -> None:
         self._timer = None
         now = time.monotonic()
-        for swarm in self._swarms.values():
+        for swarm in list(self._swarms.values()):
             swarm.tick(now)
         self._desks.tick(now)
+        self._carrier.tick(now)
+        self._deliveries.tick(now)
         self._set_timer()

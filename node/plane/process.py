@@ -41,28 +41,35 @@ class PlaneProcess:
     ) -> None:
         self._hear = hear
         self._gone = gone
-        ours, theirs = pair()
-        self._orders: OrderSocket[ToDaemon] = OrderSocket(ours, ToDaemon)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "manta.node.plane", str(theirs)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs],
-                start_new_session=True,
+        with contextlib.ExitStack() as undo:
+            handed: list[int] = []
+            undo.callback(_close, handed)
+            handed += map(os.dup, listening)
+            ours, theirs = pair()
+            self._orders: OrderSocket[ToDaemon] = OrderSocket(ours, ToDaemon)
+            undo.callback(self._orders.close)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "manta.node.plane", str(theirs)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs],
+                    start_new_session=True,
+                )
+            finally:
+                os.close(theirs)
+            undo.callback(self._kill)
+            self._queue: queue.SimpleQueue[tuple[ToPlane, Sequence[int]] | None] = (
+                queue.SimpleQueue()
             )
-        except BaseException:
-            self._orders.close()
-            raise
-        finally:
-            os.close(theirs)
-        self._queue: queue.SimpleQueue[tuple[ToPlane, Sequence[int]] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._write, name="manta-plane-orders", daemon=True),
-            threading.Thread(target=self._read, name="manta-plane-answers", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-        self.send(serve, [os.dup(fd) for fd in listening])
+            self._threads = [
+                threading.Thread(target=self._write, name="manta-plane-orders", daemon=True),
+                threading.Thread(target=self._read, name="manta-plane-answers", daemon=True),
+            ]
+            undo.callback(self._join)
+            for thread in self._threads:
+                thread.start()
+            self.send(serve, handed)
+            undo.pop_all()
 
     @property
     def pid(self) -> int:
@@ -82,14 +89,21 @@ class PlaneProcess:
         try:
             self._process.wait(ENDING)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+            self._kill()
+        self._join()
         while not self._queue.empty():
             _close((self._queue.get() or (None, ()))[1])
         self._orders.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _join(self) -> None:
+        self._queue.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:  # it was begun
+                thread.join()
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -40,6 +40,12 @@ def open_whole(path: Path, size: int) -> int:
     return fd
 
 
+def check(path: Path, size: int) -> None:
+    """Raises OSError where it is not there, or has another size."""
+    if path.stat().st_size != size:
+        raise OSError(5, "The file has another size than its value")
+
+
 def nameless(folder: Path, size: int) -> int:
     """A descriptor of a new file to write into, all of whose room is taken, and which goes with its
     last descriptor. Raises OSError."""

@@ -11,6 +11,9 @@ from typing import Any
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.known import KnownPeers
+from manta.node.plane.copies import ValueGone
+from manta.node.plane.envelope import NoParcel, NotNow, WantParcel
+from manta.node.plane.fetches import LOOK, Fetch, Fetches
 from manta.node.plane.requests import PlaneRequest
 from manta.node.plane.spool import Timeline
 from manta.node.plane.spool_records import parcels
@@ -27,7 +30,9 @@ SWARM = "s"
 STEPS = 400_000
 
 
-Said = tuple[str | None, messages.Message]
+Body = messages.Message | WantParcel | NoParcel | NotNow
+
+Said = tuple[str | None, Body]
 """The sender's timeline, and a message of it."""
 
 
@@ -99,7 +104,7 @@ class Connection:
         if end.is_alive:
             end.disconnected(self)
 
-    def send(self, source: Plane, epoch: str | None, message: messages.Message) -> None:
+    def send(self, source: Plane, epoch: str | None, message: Body) -> None:
         if self.is_cut:
             return
         to = self.other(source)
@@ -160,7 +165,8 @@ class Asked:
 
 
 class Plane:
-    """Implements `swarm.Outside`. A second one of a node is the same one restarted."""
+    """Implements `swarm.Outside` and `fetches.Shell`. A second one of a node is the same one
+    restarted."""
 
     def __init__(self, clock: Clock, name: str, disk: Disk, net: dict[str, Plane]) -> None:
         self.clock = clock
@@ -177,7 +183,11 @@ class Plane:
         self._connections: dict[str, list[Connection]] = {}
         """Over the first of each is sent."""
         self._jobs: deque[tuple[Callable[[], None], Callable[[], object]]] = deque()
-        self._fetches: list[tuple[Asked, Remote]] = []
+        self._fetches = Fetches(self)
+        self._fetching: dict[Remote, list[Asked]] = {}
+        """Who waits for each."""
+        self._expected: set[bytes] = set()
+        """Transfers that are to come."""
         self.swarm = SwarmExchange(SWARM, name, self._known, self)
 
     # --- the daemon ---------------------------------------------------------------------------
@@ -187,6 +197,7 @@ class Plane:
         peers = tuple(Peer(name, name, f"key-{name}") for name in names)
         self._known.apply(DirectoryChanged(SWARM, epoch, former != epoch, peers))
         self._begins(epoch)
+        self._fetches.directory_changed(SWARM, self.clock.now)
 
     def told(self, roster: Roster) -> None:
         self._begins(roster.epoch)
@@ -224,6 +235,7 @@ class Plane:
         mine.append(connection)
         if len(mine) == 1 and self._knows(other):
             self.swarm.link_up(other, wants=False)
+            self._fetches.link_up(f"key-{other}", self.clock.now)
 
     def disconnected(self, connection: Connection) -> None:
         other = connection.other(self).name
@@ -237,13 +249,20 @@ class Plane:
             if mine:
                 self.swarm.link_up(other, wants=True)
 
-    def received(
-        self, connection: Connection, epoch: str | None, message: messages.Message
-    ) -> None:
+    def received(self, connection: Connection, epoch: str | None, message: Body) -> None:
         other = connection.other(self).name
         self.clock.note(self.name, f"<- {other} {message}")
-        if self._knows(other) and epoch == self._known.epoch(SWARM):
-            self.swarm.handle(other, message)
+        if not self._knows(other) or epoch != self._known.epoch(SWARM):
+            return
+        match message:
+            case WantParcel():
+                self._serve(other, message)
+            case NoParcel(transfer):
+                self._fetches.gone(f"key-{other}", transfer)
+            case NotNow(transfer, why):
+                self._fetches.refused(f"key-{other}", transfer, why)
+            case _:
+                self.swarm.handle(other, message)
 
     def cut(self) -> None:
         for connections in list(self._connections.values()):
@@ -258,25 +277,76 @@ class Plane:
     # --- values -------------------------------------------------------------------------------
 
     def fetch(self, asked: Asked, remote: Remote) -> None:
-        """Asks its holder until it answers; a plane that restarts has other values."""
+        """Asks its holder until it comes; a plane that restarts has other values."""
+        waiting = self._fetching.setdefault(remote, [])
+        waiting.append(asked)
+        if len(waiting) == 1:
+            was_idle = self._fetches.due is None
+            self._fetches.begin(Fetch(SWARM, remote, is_asked=True), self.clock.now)
+            if was_idle:
+                self.clock.after(LOOK, self._look)
 
-        def arrive() -> None:
-            holder = self._net[remote.peer]
-            if not self.is_alive:
-                return
-            if not holder.is_alive or not self._connections.get(remote.peer):
-                self.clock.after(0.3, arrive)
-            elif remote.parcel.id in holder.held:
+    def _look(self) -> None:
+        if self.is_alive and (due := self._fetches.due) is not None:
+            self._fetches.tick(self.clock.now)
+            self.clock.after(max(0.01, due + LOOK - self.clock.now), self._look)
+
+    def _serve(self, other: str, want: WantParcel) -> None:
+        """Transfers may break off, and be refused for now."""
+        chance = self.clock.random.random()
+        if want.parcel not in self.held:
+            self._send(other, NoParcel(want.transfer))
+        elif chance < 0.2:
+            self.clock.seen["values refused"] += 1
+            self._send(other, NotNow(want.transfer, "not now"))
+        elif chance < 0.9:
+            to, error = self._net[other], None if chance < 0.7 else OSError("it broke off")
+            self.clock.seen["transfers broken"] += error is not None
+            self.clock.soon(0.3, partial(to.transfer_ended, want.transfer, error))
+
+    def transfer_ended(self, transfer: bytes, error: Exception | None) -> None:
+        """It may have been sent twice, since it was asked for twice."""
+        if self.is_alive and transfer in self._expected:
+            self._expected.discard(transfer)
+            self._fetches.transfer_ended(transfer, error, self.clock.now)
+
+    # --- fetches.Shell ------------------------------------------------------------------------
+
+    def key(self, swarm_id: str, peer: str) -> str | None:
+        node = self._known.node(swarm_id, peer)
+        return None if node is None else node.key
+
+    def new_id(self) -> bytes:
+        return self.clock.random.randbytes(16)
+
+    def expect(self, fetch: Fetch) -> None:
+        self._expected.add(fetch.transfer)
+
+    def ask(self, fetch: Fetch) -> None:
+        self._send(fetch.remote.peer, WantParcel(fetch.remote.parcel.id, fetch.transfer))
+
+    def refuse(self, fetch: Fetch, why: str) -> None:
+        self.clock.soon(0.1, partial(self.transfer_ended, fetch.transfer, OSError(why)))
+
+    def done(self, fetch: Fetch, error: Exception | None) -> None:
+        self.clock.after(0, partial(self._came, fetch.remote, error))
+
+    def _came(self, remote: Remote, error: Exception | None) -> None:
+        if not self.is_alive:
+            return
+        for asked in self._fetching.pop(remote):
+            if error is None:
                 asked.ended(remote.parcel.id, "")
             else:
-                self.clock.seen["values gone"] += 1
+                self.clock.seen["values gone"] += isinstance(error, ValueGone)
                 self.swarm.lost(asked, remote, self.clock.now)
-
-        self.clock.soon(0.1, arrive)
 
     # --- swarm.Outside ------------------------------------------------------------------------
 
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
+        self._send(peer, message)
+
+    def _send(self, peer: str, message: Body) -> None:
         if mine := self._connections.get(peer):
             mine[0].send(self, self._known.epoch(SWARM), message)
 
@@ -284,6 +354,8 @@ class Plane:
         if isinstance(value, Parcel):
             self.held.discard(value.id)
             self.disk.values.discard(value.id)
+        elif isinstance(value, Remote):
+            self._fetches.give_up(value, self.clock.now)
 
     def arrived(self, swarm_id: str, value: Value) -> None:
         pass

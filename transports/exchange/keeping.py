@@ -9,6 +9,7 @@ their senders, who are told only when it is certain that the attempt counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from manta.transports.exchange import kept as kinds
 from manta.transports.exchange.broadcasts import Broadcasts
@@ -89,7 +90,7 @@ def _is_needed(
         case kinds.KeptBroadcast():
             return kept.era == letters.era and item in broadcasts.said_by(member)
         case _:
-            return kept.era == letters.era
+            assert_never(item)
 
 
 def restore_received(letters: Letters, kept: Kept) -> bool:

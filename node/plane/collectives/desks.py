@@ -228,8 +228,7 @@ class Desks:
         self._parcels.release(value)
 
     def own(self, parcel: bytes) -> int | None:
-        found = self._parcels.own(parcel)
-        return None if found is None else found.fd
+        return self._parcels.held(parcel)
 
     def _evict(self) -> bool:
         return any(desk.evict() for desk in self._desks.values())

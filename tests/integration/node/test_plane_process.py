@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.rosters import RosterChanged
@@ -14,10 +18,12 @@ from manta.node.plane.orders import (
     End,
     Ended,
     Rostered,
+    Serve,
     Serving,
     Want,
     pair,
 )
+from manta.node.plane.process import PlaneProcess
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from tests.support.plane_processes import daemons
@@ -60,3 +66,37 @@ def test_a_plane_whose_daemon_is_gone_before_it_begins_ends() -> None:
     )
     socket.close(theirs)
     assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("what", ["its socket", "its second thread"])
+def test_of_a_plane_that_cannot_be_begun_nothing_is_left(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+    popen, start = subprocess.Popen, threading.Thread.start
+
+    def noted(*args: object, **named: object) -> subprocess.Popen[bytes]:
+        begun.append(popen(*args, **named))  # type: ignore[call-overload]
+        return begun[-1]
+
+    def not_duplicated(fd: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    def not_started(thread: threading.Thread) -> None:
+        if thread.name == "manta-plane-answers":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    if what == "its socket":
+        monkeypatch.setattr(os, "dup", not_duplicated)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", not_started)
+    serve = Serve("id-1", "", "", 1 << 20, str(tmp_path), listens=True)
+    with socket.socket() as listening:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises((OSError, RuntimeError)):
+            PlaneProcess(serve, listening.fileno(), lambda order: None, lambda how: None)
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert all(process.poll() is not None for process in begun)
+    assert not [one for one in threading.enumerate() if one.name.startswith("manta-plane-")]

@@ -42,6 +42,18 @@ def test_descriptors_that_were_not_sent_cannot_be_taken() -> None:
         Frames(100).take(1)
 
 
+def test_descriptors_that_nothing_claims_are_bounded() -> None:
+    frames = Frames(100, fds=1)
+    first, second = (os.open("/dev/null", os.O_RDONLY) for _ in range(2))
+    frames.feed(b"", [first])
+    with pytest.raises(BrokenFrame, match="descriptors that no message announced"):
+        frames.feed(b"", [second])
+    frames.close()
+    for fd in (first, second):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
 def test_a_node_names_files_by_any_bytes_and_a_task_sends_text() -> None:
     name = os.fsdecode(b"caf\xe9")
     assert b"caf\xe9" in frame({"folder": name}, NOT_TEXT)
