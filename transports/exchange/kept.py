@@ -9,7 +9,6 @@ a peer that comes back begins with what it kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
 import msgspec
 
@@ -52,14 +51,7 @@ class Received(_Item, frozen=True, tag=3):
     serials: tuple[Span, ...]
 
 
-class Contribution(_Item, frozen=True, tag=4):
-    """What the member gave to something that all do together, under a key of its own."""
-
-    key: Annotated[bytes, msgspec.Meta(max_length=2000)]
-    value: Value
-
-
-Item = KeptLetter | KeptBroadcast | Received | Contribution
+Item = KeptLetter | KeptBroadcast | Received
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):

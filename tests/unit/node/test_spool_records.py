@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from manta.node.plane import spool_records
 from manta.node.plane.spool_records import Begin, Record
 from manta.transports.exchange import kept
-from manta.transports.exchange.kept import Contribution, Kept, KeptBroadcast, KeptLetter, Received
+from manta.transports.exchange.kept import Kept, KeptBroadcast, KeptLetter, Received
 from manta.transports.exchange.messages import Parcel
 
 names = st.text(min_size=1, max_size=5)
@@ -21,7 +21,6 @@ items = (
     st.builds(KeptLetter, names, names, counts, values)
     | st.builds(KeptBroadcast, names, counts, values)
     | st.builds(Received, names, names, counts, names, counts, serials)
-    | st.builds(Contribution, st.binary(max_size=20), values)
 )
 ends = st.builds(
     Kept, counts, names, counts, counts, st.lists(items, min_size=1, max_size=8).map(tuple)

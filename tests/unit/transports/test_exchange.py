@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.group import MOST_FLUSHES, Group, Outlook
+from manta.transports.exchange.credit import UNREAD
+from manta.transports.exchange.group import MOST_FLUSHES, Group
 from manta.transports.exchange.kept import Kept, KeptLetter, Received
-from manta.transports.exchange.letters import UNREAD, Attempt, Remote, Value
+from manta.transports.exchange.letters import Attempt, Remote, Value
+from manta.transports.exchange.waits import Outlook
 
 NAMES = ("a", "b", "c")
 
@@ -43,6 +45,12 @@ class Everybody:
 
     def hears(self, task: str, peer: str, sender: Member) -> bool:
         return True
+
+    def is_there(self, member: Member, peer: str) -> bool:
+        return True
+
+    def may_send(self, reader: Attempt, peer: str | None) -> bool:
+        return any(self.left.values()) if peer is None else bool(self.left[peer])
 
     def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
         if self.left[peer]:
