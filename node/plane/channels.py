@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -109,6 +110,8 @@ class Ask:
         self.channel = channel
         self.body = body
         self.value = value
+        self.until = math.inf
+        """When its time is over."""
         self._done = done
         self._reply = reply
 

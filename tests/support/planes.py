@@ -118,6 +118,7 @@ class Node:
         at = self.bulk.listen(join_address(place.host, 0))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
+        self.lost_attempts: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
         self.is_closed = False
@@ -143,6 +144,9 @@ class Node:
 
     def broke(self, at: Instance, why: str) -> None:
         self.broken.append((at, why))
+
+    def lost(self, at: Instance, how: str) -> None:
+        self.lost_attempts.append((at, how))
 
     def links_changed(self, links: LinksTold) -> None:
         self.reported = links
