@@ -245,6 +245,7 @@ class SwarmExchange:
             self.ask(ask, now)
             if ask in self._early:
                 self._early[ask] = until
+        self._early_until = min(self._early.values(), default=0.0)
 
     def _open(self, view: RosterView, timeline: Timeline) -> None:
         self.timeline = timeline

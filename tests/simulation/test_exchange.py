@@ -55,7 +55,11 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
         pytest.skip("asks for fifty seeds")
     for what in ("cuts", "plane crashes", "node crashes", "manager crashes", "restored"):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
+    for what in ("before its roster", "told what was known", "placed late"):
+        assert seen[what] >= 10, f"hardly a seed saw {what}"
     for what in ("FINISHED", "FAILED", "INTERRUPTED", "values gone", "ends in vain"):
+        assert seen[what], f"no seed saw {what}"
+    for what in ("before its timeline", "attempts lost"):
         assert seen[what], f"no seed saw {what}"
 
 
