@@ -92,6 +92,9 @@ class SwarmExchange:
         self._live: dict[Instance, None] = {}
         self._spoken: set[Instance] = set()
         """Those of them that have exchanged something."""
+        self._past: set[Instance] = set()
+        """Those that began when their iteration was over: they are being ended, or they are of
+        another timeline, of which this node is yet to hear."""
         self._era = -1
         self._early: dict[Ask, float] = {}
         """What waits for a roster that says to whom its attempt may talk, and until when."""
@@ -113,13 +116,19 @@ class SwarmExchange:
     def begin(self, at: Instance) -> None:
         self._live[at] = None
         if self._group is not None:
-            self._group.begin(_attempt(at))
+            self._begin(self._group, at)
             self._look_at_era(self._group)
+
+    def _begin(self, group: Group, at: Instance) -> None:
+        group.begin(_attempt(at))
+        if at.iteration < group.era:
+            self._past.add(at)
 
     def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
         """Calls `then` when what the attempt told others outlives this process, if it counts."""
         self._live.pop(at, None)
         self._spoken.discard(at)
+        self._past.discard(at)
         self._drop(lambda ask: ask.at == at)
         if self._group is None:  # it has exchanged nothing
             then()
@@ -136,18 +145,21 @@ class SwarmExchange:
             self.settle(_nothing)
 
     def ask(self, ask: Ask, now: float) -> None:
-        group, view, at = self._group, self._view, _attempt(ask.at)
+        group = self._group
         match ask.body:
             case FindNode(name=name) if ask.at in self._live:  # which tells nobody anything
                 ask.tell(self._known.named(self.id, name))
-            case _ if group is not None and view is not None and view.knows(at):
-                self._carry_out(group, ask)
             case _ if ask.at not in self._live:
                 _refuse(ask)
+            case _ if group is not None and self._knows(ask.at):
+                self._carry_out(group, ask)
             case ReturnLetters():  # it was given none
                 ask.answer(None)
             case _:
                 self._wait(ask, min(ask.until, now + PATIENCE))
+
+    def _knows(self, at: Instance) -> bool:
+        return self._view is not None and at not in self._past and self._view.knows(_attempt(at))
 
     def _wait(self, ask: Ask, until: float) -> None:
         if len(self._early) < MOST_EARLY:
@@ -253,7 +265,7 @@ class SwarmExchange:
         group = self._group = Group(self._me, self, view, self._kept)
         self._look_at_era(group)
         for at in self._live:
-            group.begin(_attempt(at))
+            self._begin(group, at)
         for peer in view.peers():
             if self._outside.is_up(self.id, peer):
                 group.link_up(peer, wants=True)  # what it said before was not heard

@@ -42,12 +42,16 @@ class Asked:
     def __init__(self, at: Instance, body: PlaneRequest, value: Value | None, now: float) -> None:
         self.at, self.body, self.value = at, body, value
         self.until = now + getattr(body, "timeout", math.inf)
-        self.outcome: Any = None
-        """Its answer, or what kind of error."""
+        self._outcomes: list[tuple[str, Any]] = []
 
-    def _end(self, outcome: Any) -> None:
-        assert self.outcome is None
-        self.outcome = outcome
+    @property
+    def outcome(self) -> Any:
+        """Its answer, or the kind of error and its sentence; None if there is none yet."""
+        return self._outcomes[0] if self._outcomes else None
+
+    def _end(self, outcome: tuple[str, Any]) -> None:
+        assert not self._outcomes
+        self._outcomes.append(outcome)
 
     def tell(self, plain: str | None) -> None:
         self._end(("plain", plain))
@@ -265,6 +269,25 @@ def test_attempts_that_came_before_their_timeline_go_on_in_it() -> None:
     sent = node.ask(silent, SEND, b"1")
     assert sent.outcome == ("value", None)
     assert node.ask(silent, RECEIVE).outcome == ("value", b"1")
+
+
+def test_an_attempt_of_a_past_iteration_waits_until_it_is_ended_or_its_timeline_comes() -> None:
+    node = Node()
+    node.enroll("B", iteration=5)
+    first, second = attempt(), attempt("b")
+    for at in (first, second):
+        node.swarm.begin(at)
+    asked = [node.ask(at, SEND, b"1", now=1.0) for at in (first, second)]
+    node.enroll("B", iteration=6)
+    assert [one.outcome for one in asked] == [None, None]
+    node.swarm.end(first, counts=False, then=lambda: None)
+    assert asked[0].outcome[0] == "SwarmStopped"
+    former, node.epoch = node.swarm, "e2"
+    node.swarm = SwarmExchange("s", "A", node.known, node)
+    assert node.swarm.take_over(former, 2.0) == []
+    former.close()
+    node.enroll("A")
+    assert asked[1].outcome == ("value", None)
 
 
 def test_an_attempt_of_the_next_iteration_receives_each_letter_once() -> None:

@@ -41,14 +41,13 @@ class Around:
 
 class Asked:
     def __init__(self) -> None:
-        self.failed: tuple[str, str] | None = None
+        self.failures: list[tuple[str, str]] = []
 
     def answer(self, value: Value | None) -> None:
         raise AssertionError
 
     def fail(self, kind: str, sentence: str) -> None:
-        assert self.failed is None
-        self.failed = kind, sentence
+        self.failures.append((kind, sentence))
 
 
 def waits() -> tuple[Waits, Around]:
@@ -95,10 +94,10 @@ def test_each_ends_when_its_time_is_over_and_not_before(steps: list[tuple[str, i
         elif what == "tick":
             waits_.tick(float(number))
             for one in [one for one in open_ if one[0].deadline <= number]:
-                assert one[1].failed is not None
+                assert len(one[1].failures) == 1
                 open_.remove(one)
         assert waits_.due == min((one[0].deadline for one in open_), default=None)
-        assert all(asked.failed is None for _, asked in open_)
+        assert not any(asked.failures for _, asked in open_)
     assert len(waits_.all()) == len(open_)
 
 
@@ -129,9 +128,9 @@ def test_a_wait_without_hope_ends_when_all_has_come_that_was_sent() -> None:
     waits_.begin(one)
     (flush,) = around.told
     assert isinstance(flush, Flush)
-    assert asked.failed is None
+    assert asked.failures == []
     waits_.flushed(flush.number)
-    assert asked.failed == ("PeerLost", "it is gone.")
+    assert asked.failures == [("PeerLost", "it is gone.")]
     waits_.flushed(Flushed(flush.number).number)  # it is said twice
 
 
@@ -140,10 +139,8 @@ def test_a_wait_that_ends_for_want_of_time_says_whether_there_was_a_link() -> No
     one, asked = wait(deadline=1.0)
     waits_.begin(one)
     waits_.tick(1.0)
-    assert asked.failed == (
-        "Timeout",
-        "Waited 5 s in vain: nothing has come; no link to node p could be made.",
-    )
+    why = "Waited 5 s in vain: nothing has come; no link to node p could be made."
+    assert asked.failures == [("Timeout", why)]
 
 
 def test_those_who_wait_for_room_are_tried_and_no_others() -> None:
