@@ -87,17 +87,16 @@ def apply(parts: Sequence[RosterTold], before: Roster | None) -> Roster:
     networks = {one.name: one for part in parts for one in part.networks}
     for part in parts:
         for task in part.tasks:
-            known = tasks.get(task.alias)
-            tasks[task.alias] = task if known is None else _merged(known, task)
-    for task in tasks.values():
-        if any(one.rank != rank for rank, one in enumerate(task.instances)):
-            raise ValueError(f"the roster of {task.alias} lacks instances")
+            tasks[task.alias] = _merged(tasks.get(task.alias), task)
     if not whole and before is not None:
         networks = before.networks
     return Roster(first.epoch, first.iteration, tasks, networks)
 
 
-def _merged(known: RosterTask, changed: RosterTask) -> RosterTask:
-    instances = {one.rank: one for one in (*known.instances, *changed.instances)}
-    in_order = tuple(instances[rank] for rank in sorted(instances))
-    return msgspec.structs.replace(changed, instances=in_order)
+def _merged(known: RosterTask | None, changed: RosterTask) -> RosterTask:
+    instances = list(known.instances) if known is not None else []
+    for one in changed.instances:
+        if one.rank > len(instances):
+            raise ValueError(f"the roster of {changed.alias} lacks instances")
+        instances[one.rank : one.rank + 1] = [one]
+    return msgspec.structs.replace(changed, instances=tuple(instances))

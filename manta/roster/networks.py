@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.protocol.spec import NetworkSpec
 
@@ -56,15 +55,6 @@ def neighbors(spec: NetworkSpec, of: M, all_: Sequence[M]) -> set[str]:
             member.node_id for member in all_ if theirs & {member.node_id, member.node_alias}
         )
     return found
-
-
-def may_hear(roster: Roster, at: Instance) -> set[str]:
-    """Ids of the nodes that an instance which is placed may talk to."""
-    task = roster.tasks[at.alias]
-    all_ = members(roster, task.network)
-    if task.network is None:
-        return {member.node_id for member in all_}
-    return neighbors(roster.networks[task.network], task.instances[at.index], all_)
 
 
 def is_connected(spec: NetworkSpec, all_: Sequence[M], wanted: Sequence[M]) -> bool:

@@ -76,16 +76,40 @@ def _may_still_send(roster: Roster, at: Instance, node_id: str | None = None) ->
         return
     after = _downstream(roster, at.alias)
     for task in roster.tasks.values():
-        if task.phase == "PLACING" or (task.phase == "WAITING" and task.alias not in after):
-            yield f"{task.alias} (not placed yet)"
-        elif task.phase == "RUNNING":
-            if task.has_queued and (task.alias != at.alias or not task.sequential):
-                yield f"{task.alias} (whose turn has not come)"
+        if soon := _may_come(task, at, after):
+            yield soon
+        if task.phase == "RUNNING":
             for one in task.instances:
-                is_there = node_id in (None, one.node_id)
-                reads = (task.alias, one.rank, one.attempt) == (at.alias, at.index, at.attempt)
-                if is_there and is_open(one) and not reads:
+                if node_id in (None, one.node_id) and _may_send(task, one, at):
                     yield f"{label(task, one.rank)} on {one.node_alias}"
+
+
+def may_still_send(
+    roster: Roster, at: Instance, there: Iterable[tuple[RosterTask, RosterInstance]]
+) -> bool:
+    """Whether a wait for a broadcast or a letter has an outlook without error: `there` are all
+    instances that could send, or those on the node from which a letter is to come."""
+    if at.iteration != roster.iteration:
+        return False
+    after = _downstream(roster, at.alias)
+    return any(_may_come(task, at, after) for task in roster.tasks.values()) or any(
+        task.phase == "RUNNING" and _may_send(task, one, at) for task, one in there
+    )
+
+
+def _may_come(task: RosterTask, at: Instance, after: Collection[str]) -> str:
+    """Which instances of the task have no node yet, or nothing."""
+    if task.phase == "PLACING" or (task.phase == "WAITING" and task.alias not in after):
+        return f"{task.alias} (not placed yet)"
+    turns = task.alias != at.alias or not task.sequential
+    if task.phase == "RUNNING" and task.has_queued and turns:
+        return f"{task.alias} (whose turn has not come)"
+    return ""
+
+
+def _may_send(task: RosterTask, one: RosterInstance, at: Instance) -> bool:
+    reads = (task.alias, one.rank, one.attempt) == (at.alias, at.index, at.attempt)
+    return is_open(one) and not reads
 
 
 def _downstream(roster: Roster, alias: str) -> set[str]:

@@ -11,7 +11,7 @@ import msgspec
 from manta.actors import Actor, LocalRef, Refused
 from manta.node.peers.book import PeerBook
 from manta.node.peers.directory import DirectoryAction, DirectoryChanged, DirectoryOver
-from manta.node.peers.rosters import RosterAction, RosterChanged
+from manta.node.peers.rosters import RosterAction, RosterChanged, RosterDiffers, RosterNews
 from manta.node.shared.addresses import PEER_HUB
 from manta.node.shared.messages import AskGateway, SwarmOver
 from manta.protocol.node import HeartbeatReply, Registered
@@ -28,8 +28,8 @@ class Disconnected(msgspec.Struct, frozen=True):
 
 
 class TellPlane(msgspec.Struct, frozen=True):
-    """From now on this actor is told: all anew, then each DirectoryChanged, DirectoryOver and
-    RosterChanged. Whoever was told before is not any more."""
+    """From now on this actor is told: all anew, then each DirectoryChanged, DirectoryOver,
+    RosterChanged and RosterDiffers. Whoever was told before is not any more."""
 
     plane: LocalRef
 
@@ -97,7 +97,7 @@ class PeerDirectory(Actor):
                 case DirectoryOver(swarm_id):
                     self._book.rosters.over(swarm_id)
                     self._tell(action)
-                case DirectoryChanged() | RosterChanged():
+                case DirectoryChanged() | RosterChanged() | RosterDiffers():
                     self._tell(action)
                 case _:
                     assert_never(action)
@@ -127,9 +127,9 @@ class PeerDirectory(Actor):
         asked = self.system.ref(MANAGER_LINK).ask_future(AskGateway(request), timeout=ANSWERED)
         self.pipe(asked, answered)
 
-    def _tell(self, message: DirectoryChanged | DirectoryOver | RosterChanged) -> None:
+    def _tell(self, message: DirectoryChanged | DirectoryOver | RosterNews) -> None:
         book = self._book
-        if not isinstance(message, RosterChanged) and not self._hub_behind:
+        if isinstance(message, DirectoryChanged | DirectoryOver) and not self._hub_behind:
             self._hub_behind = not self.notify(PEER_HUB, message)
         if book.plane is not None and not book.behind:
             book.behind = not self.notify(book.plane, message)

@@ -51,6 +51,10 @@ class KnownPeers:
         """Why a node is there no longer, if that is known."""
         return self._departed.get(swarm_id, {}).get(node_id)
 
+    def spoken(self, key: str) -> Iterable[str]:
+        """The swarms of which the key may speak."""
+        return self._by_key.get(key, {}).keys()
+
     def is_known(self, key: str) -> bool:
         """Whether the key may speak of any swarm."""
         return key in self._by_key
@@ -100,10 +104,10 @@ class KnownPeers:
         self._epochs[swarm_id] = change.epoch
         departed = self._departed.setdefault(swarm_id, {})
         for one in change.departed:
-            departed[one.node_id] = one
             # A key that was revoked is nobody's, also where that is yet to be told.
-            everywhere = one.why == Departure.REVOKED
-            for at in list(self._by_key.get(one.key, ())) if everywhere else [swarm_id]:
+            others = self.spoken(one.key) if one.why == Departure.REVOKED else ()
+            for at in {swarm_id, *others}:
+                self._departed.setdefault(at, {})[one.node_id] = one
                 self._remove(at, one.node_id)
         for peer in change.peers:
             departed.pop(peer.node_id, None)

@@ -19,12 +19,22 @@ MOST_PARTS = 1000
 """Of one telling: a manager that sends more is not heard."""
 
 
-class RosterChanged(msgspec.Struct, frozen=True):
+class RosterChanged(msgspec.Struct, frozen=True, tag=True):
+    """All of it."""
+
     swarm_id: str
     roster: Roster
 
 
-RosterAction = RosterChanged | WantRoster
+class RosterDiffers(msgspec.Struct, frozen=True, tag=True):
+    """Makes it of the one that was told last: most of it stays as it is."""
+
+    swarm_id: str
+    parts: tuple[RosterTold, ...]
+
+
+RosterNews = RosterChanged | RosterDiffers
+RosterAction = RosterNews | WantRoster
 """A WantRoster that was answered with a failure is told by `failed`."""
 
 
@@ -123,7 +133,9 @@ class Rosters:
         except ValueError:
             return self._again(part, wanted)
         wanted.version, wanted.roster = part.version, roster
-        return [RosterChanged(part.swarm_id, roster)]
+        if parts[0].since == 0:
+            return [RosterChanged(part.swarm_id, roster)]
+        return [RosterDiffers(part.swarm_id, tuple(parts))]
 
     def _again(self, part: RosterTold, wanted: _Wanted) -> list[RosterAction]:
         """Asks once for all parts of a telling that does not continue what is held."""

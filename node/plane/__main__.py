@@ -27,6 +27,7 @@ from manta.node.plane.orders import (
     End,
     Ended,
     Linked,
+    Lost,
     OrderSocket,
     Over,
     Rostered,
@@ -107,6 +108,9 @@ class Process:
         with contextlib.suppress(OSError):  # the daemon has ended: reading finds out as well
             self._orders.send(order)
 
+    def lost(self, at: Instance, how: str) -> None:
+        self._say(Lost(at, how))
+
     def links_changed(self, links: LinksTold) -> None:
         self._say(Linked(links))
 
@@ -121,8 +125,13 @@ class Process:
         self._take_all()  # what came along with the first order
 
     def _take_all(self) -> None:
-        while (order := self._orders.next()) is not None:
-            self._carry_out(*order)
+        """One that fails is no reason to leave those behind it."""
+        while (found := self._orders.next()) is not None:
+            order, fds = found
+            try:
+                self._carry_out(order, fds)
+            except Exception:
+                log.exception("An order of the daemon failed: %s", type(order).__name__)
 
     def _read(self) -> None:
         try:
@@ -144,10 +153,10 @@ class Process:
             case Rostered(roster):
                 plane.told(roster)
             case Attach(at):
+                plane.attach(at, fds[0])  # first: whatever fails, what it asks is answered
                 if at not in self._begun:
-                    self._begun.add(at)
                     plane.begin(at)
-                plane.attach(at, fds[0])
+                    self._begun.add(at)
             case End(at, counts):
                 self._begun.discard(at)
                 plane.end(at, counts=counts, then=partial(self._say, Ended(at)))

@@ -22,7 +22,7 @@ from manta.actors.replies import Reply
 from manta.node.link.peer_directory import NeedRoster, TellPlane
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
-from manta.node.peers.rosters import RosterChanged
+from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.node.plane import orders
 from manta.node.plane.door import Door
 from manta.node.plane.process import PlaneProcess
@@ -107,7 +107,7 @@ class PlaneKeeper(Actor):
                 self._tell(orders.Changed(message))
             case DirectoryOver():
                 self._tell(orders.Over(message))
-            case RosterChanged():
+            case RosterChanged() | RosterDiffers():
                 self._tell(orders.Rostered(message))
             case orders.Serving():
                 self.log.info("the plane serves")
@@ -116,6 +116,9 @@ class PlaneKeeper(Actor):
             case orders.Broke(at, why):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeBroken(at, why))
+            case orders.Lost(at, how):
+                if (attempt := self._attempts.get(at)) is not None:
+                    self.notify(attempt.owner, ExchangeLost(at, how))
             case orders.Linked(links):
                 self._context.peers.links.told(links)
             case orders.Ended(at):

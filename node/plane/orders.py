@@ -15,7 +15,7 @@ import msgspec
 
 from manta.light.wire import HEADER, BrokenFrame, Frames, receive_bytes, send_frame
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
-from manta.node.peers.rosters import RosterChanged
+from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.protocol.base import Instance
 from manta.protocol.peers import LinksTold
 
@@ -67,7 +67,7 @@ class Over(_Order, frozen=True):
 
 
 class Rostered(_Order, frozen=True):
-    roster: RosterChanged
+    roster: RosterChanged | RosterDiffers
 
 
 class Attach(_Order, frozen=True):
@@ -112,13 +112,21 @@ class Broke(_Order, frozen=True):
     why: str
 
 
+class Lost(_Order, frozen=True):
+    """What the attempt told others is forgotten, and it cannot go on. `how` says why, as a
+    sentence without its end."""
+
+    at: Instance
+    how: str
+
+
 class Linked(_Order, frozen=True):
     """All links with other nodes, whenever they have changed."""
 
     links: LinksTold
 
 
-ToDaemon = Serving | Want | Ended | Broke | Linked
+ToDaemon = Serving | Want | Ended | Broke | Lost | Linked
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

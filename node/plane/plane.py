@@ -19,7 +19,7 @@ from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.known import KnownPeers
-from manta.node.peers.rosters import RosterChanged
+from manta.node.peers.rosters import RosterChanged, RosterDiffers, RosterNews
 from manta.node.plane import envelope
 from manta.node.plane.bulk_paths import BulkPaths
 from manta.node.plane.carrier import ParcelCarrier
@@ -35,11 +35,11 @@ from manta.node.plane.parcels import NoRoom, Parcels, Unsealed
 from manta.node.plane.relay_ways import RelayWays
 from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
+from manta.node.plane.rosters import ToldRosters
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
-from manta.protocol.roster import Roster
 from manta.transports.errors import LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
@@ -55,6 +55,8 @@ from manta.transports.zeromq.transport import ZmqTransport
 DISK = 16 << 30
 """Bytes of large values on disk that a plane keeps at most."""
 
+FORGOTTEN = "the manager went back to an earlier state, before what it told others"
+
 log = logging.getLogger("manta.node.plane")
 
 
@@ -65,6 +67,9 @@ class Daemon(Protocol):
 
     def broke(self, at: Instance, why: str) -> None:
         """The attempt has sent what the protocol forbids."""
+
+    def lost(self, at: Instance, how: str) -> None:
+        """What the attempt told others is forgotten; `how` says why."""
 
     def links_changed(self, links: LinksTold) -> None:
         """All links with other nodes."""
@@ -122,26 +127,27 @@ class Plane:
         self._deliveries = Deliveries(self._parcels, self._known, self._send, self._lost)
         self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
-        self._rosters: dict[str, Roster] = {}
-        """As told last: one of another timeline waits until this node has heard of that."""
+        self._rosters = ToldRosters(self._known)
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
         self._timer: tuple[float, Any] | None = None
 
     # --- what the daemon says -----------------------------------------------------------------
 
-    def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterChanged) -> None:
+    def told(self, message: PeersAnew | DirectoryChanged | DirectoryOver | RosterNews) -> None:
         match message:
-            case RosterChanged(swarm_id, roster):
-                self._rosters[swarm_id] = roster
-                self._look_at_roster(swarm_id)
+            case RosterChanged() | RosterDiffers():
+                self._rosters.told(message)
+                self._look_at_rosters()
             case PeersAnew(directories, rosters):
                 swarm_ids = {*self._swarms, *(one.swarm_id for one in directories)}
                 self._apply(message, swarm_ids, [p for d in directories for p in d.peers])
                 for told in rosters:
                     self.told(told)
             case DirectoryChanged(swarm_id):
-                self._apply(message, [swarm_id], message.peers)
+                revoked = [one.key for one in message.departed if one.why == Departure.REVOKED]
+                others = (at for key in revoked for at in self._known.spoken(key))
+                self._apply(message, {swarm_id, *others}, message.peers)
             case DirectoryOver(swarm_id):
                 self._apply(message, [swarm_id], ())
         self._set_timer()
@@ -169,8 +175,7 @@ class Plane:
                 self._directory_changed(swarm_id, nodes)
         for swarm_id in self._desks.directories_changed():
             self._swarm(swarm_id)
-        for swarm_id in list(self._rosters):
-            self._look_at_roster(swarm_id)
+        self._look_at_rosters()
         for swarm_id in before:
             self._carrier.directory_changed(swarm_id)
         self._lending.directories_changed()
@@ -195,10 +200,8 @@ class Plane:
                 swarm.link_up(node_id, wants=True)
                 self._desks.link_up(swarm_id, node_id)
 
-    def _look_at_roster(self, swarm_id: str) -> None:
-        roster = self._rosters.get(swarm_id)
-        if roster is not None and roster.epoch == self._known.epoch(swarm_id):
-            del self._rosters[swarm_id]
+    def _look_at_rosters(self) -> None:
+        for swarm_id, roster in self._rosters.take():
             timeline = Timeline(swarm_id, roster.epoch)
             self._swarm(swarm_id).roster_changed(roster, timeline, time.monotonic())
             self._desks.roster_changed(swarm_id, roster)
@@ -246,8 +249,11 @@ class Plane:
         may be asked for."""
         swarm = self._swarms.get(timeline.swarm_id)
         if swarm is not None and swarm.timeline not in (None, timeline):
-            self._end_timeline(self._swarms.pop(timeline.swarm_id))
-            self._swarm(timeline.swarm_id)
+            del self._swarms[timeline.swarm_id]
+            heir = self._swarm(timeline.swarm_id)
+            for at in heir.take_over(swarm, time.monotonic()):
+                self._daemon.lost(at, FORGOTTEN)
+            self._end_timeline(swarm)
         for other in [one for one in self.spool.untaken if one.swarm_id == timeline.swarm_id]:
             if other != timeline:
                 self._parcels.drop(other)
@@ -261,7 +267,7 @@ class Plane:
             self.spool.drop(swarm.timeline)
 
     def _forget(self, swarm_id: str) -> None:
-        self._rosters.pop(swarm_id, None)
+        self._rosters.forget(swarm_id)
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
             self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)
@@ -315,6 +321,8 @@ class Plane:
         ask.value = value
         swarm = self._swarm(ask.at.swarm_id)
         if isinstance(ask.body, CallCollective | MakeRoom):
+            if self._known.epoch(swarm.id) is not None:
+                swarm.spoke(ask.at)
             self._desks.take(ask)
         else:
             swarm.ask(ask, time.monotonic())

@@ -31,6 +31,8 @@ MOST_USELESS = 1_000
 
 MOST_EARLY = 10_000
 """Requests that wait for the roster."""
+PATIENCE = 300.0
+"""Seconds for which one waits for it that has no time of its own."""
 
 
 class Ask(Protocol):
@@ -40,6 +42,8 @@ class Ask(Protocol):
     body: PlaneRequest
     value: Value | None
     """Of a request that brings one."""
+    until: float
+    """When its time is over; asked again, it has no more than it had."""
 
     def tell(self, plain: str | None) -> None: ...
 
@@ -86,9 +90,16 @@ class SwarmExchange:
         self._group: Group | None = None
         self._view: RosterView | None = None
         self._live: dict[Instance, None] = {}
+        self._spoken: set[Instance] = set()
+        """Those of them that have exchanged something."""
+        self._past: set[Instance] = set()
+        """Those that began when their iteration was over: they are being ended, or they are of
+        another timeline, of which this node is yet to hear."""
         self._era = -1
-        self._early: list[Ask] = []
-        """What waits for a roster that says to whom its attempt may talk."""
+        self._early: dict[Ask, float] = {}
+        """What waits for a roster that says to whom its attempt may talk, and until when."""
+        self._early_until = 0.0
+        """When the first of them ends, at the earliest."""
         self.timeline: Timeline | None = None
         """That of the first roster."""
         self._kept: list[Kept] = []
@@ -105,12 +116,19 @@ class SwarmExchange:
     def begin(self, at: Instance) -> None:
         self._live[at] = None
         if self._group is not None:
-            self._group.begin(_attempt(at))
+            self._begin(self._group, at)
             self._look_at_era(self._group)
+
+    def _begin(self, group: Group, at: Instance) -> None:
+        group.begin(_attempt(at))
+        if at.iteration < group.era:
+            self._past.add(at)
 
     def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
         """Calls `then` when what the attempt told others outlives this process, if it counts."""
         self._live.pop(at, None)
+        self._spoken.discard(at)
+        self._past.discard(at)
         self._drop(lambda ask: ask.at == at)
         if self._group is None:  # it has exchanged nothing
             then()
@@ -127,34 +145,51 @@ class SwarmExchange:
             self.settle(_nothing)
 
     def ask(self, ask: Ask, now: float) -> None:
-        group, view, at = self._group, self._view, _attempt(ask.at)
-        if group is not None and view is not None and view.knows(at):
-            self._carry_out(group, ask, now)
-        elif len(self._early) >= MOST_EARLY:
-            ask.fail("ResourceExhaustionError", "Too many requests wait for the swarm's roster.")
-        else:
-            self._early.append(ask)
+        group = self._group
+        match ask.body:
+            case FindNode(name=name) if ask.at in self._live:  # which tells nobody anything
+                ask.tell(self._known.named(self.id, name))
+            case _ if ask.at not in self._live:
+                _refuse(ask)
+            case _ if group is not None and self._knows(ask.at):
+                self._carry_out(group, ask)
+            case ReturnLetters():  # it was given none
+                ask.answer(None)
+            case _:
+                self._wait(ask, min(ask.until, now + PATIENCE))
+
+    def _knows(self, at: Instance) -> bool:
+        return self._view is not None and at not in self._past and self._view.knows(_attempt(at))
+
+    def _wait(self, ask: Ask, until: float) -> None:
+        if len(self._early) < MOST_EARLY:
+            self._early_until = min(until, self._early_until) if self._early else until
+            self._early[ask] = until
+            return
+        ask.fail(
+            "ResourceExhaustionError",
+            f"{MOST_EARLY:,} requests of this swarm wait on this node until its manager says who "
+            "takes part: try again when the manager is reached, or have fewer threads exchange.",
+        )
 
     def _drop(self, which: Callable[[Ask], bool]) -> None:
         """Ends what waits for the roster."""
-        dropped = [ask for ask in self._early if which(ask)]
-        self._early = [ask for ask in self._early if ask not in dropped]
-        for ask in dropped:
+        for ask in [ask for ask in self._early if which(ask)]:
+            del self._early[ask]
             _refuse(ask)
 
-    def _carry_out(self, group: Group, ask: Ask, now: float) -> None:
+    def _carry_out(self, group: Group, ask: Ask) -> None:
         at = _attempt(ask.at)
         if not group.is_live(at):
             _refuse(ask)
             return
+        self._spoken.add(ask.at)
         match ask.body:
-            case FindNode(name=name):
-                ask.tell(self._known.named(self.id, name))
             case SendLetter(to=to, tag=tag, timeout=timeout):
                 assert ask.value is not None
-                group.send(ask, at, to, tag, ask.value, timeout, now)
+                group.send(ask, at, to, tag, ask.value, timeout, ask.until - timeout)
             case ReceiveLetter(source=source, tag=tag, number=number, timeout=timeout):
-                group.receive(ask, at, source, tag, number, timeout, now)
+                group.receive(ask, at, source, tag, number, timeout, ask.until - timeout)
             case ReturnLetters(source=source, tag=tag, received=received):
                 group.give_back(at, source, tag, received)
                 ask.answer(None)
@@ -167,11 +202,11 @@ class SwarmExchange:
                 else:
                     ask.answer(None)
             case HearBroadcast(tag=tag, timeout=timeout):
-                group.get_broadcast(ask, at, tag, timeout, now)
+                group.get_broadcast(ask, at, tag, timeout, ask.until - timeout)
 
     def abandon(self, ask: Ask) -> None:
         if ask in self._early:
-            self._early.remove(ask)
+            del self._early[ask]
         elif self._group is None or not self._group.abandon(ask):
             return
         if ask.value is not None:
@@ -182,6 +217,22 @@ class SwarmExchange:
         if self._group is not None:
             self._group.lose(value)
         self.ask(ask, now)
+
+    def spoke(self, at: Instance) -> None:
+        """The attempt has exchanged something on this timeline."""
+        self._spoken.add(at)
+
+    def take_over(self, former: SwarmExchange, now: float) -> list[Instance]:
+        """This is another timeline: attempts that have exchanged nothing on the former one go on
+        here, with what they wait for. Returns the others, of whom what they said is forgotten."""
+        for at in former._live:
+            if at not in former._spoken:
+                self.begin(at)
+        waiting = [ask for ask in former._early if ask.at in self._live]
+        for ask in waiting:
+            del former._early[ask]
+            self.ask(ask, now)
+        return list(former._spoken)
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""
@@ -201,9 +252,12 @@ class SwarmExchange:
             self._look_at_era(self._group)
         else:
             self._open(view, timeline)
-        early, self._early = self._early, []
-        for ask in early:
+        early, self._early = self._early, {}
+        for ask, until in early.items():
             self.ask(ask, now)
+            if ask in self._early:
+                self._early[ask] = until
+        self._early_until = min(self._early.values(), default=0.0)
 
     def _open(self, view: RosterView, timeline: Timeline) -> None:
         self.timeline = timeline
@@ -211,7 +265,7 @@ class SwarmExchange:
         group = self._group = Group(self._me, self, view, self._kept)
         self._look_at_era(group)
         for at in self._live:
-            group.begin(_attempt(at))
+            self._begin(group, at)
         for peer in view.peers():
             if self._outside.is_up(self.id, peer):
                 group.link_up(peer, wants=True)  # what it said before was not heard
@@ -225,7 +279,7 @@ class SwarmExchange:
     def peers_removed(self, peers: Iterable[str]) -> None:
         if self._group is not None:
             for peer in peers:
-                self._group.letters.peer_removed(peer)
+                self._group.peer_removed(peer)
 
     def link_up(self, peer: str, *, wants: bool) -> None:
         if self._group is not None:
@@ -244,11 +298,25 @@ class SwarmExchange:
 
     @property
     def due(self) -> float | None:
-        return None if self._group is None else self._group.due
+        due = None if self._group is None else self._group.due
+        if not self._early:
+            return due
+        return self._early_until if due is None else min(due, self._early_until)
 
     def tick(self, now: float) -> None:
         if self._group is not None:
             self._group.tick(now)
+        if not self._early or self._early_until > now:
+            return
+        for ask in [ask for ask, until in self._early.items() if until <= now]:
+            del self._early[ask]
+            ask.fail(
+                "Timeout",
+                f"Waited {getattr(ask.body, 'timeout', PATIENCE):g} s in vain: the node was not "
+                f"told yet who takes part in iteration {ask.at.iteration}; look whether it reaches "
+                "its manager.",
+            )
+        self._early_until = min(self._early.values(), default=0.0)
 
     # --- Shell ------------------------------------------------------------------------------
 

@@ -1,18 +1,25 @@
-"""A swarm's roster as its exchange looks at it. Pure."""
+"""A swarm's roster as its exchange looks at it. Pure.
+
+A roster comes up to twenty times a second, with all instances, and is asked about with each letter:
+what takes a walk over all of them is found out once, when it is first asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from manta.node.peers.known import KnownPeers
 from manta.protocol.base import Instance
-from manta.protocol.roster import Roster
+from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.protocol.states import AttemptState
 from manta.roster import waits
-from manta.roster.networks import may_hear, members, neighbors
+from manta.roster.networks import members, neighbors
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.group import Outlook
 from manta.transports.exchange.letters import Attempt
+from manta.transports.exchange.waits import Outlook
+
+_Placed = tuple[RosterTask, RosterInstance]
 
 
 class RosterView:
@@ -26,6 +33,8 @@ class RosterView:
         self._known = known
         self._hearing: dict[Member, set[str] | None] = {}
         """By sender: the nodes that hear it; None for all."""
+        self._members: dict[str, list[RosterInstance]] = {}
+        """By network."""
 
     def peers(self) -> Iterable[str]:
         return [id_ for id_ in self._known.nodes(self._swarm_id) if id_ != self._me]
@@ -35,17 +44,21 @@ class RosterView:
         return found.alias if found is not None else peer
 
     def knows(self, at: Attempt) -> bool:
-        """Whether it says to whom the attempt may talk."""
-        task = self._roster.tasks.get(at.member.task)
-        if task is None or task.network is None or at.era < self.era:
+        """Whether it says to whom the attempt may talk. Of a task without a network each roster
+        that has the task does."""
+        if at.era < self.era:
             return True
-        return at.era == self.era and at.member.rank < len(task.instances)
+        task = self._roster.tasks.get(at.member.task)
+        if task is None:
+            return False
+        return task.network is None or (at.era == self.era and at.member.rank < len(task.instances))
 
     def refusal(self, sender: Attempt, peer: str) -> str:
         task = self._roster.tasks.get(sender.member.task)
         if task is None or task.network is None or sender.member.rank >= len(task.instances):
             return ""
-        if peer in may_hear(self._roster, self._instance(sender)):
+        on = self._heard_on(sender.member)
+        if on is None or peer in on:
             return ""
         spec = self._roster.networks[task.network]
         return (
@@ -57,19 +70,48 @@ class RosterView:
         listener, speaker = self._roster.tasks.get(task), self._roster.tasks.get(sender.task)
         if listener is None or speaker is None or listener.network != speaker.network:
             return False
-        if sender not in self._hearing:
-            self._hearing[sender] = self._heard_on(sender)
-        on = self._hearing[sender]
+        on = self._heard_on(sender)
         return on is None or peer in on
 
+    def is_there(self, member: Member, peer: str) -> bool:
+        task = self._roster.tasks.get(member.task)
+        if task is None or member.rank >= len(task.instances):
+            return False
+        return task.instances[member.rank].node_id == peer
+
     def _heard_on(self, sender: Member) -> set[str] | None:
+        if sender not in self._hearing:
+            self._hearing[sender] = self._neighbors(sender)
+        return self._hearing[sender]
+
+    def _neighbors(self, sender: Member) -> set[str] | None:
         task = self._roster.tasks[sender.task]
         if task.network is None:
             return None
         if sender.rank >= len(task.instances):
             return set()
-        all_ = members(self._roster, task.network)
+        all_ = self._members.get(task.network)
+        if all_ is None:
+            all_ = self._members[task.network] = members(self._roster, task.network)
         return neighbors(self._roster.networks[task.network], task.instances[sender.rank], all_)
+
+    def may_send(self, reader: Attempt, peer: str | None) -> bool:
+        if reader.era > self.era:  # it was not told of that one yet
+            return True
+        there = self._all if peer is None else self._on.get(peer, ())
+        return waits.may_still_send(self._roster, self._instance(reader), there)
+
+    @property
+    def _all(self) -> Iterable[_Placed]:
+        return ((task, one) for task in self._roster.tasks.values() for one in task.instances)
+
+    @cached_property
+    def _on(self) -> dict[str, Sequence[_Placed]]:
+        """The instances on each node."""
+        found: dict[str, list[_Placed]] = {}
+        for task, one in self._all:
+            found.setdefault(one.node_id, []).append((task, one))
+        return {node_id: tuple(there) for node_id, there in found.items()}
 
     def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
         if reader.era > self.era:

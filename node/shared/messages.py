@@ -78,9 +78,11 @@ class EndExchange(msgspec.Struct, frozen=True):
 
 
 class ExchangeLost(msgspec.Struct, frozen=True):
-    """The plane to which the attempt was connected has ended."""
+    """The plane to which the attempt was connected has ended, or has forgotten what it said; `how`
+    says why, if it is not the former, as a sentence without its end."""
 
     instance: Instance
+    how: str = ""
 
 
 class ExchangeBroken(msgspec.Struct, frozen=True):

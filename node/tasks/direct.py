@@ -20,7 +20,8 @@ from manta.protocol.states import AttemptState
 _FINISHED = AttemptState.FINISHED
 
 TIMEOUT = 60.0
-"""Seconds for the plane to keep what an attempt said; disks may be slow."""
+"""Seconds for the plane to keep what an attempt said; disks may be slow, or full. Whoever is to end
+the attempt's task waits as long."""
 
 Ask = Callable[[str, Any, float, Callable[[Any, BaseException | None], None]], None]
 
@@ -68,7 +69,10 @@ class DirectExchange:
         def answered(is_kept: Any, error: BaseException | None) -> None:
             if error is not None:
                 self._actor.log.error("%s: the plane did not answer: %s", ended.instance, error)
-            then(ended if is_kept else self._unkept(ended))
+            how = ""
+            if isinstance(error, TimeoutError):
+                how = f"what it told others was not on the node's disk within {TIMEOUT:g} s"
+            then(ended if is_kept else self._unkept(ended, how))
 
         counts = ended.state is _FINISHED
         self._ask(PLANE, EndExchange(ended.instance, counts), TIMEOUT, answered)
@@ -78,8 +82,8 @@ class DirectExchange:
         self._actor.notify(PLANE, EndExchange(ended.instance, counts=False))
         return self._unkept(ended)
 
-    def _unkept(self, ended: TaskEnded) -> TaskEnded:
+    def _unkept(self, ended: TaskEnded, how: str = "") -> TaskEnded:
         if not self._has_connection or ended.state not in (_FINISHED, AttemptState.FAILED):
             return ended  # it was ended for another reason
-        state, error = AttemptState.INTERRUPTED, plane_lost(ended.instance)
+        state, error = AttemptState.INTERRUPTED, plane_lost(ended.instance, how)
         return msgspec.structs.replace(ended, state=state, output=None, error=error)

@@ -46,9 +46,11 @@ class Revoked(msgspec.Struct, frozen=True):
 
 
 class PlaneLost(msgspec.Struct, frozen=True):
-    """The plane has ended to which the attempt was connected: what it said may be lost."""
+    """The plane has ended to which the attempt was connected: what it said may be lost. `how` says
+    why else it is."""
 
     instance: Instance
+    how: str = ""
 
 
 class Overrun(msgspec.Struct, frozen=True):

@@ -133,8 +133,8 @@ class TaskMachine:
                 self._stop(state, reason)
             case Ticked():
                 self._ticked()
-            case PlaneLost(instance):
-                self._plane_lost(instance)
+            case PlaneLost(instance, how):
+                self._plane_lost(instance, how)
             case _ if event.session != self.session or self.state is State.STOPPED:
                 pass  # of a runtime that is gone
             case Prepared():
@@ -251,9 +251,9 @@ class TaskMachine:
         elif self.state is State.WARM:
             self._give_up(AttemptState.INTERRUPTED, None)
 
-    def _plane_lost(self, instance: Instance) -> None:
+    def _plane_lost(self, instance: Instance, how: str) -> None:
         if self.current == instance:
-            self._give_up(AttemptState.INTERRUPTED, plane_lost(instance))
+            self._give_up(AttemptState.INTERRUPTED, plane_lost(instance, how))
 
     def _revoked(self, instance: Instance) -> None:
         reason = "the manager cancelled it"
@@ -362,13 +362,13 @@ class TaskMachine:
         self._actions.append(Report(ended))
 
 
-def plane_lost(instance: Instance) -> TaskError:
-    """The error of an attempt whose plane has ended."""
-    sentence = (
-        f"{instance} was ended: the node's plane, through which it exchanges with others, has "
-        "ended, and what it said may be lost; see the node's log."
+def plane_lost(instance: Instance, how: str = "") -> TaskError:
+    """The error of an attempt whose plane has ended, or cannot keep what it said, as `how` says."""
+    how = how or (
+        "the node's plane, through which it exchanges with others, has ended, and what it said may "
+        "be lost"
     )
-    return TaskError("PlaneLost", sentence)
+    return TaskError("PlaneLost", f"{instance} was ended: {how}; see the node's log.")
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:

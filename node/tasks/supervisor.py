@@ -116,8 +116,8 @@ class TaskSupervisor(Actor):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):
                 self.notify(ROOT, AttemptsAreFresh(self._lane, not lives_on))
-            case ExchangeLost(instance):
-                self._feed(events.PlaneLost(instance))
+            case ExchangeLost(instance, how):
+                self._feed(events.PlaneLost(instance, how))
             case ExchangeBroken(instance, why):
                 cut = light.CutAttempt(self._machine.session, instance, why)
                 self._context.sessions.tell(cut)

@@ -1,45 +1,34 @@
 """Tasks of several nodes that exchange directly, while everything fails that can.
 
 Each instance sends letters to all nodes and receives its share of what comes to its own, in each
-iteration; whatever attempt does it, the letters are the same. Nodes, planes and the manager crash,
-attempts fail, connections are cut, rosters come late.
+iteration, and hears what each other one broadcasts; whatever attempt does it, what is said is the
+same. Nodes, planes and the manager crash, attempts fail, connections are cut. Rosters and timelines
+come late, also after attempts that are in them; a plane that begins is told what its daemon knew;
+instances are placed one after another, with a network or without; there is hardly room for letters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any
 
-from manta.node.plane.requests import (
-    HearBroadcast,
-    PlaneRequest,
-    ReceiveLetter,
-    SayToAll,
-    SendLetter,
-)
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.spec import NetworkSpec
 from manta.protocol.states import AttemptState
-from manta.transports.exchange.letters import Value
-from manta.transports.exchange.messages import Parcel
-from tests.simulation.exchange_planes import SWARM, Asked, Clock, Disk, Plane
+from manta.transports.exchange import credit, letters
+from manta.transports.exchange.channels import Room
+from tests.simulation.exchange_planes import SWARM, Clock, Disk, Plane
+from tests.simulation.exchange_programs import Letter, Program
 
 TASK = "t"
 TROUBLE = 40.0
 """Seconds in which things go wrong."""
-FOREVER = 1e9
-
-
-@dataclass
-class Letter:
-    """What a letter says: which one it is."""
-
-    era: int
-    sender: int
-    to: str
-    tag: str
-    serial: int
+NARROW = Room(5, 1 << 20)
+"""Room for letters, of all and of each sender: each leaves at most four unread at a time."""
 
 
 @dataclass
@@ -61,6 +50,10 @@ class Scenario:
         self.each = random.randint(1, 6)
         """Letters of an instance to each node under each tag."""
         self.pace = random.choice((0.02, 0.3, 1.0))
+        self.network = random.choice((None, "n"))
+        self.is_late = random.random() < 0.5
+        """Some instances are placed after others."""
+        self.is_narrow = random.random() < 0.3
         self.values: dict[bytes, Letter] = {}
         """What each large value says."""
         self.net: dict[str, Plane] = {}
@@ -88,9 +81,10 @@ class Scenario:
         return due // len(here) + (here.index(rank) < due % len(here))
 
     def run(self) -> None:
-        self.manager.begin()
-        self._trouble()
-        self.clock.run(lambda: self.manager.era == self.eras and self._is_settled())
+        with narrow() if self.is_narrow else nullcontext():
+            self.manager.begin()
+            self._trouble()
+            self.clock.run(lambda: self.manager.era == self.eras and self._is_settled())
         for node in self.nodes.values():
             self._check_empty(node)
 
@@ -131,6 +125,20 @@ class Scenario:
                         node.plane.cut()
 
 
+@contextmanager
+def narrow() -> Iterator[None]:
+    """There is hardly room for letters."""
+    places = [(credit, "UNREAD"), (credit, "RESERVE"), (letters, "UNREAD"), (letters, "RESERVE")]
+    before = [getattr(*place) for place in places]
+    for module, name in places:
+        setattr(module, name, NARROW)
+    try:
+        yield
+    finally:
+        for (module, name), was in zip(places, before, strict=True):
+            setattr(module, name, was)
+
+
 class Manager:
     """What it knows is on its disk. While it is down nobody is told anything."""
 
@@ -142,15 +150,30 @@ class Manager:
         self.since = 0.0
         self.numbers: list[int] = []
         self.states: list[AttemptState] = []
+        self.placed = 0
         self.is_up = True
         self.consumed: dict[tuple[str, str, str], list[Letter]] = {}
         """By receiving node, sending node and tag: what attempts that count received."""
 
     def begin(self) -> None:
-        self.numbers = [0] * self.scenario.size
-        self.states = [AttemptState.RUNNING] * self.scenario.size
-        self.since = self.clock.now
+        self._begin_era()
         self.changed()
+
+    def _begin_era(self) -> None:
+        scenario, random = self.scenario, self.clock.random
+        self.numbers = [0] * scenario.size
+        self.states = [AttemptState.RUNNING] * scenario.size
+        self.since = self.clock.now
+        self.placed = random.randint(1, scenario.size) if scenario.is_late else scenario.size
+        """So many, the first; no others are in the roster."""
+        if self.placed < scenario.size:
+            self.clock.seen["placed late"] += 1
+            self.clock.soon(3.0, partial(self._place_all, self.epoch, self.era))
+
+    def _place_all(self, epoch: int, era: int) -> None:
+        if (epoch, era) == (self.epoch, self.era):
+            self.placed = self.scenario.size
+            self.changed()
 
     def changed(self) -> None:
         for node in self.scenario.nodes.values():
@@ -162,15 +185,24 @@ class Manager:
         place = self.scenario.place
         instances = tuple(
             RosterInstance(rank, place(rank), place(rank), number, self.states[rank])
-            for rank, number in enumerate(self.numbers)
+            for rank, number in enumerate(self.numbers[: self.placed])
         )
-        task = RosterTask(TASK, "RUNNING", self.scenario.size, instances=instances)
-        return Roster(f"e{self.epoch}", self.era, {TASK: task}, {})
+        size, network = self.scenario.size, self.scenario.network
+        task = RosterTask(
+            TASK,
+            "RUNNING",
+            size,
+            has_queued=self.placed < size,
+            network=network,
+            instances=instances,
+        )
+        networks = {} if network is None else {network: NetworkSpec(network, "full")}
+        return Roster(f"e{self.epoch}", self.era, {TASK: task}, networks)
 
     def desired(self, name: str) -> list[Instance]:
         return [
             Instance(SWARM, TASK, rank, self.era, number)
-            for rank, number in enumerate(self.numbers)
+            for rank, number in enumerate(self.numbers[: self.placed])
             if self.scenario.place(rank) == name and not self.states[rank].final
         ]
 
@@ -201,8 +233,7 @@ class Manager:
         self.since = self.clock.now
         self.clock.note("mgr", f"iteration {self.era}")
         if self.era < self.scenario.eras:
-            self.numbers = [0] * self.scenario.size
-            self.states = [AttemptState.RUNNING] * self.scenario.size
+            self._begin_era()
 
     def check_prefixes(self) -> None:
         """Of what each instance sent to each node, exactly the first letters were received; where
@@ -251,6 +282,8 @@ class Node:
         self.programs: dict[Instance, Program] = {}
         self.is_up = True
         self.epoch = -1
+        self.book: Roster | None = None
+        """The roster that the daemon was told last."""
         self.plane: Plane | None = None
         self._begin_plane()
         self._dial()
@@ -258,6 +291,11 @@ class Node:
     def _begin_plane(self) -> None:
         if self.is_up and (self.plane is None or not self.plane.is_alive):
             self.plane = Plane(self.clock, self.name, self.disk, self.scenario.net)
+            self.plane.lost = self._lost
+            if self.book is not None:
+                self.clock.seen["told what was known"] += 1
+                self.plane.introduced(self.book.epoch, self.scenario.names)
+                self.plane.told(self.book)
             self.clock.soon(0.3, self.sync)
 
     def _dial(self) -> None:
@@ -276,14 +314,16 @@ class Node:
         if not (self.is_up and manager.is_up):
             return
         if self.epoch != manager.epoch:  # nothing of the other timeline counts
-            self.epoch, self.journal = manager.epoch, Journal()
+            self.epoch, self.journal, self.book = manager.epoch, Journal(), None
             for program in list(self.programs.values()):
                 self._end(program, AttemptState.CANCELLED)
             self.journal = Journal()
         if plane is None or not plane.is_alive:
             return
-        plane.introduced(f"e{manager.epoch}", self.scenario.names)
-        plane.told(manager.roster())
+        if self.clock.random.random() < 0.3:  # attempts come first
+            self.clock.soon(0.5, partial(self._meet, plane))
+        else:
+            self._meet(plane)
         desired = manager.desired(self.name)
         for at, program in list(self.programs.items()):
             if at not in desired and not program.is_ending:
@@ -295,8 +335,19 @@ class Node:
                 self.journal.ended[at] = AttemptState.INTERRUPTED
                 continue
             self.journal.began.append(at)
+            is_in_it = self.book is not None and self.book.iteration == at.iteration
+            self.clock.seen["before its roster"] += not is_in_it
+            self.clock.seen["before its timeline"] += plane.epoch not in (None, f"e{self.epoch}")
             plane.swarm.begin(at)
             self.programs[at] = Program(self, at, plane)
+
+    def _meet(self, plane: Plane) -> None:
+        """Learns who is there, and what has become of whom."""
+        manager = self.scenario.manager
+        if manager.is_up and plane.is_alive and self.epoch == manager.epoch:
+            self.book = manager.roster()
+            plane.introduced(self.book.epoch, self.scenario.names)
+            plane.told(self.book)
 
     def _report(self) -> None:
         if self.is_up and self.scenario.manager.is_up:
@@ -309,6 +360,11 @@ class Node:
 
     def finished(self, program: Program) -> None:
         """Its end is written down only when what it said outlives the plane."""
+        if program.is_over or not program.plane.is_alive:
+            return
+        if program.plane.epoch != f"e{self.epoch}":  # it can't be known whether it counts
+            self.clock.soon(0.2, partial(self.finished, program))
+            return
         program.is_ending = True
 
         def ended() -> None:
@@ -329,6 +385,13 @@ class Node:
         program.is_over = True
         if program.plane.is_alive and not program.is_ending:
             program.plane.swarm.end(program.at, counts=False, then=lambda: None)
+
+    def _lost(self, at: Instance) -> None:
+        """What it said was on another timeline."""
+        program = self.programs.get(at)
+        if program is not None and not program.is_ending:
+            self.clock.seen["attempts lost"] += 1
+            self._end(program, AttemptState.INTERRUPTED)
 
     def fail_one(self) -> None:
         running = [one for one in self.programs.values() if not one.is_ending]
@@ -352,7 +415,7 @@ class Node:
             return
         self.clock.note(self.name, "crashes")
         self.clock.seen["node crashes"] += 1
-        self.is_up = False
+        self.is_up, self.book = False, None
         if self.plane is not None and self.plane.is_alive:
             self.plane.crash()
         for program in self.programs.values():
@@ -366,98 +429,3 @@ class Node:
         for at in self.journal.began:
             self.journal.ended.setdefault(at, AttemptState.INTERRUPTED)
         self._begin_plane()
-
-
-class Program:
-    """An attempt. It sends on one thread, and then receives on others."""
-
-    def __init__(self, node: Node, at: Instance, plane: Plane) -> None:
-        self.node, self.at, self.plane = node, at, plane
-        self.scenario, self.clock = node.scenario, node.clock
-        self.got: list[tuple[str, Letter]] = []
-        self.is_over = False
-        self.is_ending = False
-        self.is_kept = False
-        """What it said is on disk, and its end is not yet."""
-        self._receiving: list[list[tuple[PlaneRequest, Value | None]]] = []
-        for source in self.scenario.names:
-            for tag in self.scenario.tags:
-                count = self.scenario.share(at.iteration, at.index, source)
-                asked = [
-                    ReceiveLetter(n=1, source=source, tag=tag, number=number, timeout=FOREVER)
-                    for number in range(count)
-                ]
-                self._receiving.append([(one, None) for one in asked])
-        self._open = 1
-        self._go_on(self._to_send(), 0)
-
-    def _to_send(self) -> list[tuple[PlaneRequest, Value | None]]:
-        todo: list[tuple[PlaneRequest, Value | None]] = []
-        for serial in range(self.scenario.each):
-            for to in self.scenario.names:
-                for tag in self.scenario.tags:
-                    letter = Letter(self.at.iteration, self.at.index, to, tag, serial)
-                    request = SendLetter(n=1, to=to, tag=tag, value=b"", timeout=FOREVER)
-                    todo.append((request, self._value(letter)))
-        said = f"{self.at.iteration} {self.at.index}".encode()
-        return [
-            (SayToAll(n=1, tag="m", value=b""), said),
-            *todo,
-            (HearBroadcast(n=1, tag="m", timeout=FOREVER), None),
-        ]
-
-    def _value(self, letter: Letter) -> Value:
-        """A large one of each attempt is another one."""
-        random = self.clock.random
-        id_ = random.randbytes(16)
-        self.scenario.values[id_] = letter
-        if (letter.serial + letter.sender) % 3 == 0:
-            return Parcel(id_, 1 << 20)
-        return id_
-
-    def _go_on(self, thread: list[tuple[PlaneRequest, Value | None]], at: int) -> None:
-        if self.is_over or not self.plane.is_alive:
-            return
-        if at == len(thread):
-            threads, self._receiving = self._receiving, []
-            self._open += len(threads) - 1
-            for one in threads:
-                self._go_on(one, 0)
-            if not self._open:
-                self.node.finished(self)
-            return
-        body, value = thread[at]
-        is_done = False
-
-        def ended(answer: Any, error: str) -> None:
-            nonlocal is_done
-            assert not is_done, "it was answered twice"
-            is_done = True
-            if self.is_over or not self.plane.is_alive:
-                return
-            assert not error, f"{self.at} on {self.node.name}: {body}: {error}"
-            if isinstance(body, ReceiveLetter):
-                letter = self.scenario.values[answer]
-                assert self.scenario.place(letter.sender) == body.source
-                assert (letter.to, letter.tag) == (self.node.name, body.tag)
-                self._check_order(letter)
-                self.got.append((body.tag, letter))
-            elif isinstance(body, HearBroadcast):
-                assert answer is not None
-            self.clock.soon(self.scenario.pace, lambda: self._go_on(thread, at + 1))
-
-        asked = Asked(self.plane, self.at, body, value, ended)
-        self.clock.soon(0.05, lambda: self._ask(asked))
-
-    def _check_order(self, letter: Letter) -> None:
-        """Where others receive as well, what one of them gives back may come late."""
-        if len(self.scenario.on(self.node.name)) == 1:
-            who = letter.sender, letter.tag
-            before = [one for _, one in self.got if (one.sender, one.tag) == who]
-            assert all((one.era, one.serial) < (letter.era, letter.serial) for one in before)
-
-    def _ask(self, asked: Asked) -> None:
-        if not self.is_over and self.plane.is_alive:
-            if isinstance(asked.value, Parcel):
-                self.plane.held.add(asked.value.id)
-            self.plane.swarm.ask(asked, self.clock.now)

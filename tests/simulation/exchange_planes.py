@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -145,6 +146,7 @@ class Asked:
         ended: Callable[[Any, str], None],
     ) -> None:
         self.plane, self.at, self.body, self.value, self.ended = plane, at, body, value, ended
+        self.until = plane.clock.now + getattr(body, "timeout", math.inf)
 
     def tell(self, plain: str | None) -> None:
         raise AssertionError("nobody asks for a node's id here")
@@ -189,6 +191,8 @@ class Plane:
         self._expected: set[bytes] = set()
         """Transfers that are to come."""
         self.swarm = SwarmExchange(SWARM, name, self._known, self)
+        self.lost: Callable[[Instance], None] = lambda at: None
+        """Told of each attempt whose timeline is over."""
 
     # --- the daemon ---------------------------------------------------------------------------
 
@@ -199,6 +203,10 @@ class Plane:
         self._begins(epoch)
         self._fetches.directory_changed(SWARM, self.clock.now)
 
+    @property
+    def epoch(self) -> str | None:
+        return self._known.epoch(SWARM)
+
     def told(self, roster: Roster) -> None:
         self._begins(roster.epoch)
         self.clock.note(self.name, f"iteration {roster.iteration}")
@@ -207,8 +215,10 @@ class Plane:
     def _begins(self, epoch: str) -> None:
         timeline = Timeline(SWARM, epoch)
         if self.swarm.timeline not in (None, timeline):
-            self.swarm.close()
-            self.swarm = SwarmExchange(SWARM, self.name, self._known, self)
+            former, self.swarm = self.swarm, SwarmExchange(SWARM, self.name, self._known, self)
+            for at in self.swarm.take_over(former, self.clock.now):
+                self.lost(at)
+            former.close()
         for other in [one for one in self.disk.kept if one != timeline]:
             self.held -= self.disk.drop(other)
 

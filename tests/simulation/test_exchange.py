@@ -55,9 +55,17 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
         pytest.skip("asks for fifty seeds")
     for what in ("cuts", "plane crashes", "node crashes", "manager crashes", "restored"):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
-    for what in ("values refused", "transfers broken"):
+    for what in (
+        "values refused",
+        "transfers broken",
+        "before its roster",
+        "told what was known",
+        "placed late",
+    ):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
     for what in ("FINISHED", "FAILED", "INTERRUPTED", "values gone", "ends in vain"):
+        assert seen[what], f"no seed saw {what}"
+    for what in ("before its timeline", "attempts lost"):
         assert seen[what], f"no seed saw {what}"
 
 

@@ -125,6 +125,7 @@ class Node:
         at = "" if place.over_links else self.bulk.listen(join_address(place.host, place.bulk_port))
         self.wanted: set[str] = set()
         self.broken: list[tuple[Instance, str]] = []
+        self.lost_attempts: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
         self.is_closed = False
@@ -152,6 +153,9 @@ class Node:
 
     def broke(self, at: Instance, why: str) -> None:
         self.broken.append((at, why))
+
+    def lost(self, at: Instance, how: str) -> None:
+        self.lost_attempts.append((at, how))
 
     def links_changed(self, links: LinksTold) -> None:
         self.reported = links

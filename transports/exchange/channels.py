@@ -56,19 +56,31 @@ class Load:
         self.size += count * size
 
 
+Sender = tuple[str, Member]
+"""The peer that speaks, and for whom it says that it does."""
+
+
 @dataclass
 class Box:
     """The unread letters of a peer: of all senders, and of each."""
 
     all: Load = field(default_factory=Load)
-    of: dict[Member, Load] = field(default_factory=dict)
+    of: dict[Sender, Load] = field(default_factory=dict)
 
-    def add(self, sender: Member, size: int, count: int) -> None:
+    def add(self, sender: Sender, size: int, count: int) -> None:
         mine = self.of.setdefault(sender, Load())
         for load in (self.all, mine):
             load.add(size, count)
         if not mine.letters:
             del self.of[sender]
+
+
+@dataclass
+class Source(Load):
+    """The unread letters from one peer, and of how many streams letters are known."""
+
+    peer: str = ""
+    streams: int = 0
 
 
 class Name(NamedTuple):
@@ -137,7 +149,7 @@ class Channel(Generic[Attempt, Value]):
     """`box`, `source` and `kept` are told of what comes and goes: of all unread letters, of those
     from this channel's peer, and of all letters."""
 
-    def __init__(self, box: Box, source: Load, kept: Load) -> None:
+    def __init__(self, box: Box, source: Source, kept: Load) -> None:
         self._box = box
         self._source = source
         self._kept = kept
@@ -160,7 +172,7 @@ class Channel(Generic[Attempt, Value]):
         """Takes a letter in, or the value that a later attempt gave it, and returns the value that
         nobody will read: the former one; or this one, where the letter is fixed or nobody asks for
         it again."""
-        stream = self._streams.setdefault((name.era, name.sender), _Stream())
+        stream = self._stream(name)
         if (letter := self._named.get(name)) is not None:
             if letter.is_fixed:
                 return value
@@ -220,11 +232,13 @@ class Channel(Generic[Attempt, Value]):
             letter.value = None
         return bool(lost)
 
-    def claim(self, at: Attempt) -> None:
+    def claim(self, at: Attempt) -> Letter[Value] | None:
+        """Returns the letter that it is given at once, if there is one."""
         claim: _Claim[Value] = _Claim(self._take_first() if self._free else None)
         self._claims.setdefault(at, []).append(claim)
         if claim.letter is None:
             self._waiting.append(claim)
+        return claim.letter
 
     def claimed(self, at: Attempt, number: int) -> Letter[Value] | None:
         """The letter that this claim of the attempt was given, if it was."""
@@ -259,7 +273,7 @@ class Channel(Generic[Attempt, Value]):
                 former.reserved = None
             claim: _Claim[Value] = _Claim(None, reserved=name)
             self._reserved[name] = claim
-            self._streams.setdefault((name.era, name.sender), _Stream())
+            self._stream(name)
             mine.append(claim)
 
     def settle(self, at: Attempt, *, counts: bool) -> list[tuple[Name, Value | None]]:
@@ -295,6 +309,7 @@ class Channel(Generic[Attempt, Value]):
         kept = {name[:2] for name in (*self._named, *self._reserved)}
         for who in [who for who in self._streams if who[0] <= era and who not in kept]:
             del self._streams[who]
+            self._source.streams -= 1
 
     def unread(self) -> list[Letter[Value]]:
         return [self._letters[place] for place in sorted(self._free)]
@@ -303,6 +318,13 @@ class Channel(Generic[Attempt, Value]):
     def is_empty(self) -> bool:
         """Whether nothing would be lost with it."""
         return not (self._letters or self._claims or self._streams)
+
+    def _stream(self, name: Name) -> _Stream:
+        found = self._streams.get(name[:2])
+        if found is None:
+            found = self._streams[name[:2]] = _Stream()
+            self._source.streams += 1
+        return found
 
     def _forget(self, letter: Letter[Value]) -> None:
         del self._letters[letter.place], self._named[letter.name]
@@ -342,5 +364,5 @@ class Channel(Generic[Attempt, Value]):
         self._kept.add(letter.size, count)
 
     def _add_unread(self, letter: Letter[Value], count: int) -> None:
-        self._box.add(letter.name.sender, letter.size, count)
+        self._box.add((self._source.peer, letter.name.sender), letter.size, count)
         self._source.add(letter.size, count)

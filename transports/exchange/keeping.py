@@ -8,7 +8,7 @@ their senders, who are told only when it is certain that the attempt counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import assert_never
 
 from manta.transports.exchange import kept as kinds
@@ -106,25 +106,19 @@ def restore_received(letters: Letters, kept: Kept) -> bool:
     return bool(received)
 
 
-def restore_sent(
-    letters: Letters, broadcasts: Broadcasts, kept: Kept, is_lost: Iterable[str]
-) -> list[Parcel]:
-    """Once all that was received is restored. Returns what nobody asks for any more; nothing is
-    kept for peers that are lost."""
+def restore_sent(letters: Letters, broadcasts: Broadcasts, kept: Kept) -> list[Parcel]:
+    """Once all that was received is restored. Returns what nobody asks for any more."""
     member, useless = Member(kept.task, kept.rank), list[Parcel]()
     for item in kept.items:
         match item:
             case kinds.KeptLetter(to, tag, serial, value):
                 key = Key(tag, Name(kept.era, member, serial))
-                if to in is_lost:
-                    former: bytes | Parcel | Remote | None = value
-                elif to == letters.me:
-                    if _value(letters, to, key) != value:  # else a later attempt had it as well
-                        letters.take_in(to, key, value)
-                    former = None
-                else:
+                former: bytes | Parcel | Remote | None = None
+                if to != letters.me:
                     former = letters.outbox(to).put(key, value, size_of(value))
                     former = None if former == value else former
+                elif _value(letters, to, key) != value:  # else a later attempt had it as well
+                    letters.take_in(to, key, value)
                 _fix(letters, to, key)
                 if isinstance(former, Parcel):
                     useless.append(former)

@@ -6,18 +6,8 @@ nothing is told; when it is up again each side says what it has (`Known`), and t
 rest. What was consumed (it is certain that its claimant counts, or the era ended) is forgotten at
 both ends. Letters that nobody claimed outlive their era.
 
-A sender asks for room before its credit ends, so that one that does not receive fills nobody's
-memory, and each sender has a reserve that others can't take:
-
-| bound | of what |
-|---|---|
-| UNREAD | the unread letters of a peer; and what is kept for one that was not reached yet |
-| RESERVE | those of one sender among them |
-| KEPT | all letters that a peer keeps, sent and received |
-| SHARE | what a sender may send at most before it asks again |
-| STREAMS | tags of each sender to one peer, and tags that an attempt asks for |
-
-Values that are parcels count as letters alone: they are not in a letter's memory.
+Nobody's memory is filled by one that does not receive: see `credit`. Of a peer that is in the group
+no more a letter is kept in its own era and in the next one.
 """
 
 from __future__ import annotations
@@ -27,18 +17,26 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
-from manta.transports.exchange.channels import Box, Channel, Letter, Load, Member, Name, Room
-from manta.transports.exchange.credit import Credit, Want
+from manta.transports.exchange.channels import (
+    Channel,
+    Letter,
+    Load,
+    Member,
+    Name,
+    Room,
+    Sender,
+    Source,
+)
+from manta.transports.exchange.credit import RESERVE, UNREAD, Credit, Rooms
 from manta.transports.exchange.messages import Parcel
 from manta.transports.exchange.outbox import Key, Outbox, Stream
 
 T = TypeVar("T")
 
-UNREAD = Room(10_000, 64 << 20)
-RESERVE = Room(16, 1 << 20)
-KEPT = Room(200_000, 512 << 20)
-SHARE = Room(256, 4 << 20)
 STREAMS = 100_000
+"""Tags of each sender to one peer in an era, and tags that an attempt asks for."""
+MOST_STREAMS = 4 * STREAMS
+"""Of one peer that are known: those of two eras, and those that were kept from before."""
 
 
 class Remote(NamedTuple):
@@ -89,18 +87,16 @@ class Letters:
         self.me = me
         self._shell = shell
         self.kept = Load()
-        self.box = Box()
-        """The unread letters here."""
+        self.rooms = Rooms(self.kept)
+        """For letters here."""
         self.channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
         """By the peer that sends, and the tag."""
         self._tags: dict[str, dict[str, None]] = {}
         """Of the channels, by the peer that sends."""
-        self._sources: dict[str, Load] = {}
-        """The unread letters of each peer that sends."""
+        self._sources: dict[str, Source] = {}
+        """By the peer that sends."""
         self.outboxes: dict[str, Outbox[Attempt, Value]] = {}
         self._credits: dict[tuple[str, Member], Credit] = {}
-        self._wants: dict[tuple[str, Member], Want] = {}
-        """Senders that wait for room here, the first first."""
         self.claiming: dict[Attempt, set[tuple[str, str]]] = {}
         self._up: set[str] = set()
         """Peers that have said what they know: letters may be told."""
@@ -108,8 +104,6 @@ class Letters:
         """Peers that ever were."""
         self._ahead: dict[str, Load] = {}
         """What is kept for each peer that was not yet, and could not be asked for room."""
-        self._known: dict[str, dict[Stream, tuple[int, set[int]]]] = {}
-        """What a peer has said that it knows, before the last part came."""
         self._marks: dict[str, int] = {}
         """How often letters of each peer were consumed: what it forgets is told by that."""
         self.era = 0
@@ -125,7 +119,7 @@ class Letters:
         if to != self.me and to not in self._met:
             ahead = self._ahead.setdefault(to, Load())
             few = ahead.letters < UNREAD.letters and ahead.size + size <= UNREAD.size
-            return few and self._may_keep(size)
+            return few and self.rooms.may_keep(size)
         fits = credit.fits(size)
         if credit.asked is None:
             if credit.is_low or not fits:
@@ -134,52 +128,26 @@ class Letters:
         elif credit.refusal and not (fits or credit.asked_last):
             credit.asked_last = True
             self._ask(credit, sender, to, size)
-        return credit.fits(size) and self._may_keep(size)
-
-    def _may_keep(self, size: int) -> bool:
-        return self.kept.letters < KEPT.letters and self.kept.size + size <= KEPT.size
+        return credit.fits(size) and self.rooms.may_keep(size)
 
     def refusal(self, sender: Member, to: str, size: int) -> str:
         """Why there is no room, as a sentence whose subject is the peer; nothing if it has not said
         so yet."""
-        if not self._may_keep(size):
-            return self._keeps()
+        if not self.rooms.may_keep(size):
+            return f"is sent nothing: this node {self.rooms.keeps()}"
         if to in self._ahead:
             return "was never reached, and what is kept for it until then is all that may be"
-        want = self._wants.get((to, sender))
-        if to == self.me and want is not None:
-            return self._why(want)
+        wanted = self.rooms.wanted((to, sender))
+        if to == self.me and wanted is not None:
+            return self.rooms.why(wanted)
         credit = self._credits.get((to, sender))
         return credit.refusal if credit else ""
-
-    def _keeps(self) -> str:
-        return (
-            f"keeps {self.kept.letters:,} letters of at most {KEPT.letters:,} "
-            f"({_mib(self.kept.size)} of {_mib(KEPT.size)}): what an attempt received is kept "
-            "until it ends, for one that may take its place"
-        )
-
-    def _why(self, want: Want) -> str:
-        if not self._may_keep(want.size):
-            return self._keeps()
-        unread = self.box.all
-        said = (
-            f"has {unread.letters:,} unread letters of at most {UNREAD.letters:,} "
-            f"({_mib(unread.size)} of {_mib(UNREAD.size)})"
-        )
-        if self.box.of:
-            who, most = max(self.box.of.items(), key=lambda one: (one[1].letters, one[0]))
-            said += f", {most.letters:,} of them from {who}"
-        return (
-            f"{said}; beyond that each instance has {RESERVE.letters} ({_mib(RESERVE.size)}): have "
-            "it receive more, or send less"
-        )
 
     def _ask(self, credit: Credit, sender: Member, to: str, size: int) -> None:
         credit.asked = size
         if to == self.me:
-            self._wants[to, sender] = Want(to, sender, size)
-            self._serve()
+            self.rooms.want((to, sender), size)
+            self._serve((to, sender))
         else:
             self._shell.tell(to, messages.WantRoom(sender.task, sender.rank, size))
 
@@ -229,8 +197,8 @@ class Letters:
         channel = self.channel(source, tag)
         if number == channel.claims(at):
             places.add((source, tag))
-            channel.claim(at)
-            self._serve()
+            letter = channel.claim(at)
+            self._serve(None if letter is None else (source, letter.name.sender))
         return channel.claimed(at, number)
 
     def lose(self, value: Remote) -> None:
@@ -285,22 +253,40 @@ class Letters:
         self.era = era + 1
         self.claiming.clear()
         self._credits.clear()
-        self._wants.clear()
+        self.rooms.forget(self.me)
         for (source, tag), channel in list(self.channels.items()):
             self._consumed(source, tag, channel.end_era())
+            self._drop_empty(source, tag)
         for outbox in self.outboxes.values():
             outbox.end_era(era)
         self.forget_senders(self.me, era)
         for peer in peers:
             self._shell.tell(peer, messages.EraEnded(era, self._marks.get(peer, 0)))
+        self._serve()
+
+    def forget_lost(self, is_lost: Callable[[str], bool]) -> None:
+        """Gives up letters to peers that are in the group no more, whose era and the next are
+        over."""
+        for to in [to for to in self.outboxes if to != self.me and is_lost(to)]:
+            for value in self.outboxes[to].forget(self.era - 2):
+                self._shell.release(value)
+            if not self.outboxes[to]:
+                del self.outboxes[to]
+                self._ahead.pop(to, None)
+            elif to in self._ahead:
+                self._ahead[to] = self.outboxes[to].load
 
     def forget_senders(self, source: str, era: int) -> None:
         """Up to that era the peer sends nothing again but what is here."""
         for tag in list(self._tags.get(source, ())):
             self.channels[source, tag].forget(era)
-            if self.channels[source, tag].is_empty:
-                del self.channels[source, tag]
-                del self._tags[source][tag]
+            self._drop_empty(source, tag)
+
+    def _drop_empty(self, source: str, tag: str) -> None:
+        if self.channels[source, tag].is_empty:
+            del self.channels[source, tag], self._tags[source][tag]
+            if not self._tags[source]:
+                del self._tags[source], self._sources[source]
 
     # --- links ------------------------------------------------------------------------------
 
@@ -331,8 +317,9 @@ class Letters:
 
     def link_down(self, peer: str) -> None:
         self._up.discard(peer)
-        self._known.pop(peer, None)
-        self._wants = {at: want for at, want in self._wants.items() if want.peer != peer}
+        if peer in self.outboxes:
+            self.outboxes[peer].unlearn()
+        self.rooms.forget(peer)
 
     def peer_removed(self, peer: str) -> None:
         """It will not come back: nothing is kept for it."""
@@ -341,6 +328,8 @@ class Letters:
             for value in outbox.clear():
                 self._shell.release(value)
         self._credits = {at: credit for at, credit in self._credits.items() if at[0] != peer}
+        self._ahead.pop(peer, None)
+        self._met.discard(peer)
 
     def close(self) -> None:
         """Releases all that is kept."""
@@ -368,6 +357,7 @@ class Letters:
             case messages.Consumed(letters):
                 self._forget(peer, map(_key, letters))
             case messages.EraEnded(era, mark):
+                self.rooms.forget(peer)  # those of its next era ask after this
                 told = messages.EraForgotten(era, mark)
                 self._shell.settle(lambda: self._shell.tell(peer, told))
             case messages.EraForgotten(era, mark) if mark == self._marks.get(peer, 0):
@@ -376,11 +366,12 @@ class Letters:
             case messages.EraForgotten():
                 pass  # more was consumed since, of which the peer says so after the next era
             case messages.WantRoom(task, rank, size):
-                sender = Member(task, rank)
-                want = self._wants[peer, sender] = Want(peer, sender, size)
-                self._serve()
-                if (peer, sender) in self._wants:
-                    self._shell.tell(peer, messages.Full(task, rank, self._why(want)))
+                sender = peer, Member(task, rank)
+                self.rooms.check_want(sender, size)
+                self.rooms.want(sender, size)
+                self._serve(sender)
+                if self.rooms.wanted(sender) is not None:
+                    self._shell.tell(peer, messages.Full(task, rank, self.rooms.why(size)))
             case messages.Granted(task, rank, letters, size):
                 self._granted(peer, Member(task, rank), Room(letters, size))
             case messages.Full(task, rank, sentence):
@@ -392,11 +383,8 @@ class Letters:
 
     def take_in(self, peer: str, key: Key, value: Value) -> None:
         """A letter has come. Raises RemoteProtocolError."""
-        unread = self._sources.setdefault(peer, Load())
-        if unread.letters >= KEPT.letters or unread.size >= KEPT.size:
-            raise RemoteProtocolError("it sends letters for which it was granted no room")
-        if len(self._tags.get(peer, ())) >= 2 * STREAMS:
-            raise RemoteProtocolError(f"it sends letters under over {2 * STREAMS:,} tags")
+        if peer != self.me:
+            self._check(peer, key, value)
         channel = self.channel(peer, key.tag)
         useless = channel.received(key.name, value, size_of(value))
         if not channel.is_kept(key.name):  # it was consumed, which its sender does not know
@@ -411,17 +399,24 @@ class Letters:
             if useless is not None:
                 self._shell.release(useless)
 
+    def _check(self, peer: str, key: Key, value: Value) -> None:
+        source = self._source(peer)
+        self.rooms.check(source, size_of(value))
+        channel = self.channels.get((peer, key.tag))
+        is_known = channel is not None and channel.knows(key.name.era, key.name.sender)
+        if not is_known and source.streams >= MOST_STREAMS:
+            raise RemoteProtocolError(f"it sends letters under over {MOST_STREAMS:,} tags")
+
     def _learn(self, peer: str, letters: Iterable[messages.KnownLetters], is_last: bool) -> None:
-        known = self._known.setdefault(peer, {})
+        outbox = self.outbox(peer)
         for told in letters:
             stream = Stream(told.tag, told.era, Member(told.task, told.rank))
-            known.setdefault(stream, (told.count, set()))[1].update(told.kept)
+            outbox.learn(stream, told.count, told.kept)
         if is_last:
             self._up.add(peer)
             self._met.add(peer)
             self._ahead.pop(peer, None)
-            outbox = self.outbox(peer)
-            lacking, consumed = outbox.compare(self._known.pop(peer))
+            lacking, consumed = outbox.compare()
             self._forget(peer, consumed)
             for key in lacking:
                 self._tell(peer, key, outbox[key].value)
@@ -440,35 +435,29 @@ class Letters:
 
     # --- room -------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _serve(self, first: Sender | None = None) -> None:
         """Grants room to those who want it, as far as there is some."""
-        for place, want in list(self._wants.items()):
-            room = self.room(want.sender)
-            if room.letters and room.size >= want.size:
-                del self._wants[place]
-                if want.peer == self.me:
-                    self._granted(self.me, want.sender, room)
-                else:
-                    task, rank = want.sender
-                    self._shell.tell(want.peer, messages.Granted(task, rank, *room))
-
-    def room(self, sender: Member) -> Room:
-        """How much a sender may send here beyond what it has sent."""
-        mine = self.box.of.get(sender, Load())
-        letters = max(UNREAD.letters - self.box.all.letters, RESERVE.letters - mine.letters)
-        size = max(UNREAD.size - self.box.all.size, RESERVE.size - mine.size)
-        letters = min(letters, KEPT.letters - self.kept.letters, SHARE.letters)
-        size = min(size, KEPT.size - self.kept.size, SHARE.size)
-        return Room(max(0, letters), max(0, size))
+        for (peer, sender), room in self.rooms.served(first):
+            if peer == self.me:
+                self._granted(peer, sender, room)
+            else:
+                self._shell.tell(peer, messages.Granted(*sender, *room))
 
     # --- inside -----------------------------------------------------------------------------
 
     def channel(self, source: str, tag: str) -> Channel[Attempt, Value]:
         found = self.channels.get((source, tag))
         if found is None:
-            load = self._sources.setdefault(source, Load())
-            found = self.channels[source, tag] = Channel(self.box, load, self.kept)
+            found = self.channels[source, tag] = Channel(
+                self.rooms.box, self._source(source), self.kept
+            )
             self._tags.setdefault(source, {})[tag] = None
+        return found
+
+    def _source(self, peer: str) -> Source:
+        found = self._sources.get(peer)
+        if found is None:
+            found = self._sources[peer] = Source(peer=peer)
         return found
 
     def outbox(self, to: str) -> Outbox[Attempt, Value]:
@@ -494,7 +483,3 @@ def _name(tag: str, name: Name) -> messages.LetterName:
 
 def _key(name: messages.LetterName) -> Key:
     return Key(name.tag, Name(name.era, Member(name.task, name.rank), name.serial))
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):,.1f} MiB"

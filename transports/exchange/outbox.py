@@ -7,7 +7,8 @@ of its attempts sends it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from manta.transports.exchange.channels import Load, Member, Name
@@ -36,6 +37,14 @@ class Sent(NamedTuple, Generic[Value]):
     size: int
 
 
+@dataclass
+class _Learning:
+    known: dict[Stream, tuple[int, set[int]]]
+    """Of the streams that are kept: how many letters the receiver knows, and which it keeps."""
+    sent: dict[Key, None] = field(default_factory=dict)
+    """Letters since it began: whether the receiver knows them was not looked at."""
+
+
 class Outbox(Generic[Attempt, Value]):
     """`kept` is told of what comes and goes."""
 
@@ -49,6 +58,8 @@ class Outbox(Generic[Attempt, Value]):
         """How many letters each attempt has sent."""
         self._totals: dict[Stream, int] = {}
         """How many letters the attempts of each member have sent, the most of them."""
+        self._learning: _Learning | None = None
+        """What the receiver has said that it knows, before it has said all."""
 
     def __len__(self) -> int:
         return len(self._letters)
@@ -58,6 +69,11 @@ class Outbox(Generic[Attempt, Value]):
 
     def __contains__(self, key: Key) -> bool:
         return key in self._letters
+
+    @property
+    def load(self) -> Load:
+        """What is kept."""
+        return Load(len(self._letters), sum(sent.size for sent in self._letters.values()))
 
     def may_begin(self, stream: Stream, most: int) -> bool:
         """Whether there are fewer streams than that, or it is one of them."""
@@ -80,6 +96,8 @@ class Outbox(Generic[Attempt, Value]):
         if is_over or key in self._fixed:
             return None, value
         self._totals[stream] = max(serial + 1, self._totals.get(stream, 0))
+        if self._learning is not None:
+            self._learning.sent[key] = None
         return key, self.put(key, value, size)
 
     def end_attempt(self, at: Attempt) -> dict[Stream, int]:
@@ -101,20 +119,39 @@ class Outbox(Generic[Attempt, Value]):
         self._kept.add(size)
         return None if former is None else former.value
 
-    def compare(
-        self, known: Mapping[Stream, tuple[int, Collection[int]]]
-    ) -> tuple[list[Key], list[Key]]:
-        """What the receiver lacks, in order, and what it has consumed: of each stream it knows so
-        many letters, and keeps those with these serials."""
-        lacking, consumed = [], []
+    def learn(self, stream: Stream, count: int, kept: Iterable[int]) -> None:
+        """The receiver knows so many letters of the stream, and keeps those with these serials, and
+        maybe more of which it is yet to say so. What is not kept here takes no memory."""
+        known = self._learn().known
+        if stream in known:
+            names = (Name(stream.era, stream.sender, serial) for serial in kept)
+            mine = (name.serial for name in names if Key(stream.tag, name) in self._letters)
+            known[stream][1].update(mine)
+            known[stream] = count, known[stream][1]
+
+    def unlearn(self) -> None:
+        """It begins to say what it knows anew."""
+        self._learning = None
+
+    def compare(self) -> tuple[list[Key], list[Key]]:
+        """The receiver has said all that it knows: what it lacks, in order, and what it has
+        consumed."""
+        learnt, lacking, consumed = self._learn(), list[Key](), list[Key]()
         for key in self._letters:
             stream = Stream(key.tag, key.name.era, key.name.sender)
-            count, kept = known.get(stream, (0, ()))
-            if key.name.serial >= count:
+            count, kept = learnt.known.get(stream, (0, ()))
+            if key.name.serial >= count or key in learnt.sent:
                 lacking.append(key)
             elif key.name.serial not in kept:
                 consumed.append(key)
+        self._learning = None
         return lacking, consumed
+
+    def _learn(self) -> _Learning:
+        if self._learning is None:
+            streams = {Stream(key.tag, key.name.era, key.name.sender) for key in self._letters}
+            self._learning = _Learning({stream: (0, set()) for stream in streams})
+        return self._learning
 
     def consumed(self, keys: Collection[Key]) -> list[Value]:
         """Forgets letters, and returns their values."""
@@ -129,6 +166,10 @@ class Outbox(Generic[Attempt, Value]):
         self._counts.clear()
         for stream in [stream for stream in self._totals if stream.era <= era]:
             del self._totals[stream]
+
+    def forget(self, era: int) -> list[Value]:
+        """Forgets the letters of that era and of those before it, and returns their values."""
+        return self.consumed([key for key in self._letters if key.name.era <= era])
 
     def clear(self) -> list[Value]:
         self._counts.clear()

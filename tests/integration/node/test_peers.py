@@ -18,10 +18,12 @@ from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.known import KnownPeers
 from manta.node.peers.listening import CannotListen
-from manta.node.peers.rosters import RosterChanged
+from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.node.service import Node
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.protocol.peers import Peer
+from manta.protocol.roster import Roster
+from manta.roster import differences
 from manta.testing import crash, wait_for_successor
 from manta.transports.addresses import split_address
 
@@ -82,9 +84,9 @@ class Feed:
         with self.lock:
             return [self.known.peer(swarm, node.context.keys.public) for node in nodes]
 
-    def all_of(self, kind: type) -> list[Any]:
+    def all_of(self, *kinds: type) -> list[Any]:
         with self.lock:
-            return [message for message in self.messages if isinstance(message, kind)]
+            return [message for message in self.messages if isinstance(message, kinds)]
 
     def need(self, swarm: str, *, needed: bool = True) -> None:
         self.node.system.ref(PEER_DIRECTORY).tell(NeedRoster(swarm, needed))
@@ -188,8 +190,11 @@ def test_a_plane_that_needs_a_roster_is_told_what_becomes_of_the_tasks(lab, runn
     feed.need(swarm)
 
     def states() -> dict[str, str]:
-        told = feed.all_of(RosterChanged)
-        tasks = told[-1].roster.tasks.values() if told else ()
+        roster: Roster | None = None
+        for news in feed.all_of(RosterChanged, RosterDiffers):
+            is_whole = isinstance(news, RosterChanged)
+            roster = news.roster if is_whole else differences.apply(news.parts, roster)
+        tasks = () if roster is None else roster.tasks.values()
         return {one.node_alias: one.state for task in tasks for one in task.instances}
 
     lab.wait_until(lambda: states() == {"node-1": "RUNNING", "node-2": "RUNNING"}, what=states)

@@ -254,3 +254,64 @@ def test_an_attempt_that_came_before_its_directory_goes_on_when_that_comes() -> 
         one.end()
         assert one.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0) == b"1"
         one.close()
+
+
+def test_an_attempt_that_came_before_its_timeline_goes_on_in_it() -> None:
+    """One that has exchanged something on the former one cannot."""
+    with planes(1) as lab:
+        lab.introduce()
+        lab.enroll()
+        node = lab.nodes[0]
+        former = node.attempt(lab.at(0))
+        former.call("send_letter", to="id-1", tag="x", value=b"1", timeout=20.0)
+        one = node.attempt(lab.at(0, 1))
+        lab.epoch = "epoch-2"
+        lab.introduce()
+        lab.enroll()
+        one.call("send_letter", to="id-1", tag="x", value=b"2", timeout=20.0)
+        assert one.call("receive_letter", source="id-1", tag="x", number=0, timeout=20.0) == b"2"
+        ((at, how),) = node.lost_attempts
+        assert at == lab.at(0)
+        assert "went back to an earlier state" in how
+        for end in (former, one):
+            end.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("receive_letter", {"source": "id-1", "tag": "x", "number": 0}),
+        ("hear_broadcast", {"tag": "x"}),
+        ("call_collective", {"number": 0, "kind": "barrier", "words": "barrier()"}),
+    ],
+)
+def test_who_asks_before_anything_is_known_of_the_swarm_waits_no_longer_than_it_may(
+    kind: str, fields: dict[str, Any]
+) -> None:
+    with planes(1) as lab:
+        one = lab.nodes[0].attempt(lab.at(0))
+        with pytest.raises(LookupError, match=r"Timeout.*was not told yet who takes part"):
+            one.call(kind, timeout=0.3, **fields)
+        one.close()
+
+
+def test_a_node_that_is_revoked_is_nobody_in_each_swarm_at_once() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        node, gone = lab.nodes
+        peers = tuple(one.peer for one in lab.nodes)
+        node.run(node.plane.told, DirectoryChanged("swarm-2", "e", True, peers))
+        one = node.attempt(lab.at(0))
+        one.call("send_letter", to="id-2", tag="x", value=b"1", timeout=20.0)
+
+        def kept() -> int:
+            group = node.plane._swarms[SWARM]._group
+            assert group is not None
+            return group.letters.kept.letters
+
+        assert node.run(kept) == 1
+        departed = Departed(gone.id, gone.alias, gone.peer.key, Departure.REVOKED)
+        node.run(node.plane.told, DirectoryChanged("swarm-2", "e", False, (), (departed,)))
+        assert node.run(kept) == 0
+        one.close()

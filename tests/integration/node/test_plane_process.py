@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from manta.node.peers.directory import DirectoryChanged
-from manta.node.peers.rosters import RosterChanged
+from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.node.plane.orders import (
     Anew,
     End,
@@ -25,7 +25,7 @@ from manta.node.plane.orders import (
 )
 from manta.node.plane.process import PlaneProcess
 from manta.protocol.base import Instance
-from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold
 from tests.support.plane_processes import daemons
 from tests.support.planes import SWARM
 
@@ -55,6 +55,22 @@ def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons(tmp_path: 
         assert one.expect() == Ended(at[0])
         assert ends[0].socket.receive() is None
         for end in ends:
+            end.close()
+
+
+def test_an_order_that_fails_leaves_those_behind_it(tmp_path: Path) -> None:
+    with daemons(1, tmp_path) as (one,):
+        one.introduced((one,))
+        nobody = RosterInstance(5, "id-1", "node-1", 0, "RUNNING")
+        torn = RosterTask("w", "RUNNING", 9, instances=(nobody,))
+        part = RosterTold(SWARM, "e", 0, 2, 1, (torn,))
+        at = Instance(SWARM, "w", 0, 0, 0)
+        early = one.attach(at)
+        early.call("send_letter", to="id-1", tag="x", value=b"1", timeout=20.0)
+        one.orders.send(Rostered(RosterDiffers(SWARM, (part,))))
+        late = one.attach(at)
+        assert late.call("find_node", name="node-1") == "id-1"
+        for end in (early, late):
             end.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from manta.actors import AskTimeout
 from manta.node.shared.messages import Connect, EndExchange
 from manta.node.task_server import requests as light
 from manta.node.tasks.direct import DirectExchange
@@ -105,10 +106,13 @@ def test_without_the_plane_it_neither_counts_nor_costs_a_retry(
         assert ended.error.kind == "PlaneLost"
 
 
-def test_a_plane_that_does_not_answer_in_time_is_as_good_as_none() -> None:
+def test_an_attempt_whose_words_the_disk_does_not_take_in_time_is_told_that() -> None:
     bench = Bench()
     bench.open("end")
-    assert bench.end(FINISHED, None, TimeoutError()).state == "INTERRUPTED"
+    ended = bench.end(FINISHED, None, AskTimeout("no answer"))
+    assert ended.state == "INTERRUPTED"
+    assert ended.error is not None
+    assert "was not on the node's disk within 60 s" in ended.error.sentence
 
 
 def test_an_attempt_that_got_no_connection_has_said_nothing() -> None:

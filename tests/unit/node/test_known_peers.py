@@ -33,6 +33,8 @@ def test_a_key_speaks_of_the_swarms_in_which_it_has_a_part() -> None:
     assert not peers.is_known("a stranger's")
     assert (peers.epoch("u"), peers.epoch("v")) == ("e", None)
     assert peers.keys == ("key-1", "key-2")
+    assert (set(peers.spoken("key-1")), set(peers.spoken("key-2"))) == (set("stu"), set("st"))
+    assert list(peers.spoken("a stranger's")) == []
 
 
 def test_whose_swarms_are_shared_with_whom() -> None:
@@ -65,6 +67,7 @@ def test_who_is_revoked_speaks_of_nothing_any_more() -> None:
     revoked = gone(TWO, "revoked")
     assert peers.apply(DirectoryChanged("s", "", False, (), (revoked,))) == ["key-2"]
     assert peers.peer("t", "key-2") is None
+    assert peers.departed("t", "n2") == revoked
     assert peers.apply(DirectoryChanged("t", "", False, (), (revoked,))) == []
 
 

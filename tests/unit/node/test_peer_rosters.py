@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.manager.swarm.roster import RosterNews
-from manta.node.peers.rosters import RosterAction, RosterChanged, Rosters
+from manta.node.peers.directory import DirectoryChanged
+from manta.node.peers.known import KnownPeers
+from manta.node.peers.rosters import (
+    RosterAction,
+    RosterChanged,
+    RosterDiffers,
+    Rosters,
+)
+from manta.node.plane.rosters import ToldRosters
 from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold, WantRoster
 from manta.roster.differences import told
 
@@ -48,10 +56,9 @@ def test_what_is_told_is_held_and_passed_on() -> None:
     [part] = told("s", roster("PLACED", "PLACED"), 5)
     assert rosters.told(part) == [RosterChanged("s", roster("PLACED", "PLACED"))]
     [part] = told("s", roster("RUNNING", "PLACED"), 6, roster("PLACED", "PLACED"), 5)
-    [changed] = rosters.told(part)
-    assert changed == RosterChanged("s", roster("RUNNING", "PLACED"))
-    assert rosters.roster("s") == changed.roster
-    assert rosters.all() == [changed]
+    assert rosters.told(part) == [RosterDiffers("s", (part,))]
+    assert rosters.roster("s") == roster("RUNNING", "PLACED")
+    assert rosters.all() == [RosterChanged("s", roster("RUNNING", "PLACED"))]
     assert rosters.roster("t") is None
 
 
@@ -110,7 +117,7 @@ def test_over_another_connection_the_whole_is_asked_for_and_the_old_stays_meanwh
     assert rosters.roster("s") == roster("PLACED")
     # Of what was told over the connection before, nothing is continued.
     [part] = told("s", roster("RUNNING"), 6, roster("PLACED"), 5)
-    assert not any(isinstance(one, RosterChanged) for one in rosters.told(part))
+    assert rosters.told(part) in ([], WANTED)
 
 
 def test_what_is_over_is_forgotten() -> None:
@@ -129,11 +136,17 @@ def test_what_is_over_is_forgotten() -> None:
 )
 def test_in_the_end_it_has_what_the_manager_told_last(steps) -> None:
     news, rosters, states, iteration = RosterNews("s", page_bytes=50), connected(), list("PPP"), 0
+    known = KnownPeers()
+    known.apply(DirectoryChanged("s", "", True))
+    plane, given = ToldRosters(known), dict[str, Roster]()
 
     def ask(actions) -> None:
         for action in actions:
             if isinstance(action, WantRoster):
                 news.want("n1", action)
+            else:
+                plane.told(action)
+                given.update(plane.take())
 
     version = 0
 
@@ -156,4 +169,20 @@ def test_in_the_end_it_has_what_the_manager_told_last(steps) -> None:
     for _ in range(3):
         ask(rosters.heard({"s": version}))
         tell()
-    assert rosters.roster("s") == roster(*states, iteration=iteration)
+    assert rosters.roster("s") == given["s"] == roster(*states, iteration=iteration)
+
+
+def test_a_plane_is_given_each_roster_once_when_it_has_heard_of_its_timeline() -> None:
+    known = KnownPeers()
+    known.apply(DirectoryChanged("s", "before", True))
+    plane = ToldRosters(known)
+    plane.told(RosterChanged("s", roster("PLACED")))
+    assert plane.take() == []
+    [part] = told("s", roster("RUNNING"), 6, roster("PLACED"), 5)
+    plane.told(RosterDiffers("s", (part,)))
+    known.apply(DirectoryChanged("s", "", True))
+    assert plane.take() == [("s", roster("RUNNING"))]
+    assert plane.take() == []
+    plane.forget("s")
+    plane.told(RosterDiffers("s", (part,)))
+    assert plane.take() == []

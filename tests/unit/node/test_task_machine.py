@@ -213,6 +213,13 @@ def test_an_attempt_whose_plane_has_ended_is_interrupted_and_not_failed() -> Non
     assert ended.state == A.INTERRUPTED
     assert ended.error is not None
     assert "the node's plane" in ended.error.sentence
+    d = Driver()
+    first = d.warm()
+    d.feed(PlaneLost(first.instance, "what it said was forgotten"))
+    error = d.ended[first.instance].error
+    assert error is not None
+    why = "was ended: what it said was forgotten; see the node's log."
+    assert error.sentence == f"{first.instance} {why}"
     assert d.feed(PlaneLost(first.instance)) == []
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from manta.protocol.base import Instance
@@ -44,6 +48,43 @@ def test_who_may_still_send_is_named() -> None:
     assert waits.letter(seen, READER, "n2", "x").sentence.startswith(
         "no message 'x' has come from node-2: worker.0 on node-2, beside"
     )
+
+
+PHASES = ("WAITING", "PLACING", "RUNNING", "DONE")
+STATES = ("PLACED", "RUNNING", "FINISHED", "FAILED")
+tasks = st.tuples(
+    st.sampled_from(PHASES),
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from(STATES), st.sampled_from(["", "lost"]))),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(st.lists(tasks, min_size=1, max_size=3), st.integers(1, 2), st.sampled_from([None, "n2"]))
+def test_whether_anybody_may_still_send_is_what_the_sentence_says(
+    drawn: list[tuple[Any, ...]], iteration: int, source: str | None
+) -> None:
+    aliases = ["reader", "b", "c"][: len(drawn)]
+    made = [
+        task(
+            alias,
+            *(one(rank, *what[:2], given_up=what[2]) for rank, what in enumerate(placed)),
+            phase=phase,
+            has_queued=queued,
+            sequential=sequential,
+            followed_by=("c",) if follows and "c" in aliases and alias != "c" else (),
+        )
+        for alias, (phase, placed, queued, sequential, follows) in zip(aliases, drawn, strict=True)
+    ]
+    seen, at = roster(*made), replace(READER, iteration=iteration)
+    there = [(task_, one) for task_ in made for one in task_.instances]
+    if source is None:
+        outlook = waits.broadcast(seen, at, "x")
+    else:
+        outlook = waits.letter(seen, at, source, "x")
+        there = [placed for placed in there if placed[1].node_id == source]
+    assert waits.may_still_send(seen, at, there) is (outlook.error == "")
 
 
 def test_when_nobody_is_left_a_wait_is_in_vain() -> None:
@@ -115,5 +156,6 @@ def test_those_queued_behind_others_that_wait_for_them_are_named() -> None:
 def test_neighbors_are_those_of_the_network() -> None:
     workers = task("worker", *(one(rank, rank) for rank in range(4)), network="ring")
     seen = roster(workers, task("free", one(0, 9)), ring=NetworkSpec("ring", "ring"))
-    assert networks.may_hear(seen, Instance("s", "worker", 0, 2, 0)) == {"n3", "n0", "n1"}
-    assert networks.may_hear(seen, Instance("s", "free", 0, 2, 0)) == {"n9"}
+    spec, all_ = seen.networks["ring"], networks.members(seen, "ring")
+    assert networks.neighbors(spec, workers.instances[0], all_) == {"n3", "n0", "n1"}
+    assert networks.members(seen, None) == [one(0, 9)]

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
-from manta.transports.exchange.group import MOST_FLUSHES, Group, Outlook
-from manta.transports.exchange.kept import Kept, KeptLetter, Received
-from manta.transports.exchange.letters import RESERVE, UNREAD, Attempt, Remote, Value
+from manta.transports.exchange.credit import RESERVE, UNREAD
+from manta.transports.exchange.group import MOST_FLUSHES, MOST_WANTS, Group
+from manta.transports.exchange.kept import Kept, KeptBroadcast, KeptLetter, Received
+from manta.transports.exchange.letters import Attempt, Remote, Value
+from manta.transports.exchange.waits import Outlook
 
 NAMES = ("a", "b", "c")
 
@@ -43,6 +45,12 @@ class Everybody:
 
     def hears(self, task: str, peer: str, sender: Member) -> bool:
         return True
+
+    def is_there(self, member: Member, peer: str) -> bool:
+        return True
+
+    def may_send(self, reader: Attempt, peer: str | None) -> bool:
+        return any(self.left.values()) if peer is None else bool(self.left[peer])
 
     def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
         if self.left[peer]:
@@ -636,3 +644,70 @@ def test_who_asks_without_end_and_says_nothing_is_cut() -> None:
         net.peers["a"].group.handle("b", messages.Flush(number))
     with pytest.raises(RemoteProtocolError, match="does not say what it knows"):
         net.peers["a"].group.handle("b", messages.Flush(MOST_FLUSHES))
+
+
+def test_who_says_again_and_again_that_nothing_was_heard_is_cut() -> None:
+    net = Net()
+    net.settle()
+    b = net.peers["b"].group
+    for _ in range(MOST_WANTS):
+        b.handle("a", messages.Known((), is_last=True, wants=True))
+    with pytest.raises(RemoteProtocolError, match="heard nothing"):
+        b.handle("a", messages.Known((), is_last=True, wants=True))
+    net.down("a", "b")
+    net.settle()
+    b.handle("a", messages.Known((), is_last=True, wants=True))
+
+
+def test_a_peer_that_begins_anew_is_in_the_latest_era_of_which_it_kept_anything() -> None:
+    """Also where the roster that it is told first is an older one."""
+    net = Net()
+    kept = Kept(1, "t", 1, 0, (KeptBroadcast("m", 3, b"said"),))
+    again(net, "b", kept)
+    assert net.peers["b"].group.era == 1
+    assert net.peers["b"].group.still(kept) == kept
+    reader, peer = Attempt(1, READER, 0), net.peers["a"]
+    peer.group.begin(reader)
+    peer.group.get_broadcast(peer.ask("m"), reader, "m", 5.0, 0.0)
+    assert peer.answers["m"] == b"said"
+
+
+def test_what_an_attempt_received_in_vain_is_known_until_the_era_after_it_is_over() -> None:
+    net = Net()
+    sends(net, [b"0"])
+    assert receives(net, 1) == [b"0"]
+    group, at = net.peers["a"].group, Attempt(0, READER, 0)
+    kept = group.end(at, counts=True)
+    assert kept is not None
+    net.roster.verdicts[at] = False
+    group.roster_changed(net.roster)
+    group.roster_changed(Everybody(era=1))  # before what is kept was looked through
+    assert group.still(kept) is None
+
+
+def test_a_plane_that_begins_anew_keeps_letters_for_a_node_that_is_away_for_two_eras() -> None:
+    net = Net()
+    kept = sends(net, [b"0"])
+    net.roster.lost = {"a"}
+    for other in ("a", "c"):
+        net.down(min("b", other), max("b", other))
+    net.peers["b"] = peer = Peer(net, "b", net.roster, [kept] if kept is not None else [])
+    assert len(peer.group.letters.outbox("a")) == 1
+    for era in (1, 2):
+        after = Everybody(era)
+        after.lost = {"a"}
+        peer.group.roster_changed(after)
+        assert ("a" in peer.group.letters.outboxes) == (era < 2)
+
+
+def test_a_peer_that_is_removed_is_told_nothing_and_nothing_is_kept_for_it() -> None:
+    net = Net()
+    sends(net, [b"0"])
+    b, at = net.peers["b"].group, Attempt(0, SENDER, 1)
+    b.peer_removed("a")
+    net.on_the_way["b", "a"].clear()
+    b.begin(at)
+    b.broadcast(at, "m", b"1")
+    assert not net.on_the_way["b", "a"]
+    assert "a" not in b.letters.outboxes
+    assert b.letters.kept.letters == 0
