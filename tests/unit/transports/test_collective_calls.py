@@ -180,7 +180,6 @@ def test_it_says_whom_it_waits_for() -> None:
         (Entry(Call(Kind.ALL_REDUCE, "x"), ()), "sizes"),
         (Entry(Call(Kind.ALL_REDUCE, "x", itemsize=4), (6,)), "whole items"),
         (Entry(Call(Kind.REDUCE_SCATTER, "x"), (6,)), "sizes"),
-        (Entry(Call(Kind.BROADCAST, "x", root=5), (6,)), "sizes"),
         (Entry(Call(Kind.GATHER, "x", root=5), (6,)), "no rank 5"),
         (Entry(Call(Kind.ALL_GATHER, "x"), (-1,)), "sizes"),
         (Entry(Call(Kind.REDUCE_SCATTER, "x", on_lost="continue"), (6, 6)), "go on"),
