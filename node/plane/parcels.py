@@ -348,6 +348,19 @@ class Parcels:
     def give_room(self, size: int) -> None:
         self.size -= size
 
+    def take_file(self, size: int) -> int:
+        """A descriptor of a new file to write into, which goes with its last one; counts as on disk
+        until `give_disk`. Raises NoRoom."""
+        self._take_disk(size)
+        try:
+            return value_files.nameless(self._spool.values, size)
+        except OSError as error:
+            self.on_disk -= size
+            raise NoRoom(f"The disk takes no value of {size} bytes: {error}.") from error
+
+    def give_disk(self, size: int) -> None:
+        self.on_disk -= size
+
     def _fits_memory(self, size: int) -> bool:
         if self.reclaim is not None:
             self.reclaim(lambda: self.size + size > self._most)
