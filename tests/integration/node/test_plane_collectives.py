@@ -14,7 +14,6 @@ import pytest
 from manta.light.errors import (
     CollectiveError,
     PeerLost,
-    RequestFailed,
     ResourceExhaustionError,
     Timeout,
 )
