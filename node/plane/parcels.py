@@ -145,7 +145,7 @@ class Parcels:
 
     def __init__(self, carrier: Carrier, most: int, spool: Spool, disk: int) -> None:
         self._carrier = carrier
-        self._most = most
+        self.most = most
         self._spool = spool
         self._most_on_disk = disk
         self.size = 0
@@ -339,10 +339,14 @@ class Parcels:
         if not self._fits_memory(size):
             raise NoRoom(
                 f"This node keeps {self.size / MIB:,.1f} MiB of values that tasks send to each "
-                f"other in memory, of at most {self._most / MIB:,.1f} MiB, and a value of "
+                f"other in memory, of at most {self.most / MIB:,.1f} MiB, and a value of "
                 f"{size / MIB:,.1f} MiB does not fit: receive more of them first, or give the node "
                 "more (value_memory_mb)."
             )
+        self.size += size
+
+    def count(self, size: int) -> None:
+        """Counts memory of that size, whether there is room for it or not."""
         self.size += size
 
     def give_room(self, size: int) -> None:
@@ -363,8 +367,8 @@ class Parcels:
 
     def _fits_memory(self, size: int) -> bool:
         if self.reclaim is not None:
-            self.reclaim(lambda: self.size + size > self._most)
-        return self.size + size <= self._most
+            self.reclaim(lambda: self.size + size > self.most)
+        return self.size + size <= self.most
 
     def _take_disk(self, size: int) -> None:
         """Raises NoRoom."""
@@ -384,7 +388,7 @@ class Parcels:
         return (
             f"This node keeps {self.on_disk / MIB:,.1f} MiB of values that tasks send to each "
             f"other, of at most {self._most_on_disk / MIB:,.1f} MiB for which there is room on its "
-            f"disk, and {self.size / MIB:,.1f} of at most {self._most / MIB:,.1f} MiB of them in "
+            f"disk, and {self.size / MIB:,.1f} of at most {self.most / MIB:,.1f} MiB of them in "
             f"memory, and a value of {size / MIB:,.1f} MiB does not fit: receive more of them "
             f"first, or give the node more (room on the disk of {self._spool.values})."
         )

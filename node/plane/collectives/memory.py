@@ -12,8 +12,8 @@ to the next one of its swarm; no other swarm is ever given it. Two kinds of memo
 All of it counts as values that tasks send to each other. Where room is short, what is idle goes
 first, then what was lent and is still mapped: its pages stay with the tasks alone. A block for
 which there is no room in memory is a file; a room never is, as a task could cut it short. Small
-values lie in this process and are counted here: where there is no room for more of them, those of
-calls that are over go into files (`spill`).
+values lie in this process. They have room of their own, a quarter as much, so that no call fails
+for what others keep; where that is taken, those of calls that are over go into files (`spill`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,20 @@ from manta.transports.descriptors import descriptor_limit
 
 IDLE = 20.0
 """Seconds after which idle memory is given back to the system."""
+LEAST_SMALL = 64 << 20
+"""Bytes of small values for which there is room in any case."""
+MIB = 1 << 20
 _PAGE = mmap.PAGESIZE
 
 
 class Budget(Protocol):
     """What all memory is counted against."""
+
+    most: int
+    """Bytes of values in memory."""
+
+    def count(self, size: int) -> None:
+        """Counts memory for which others have to make room."""
 
     def take_room(self, size: int) -> None:
         """Raises NoRoom."""
@@ -101,6 +110,8 @@ class Pool:
         """Rooms that their attempts are writing into."""
         self._by_attempt: dict[Instance, dict[int, Block]] = {}
         """By number: its rooms, and what it was lent."""
+        self._small = 0
+        """Bytes of small values."""
         self._blocks = 0
         """That there are."""
         self.spill: Callable[[], bool] = bool
@@ -135,16 +146,20 @@ class Pool:
 
     def take_small(self, size: int) -> None:
         """Counts small values, which lie in no block. Raises NoRoom."""
-        while True:
-            try:
-                self._budget.take_room(size)
-            except NoRoom:
-                if not self.spill():
-                    raise
-            else:
-                return
+        most = max(LEAST_SMALL, self._budget.most // 4)
+        while self._small + size > most:
+            if not self.spill():
+                raise NoRoom(
+                    f"The node keeps {self._small / MIB:,.1f} MiB of small values and of what was "
+                    f"called, of at most {most / MIB:,.1f} MiB, and {size / MIB:,.3f} MiB more do "
+                    "not fit: make fewer calls in an iteration, or give the node more "
+                    "(value_memory_mb, of which it is a quarter)."
+                )
+        self._small += size
+        self._budget.count(size)
 
     def give_small(self, size: int) -> None:
+        self._small -= size
         self._budget.give_room(size)
 
     def take_file(self, size: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from manta.light.errors import CollectiveError, RequestFailed, ResourceExhaustionError, Timeout
 from manta.light.reduction import reduce
-from manta.node.plane.collectives import contributions, desk, kept, messages
+from manta.node.plane.collectives import contributions, desk, kept, memory, messages
 from manta.node.plane.collectives.pieces import COST
 from manta.transports.collectives.messages import Wanted
 from manta.transports.errors import BulkError, RemoteProtocolError
@@ -47,21 +47,25 @@ def test_what_finds_no_room_in_memory_goes_on_from_disk(on: list[int]) -> None:
             assert got[2] == [one.tobytes() for one in data]
             same(got[3], data if rank == 0 else None)
             same(got[4], data[rank])
-        for node in them.planes.nodes:
-            assert node.run(lambda node=node: node.plane._parcels.size) <= 3 << 20
+        for node in them.planes.nodes:  # small values have room of their own
+            assert node.run(lambda node=node: node.plane._parcels.size) <= 4 << 20
         them.planes.enroll(on, iteration=1)
         for node in them.planes.nodes:
             until(lambda node=node: node.run(lambda: not _kept_on_disk(node)))
 
 
 def _kept_on_disk(node: Any) -> int:
-    """Bytes, but for what may be used again."""
+    """Bytes, but for what may be used again, or is mapped by a task alone."""
     plane = node.plane
-    idle = sum(block.size for block in plane._desks._pool._idle if block.is_file)
-    return plane._parcels.on_disk - idle
+    pool = plane._desks._pool
+    unused = [*pool._idle, *pool._lent.values()]
+    return plane._parcels.on_disk - sum(block.size for block in unused if block.is_file)
 
 
-def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were() -> None:
+def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "LEAST_SMALL", 2 << 20)
     with members([0, 0, 1], most=6 << 20) as them:
 
         def work(world: Any) -> list[Any]:
@@ -75,13 +79,16 @@ def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were(
         wanted = [x for at in range(25) for x in (3.0 * at, 1)]
         assert them.run(work) == [wanted] * 3
         node = them.planes.nodes[0]
-        assert node.run(lambda: node.plane._parcels.size) <= 6 << 20
+        assert node.run(lambda: node.plane._parcels.size) <= 8 << 20
         them.all[0].die()
         them.again(0, 1)
         assert them.begin(0, work).result(40) == wanted
 
 
-def test_more_calls_than_there_is_room_for_are_refused_and_none_before_is_forgotten() -> None:
+def test_more_calls_than_there_is_room_for_are_refused_and_none_before_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "LEAST_SMALL", 40 * COST)
     told: list[str] = []
     with members([0, 1], most=40 * COST, disk=0) as them:
 
@@ -181,16 +188,11 @@ def test_a_peer_that_is_far_ahead_costs_its_link() -> None:
 
 def test_arrays_that_leave_out_some_of_a_value_are_refused() -> None:
     with members([0]) as them:
-        end = them.all[0].end
         fields = {"kind": "all_reduce", "words": "all_reduce(op='sum')", "timeout": 5.0}
+        value = {"sizes": [2000], "value": bytes(2000), "op": "sum"}
         for number, leaves in enumerate(([], [[0, 1000, "uint8", "v", "", ""]])):
-            with pytest.raises(LookupError, match="leave out some of its 2000 bytes"):
-                end.call(
-                    "call_collective",
-                    **{**fields, "number": number, "op": "sum", "leaves": leaves},
-                    sizes=[2000],
-                    value=bytes(2000),
-                )
+            with pytest.raises(RequestFailed, match="leave out some of its 2000 bytes"):
+                them.all[0].call("call_collective", number=number, leaves=leaves, **fields, **value)
 
 
 def test_a_value_stays_while_others_need_it_whoever_gave_it_waits_no_more() -> None:
@@ -221,14 +223,14 @@ def test_what_is_left_of_values_for_many_stays_for_the_next_attempt_of_who_gave_
 
 
 def test_more_values_than_an_answer_has_descriptors_for_are_brought_together() -> None:
-    on = [0] * 40 + [1] * 30
+    on = [0] * 40 + [1] * 26
     with members(on) as them:
 
         def work(world: Any) -> bool:
-            got = world.all_gather(bytes([world.rank]) * 100_000)
-            return got == [bytes([rank]) * 100_000 for rank in range(70)]
+            got = world.all_gather(bytes([world.rank]) * 70_000)
+            return got == [bytes([rank]) * 70_000 for rank in range(66)]
 
-        assert them.run(work) == [True] * 70
+        assert them.run(work) == [True] * 66
         them.all[0].die()
         them.again(0, 1)
         assert them.begin(0, work).result(20)
