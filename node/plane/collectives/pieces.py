@@ -17,7 +17,7 @@ INLINE = 64 * 1024
 """Bytes up to which memory is no block of its own."""
 MOST_INLINE = 192 * 1024
 """Bytes of all small values: what of an answer fits into a socket's buffer."""
-COST = 4096
+COST = 6144
 """Bytes that a meeting takes here beside its values, about."""
 
 
