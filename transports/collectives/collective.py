@@ -213,7 +213,7 @@ class Collective:
     def abort(self, error: str, sentence: str) -> list[Action]:
         """It can't be carried out, for a reason that its owner knows: all are told, unless the
         members here have what they called for."""
-        if self._failure or self.is_closed or self._done or self._has_served():
+        if self._failure or self.is_closed or self._done or self.has_served:
             return []
         return self._fail(error, sentence)
 
@@ -240,7 +240,8 @@ class Collective:
     def has_delivered(self, rank: int) -> bool:
         return rank in self._delivered
 
-    def _has_served(self) -> bool:
+    @property
+    def has_served(self) -> bool:
         """Have all members here that are left got their outcome, of a call with a root?"""
         call = self._roll.call
         return call is not None and call.kind.has_root and self._delivered.keys() >= self._left()

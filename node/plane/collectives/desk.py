@@ -284,7 +284,10 @@ class Desk:
         """What may follow from anything that has happened to it or to its members."""
         self._after(call.meeting)
         task = None if self._roster is None else self._roster.tasks.get(call.name.task)
-        if call.is_over or task is None or call.meeting.machine.come.issuperset(range(task.size)):
+        machine = call.meeting.machine
+        if call.is_over or task is None or machine.has_served:
+            return
+        if machine.come.issuperset(range(task.size)):
             return
         if stuck := losses.deadlock(call, task):
             call.meeting.abort("CollectiveError", stuck)
@@ -411,7 +414,8 @@ class Desk:
             if task is None:
                 raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
             if self._calls.is_ahead(name, FAR):
-                raise RemoteProtocolError(f"it is more than {FAR:,} collectives ahead")
+                self._refuse(node, said, losses.too_far(name.task, name.number))
+                return True
             if self._calls.is_full:
                 self._refuse(node, said, losses.too_many_failed(name.task))
                 return True

@@ -67,6 +67,14 @@ def outlook(
     return call.meeting.machine.waits_for() or f"{operation} is being carried out"
 
 
+def too_far(task: str, number: int) -> str:
+    """Of a call that others here are far from."""
+    return (
+        f"Collective {number} of {task!r} is called, and its instances on another node have come to "
+        "none of the thousands before it."
+    )
+
+
 def too_many_failed(task: str) -> str:
     """Of a call after too many that failed."""
     return (
