@@ -70,8 +70,8 @@ def outlook(
 def too_far(task: str, number: int) -> str:
     """Of a call that others here are far from."""
     return (
-        f"Collective {number} of {task!r} is called, and its instances on another node have come to "
-        "none of the thousands before it."
+        f"Collective {number} of {task!r} is called, and its instances on another node have come "
+        "to none of the thousands before it."
     )
 
 
