@@ -13,9 +13,9 @@ from manta.node.plane.parcels import NoRoom
 AHEAD = 1_000
 """Numbers that an instance may be ahead of the oldest call that goes on."""
 FAR = 4 * AHEAD
-"""Numbers ahead of it from which on no call is begun for what other nodes say. A call goes on at the
-root's node until all have come to it, elsewhere until the root has got what it wants: so who breaks
-no rule is ahead of who has not come by AHEAD, or by as much again of a root that is."""
+"""Numbers ahead of it from which on no call is begun for what other nodes say. A call goes on at
+the root's node until all have come to it, elsewhere until the root has got what it wants: so who
+breaks no rule is ahead of who has not come by AHEAD, or by as much again of a root that is."""
 FAILED = 2_000
 """Calls that failed, which are kept though there may be no room for them."""
 
