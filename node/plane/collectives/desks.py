@@ -267,7 +267,12 @@ class _Bulk:
         def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
             if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):
                 return memory
-            self._post(partial(adopted, os.dup(memfd)))
+            try:
+                own = os.dup(memfd)
+            except OSError as error:
+                log.info("A value of %r is copied: %s", self._peer, error)
+                return memory
+            self._post(partial(adopted, own))
             return None
 
         try:
