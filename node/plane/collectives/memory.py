@@ -11,13 +11,15 @@ to the next one of its swarm; no other swarm is ever given it. Two kinds of memo
 
 All of it counts as values that tasks send to each other. Where room is short, what is idle goes
 first, then what was lent and is still mapped: its pages stay with the tasks alone. A block for
-which there is no room in memory is a file; a room never is, as a task could cut it short. Small
+which there is no room in memory is a file, and one beyond half of that is, so that what is kept
+leaves some for rooms; a room never is, as a task could cut it short. Small
 values lie in this process. They have room of their own, a quarter as much, so that no call fails
 for what others keep; where that is taken, those of calls that are over go into files (`spill`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -114,6 +116,8 @@ class Pool:
         """Bytes of small values."""
         self._blocks = 0
         """That there are."""
+        self._in_memory = 0
+        """Bytes of those that are neither rooms nor files."""
         self.spill: Callable[[], bool] = bool
         """Has some small values that are kept go into files; false if there are none."""
 
@@ -142,6 +146,7 @@ class Pool:
             self._budget.give_room(size)
             raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
         self._blocks += 1
+        self._in_memory += size
         return block
 
     def take_small(self, size: int) -> None:
@@ -251,12 +256,22 @@ class Pool:
                 block.holds = 1
                 return block
         self._make_way()
-        try:
-            self._budget.take_room(size)
-        except NoRoom:
-            if at is not None:
-                raise
+        if at is not None:
+            return self._memory(size, swarm_id, at)
+        if self._in_memory + size <= self._budget.most // 2:
+            with contextlib.suppress(NoRoom):
+                return self._memory(size, swarm_id, None)
             return self._file(size, swarm_id)
+        try:
+            return self._file(size, swarm_id)
+        except NoRoom:
+            with contextlib.suppress(NoRoom):
+                return self._memory(size, swarm_id, None)
+            raise
+
+    def _memory(self, size: int, swarm_id: str, at: Instance | None) -> Block:
+        """Raises NoRoom."""
+        self._budget.take_room(size)
         try:
             fd = os.memfd_create("manta-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -273,6 +288,7 @@ class Pool:
             self._budget.give_room(size)
             raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
         self._blocks += 1
+        self._in_memory += size if at is None else 0
         return block
 
     def _file(self, size: int, swarm_id: str) -> Block:
@@ -343,6 +359,7 @@ class Pool:
         block.view = memoryview(b"")
         os.close(block.fd)
         self._blocks -= 1
+        self._in_memory -= block.size if block.room_of is None and not block.is_file else 0
         (self._budget.give_disk if block.is_file else self._budget.give_room)(block.size)
 
     def reclaim(self, wanted: Callable[[], bool]) -> None:

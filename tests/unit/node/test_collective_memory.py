@@ -182,9 +182,9 @@ def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget:
     pool = budget.pool
     assert pool is not None
     budget.most_on_disk = 16 * MIB
-    first, second = pool.take(8 * MIB, AT.swarm_id), pool.take(8 * MIB, AT.swarm_id)
+    first, second = pool.take(4 * MIB, AT.swarm_id), pool.take(8 * MIB, AT.swarm_id)
     assert (first.is_file, second.is_file) == (False, True)
-    assert (budget.size, budget.on_disk) == (8 * MIB, 8 * MIB)
+    assert (budget.size, budget.on_disk) == (4 * MIB, 8 * MIB)
     second.view[-3:] = b"end"
     assert os.pread(second.fd, 3, 8 * MIB - 3) == b"end"
     with pytest.raises(OSError, match="Bad file"):
@@ -203,6 +203,20 @@ def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget:
         pool.drop(block)
     pool.close()
     assert (budget.size, budget.on_disk) == (0, 0)
+
+
+def test_what_is_kept_leaves_memory_for_rooms_while_there_is_a_disk(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    budget.most_on_disk = 4 * MIB
+    held = [pool.take(4 * MIB, AT.swarm_id) for _ in range(2)]
+    assert [block.is_file for block in held] == [False, True]
+    room, _ = pool.room(AT, 4 * MIB)
+    held += [room, pool.take(2 * MIB, AT.swarm_id)]  # of what is left, where no disk is
+    assert budget.size == 10 * MIB
+    assert pool.enter(AT, room.number) is room
+    for block in held:
+        pool.drop(block)
 
 
 def test_what_is_used_again_has_nothing_of_before_beyond_its_value(budget: Budget) -> None:
