@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from manta.light.errors import CollectiveError, RequestFailed, ResourceExhaustionError, Timeout
 from manta.light.reduction import reduce
-from manta.node.plane.collectives import contributions, desk, kept, memory, messages
+from manta.node.plane.collectives import desk, kept, memory, messages
 from manta.node.plane.collectives.pieces import COST
 from manta.transports.collectives.messages import Wanted
 from manta.transports.errors import BulkError
@@ -293,7 +294,7 @@ def test_a_node_that_can_t_map_a_value_says_so(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(24, "Too many open files")
 
     with members([0, 0]) as them:
-        monkeypatch.setattr(contributions.mmap, "mmap", refuse)
+        monkeypatch.setattr(mmap, "mmap", refuse)
         error = them.begin(0, lambda w: w.all_gather(bytes(100_000))).exception(20)
         monkeypatch.undo()
         assert isinstance(error, ResourceExhaustionError)
