@@ -7,6 +7,7 @@ same wherever it is done.
 
 from __future__ import annotations
 
+import mmap
 import os
 import warnings
 from collections.abc import Sequence
@@ -140,11 +141,25 @@ def _reduced(
         data = bytearray(arrays.stop)
         arrays.write(memoryview(data))
         return _ask(number, kind, fields, Handover(bytes(data)))
-    mapped = _mapped()
-    room, memory = mapped.room(*current().call("make_room", size=arrays.stop))
+    told, fds = current().call("make_room", size=arrays.stop)
+    if not told["room"]:  # the node has no memory for it, but may have room on disk
+        return _handed_in(number, kind, fields, arrays)
+    room, memory = _mapped().room(told, fds)
     arrays.write(memory)
     fields["room"] = room
     return _ask(number, kind, fields)
+
+
+def _handed_in(number: int, kind: str, fields: dict[str, Any], arrays: Fused) -> Parts:
+    fd = _memfd(arrays.stop)
+    try:
+        os.truncate(fd, arrays.stop)
+        with mmap.mmap(fd, arrays.stop) as memory, memoryview(memory) as view:
+            arrays.write(view)
+        _seal(fd)
+        return _ask(number, kind, fields, Handover([arrays.stop], (fd,)))
+    finally:
+        os.close(fd)
 
 
 def _call(number: int, kind: str, call: dict[str, Any], *encoded: Encoded) -> Parts:

@@ -85,7 +85,7 @@ class HearBroadcast(Numbered, frozen=True):
 
 class MakeRoom(Numbered, frozen=True):
     """Memory to write arrays into that are to be reduced -> its number, and its descriptor unless
-    the attempt had it before"""
+    the attempt had it before; 0 where there is none, and they are to be handed in as a value"""
 
     size: Annotated[int, Meta(ge=1, lt=2**53)]
 

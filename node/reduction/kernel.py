@@ -34,12 +34,14 @@ from manta.light.array_reduction import (
     wider_dtype,
 )
 from manta.node.reduction import bfloat16
+from manta.transports.collectives.coverage import Coverage
 
 BLOCK = 256 * 1024
 """Bytes of each source that are reduced at once: they stay in a core's cache meanwhile."""
 WIDENED = 15 * 1024
 """Items at a time of what is widened first: memory for them stays below what malloc maps anew
 each time (128 KiB), whose page faults would cost half of the speed."""
+_END = 1 << 62
 _BFLOAT16 = "bfloat16"
 _NARROW = ("float16", _BFLOAT16)
 _DIRECT = ("float32", "float64", "complex64", "complex128")
@@ -100,6 +102,10 @@ class Kernel:
         self._op = op
         self._leaves = tuple(leaves)
         self._scale = 2.0 ** -members.bit_length()
+        covered = Coverage()
+        for leaf in leaves:
+            covered.add(leaf.start, leaf.stop)
+        self._gaps = covered.missing(0, _END)
         for leaf in leaves:
             try:
                 reduce_arrays([np.empty(0, _carrier(leaf))], op, leaf.into or None)
@@ -139,13 +145,18 @@ class Kernel:
         sources: Sequence[Source],
         count: int = 0,
     ) -> bytes:
-        """Reduces the range that begins at byte `start`, in the order of `sources`.
+        """Reduces the range that begins at byte `start`, in the order of `sources`. Bytes of no
+        leaf become 0.
 
         `count` says of how many members' values the outcome is; without, it is an interim result.
         Returns the note, if there is one.
         """
         stop = start + len(target)
         notes: dict[int, Note] = {}
+        for low, high in self._gaps:
+            low, high = max(low, start), min(high, stop)
+            if low < high:
+                memoryview(target)[low - start : high - start] = bytes(high - low)
         with np.errstate(all="ignore"):
             for number, leaf in enumerate(self._leaves):
                 dtype = _numpy(leaf)

@@ -35,10 +35,10 @@ def small_sizes() -> Iterator[None]:
         yield
 
 
-def placed(ranks_by_peer: list[int], seed: int = 0, *, is_local: bool = False) -> Placement:
+def placed(ranks_by_peer: list[int], seed: int = 0) -> Placement:
     nodes = [f"node-{peer}" for peer, count in enumerate(ranks_by_peer) for _ in range(count)]
     random.Random(seed).shuffle(nodes)
-    return Placement.of("train", nodes, is_local=is_local)
+    return Placement.of("train", nodes)
 
 
 def prepared(
@@ -55,9 +55,7 @@ def prepared(
             sizes = (items * call.itemsize,)
         elif call.kind is Kind.REDUCE_SCATTER or (call.kind is Kind.SCATTER and rank == call.root):
             sizes = one
-        elif call.kind in (Kind.BARRIER, Kind.SCATTER) or (
-            call.kind is Kind.BROADCAST and rank != call.root
-        ):
+        elif call.kind in (Kind.BARRIER, Kind.SCATTER):
             sizes = ()
         entries[rank] = Entry(call, sizes)
     return entries, {rank: generator.randbytes(sum(entries[rank].sizes)) for rank in ranks}
@@ -94,8 +92,6 @@ def expected(
         return [total[ends[rank] : ends[rank + 1]]]
     if call.kind is Kind.SCATTER:
         return [values[call.root][ends[rank] : ends[rank + 1]]]
-    if call.kind is Kind.BROADCAST:
-        return [values[call.root]]
     if call.kind is Kind.ALL_GATHER or (call.kind is Kind.GATHER and rank == call.root):
         return [values[other] for other in sorted(values)]
     return []
@@ -136,7 +132,7 @@ def brought(kind: Kind, rank: int, root: int, size: int, words: str, count: int)
     sizes: tuple[int, ...] = (size,)
     if kind is Kind.REDUCE_SCATTER or (kind is Kind.SCATTER and rank == root):
         sizes = (size,) * count
-    elif kind in (Kind.BARRIER, Kind.SCATTER) or (kind is Kind.BROADCAST and rank != root):
+    elif kind in (Kind.BARRIER, Kind.SCATTER):
         sizes = ()
     return Entry(Call(kind, words, root), sizes)
 

@@ -18,7 +18,6 @@ class Kind(str, Enum):  # StrEnum is not in Python 3.10
     ALL_GATHER = "all_gather"
     GATHER = "gather"
     SCATTER = "scatter"
-    BROADCAST = "broadcast"
     BARRIER = "barrier"
 
     @property
@@ -27,7 +26,7 @@ class Kind(str, Enum):  # StrEnum is not in Python 3.10
 
     @property
     def has_root(self) -> bool:
-        return self in (Kind.GATHER, Kind.SCATTER, Kind.BROADCAST)
+        return self in (Kind.GATHER, Kind.SCATTER)
 
 
 _GOES_ON = (Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.GATHER, Kind.BARRIER)
@@ -82,8 +81,6 @@ class Placement:
     """By peer: how messages name it."""
     ranks: tuple[tuple[int, ...], ...]
     """By peer, ascending."""
-    is_local: bool = False
-    """All peers are on one machine and pass memory by its descriptor: a link costs no bytes."""
     peer_of: tuple[int, ...] = field(init=False)
     """By rank."""
 
@@ -102,12 +99,12 @@ class Placement:
         object.__setattr__(self, "peer_of", tuple(at[rank] for rank in range(count)))
 
     @classmethod
-    def of(cls, alias: str, nodes: Sequence[str], *, is_local: bool = False) -> Placement:
+    def of(cls, alias: str, nodes: Sequence[str]) -> Placement:
         """By rank: the node that it is on."""
         ranks: dict[str, list[int]] = {}
         for rank, node in enumerate(nodes):
             ranks.setdefault(node, []).append(rank)
-        return cls(alias, tuple(ranks), tuple(map(tuple, ranks.values())), is_local)
+        return cls(alias, tuple(ranks), tuple(map(tuple, ranks.values())))
 
     @property
     def size(self) -> int:
@@ -133,7 +130,7 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
         gives = count
     elif call.kind is Kind.SCATTER:
         gives = count if rank == call.root else 0
-    elif call.kind is Kind.BARRIER or (call.kind is Kind.BROADCAST and rank != call.root):
+    elif call.kind is Kind.BARRIER:
         gives = 0
     if len(sizes) != gives or any(size < 0 for size in sizes):
         raise ValueError(f"{call.words} of rank {rank} comes with the sizes {sizes!s:.60}.")

@@ -7,7 +7,7 @@ may be made before any member here has called. Times and bytes are its owner's.
 |---|---|
 | called | its members, or what the plan needs of others, are there: moving |
 | moving | what its members get is whole here: done; a peer is lost: called (a new round), failed |
-| done | no other peer needs anything from here: closed |
+| done | no other peer needs anything from here, or is to catch up: closed |
 | failed | final: members that call later are told the same |
 
 *Disagreement.* Every announcement is compared with those before. The first that differs fails
@@ -21,6 +21,11 @@ them has the outcome already (all others take what they lack of that one's), or 
 they plan for those that are left. What is whole or on its way stays so if its sender is left and
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
+
+*Who need not wait.* Members that only give (in a gather all but its root, in a scatter the root)
+get their outcome at once. Their peer closes when those that they give to have what they want, which
+is told (`Finished`), and that of a gather's root when all have come, or are lost: so whoever
+counts the calls that are not closed knows how far others are behind.
 
 What no peer can know is whether one that does not answer lives on. Where two sides lose each other
 and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
@@ -89,6 +94,8 @@ class Collective:
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
         self._finished: set[int] = set()
+        """Peers that have said so."""
+        self._told_finished: set[int] = set()
         self._failure: tuple[str, str] | None = None
         self.is_closed = False
 
@@ -127,6 +134,8 @@ class Collective:
     def heard(self, peer: int, message: Message) -> list[Action]:
         """Another peer says something. Raises RemoteProtocolError."""
         if self._failure or peer not in self._course.peers:
+            return []
+        if self.is_closed and isinstance(message, Wanted | Noted | Finished):
             return []
         actions: list[Action] = []
         sentence = ""
@@ -167,6 +176,17 @@ class Collective:
         self._flow.sent(key)
         return [] if self._flow.sends else self._step()
 
+    def unsent(self, key: str, sentence: str) -> list[Action]:
+        """A transfer will never arrive, though its receiver has not given it up: that one is told,
+        and all are unless there is an outcome here."""
+        sending = self._flow.sends.get(key)
+        if sending is None or self._failure:
+            return []
+        if actions := self.abort("RequestFailed", sentence):
+            return actions
+        self._flow.sent(key)
+        return [Tell(sending.transfer.peer, Aborted("RequestFailed", sentence)), *self._step()]
+
     def reduced(self, number: int, note: bytes = b"") -> list[Action]:
         """A reduction is done, which had something to note for all members, or not."""
         left = self._flow.left
@@ -191,8 +211,9 @@ class Collective:
         return self._step()
 
     def abort(self, error: str, sentence: str) -> list[Action]:
-        """It can't be carried out, for a reason that its owner knows: all are told."""
-        if self._failure or self.is_closed or self._done:
+        """It can't be carried out, for a reason that its owner knows: all are told, unless the
+        members here have what they called for."""
+        if self._failure or self.is_closed or self._done or self.has_served:
             return []
         return self._fail(error, sentence)
 
@@ -218,6 +239,21 @@ class Collective:
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._delivered
+
+    @property
+    def has_served(self) -> bool:
+        """Have all members here that are left got their outcome, of a call with a root?"""
+        call = self._roll.call
+        return call is not None and call.kind.has_root and self._delivered.keys() >= self._left()
+
+    def _left(self) -> set[int]:
+        """The members of this peer that are not lost."""
+        return {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes to remember what was called."""
+        return self._roll.weight
 
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
@@ -385,7 +421,7 @@ class Collective:
                 if not self._is_enough(call, absent):
                     continue
                 sizes = {other: size for other, size in sizes.items() if other not in absent}
-                actions += self._leave_out(absent)
+                actions += [*self._leave_out(absent), *self._finish(self._course.peers)]
             buffers = values_for(call, self._placement, rank, sizes)
             if not all(map(self._flow.is_whole, buffers)) or (
                 call.kind is not Kind.GATHER and not buffers
@@ -404,26 +440,46 @@ class Collective:
     def _leave_out(self, absent: list[int]) -> list[Action]:
         """Whose values a gather does without."""
         self._course.left_out.update(absent)
-        late = {self._placement.peer_of[rank] for rank in absent} & set(self._course.peers)
-        actions = self._flow.drop(lambda transfer: transfer.span.buffer.at in absent)
-        return [*actions, *(Tell(peer, Finished()) for peer in sorted(late))]
+        return self._flow.drop(lambda transfer: transfer.span.buffer.at in absent)
+
+    def _finish(self, peers: Iterable[int]) -> list[Action]:
+        """Tells them, once, that the members here have what they want."""
+        new = sorted(set(peers) - self._told_finished)
+        self._told_finished.update(new)
+        return [Tell(peer, Finished()) for peer in new]
 
     def _close(self, call: Call) -> list[Action]:
-        own = {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
-        if not self._delivered.keys() >= own:
+        if not self._delivered.keys() >= self._left() or not self._is_over(call):
             return []
         actions: list[Action] = []
-        if call.kind is Kind.GATHER and self._placement.peer_of[call.root] in self._finished:
-            actions = self._flow.drop(lambda _: True)  # it goes without
-        if call.kind is Kind.BROADCAST and call.root not in self._roll.entries:
-            return []  # others may get the value through here
-        if call.on_lost == "continue" and not call.kind.has_root:
-            if not self._finished.issuperset(self._course.peers):
-                return []
-        elif self._flow.sends or self._flow.receives:
-            return actions
+        if call.kind is Kind.GATHER:
+            root = self._placement.peer_of[call.root]
+            actions = self._finish(self._course.peers if root == self._me else ())
+        elif call.kind is Kind.SCATTER:
+            root = self._placement.peer_of[call.root]
+            actions = self._finish([root] if root in self._course.peers else ())
         self.is_closed = True
-        return [*actions, *self._flow.drop(lambda _: True), Close()]
+        actions += [*self._flow.drop(lambda _: True), Close()]
+        self._course.close()
+        self._roll.close()
+        return actions
+
+    def _is_over(self, call: Call) -> bool:
+        """Does no other peer need anything from here, or is to catch up?"""
+        moves = bool(self._flow.sends or self._flow.receives)
+        if call.on_lost == "continue" and not call.kind.has_root:
+            return self._finished.issuperset(self._course.peers)
+        if not call.kind.has_root:
+            return not moves
+        root = self._placement.peer_of[call.root]
+        if call.kind is Kind.GATHER and root == self._me:
+            here = self._roll.entries.keys() | self._away.keys()
+            return not moves and len(here) == self._placement.size
+        if call.kind is Kind.GATHER:  # what is on its way yet, its root goes without
+            return root in self._finished or root not in self._course.peers
+        if root == self._me:
+            return not moves and self._finished.issuperset(self._course.peers)
+        return not moves
 
 
 def _given(rank: int, entry: Entry) -> list[Buffer]:

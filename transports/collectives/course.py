@@ -103,9 +103,20 @@ class Course:
         return [Tell(peer, Wanted(self.lost, tuple(them))) for peer, them in wants.items()]
 
     def kept(self, stored: list[Action]) -> list[Action]:
-        """With what follows from values that rode with announcements."""
+        """With what follows from values that rode with announcements, but for those that come too
+        late."""
+        stored = [one for one in stored if not self._is_late(one)]
         buffers = [action.buffer for action in stored if isinstance(action, Store)]
         return stored + [one for buffer in buffers for one in self.flow.filled(whole(buffer))]
+
+    def _is_late(self, action: Action) -> bool:
+        return isinstance(action, Store) and action.buffer.at in self.left_out
+
+    def close(self) -> None:
+        """Nothing moves any more."""
+        self.flow.close()
+        self._asked.clear()
+        self._notes.clear()
 
     # What others want.
 

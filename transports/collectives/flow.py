@@ -145,6 +145,16 @@ class Flow:
                     actions.append(Cancel(key))
         return actions
 
+    def close(self) -> None:
+        """Forgets what is there: nothing depends on it any more."""
+        self._there.clear()
+        self._users.clear()
+        self._known.clear()
+        self._reducing.clear()
+        self._running.clear()
+        self._permitted.clear()
+        self.notes.clear()
+
     def drop_reductions(self, roles: Iterable[str]) -> None:
         stale = [one for one in self._reducing if one.reduction.target.buffer.role in roles]
         for one in stale:

@@ -13,7 +13,7 @@ from manta.transports.collectives.table import INLINE, Algorithm, for_reduction
 
 def algorithm_of(call: Call, placement: Placement, sizes: Sequence[int]) -> Algorithm:
     """Of a call that reduces."""
-    ring = call.local_first and call.on_lost == "raise" and not placement.is_local
+    ring = call.local_first and call.on_lost == "raise"
     peers = len(placement.ranks)
     return for_reduction(sum(sizes), peers, exchange=call.reproducible, ring=ring)
 

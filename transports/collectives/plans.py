@@ -13,6 +13,7 @@ PARTIAL = "partial"  # the values of a peer's ranks, reduced there
 RING = "ring"  # an interim result on its way round
 OUTCOME = "outcome"  # what all values are reduced to
 ROLES = (VALUE, SHARE, PARTIAL, RING, OUTCOME)
+VALUE_ROLES = (VALUE, SHARE)  # what a member gave, as it is
 
 
 class Buffer(NamedTuple):

@@ -55,6 +55,22 @@ class Roll:
         self._has_probed = me == 0
         self._announced = 0
         self._step = 0
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Nobody is told anything any more: who called what is kept, and compared, alone."""
+        self._is_closed = True
+        self._data.clear()
+        self._told.clear()
+        self._probed.clear()
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes the entries take."""
+        return sum(
+            512 + 16 * len(entry.sizes) + sum(map(len, (x for form in entry.forms for x in form)))
+            for entry in self.entries.values()
+        )
 
     def missing(self, ranks: Iterable[int]) -> list[int]:
         return [rank for rank in ranks if rank not in self.entries]
@@ -88,10 +104,13 @@ class Roll:
                 continue
             buffers = self._stored(rank, entry, data)
             sentence = sentence or self._compare(rank, entry)
-            self.entries[rank] = entry
-            self._data[rank] = data
             self.call = self.call or entry.call
-            actions += buffers
+            if entry.call == self.call:  # one of them is kept
+                entry = entry._replace(call=self.call)
+            self.entries[rank] = entry
+            if not self._is_closed:
+                self._data[rank] = data
+                actions += buffers
         return actions, sentence
 
     def probe(self, peer: int, probe: Probe) -> str:

@@ -66,8 +66,6 @@ def values_for(
     if call.kind is Kind.SCATTER:
         sizes = entries.get(call.root)
         return [] if sizes is None else [share_of(call.root, rank, sizes[rank])]
-    if call.kind is Kind.BROADCAST:
-        return [Buffer(VALUE, call.root, sizes[0]) for sizes in _of(entries, call.root)]
     if call.kind is Kind.ALL_GATHER or (call.kind is Kind.GATHER and rank == call.root):
         return [Buffer(VALUE, other, entries[other][0]) for other in sorted(entries)]
     return []
@@ -75,10 +73,6 @@ def values_for(
 
 def share_of(root: int, rank: int, size: int) -> Buffer:
     return Buffer(SHARE, root, size, to=rank)
-
-
-def _of(entries: Mapping[int, Sequence[int]], rank: int) -> list[Sequence[int]]:
-    return [entries[rank]] if rank in entries else []
 
 
 def plan_spreading(
@@ -116,8 +110,7 @@ def plan_spreading(
                 move(Buffer(VALUE, rank, sizes[0]), source, to)
         else:
             value = Buffer(VALUE, rank, sizes[0])
-            of_all = call.kind is Kind.ALL_GATHER
-            algorithm = for_spreading(sizes[0], count, is_local=placement.is_local, of_all=of_all)
+            algorithm = for_spreading(sizes[0], count)
             if me != source:
                 move(value, parent_of(algorithm, me, source, count), me)
             for to in children_of(algorithm, me, source, count):

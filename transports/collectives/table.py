@@ -70,14 +70,14 @@ def for_reduction(size: int, peers: int, *, exchange: bool, ring: bool) -> Algor
     raise AssertionError("the last row is for all")
 
 
-def for_spreading(size: int, peers: int, *, is_local: bool, of_all: bool) -> Algorithm:
-    """How one value gets to all peers; `of_all`: as those of all others do at the same time.
+def for_spreading(size: int, peers: int) -> Algorithm:
+    """How one value gets to all peers, as those of all others do at the same time.
 
-    A star costs its centre p-1 times the value, but nobody waits for another; where each peer is
+    A star costs its centre p-1 times the value, but nobody waits for another, and as each peer is
     the centre of one, all links are used. A binomial tree costs its root log2(p) times the value;
     a chain costs it once, and the first chunk passes p-2 peers more.
     """
-    if is_local or peers <= 2 or (of_all and peers <= DIRECT_PEERS):
+    if peers <= DIRECT_PEERS:
         return Algorithm.STAR
     rounds = (peers - 1).bit_length()
     if size * (rounds - 1) > (peers - 2) * PIPELINE:

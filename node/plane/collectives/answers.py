@@ -11,16 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from manta.light.wire import MAX_FDS
-from manta.node.plane.collectives.meeting import Piece
-from manta.node.plane.collectives.memory import Block, Pool
-from manta.node.plane.requests import ALIGNED
+from manta.node.plane.collectives.pieces import Piece
 
-MOST_INLINE = 192 * 1024
-"""Bytes of all small values: what of an answer fits into a socket's buffer."""
-
-Values = list[tuple[int, Piece]]
-"""By rank."""
 Answer = tuple[dict[str, Any], list[int]]
 """A message, and its descriptors."""
 
@@ -38,7 +30,7 @@ def answer(
     fds: list[int] = []
     for rank, piece in values:
         size = len(piece.view)
-        if piece.block is None and piece.parcel is None:
+        if piece.is_small:
             parts.append([rank, size, 0, -1, 0])
             data.append(piece.view)
             continue
@@ -55,30 +47,3 @@ def answer(
     if warning:
         told["warning"] = warning
     return told, fds
-
-
-def packed(values: Values, pool: Pool, swarm_id: str) -> tuple[Values, Block | None]:
-    """With values in a block of their own where an answer can't bring them all: small ones beyond
-    MOST_INLINE bytes, large ones beyond MAX_FDS descriptors. Raises NoRoom."""
-    small = [p for _, p in values if p.block is None and p.parcel is None]
-    large = [p for _, p in values if p.block is not None or p.parcel is not None]
-    moved = small if sum(len(piece.view) for piece in small) > MOST_INLINE else []
-    moved = moved + large[MAX_FDS - 1 :]
-    if not moved:
-        return values, None
-    block = pool.take(sum(map(_aligned, moved)), swarm_id)
-    at = 0
-    found: Values = []
-    for rank, piece in values:
-        if any(piece is one for one in moved):
-            view = block.view[at : at + len(piece.view)]
-            view[:] = piece.view
-            found.append((rank, Piece(view, block, offset=at)))
-            at += _aligned(piece)
-        else:
-            found.append((rank, piece))
-    return found, block
-
-
-def _aligned(piece: Piece) -> int:
-    return -(-len(piece.view) // ALIGNED) * ALIGNED

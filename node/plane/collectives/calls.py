@@ -86,11 +86,20 @@ class Mover(Protocol):
         memory: memoryview,
         progress: Callable[[int], None],
         done: Callable[[str | None], None],
-    ) -> None: ...
+        adopted: Callable[[int], None] | None,
+    ) -> None:
+        """Where `adopted` is given, memory of the other end that nobody can change any more may
+        take the place of this: it then gets the descriptor, before `progress`."""
 
     def send(
-        self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]
-    ) -> None: ...
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        done: Callable[[str | None], None],
+        memfd: int,
+        at: int,
+    ) -> None:
+        """`memfd` has the same bytes from its byte `at` on, unless it is -1."""
 
     def ready(self, transfer: bytes, upto: int) -> None: ...
 
@@ -117,5 +126,8 @@ class Outside(Protocol):
 
     def own(self, parcel: bytes) -> int | None:
         """Its descriptor."""
+
+    def memfd(self, parcel: bytes) -> int:
+        """Its descriptor if it is in memory, else -1."""
 
     def clock(self) -> float: ...

@@ -6,13 +6,16 @@ import mmap
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from manta.node.plane.collectives.meeting import Given, Piece
+from manta.node.plane.collectives.meeting import Given
 from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.collectives.pieces import Piece
+from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED, CallCollective
 from manta.node.reduction import kernel
 from manta.node.reduction.kernel import Kernel
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked
+from manta.transports.collectives.coverage import Coverage
 from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import VALUE, Buffer
 from manta.transports.collectives.spreading import share_of
@@ -51,21 +54,24 @@ class Contributions:
         self, ask: Ask, rank: int, placement: Placement, before: str
     ) -> tuple[Given, dict[int, bytes]]:
         """With the bytes of its small values, by the rank that they are for; `before` is what
-        `Entry` has of it.
+        `Entry` has of it. What the request brought is the meeting's from now on.
 
-        Raises Unfit, TypeError and ValueError; then nothing of it is kept.
+        Raises Unfit, NoRoom, TypeError and ValueError; then nothing of it is kept.
         """
         try:
-            return self._of(ask, rank, placement, before)
+            found = self._of(ask, rank, placement, before)
         except BaseException:
             self.drop(ask)
             raise
+        ask.value = None
+        return found
 
     def drop(self, ask: Ask) -> None:
         """What the request brought is of no use."""
         body: CallCollective = ask.body
-        if isinstance(ask.value, Parcel):
-            self._parcels.release(ask.value)
+        value, ask.value = ask.value, None
+        if isinstance(value, Parcel):
+            self._parcels.release(value)
         if body.room is not None and (block := self._pool.enter(ask.at, body.room)) is not None:
             self._pool.drop(block)
 
@@ -93,7 +99,7 @@ class Contributions:
         return Given(entry, pieces, kernel), data
 
     def _memory(self, ask: Ask, size: int) -> Piece:
-        """Raises Unfit."""
+        """Raises Unfit, NoRoom."""
         body: CallCollective = ask.body
         if body.room is not None:
             block = self._pool.enter(ask.at, body.room)
@@ -108,24 +114,34 @@ class Contributions:
         if isinstance(value, Parcel) and value.size >= size:
             fd = self._parcels.own(value.id)
             assert fd is not None, "it has just been handed in"
-            view = memoryview(mmap.mmap(fd, value.size, mmap.MAP_SHARED, mmap.PROT_READ))
-            return Piece(view, parcel=value)
+            try:
+                memory = mmap.mmap(fd, value.size, mmap.MAP_SHARED, mmap.PROT_READ)
+            except OSError as error:  # most often, too many files are open
+                raise NoRoom(
+                    f"The node can't map a value of {value.size} bytes: {error.strerror}."
+                ) from error
+            return Piece(memoryview(memory), parcel=value)
         if not size and value is None:
             return Piece(memoryview(b""))
         raise Unfit(f"{body.words} comes with less than the {size} bytes that it announces.")
 
     def _kernel(self, body: CallCollective, members: int) -> Kernel:
         """Raises TypeError for what can't be reduced."""
-        key = body.op, body.leaves, members
+        size = sum(body.sizes)
+        key = body.op, body.leaves, members, size
         found = self._kernels.get(key)
         if found is None:
             leaves = [
                 kernel.Leaf(one.start, one.stop, one.dtype, one.where, one.said, one.into)
                 for one in body.leaves
             ]
-            size = sum(body.sizes)
             if any(not 0 <= leaf.start <= leaf.stop <= size for leaf in leaves):
                 raise Unfit(f"{body.words} has arrays beyond its {size} bytes.")
+            covered = Coverage()
+            for leaf in leaves:
+                covered.add(leaf.start, leaf.stop)
+            if any(stop - start >= ALIGNED for start, stop in covered.missing(0, size)):
+                raise Unfit(f"{body.words} has arrays that leave out some of its {size} bytes.")
             found = Kernel(body.op, leaves, members)
             if len(self._kernels) >= _MOST_KERNELS:
                 self._kernels.clear()

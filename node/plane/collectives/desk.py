@@ -14,7 +14,8 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | instances are elsewhere than others believe | who is behind waits for the roster, or is told |
 | a wait's time is over | that call raises, the meeting goes on |
 
-Outcomes are kept for next attempts until the iteration ends, the newest of them at least.
+Outcomes are kept for next attempts until the iteration ends, in memory or on disk; where there is
+room in neither, what is called next fails.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from functools import partial
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import losses, messages, transfers
-from manta.node.plane.collectives.answers import answer, packed
 from manta.node.plane.collectives.calls import Ask, Call, Mover, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
-from manta.node.plane.collectives.gathering import Gathering, needs_all
-from manta.node.plane.collectives.kept import Calls
-from manta.node.plane.collectives.meeting import Meeting, Piece
+from manta.node.plane.collectives.delivery import Delivery
+from manta.node.plane.collectives.gathering import Gathering
+from manta.node.plane.collectives.kept import AHEAD, FAR, Calls
+from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, CollectiveSaid
 from manta.node.plane.collectives.peers import Peers
+from manta.node.plane.collectives.pieces import Piece
+from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
 from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
@@ -48,7 +51,7 @@ GRACE = 30.0
 
 
 class Desk:
-    """Implements `meeting.Outside` and `peers.Listener`."""
+    """Implements `meeting.Outside`, `delivery.Waits` and `peers.Listener`."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Desk:
         token: bytes,
         known: KnownPeers,
         pool: Pool,
+        spill: Spill,
         outside: Outside,
     ) -> None:
         self.epoch = epoch
@@ -65,8 +69,10 @@ class Desk:
         self._me = me
         self._known = known
         self._pool = pool
+        self._spill = spill
         self._outside = outside
         self._contributions = Contributions(pool, outside)
+        self._delivery = Delivery(pool, self, outside)
         self._peers = Peers(swarm_id, token, self, outside)
         self._roster: Roster | None = None
         self._calls = Calls()
@@ -108,10 +114,10 @@ class Desk:
             return
         call = self._calls.get(name)
         if call is None:
-            if self._calls.is_gone(name):
-                self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
+            if self._calls.is_full:
+                self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))
                 return
-            call = None if self._calls.is_ahead(name) else self._begin(name, task)
+            call = None if self._calls.is_ahead(name, AHEAD) else self._begin(name, task)
             if call is None:
                 return
             self._peers.take_early(self._is_there)
@@ -129,6 +135,9 @@ class Desk:
             number, before = self._passed.get(member, (body.number, ""))
             before = before if number < body.number else ""  # else it is of an attempt before
             given, data = self._contributions.of(ask, wait.rank, placement, before)
+        except NoRoom as error:
+            self._fail(ask, "ResourceExhaustionError", str(error))
+            return
         except (Unfit, ValueError) as error:
             self._fail(ask, "RequestFailed", str(error))
             return
@@ -141,8 +150,12 @@ class Desk:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
             call.meeting.suffice(call.gathering.enough)
-        call.meeting.contribute(wait.rank, given, data)
-        self._pass_on(call, wait.rank)
+        try:
+            call.meeting.contribute(wait.rank, given, data)
+        except NoRoom as error:
+            self._fail(ask, "ResourceExhaustionError", str(error))
+        if not wait.passes:
+            self._pass_on(call, wait.rank)
         self._look(call)
 
     def _begin(self, name: CallName, task: RosterTask) -> Call | None:
@@ -157,7 +170,7 @@ class Desk:
         nodes = by_id.nodes
         placement = Placement(name.task, tuple(aliases[node] for node in nodes), by_id.ranks)
         me = nodes.index(self._me)
-        meeting = Meeting(self._swarm_id, placement, me, self._pool, self)
+        meeting = Meeting(self._swarm_id, placement, me, self._pool, self._spill, self)
         call = Call(name, meeting, nodes, me, transfers.places(ids))
         self._calls.add(call)
         losses.tell_losses(call, task, self._is_there)
@@ -173,14 +186,24 @@ class Desk:
         if call is not None and self._is_there(call.nodes[peer]):
             self._peers.say(call.nodes[peer], call.name, call.places, message)
 
-    def expect(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
+    def expect(
+        self, meeting: Meeting, transfer: Transfer, memory: memoryview, *, adopts: bool
+    ) -> None:
         mover, id_ = self._mover(meeting, transfer)
         progress = partial(self._received, meeting, transfer.key)
-        mover.expect(id_, memory, progress, partial(self._moved, meeting, transfer.key))
+        done = partial(self._moved, meeting, transfer.key)
+        adopted = partial(meeting.adopted, transfer.key) if adopts else None
+        mover.expect(id_, memory, progress, done, adopted)
 
-    def send(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
+    def send(self, meeting: Meeting, transfer: Transfer, piece: Piece) -> None:
         mover, id_ = self._mover(meeting, transfer)
-        mover.send(id_, memory, partial(self._moved, meeting, transfer.key))
+        memfd = -1
+        if piece.parcel is not None:
+            memfd = self._outside.memfd(piece.parcel.id)
+        elif piece.block is not None and not piece.block.is_file:
+            memfd = piece.block.fd
+        done = partial(self._moved, meeting, transfer.key)
+        mover.send(id_, piece.view, done, memfd, piece.offset)
 
     def ready(self, meeting: Meeting, transfer: Transfer, upto: int) -> None:
         mover, id_ = self._mover(meeting, transfer)
@@ -212,12 +235,11 @@ class Desk:
         self._outside.release(parcel)
 
     def fail(self, meeting: Meeting, rank: int, error: str, sentence: str) -> None:
-        for wait in self._waiting(meeting, rank):
+        for wait in self.waiting(meeting, rank):
             member = wait.name.era, wait.name.task, rank
             if wait.passes and error == "CollectiveError":  # it hears of it where it waits
                 self._unwaited[member] = wait.name.number, error, sentence
-                del self._waits[wait.ask]
-                wait.ask.reply(*answer(wait.body.n, [], {}, "", self._fd_of))
+                self._delivery.pass_by(wait)
             else:
                 self._passed.pop(member, None)
                 self._fail(wait.ask, error, sentence)
@@ -227,51 +249,11 @@ class Desk:
             self._calls.lay_aside(call)
 
     def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None:
-        error, sentence, warning = "", "", ""
-        if meeting.kernel is not None and outcome.notes:
-            try:
-                concluded, warning = meeting.kernel.conclude(outcome.notes)
-            except ValueError as broken:
-                concluded = None
-                error, sentence = "CollectiveError", str(broken)
-            if concluded is not None:
-                error, sentence = type(concluded).__name__, str(concluded)
-        for wait in self._waiting(meeting, rank):
-            if outcome.lost and not wait.passes and needs_all(wait.body):
-                named = meeting.placement.named(sorted(outcome.lost), outcome.lost)
-                self._fail(wait.ask, "PeerLost", f"gather waits for {named} in vain.")
-            elif error:
-                self._fail(wait.ask, error, sentence)
-            else:
-                self._answer(wait, meeting, outcome, warning)
+        self._delivery.deliver(meeting, rank, outcome)
 
-    def _answer(self, wait: Wait, meeting: Meeting, outcome: Outcome, warning: str) -> None:
-        ask, is_gathered = wait.ask, wait.body.kind in (Kind.ALL_GATHER, Kind.GATHER)
-        values = [
-            (buffer.at if is_gathered else wait.rank, meeting.piece(buffer))
-            for buffer in outcome.buffers
-        ]
-        try:
-            values, block = packed(values, self._pool, self._swarm_id)
-        except NoRoom as error:
-            self._fail(ask, "ResourceExhaustionError", str(error))
-            return
-        for lent in {piece.block for _, piece in values if piece.block is not None}:
-            self._pool.lend(lent, ask.at)
-        del self._waits[ask]
-        ask.reply(*answer(wait.body.n, values, outcome.lost, warning, self._fd_of))
-        if block is not None:
-            self._pool.drop(block)
+    # --- who waits (delivery.Waits) ---------------------------------------------------------------
 
-    def _fd_of(self, piece: Piece) -> int:
-        if piece.block is not None:
-            return piece.block.fd
-        assert piece.parcel is not None
-        fd = self._outside.own(piece.parcel.id)
-        assert fd is not None, "a meeting keeps what it was given"
-        return fd
-
-    def _waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
+    def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         call = self._calls.of(meeting)
         return [
             wait
@@ -281,6 +263,15 @@ class Desk:
             and wait.rank == rank
             and wait.name == call.name
         ]
+
+    def is_waiting(self, ask: Ask) -> bool:
+        return ask in self._waits
+
+    def is_answered(self, ask: Ask) -> None:
+        del self._waits[ask]
+
+    def fail_wait(self, ask: Ask, error: str, sentence: str) -> None:
+        self._fail(ask, error, sentence)
 
     def _fail(self, ask: Ask, error: str, sentence: str) -> None:
         if self._waits.pop(ask).is_parked:
@@ -293,7 +284,10 @@ class Desk:
         """What may follow from anything that has happened to it or to its members."""
         self._after(call.meeting)
         task = None if self._roster is None else self._roster.tasks.get(call.name.task)
-        if call.is_over or task is None or call.meeting.machine.come.issuperset(range(task.size)):
+        machine = call.meeting.machine
+        if call.is_over or task is None or machine.has_served:
+            return
+        if machine.come.issuperset(range(task.size)):
             return
         if stuck := losses.deadlock(call, task):
             call.meeting.abort("CollectiveError", stuck)
@@ -324,7 +318,7 @@ class Desk:
         self._unwaited[name.era, name.task, rank] = name.number, error, sentence
         for call in self._calls.open:
             is_next = (call.name.era, call.name.task) == (name.era, name.task)
-            if is_next and self._waiting(call.meeting, rank):
+            if is_next and self.waiting(call.meeting, rank):
                 self._pass_on(call, rank)
                 self._after(call.meeting)
 
@@ -377,14 +371,14 @@ class Desk:
 
     def _end(self, call: Call) -> None:
         for rank in call.own:
-            for wait in self._waiting(call.meeting, rank):
+            for wait in self.waiting(call.meeting, rank):
                 sentence = f"{wait.ask.at} was ended: it waits for nothing any more."
                 self._fail(wait.ask, "SwarmStopped", sentence)
         self._calls.remove(call)
 
-    def evict(self) -> bool:
-        """Gives up the oldest outcome that is kept, but not the newest one."""
-        return self._calls.forget_oldest(but=1)
+    def spill(self) -> bool:
+        """Moves small values of the oldest outcome that has any onto disk; false if none has."""
+        return self._calls.spill_oldest()
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here."""
@@ -419,8 +413,11 @@ class Desk:
             task = roster.tasks.get(name.task)
             if task is None:
                 raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
-            if self._calls.is_gone(name):
-                self._refuse(node, said, losses.no_more(name.task, name.number))
+            if self._calls.is_ahead(name, FAR):
+                self._refuse(node, said, losses.too_far(name.task, name.number))
+                return True
+            if self._calls.is_full:
+                self._refuse(node, said, losses.too_many_failed(name.task))
                 return True
             call = self._begin(name, task)
             if call is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.workers import Workers
 from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
@@ -58,7 +60,8 @@ class Desks:
         self._token = secrets.token_bytes(8)
         self._pool = Pool(parcels, self.clock)
         parcels.reclaim = self._pool.reclaim
-        self._pool.evict = self._evict
+        self._pool.spill = self._spill_oldest
+        self._spill = Spill(self._pool)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
         self._early: dict[Ask, float] = {}
@@ -71,7 +74,7 @@ class Desks:
         found, epoch = self._desks.get(swarm_id), self._known.epoch(swarm_id)
         if found is None and epoch is not None:
             found = self._desks[swarm_id] = Desk(
-                swarm_id, epoch, self._me, self._token, self._known, self._pool, self
+                swarm_id, epoch, self._me, self._token, self._known, self._pool, self._spill, self
             )
             for node in self._known.nodes(swarm_id):
                 if node != self._me and self._outside.is_up(swarm_id, node):
@@ -95,7 +98,8 @@ class Desks:
         try:
             block, is_new = self._pool.room(ask.at, ask.body.size)
         except NoRoom as error:
-            ask.fail("ResourceExhaustionError", str(error))
+            log.info("An array of %s is handed in: %s", ask.at, error)
+            ask.reply({"k": "answer", "n": ask.body.n, "room": 0}, [])
             return
         told = {"k": "answer", "n": ask.body.n, "room": block.number, "size": block.size}
         if is_new:
@@ -143,6 +147,7 @@ class Desks:
         self._drop_early(lambda ask: ask.at.swarm_id == swarm_id)
         if (desk := self._desks.pop(swarm_id, None)) is not None:
             desk.close()
+        self._pool.end_swarm(swarm_id)
 
     def unheard(self, swarm_id: str, key: str) -> None:
         """A peer speaks of a swarm, or timeline, that this node has not heard of: once it has, the
@@ -238,8 +243,12 @@ class Desks:
     def own(self, parcel: bytes) -> int | None:
         return self._parcels.held(parcel)
 
-    def _evict(self) -> bool:
-        return any(desk.evict() for desk in self._desks.values())
+    def memfd(self, parcel: bytes) -> int:
+        found = self._parcels.own(parcel)
+        return found.fd if found is not None and found.in_memory else -1
+
+    def _spill_oldest(self) -> bool:
+        return any(desk.spill() for desk in self._desks.values())
 
 
 class _Bulk:
@@ -255,22 +264,57 @@ class _Bulk:
         memory: memoryview,
         progress: Callable[[int], None],
         done: Callable[[str | None], None],
+        adopted: Callable[[int], None] | None,
     ) -> None:
         ended = self._ended(done)
+
+        def came(upto: int) -> None:
+            self._post(partial(progress, upto))
+
+        def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
+            if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):
+                return memory
+            try:
+                own = os.dup(memfd)
+            except OSError as error:
+                log.info("A value of %r is copied: %s", self._peer, error)
+                return memory
+            self._post(partial(adopted, own))
+            return None
+
         try:
-            self._peer.expect(
-                transfer,
-                memory,
-                done=ended,
-                progress=lambda upto: self._post(partial(progress, upto)),
-            )
+            if adopted is None:
+                self._peer.expect(transfer, memory, done=ended, progress=came)
+            else:
+                self._peer.adopt(transfer, len(memory), place, done=ended, progress=came)
         except (BulkError, LocalTransportError) as error:
             self._post(partial(done, str(error)))
 
-    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
+    def send(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        done: Callable[[str | None], None],
+        memfd: int,
+        at: int,
+    ) -> None:
+        ended = self._ended(done)
         try:
-            self._peer.send(transfer, [memory], ready=0, done=self._ended(done))
+            passed = os.dup(memfd) if memfd >= 0 else -1  # it is passed when its turn comes
+        except OSError as error:
+            log.info("A value is copied to %r: %s", self._peer, error)
+            passed = -1
+
+        def over(error: BulkError | None) -> None:
+            if passed >= 0:
+                os.close(passed)
+            ended(error)
+
+        try:
+            self._peer.send(transfer, [memory], ready=0, done=over, memfd=passed, at=at)
         except (BulkError, LocalTransportError) as error:
+            if passed >= 0:
+                os.close(passed)
             self._post(partial(done, str(error)))
 
     def ready(self, transfer: bytes, upto: int) -> None:
@@ -304,10 +348,18 @@ class _Nowhere:
         memory: memoryview,
         progress: Callable[[int], None],
         done: Callable[[str | None], None],
+        adopted: Callable[[int], None] | None,
     ) -> None:
         self._post(partial(done, self._why))
 
-    def send(self, transfer: bytes, memory: memoryview, done: Callable[[str | None], None]) -> None:
+    def send(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        done: Callable[[str | None], None],
+        memfd: int,
+        at: int,
+    ) -> None:
         self._post(partial(done, self._why))
 
     def ready(self, transfer: bytes, upto: int) -> None:

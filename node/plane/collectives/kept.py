@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
+import logging
 
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName
+from manta.node.plane.parcels import NoRoom
 
 AHEAD = 1_000
 """Numbers that an instance may be ahead of the oldest call that goes on."""
-KEPT = 1_000
-"""Calls that are over and kept."""
+FAR = 4 * AHEAD
+"""Numbers ahead of it from which on no call is begun for what other nodes say. A call goes on at
+the root's node until all have come to it, elsewhere until the root has got what it wants: so who
+breaks no rule is ahead of who has not come by AHEAD, or by as much again of a root that is."""
+FAILED = 2_000
+"""Calls that failed, which are kept though there may be no room for them."""
+
+log = logging.getLogger("manta.node.plane")
 
 
 class Calls:
     def __init__(self) -> None:
         self._open: dict[CallName, Call] = {}
-        self._over: OrderedDict[CallName, Call] = OrderedDict()
+        self._over: dict[CallName, Call] = {}
         """The oldest first."""
         self._by_meeting: dict[Meeting, Call] = {}
-        self._gone: dict[tuple[int, str], int] = {}
-        """By era and task: calls below this number are kept no longer, unless they are there."""
+        self._numbers: dict[tuple[int, str], list[int]] = {}
+        """By era and task: a heap with those that go on, and some that do no longer."""
+        self._next: dict[tuple[int, str], int] = {}
+        """By era and task: the number after all that are over."""
+        self._failed: set[CallName] = set()
+        self._in_memory: dict[CallName, Call] = {}
+        """Those that are over and may have small values in memory, the oldest first."""
 
     def add(self, call: Call) -> None:
         self._open[call.name] = call
         self._by_meeting[call.meeting] = call
+        task = call.name.era, call.name.task
+        heapq.heappush(self._numbers.setdefault(task, []), call.name.number)
 
     def get(self, name: CallName) -> Call | None:
         return self._open.get(name) or self._over.get(name)
@@ -42,14 +57,20 @@ class Calls:
     def all(self) -> list[Call]:
         return [*self._open.values(), *self._over.values()]
 
-    def is_gone(self, name: CallName) -> bool:
-        """Is it kept no longer?"""
-        return name.number < self._gone.get((name.era, name.task), 0)
+    @property
+    def is_full(self) -> bool:
+        """Have so many failed that no more are begun?"""
+        return len(self._failed) >= FAILED
 
-    def is_ahead(self, name: CallName) -> bool:
-        """Is it too far ahead of what others have come to?"""
-        going = [one.number for one in self._open if (one.era, one.task) == (name.era, name.task)]
-        return bool(going) and name.number - min(going) > AHEAD
+    def is_ahead(self, name: CallName, most: int) -> bool:
+        """Is it more than that ahead of the oldest call of its task that goes on, or of the next
+        one?"""
+        task = name.era, name.task
+        numbers = self._numbers.get(task, [])
+        while numbers and CallName(name.era, name.task, numbers[0]) not in self._open:
+            heapq.heappop(numbers)
+        first = numbers[0] if numbers else self._next.get(task, 0)
+        return name.number - first > most
 
     def is_followed(self, name: CallName, rank: int) -> bool:
         """Has the member made a later call that is over?"""
@@ -64,27 +85,37 @@ class Calls:
         """It is over."""
         call.is_over = True
         del self._open[call.name]
-        self._over[call.name] = call
-        while len(self._over) > KEPT:
-            self.forget_oldest(0)
-
-    def forget_oldest(self, but: int) -> bool:
-        """Of those that are over, unless there are only so many."""
-        if len(self._over) <= but:
-            return False
-        call = next(iter(self._over.values()))
-        self.remove(call)
+        self._over[call.name] = self._in_memory[call.name] = call
+        if call.meeting.machine.has_failed:
+            self._failed.add(call.name)
         task = call.name.era, call.name.task
-        self._gone[task] = max(self._gone.get(task, 0), call.name.number + 1)
-        return True
+        self._next[task] = max(self._next.get(task, 0), call.name.number + 1)
+
+    def spill_oldest(self) -> bool:
+        """Moves small values of one that is over onto disk; false if there are none."""
+        while True:
+            idle = (one for one in self._in_memory.values() if not one.meeting.is_arranging)
+            if (call := next(idle, None)) is None:
+                return False
+            try:
+                if call.meeting.spill():
+                    return True
+            except NoRoom as error:
+                log.warning("What came of collectives stays in memory: %s", error)
+                return False
+            del self._in_memory[call.name]
 
     def remove(self, call: Call) -> None:
         """It is of no use any more."""
         call.meeting.end()
         self._open.pop(call.name, None)
+        self._in_memory.pop(call.name, None)
         self._over.pop(call.name, None)
+        self._failed.discard(call.name)
         del self._by_meeting[call.meeting]
 
     def end_eras(self, now: int) -> None:
         """Those before this one are over, and their calls removed."""
-        self._gone = {task: number for task, number in self._gone.items() if task[0] >= now}
+        for counted in (self._numbers, self._next):
+            for task in [task for task in counted if task[0] < now]:
+                del counted[task]

@@ -59,7 +59,7 @@ def outlook(
             return waits.missing(task, operation, missing).sentence
         return f"{operation} waits for others to come to the collectives before it"
     wanted: Iterable[int] = range(task.size)
-    if wait.body.kind in (Kind.SCATTER, Kind.BROADCAST):
+    if wait.body.kind is Kind.SCATTER:
         wanted = [wait.body.root]
     late = [rank for rank in wanted if rank not in call.meeting.machine.come]
     if late:
@@ -67,12 +67,19 @@ def outlook(
     return call.meeting.machine.waits_for() or f"{operation} is being carried out"
 
 
-def no_more(wait_for: str, number: int) -> str:
-    """Of a call that is kept no longer."""
+def too_far(task: str, number: int) -> str:
+    """Of a call that others here are far from."""
     return (
-        f"What came of collective {number} of {wait_for!r} is kept no longer: more of them "
-        "followed than the node keeps for a next attempt (value_memory_mb); go on from a "
-        "checkpoint, or use fewer in one iteration."
+        f"Collective {number} of {task!r} is called, and its instances on another node have come "
+        "to none of the thousands before it."
+    )
+
+
+def too_many_failed(task: str) -> str:
+    """Of a call after too many that failed."""
+    return (
+        f"Too many collectives of {task!r} have failed in this iteration: what went wrong first "
+        "says why."
     )
 
 

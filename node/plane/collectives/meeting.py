@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from manta.node.plane.collectives.memory import Block, Pool
+from manta.node.plane.collectives.pieces import COST, Piece, Pieces
+from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
 from manta.node.reduction.kernel import Kernel, Source
 from manta.transports.collectives.actions import (
@@ -28,25 +32,13 @@ from manta.transports.collectives.actions import (
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
-from manta.transports.collectives.plans import Buffer, Span, Transfer
+from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
 
-INLINE = 64 * 1024
-"""Bytes up to which memory is no block of its own."""
 AT_ONCE = 512 * 1024
-"""Bytes of all sources that are reduced on the plane's thread: 0.1 ms, where to have another do it
-costs as much."""
-
-
-class Piece(NamedTuple):
-    """Bytes of a buffer, or of what a member gave, and what they lie in."""
-
-    view: memoryview
-    block: Block | None = None
-    parcel: Parcel | None = None
-    offset: int = 0
-    """Where in the parcel they begin."""
+"""Bytes of all sources that are reduced, or copied, on the plane's thread: 0.1 ms, where to have
+another do it costs as much."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +55,13 @@ class Outside(Protocol):
 
     def tell(self, meeting: Meeting, peer: int, message: Message) -> None: ...
 
-    def expect(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
-        """`meeting.received`, then `meeting.has_ended` follow."""
+    def expect(
+        self, meeting: Meeting, transfer: Transfer, memory: memoryview, *, adopts: bool
+    ) -> None:
+        """`meeting.received`, then `meeting.has_ended` follow. `adopts`: memory of its sender may
+        take the place of this one, of which `meeting.adopted` is told before."""
 
-    def send(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
+    def send(self, meeting: Meeting, transfer: Transfer, piece: Piece) -> None:
         """`meeting.has_ended` follows."""
 
     def ready(self, meeting: Meeting, transfer: Transfer, upto: int) -> None: ...
@@ -96,51 +91,17 @@ class _Move:
     """The machine is told nothing more of it."""
 
 
-@dataclass
-class _Memory:
-    """What the buffers of a meeting lie in."""
-
-    swarm_id: str
-    pool: Pool
-    outside: Outside
-    pieces: dict[Buffer, Piece] = field(default_factory=dict)
-
-    def of(self, buffer: Buffer) -> Piece:
-        """Made at first mention. Raises NoRoom."""
-        found = self.pieces.get(buffer)
-        if found is None:
-            if buffer.size <= INLINE:
-                found = Piece(memoryview(bytearray(buffer.size)))
-            else:
-                block = self.pool.take(buffer.size, self.swarm_id)
-                found = Piece(block.view[: buffer.size], block)
-            self.pieces[buffer] = found
-        return found
-
-    def span(self, span: Span) -> memoryview:
-        """Raises NoRoom."""
-        first = span.buffer.start
-        return self.of(span.buffer).view[span.start - first : span.stop - first]
-
-    def drop(self, buffers: Iterable[Buffer]) -> None:
-        parcels = {}
-        for buffer in buffers:
-            piece = self.pieces.pop(buffer, None)
-            if piece is None:
-                continue
-            if piece.block is not None:
-                self.pool.drop(piece.block)
-            if piece.parcel is not None:
-                parcels[piece.parcel.id] = piece.parcel
-        for parcel in parcels.values():
-            self.outside.release(parcel)
-
-
 class Meeting:
     """All of it on the plane's thread."""
 
     def __init__(
-        self, swarm_id: str, placement: Placement, me: int, pool: Pool, outside: Outside
+        self,
+        swarm_id: str,
+        placement: Placement,
+        me: int,
+        pool: Pool,
+        spill: Spill,
+        outside: Outside,
     ) -> None:
         self._swarm_id = swarm_id
         self.placement = placement
@@ -149,13 +110,15 @@ class Meeting:
         self._me = me
         self._pool = pool
         self._outside = outside
-        self._memory = _Memory(swarm_id, pool, outside)
+        self._memory = Pieces(swarm_id, pool, spill, outside.release)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
         self._outcomes: dict[int, Outcome] = {}
+        self._arranging: list[Callable[[Exception | None], None]] = []
+        """Who waits until an outcome is brought together."""
         self.is_over = False
-        """Nothing is carried out any more, and no memory kept."""
+        """Nothing is carried out any more, and no memory kept but that of outcomes."""
 
     @property
     def kind(self) -> Kind | None:
@@ -165,20 +128,26 @@ class Meeting:
 
     def contribute(self, rank: int, given: Given, data: dict[int, bytes]) -> None:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
-        was there. Raises ValueError for what no member can bring."""
+        was there. Raises ValueError for what no member can bring, and NoRoom; then it is dropped,
+        and with NoRoom all are told."""
         is_first = rank not in self.machine.come
-        if is_first and not self.is_over:
-            self._memory.pieces.update(given.pieces)
-            self.kernel = self.kernel or given.kernel
+        if not is_first or self.is_over:
+            self._memory.drop_given(given.pieces)
+            self._perform(self.machine.contributed(rank, given.entry, data))
+            return
+        try:
+            self._count()
+            self._memory.add(given.pieces)
+        except NoRoom as error:
+            sentence = self._refusal(error)
+            self.abort("ResourceExhaustionError", sentence)
+            raise NoRoom(sentence) from error
+        self.kernel = self.kernel or given.kernel
         try:
             actions = self.machine.contributed(rank, given.entry, data)
         except ValueError:
-            if is_first:
-                self._memory.drop(list(given.pieces))
+            self._memory.drop(list(given.pieces))
             raise
-        if not is_first or self.is_over:
-            other = _Memory(self._swarm_id, self._pool, self._outside, dict(given.pieces))
-            other.drop(list(given.pieces))
         self._perform(actions)
 
     def heard(self, peer: int, message: Message) -> None:
@@ -206,17 +175,40 @@ class Meeting:
             self._pool.drop(move.piece.block)
         if move.is_over or self.is_over:
             return
-        if move.sends:
+        here, there = self.placement.nodes[self._me], self.placement.nodes[move.transfer.peer]
+        if move.sends and why:
+            sentence = f"What {here} was to send to {there} for it did not arrive: {why}"
+            self._perform(self.machine.unsent(key, sentence))
+        elif move.sends:
             self._perform(self.machine.sent(key))
         elif why is None:
             return
         elif why:
-            node = self.placement.nodes[move.transfer.peer]
-            sentence = f"What {node} was to send for it did not arrive: {why}"
+            sentence = f"What {there} was to send to {here} for it did not arrive: {why}"
             self._perform(self.machine.abort("RequestFailed", sentence))
         else:
             span = move.transfer.span
             self._perform(self.machine.received(key, span.stop - span.start))
+
+    def adopted(self, key: str, fd: int) -> None:
+        """A value that is to come lies in this memory of its sender's, which nobody can change any
+        more: that takes the place of what was made for it."""
+        move = self._moves.get(key)
+        if move is None or move.is_over or self.is_over:
+            os.close(fd)
+            return
+        buffer = move.transfer.span.buffer
+        self._pool.drop(move.piece.block)  # type: ignore[arg-type]
+        self._memory.drop([buffer])
+        try:
+            block = self._pool.adopt(fd, buffer.size, self._swarm_id)
+        except NoRoom as error:
+            move.piece = Piece(memoryview(b""))
+            self.abort("ResourceExhaustionError", self._refusal(error))
+            return
+        move.piece = Piece(block.view[: buffer.size], block)
+        self._pool.hold(block)
+        self._memory.put(buffer, move.piece)
 
     def peer_lost(self, peer: int, why: str) -> None:
         self._perform(self.machine.peer_lost(peer, why))
@@ -242,12 +234,31 @@ class Meeting:
                 try:
                     self._do(self._actions.popleft())
                 except NoRoom as error:
-                    self._actions.clear()
-                    self._actions.extend(self.machine.abort("ResourceExhaustionError", str(error)))
+                    sentence = self._refusal(error)
+                    if told := self.machine.abort("ResourceExhaustionError", sentence):
+                        self._actions.clear()
+                        self._actions.extend(told)
         finally:
             self._is_performing = False
         if self.machine.has_failed and not self.is_over:
-            self._end()
+            self.is_over = True
+            self._memory.drop_others(self._kept())
+
+    def _count(self) -> None:
+        """Raises NoRoom."""
+        if not self._memory.is_counted:
+            self._memory.count(COST)
+
+    def _refusal(self, error: NoRoom) -> str:
+        """Members on other nodes are told, too."""
+        return (
+            f"{self.placement.nodes[self._me]} has no room for a collective: what comes of them is "
+            f"kept until the iteration ends, for attempts that are repeated. {error}"
+        )
+
+    def _kept(self) -> set[Buffer]:
+        """What next attempts may be given."""
+        return {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
 
     def _do(self, action: Action) -> None:
         """Raises NoRoom."""
@@ -255,15 +266,14 @@ class Meeting:
             case Tell(peer, message):
                 self._outside.tell(self, peer, message)
             case Store(buffer, data):
-                self._memory.pieces[buffer] = Piece(memoryview(data))
+                self._count()
+                self._memory.add({buffer: Piece(memoryview(data))})
             case Expect(transfer):
-                view = self._memory.span(transfer.span)
-                self._begin(transfer, sends=False)
-                self._outside.expect(self, transfer, view)
+                piece = self._begin(transfer, sends=False)
+                self._outside.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
             case Send(transfer):
-                view = self._memory.span(transfer.span)
-                self._begin(transfer, sends=True)
-                self._outside.send(self, transfer, view)
+                piece = self._begin(transfer, sends=True)
+                self._outside.send(self, transfer, piece)
             case Ready(key, upto):
                 if (move := self._moves.get(key)) is not None and not move.is_over:
                     self._outside.ready(self, move.transfer, upto)
@@ -281,11 +291,25 @@ class Meeting:
             case Close():
                 self._close()
 
-    def _begin(self, transfer: Transfer, *, sends: bool) -> None:
-        piece = self._memory.of(transfer.span.buffer)
+    def _begin(self, transfer: Transfer, *, sends: bool) -> Piece:
+        """What of its buffer is moved. Raises NoRoom."""
+        buffer, start, stop = transfer.span
+        piece = self._memory.of(buffer)
         if piece.block is not None:
             self._pool.hold(piece.block)
+        first, last = start - buffer.start, stop - buffer.start
+        piece = piece._replace(view=piece.view[first:last], offset=piece.offset + first)
         self._moves[transfer.key] = _Move(transfer, piece, sends)
+        return piece
+
+    def _adopts(self, transfer: Transfer) -> bool:
+        """May the sender's memory be taken over? Of a value that is no source of a reduction, as
+        those are read from where others may be written to meanwhile."""
+        buffer = transfer.span.buffer
+        block = self._memory.of(buffer).block
+        is_value = buffer.role in VALUE_ROLES and transfer.span == whole(buffer)
+        reduces = self.kind is not None and self.kind.reduces
+        return is_value and not reduces and block is not None and not block.is_file
 
     def _reduce(self, order: Reduce) -> None:
         """Raises NoRoom."""
@@ -321,24 +345,69 @@ class Meeting:
 
     def _close(self) -> None:
         """Only what next attempts may be given is kept."""
-        kept = {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
-        self._memory.drop([one for one in self._memory.pieces if one not in kept])
+        self._memory.drop_others(self._kept())
+        with contextlib.suppress(NoRoom):  # then no further call begins
+            self._memory.count(self.machine.weight)
         self._outside.closed(self)
-
-    def _end(self) -> None:
-        self.is_over = True
-        self._memory.drop(list(self._memory.pieces))
 
     # --- what is kept -------------------------------------------------------------------------
 
     def piece(self, buffer: Buffer) -> Piece:
-        """Of an outcome."""
-        return self._memory.of(buffer)
+        """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
+        return self._memory.kept(buffer)
+
+    def arrange(self, buffers: Iterable[Buffer], then: Callable[[Exception | None], None]) -> bool:
+        """Brings together what of an outcome an answer can't bring as it is. Returns whether that
+        goes on: `then` is called once it is done, or has failed. Raises NoRoom."""
+        if self._arranging:
+            self._arranging.append(then)
+            return True
+        crowded = self._memory.crowded(buffers)
+        if not crowded:
+            return False
+        before = [self._memory.of(buffer) for buffer in crowded]
+        block, pieces = self._memory.room_for(crowded)
+
+        def job() -> None:
+            for one, piece in zip(before, pieces.values(), strict=True):
+                piece.view[:] = one.view
+
+        if sum(one.size for one in crowded) <= AT_ONCE:
+            job()
+            self._arranged(block, pieces, None)
+            return False
+        blocks = [one.block for one in before if one.block is not None]
+        for held in blocks:
+            self._pool.hold(held)
+        self._arranging.append(then)
+
+        def done(error: Exception | None) -> None:
+            for held in blocks:
+                self._pool.drop(held)
+            self._arranged(block, pieces, error)
+
+        self._outside.work(job, done)
+        return True
+
+    def _arranged(
+        self, block: Block, pieces: Mapping[Buffer, Piece], error: Exception | None
+    ) -> None:
+        if error is None:
+            for buffer in self._memory.there(pieces):
+                self._pool.hold(block)
+                self._memory.replace(buffer, pieces[buffer])
+        self._pool.drop(block)
+        waiting, self._arranging = self._arranging, []
+        for then in waiting:
+            then(error)
 
     @property
-    def kept(self) -> int:
-        """Bytes."""
-        return sum(len(piece.view) for piece in self._memory.pieces.values())
+    def is_arranging(self) -> bool:
+        return bool(self._arranging)
+
+    def spill(self) -> bool:
+        """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
+        return self._memory.spill()
 
     def end(self) -> None:
         """Nobody will ask for it any more: what is on its way is given up."""
@@ -346,5 +415,5 @@ class Meeting:
             if not move.is_over:
                 move.is_over = True
                 self._outside.cancel(self, move.transfer, sends=move.sends)
-        if not self.is_over:
-            self._end()
+        self.is_over = True
+        self._memory.end()

@@ -10,39 +10,69 @@ to the next one of its swarm; no other swarm is ever given it. Two kinds of memo
   and the call itself are done with it, the block is in use.
 
 All of it counts as values that tasks send to each other. Where room is short, what is idle goes
-first, then what was lent and is still mapped: its pages stay with the tasks alone.
+first, then what was lent and is still mapped: its pages stay with the tasks alone. A block for
+which there is no room in memory is a file, and one beyond half of that is, so that what is kept
+leaves some for rooms; a room never is, as a task could cut it short. Small
+values lie in this process. They have room of their own, a quarter as much, so that no call fails
+for what others keep; where that is taken, those of calls that are over go into files (`spill`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
 from collections.abc import Callable
 from typing import Protocol
 
+from manta.node.plane import value_files
 from manta.node.plane.parcels import FUTURE_WRITE, NoRoom
 from manta.protocol.base import Instance
+from manta.transports.descriptors import descriptor_limit
 
 IDLE = 20.0
 """Seconds after which idle memory is given back to the system."""
+LEAST_SMALL = 64 << 20
+"""Bytes of small values for which there is room in any case."""
+MIB = 1 << 20
 _PAGE = mmap.PAGESIZE
 
 
 class Budget(Protocol):
     """What all memory is counted against."""
 
+    most: int
+    """Bytes of values in memory."""
+
+    def count(self, size: int) -> None:
+        """Counts memory for which others have to make room."""
+
     def take_room(self, size: int) -> None:
         """Raises NoRoom."""
 
     def give_room(self, size: int) -> None: ...
+
+    def take_file(self, size: int) -> int:
+        """A descriptor of a new file, whose room on disk counts until `give_disk`. Raises
+        NoRoom."""
+
+    def give_disk(self, size: int) -> None: ...
 
 
 class Block:
     """Of whole pages."""
 
     def __init__(
-        self, number: int, fd: int, size: int, swarm_id: str, room_of: Instance | None
+        self,
+        number: int,
+        fd: int,
+        size: int,
+        swarm_id: str,
+        room_of: Instance | None = None,
+        *,
+        is_file: bool = False,
+        is_adopted: bool = False,
     ) -> None:
         self.number = number
         self.swarm_id = swarm_id
@@ -50,12 +80,19 @@ class Block:
         self.size = size
         self.room_of = room_of
         """The attempt that writes it, if it is a room."""
-        self.view = memoryview(mmap.mmap(fd, size))
+        self.is_file = is_file
+        self.view = memoryview(
+            mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            if is_adopted
+            else mmap.mmap(fd, size)
+        )
+        self.written = 0
+        """Bytes from the start on that may be other than 0."""
         self.holds = 1
         """How many use it here."""
         self.lent: dict[Instance, int] = {}
         """How many mappings of it each attempt has."""
-        self.is_fit = True
+        self.is_fit = not is_adopted
         """May it be used again?"""
         self.idle_since = 0.0
 
@@ -75,19 +112,78 @@ class Pool:
         """Rooms that their attempts are writing into."""
         self._by_attempt: dict[Instance, dict[int, Block]] = {}
         """By number: its rooms, and what it was lent."""
-        self.evict: Callable[[], bool] = bool
-        """Lets go of something that may be wanted again; false if there is nothing."""
+        self._small = 0
+        """Bytes of small values."""
+        self._blocks = 0
+        """That there are."""
+        self._in_memory = 0
+        """Bytes of those that are neither rooms nor files."""
+        self.spill: Callable[[], bool] = bool
+        """Has some small values that are kept go into files; false if there are none."""
 
     # --- to get and to give back -------------------------------------------------------------
 
     def take(self, size: int, swarm_id: str) -> Block:
-        """A block that is held once. Raises NoRoom."""
-        return self._take(_rounded(size), swarm_id, None)
+        """A block that is held once, whose bytes beyond `size` are 0. Raises NoRoom."""
+        block = self._take(_rounded(size), swarm_id, None)
+        if size < block.written:
+            block.view[size : block.written] = bytes(block.written - size)
+        block.written = size
+        return block
+
+    def adopt(self, fd: int, size: int, swarm_id: str) -> Block:
+        """Memory of another node's, which nobody can change any more, as a block that is held once.
+        The descriptor is the pool's from now on. Raises NoRoom; then it is closed."""
+        try:
+            self._budget.take_room(size)
+        except NoRoom:
+            os.close(fd)
+            raise
+        try:
+            block = self._made(fd, size, swarm_id, is_adopted=True)
+        except OSError as error:
+            os.close(fd)
+            self._budget.give_room(size)
+            raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
+        self._blocks += 1
+        self._in_memory += size
+        return block
+
+    def take_small(self, size: int) -> None:
+        """Counts small values, which lie in no block. Raises NoRoom."""
+        most = max(LEAST_SMALL, self._budget.most // 4)
+        while self._small + size > most:
+            if not self.spill():
+                raise NoRoom(
+                    f"The node keeps {self._small / MIB:,.1f} MiB of small values and of what was "
+                    f"called, of at most {most / MIB:,.1f} MiB, and {size / MIB:,.3f} MiB more do "
+                    "not fit: make fewer calls in an iteration, or give the node more "
+                    "(value_memory_mb, of which it is a quarter)."
+                )
+        self._small += size
+        self._budget.count(size)
+
+    def give_small(self, size: int) -> None:
+        self._small -= size
+        self._budget.give_room(size)
+
+    def take_file(self, size: int) -> int:
+        """A descriptor of a new file. Raises NoRoom."""
+        while True:
+            try:
+                return self._budget.take_file(size)
+            except NoRoom:
+                if not self._end_one(lambda block: block.is_file):
+                    raise
+
+    def give_disk(self, size: int) -> None:
+        self._budget.give_disk(size)
 
     def room(self, at: Instance, size: int) -> tuple[Block, bool]:
         """A room that the attempt may write into, and whether it is new. Raises NoRoom."""
         before = self._count
         block = self._take(_rounded(size), at.swarm_id, at)
+        block.written = block.size
         self._by_attempt.setdefault(at, {})[block.number] = block
         self._written.add(block.number)
         return block, self._count != before
@@ -159,12 +255,28 @@ class Pool:
                 self._idle.remove(block)
                 block.holds = 1
                 return block
+        self._make_way()
+        if at is not None:
+            return self._memory(size, swarm_id, at)
+        if self._in_memory + size <= self._budget.most // 2:
+            with contextlib.suppress(NoRoom):
+                return self._memory(size, swarm_id, None)
+            return self._file(size, swarm_id)
+        try:
+            return self._file(size, swarm_id)
+        except NoRoom:
+            with contextlib.suppress(NoRoom):
+                return self._memory(size, swarm_id, None)
+            raise
+
+    def _memory(self, size: int, swarm_id: str, at: Instance | None) -> Block:
+        """Raises NoRoom."""
         self._budget.take_room(size)
         try:
             fd = os.memfd_create("manta-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.ftruncate(fd, size)
-                block = Block(self._count + 1, fd, size, swarm_id, at)
+                block = self._made(fd, size, swarm_id, at)
                 seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
                 if at is None:
                     seals |= FUTURE_WRITE  # but through the mapping that is there
@@ -175,8 +287,68 @@ class Pool:
         except OSError as error:
             self._budget.give_room(size)
             raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
-        self._count += 1
+        self._blocks += 1
+        self._in_memory += size if at is None else 0
         return block
+
+    def _file(self, size: int, swarm_id: str) -> Block:
+        """Raises NoRoom."""
+        fd = self.take_file(size)
+        reader = -1
+        try:
+            reader = value_files.read_only(os.dup(fd))
+            block = self._made(fd, size, swarm_id, is_file=True)
+        except OSError as error:
+            if reader >= 0:
+                os.close(reader)
+            self._budget.give_disk(size)
+            raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
+        finally:
+            os.close(fd)
+        block.fd = reader  # tasks are handed it
+        self._blocks += 1
+        return block
+
+    def _made(
+        self,
+        fd: int,
+        size: int,
+        swarm_id: str,
+        at: Instance | None = None,
+        *,
+        is_file: bool = False,
+        is_adopted: bool = False,
+    ) -> Block:
+        """Raises OSError."""
+        number = self._count + 1
+        block = Block(number, fd, size, swarm_id, at, is_file=is_file, is_adopted=is_adopted)
+        self._count = number
+        return block
+
+    def _make_way(self) -> None:
+        """For one block more. Raises NoRoom."""
+        most = descriptor_limit() // 4  # each has two, its own and that of its mapping
+        while self._blocks >= most:
+            if not self._end_one(lambda _: True):
+                raise NoRoom(
+                    f"The node keeps {self._blocks:,} large values of collectives, of at most "
+                    f"{most:,}, which take half of the files that it may have open: raise that "
+                    "limit (ulimit -Hn, LimitNOFILE=), or end the iteration sooner."
+                )
+
+    def _end_one(self, which: Callable[[Block], bool]) -> bool:
+        """Gives back one that nothing here uses; false if there is none."""
+        for block in self._idle:
+            if which(block):
+                self._idle.remove(block)
+                self._end(block)
+                return True
+        for block in self._lent.values():
+            if which(block):
+                del self._lent[block.number]
+                self._end(block)
+                return True
+        return False
 
     def _end(self, block: Block) -> None:
         """Its pages are the system's again, as soon as nobody has them mapped."""
@@ -186,17 +358,20 @@ class Pool:
             self._by_attempt.get(block.room_of, {}).pop(block.number, None)
         block.view = memoryview(b"")
         os.close(block.fd)
-        self._budget.give_room(block.size)
+        self._blocks -= 1
+        self._in_memory -= block.size if block.room_of is None and not block.is_file else 0
+        (self._budget.give_disk if block.is_file else self._budget.give_room)(block.size)
 
     def reclaim(self, wanted: Callable[[], bool]) -> None:
-        """Gives memory back for as long as some is wanted and there is any."""
-        while wanted():
-            if self._idle:
-                self._end(self._idle.pop(0))
-            elif self._lent:
-                self._end(self._lent.pop(next(iter(self._lent))))
-            elif not self.evict():
-                return
+        """Gives memory back that nothing here uses, for as long as some is wanted."""
+        while wanted() and self._end_one(lambda block: not block.is_file):
+            pass
+
+    def end_swarm(self, swarm_id: str) -> None:
+        """It is over: none of its memory will be used again."""
+        for block in [one for one in self._idle if one.swarm_id == swarm_id]:
+            self._idle.remove(block)
+            self._end(block)
 
     @property
     def due(self) -> float | None:

@@ -43,6 +43,7 @@ ELSEWHERE = {
     "the node's plane, through which it exchanges": "integration/swarms/test_direct.py",
     "collectives ahead of": "unit/manager/swarm/test_exchange.py",
     "broadcasts, contributions and checkpoints": "unit/manager/swarm/test_exchange.py",
+    "has no room for a collective": "integration/node/test_plane_outcomes.py",
     "the manager has yet to take": "unit/node/test_journal.py",
     "leads out of it, to": "integration/tasks/test_node_local.py",
     "is false, as it is unless it is set": "integration/node/test_config_keys.py",

@@ -306,3 +306,17 @@ def test_messages_name_dtypes_as_the_task_does() -> None:
 def test_what_is_no_note_is_refused(note: bytes) -> None:
     with pytest.raises(ValueError, match="note"):
         Kernel("sum", [Leaf(0, 4, "int32")], 2).conclude([note])
+
+
+def test_bytes_that_no_array_covers_become_zero() -> None:
+    made = Kernel("sum", [Leaf(8, 24, "float32"), Leaf(32, 40, "float32")], 2)
+    data = np.ones(16, np.float32).tobytes()
+    target = bytearray(b"old!" * 16)
+    for start, stop in ((0, 20), (20, 36), (36, 64)):
+        parts = [Source(memoryview(data)[start:stop])] * 2
+        made.reduce(start, memoryview(target)[start:stop], parts, 2)
+    twos = np.frombuffer(target, np.float32)
+    assert twos.tolist() == [0.0] * 2 + [2.0] * 4 + [0.0] * 2 + [2.0] * 2 + [0.0] * 6
+    target[:] = b"old!" * 16
+    Kernel("sum", [], 2).reduce(0, target, [Source(data)] * 2, 2)
+    assert not any(target)

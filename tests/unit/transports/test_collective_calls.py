@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail
-from manta.transports.collectives.calls import Call, Entry, Kind, Placement
+from manta.transports.collectives.calls import Call, Entry, Kind, OnLost, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
 from manta.transports.collectives.messages import (
@@ -180,7 +180,6 @@ def test_it_says_whom_it_waits_for() -> None:
         (Entry(Call(Kind.ALL_REDUCE, "x"), ()), "sizes"),
         (Entry(Call(Kind.ALL_REDUCE, "x", itemsize=4), (6,)), "whole items"),
         (Entry(Call(Kind.REDUCE_SCATTER, "x"), (6,)), "sizes"),
-        (Entry(Call(Kind.BROADCAST, "x", root=5), (6,)), "sizes"),
         (Entry(Call(Kind.GATHER, "x", root=5), (6,)), "no rank 5"),
         (Entry(Call(Kind.ALL_GATHER, "x"), (-1,)), "sizes"),
         (Entry(Call(Kind.REDUCE_SCATTER, "x", on_lost="continue"), (6, 6)), "go on"),
@@ -266,3 +265,99 @@ def test_what_a_peer_would_have_reduced_with_a_lost_member_is_not_awaited_any_mo
     actions = machine.heard(1, Announcement(1, (Member(2, Entry(call, (400,))),), (3,)))
     expected = [one.transfer for one in actions if isinstance(one, Expect)]
     assert {one.span.buffer.lost for one in expected} == {(3,)}
+
+
+# Members that need not wait.
+
+
+def three(kind: Kind, size: int) -> Simulation:
+    """Peers with a member each, which is yet to call."""
+    placement = Placement.of("train", ["a", "b", "c"])
+    on_lost: OnLost = "continue" if kind is Kind.GATHER else "raise"
+    entries = {}
+    for rank in range(3):
+        entry = brought(kind, rank, 0, size, kind.value, 3)
+        entries[rank] = entry._replace(call=entry.call._replace(on_lost=on_lost))
+    values = {rank: bytes(sum(entry.sizes)) for rank, entry in entries.items()}
+    return Simulation(placement, entries, values)
+
+
+def begun(kind: Kind, size: int, *, without: int) -> Simulation:
+    """All but one member have called."""
+    simulation = three(kind, size)
+    del simulation.pending[without]
+    return simulation.run()
+
+
+@pytest.mark.parametrize("size", [3, 500])
+@pytest.mark.parametrize(("kind", "late"), [(Kind.GATHER, 0), (Kind.SCATTER, 2)])
+def test_who_only_gives_is_done_when_the_others_have_what_they_want(
+    kind: Kind, late: int, size: int
+) -> None:
+    simulation = begun(kind, size, without=late)
+    gives = 1 if kind is Kind.GATHER else 0
+    assert simulation.peers[gives].delivered
+    assert not simulation.peers[gives].is_closed
+    simulation.call(late)
+    simulation.run()
+    assert all(peer.is_closed for peer in simulation.peers.values())
+    assert all(len(simulation.outcome(rank)) for rank in range(3))
+
+
+def test_a_gather_that_went_without_a_member_is_done_when_that_one_has_come() -> None:
+    simulation = begun(Kind.GATHER, 3, without=2)
+    root = simulation.peers[0]
+    simulation.perform(0, root.machine.suffice(2))
+    simulation.run()
+    assert simulation.outcome(0)[0].ranks == (0, 1)
+    assert simulation.peers[1].is_closed
+    assert not root.is_closed
+    simulation.call(2)
+    simulation.run()
+    assert all(peer.is_closed for peer in simulation.peers.values())
+    assert Buffer("value", 2, 3) not in root.memory
+
+
+def test_a_gather_without_a_root_any_more_is_done_everywhere() -> None:
+    simulation = begun(Kind.GATHER, 3, without=0)
+    simulation.miss(0)
+    simulation.run()
+    assert all(peer.is_closed for peer in simulation.peers.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [(Kind.ALL_GATHER, (0, 1, 2)), (Kind.GATHER, (0,)), (Kind.SCATTER, (1,))]
+)
+def test_what_can_t_be_sent_is_told_to_those_that_wait_for_it(
+    kind: Kind, told: tuple[int, ...]
+) -> None:
+    simulation = three(kind, 500)
+    sender, to = (1, 0) if kind is not Kind.SCATTER else (0, 1)
+    peer = simulation.peers[sender]
+    while not any(one.to == to for one in peer.sending.values()):
+        assert simulation.pending
+        simulation.run(1)
+    key = next(key for key, one in peer.sending.items() if one.to == to)
+    actions = peer.machine.unsent(key, "It can't.")
+    if key in peer.sending and not any(action == Cancel(key) for action in actions):
+        del peer.sending[key]
+    simulation.perform(sender, actions)
+    simulation.run()
+    failed = {rank for one in simulation.peers.values() for rank in one.failed}
+    assert failed == set(told)
+    for one in simulation.peers.values():
+        assert all(why == ("RequestFailed", "It can't.") for why in one.failed.values())
+
+
+def test_of_what_is_over_only_what_was_called_is_kept() -> None:
+    simulation = begun(Kind.ALL_GATHER, 3, without=2)
+    simulation.call(2)
+    simulation.run()
+    for at, peer in simulation.peers.items():
+        assert peer.is_closed
+        assert not peer.machine._roll._data
+        assert not peer.machine._course.flow._there
+        before = peer.machine.weight
+        message = Announcement((at + 1) % 3, (Member((at + 1) % 3, simulation.entries[0]),))
+        assert not peer.machine.heard((at + 1) % 3, message)
+        assert peer.machine.weight == before

@@ -76,7 +76,7 @@ def test_what_machines_reduce_differently_one_reduces_for_all() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 16, 33])
 @pytest.mark.parametrize("size", [INLINE, 5 * INLINE, 100 * INLINE])
-@pytest.mark.parametrize("kind", [Kind.ALL_GATHER, Kind.GATHER, Kind.SCATTER, Kind.BROADCAST])
+@pytest.mark.parametrize("kind", [Kind.ALL_GATHER, Kind.GATHER, Kind.SCATTER])
 def test_a_value_crosses_no_link_more_than_it_must(kind: Kind, size: int, count: int) -> None:
     placement = placed([1] * count)
     call = Call(kind, "move", root=count // 2)
@@ -91,18 +91,6 @@ def test_a_value_crosses_no_link_more_than_it_must(kind: Kind, size: int, count:
     most = max(map(simulation.sent_by, range(count)))
     if kind is Kind.ALL_GATHER:
         assert most <= (count - 1) * size
-    elif kind is Kind.BROADCAST and size > INLINE:
-        is_chain = size == 100 * INLINE and count > 2
-        assert most <= (size if is_chain else (count - 1).bit_length() * size)
-
-
-def test_peers_on_one_machine_get_memory_from_its_owner() -> None:
-    placement = placed([1] * 6, is_local=True)
-    call = Call(Kind.BROADCAST, "broadcast")
-    entries = {rank: Entry(call, (9999,) if rank == 0 else ()) for rank in range(6)}
-    simulation = Simulation(placement, entries, {0: bytes(9999), **dict.fromkeys(range(1, 6), b"")})
-    simulation.run()
-    assert {source for source, _ in simulation.moved if simulation.moved[source, _]} == {0}
 
 
 # Plans.

@@ -1,0 +1,192 @@
+"""What the buffers of a meeting lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from manta.light.wire import MAX_FDS
+from manta.node.plane.collectives.memory import Block, Pool
+from manta.node.plane.collectives.spill import Spill, Spilled
+from manta.node.plane.parcels import NoRoom
+from manta.node.plane.requests import ALIGNED
+from manta.transports.collectives.plans import Buffer, Span
+from manta.transports.exchange.messages import Parcel
+
+INLINE = 64 * 1024
+"""Bytes up to which memory is no block of its own."""
+MOST_INLINE = 192 * 1024
+"""Bytes of all small values: what of an answer fits into a socket's buffer."""
+COST = 6144
+"""Bytes that a meeting takes here beside its values, about."""
+
+
+class Piece(NamedTuple):
+    """Bytes of a buffer, or of what a member gave, and what they lie in."""
+
+    view: memoryview
+    block: Block | None = None
+    parcel: Parcel | None = None
+    offset: int = 0
+    """Where in the block or parcel they begin."""
+
+    @property
+    def is_small(self) -> bool:
+        """Do they lie in this process's own memory?"""
+        return self.block is None and self.parcel is None
+
+
+class Pieces:
+    """Of one meeting."""
+
+    def __init__(
+        self, swarm_id: str, pool: Pool, spill: Spill, release: Callable[[Parcel], None]
+    ) -> None:
+        self._swarm_id = swarm_id
+        self._pool = pool
+        self._spill = spill
+        self._release = release
+        self._pieces: dict[Buffer, Piece] = {}
+        self._spilled: dict[Buffer, Spilled] = {}
+        self._counted = 0
+        """Bytes beside those of values."""
+
+    def count(self, size: int) -> None:
+        """Counts so many bytes that the meeting takes beside its values. Raises NoRoom."""
+        self._pool.take_small(size)
+        self._counted += size
+
+    @property
+    def is_counted(self) -> bool:
+        return self._counted > 0
+
+    def of(self, buffer: Buffer) -> Piece:
+        """Made at first mention. Raises NoRoom."""
+        found = self._pieces.get(buffer)
+        if found is None:
+            if buffer.size <= INLINE:
+                self._pool.take_small(buffer.size)
+                found = Piece(memoryview(bytearray(buffer.size)))
+            else:
+                block = self._pool.take(buffer.size, self._swarm_id)
+                found = Piece(block.view[: buffer.size], block)
+            self._pieces[buffer] = found
+        return found
+
+    def span(self, span: Span) -> memoryview:
+        """Raises NoRoom."""
+        first = span.buffer.start
+        return self.of(span.buffer).view[span.start - first : span.stop - first]
+
+    def kept(self, buffer: Buffer) -> Piece:
+        """What is there. Raises LookupError, and OSError where it is on disk and can't be read."""
+        if (place := self._spilled.get(buffer)) is not None:
+            return Piece(memoryview(self._spill.read(place)))
+        found = self._pieces.get(buffer)
+        if found is None:
+            raise LookupError("what came of it is not kept any more")
+        return found
+
+    def add(self, given: Mapping[Buffer, Piece]) -> None:
+        """Raises NoRoom; then they are dropped."""
+        try:
+            self._pool.take_small(sum(len(one.view) for one in given.values() if one.is_small))
+        except NoRoom:
+            self._let_go(list(given.values()), small=False)
+            raise
+        self._pieces.update(given)
+
+    def put(self, buffer: Buffer, piece: Piece) -> None:
+        """It lies in a block, which is held once for it."""
+        self._pieces[buffer] = piece
+
+    def there(self, buffers: Iterable[Buffer]) -> list[Buffer]:
+        """Those of them that are kept in memory."""
+        return [buffer for buffer in buffers if buffer in self._pieces]
+
+    def replace(self, buffer: Buffer, piece: Piece) -> None:
+        """The same bytes lie elsewhere from now on: in a block, held once for it."""
+        before = self._pieces.pop(buffer)
+        self._pieces[buffer] = piece
+        self._let_go([before])
+
+    def drop(self, buffers: Iterable[Buffer]) -> None:
+        gone = []
+        for buffer in buffers:
+            if (place := self._spilled.pop(buffer, None)) is not None:
+                self._spill.drop(place)
+            if (piece := self._pieces.pop(buffer, None)) is not None:
+                gone.append(piece)
+        self._let_go(gone)
+
+    def drop_others(self, kept: Collection[Buffer]) -> None:
+        self.drop([buffer for buffer in self._pieces if buffer not in kept])
+
+    def drop_given(self, given: Mapping[Buffer, Piece]) -> None:
+        """What a member brought is not wanted."""
+        self._let_go(list(given.values()), small=False)
+
+    def end(self) -> None:
+        self.drop([*self._pieces, *self._spilled])
+        self._pool.give_small(self._counted)
+        self._counted = 0
+
+    def _let_go(self, pieces: Sequence[Piece], *, small: bool = True) -> None:
+        """Of none that is in use yet; `small`: small values among them were counted."""
+        used = {piece.parcel.id for piece in self._pieces.values() if piece.parcel is not None}
+        parcels = {}
+        for piece in pieces:
+            if piece.block is not None:
+                self._pool.drop(piece.block)
+            elif piece.parcel is None:
+                self._pool.give_small(len(piece.view) if small else 0)
+            elif piece.parcel.id not in used:
+                parcels[piece.parcel.id] = piece.parcel
+        for parcel in parcels.values():
+            self._release(parcel)
+
+    # --- on disk ------------------------------------------------------------------------------
+
+    def spill(self) -> bool:
+        """Moves small values into a file; false if there are none. Raises NoRoom."""
+        small = {buffer: one for buffer, one in self._pieces.items() if one.is_small and one.view}
+        if not small:
+            return False
+        places = self._spill.write([one.view for one in small.values()])
+        for buffer, place in zip(small, places, strict=True):
+            self.drop([buffer])
+            self._spilled[buffer] = place
+        return True
+
+    # --- brought together -----------------------------------------------------------------------
+
+    def crowded(self, buffers: Iterable[Buffer]) -> list[Buffer]:
+        """Those of an outcome that an answer can't bring as they are: small ones if they have more
+        than MOST_INLINE bytes, large ones beyond MAX_FDS descriptors."""
+        there = [buffer for buffer in dict.fromkeys(buffers) if buffer in self._pieces]
+        small = [one for one in there if self._pieces[one].is_small]
+        moved = small if sum(one.size for one in small) > MOST_INLINE else []
+        places: dict[object, list[Buffer]] = {}
+        for one in there:
+            _, block, parcel, _ = self._pieces[one]
+            if block is not None or parcel is not None:
+                at = block if block is not None else parcel
+                places.setdefault(id(at), []).append(one)
+        if len(places) + bool(moved) > MAX_FDS:
+            moved = moved + [one for them in [*places.values()][MAX_FDS - 1 :] for one in them]
+        return moved
+
+    def room_for(self, buffers: Sequence[Buffer]) -> tuple[Block, dict[Buffer, Piece]]:
+        """A block for all of them, which is held once, and what each lies in then. Raises
+        NoRoom."""
+        starts, stop = [], 0
+        for one in buffers:
+            starts.append(stop)
+            stop += -(-one.size // ALIGNED) * ALIGNED
+        block = self._pool.take(stop, self._swarm_id)
+        made = {}
+        for one, start in zip(buffers, starts, strict=True):
+            end = start + one.size
+            made[one] = Piece(block.view[start:end], block, offset=start)
+            block.view[end : end + -one.size % ALIGNED] = bytes(-one.size % ALIGNED)
+        return block, made

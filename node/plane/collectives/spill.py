@@ -1,0 +1,96 @@
+"""Files for small values of calls that are over: one after the other, many in each.
+
+A file is given back when nothing of it is kept any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.parcels import NoRoom
+
+FILE = 16 << 20
+"""Bytes of a file, or of one value that is larger."""
+
+
+@dataclass(eq=False)
+class _File:
+    fd: int
+    size: int
+    used: int = 0
+    kept: int = 0
+    """How many values of it are wanted yet."""
+
+
+class Spilled(NamedTuple):
+    """Where a value is."""
+
+    file: _File
+    start: int
+    size: int
+
+
+class Spill:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._last: _File | None = None
+        """The one that is written to."""
+
+    def write(self, values: Sequence[memoryview]) -> list[Spilled]:
+        """Where they are from now on. Raises NoRoom; then nothing of them is kept."""
+        written: list[Spilled] = []
+        try:
+            for value in values:
+                written.append(self._write(value))
+        except NoRoom:
+            for one in written:
+                self.drop(one)
+            raise
+        return written
+
+    def _write(self, value: memoryview) -> Spilled:
+        """Raises NoRoom."""
+        file = self._last
+        if file is None or file.size - file.used < len(value):
+            size = max(FILE, len(value))
+            self._last = file = _File(self._pool.take_file(size), size)
+        place = Spilled(file, file.used, len(value))
+        try:
+            _write(file.fd, value, file.used)
+        except OSError as error:
+            if not file.kept:
+                self._end(file)
+            raise NoRoom(f"The disk takes no value of {len(value)} bytes: {error}.") from error
+        file.used += len(value)
+        file.kept += 1
+        return place
+
+    def read(self, place: Spilled) -> bytes:
+        """Raises OSError."""
+        found = os.pread(place.file.fd, place.size, place.start)
+        if len(found) < place.size:
+            raise OSError(5, "A value on disk is shorter than it was")
+        return found
+
+    def drop(self, place: Spilled) -> None:
+        """Nobody wants it any more."""
+        file = place.file
+        file.kept -= 1
+        if not file.kept:
+            self._end(file)
+
+    def _end(self, file: _File) -> None:
+        if file is self._last:
+            self._last = None
+        os.close(file.fd)
+        self._pool.give_disk(file.size)
+
+
+def _write(fd: int, data: memoryview, start: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, start)
+        data, start = data[count:], start + count
