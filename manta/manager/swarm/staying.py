@@ -1,0 +1,58 @@
+"""The results of a swarm that stay on the nodes that made them, and what became of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from manta.protocol.user import ResultItem
+from manta.protocol.values import BlobRef
+
+
+class Holder(NamedTuple):
+    """A node on which results of one value stay."""
+
+    alias: str
+    results: int
+    """How many."""
+
+
+@dataclass
+class Staying:
+    holders: dict[str, dict[str, Holder]] = field(default_factory=dict)
+    """By digest and node."""
+    freed: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By node: digests of results that users deleted."""
+
+    @property
+    def names(self) -> int:
+        """How many digests it remembers."""
+        return len(self.holders) + sum(map(len, self.freed.values()))
+
+    def added(self, item: ResultItem) -> None:
+        """The result stays on its node."""
+        assert isinstance(item.value, BlobRef)
+        digest, node_id = item.value.digest, item.node_id
+        at = self.holders.setdefault(digest, {})
+        before = at.get(node_id)
+        at[node_id] = Holder(item.node_alias, before.results + 1 if before else 1)
+        self.freed.get(node_id, {}).pop(digest, None)
+
+    def deleted(self, item: ResultItem) -> bool:
+        """A user deletes the result; whether the node need not keep its value any more."""
+        assert isinstance(item.value, BlobRef)
+        digest, node_id = item.value.digest, item.node_id
+        at = self.holders[digest]
+        holder = at.pop(node_id)
+        if holder.results > 1:
+            at[node_id] = holder._replace(results=holder.results - 1)
+            return False
+        if not at:
+            del self.holders[digest]
+        self.freed.setdefault(node_id, {})[digest] = None
+        return True
+
+    def holder(self, digest: str, node_id: str) -> str | None:
+        """The alias of the node, if a result with this value stays on it; from any thread."""
+        found = self.holders.get(digest, {}).get(node_id)
+        return found.alias if found is not None else None
