@@ -45,8 +45,9 @@ class Behind(msgspec.Struct, frozen=True):
 class ClusterView:
     """The current state of one cluster, for other actors to read at any moment.
 
-    The ClusterSupervisor writes all of it but `queued`, `held`, `holders` and `unloaded`. It replaces each
-    value instead of changing it, except for `nodes`, which is read by key: readers need no lock.
+    The ClusterSupervisor writes all of it but `queued`, `held`, `holders` and `unloaded`. It
+    replaces each value instead of changing it, except for `nodes`, which is read by key: readers
+    need no lock.
     """
 
     node_views: tuple[NodeView, ...] = ()
@@ -73,9 +74,9 @@ class ClusterView:
     queued: dict[str, str] = field(default_factory=dict)
     """By swarm: whose turn has not come on its node while others wait for it, in a sentence. Each
     swarm writes its own."""
-    holders: dict[str, Callable[[str, str], str | None]] = field(default_factory=dict)
-    """By swarm: the alias of a node, if a result with this digest stays on the one of this id. Each
-    swarm notes its own."""
+    holders: dict[str, Callable[[str], dict[str, str]]] = field(default_factory=dict)
+    """By swarm: the nodes on which results with this digest stay, as aliases by id. Each swarm
+    notes its own."""
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     """Live attempts by swarm and node. Each swarm changes its own counts, before anything is
     stored, so that swarms that are placed at the same time see each other."""

@@ -29,8 +29,8 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 class WantBlob(Message, frozen=True):
     """The node is about to fetch this blob of the swarm. `failed`: who did not give it, by id.
     With `whole`, only who has all of it is named: parts that others passed on were wrong. With
-    `is_here` the node has these bytes of another swarm, and asks whether the holder has them: only
-    the manager is named, once the holder has sent them there."""
+    `recall` only the manager is, once the holder has sent it there: other nodes did not give it, or
+    the node has these bytes of another swarm, and asks whether they are this one's."""
 
     swarm_id: Named
     digest: Digest
@@ -39,7 +39,7 @@ class WantBlob(Message, frozen=True):
     whole: bool = False
     holder: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """The node, by id, on which it stays, if it is a result that the manager does not have."""
-    is_here: bool = False
+    recall: bool = False
 
 
 class BlobFrom(Message, frozen=True):

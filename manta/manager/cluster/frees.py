@@ -49,8 +49,8 @@ class Frees:
             return
         swarm_id = next(iter(due))
         digests = due.pop(swarm_id)
-        if (holder := self.view.holders.get(swarm_id)) is not None:  # another result has the value
-            digests = {one: None for one in digests if holder(one, node_id) is None}
+        if (holders := self.view.holders.get(swarm_id)) is not None:  # another result has the value
+            digests = {one: None for one in digests if node_id not in holders(one)}
         some = tuple(islice(digests, MOST_FREED))
         if not some:
             self.ask(node_id)

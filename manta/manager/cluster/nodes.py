@@ -125,6 +125,7 @@ class ClusterNodes:
         node.link = message.link
         node.rosters.clear()
         node.links = ()
+        self.unknown.forget(node_id)
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble[:TROUBLE]
@@ -191,7 +192,12 @@ class ClusterNodes:
         self._frees.ask(node_id)
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
-        over = tuple(one for one in message.holds if one not in self.view.swarms)
+        unknown_ = [one for one in message.holds if one not in self.view.swarms]
+        over, is_news = self.unknown.holds(node_id, unknown_)
+        if is_news:
+            said = unknown.kept([self._name(node_id)], len(unknown_) - len(over))
+            self.actor.log.error("%s", said)
+            self._publish_notices()
         return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over)
 
     def links(self, node_id: str) -> NodeLinks:
@@ -234,8 +240,8 @@ class ClusterNodes:
             raise not_run(at)
         if message.holder:
             self.recalls.check(at, message.digest, message.holder)
-        only_asks = message.holder and message.is_here
-        found = None if only_asks else self.orders.source_of(node_id, message, self._now())
+        recalled = message.holder and message.recall
+        found = None if recalled else self.orders.source_of(node_id, message, self._now())
         if message.holder and found in (None, BlobFrom()):
             self.recalls.for_node(node.record, message, reply)
         else:
@@ -267,6 +273,7 @@ class ClusterNodes:
             node.monitor.cancel()
         self.orders.removed(node_id, REMOVED)
         self._frees.forget(node_id)
+        self.unknown.forget(node_id)
         self._backlogs.forget(node_id)
         self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
@@ -365,7 +372,6 @@ class ClusterNodes:
         self.orders.swarm_ended(swarm_id, kill=kill)
 
     def swarm_removed(self, swarm_id: str) -> None:
-        self.unknown.removed(swarm_id)
         self._frees.removed(swarm_id)
         self.swarm_ended(swarm_id)
 

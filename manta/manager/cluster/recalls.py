@@ -64,14 +64,15 @@ class Recalls:
     _doubted: _Wanted | None = None
     """What a node said that it had pushed, and had not shown to have."""
 
-    def check(self, swarm_id: str, digest: str, node_id: str) -> str:
-        """Returns the alias of the node on which a result of the swarm stays. Raises Refused."""
-        holder = self.view.holders.get(swarm_id)
-        if holder is None:
+    def check(self, swarm_id: str, digest: str, node_id: str) -> dict[str, str]:
+        """Returns the nodes on which such results of the swarm stay, this one among them, as
+        aliases by id. Raises Refused."""
+        holders = self.view.holders.get(swarm_id)
+        if holders is None:
             raise Refused(Code.UNAVAILABLE, "The swarm is being restarted: ask again.")
-        if (alias := holder(digest, node_id)) is None:
-            raise Refused(Code.RESULT_AWAY, "No such result of the swarm stays on a node any more.")
-        return alias
+        if node_id not in (found := holders(digest)):
+            raise Refused(Code.RESULT_AWAY, "No such result of the swarm stays there any more.")
+        return found
 
     def for_user(self, swarm_id: str, message: RecallResult, who: Principal, reply: Reply) -> None:
         """Raises Refused."""
@@ -102,7 +103,9 @@ class Recalls:
     ) -> None:
         """Calls `then` with whether it is here, for `who` to fetch; or with why it cannot be.
         Raises Refused."""
-        alias = self.check(swarm_id, blob.digest, node_id)
+        found = self.check(swarm_id, blob.digest, node_id)
+        if not self._is_linked(node_id):  # another one may have the same
+            node_id = next(filter(self._is_linked, found), node_id)
         wanted = _Wanted(swarm_id, blob.digest, node_id)
         is_known = self._known.get(wanted[:2], 0.0) > self.actor.clock.now()
         if is_known and self.context.holds(blob.digest):
@@ -111,7 +114,7 @@ class Recalls:
         if (waiting := self._asked.get(wanted)) is not None:
             waiting.append((who, then))
             return
-        where = f"its value of {blob.size:,} bytes stays on node {alias!r}"
+        where = f"its value of {blob.size:,} bytes stays on node {found[node_id]!r}"
         node = self.nodes.get(node_id)
         if node is None:
             then(_away(f"{where}, which was removed: it is lost; {REMEDY}."))
@@ -142,6 +145,10 @@ class Recalls:
 
         request = PushResult(swarm_id, blob.digest, blob.size)
         self.actor.pipe(node.link.ask_future(request, timeout=PATIENCE), answered)
+
+    def _is_linked(self, node_id: str) -> bool:
+        node = self.nodes.get(node_id)
+        return node is not None and node.link is not None
 
     def _asks(self, wanted: _Wanted) -> float:
         """Returns when the node was first asked for it, of all the times that follow each other."""

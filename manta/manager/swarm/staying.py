@@ -52,7 +52,7 @@ class Staying:
         self.freed.setdefault(node_id, {})[digest] = None
         return True
 
-    def holder(self, digest: str, node_id: str) -> str | None:
-        """The alias of the node, if a result with this value stays on it; from any thread."""
-        found = self.holders.get(digest, {}).get(node_id)
-        return found.alias if found is not None else None
+    def at(self, digest: str) -> dict[str, str]:
+        """The nodes on which results with this value stay, aliases by id; from any thread."""
+        found = self.holders.get(digest, {}).copy()
+        return {node_id: holder.alias for node_id, holder in found.items()}

@@ -117,7 +117,7 @@ class SwarmSupervisor(Actor):
         )
         self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
-        self._view.holders[self._swarm_id] = self._machine.data.staying.holder
+        self._view.holders[self._swarm_id] = self._machine.data.staying.at
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         owner = reader.get(UserRecord, record.owner_id) if record else None
         self._owner = owner.email if owner else (record.owner_id if record else "")
