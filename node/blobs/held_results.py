@@ -69,7 +69,7 @@ class HeldResults:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """By swarm: how many values it has, and their bytes."""
         with self._changed:
-            found = {swarm_id: (0, 0) for swarm_id in self._depots}
+            found = dict.fromkeys(self._depots, (0, 0))
             for digest, swarms in self._where.items():
                 for swarm_id in swarms:
                     count, size = found[swarm_id]

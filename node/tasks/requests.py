@@ -56,7 +56,7 @@ class TaskRequests:
         self.collect: Collect = "all"
         """Of the attempt under way."""
         self._pinned: list[str] = []
-        self._storing: dict[light.Request, None] = {}
+        self._storing: dict[light.Reply, Instance] = {}
         """Results that are being copied to where they stay."""
         self._progress = ProgressGate()
         self._pressure = BackPressure()
@@ -145,8 +145,7 @@ class TaskRequests:
     def attempt_ends(self, instance: Instance) -> None:
         """Tell the last progress that was not told yet, and what is not told."""
         self._pressure.attempt_ended()
-        for request in [one for one in self._storing if one.instance == instance]:
-            del self._storing[request]
+        self._storing = {one: at for one, at in self._storing.items() if at != instance}
         self._tell_left_out(instance)
         if (left := self._progress.rest()) is not None and left.instance == instance:
             with contextlib.suppress(StorageError):
@@ -211,21 +210,21 @@ class TaskRequests:
             self._keep(request, protocol.ResultWritten(instance, tag, value))
             return
         digest, swarm_id, held = value.digest, instance.swarm_id, self._context.held
-        self._storing[request] = None
+        self._storing[request.reply] = instance
 
         def kept(_: None, error: BaseException | None) -> None:
             if error is not None and not isinstance(error, BulkError):
                 raise error
-            if request not in self._storing:  # the attempt has ended meanwhile
+            if request.reply not in self._storing:  # the attempt has ended meanwhile
                 request.reply.fail("RequestFailed", "The attempt has ended.")
             elif error is not None:
-                del self._storing[request]
+                del self._storing[request.reply]
                 text = f"[The result {tag!r} goes to the manager: {error}.]"
                 line = LogLine(instance, self._actor.clock.wall(), "node", text)
                 self._context.journals.append_lines(swarm_id, [line])
                 self._keep(request, protocol.ResultWritten(instance, tag, value))
             else:
-                del self._storing[request]
+                del self._storing[request.reply]
                 self._context.named.of_swarm(digest, swarm_id)
                 self._actor.notify(PEER_HUB, Offer(digest, swarm_id))
                 self._keep(request, protocol.ResultWritten(instance, tag, value, held=True))

@@ -100,7 +100,7 @@ def kept(names: list[str], count: int) -> str:
     keep = "keeps" if len(names) == 1 else "keep"
     swarms, them = ("a swarm", "it") if count == 1 else (f"{count} swarms", "them")
     return (
-        f"{listed(sorted(names))} {keep} results of {swarms} that this manager does not know: put a "
-        f"newer database back, or, if nobody needs {them} any more, delete {them} there "
+        f"{listed(sorted(names))} {keep} results of {swarms} that this manager does not know: put "
+        f"a newer database back, or, if nobody needs {them} any more, delete {them} there "
         "(manta_node results --delete)."
     )
