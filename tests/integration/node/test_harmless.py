@@ -41,6 +41,7 @@ COMMANDS = {
     "status": ["edge"],
     "logs": ["edge"],
     "who": ["edge"],
+    "results": ["edge"],
     "config init": ["new", "--manager-host", f"h{EVIL}".replace("\0", "")],
     "config show": ["edge"],
     "config validate": ["edge"],
