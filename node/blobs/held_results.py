@@ -62,17 +62,17 @@ class HeldResults:
 
     @property
     def swarms(self) -> list[str]:
-        """Those of which there are any."""
+        """Those of which there are any, or were."""
         with self._changed:
             return list(self._depots)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """By swarm: how many values it has, and their bytes."""
         with self._changed:
-            found = dict.fromkeys(self._depots, (0, 0))
+            found: dict[str, tuple[int, int]] = {}
             for digest, swarms in self._where.items():
                 for swarm_id in swarms:
-                    count, size = found[swarm_id]
+                    count, size = found.get(swarm_id, (0, 0))
                     size += self._depots[swarm_id].size_here(digest)
                     found[swarm_id] = count + 1, size
             return found

@@ -259,7 +259,7 @@ def test_what_users_delete_is_deleted_where_it_stays(lab) -> None:
     assert api.delete_results(swarm) == 2
     lab.node(1)
     lab.wait_until(lambda: not held(lab, 1))
-    assert lab.nodes[-1].context.held.sizes() == {swarm: (0, 0)}
+    assert lab.nodes[-1].context.held.sizes() == {}
 
 
 def test_what_has_yet_to_be_told_of_a_value_spares_it(lab) -> None:
@@ -298,7 +298,7 @@ def test_a_swarm_is_stopped_while_a_result_is_copied(lab) -> None:
         lab.wait_until(lambda: context.tasks_running == 0)
     finally:
         may.set()
-    assert api.select_results(swarm, "large", attempts="all").values() == []
+    assert api.list_result_tags(swarm, attempts="all") == []
 
 
 def test_a_swarm_that_was_removed_while_its_node_was_away_is_freed_after_a_restart(lab) -> None:
@@ -332,7 +332,8 @@ def test_under_an_older_database_nothing_is_deleted(lab) -> None:
     older.rename(home)
     lab.start_manager()
     told = "node-1 keeps results of a swarm that this manager does not know: put a newer database"
-    lab.wait_until(lambda: told in api.get_manager_status().health["lab"])
+    views = lab.manager.context.clusters.values()
+    lab.wait_until(lambda: any(told in view.notice for view in views))
     assert len(held(lab, 1)) == 2
     lab.stop_manager()
     shutil.rmtree(home)
@@ -362,7 +363,7 @@ def test_a_holder_that_never_gives_it_is_named_in_the_end(lab, monkeypatch) -> N
 
 def test_a_task_does_not_wait_for_ever_for_what_nobody_gives(lab, monkeypatch) -> None:
     monkeypatch.setattr(recalls, "PATIENCE", 0.3)
-    monkeypatch.setattr(peer_hub, "TRANSFER_TIMEOUT", 1.0)
+    monkeypatch.setattr(peer_hub, "TRANSFER_TIMEOUT", 5.0)
     monkeypatch.setattr(HeldLink, "push", lambda *_: None)
     lab.node(1, peers={"listen": "off"})
     lab.node(2)
@@ -372,6 +373,4 @@ def test_a_task_does_not_wait_for_ever_for_what_nobody_gives(lab, monkeypatch) -
     swarm = api.deploy_swarm("lab", made)
     assert api.wait_swarm(swarm, timeout=60).status == "FAILED"
     (error,) = api.collect_errors(swarm)
-    assert "no source gave more of it within 1 s" in error.sentence
-    hub = lab.nodes[1].system.find("node/peer-hub")
-    assert hub is not None
+    assert "no source gave more of it within 5 s" in error.sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from manta.node.link.fetching import FetchKey, Fetching
+from manta.node.link.fetching import Fetching, FetchKey
 from manta.protocol.peers import Peer
 from manta.protocol.spread import MOST_FAILED, SPREAD
 from manta.protocol.values import BlobRef
