@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.errors import BlobMissing, BlobRefused
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
@@ -86,9 +87,9 @@ class HeldResults:
     def has(self, swarm_id: str, digest: str) -> bool:
         return swarm_id in self._where.get(digest, ())
 
-    def keep_soon(self, swarm_id: str, digest: str, values: TieredDepot) -> Future[None]:
-        """As `keep`, on another thread, which copies one value after the other."""
-        return self._worker.submit(self.keep, swarm_id, digest, values)
+    def soon(self, call: Callable[..., T], *args: object) -> Future[T]:
+        """Have it called on another thread, as what takes the disk's time is, one after another."""
+        return self._worker.submit(call, *args)
 
     def keep(self, swarm_id: str, digest: str, values: TieredDepot) -> None:
         """Keep a value, on the disk when this returns; it is not deleted before `said`. Raises
@@ -104,20 +105,20 @@ class HeldResults:
             depot = self._depot_for(swarm_id, size)
             self._used += size
             self._arriving.add(key)
+        failure: BaseException | None = None
         try:
             values.copy_to(depot, digest)
-        except BaseException:
-            with self._changed:
-                self._arrived(key)
-                self._used -= size
-            raise
+        except BaseException as error:
+            failure = error
         with self._changed:
-            self._arrived(key)
-            if self._depots.get(swarm_id) is not depot:
+            self._arriving.discard(key)
+            self._changed.notify_all()
+            is_over = self._depots.get(swarm_id) is not depot
+            if is_over or failure is not None:
                 self._used -= size
                 if swarm_id not in self._depots:
                     shutil.rmtree(self._folder / swarm_id, ignore_errors=True)
-                raise BlobRefused(f"the swarm {swarm_id} was removed meanwhile")
+                raise failure or BlobRefused(f"the swarm {swarm_id} was removed meanwhile")
             self._where.setdefault(digest, set()).add(swarm_id)
             self._kept[key] = self._keeps
             self._unsaid[key] += 1
@@ -138,10 +139,6 @@ class HeldResults:
             except OSError as error:
                 raise BlobRefused(f"no folder for results: {error.strerror}") from error
         return depot
-
-    def _arrived(self, key: tuple[str, str]) -> None:
-        self._arriving.discard(key)
-        self._changed.notify_all()
 
     def said(self, swarm_id: str, digest: str) -> None:
         """A result for which it was kept is in the journal by now, or is none."""

@@ -39,8 +39,16 @@ class HeldLink:
         future = self._actor.system.ref(PEER_HUB).ask_future(push, timeout=TRANSFER_TIMEOUT)
         self._actor.pipe(future, pushed)
 
-    def delete(self, message: FreeResults) -> FreedResults:
+    def delete(self, message: FreeResults, reply: Reply) -> None:
         """Users have deleted the results."""
+
+        def deleted(answer: Any, error: BaseException | None) -> None:
+            reply.set(answer) if error is None else reply.fail(error)
+
+        self._actor.pipe(self._held.soon(self._delete, message), deleted)
+
+    def _delete(self, message: FreeResults) -> FreedResults:
+        """Not on the actor's thread."""
         tells, at = self._journals.tells_of_held, message.swarm_id
         kept = tuple(
             digest
@@ -61,4 +69,4 @@ class HeldLink:
     def free(self, swarms: tuple[str, ...]) -> None:
         for swarm_id in swarms:
             self._actor.log.info("the results of swarm %s go: it was removed", swarm_id)
-            self._held.free(swarm_id)
+            self._held.soon(self._held.free, swarm_id)

@@ -176,7 +176,7 @@ class ManagerLink(Actor):
             case PushResult():
                 self._held.push(message, self.defer())
             case FreeResults():
-                return self._held.delete(message)
+                self._held.delete(message, self.defer())
             case TroubleChanged():
                 self._tell_trouble()
             case Leave():

@@ -231,7 +231,7 @@ class TaskRequests:
             if error is None:
                 held.said(swarm_id, digest)
 
-        stored = held.keep_soon(swarm_id, digest, self._context.values)
+        stored = held.soon(held.keep, swarm_id, digest, self._context.values)
         self._actor.pipe(stored, kept)
 
     # --- reading -----------------------------------------------------------------------

@@ -30,6 +30,8 @@ class Frees:
     """Nodes that have yet to answer."""
 
     def add(self, node_id: str, swarm_id: str, digests: Collection[str]) -> None:
+        if node_id not in self.nodes:
+            return
         due = self._due.setdefault(node_id, {}).setdefault(swarm_id, {})
         due.update(dict.fromkeys(digests))
         self.ask(node_id)
@@ -49,8 +51,8 @@ class Frees:
             return
         swarm_id = next(iter(due))
         digests = due.pop(swarm_id)
-        if (holders := self.view.holders.get(swarm_id)) is not None:  # another result has the value
-            digests = {one: None for one in digests if node_id not in holders(one)}
+        if (staying := self.view.staying.get(swarm_id)) is not None:  # else it says nothing new
+            digests = {one: None for one in digests if staying.is_free(one, node_id)}
         some = tuple(islice(digests, MOST_FREED))
         if not some:
             self.ask(node_id)

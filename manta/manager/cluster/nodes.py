@@ -58,6 +58,7 @@ from manta.protocol.peers import FetchPeers, Peers
 from manta.protocol.spread import BlobFrom, WantBlob
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
+from manta.protocol.values import BlobRef
 
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
@@ -239,7 +240,7 @@ class ClusterNodes:
         if not self.orders.peers.has_part(at, node_id):
             raise not_run(at)
         if message.holder:
-            self.recalls.check(at, message.digest, message.holder)
+            self.recalls.check(at, BlobRef(message.digest, message.size), message.holder)
         recalled = message.holder and message.recall
         found = None if recalled else self.orders.source_of(node_id, message, self._now())
         if message.holder and found in (None, BlobFrom()):

@@ -27,8 +27,9 @@ from manta.protocol.values import BlobRef
 
 PATIENCE = 10.0
 """Seconds in which who asks is told that it is here, or still on its way."""
-SLOWEST = 1200.0
-"""Seconds in which a node must have pushed a result that somebody asks for all the time."""
+SLOWEST = 870.0
+"""Seconds in which a node must have pushed a result that somebody asks for all the time: a little
+less than nodes and transfers have patience, which cannot say whose fault it is."""
 KNOWN = 300.0
 """Seconds for which a node that pushed a result is not asked for it again."""
 MOST = 10_000
@@ -64,14 +65,14 @@ class Recalls:
     _doubted: _Wanted | None = None
     """What a node said that it had pushed, and had not shown to have."""
 
-    def check(self, swarm_id: str, digest: str, node_id: str) -> dict[str, str]:
+    def check(self, swarm_id: str, blob: BlobRef, node_id: str) -> dict[str, str]:
         """Returns the nodes on which such results of the swarm stay, this one among them, as
         aliases by id. Raises Refused."""
-        holders = self.view.holders.get(swarm_id)
-        if holders is None:
+        staying = self.view.staying.get(swarm_id)
+        if staying is None:
             raise Refused(Code.UNAVAILABLE, "The swarm is being restarted: ask again.")
-        if node_id not in (found := holders(digest)):
-            raise Refused(Code.RESULT_AWAY, "No such result of the swarm stays there any more.")
+        if node_id not in (found := staying.at(blob)):
+            raise _away("it stays on no such node; it may have been deleted.")
         return found
 
     def for_user(self, swarm_id: str, message: RecallResult, who: Principal, reply: Reply) -> None:
@@ -103,7 +104,7 @@ class Recalls:
     ) -> None:
         """Calls `then` with whether it is here, for `who` to fetch; or with why it cannot be.
         Raises Refused."""
-        found = self.check(swarm_id, blob.digest, node_id)
+        found = self.check(swarm_id, blob, node_id)
         if not self._is_linked(node_id):  # another one may have the same
             node_id = next(filter(self._is_linked, found), node_id)
         wanted = _Wanted(swarm_id, blob.digest, node_id)

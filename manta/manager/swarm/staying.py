@@ -1,4 +1,7 @@
-"""The results of a swarm that stay on the nodes that made them, and what became of them. Pure."""
+"""The results of a swarm that stay on the nodes that made them, and what became of them. Pure.
+
+One thread changes it; any may read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ class Holder(NamedTuple):
     """A node on which results of one value stay."""
 
     alias: str
+    size: int
+    """Of the value, in bytes."""
     results: int
     """How many."""
 
@@ -23,6 +28,10 @@ class Staying:
     """By digest and node."""
     freed: dict[str, dict[str, None]] = field(default_factory=dict)
     """By node: digests of results that users deleted."""
+
+    def is_free(self, digest: str, node_id: str) -> bool:
+        """Whether no result of this value stays on the node any more."""
+        return node_id not in self.holders.get(digest, {})
 
     @property
     def names(self) -> int:
@@ -35,7 +44,8 @@ class Staying:
         digest, node_id = item.value.digest, item.node_id
         at = self.holders.setdefault(digest, {})
         before = at.get(node_id)
-        at[node_id] = Holder(item.node_alias, before.results + 1 if before else 1)
+        count = before.results + 1 if before is not None else 1
+        at[node_id] = Holder(item.node_alias, item.value.size, count)
         self.freed.get(node_id, {}).pop(digest, None)
 
     def deleted(self, item: ResultItem) -> bool:
@@ -52,7 +62,7 @@ class Staying:
         self.freed.setdefault(node_id, {})[digest] = None
         return True
 
-    def at(self, digest: str) -> dict[str, str]:
-        """The nodes on which results with this value stay, aliases by id; from any thread."""
-        found = self.holders.get(digest, {}).copy()
-        return {node_id: holder.alias for node_id, holder in found.items()}
+    def at(self, value: BlobRef) -> dict[str, str]:
+        """The nodes on which results with this value stay, aliases by id."""
+        found = self.holders.get(value.digest, {}).copy()
+        return {id_: holder.alias for id_, holder in found.items() if holder.size == value.size}

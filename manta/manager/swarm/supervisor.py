@@ -117,7 +117,7 @@ class SwarmSupervisor(Actor):
         )
         self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
-        self._view.holders[self._swarm_id] = self._machine.data.staying.at
+        self._view.staying[self._swarm_id] = self._machine.data.staying
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         owner = reader.get(UserRecord, record.owner_id) if record else None
         self._owner = owner.email if owner else (record.owner_id if record else "")
@@ -236,7 +236,7 @@ class SwarmSupervisor(Actor):
         if reason.is_normal:  # else it is started again, in the memory that it had
             self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
-        self._view.holders.pop(self._swarm_id, None)
+        self._view.staying.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:

@@ -344,8 +344,8 @@ def test_under_an_older_database_nothing_is_deleted(lab) -> None:
 
 
 def test_a_holder_that_never_gives_it_is_named_in_the_end(lab, monkeypatch) -> None:
-    monkeypatch.setattr(recalls, "PATIENCE", 0.3)
-    monkeypatch.setattr(recalls, "SLOWEST", 1.0)
+    monkeypatch.setattr(recalls, "PATIENCE", 1.0)
+    monkeypatch.setattr(recalls, "SLOWEST", 2.0)
     monkeypatch.setattr(HeldLink, "push", lambda *_: None)
     lab.node(1, peers={"listen": "off"})
     lab.node(2)

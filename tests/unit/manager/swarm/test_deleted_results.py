@@ -174,14 +174,14 @@ def test_values_that_stay_on_nodes_are_freed_there_once_no_result_has_them(bench
     b.say(one, *(ResultWritten(one, tag, BLOB, held=True) for tag in "ab"))
     b.say(other, ResultWritten(other, "a", BLOB, held=True), ResultWritten(other, "b", OTHER))
     staying = b.machine.data.staying
-    assert staying.at(BLOB.digest).keys() == {here, there}
+    assert staying.at(BLOB).keys() == {here, there}
     assert freed(b, ResultsDeleted("ada", "a")) == [(there, (BLOB.digest,))]  # b has it still
-    assert staying.at(BLOB.digest).keys() == {here}
+    assert staying.at(BLOB).keys() == {here}
     assert freed(b, ResultsDeleted("ada", "b")) == [(here, (BLOB.digest,))]
-    assert staying.at(BLOB.digest) == {}
+    assert staying.at(BLOB) == {}
     assert b.replayed().data == b.machine.data
     b.say(one, ResultWritten(one, "a", BLOB, held=True))
-    assert staying.at(BLOB.digest).keys() == {here}
+    assert staying.at(BLOB).keys() == {here}
     assert BLOB.digest not in staying.freed[here]
 
 
