@@ -69,4 +69,8 @@ class HeldLink:
     def free(self, swarms: tuple[str, ...]) -> None:
         for swarm_id in swarms:
             self._actor.log.info("the results of swarm %s go: it was removed", swarm_id)
-            self._held.soon(self._held.free, swarm_id)
+            self._actor.pipe(self._held.soon(self._held.free, swarm_id), self._freed)
+
+    def _freed(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            self._actor.log.error("the results of a removed swarm do not go: %s", error)

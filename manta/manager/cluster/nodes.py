@@ -97,7 +97,9 @@ class ClusterNodes:
         self._noticed: object = None
         self._isolation = ""
         self.unknown = UnknownSwarms()
-        self.recalls = Recalls(self.actor, self.context, self.view, self._nodes)
+        self.recalls = Recalls(
+            self.actor, self.context, self.view, self._nodes, self._leases.is_returning
+        )
         self.view.notice, self.view.nodes = "", {}
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}

@@ -55,6 +55,8 @@ class Recalls:
     context: Context
     view: ClusterView
     nodes: Mapping[str, ClusterNode]
+    is_returning: Callable[[str], bool]
+    """Whether a node is away that is expected back at once."""
     _known: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
     """By swarm and digest: until when it counts as shown that one of its nodes holds it."""
     _asked: dict[_Wanted, list[tuple[Principal, Then]]] = field(default_factory=dict)
@@ -119,6 +121,9 @@ class Recalls:
         node = self.nodes.get(node_id)
         if node is None:
             then(_away(f"{where}, which was removed: it is lost; {REMEDY}."))
+            return
+        if node.link is None and self.is_returning(node_id):
+            then(False)
             return
         if node.link is None:
             then(_away(f"{where}, which is not connected: start that node; or {REMEDY}."))
