@@ -639,8 +639,8 @@ def test_who_says_that_it_holds_a_value_is_given_nothing_by_it(
         for question in questions * 2:
             assert in_the_end(liar.ask, question) == Code.RESULT_AWAY
         assert in_the_end(place.eve.ask, recall) == Code.RESULT_AWAY
-        for number, one in enumerate((liar, place.eve)):
-            with bulk(bench, one.keys, tmp_path / f"loot-{number}") as (_, _, peer):
+        for number, keys in enumerate((liar.keys, place.eve.keys)):
+            with bulk(bench, keys, tmp_path / f"loot-{number}") as (_, _, peer):
                 fetched = peer.fetch(loot.digest, loot.size, timeout=20)
                 assert isinstance(fetched.exception(20), BlobMissing)
 

@@ -76,7 +76,9 @@ def test_what_is_offered_is_bounded(monkeypatch) -> None:
 
 
 def test_a_swarm_is_given_what_comes_for_it_and_not_what_is_here_of_another() -> None:
-    offers, comes, other = BlobOffers(), arriving(), arriving()
+    offers = BlobOffers()
+    comes: Any = object()
+    other: Any = object()
     offers.told(directory("s", "a", "c"))
     offers.told(directory("t", "b", "c"))
     with pytest.raises(BlobMissing):
@@ -97,7 +99,3 @@ def test_a_swarm_is_given_what_comes_for_it_and_not_what_is_here_of_another() ->
     offers.withdraw(ONE, "s", comes)
     assert offers.given("a", ONE) is None
     assert offers.is_of(ONE, "s")
-
-
-def arriving() -> Any:
-    return object()
