@@ -55,7 +55,7 @@ COMMANDS = {
 }
 NO_JSON = {"completion"}
 SILENT = {"stop", "config list", "config show", "config validate", "config edit", "completion"}
-SILENT |= {"config delete"}
+SILENT |= {"config delete", "results"}
 """Commands that print nothing that others named; `config` prints what the operator wrote."""
 
 

@@ -225,7 +225,8 @@ def test_what_is_passed_and_evicted_at_once_is_moved(planes, lab, monkeypatch) -
 def test_where_there_is_no_room_for_what_is_passed_it_is_moved(planes, lab, monkeypatch) -> None:
     monkeypatch.setattr(LocalFetches, "fetch", HERE)
 
-    def full(*_: Any) -> None:
+    def full(fd: int, *_: Any) -> None:
+        os.close(fd)
         raise BlobRefused("no room")
 
     monkeypatch.setattr(local_blobs, "_kept", full)
