@@ -16,6 +16,7 @@ from manta.manager.placement.place import Placement
 from manta.manager.swarm import packed
 from manta.manager.swarm.exchange import Exchange
 from manta.manager.swarm.packed import Packed
+from manta.manager.swarm.staying import Staying
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
@@ -297,6 +298,7 @@ class SwarmData:
     deleted: set[int] = field(default_factory=set)
     """Positions of results that a user deleted. They stay in `results` without their values, as
     positions are cursors, and who wrote them is still needed."""
+    staying: Staying = field(default_factory=Staying)
     lasting: Counter[str] = field(default_factory=Counter)
     """By digest: how often a blob is named by what stays as long as the swarm exists."""
     progressed: int = 0
@@ -394,7 +396,9 @@ class SwarmData:
 
     def add_result(self, item: ResultItem) -> int:
         """Returns its position in the feed."""
-        if not item.held:
+        if item.held:
+            self.staying.added(item)
+        else:
             self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
@@ -416,30 +420,36 @@ class SwarmData:
 
     def result_tags(self) -> list[str]:
         """Tags of the results that are not deleted, in order."""
-        return sorted(
-            {
-                tag
-                for by_tag in self.by_tag
-                for tag, positions in by_tag.items()
-                if not self.deleted.issuperset(positions)
-            }
-        )
+        found = (item for by_tag in self.by_tag for item in by_tag.items())
+        return sorted({tag for tag, at in found if not self.deleted.issuperset(at)})
+
+    def written(self, iteration: int, tag: str) -> Iterator[tuple[int, ResultItem]]:
+        """The results of an iteration by their positions, also those that were deleted."""
+        positions = [at for by_tag in self._by_tag_in(iteration) for at in by_tag.get(tag, ())]
+        return zip(positions, self.results.at(positions), strict=True)
 
     def _by_tag_in(self, iteration: int) -> Iterator[dict[str, list[int]]]:
         """That of the iteration, if it has any results."""
         return self.by_tag.between(max(0, iteration), iteration + 1)
 
-    def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
-        """Deletes the values of these results, and returns their blobs."""
+    def delete_results(
+        self, positions: Iterable[int]
+    ) -> tuple[list[BlobRef], dict[str, list[str]]]:
+        """Deletes the values of these results, and returns their blobs, and by node the digests of
+        those that stayed there."""
         blobs: list[BlobRef] = []
+        freed: dict[str, list[str]] = {}
         for position in positions:
             item = self.results[position]
             self.deleted.add(position)
             self.results[position] = msgspec.structs.replace(item, value=_NOTHING, held=False)
-            if isinstance(item.value, BlobRef) and not item.held:
-                blobs.append(item.value)
+            if isinstance(item.value, BlobRef):
+                if not item.held:
+                    blobs.append(item.value)
+                elif self.staying.deleted(item):
+                    freed.setdefault(item.node_id, []).append(item.value.digest)
         self._drop(blobs)
-        return blobs
+        return blobs, freed
 
     def count_results_of(self, attempt: Attempt) -> None:
         """The attempt has ended, and the results that it wrote count."""
@@ -456,8 +466,7 @@ class SwarmData:
         `even_deleted`: with those that were deleted since, without their values.
         """
         found = {}
-        positions = [at for by_tag in self._by_tag_in(iteration) for at in by_tag.get(tag, ())]
-        for position, item in zip(positions, self.results.at(positions), strict=True):
+        for position, item in self.written(iteration, tag):
             if item.counts and (even_deleted or position not in self.deleted):
                 found[item.alias, item.index] = item
         return [found[key] for key in sorted(found)]

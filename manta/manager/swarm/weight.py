@@ -49,7 +49,7 @@ def unpacked(data: SwarmData) -> int:
     tags = sum(NAME + len(tag) for one in by_tag for tag in one)
     placed = sum(len(positions) for one in by_tag for positions in one.values())
     numbers = 36 * (placed + len(data.settled.tail) + len(data.deleted))
-    blobs = NAME * (len(data.replaced) + len(data.lasting))
+    blobs = NAME * (len(data.replaced) + len(data.lasting) + data.staying.names)
     waits = NAME * (len(data.timers) + len(data.asks))
     described = spec(data.spec) if data.spec is not None else 0
     own = feeds + runs + globals_ + tags + numbers + blobs + waits
