@@ -37,7 +37,8 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MOST_OPEN = 16_384
 """Values that are open at most: each may be mapped, and the system maps so many."""
 DESCRIPTORS = 4
-"""What an open value takes at most of the process's: its own, its mapping's, and one to file it."""
+"""Of the process's there are so many for each value that may be open: its own, its mapping's, one
+to file it, and one for links and attempts."""
 
 log = logging.getLogger("manta.node.plane")
 
