@@ -24,8 +24,8 @@ from manta.transports.exchange.letters import Remote
 FUTURE_WRITE = 0x10
 """F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
 AHEAD_OF_PEER, AHEAD = 4, 2
-"""Of the memory, values that no task has asked for yet take at most one part in so many: those of
-one node, and all together. The others stay with their senders until they are asked for."""
+"""Of the memory, and of all copies, those that no task has asked for yet take at most one part in
+so many: of one node, and together. The others stay with their senders until they are asked for."""
 _WRITTEN = FUTURE_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 log = logging.getLogger("manta.node.plane")
@@ -160,7 +160,8 @@ class Copies:
         self._given: dict[Remote, Copy] = {}
         """Those that all who asked were given; for the longest time first."""
         self._ahead: Counter[str] = Counter()
-        """By peer: bytes of copies that no task has asked for yet."""
+        self._ahead_count: Counter[str] = Counter()
+        """By peer: bytes of copies that no task has asked for yet, and how many."""
 
     def want(self, swarm_id: str, remote: Remote, then: Then | None = None) -> None:
         """Has `then` be called with a copy, at once if it is here. Without `then` no task waits for
@@ -223,7 +224,7 @@ class Copies:
         size, room = remote.parcel.size, self._room
         if is_ahead and not self._may_come_ahead(swarm_id, remote):
             raise NoRoom("There is no room for what no task has asked for.")
-        room.take_open(swarm_id)
+        room.take_copy(swarm_id)
         in_memory = is_ahead or room.fits_memory(swarm_id, size)
         if in_memory:
             room.memory.take(swarm_id, size)
@@ -231,23 +232,29 @@ class Copies:
             try:
                 room.take_disk(swarm_id, size)
             except NoRoom:
-                room.open.give(swarm_id, 1)
+                room.copies.give(swarm_id, 1)
                 raise
         if is_ahead:
             self._ahead[remote.peer] += size
+            self._ahead_count[remote.peer] += 1
         copy = self._all[remote] = Copy(swarm_id, remote, in_memory, self._folder, is_ahead)
         self._fetch(copy)
         return copy
 
     def _may_come_ahead(self, swarm_id: str, remote: Remote) -> bool:
         """Whoever told of it may not even have it: so nothing gives way to it."""
-        size, room = remote.parcel.size, self._room
-        return (
-            self._ahead[remote.peer] + size <= room.memory.most // AHEAD_OF_PEER
-            and self._ahead.total() + size <= room.memory.most // AHEAD
-            and room.memory.fits(swarm_id, size)
-            and room.open.fits(swarm_id, 1)
-        )
+        room, peer = self._room, remote.peer
+        for whole, ahead, one in (
+            (room.memory, self._ahead, remote.parcel.size),
+            (room.copies, self._ahead_count, 1),
+        ):
+            if (
+                ahead[peer] + one > whole.most // AHEAD_OF_PEER
+                or ahead.total() + one > whole.most // AHEAD
+                or not whole.fits(swarm_id, one)
+            ):
+                return False
+        return True
 
     def _is_asked(self, copy: Copy) -> None:
         """It is not ahead any more."""
@@ -255,8 +262,9 @@ class Copies:
             copy.is_ahead = False
             peer = copy.remote.peer
             self._ahead[peer] -= copy.size
-            if not self._ahead[peer]:
-                del self._ahead[peer]
+            self._ahead_count[peer] -= 1
+            if not self._ahead_count[peer]:
+                del self._ahead[peer], self._ahead_count[peer]
 
     def _was_given(self, copy: Copy) -> None:
         self._given.pop(copy.remote, None)
@@ -293,7 +301,7 @@ class Copies:
         copy.close()
         room = self._room.memory if copy.in_memory else self._room.disk
         room.give(copy.swarm_id, copy.size)
-        self._room.open.give(copy.swarm_id, 1)
+        self._room.copies.give(copy.swarm_id, 1)
 
 
 def _sealed(copy: Copy) -> Exception | None:

@@ -10,6 +10,7 @@ come, or never will:
 | waits | few enough of that node's are under way: asked |
 | asked | it has come, or its holder has it no more: ended |
 | | nothing of it came for a while: asked again, under the same id |
+| | it was refused for now, and another of that node's has ended: asked again |
 | | its transfer failed: paused |
 | paused | its time has come: asked, under another id |
 
@@ -92,6 +93,8 @@ class Fetches:
         self._under_way: dict[str, int] = {}
         """By node: how many are asked or paused."""
         self._by_transfer: dict[bytes, Fetch] = {}
+        self._refused: dict[str, dict[Remote, Fetch]] = {}
+        """By node: those that it did not send when it was asked last."""
         self._looked = 0.0
 
     def get(self, remote: Remote) -> Fetch | None:
@@ -143,7 +146,8 @@ class Fetches:
     def refused(self, key: str, transfer: bytes, why: str) -> None:
         """Its holder does not send it now."""
         if (fetch := self._of(key, transfer)) is not None:
-            fetch.why = f"its node says: {why}"
+            fetch.why = f"its node says: {why.rstrip('.')}"
+            self._refused.setdefault(fetch.remote.peer, {})[fetch.remote] = fetch
 
     def _of(self, key: str, transfer: bytes) -> Fetch | None:
         fetch = self._by_transfer.get(transfer)
@@ -216,6 +220,7 @@ class Fetches:
         return None
 
     def _ask(self, fetch: Fetch, now: float) -> None:
+        self._not_refused(fetch)
         if fetch.transfer or self._open(fetch):
             self._shell.ask(fetch)
             self._pause(fetch, now)
@@ -250,11 +255,22 @@ class Fetches:
 
     def _end(self, fetch: Fetch, error: Exception | None, now: float) -> None:
         self._over(fetch, error)
-        self._start(fetch.remote.peer, now)
+        peer = fetch.remote.peer
+        refused = self._refused.get(peer, {}).values()
+        if (first := next(filter(_is_open, refused), None)) is not None:
+            self._ask_at_once(first, now)  # the place of the other may be free now
+        self._start(peer, now)
+
+    def _not_refused(self, fetch: Fetch) -> None:
+        refused = self._refused.get(fetch.remote.peer, {})
+        refused.pop(fetch.remote, None)
+        if not refused:
+            self._refused.pop(fetch.remote.peer, None)
 
     def _over(self, fetch: Fetch, error: Exception | None) -> None:
         peer = fetch.remote.peer
         del self._all[fetch.remote]
+        self._not_refused(fetch)
         if not self._leave(fetch):
             self._under_way[peer] -= 1
             if not self._under_way[peer]:

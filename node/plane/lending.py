@@ -87,8 +87,8 @@ class ParcelLending:
 
     def _send(self, key: str, said: envelope.Envelope, want: WantParcel, own: Own) -> str:
         """Why it cannot be sent, or nothing."""
-        if self._count[key] >= MOST:
-            return f"{MOST} values are on their way to that node already"
+        if self._count[key] >= min(MOST, self._parcels.most_at_once):
+            return f"{self._count[key]} values are on their way to that node already"
         lent = _Lent(self._bulk, key, said, want)
 
         def done(_: BulkError | None) -> None:  # on a thread of bulk's

@@ -37,7 +37,8 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 MOST_OPEN = 16_384
 """Values that are open at most: each may be mapped, and the system maps so many."""
 DESCRIPTORS = 4
-"""What an open value takes at most of the process's: its own, its mapping's, and one to file it."""
+"""Of the process's there are so many for each value that may be open: its own, its mapping's, one
+to file it, and one for links and attempts."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -114,6 +115,11 @@ class Parcels:
         """Bytes that may be."""
         return self._room.memory.most
 
+    @property
+    def most_at_once(self) -> int:
+        """Of one peer's transfers, so that no peer takes all the files that may be read."""
+        return max(1, self._room.reading.most // 4)
+
     # --- of this node's tasks ---------------------------------------------------------------
 
     def take_in(
@@ -135,9 +141,10 @@ class Parcels:
             raise
         parcel = Parcel(secrets.token_bytes(16), size)
         own = Own(swarm_id, size, self._path(parcel.id))
-        if self._room.fits_memory(swarm_id, size) and self._room.fits_open(swarm_id):
-            self._room.memory.take(swarm_id, size)
-            self._room.open.take(swarm_id, 1)
+        room = self._room
+        if room.own.fits(swarm_id, 1) and room.fits_memory(swarm_id, size):
+            room.memory.take(swarm_id, size)
+            room.own.take(swarm_id, 1)
             own.fd, own.in_memory, own.is_filed = fd, True, False
             self._own[parcel.id] = own
             then(parcel, "")
@@ -173,11 +180,11 @@ class Parcels:
     def opened(self, own: Own) -> int:
         """Its descriptor, which stays the store's own, until `unused`. Raises NoRoom, OSError."""
         if own.fd < 0:
-            self._room.take_open(own.swarm_id)
+            self._room.take_reading(own.swarm_id)
             try:
                 own.fd = value_files.open_whole(own.path, own.size)
             except OSError:
-                self._room.open.give(own.swarm_id, 1)
+                self._room.reading.give(own.swarm_id, 1)
                 raise
         return own.fd
 
@@ -195,7 +202,8 @@ class Parcels:
             return
         if own.fd >= 0:
             own.close()
-            self._room.open.give(own.swarm_id, 1)
+            room = self._room.own if own.in_memory else self._room.reading
+            room.give(own.swarm_id, 1)
         if not own.is_kept:
             self._room.disk.give(own.swarm_id, own.size)
             if own.in_memory:

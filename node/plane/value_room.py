@@ -4,6 +4,10 @@ What can be had again gives way to what is wanted: copies of other nodes' values
 given already, whose holders have them yet; then what collectives can do without; on disk, at last,
 what was kept before this process began and nobody has asked for since. Nothing does where that
 would not be enough.
+
+Descriptors are divided, so that none of their uses takes the others': half are for values that
+tasks here hand in, which are files where these are taken; a quarter for copies; a quarter for files
+while they are read.
 """
 
 from __future__ import annotations
@@ -38,7 +42,9 @@ class ValueRoom:
         """Bytes, and how many values may be open at a time; `where`: on what disk."""
         self.memory = SharedRoom(memory)
         self.disk = SharedRoom(disk)
-        self.open = SharedRoom(most_open)
+        self.own = SharedRoom(most_open // 2)
+        self.copies = SharedRoom(most_open // 4)
+        self.reading = SharedRoom(most_open // 4)
         self.reclaim: Callable[[Callable[[], bool]], None] | None = None
         """Has others that count here give back what they can do without, while more is wanted."""
         self._spare = spare
@@ -80,22 +86,18 @@ class ValueRoom:
                 self._spare.drop_untaken()
         disk.take(swarm_id, size)
 
-    def fits_open(self, swarm_id: str) -> bool:
-        """Whether one more may be open."""
-        while not self.open.fits(swarm_id, 1):
-            if not self._spare.drop_copy(in_memory=None):
-                return False
-        return True
-
-    def take_open(self, swarm_id: str) -> None:
+    def take_copy(self, swarm_id: str) -> None:
         """Raises NoRoom."""
-        if not self.fits_open(swarm_id):
-            raise NoRoom(
-                f"This node has {self.open.used:,} large values open that tasks send to each "
-                f"other, of at most {self.open.most:,}{_share(swarm_id)}: receive more of them "
-                "first, or let the node open more files (ulimit -n)."
-            )
-        self.open.take(swarm_id, 1)
+        while not self.copies.fits(swarm_id, 1):
+            if not self._spare.drop_copy(in_memory=None):
+                raise NoRoom(_too_many(self.copies, "large values of other nodes", swarm_id))
+        self.copies.take(swarm_id, 1)
+
+    def take_reading(self, swarm_id: str) -> None:
+        """Raises NoRoom."""
+        if not self.reading.fits(swarm_id, 1):
+            raise NoRoom(_too_many(self.reading, "files of large values", swarm_id))
+        self.reading.take(swarm_id, 1)
 
     def _refusal(self, swarm_id: str, size: int) -> str:
         return (
@@ -105,6 +107,14 @@ class ValueRoom:
             f"{_share(swarm_id)}, and a value of {_mib(size)} MiB does not fit: receive more of "
             f"them first, or give the node more (room on the disk of {self._where})."
         )
+
+
+def _too_many(room: SharedRoom, what: str, swarm_id: str) -> str:
+    return (
+        f"This node has {room.used:,} {what} open that tasks send to each other, of at most "
+        f"{room.most:,}{_share(swarm_id)}: receive fewer at a time, or let the node open more "
+        "files (ulimit -n)."
+    )
 
 
 def _mib(size: int) -> str:

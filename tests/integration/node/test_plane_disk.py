@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from manta.node.plane import value_files
+from manta.node.plane import parcels, value_files
 from tests.support.planes import Planes, TaskEnd, planes
 
 SIZE = 2 << 20
@@ -114,3 +114,24 @@ def test_what_is_not_sent_leaves_nothing_behind() -> None:
             with pytest.raises(LookupError, match="SwarmStopped"):
                 send(one, "id-1", bytes(SIZE))
         one.close()
+
+
+def test_more_values_than_may_be_open_pass_and_outlive_their_plane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parcels, "MOST_OPEN", 16)
+    values = [os.urandom(100_000) for _ in range(60)]
+    with planes(2) as lab:
+        one, two = begin(lab, 0, 1)
+        for value in values:
+            send(one, "id-2", value)
+        assert [receive(two, "id-1", number) for number in range(30)] == values[:30]
+        lab.nodes[0].end(lab.at(0))
+        lab.nodes[1].end(lab.at(1), counts=False)
+        for end in (one, two):
+            end.close()
+        lab.restart(0)
+        lab.enroll(r0="FINISHED")
+        again = lab.nodes[1].attempt(lab.at(1, attempt=1))
+        assert [receive(again, "id-1", number) for number in range(60)] == values
+        again.close()

@@ -128,6 +128,18 @@ def test_a_refusal_is_kept_for_those_who_wait_and_it_is_asked_for_again(lab: Lab
     assert len(lab.shell.asked) == 2
 
 
+def test_a_refused_one_is_asked_for_again_when_another_has_ended(lab: Lab) -> None:
+    """So that a holder that sends few at a time is kept busy, and no busier."""
+    fetches = [lab.begin(number) for number in range(10)]
+    for fetch in fetches[2:]:
+        lab.machine.refused("key-a", fetch.transfer, "too many")
+    lab.ended(fetches[0].transfer)
+    assert lab.shell.asked[10:] == [fetches[2].transfer]
+    lab.machine.refused("key-a", fetches[2].transfer, "too many")
+    lab.ended(fetches[1].transfer)
+    assert lab.shell.asked[11:] == [fetches[3].transfer]
+
+
 def test_it_is_asked_for_at_once_when_the_link_or_the_directory_is_there(lab: Lab) -> None:
     lab.begin()
     lab.wait(STALLED)

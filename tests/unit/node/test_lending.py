@@ -65,7 +65,10 @@ class Lab:
         links: Any = SimpleNamespace(send=self._send)
         known: Any = SimpleNamespace(peer=lambda swarm, key: key if key in self.members else None)
         parcels: Any = SimpleNamespace(
-            own=self.own.get, unused=self.unused.append, opened=lambda own: own.fd
+            own=self.own.get,
+            unused=self.unused.append,
+            opened=lambda own: own.fd,
+            most_at_once=1000,
         )
         bulk: Any = self.bulk
         self.lending = ParcelLending(io, bulk, links, known, parcels)

@@ -173,6 +173,20 @@ def test_a_value_that_nobody_asked_for_takes_little_memory_and_no_disk(lab: Lab)
     assert parcels.size == 0
 
 
+def test_few_values_are_fetched_that_nobody_asked_for(lab: Lab) -> None:
+    parcels = lab.parcels(most_open=160)  # 40 of them copies
+    for _ in range(100):
+        parcels.want("s", told(100))
+    assert len(lab.carrier.begun) == 10
+    for peer in range(100):
+        parcels.want("s", told(100, f"other-{peer}"))
+    assert len(lab.carrier.begun) == 20
+    for _ in range(10):
+        parcels.want("s", told(100), waiter := Waiter())
+        assert not waiter.errors
+    parcels.close()
+
+
 def test_what_came_ahead_leaves_room_for_more_once_it_was_asked_for_or_is_gone(lab: Lab) -> None:
     parcels = lab.parcels()
     first, second, third = (told(MOST // 4) for _ in range(3))
@@ -338,18 +352,24 @@ def test_many_values_take_few_descriptors(lab: Lab) -> None:
     parcels = lab.parcels(most_open=40)
     before = descriptors()
     values = [hand_in(parcels, MIB // 8) for _ in range(100)]
-    assert parcels.size == 35 * MIB // 8  # of the others each is a file
-    assert descriptors() == before + 35
+    assert parcels.size == 17 * MIB // 8  # of the others each is a file
+    assert descriptors() == before + 17
     hand_in(parcels, MIB // 8, "another")
-    assert descriptors() == before + 36
-    with pytest.raises(NoRoom, match=r"has 36 large values open .* of at most 40"):
-        parcels.opened(found(parcels, values[-1]))
-    for value in values[:2]:
-        parcels.release(value)
-    assert parcels.opened(found(parcels, values[-1])) >= 0
-    assert descriptors() == before + 35
-    parcels.unused(found(parcels, values[-1]))
-    assert descriptors() == before + 34
+    assert descriptors() == before + 18
+    files = [found(parcels, value) for value in values[17:]]
+    for own in files[:8]:  # as many as that are read at a time, whatever is in memory
+        own.transfers.add(Transfer())
+        assert parcels.opened(own) >= 0
+    assert descriptors() == before + 26
+    with pytest.raises(NoRoom, match=r"has 8 files of large values open .* of at most 10"):
+        parcels.opened(files[8])
+    files[0].transfers.clear()
+    parcels.unused(files[0])
+    assert parcels.opened(files[8]) >= 0
+    for own in files[:9]:
+        own.transfers.clear()
+        parcels.unused(own)
+    assert descriptors() == before + 18
     parcels.close()
     assert descriptors() == before
 
