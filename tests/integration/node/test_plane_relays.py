@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -111,6 +112,26 @@ def test_who_cannot_connect_to_the_other_exchanges_by_a_relay_that_can_read_noth
             assert not any(mark in data for data in relay.seen)
         assert sum(map(len, relay.seen)) > 900_000
         for end in (one, two):
+            end.close()
+
+
+def test_all_of_many_nodes_that_can_connect_to_nobody_exchange_with_each_other() -> None:
+    """Each has twelve streams, most of them idle."""
+    count = 7
+    with closing(Relay()) as relay, planes(count, relay=relay.at) as lab:
+        relay.admit(*lab.nodes)
+        lab.introduce(**{f"n{number}": () for number in range(1, count + 1)})
+        pairs = list(itertools.permutations(range(count), 2))
+        wait(lambda: all(is_linked(lab, *pair) for pair in pairs), 40.0)
+        lab.enroll()
+        ends = [node.attempt(lab.at(rank)) for rank, node in enumerate(lab.nodes)]
+        values = {pair: os.urandom(300_000) for pair in pairs}
+        for (one, two), value in values.items():
+            ends[one].call("send_letter", to=f"id-{two + 1}", tag="x", value=value, timeout=30.0)
+        for (one, two), value in values.items():
+            asked = {"source": f"id-{one + 1}", "tag": "x", "number": 0, "timeout": 30.0}
+            assert ends[two].call("receive_letter", **asked) == value
+        for end in ends:
             end.close()
 
 
