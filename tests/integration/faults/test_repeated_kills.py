@@ -20,7 +20,7 @@ KILLS = 100 if os.environ.get("MANTA_FULL") else 8
 P95 = 2.0
 BARE = [sys.executable, "-P", "-c", "import manta.node.daemon.process"]
 BARES = 3.0
-"""On a busy machine it may take so many times what a process does that imports the same and ends."""
+"""On a busy machine it may take so many times what a process does that only imports the same."""
 SERVED = "Connected to the manager"
 
 
