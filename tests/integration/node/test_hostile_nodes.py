@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -175,5 +175,8 @@ def test_garbage_and_what_is_not_its_own_to_say_costs_a_node_its_link(lab: Lab) 
 
 def planes() -> set[int]:
     """The processes of this process's nodes' planes."""
-    children = psutil.Process().children()
-    return {child.pid for child in children if "manta.node.plane" in child.cmdline()}
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found |= {child.pid} if "manta.node.plane" in child.cmdline() else set()
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -35,8 +36,9 @@ def api(cluster: LocalCluster) -> Iterator[UserAPI]:
 def plane_of(cluster: LocalCluster, alias: str) -> psutil.Process | None:
     node = next(child for child in cluster.children if child.name == alias)
     for child in psutil.Process(node.process.pid).children():
-        if "manta.node.plane" in child.cmdline():
-            return child
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "manta.node.plane" in child.cmdline():
+                return child
     return None
 
 

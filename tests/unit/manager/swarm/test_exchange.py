@@ -159,7 +159,7 @@ def test_to_wait_for_a_node_that_runs_nothing_more_is_an_error(bench, make):
     b.end(worker(b, 0))
     never = read(b, ReadMessage(other, "id1", "t", 0))
     assert never.error == "PeerLost"
-    assert "id1" in never.sentence
+    assert "node-1" in never.sentence
 
 
 def test_to_wait_for_oneself_is_an_error_at_once(bench, make):
