@@ -93,8 +93,10 @@ class SwarmExchange:
         self._spoken: set[Instance] = set()
         """Those of them that have exchanged something."""
         self._past: set[Instance] = set()
-        """Those that began when their iteration was over: they are being ended, or they are of
-        another timeline, of which this node is yet to hear."""
+        """Those that began when they, or their iteration, were over: they are being ended, or they
+        are of another timeline, of which this node is yet to hear."""
+        self._over: set[Instance] = set()
+        """Those of this iteration that have ended here."""
         self._era = -1
         self._early: dict[Ask, float] = {}
         """What waits for a roster that says to whom its attempt may talk, and until when."""
@@ -120,15 +122,18 @@ class SwarmExchange:
             self._look_at_era(self._group)
 
     def _begin(self, group: Group, at: Instance) -> None:
-        group.begin(_attempt(at))
-        if at.iteration < group.era:
+        is_past = at.iteration < group.era or at in self._over
+        if is_past or (self._view is not None and self._view.is_past(_attempt(at))):
             self._past.add(at)
+        else:
+            group.begin(_attempt(at))
 
     def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
         """Calls `then` when what the attempt told others outlives this process, if it counts."""
         self._live.pop(at, None)
         self._spoken.discard(at)
         self._past.discard(at)
+        self._over.add(at)
         self._drop(lambda ask: ask.at == at)
         if self._group is None:  # it has exchanged nothing
             then()
@@ -274,6 +279,7 @@ class SwarmExchange:
         """What was kept of those before is not needed."""
         if group.era != self._era:
             self._era = group.era
+            self._over = {at for at in self._over if at.iteration >= group.era}
             self.settle(_nothing)
 
     def peers_removed(self, peers: Iterable[str]) -> None:

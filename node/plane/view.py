@@ -53,6 +53,12 @@ class RosterView:
             return False
         return task.network is None or (at.era == self.era and at.member.rank < len(task.instances))
 
+    def is_past(self, at: Attempt) -> bool:
+        """Whether the attempt has ended, or is not the last of its instance any more."""
+        if at.era != self.era or self.counted(at) is None:
+            return at.era < self.era
+        return True
+
     def refusal(self, sender: Attempt, peer: str) -> str:
         task = self._roster.tasks.get(sender.member.task)
         if task is None or task.network is None or sender.member.rank >= len(task.instances):

@@ -24,9 +24,10 @@ from manta.transports.exchange.channels import Room
 from tests.simulation.exchange_planes import SWARM, Clock, Disk, Plane
 from tests.simulation.exchange_programs import Letter, Program
 
-TASK = "t"
 TROUBLE = 40.0
-"""Seconds in which things go wrong."""
+"""Seconds in which things go wrong, where it is not calm."""
+CALM = 2.0
+"""The same where it is: nothing that is stuck gets away by a fault that comes later."""
 NARROW = Room(5, 1 << 20)
 """Room for letters, of all and of each sender: each leaves at most four unread at a time."""
 
@@ -51,6 +52,9 @@ class Scenario:
         """Letters of an instance to each node under each tag."""
         self.pace = random.choice((0.02, 0.3, 1.0))
         self.network = random.choice((None, "n"))
+        self.aliases = random.choice((("t",), ("t", "u")))
+        """Of the tasks that take turns from iteration to iteration."""
+        self.trouble = random.choice((CALM, TROUBLE, TROUBLE))
         self.is_late = random.random() < 0.5
         """Some instances are placed after others."""
         self.is_narrow = random.random() < 0.3
@@ -90,7 +94,7 @@ class Scenario:
 
     def _is_settled(self) -> bool:
         """Long after the end."""
-        return self.clock.now > self.manager.since + 30 and self.clock.now > TROUBLE + 30
+        return self.clock.now > max(self.manager.since, self.trouble) + 30
 
     def _check_empty(self, node: Node) -> None:
         plane = node.plane
@@ -106,7 +110,7 @@ class Scenario:
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random
-        if clock.now < TROUBLE:
+        if clock.now < self.trouble:
             clock.after(random.expovariate(1.5), self._trouble)
             node = self.nodes[random.choice(self.names)]
             match random.randrange(12):
@@ -177,9 +181,14 @@ class Manager:
 
     def changed(self) -> None:
         for node in self.scenario.nodes.values():
-            self.clock.soon(0.2, node.sync)
+            self.clock.soon(self.clock.random.choice((0.2, 0.2, 2.0)), node.sync)
             if self.clock.random.random() < 0.2:  # a message that is late
                 self.clock.soon(2.0, node.sync)
+
+    @property
+    def alias(self) -> str:
+        """Of the task that runs."""
+        return self.scenario.aliases[self.era % len(self.scenario.aliases)]
 
     def roster(self) -> Roster:
         place = self.scenario.place
@@ -189,7 +198,7 @@ class Manager:
         )
         size, network = self.scenario.size, self.scenario.network
         task = RosterTask(
-            TASK,
+            self.alias,
             "RUNNING",
             size,
             has_queued=self.placed < size,
@@ -197,11 +206,11 @@ class Manager:
             instances=instances,
         )
         networks = {} if network is None else {network: NetworkSpec(network, "full")}
-        return Roster(f"e{self.epoch}", self.era, {TASK: task}, networks)
+        return Roster(f"e{self.epoch}", self.era, {self.alias: task}, networks)
 
     def desired(self, name: str) -> list[Instance]:
         return [
-            Instance(SWARM, TASK, rank, self.era, number)
+            Instance(SWARM, self.alias, rank, self.era, number)
             for rank, number in enumerate(self.numbers[: self.placed])
             if self.scenario.place(rank) == name and not self.states[rank].final
         ]
@@ -321,7 +330,7 @@ class Node:
         if plane is None or not plane.is_alive:
             return
         if self.clock.random.random() < 0.3:  # attempts come first
-            self.clock.soon(0.5, partial(self._meet, plane))
+            self.clock.soon(self.clock.random.choice((0.5, 5.0)), partial(self._meet, plane))
         else:
             self._meet(plane)
         desired = manager.desired(self.name)
@@ -375,7 +384,7 @@ class Node:
 
         def kept() -> None:
             program.is_kept = True
-            self.clock.soon(0.1, ended)
+            self.clock.soon(0.3, ended)
 
         program.plane.swarm.end(program.at, counts=True, then=kept)
 

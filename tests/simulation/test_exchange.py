@@ -63,9 +63,7 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
         "placed late",
     ):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
-    for what in ("FINISHED", "FAILED", "INTERRUPTED", "values gone", "ends in vain"):
-        assert seen[what], f"no seed saw {what}"
-    for what in ("before its timeline", "attempts lost"):
+    for what in ("FINISHED", "FAILED", "INTERRUPTED", "values gone", "before its timeline"):
         assert seen[what], f"no seed saw {what}"
 
 

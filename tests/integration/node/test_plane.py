@@ -278,20 +278,23 @@ def test_an_attempt_that_came_before_its_timeline_goes_on_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields"),
+    "request_",
     [
-        ("receive_letter", {"source": "id-1", "tag": "x", "number": 0}),
-        ("hear_broadcast", {"tag": "x"}),
-        ("call_collective", {"number": 0, "kind": "barrier", "words": "barrier()"}),
+        {"k": "receive_letter", "source": "id-1", "tag": "x", "number": 0},
+        {"k": "hear_broadcast", "tag": "x"},
+        {"k": "call_collective", "number": 0, "kind": "barrier", "words": "barrier()"},
     ],
 )
 def test_who_asks_before_anything_is_known_of_the_swarm_waits_no_longer_than_it_may(
-    kind: str, fields: dict[str, Any]
+    request_: dict[str, Any],
 ) -> None:
     with planes(1) as lab:
         one = lab.nodes[0].attempt(lab.at(0))
-        with pytest.raises(LookupError, match=r"Timeout.*was not told yet who takes part"):
-            one.call(kind, timeout=0.3, **fields)
+        one.socket.send({"n": 1, "timeout": 0.3, **request_})
+        received = one.socket.receive()
+        assert received is not None
+        assert received[0]["kind"] == "Timeout"
+        assert "was not told yet who takes part" in received[0]["sentence"]
         one.close()
 
 

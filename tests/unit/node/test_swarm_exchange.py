@@ -290,6 +290,27 @@ def test_an_attempt_of_a_past_iteration_waits_until_it_is_ended_or_its_timeline_
     assert asked[1].outcome == ("value", None)
 
 
+@pytest.mark.parametrize("of_a", [(0, "FINISHED"), (1, "RUNNING")])
+def test_so_does_one_that_the_roster_says_is_over(of_a: tuple[int, str]) -> None:
+    node = Node()
+    node.enroll("B", of_a=of_a)
+    node.swarm.begin(attempt())
+    assert node.ask(attempt(), SEND, b"1").outcome is None
+
+
+def test_so_does_one_that_begins_again_after_its_end() -> None:
+    node = Node()
+    node.enroll("B")
+    node.swarm.begin(attempt())
+    assert node.ask(attempt(), SEND, b"1").outcome == ("value", None)
+    node.swarm.end(attempt(), counts=False, then=lambda: None)
+    node.swarm.begin(attempt())
+    asked = node.ask(attempt(), SEND, b"1")
+    assert asked.outcome is None
+    node.swarm.end(attempt(), counts=False, then=lambda: None)
+    assert asked.outcome[0] == "SwarmStopped"
+
+
 def test_an_attempt_of_the_next_iteration_receives_each_letter_once() -> None:
     """It ends before the roster tells of it; that of the iteration before has another attempt."""
     node = Node()
