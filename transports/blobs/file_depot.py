@@ -183,8 +183,12 @@ class FileDepot:
         """
         target = self.path(digest)
         try:
+            is_new = not target.parent.exists()
             target.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(other.path(digest), target)
+            if self._sync:  # the other one may not
+                _sync_file(target)
+                self._sync_folders(target, is_new=is_new)
         except FileExistsError:
             return
         except FileNotFoundError:
@@ -244,14 +248,17 @@ class FileDepot:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(writer.path, target)
             if self._sync:
-                _sync_folder(target.parent)
-                if is_new:
-                    _sync_folder(self._folder)
+                self._sync_folders(target, is_new=is_new)
         except OSError as error:
             raise self.refusal(writer.digest, writer.size, error) from error
         writer.path = ""
         os.close(writer.fd)
         writer.fd = -1
+
+    def _sync_folders(self, target: Path, *, is_new: bool) -> None:
+        _sync_file(target.parent)
+        if is_new:
+            _sync_file(self._folder)
 
     def discard(self, writer: BlobWriter) -> None:
         """For the writer only."""
@@ -281,8 +288,9 @@ class FileDepot:
         return BlobRefused(why)
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_file(path: Path) -> None:
+    """Or a folder."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

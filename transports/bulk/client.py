@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from manta.transports.blobs.interface import Depot
+    from manta.transports.blobs.interface import Depot, Sink
     from manta.transports.bulk.options import BulkOptions, Operation
     from manta.transports.interface import Buffer
 
@@ -56,6 +56,8 @@ class Request:
     size: int
     future: Future[None]
     timer: RequestTimer
+    sink: Sink | None = None
+    """What is fetched goes here; None: into the depot."""
     flow: Inbound | Outbound | None = None
     id: bytes = field(default_factory=partial(os.urandom, 16))
 
@@ -217,7 +219,9 @@ class BulkClient:
                 )
             request.flow = Outbound(request.id, source, options.chunk, self._allowance, self._total)
             return True
-        sink = self._depot.sink(request.digest, size)
+        sink = request.sink
+        if sink is None:
+            sink = self._depot.sink(request.digest, size)
         if sink is None:
             return False
         window = options.window_of(size)

@@ -33,9 +33,9 @@ from manta.transports.zeromq.sockets import SocketFactory, new_context, stop_mon
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.blobs.interface import Depot, ServedDepot
+    from manta.transports.blobs.interface import Depot, ServedDepot, Sink
     from manta.transports.bulk.options import Operation
-    from manta.transports.bulk.server import Authorize, Pushed
+    from manta.transports.bulk.server import Authorize, Pushed, SourceFor
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
     from manta.transports.zeromq.sockets import Context
@@ -74,14 +74,16 @@ class CurveBulk(Generic[D_co]):
         authorize: Authorize,
         *,
         pushed: Pushed = lambda *_: None,
+        source: SourceFor | None = None,
         fd: int | None = None,
     ) -> str:
         """Serve the depot; returns the address with the port that was taken.
 
         `authorize(peer_key, operation, digest, size)` decides on each transfer at its start, and
         may raise BlobRefused to say why not. `pushed(peer_key, digest)` is told that a peer has
-        sent all of a blob, before the peer is. `fd` is a TCP socket that already listens. Raises
-        AddressInUse.
+        sent all of a blob, before the peer is. `source(peer_key, digest)` opens what a peer
+        fetches, where that is not simply the depot's; it may raise BlobMissing. `fd` is a TCP
+        socket that already listens. Raises AddressInUse.
         """
         self._start()
         with self._changing, contextlib.ExitStack() as undo:
@@ -99,7 +101,7 @@ class CurveBulk(Generic[D_co]):
             undo.pop_all()
             send, options = partial(send_to, socket), self._options
             server = BulkServer(
-                self._depot, admission, authorize, pushed, send, options, self.statistics
+                self._depot, admission, authorize, pushed, send, options, self.statistics, source
             )
             listener = ServerSocket(socket, monitor, server, admission, options, bound)
             self._listeners.append(listener)
@@ -180,16 +182,24 @@ class BulkPeer:
         """Move a blob of this process's depot there; done once the peer has published it."""
         return self._request("push", digest, size, timeout)
 
-    def fetch(self, digest: str, size: int, *, timeout: float) -> Future[None]:
-        """Move a blob of the peer's depot here; done once this depot has published it."""
-        return self._request("fetch", digest, size, timeout)
+    def fetch(
+        self, digest: str, size: int, *, timeout: float, sink: Sink | None = None
+    ) -> Future[None]:
+        """Move a blob of the peer's depot here; done once this depot has published it, or the sink
+        that is given for it."""
+        return self._request("fetch", digest, size, timeout, sink)
 
     def close(self) -> None:
         """Idempotent; what is in progress raises BulkError."""
         self._loop.call(self._connection.close)
 
     def _request(
-        self, operation: Operation, digest: str, size: int, timeout: float
+        self,
+        operation: Operation,
+        digest: str,
+        size: int,
+        timeout: float,
+        sink: Sink | None = None,
     ) -> Future[None]:
         future: Future[None] = Future()
         options = self._options
@@ -200,7 +210,7 @@ class BulkPeer:
             silence=options.silence,
             standstill=options.standstill,
         )
-        request = Request(operation, digest, size, future, timer)
+        request = Request(operation, digest, size, future, timer, sink)
         connection = self._connection
 
         def cancelled(future: Future[None]) -> None:

@@ -38,7 +38,7 @@ from manta.transports.security.admission import Standing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.blobs.interface import ServedDepot
+    from manta.transports.blobs.interface import ServedDepot, Source
     from manta.transports.bulk.options import BulkOptions, Operation
     from manta.transports.bulk.transfers import Statistics
     from manta.transports.interface import Buffer
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     Authorize = Callable[[str, Operation, str, int], Verdict]
     Pushed = Callable[[str, str], object]
+    SourceFor = Callable[[str, str], Source]
     SendTo = Callable[[bytes, list[Buffer]], bool]
 
 _log = logging.getLogger(__name__)
@@ -86,8 +87,10 @@ class BulkServer:
         send: SendTo,
         options: BulkOptions,
         total: Statistics,
+        source: SourceFor | None = None,
     ) -> None:
         self._depot = depot
+        self._source: SourceFor = source or (lambda _, digest: depot.source(digest))
         self._admission = admission
         self._authorize = authorize
         self._pushed = pushed
@@ -278,7 +281,7 @@ class BulkServer:
                 if peer.budget.request(flow.id, options.window_of(size)):
                     self._grant(peer, flow)
             else:
-                source = self._depot.source(digest)
+                source = self._source(peer.key, digest)
                 if source.size != size:
                     source.close()
                     raise BlobCorrupt(
