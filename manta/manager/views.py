@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,7 @@ from manta.protocol import pages
 from manta.protocol.clusters import NodeInfo, Nodes
 from manta.protocol.codes import Code
 from manta.protocol.user import SwarmInfo
+from manta.protocol.values import BlobRef
 
 Why = Literal["silent", "unlinked", "stopped", "awaited"]
 
@@ -41,12 +42,23 @@ class Behind(msgspec.Struct, frozen=True):
     """The node has just registered: it was away, or the manager."""
 
 
+class StayingResults(Protocol):
+    """The results of a swarm that stay on the nodes that made them; for any thread."""
+
+    def at(self, value: BlobRef) -> dict[str, str]:
+        """The nodes on which results with this value stay, aliases by id."""
+
+    def is_free(self, digest: str, node_id: str) -> bool:
+        """Whether no result of this value stays on the node any more."""
+
+
 @dataclass
 class ClusterView:
     """The current state of one cluster, for other actors to read at any moment.
 
-    The ClusterSupervisor writes all of it but `queued`, `held` and `unloaded`. It replaces each
-    value instead of changing it, except for `nodes`, which is read by key: readers need no lock.
+    The ClusterSupervisor writes all of it but `queued`, `held`, `staying` and `unloaded`. It
+    replaces each value instead of changing it, except for `nodes`, which is read by key: readers
+    need no lock.
     """
 
     node_views: tuple[NodeView, ...] = ()
@@ -73,6 +85,8 @@ class ClusterView:
     queued: dict[str, str] = field(default_factory=dict)
     """By swarm: whose turn has not come on its node while others wait for it, in a sentence. Each
     swarm writes its own."""
+    staying: dict[str, StayingResults] = field(default_factory=dict)
+    """By swarm. Each notes its own."""
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     """Live attempts by swarm and node. Each swarm changes its own counts, before anything is
     stored, so that swarms that are placed at the same time see each other."""

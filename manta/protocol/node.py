@@ -22,7 +22,7 @@ from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
-from manta.protocol.spread import BlobTold, PushResult, WantBlob
+from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -502,5 +502,6 @@ ToNode = (
     | StopNode
     | ReadTree
     | PushResult
+    | FreeResults
 )
 """What a node accepts from its manager."""

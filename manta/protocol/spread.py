@@ -17,6 +17,9 @@ from manta.protocol.peers import Peer
 MOST_FAILED = 16
 """Nodes that may be named as those that did not give a blob."""
 
+MOST_FREED = 1000
+"""Values of results that a node is told at a time to delete."""
+
 SPREAD = 1 << 20
 """Bytes of a blob from which on the manager is asked whom to fetch it from."""
 
@@ -25,7 +28,9 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 class WantBlob(Message, frozen=True):
     """The node is about to fetch this blob of the swarm. `failed`: who did not give it, by id.
-    With `whole`, only who has all of it is named: parts that others passed on were wrong."""
+    With `whole`, only who has all of it is named: parts that others passed on were wrong. With
+    `recall` only the manager is, once the holder has sent it there: other nodes did not give it, or
+    the node has these bytes of another swarm, and asks whether they are this one's."""
 
     swarm_id: Named
     digest: Digest
@@ -34,6 +39,7 @@ class WantBlob(Message, frozen=True):
     whole: bool = False
     holder: Annotated[str, msgspec.Meta(max_length=200)] = ""
     """The node, by id, on which it stays, if it is a result that the manager does not have."""
+    recall: bool = False
 
 
 class BlobFrom(Message, frozen=True):
@@ -63,6 +69,21 @@ class PushResult(Message, frozen=True):
     size: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class FreeResults(Message, frozen=True):
+    """Users have deleted these results of the swarm that stay on the node: it deletes their values,
+    unless it still has something to tell of them."""
+
+    swarm_id: Named
+    digests: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=MOST_FREED)]
+
+
+class FreedResults(Message, frozen=True):
+    """`kept`: those of them that the node has kept for now: it is asked again."""
+
+    kept: tuple[Digest, ...] = ()
+
+
 WantBlob.reply = BlobFrom
 PushResult.reply = Ok
+FreeResults.reply = FreedResults
 BlobTold.reply = Ok

@@ -15,6 +15,7 @@ from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.peers import FetchPeers, Peers, PeersChanged
 from manta.protocol.roster import RosterTold
+from manta.protocol.spread import FreedResults, FreeResults, PushResult
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
@@ -141,7 +142,10 @@ class FakeNode(_Process):
         self.node_id = ""
         self.journal: dict[str, list[JournalEntry]] = {}
         self.blobs: dict[str, bytes] = {}
-        """By digest: what it pushes when the manager says that it is missing."""
+        """By digest: what it pushes when the manager says that it is missing, or asks for it. Of
+        all else that the manager asks for it says that it has pushed it."""
+        self.freed: dict[str, list[str]] = {}
+        """By swarm: what it was told to delete."""
         self.bulk_address = ""
         self.lines: dict[str, list[protocol.LogLine]] = {}
         self.acknowledged: dict[str, int] = {}
@@ -246,6 +250,13 @@ class _Link(Actor):
                     self.send_rest()
             case protocol.LogAck() | RosterTold():
                 pass
+            case PushResult(digest=digest):
+                if digest in node.blobs:
+                    push(node.keys, node.bulk_address, self._server_key, node.blobs[digest])
+                return protocol.Ok()
+            case FreeResults(swarm_id, digests):
+                node.freed.setdefault(swarm_id, []).extend(digests)
+                return FreedResults()
             case PeersChanged():
                 self._fetch(node.directories.changed(message))
             case protocol.StopNode():

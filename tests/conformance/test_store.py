@@ -43,6 +43,7 @@ from manta.manager.store.records import (
     NodeRecord,
     QuotaRecord,
     Record,
+    RemovedSwarmRecord,
     SwarmRecord,
     TokenRecord,
     UserRecord,
@@ -65,6 +66,7 @@ RECORDS: list[Record] = [
     TokenRecord("ab" * 32, "manta:node", "c1", 4.0, uses=3),
     SwarmRecord(SwarmInfo("s1", "fl", "c1", "PENDING"), "u1"),
     QuotaRecord("user", "u1", {"clusters": 3}),
+    RemovedSwarmRecord("s0", "c1", 5.0),
     ModuleRecord(
         "m1",
         ModuleSpec("worker", BlobRef("ab" * 32, 9), "py:3", "1.0.0", ("d",), ("numpy",)),

@@ -20,6 +20,7 @@ from manta.actors import (
 )
 from manta.manager.cluster import unknown
 from manta.manager.cluster.backlogs import Backlogs
+from manta.manager.cluster.frees import Frees
 from manta.manager.cluster.lease import (
     REMOVED,
     Away,
@@ -57,6 +58,7 @@ from manta.protocol.peers import FetchPeers, Peers
 from manta.protocol.spread import BlobFrom, WantBlob
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
+from manta.protocol.values import BlobRef
 
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
@@ -84,7 +86,8 @@ class ClusterNodes:
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: ClusterNode(record) for record in records}
-        self.orders = NodeOrders(self.actor, self._nodes, self._stored)
+        self._frees = Frees(self.actor, self.view, self._nodes)
+        self.orders = NodeOrders(self.actor, self._nodes, self._stored, self._frees.add)
         self.view.share = self.orders.peers.share
         self._interval = heartbeat_interval(self.context.lease)
         self._backlogs = Backlogs(self._interval)
@@ -94,7 +97,9 @@ class ClusterNodes:
         self._noticed: object = None
         self._isolation = ""
         self.unknown = UnknownSwarms()
-        self.recalls = Recalls(self.actor, self.context, self._nodes, self._name)
+        self.recalls = Recalls(
+            self.actor, self.context, self.view, self._nodes, self._leases.is_returning
+        )
         self.view.notice, self.view.nodes = "", {}
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
@@ -123,6 +128,7 @@ class ClusterNodes:
         node.link = message.link
         node.rosters.clear()
         node.links = ()
+        self.unknown.forget(node_id)
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
         node.trouble = register.trouble[:TROUBLE]
@@ -186,9 +192,15 @@ class ClusterNodes:
         self._tell_watchers(node_id)
         if back:  # it was silent for long, or began or ended draining
             self.on_moved()
+        self._frees.ask(node_id)
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
-        over = tuple(one for one in message.holds if one not in self.view.swarms)
+        unknown_ = [one for one in message.holds if one not in self.view.swarms]
+        over, is_news = self.unknown.holds(node_id, unknown_)
+        if is_news:
+            said = unknown.kept([self._name(node_id)], len(unknown_) - len(over))
+            self.actor.log.error("%s", said)
+            self._publish_notices()
         return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over)
 
     def links(self, node_id: str) -> NodeLinks:
@@ -226,11 +238,14 @@ class ClusterNodes:
 
     def source_of(self, node_id: str, message: WantBlob, reply: Reply) -> None:
         """Raises Refused."""
-        node = self._registered(node_id)
-        found = self.orders.source_of(node_id, message, self._now())
-        if found is None:
-            raise not_run(message.swarm_id)
-        if found == BlobFrom() and message.holder:
+        node, at = self._registered(node_id), message.swarm_id
+        if not self.orders.peers.has_part(at, node_id):
+            raise not_run(at)
+        if message.holder:
+            self.recalls.check(at, BlobRef(message.digest, message.size), message.holder)
+        recalled = message.holder and message.recall
+        found = None if recalled else self.orders.source_of(node_id, message, self._now())
+        if message.holder and found in (None, BlobFrom()):
             self.recalls.for_node(node.record, message, reply)
         else:
             reply.set(found)
@@ -260,6 +275,8 @@ class ClusterNodes:
         if node.monitor is not None:
             node.monitor.cancel()
         self.orders.removed(node_id, REMOVED)
+        self._frees.forget(node_id)
+        self.unknown.forget(node_id)
         self._backlogs.forget(node_id)
         self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
@@ -356,6 +373,10 @@ class ClusterNodes:
     def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
         self._backlogs.swarm_ended(swarm_id)
         self.orders.swarm_ended(swarm_id, kill=kill)
+
+    def swarm_removed(self, swarm_id: str) -> None:
+        self._frees.removed(swarm_id)
+        self.swarm_ended(swarm_id)
 
     def _ahead(self, node: ClusterNode, journals: dict[str, int]) -> dict[str, int]:
         """What it has in its journals of running swarms that it was given, and is not all here."""

@@ -16,7 +16,7 @@ from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.peers import Directories, Known
 from manta.manager.cluster.spreads import MANAGER, WAIT, Spreads
 from manta.manager.store.records import NodeRecord
-from manta.manager.swarm.events import Assign, Began
+from manta.manager.swarm.events import Assign, Began, Freed
 from manta.manager.swarm.messages import Orders, Restored
 from manta.protocol.node import JournalAck, Load, ToNode
 from manta.protocol.peers import PeerLink
@@ -60,11 +60,13 @@ class ClusterNode:
 @dataclass
 class NodeOrders:
     """`on_stored` is called when more of a node's journal is durable: with the ids of node and
-    swarm, and the number of the entry."""
+    swarm, and the number of the entry. `on_freed` when users have deleted results that stay on a
+    node: with both ids and the digests."""
 
     actor: Supervisor
     nodes: dict[str, ClusterNode]
     on_stored: Callable[[str, str, int], None]
+    on_freed: Callable[[str, str, Collection[str]], None]
     desired: DesiredStates = field(default_factory=DesiredStates)
     peers: Directories = field(default_factory=Directories)
     spreads: Spreads = field(default_factory=Spreads)
@@ -87,6 +89,8 @@ class NodeOrders:
                     self.peers.lost(node_id, "it was lost before the manager was restarted")
         given = message.given & self.nodes.keys()
         self.desired.restore(swarm_id, message.desired, self.nodes, given)
+        for node_id, digests in message.freed.items():
+            self.on_freed(node_id, swarm_id, digests)
         for node_id, upto in message.applied.items():
             if runs and (node := self.nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto
@@ -104,6 +108,8 @@ class NodeOrders:
                 self.peers.assigned(swarm_id, change.node_id, change.assignment.instance.iteration)
             elif isinstance(change, Began):
                 self.desired.began(change.node_id, change.instance)
+            elif isinstance(change, Freed):
+                self.on_freed(change.node_id, swarm_id, change.digests)
             else:
                 self.desired.revoke(change.node_id, change.instance)
         if orders.changes:
@@ -145,13 +151,11 @@ class NodeOrders:
         self.peers.removed(node_id, why)
         self.flush()
 
-    def source_of(self, node_id: str, message: WantBlob, now: float) -> BlobFrom | None:
-        """Whom the node is to fetch a blob from; None if it has no part in the swarm."""
-        if not self.peers.has_part(message.swarm_id, node_id):
-            return None
-        holder = message.holder
-        if holder and holder not in self.spreads.holders(message.swarm_id, message.digest):
-            self.spreads.told(message.swarm_id, message.digest, holder, now, held=True)
+    def source_of(self, node_id: str, message: WantBlob, now: float) -> BlobFrom:
+        """Whom the node, which has a part in the swarm, is to fetch a blob from. If a holder is
+        named, a result of the swarm stays there."""
+        if message.holder and self.peers.has_part(message.swarm_id, message.holder):
+            self.spreads.made(message.swarm_id, message.digest, message.holder, now)
         named = self.spreads.want(
             message.swarm_id,
             message.digest,

@@ -10,8 +10,8 @@ through the asking node itself.
 A node whose source fails asks again and says so. Where nobody is left to be named it is the
 manager's turn again, with at most COPIES uploads of the blob at a time.
 
-All of this is forgotten with the manager, and the least recently wanted blobs beyond MOST: then the
-manager sends a blob again.
+All of this is forgotten with the manager, and the least recently wanted blobs of a swarm beyond
+MOST: then the manager sends a blob again.
 
 | a node's part | begins                | ends                                              |
 |---------------|-----------------------|---------------------------------------------------|
@@ -30,7 +30,7 @@ COPIES = 2
 SERVED = 3
 """What a node that is served costs, in hops."""
 MOST = 4096
-"""Blobs of which it is known who has them."""
+"""Blobs of one swarm of which it is known who has them."""
 SLOW = 60.0
 """Seconds for which an upload of the manager counts as under way without news."""
 WAIT = 0.5
@@ -60,7 +60,7 @@ class _Blob:
 
 class Spreads:
     def __init__(self) -> None:
-        self._blobs: OrderedDict[tuple[str, str], _Blob] = OrderedDict()
+        self._blobs: dict[str, OrderedDict[str, _Blob]] = {}
         """By swarm and digest; the last wanted last."""
 
     def want(
@@ -108,26 +108,27 @@ class Spreads:
             hops = part.hops if part is not None else 1
             blob.parts[node_id] = _Part(MANAGER, hops, now, held=True)
 
+    def made(self, swarm_id: str, digest: str, node_id: str, now: float) -> None:
+        """It stays on the node, which made it."""
+        part = self._blob(swarm_id, digest).parts.get(node_id)
+        if part is None or not part.held:
+            self.told(swarm_id, digest, node_id, now, held=True)
+
     def gone(self, node_id: str) -> None:
         """The node is lost or removed."""
-        for blob in self._blobs.values():
-            self._drop(blob, node_id)
+        for blobs in self._blobs.values():
+            for blob in blobs.values():
+                self._drop(blob, node_id)
 
     def ended(self, swarm_id: str) -> None:
-        for key in [key for key in self._blobs if key[0] == swarm_id]:
-            del self._blobs[key]
-
-    def holders(self, swarm_id: str, digest: str) -> set[str]:
-        """The nodes that said that they have it."""
-        blob = self._blobs.get((swarm_id, digest))
-        return {id_ for id_, part in blob.parts.items() if part.held} if blob else set()
+        self._blobs.pop(swarm_id, None)
 
     def _blob(self, swarm_id: str, digest: str) -> _Blob:
-        key = swarm_id, digest
-        blob = self._blobs.pop(key, None) or _Blob()
-        self._blobs[key] = blob
-        if len(self._blobs) > MOST:
-            self._blobs.popitem(last=False)
+        blobs = self._blobs.setdefault(swarm_id, OrderedDict())
+        blob = blobs.pop(digest, None) or _Blob()
+        blobs[digest] = blob
+        if len(blobs) > MOST:
+            blobs.popitem(last=False)
         return blob
 
     @staticmethod

@@ -38,8 +38,13 @@ from manta.manager.messages import (
 )
 from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
-from manta.manager.store.interface import RemoveSwarm
-from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
+from manta.manager.store.interface import Delete, Put, RemoveSwarm
+from manta.manager.store.records import (
+    ClusterRecord,
+    NodeRecord,
+    RemovedSwarmRecord,
+    SwarmRecord,
+)
 from manta.manager.swarm.messages import (
     ClusterStopped,
     NodeGone,
@@ -121,6 +126,9 @@ class ClusterSupervisor(Supervisor):
             on_noticed=self._noticed,
             on_ahead=self._tell_swarm,
         )
+        removals = [one for one in reader.all(RemovedSwarmRecord) if one.cluster_id == self._id]
+        for removal in sorted(removals, key=lambda one: one.at):
+            self._nodes.unknown.removed(removal.id)
         self._unread = view.unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
@@ -447,7 +455,10 @@ class ClusterSupervisor(Supervisor):
             )
 
         change = Change(self._writer, "The swarm was not removed")
-        change.write(RemoveSwarm(swarm_id))
+        removal = RemovedSwarmRecord(swarm_id, self._id, self.clock.wall())
+        change.write(RemoveSwarm(swarm_id), Put(removal))
+        if oldest := self._nodes.unknown.removed(swarm_id):
+            change.write(Delete(RemovedSwarmRecord, oldest))
         self._unloadable[swarm_id] = Refused(Code.UNKNOWN_SWARM, "It is being removed.")
 
         def stored() -> None:
@@ -455,8 +466,7 @@ class ClusterSupervisor(Supervisor):
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._unloadable.pop(swarm_id, None)
-            self._nodes.unknown.removed(swarm_id)
-            self._nodes.swarm_ended(swarm_id)
+            self._nodes.swarm_removed(swarm_id)
             self.notify(GATEWAY, SwarmRemoved(swarm_id))
             self.notify(BLOBS, Sweep())
             reply.set(Ok())

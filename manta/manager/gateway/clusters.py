@@ -19,7 +19,13 @@ from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
 from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
-from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
+from manta.manager.store.records import (
+    ClusterRecord,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    RemovedSwarmRecord,
+)
 from manta.protocol import clusters, pages
 from manta.protocol.clusters import ClusterInfo
 from manta.protocol.codes import Code
@@ -99,6 +105,9 @@ class Clusters(Part):
         for token in self._registrar.node_tokens(record.id):
             change.delete(self._registrar.tokens, token)
         change.write(*(RemoveSwarm(swarm.id) for swarm in swarms))
+        removals = self._context.reader.all(RemovedSwarmRecord)
+        ids = [one.id for one in removals if one.cluster_id == record.id]
+        change.write(*(Delete(RemovedSwarmRecord, id_) for id_ in ids))
         for place in [place for place in self._roles.grants if place[1] == record.id]:
             self._roles.revoke(change, *place)
 

@@ -358,7 +358,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.GetTasks, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.SelectGlobal, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.ListGlobalTags, Right.SWARM_READ, swarm, _to_swarm),
-    _about(user.RecallResult, Right.SWARM_READ, swarm, _to_cluster),
+    _about(user.RecallResult, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.ReadFeed, Right.SWARM_READ, swarm, _poll_swarm),
     _about(user.WaitSwarm, Right.SWARM_READ, swarm, _poll_swarm),
     _about(user.ListSwarms, Right.SWARM_READ, any_cluster, _list_swarms),

@@ -202,6 +202,18 @@ class SwarmRecord(Record, frozen=True):
         return self.info.swarm_id
 
 
+class RemovedSwarmRecord(Record, frozen=True):
+    """A swarm that was removed: nodes that were away then are told so when they come back."""
+
+    table = "removals"
+    lost = "what nodes that were away keep of the swarm is not deleted there"
+    remedy = "delete it there (manta_node results --delete)"
+
+    id: str
+    cluster_id: str
+    at: float
+
+
 def key_of(record: Record) -> str:
     key: str = getattr(record, record.key_field)
     return key

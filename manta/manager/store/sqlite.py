@@ -105,6 +105,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             WHERE key = holder AND json_valid(record)), '')""",
         "CREATE INDEX blob_references_by_scope ON blob_references (digest, scope)",
     ),
+    ("CREATE TABLE removals (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",),
 )
 """The statements that lead from each version of the schema to the next. Never edit one."""
 

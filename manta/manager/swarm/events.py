@@ -235,6 +235,13 @@ class Began(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Freed(msgspec.Struct, frozen=True):
+    """A user has deleted results that stay on the node: it need not keep their values."""
+
+    node_id: str
+    digests: tuple[str, ...]
+
+
 class Acknowledge(msgspec.Struct, frozen=True):
     """The node may drop the entries of its journal of this swarm up to `upto`, inclusive."""
 
@@ -273,5 +280,14 @@ class Released(msgspec.Struct, frozen=True):
 
 
 Action = (
-    AskPlacement | Assign | Began | Revoke | Acknowledge | Publish | StateChanged | Woken | Released
+    AskPlacement
+    | Assign
+    | Began
+    | Revoke
+    | Freed
+    | Acknowledge
+    | Publish
+    | StateChanged
+    | Woken
+    | Released
 )

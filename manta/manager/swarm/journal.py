@@ -38,6 +38,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.user import MetricsItem, ResultItem
+from manta.protocol.values import BlobRef
 
 BACKSTOP = 60.0
 """Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
@@ -181,7 +182,7 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
         at.attempt,
         live,
         entry.value,
-        entry.held,
+        entry.held and isinstance(entry.value, BlobRef),
     )
     attempt.written.append(step.data.add_result(item))
     step.act(Publish("results"))

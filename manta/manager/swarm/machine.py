@@ -197,7 +197,9 @@ def _apply(step: Step, event: events.SwarmEvent) -> bool:
         case events.GlobalSet() if not data.state.final:
             data.set_global(event.tag, event.value)
         case events.ResultsDeleted() if positions := data.results_of(event.tag, event.iteration):
-            step.release(data.delete_results(positions), deleted=True)
+            blobs, freed = data.delete_results(positions)
+            step.release(blobs, deleted=True)
+            step.actions += (events.Freed(id_, tuple(digests)) for id_, digests in freed.items())
             step.tell("deleted", sentences.deleted(len(positions), event))
         case events.ManagerRestarted() if not data.state.final:
             _restarted(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.manager.swarm.events import Assign, Began, Revoke
+from manta.manager.swarm.events import Assign, Began, Freed, Revoke
 from manta.protocol.node import Assignment, ToNode
 from manta.protocol.user import SwarmInfo
 
@@ -24,6 +24,8 @@ class Restored(msgspec.Struct, frozen=True):
     """Nodes that were lost and have not been heard from since."""
     epoch: str = ""
     """Names the timeline of its log."""
+    freed: dict[str, tuple[str, ...]] = {}
+    """By node: digests of the results that stayed there and that users have deleted."""
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -32,7 +34,7 @@ class Orders(msgspec.Struct, frozen=True):
     swarm_id: str
     epoch: str = ""
     """Names the timeline of its log."""
-    changes: tuple[Assign | Began | Revoke, ...] = ()
+    changes: tuple[Assign | Began | Revoke | Freed, ...] = ()
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None
     """None if it did not change."""

@@ -10,7 +10,7 @@ import msgspec
 from manta.actors import Actor, Refused
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
-from manta.manager.context import BLOBS, Context
+from manta.manager.context import BLOBS, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.messages import FromUser, Sweep
 from manta.manager.store.change import not_stored_yet
@@ -38,6 +38,8 @@ from manta.protocol.quotas import GetSwarmQuotas
 from manta.protocol.states import SwarmState
 from manta.protocol.values import BlobRef
 
+RECALLED = 30.0
+"""Seconds in which the cluster says whether a result is here."""
 SAID = 200
 """About the bytes that a request takes which changes the swarm. A stop is always possible, and so
 is what deletes."""
@@ -111,6 +113,14 @@ class Requests:
                 return user.GlobalTags(machine.global_tags())
             case user.WaitSwarm() as wait:
                 self.feeds.wait(wait, self.actor.defer())
+            case user.RecallResult() as recall:
+                queries.check_stays(machine, recall)
+                reply = self.actor.defer()
+                cluster = self.actor.system.ref(cluster_path(machine.data.cluster_id))
+                asked = cluster.ask_future(request, timeout=RECALLED)
+                self.actor.pipe(
+                    asked, lambda told, error: reply.fail(error) if error else reply.set(told)
+                )
             case user.ReadFeed() as read:
                 queries.check_filters(machine, read, self._nodes_seen(request.user))
                 if read.feed == "logs":

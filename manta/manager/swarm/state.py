@@ -16,6 +16,7 @@ from manta.manager.placement.place import Placement
 from manta.manager.swarm import packed
 from manta.manager.swarm.exchange import Exchange
 from manta.manager.swarm.packed import Packed
+from manta.manager.swarm.staying import Staying
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
@@ -295,6 +296,7 @@ class SwarmData:
     deleted: set[int] = field(default_factory=set)
     """Positions of results that a user deleted. They stay in `results` without their values, as
     positions are cursors, and who wrote them is still needed."""
+    staying: Staying = field(default_factory=Staying)
     lasting: Counter[str] = field(default_factory=Counter)
     """By digest: how often a blob is named by what stays as long as the swarm exists."""
     progressed: int = 0
@@ -390,7 +392,9 @@ class SwarmData:
 
     def add_result(self, item: ResultItem) -> int:
         """Returns its position in the feed."""
-        if not item.held:
+        if item.held:
+            self.staying.added(item)
+        else:
             self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
@@ -407,17 +411,24 @@ class SwarmData:
             if position not in self.deleted
         ]
 
-    def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
-        """Deletes the values of these results, and returns their blobs."""
+    def delete_results(
+        self, positions: Iterable[int]
+    ) -> tuple[list[BlobRef], dict[str, list[str]]]:
+        """Deletes the values of these results, and returns their blobs, and by node the digests of
+        those that stayed there."""
         blobs: list[BlobRef] = []
+        freed: dict[str, list[str]] = {}
         for position in positions:
             item = self.results[position]
             self.deleted.add(position)
             self.results[position] = msgspec.structs.replace(item, value=_NOTHING, held=False)
-            if isinstance(item.value, BlobRef) and not item.held:
-                blobs.append(item.value)
+            if isinstance(item.value, BlobRef):
+                if not item.held:
+                    blobs.append(item.value)
+                elif self.staying.deleted(item):
+                    freed.setdefault(item.node_id, []).append(item.value.digest)
         self._drop(blobs)
-        return blobs
+        return blobs, freed
 
     def count_results_of(self, attempt: Attempt) -> None:
         """The attempt has ended, and the results that it wrote count."""

@@ -35,6 +35,7 @@ from manta.manager.swarm.events import (
     AskPlacement,
     Assign,
     Began,
+    Freed,
     ManagerRestarted,
     NodeLost,
     Placed,
@@ -116,6 +117,7 @@ class SwarmSupervisor(Actor):
         )
         self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
+        self._view.staying[self._swarm_id] = self._machine.data.staying
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         owner = reader.get(UserRecord, record.owner_id) if record else None
         self._owner = owner.email if owner else (record.owner_id if record else "")
@@ -215,6 +217,7 @@ class SwarmSupervisor(Actor):
                 self._machine.members(),
                 frozenset(self._machine.data.gone),
                 self._machine.data.backup,
+                {id_: tuple(freed) for id_, freed in self._machine.data.staying.freed.items()},
             )
         )
         self._snapshots.write_if_due()
@@ -233,6 +236,7 @@ class SwarmSupervisor(Actor):
         if reason.is_normal:  # else it is started again, in the memory that it had
             self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
+        self._view.staying.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
@@ -362,7 +366,7 @@ class SwarmSupervisor(Actor):
                 self._feed(answer)
 
     def _perform(self, commit: Commit) -> None:
-        changes: list[Assign | Began | Revoke] = []
+        changes: list[Assign | Began | Revoke | Freed] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
         killed = False
@@ -370,7 +374,7 @@ class SwarmSupervisor(Actor):
             match action:
                 case Assign(node_id, assignment):
                     changes.append(Assign(node_id, self._named(assignment)))
-                case Began() | Revoke():
+                case Began() | Revoke() | Freed():
                     changes.append(action)
                 case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
@@ -399,7 +403,7 @@ class SwarmSupervisor(Actor):
     def _orders(
         self,
         messages: Sequence[tuple[str, ToNode]],
-        changes: Sequence[Assign | Began | Revoke] = (),
+        changes: Sequence[Assign | Began | Revoke | Freed] = (),
         info: SwarmInfo | None = None,
         *,
         kill: bool = False,

@@ -46,7 +46,7 @@ def unpacked(data: SwarmData) -> int:
     globals_ = sum(NAME + len(tag) + size_of(one.value) for tag, one in data.globals.items())
     tags = sum(NAME + len(tag) for _, tag in data.by_tag)
     numbers = 36 * (len(data.results) + len(data.settled) + len(data.deleted))
-    blobs = NAME * (len(data.replaced) + len(data.lasting))
+    blobs = NAME * (len(data.replaced) + len(data.lasting) + data.staying.names)
     waits = NAME * (len(data.timers) + len(data.asks))
     described = spec(data.spec) if data.spec is not None else 0
     own = feeds + runs + globals_ + tags + numbers + blobs + waits

@@ -42,7 +42,7 @@ TABLES = {
     **dict.fromkeys(
         (
             *("clusters", "nodes", "users", "keys", "tokens", "swarms"),
-            *("grants", "roles", "modules", "quotas"),
+            *("grants", "roles", "modules", "quotas", "removals"),
         ),
         ("key", "record"),
     ),
@@ -121,6 +121,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         with closing(sqlite3.connect(bench.home / "manta.db", isolation_level=None)) as store:
             store.execute("INSERT INTO blob_references VALUES (?, ?, '')", ("ab" * 32, runs))
             store.execute("INSERT INTO removed_swarms VALUES (?)", ("removed",))
+            removal = '{"id": "removed", "cluster_id": "other", "at": 1.0}'
+            store.execute("INSERT INTO removals VALUES (?, ?)", ("removed", removal))
             store.execute("INSERT INTO skipped_lines VALUES (?, ?, ?)", (over, node.node_id, 1))
             spare = ("node-2", "node-3", "node-4")
             ids = [

@@ -627,6 +627,55 @@ def test_who_knows_a_digest_gets_nothing_by_naming_it(place: Place, bench, tmp_p
     assert place.foreign.ask(node.ReadGlobal(place.own_swarm, "tag")).value == place.model
 
 
+def test_who_says_that_it_holds_a_value_is_given_nothing_by_it(
+    place: Place, bench, tmp_path: Path
+) -> None:
+    """A node's word and a digest open nothing, to it or to who reads its swarms."""
+    liar, loot, at = place.foreign, place.model, place.foreign.ran[0]
+    want = spread.WantBlob(place.own_swarm, loot.digest, loot.size, holder=liar.node_id)
+    recall = user.RecallResult(place.own_swarm, "loot", 0, liar.node_id, loot)
+
+    def gets_nothing(*questions: spread.WantBlob) -> None:
+        for question in questions * 2:
+            assert in_the_end(liar.ask, question) == Code.RESULT_AWAY
+        assert in_the_end(place.eve.ask, recall) == Code.RESULT_AWAY
+        for number, keys in enumerate((liar.keys, place.eve.keys)):
+            with bulk(bench, keys, tmp_path / f"loot-{number}") as (_, _, peer):
+                fetched = peer.fetch(loot.digest, loot.size, timeout=20)
+                assert isinstance(fetched.exception(20), BlobMissing)
+
+    gets_nothing(want, *(replace(want, holder=f"made-up-{number}") for number in range(5)))
+    liar.say(place.own_swarm, node.ResultWritten(at, "loot", loot, held=True))
+    wait_until(lambda: place.eve.ask(user.ReadFeed(place.own_swarm, "results")).items)
+    gets_nothing(want, replace(want, recall=True))
+    # Neither is what stays there as another result, nor elsewhere.
+    for wrong in (
+        replace(recall, tag="other"),
+        replace(recall, iteration=1),
+        replace(recall, node_id=place.runs.node_id),
+        replace(recall, value=place.package),
+    ):
+        assert place.eve.refusal(wrong).code == Code.RESULT_AWAY
+    # Who has it may send it.
+    with bulk(bench, place.ada.keys, tmp_path / "had") as (_, had, peer):
+        peer.fetch(loot.digest, loot.size, timeout=20).result(20)
+        liar.blobs[loot.digest] = had.path(loot.digest).read_bytes()
+    assert place.eve.ask(recall).here
+    with bulk(bench, place.eve.keys, tmp_path / "eve") as (_, _, peer):
+        peer.fetch(loot.digest, loot.size, timeout=20).result(20)
+
+
+def in_the_end(ask: Callable[[Message], Any], message: Message) -> str:
+    """Why it is refused what may be on its way."""
+    while True:
+        try:
+            answer = ask(message)
+        except Refused as refused:
+            return refused.code
+        assert not getattr(answer, "here", False)
+        assert getattr(answer, "wait", 1.0) > 0, answer
+
+
 def test_what_a_restarted_manager_has_forgotten_is_sent_again(
     bench, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

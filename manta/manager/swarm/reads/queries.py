@@ -24,6 +24,7 @@ from manta.protocol.user import (
     MetricsItem,
     Plan,
     ReadFeed,
+    RecallResult,
     ResultItem,
     SwarmInfo,
     TaskInfo,
@@ -68,6 +69,19 @@ def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> 
             f"{there}." + meant(tag, tags),
         )
     return len(data.results_of(tag, iteration))
+
+
+def check_stays(machine: SwarmMachine, recall: RecallResult) -> None:
+    """Raises Refused unless such a result of the swarm stays on that node."""
+    data, at = machine.data, (recall.iteration, recall.tag)
+    wanted = recall.node_id, recall.value, True
+    items = (data.results[position] for position in data.by_tag.get(at, ()))
+    if not any((one.node_id, one.value, one.held) == wanted for one in items):
+        raise Refused(
+            Code.RESULT_AWAY,
+            f"The result {recall.tag!r} of iteration {recall.iteration} cannot be read: it stays "
+            "on no such node; list the results again, as it may have been deleted.",
+        )
 
 
 def info(machine: SwarmMachine) -> SwarmInfo:

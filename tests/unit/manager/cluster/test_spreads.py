@@ -99,9 +99,27 @@ def test_what_is_remembered_is_bounded_and_ends_with_its_swarm():
     spreads = Spreads()
     for number in range(2 * MOST):
         spreads.want("swarm", str(number), "n", 0.0, usable=anybody)
-    assert len(spreads._blobs) == MOST
+    assert len(spreads._blobs["swarm"]) == MOST
     spreads.ended("swarm")
     assert not spreads._blobs
+
+
+def test_made_up_digests_push_out_nothing_of_other_swarms():
+    spreads = Spreads()
+    spreads.told("other", "digest", "a", 0.0, held=True)
+    for number in range(2 * MOST):
+        spreads.want("swarm", str(number), "n", 0.0, usable=anybody)
+    assert spreads.want("other", "digest", "b", 1.0, usable=anybody) == "a"
+
+
+def test_who_made_it_is_named_from_the_first_and_counted_once():
+    spreads = Spreads()
+    for now in range(100):
+        spreads.made(*AT, "a", float(now))
+    assert want(spreads, "b") == "a"
+    assert set(spreads._blobs["swarm"]["digest"].parts) == {"a", "b"}
+    spreads.made(*AT, "b", 1.0)  # it has it now, whoever it was to have it from
+    assert want(spreads, "c", failed=["a"]) == "b"
 
 
 class Net:

@@ -40,3 +40,33 @@ def test_a_node_that_reports_swarms_without_end_takes_little() -> None:
     assert swarms.report("a", [f"{n}" for n in range(50_000)], 0.0) == 50_000
     assert swarms.report("b", ["x" * 4_000_000], 0.0) == 0
     assert sum(len(one.swarms) for one in swarms._reports.values()) == 1000
+
+
+def test_results_of_swarms_that_were_removed_are_over_and_others_stay() -> None:
+    swarms = UnknownSwarms()
+    swarms.removed("x")
+    assert swarms.holds("a", ["x", "y"]) == (("x",), True)
+    assert swarms.holds("a", ["x", "y"]) == (("x",), False)  # it is told once
+    said = swarms.sentence(NAMES, TOLD * 10)
+    assert said.startswith("edge keeps results of a swarm that this manager does not know: put")
+    assert "manta_node results --delete" in said
+    assert swarms.holds("a", ["y", "z"]) == ((), True)
+    assert swarms.holds("b", ["z"]) == ((), True)
+    assert "attic, edge keep results of 2 swarms" in swarms.sentence(NAMES, 0.0)
+    assert swarms.holds("a", []) == ((), False)
+    swarms.forget("b")
+    assert swarms.sentence(NAMES, 0.0) == ""
+
+
+def test_what_is_forgotten_of_removals_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(unknown, "MOST", 2)
+    swarms = UnknownSwarms()
+    assert [swarms.removed(swarm_id) for swarm_id in ("x", "y", "z")] == ["", "", "x"]
+    assert swarms.holds("a", ["x", "z"]) == (("z",), True)
+
+
+def test_a_node_that_holds_results_without_end_takes_little() -> None:
+    swarms = UnknownSwarms()
+    for first in range(0, 10_000, 100):
+        swarms.holds("a", [f"{first + n}" for n in range(100)])
+    assert sum(map(len, swarms._held.values())) == 1000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from manta.actors import Refused
-from manta.manager.swarm.events import GlobalSet, Released, ResultsDeleted, Stopped
+from manta.manager.swarm.events import Freed, GlobalSet, Released, ResultsDeleted, Stopped
 from manta.manager.swarm.reads.queries import deletable, page, select_results
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import ResultWritten, TaskEnded
@@ -165,3 +165,25 @@ def test_a_blob_that_was_said_too_goes_with_the_later_of_the_two(bench, make):
     b.end(at)
     assert not [act for act in b.actions if isinstance(act, Released)]
     assert released(b, ResultsDeleted("ada")) == [OTHER]
+
+
+def test_values_that_stay_on_nodes_are_freed_there_once_no_result_has_them(bench, make):
+    b = bench(make.task("w"), nodes=2)
+    one, other = b.running("w").values()
+    here, there = b.node_of(one), b.node_of(other)
+    b.say(one, *(ResultWritten(one, tag, BLOB, held=True) for tag in "ab"))
+    b.say(other, ResultWritten(other, "a", BLOB, held=True), ResultWritten(other, "b", OTHER))
+    staying = b.machine.data.staying
+    assert staying.at(BLOB).keys() == {here, there}
+    assert freed(b, ResultsDeleted("ada", "a")) == [(there, (BLOB.digest,))]  # b has it still
+    assert staying.at(BLOB).keys() == {here}
+    assert freed(b, ResultsDeleted("ada", "b")) == [(here, (BLOB.digest,))]
+    assert staying.at(BLOB) == {}
+    assert b.replayed().data == b.machine.data
+    b.say(one, ResultWritten(one, "a", BLOB, held=True))
+    assert staying.at(BLOB).keys() == {here}
+    assert BLOB.digest not in staying.freed[here]
+
+
+def freed(b, event):
+    return [(act.node_id, act.digests) for act in b.feed(event) if isinstance(act, Freed)]
