@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from manta.apis import checks
 from manta.apis.aio.client import AsyncClient
-from manta.apis.aio.waiting import in_thread
+from manta.apis.aio.waiting import in_thread, pause
 from manta.apis.errors import NotFound
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
@@ -28,6 +28,9 @@ from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, Tas
 from manta.protocol.values import BlobRef
 
 Attempts = Literal["counting", "all"]
+
+AGAIN = 0.5
+"""Seconds until it is asked again for a result that is on its way."""
 
 
 class AsyncOutputs(AsyncClient):
@@ -257,11 +260,9 @@ class AsyncOutputs(AsyncClient):
 
     async def _recall(self, swarm: str, item: ResultItem, value: BlobRef) -> None:
         """Has a result brought to the manager that stays on its node. Raises NotFound."""
-        at = (item.tag, item.iteration, item.node_id)
-        there = False
-        while not there:
-            request = messages.RecallResult(swarm, *at, value)
-            there = (await self._ask(request, messages.RecalledResult, again=True)).here
+        request = messages.RecallResult(swarm, item.tag, item.iteration, item.node_id, value)
+        while not (await self._ask(request, messages.RecalledResult, again=True)).here:
+            await pause(AGAIN)
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
         name = checks.identity("swarm", swarm)

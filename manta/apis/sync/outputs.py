@@ -21,7 +21,7 @@ from manta.apis.overviews import (
 )
 from manta.apis.results import Result, Results
 from manta.apis.sync.client import Client
-from manta.apis.sync.waiting import in_thread
+from manta.apis.sync.waiting import in_thread, pause
 from manta.protocol import user as messages
 from manta.protocol.names import meant
 from manta.protocol.node import Ok
@@ -29,6 +29,9 @@ from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, Tas
 from manta.protocol.values import BlobRef
 
 Attempts = Literal["counting", "all"]
+
+AGAIN = 0.5
+"""Seconds until it is asked again for a result that is on its way."""
 
 
 class Outputs(Client):
@@ -251,11 +254,9 @@ class Outputs(Client):
 
     def _recall(self, swarm: str, item: ResultItem, value: BlobRef) -> None:
         """Has a result brought to the manager that stays on its node. Raises NotFound."""
-        at = (item.tag, item.iteration, item.node_id)
-        there = False
-        while not there:
-            request = messages.RecallResult(swarm, *at, value)
-            there = (self._ask(request, messages.RecalledResult, again=True)).here
+        request = messages.RecallResult(swarm, item.tag, item.iteration, item.node_id, value)
+        while not (self._ask(request, messages.RecalledResult, again=True)).here:
+            pause(AGAIN)
 
     def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
         name = checks.identity("swarm", swarm)
