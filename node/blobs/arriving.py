@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
 
 
+class ArrivesLater(BlobMissing):
+    """The blob is not here yet."""
+
+
 class Arriving:
     """A Sink that outlives the transfers into it: one goes on where the last one ended.
 
@@ -81,6 +85,15 @@ class Arriving:
             self.whole = True
             self._writer.abort()
         self._grown(self.digest)
+
+    def when_whole(self, patience: float) -> int:
+        """A descriptor of the blob, once it has come; the caller closes it. Raises BlobMissing if
+        it does not come, and ArrivesLater where it is not there within so many seconds."""
+        if not self.ended.wait(patience):
+            raise ArrivesLater(f"the blob {self.digest[:12]} is still on its way")
+        if not self.whole:
+            raise BlobMissing(f"the blob {self.digest[:12]} does not arrive any more")
+        return self._values.open(self.digest)
 
     def discard(self) -> None:
         """Let it go, unless it is whole; the last call."""

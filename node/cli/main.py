@@ -14,6 +14,7 @@ from manta.console.terminal import print_lines, say_error, say_note
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.cli.results import results
 from manta.node.daemon.places import (
     config_of,
     config_path,
@@ -289,6 +290,7 @@ for _command, _example in {
     status: "manta_node status edge --json",
     logs: "manta_node logs edge -f",
     who: "manta_node who edge --user ada@example.org",
+    results: "manta_node results edge",
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
     cluster: "manta_node cluster start 3 --config edge",
     doctor: "manta_node doctor edge",

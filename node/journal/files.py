@@ -142,6 +142,12 @@ class Journals:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.entries.acknowledged if swarm else 0
 
+    def tells_of_held(self, swarm_id: str, digest: str) -> bool:
+        """Whether the manager has yet to take that a result of this value stays here."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm is not None and swarm.journal.tells_of_held(digest)
+
     def all_acknowledged(self) -> dict[str, int]:
         """By swarm: up to which entry the manager has said it holds the journal."""
         with self._lock:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from manta.actors import Actor, Refused, Reply
 from manta.node.blobs.held_results import HeldResults
+from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import TRANSFER_TIMEOUT, Push
 from manta.node.shared.addresses import PEER_HUB
 from manta.protocol.codes import Code
 from manta.protocol.node import MOST_HOLDS, Ok
-from manta.protocol.spread import PushResult
+from manta.protocol.spread import FreedResults, FreeResults, PushResult
 from manta.protocol.values import BlobRef
 
 
 class HeldLink:
-    def __init__(self, actor: Actor, held: HeldResults) -> None:
+    def __init__(self, actor: Actor, held: HeldResults, journals: Journals) -> None:
         self._actor = actor
+        self._journals = journals
         self._held = held
         self._told = 0
         """How many swarms heartbeats have named."""
@@ -36,6 +39,24 @@ class HeldLink:
         future = self._actor.system.ref(PEER_HUB).ask_future(push, timeout=TRANSFER_TIMEOUT)
         self._actor.pipe(future, pushed)
 
+    def delete(self, message: FreeResults, reply: Reply) -> None:
+        """Users have deleted the results."""
+
+        def deleted(answer: Any, error: BaseException | None) -> None:
+            reply.set(answer) if error is None else reply.fail(error)
+
+        self._actor.pipe(self._held.soon(self._delete, message), deleted)
+
+    def _delete(self, message: FreeResults) -> FreedResults:
+        """Not on the actor's thread."""
+        tells, at = self._journals.tells_of_held, message.swarm_id
+        kept = tuple(
+            digest
+            for digest in message.digests
+            if not self._held.drop(at, digest, partial(tells, at, digest))
+        )
+        return FreedResults(kept)
+
     def swarms(self) -> tuple[str, ...]:
         """What the next heartbeat names: where there are too many, each in its turn."""
         found = self._held.swarms
@@ -48,4 +69,8 @@ class HeldLink:
     def free(self, swarms: tuple[str, ...]) -> None:
         for swarm_id in swarms:
             self._actor.log.info("the results of swarm %s go: it was removed", swarm_id)
-            self._held.free(swarm_id)
+            self._actor.pipe(self._held.soon(self._held.free, swarm_id), self._freed)
+
+    def _freed(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            self._actor.log.error("the results of a removed swarm do not go: %s", error)

@@ -20,10 +20,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from manta.node.blobs.arriving import ArrivesLater
 from manta.transports.errors import BlobCorrupt, BlobMissing, BulkError, LocalTransportError
 from manta.transports.sealed.user import check_user
 
 if TYPE_CHECKING:
+    from manta.node.blobs.arriving import Arriving
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.link.node_depot import NodeDepot
     from manta.protocol.values import BlobRef
@@ -46,10 +48,13 @@ def _name(key: str) -> str:
 class LocalBlobs:
     """Passes blobs to other nodes on this machine, with a thread for each while it is served."""
 
-    def __init__(self, key: str, depot: NodeDepot, may: Callable[[str, str], bool]) -> None:
-        """`may(key, digest)`: whether the node with that key is given the blob."""
+    def __init__(
+        self, key: str, depot: NodeDepot, given: Callable[[str, str], Arriving | None]
+    ) -> None:
+        """`given(key, digest)`: what the node with that key is given, what comes or None for what
+        is here; it raises BlobMissing."""
         self._depot = depot
-        self._may = may
+        self._given = given
         self._served = threading.BoundedSemaphore(MOST)
         self._closed = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -107,9 +112,7 @@ class LocalBlobs:
             asked += more
         digest, key = asked[:DIGEST].decode("ascii"), asked[DIGEST:].decode("ascii")
         try:
-            if not self._may(key, digest):
-                raise BlobMissing("it is not for who asks")
-            fd = self._whole(digest)
+            fd = self._whole(key, digest)
         except BulkError:
             stream.sendall(b"0")
             return
@@ -119,15 +122,17 @@ class LocalBlobs:
         finally:
             os.close(fd)
 
-    def _whole(self, digest: str) -> int:
+    def _whole(self, key: str, digest: str) -> int:
         """Raises BlobMissing."""
-        waited = 0.0
+        arriving, waited = self._given(key, digest), 0.0
+        if arriving is None:
+            return self._depot.open(digest)
         while not self._closed.is_set():
             try:
-                return self._depot.when_whole(digest, 0.5)
-            except BlobMissing:
+                return arriving.when_whole(0.5)
+            except ArrivesLater:
                 waited += 0.5
-                if waited >= PATIENCE or not self._depot.is_arriving(digest):
+                if waited >= PATIENCE:
                     raise
         raise BlobMissing("this node ends")
 
@@ -143,8 +148,9 @@ class LocalFetches:
         self._closed = False
 
     def fetch(self, source: str, blob: BlobRef) -> Future[None]:
-        """Fails with BlobMissing where the node with the key `source` is not on this machine, or
-        does not give it; with BlobCorrupt, BlobRefused."""
+        """Done when the blob is among the values, pinned. Fails with BlobMissing where the node
+        with the key `source` is not on this machine, or does not give it; with BlobCorrupt,
+        BlobRefused."""
         future: Future[None] = Future()
         stream = socket.socket(socket.AF_UNIX)
         stream.setblocking(False)  # it is taken at once, or that node is too busy
@@ -200,6 +206,7 @@ class LocalFetches:
         if found != blob.digest:
             self._values.let_go(found)
             raise BlobCorrupt(f"the blob {blob.digest[:12]} was passed as {found[:12]}")
+        self._values.pin(found)
 
 
 def _passed(stream: socket.socket) -> int:

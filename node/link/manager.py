@@ -54,7 +54,7 @@ from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.peers import FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
-from manta.protocol.spread import BlobTold, PushResult, WantBlob
+from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
@@ -97,7 +97,7 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
         self._sender = JournalSender(self, context.journals)
-        self._held = HeldLink(self, context.held)
+        self._held = HeldLink(self, context.held, context.journals)
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
@@ -175,6 +175,8 @@ class ManagerLink(Actor):
                 return protocol.Ok()
             case PushResult():
                 self._held.push(message, self.defer())
+            case FreeResults():
+                self._held.delete(message, self.defer())
             case TroubleChanged():
                 self._tell_trouble()
             case Leave():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from manta.node.blobs.arriving import Arriving
 from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobMissing
 
@@ -21,51 +19,28 @@ log = logging.getLogger(__name__)
 
 
 class NodeDepot:
-    """Reads what arrives, values, else results that stay here and what is spooled; what arrives
-    becomes a value."""
+    """Reads values, else results that stay here and what is spooled. Nobody pushes to a node."""
 
     def __init__(self, values: TieredDepot, spool: FileDepot, held: HeldResults) -> None:
         self._values = values
         self._spool = spool
         self._held = held
-        self._arriving: dict[str, Arriving] = {}
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._values or digest in self._spool or digest in self._held
 
-    def arrives(self, digest: str, size: int, grown: Callable[[str], object]) -> Arriving:
-        """The blob comes from now on, and can be read as far as it has. Raises BlobRefused."""
-        arriving = self._arriving[digest] = Arriving(self._values, digest, size, grown)
-        return arriving
-
-    def arrived(self, arriving: Arriving) -> None:
-        """It is whole, or does not come."""
-        arriving.discard()
-        self._arriving.pop(arriving.digest, None)
-
-    def is_arriving(self, digest: str) -> bool:
-        return digest in self._arriving
-
-    def when_whole(self, digest: str, patience: float) -> int:
-        """A descriptor of a value, once it has come; the caller closes it. Raises BlobMissing."""
-        arriving = self._arriving.get(digest)
-        if arriving is not None:
-            arriving.ended.wait(patience)
-        return self._values.open(digest)
-
     def sink(self, digest: str, size: int) -> Sink | None:
-        arriving = self._arriving.get(digest)
-        return arriving if arriving is not None else self._values.sink(digest, size)
+        return self._values.sink(digest, size)
 
     def draft(self, digest: str, size: int) -> Sink:
-        """Nobody pushes to a node."""
         return self._values.draft(digest, size)
+
+    def open(self, digest: str) -> int:
+        """A descriptor of a value, which the caller closes. Raises BlobMissing."""
+        return self._values.open(digest)
 
     def source(self, digest: str) -> Source:
         """It stays in the node's memory or files while it is read. Raises BlobMissing."""
-        arriving = self._arriving.get(digest)
-        if arriving is not None and not arriving.whole:
-            return arriving.source()
         try:
             return _Pinned(self._values, digest)
         except BlobMissing:  # a file may be one that a task holds: it is not mapped
@@ -75,6 +50,7 @@ class NodeDepot:
     def without_damaged(self, digest: str) -> bool:
         """Delete copies whose bytes no longer have their digest; whether any is left."""
         self._values.drop_damaged(digest, again=True)
+        self._held.drop_damaged(digest)
         if digest in self._spool and not self._spool.is_whole(digest):
             log.error("%s is damaged: it is deleted", self._spool.path(digest))
             self._spool.delete(digest)

@@ -10,6 +10,7 @@ over CURVE, which libzmq's own threads seal and open.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
+from manta.node.blobs.arriving import Arriving
 from manta.node.link.blob_server import BlobOffers
-from manta.node.link.fetching import Fetching
+from manta.node.link.fetching import Fetching, FetchKey
 from manta.node.link.local_blobs import LocalBlobs, LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.node.link.peer_directory import TellHub
+from manta.node.link.proofs import AGAIN, Proofs, ProveAgain
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.shared.addresses import PEER_DIRECTORY
@@ -33,24 +36,27 @@ from manta.protocol.peers import Peer
 from manta.protocol.spread import SPREAD, BlobTold, WantBlob
 from manta.protocol.values import BlobRef
 from manta.transports.addresses import join_address, join_host
-from manta.transports.bulk.options import BulkOptions, Verdict
+from manta.transports.bulk.options import BulkOptions
 from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
     BlobRefused,
     BlobTooLarge,
     BulkError,
+    BulkTimeout,
     LocalTransportError,
     TransportError,
 )
 
 if TYPE_CHECKING:
+    from manta.transports.blobs.interface import Source
     from manta.transports.bulk.curve import BulkPeer, CurveBulk
 
 log = logging.getLogger(__name__)
 
 TRANSFER_TIMEOUT = 900.0
-"""Seconds; a transfer is resumed over reconnects until then."""
+"""Seconds; a transfer is resumed over reconnects until then, and sources are looked for as long as
+more of a blob comes within it."""
 
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that was to be pushed."""
@@ -63,9 +69,6 @@ BLOB_REFUSED = "blob-refused"
 
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
-
-AGAIN = 1.0
-"""Seconds until the manager is asked again, at most."""
 
 NAMED = 20.0
 """Seconds in which the manager says whom to fetch from; it is fetched from itself after that."""
@@ -88,7 +91,7 @@ class Fetch(msgspec.Struct, frozen=True):
     blob: BlobRef
     swarm_id: str = ""
     holder: str = ""
-    """The node, by id, on which it stays; "" if the manager has it."""
+    """The node, by id, that says to hold it as the swarm's; "" if the manager says that it is."""
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -111,7 +114,7 @@ class BulkAddress(msgspec.Struct, frozen=True):
 
 
 class _AskAgain(msgspec.Struct, frozen=True):
-    digest: str
+    key: FetchKey
 
 
 class PeerHub(Actor):
@@ -127,8 +130,8 @@ class PeerHub(Actor):
         self._address = ""
         self._peer: BulkPeer | None = None
         self._pushing: dict[Push, list[Reply]] = {}
-        self._fetching: dict[str, Fetching] = {}
-        """By digest."""
+        self._fetching: dict[FetchKey, Fetching] = {}
+        self._proofs = Proofs(self, self._ask, self._is_proven)
 
     def on_start(self) -> None:
         self._connect(self._context.bulk_address)
@@ -143,17 +146,16 @@ class PeerHub(Actor):
         if self._bulk is not None:
             self._bulk.close()
         for fetching in self._fetching.values():
-            self._depot.arrived(fetching.arriving)
+            fetching.arriving.discard()
 
     def receive(self, message: Any) -> Any:
         match message:
             case Offer(digest, swarm_id):
                 self._offers.offer(digest, swarm_id)
-            case Fetch(blob, swarm_id):
-                if swarm_id and blob.size >= SPREAD:
-                    self._offers.offer(blob.digest, swarm_id)
-                if blob.digest not in self._context.values and not self._take_held(blob):
-                    self._fetch(message, self.defer())
+            case Fetch():
+                self._get(message)
+            case ProveAgain(question):
+                self._proofs.ask(question)
             case Push(blob):
                 if blob.digest not in self._depot:
                     raise _lost(blob)
@@ -162,8 +164,8 @@ class PeerHub(Actor):
                 self._connect(address)
             case DirectoryChanged() | DirectoryOver() | PeersAnew():
                 self._offers.told(message)
-            case _AskAgain(digest):
-                if (fetching := self._fetching.get(digest)) is not None:
+            case _AskAgain(key):
+                if (fetching := self._fetching.get(key)) is not None:
                     self._find_source(fetching)
             case _:
                 return super().receive(message)
@@ -192,19 +194,25 @@ class PeerHub(Actor):
                 at = join_address(socket.host, socket.port)
                 offers = self._offers
                 try:
-                    bulk.listen(at, offers.admission, offers.verdict, fd=socket.fd)
+                    bulk.listen(
+                        at, offers.admission, offers.verdict, source=self._source, fd=socket.fd
+                    )
                 except TransportError as error:
                     self.log.error("other nodes cannot fetch blobs from this one: %s", error)
                 if self._is_local:
                     self._listen_here()
         return self._bulk
 
-    def _listen_here(self) -> None:
-        def may(key: str, digest: str) -> bool:
-            return self._offers.verdict(key, "fetch", digest, 0) is Verdict.GRANTED
+    def _source(self, key: str, digest: str) -> Source:
+        """Called on the bulk plane's thread. Raises BlobMissing."""
+        arriving = self._offers.given(key, digest)
+        if arriving is None or arriving.whole:
+            return self._depot.source(digest)
+        return arriving.source()
 
+    def _listen_here(self) -> None:
         try:
-            self._local = LocalBlobs(self._context.keys.public, self._depot, may)
+            self._local = LocalBlobs(self._context.keys.public, self._depot, self._offers.given)
         except LocalTransportError as error:
             self.log.warning("nodes on this machine fetch blobs as others do: %s", error)
 
@@ -243,6 +251,25 @@ class PeerHub(Actor):
 
     # --- to this node -----------------------------------------------------------------------
 
+    def _get(self, fetch: Fetch) -> None:
+        blob, at, values = fetch.blob, fetch.swarm_id, self._context.values
+        is_of_swarm = (
+            not fetch.holder
+            or self._offers.is_of(blob.digest, at)
+            or self._context.held.has(at, blob.digest)
+        )
+        if not is_of_swarm and blob.digest in self._depot:
+            self._proofs.want(at, blob, fetch.holder, self.defer())
+        elif is_of_swarm and (blob.digest in values or self._take_held(blob)):
+            self._is_proven(at, blob)
+        else:
+            self._fetch(fetch, self.defer())
+
+    def _is_proven(self, swarm_id: str, blob: BlobRef) -> None:
+        """What is here of the blob is the swarm's, and given to its nodes."""
+        if swarm_id and blob.size >= SPREAD:
+            self._offers.offer(blob.digest, swarm_id)
+
     def _take_held(self, blob: BlobRef) -> bool:
         """Whether it is a result that stays here."""
         held = self._context.held
@@ -253,39 +280,55 @@ class PeerHub(Actor):
         return True
 
     def _fetch(self, fetch: Fetch, reply: Reply) -> None:
-        blob = fetch.blob
-        if (fetching := self._fetching.get(blob.digest)) is not None:
-            fetching.replies.append(reply)
-            return
-        try:
-            bulk = self._moves()
-            arriving = self._depot.arrives(blob.digest, blob.size, bulk.grown)
-        except BulkError as error:
-            reply.fail(_refusal(blob, error, "fetched from"))
-            return
-        fetching = Fetching(blob, fetch.swarm_id, fetch.holder, arriving, [reply])
-        self._fetching[blob.digest] = fetching
-        self._find_source(fetching)
+        blob, now = fetch.blob, self.clock.now()
+        key = FetchKey(blob.digest, fetch.swarm_id if fetch.holder else "")
+        fetching = self._fetching.get(key)
+        if fetching is None:
+            try:
+                arriving = Arriving(
+                    self._context.values, blob.digest, blob.size, self._moves().grown
+                )
+            except BulkError as error:
+                reply.fail(_refusal(blob, error, "fetched from"))
+                return
+            whence = fetch.swarm_id, fetch.holder
+            fetching = Fetching(blob, *whence, arriving, [], now + TRANSFER_TIMEOUT)
+        fetching.replies.append(reply)
+        if fetch.swarm_id and blob.size >= SPREAD:
+            fetching.swarms[fetch.swarm_id] = None
+            self._offers.offer(blob.digest, fetch.swarm_id, fetching.arriving)
+        if key not in self._fetching:
+            self._fetching[key] = fetching
+            self._find_source(fetching)
 
     def _find_source(self, fetching: Fetching) -> None:
         context = self._context
-        if fetching.holder and not context.is_registered:
-            self.after(AGAIN, _AskAgain(fetching.blob.digest))
+        if fetching.is_late(self.clock.now(), TRANSFER_TIMEOUT):
+            said = f"no source gave more of it within {TRANSFER_TIMEOUT:g} s"
+            self._ended(fetching, BulkTimeout(f"{said}; read it again later"))
+            return
+        if not context.is_registered and fetching.holder:
+            self.after(AGAIN, _AskAgain(fetching.key))
             return
         if not (fetching.may_spread and context.has_spreads and context.is_registered):
             self._fetch_from_manager(fetching)
             return
 
         def answered(found: Any, error: BaseException | None) -> None:
-            if isinstance(error, Refused) and error.code == Code.RESULT_AWAY:
+            if isinstance(error, Refused) and fetching.holder and error.code != Code.UNAVAILABLE:
                 self._ended(fetching, error)
+            elif error is not None and fetching.holder:
+                self.after(AGAIN, _AskAgain(fetching.key))
             elif error is not None:  # as of a swarm whose directory this node is not in yet
                 self.log.debug("whom to fetch %s from was not said: %s", fetching, error)
                 self._fetch_from_manager(fetching)
             elif found.wait > 0:
-                self.after(min(found.wait, AGAIN), _AskAgain(fetching.blob.digest))
-            elif found.source is None or not found.source.addresses:
+                self.after(min(found.wait, AGAIN), _AskAgain(fetching.key))
+            elif found.source is None:
                 self._fetch_from_manager(fetching)
+            elif not found.source.addresses:
+                fetching.failed_at(found.source)
+                self._find_source(fetching)
             else:
                 self._fetch_from(fetching, found.source)
 
@@ -303,24 +346,36 @@ class PeerHub(Actor):
 
         def passed(_: Any, error: BaseException | None) -> None:
             if error is None:
-                fetching.arriving.came()
+                error = self._came(fetching)
+            if error is None:
                 self._ended(fetching, None)
             elif isinstance(error, BlobCorrupt):
                 self.log.warning("%s was passed with wrong bytes by %s", fetching, source.alias)
                 fetching.failed_at(source)
                 self._find_source(fetching)
-            elif isinstance(error, BlobRefused):
-                self._ended(fetching, error)
             else:
+                self.log.debug("%s is moved, and not passed: %s", fetching, error)
                 self._move_from(fetching, source)
 
         self.pipe(self._here.fetch(source.key, fetching.blob), passed)
+
+    def _came(self, fetching: Fetching) -> BulkError | None:
+        """It was passed, and is pinned among the values; or why it cannot be had from there."""
+        try:
+            fetching.arriving.came()
+        except BulkError as error:
+            return error
+        finally:
+            with contextlib.suppress(BlobMissing):  # it was found damaged, and deleted
+                self._context.values.unpin(fetching.blob.digest)
+        return None
 
     def _move_from(self, fetching: Fetching, source: Peer, attempt: int = 0) -> None:
         blob, began_at = fetching.blob, fetching.arriving.written
         peer = self._moves().dial(source.addresses[attempt], source.key, options=FROM_NODES)
         patience = min(TRANSFER_TIMEOUT, LEAST + (blob.size - began_at) / SLOWEST)
-        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=patience)
+        into = fetching.arriving
+        future: Future[None] = peer.fetch(blob.digest, blob.size, timeout=patience, sink=into)
 
         def ended(_: Any, error: BaseException | None) -> None:
             peer.close()
@@ -363,8 +418,9 @@ class PeerHub(Actor):
         if not self._address:
             return
         blob, address, began = fetching.blob, self._address, self.clock.now()
-        had = fetching.arriving.written
-        future = self._manager().fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+        into, had = fetching.arriving, fetching.arriving.written
+        peer = self._manager()
+        future = peer.fetch(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT, sink=into)
 
         def ended(_: Any, error: BaseException | None) -> None:
             if error is not None and address != self._address:
@@ -379,10 +435,16 @@ class PeerHub(Actor):
         self.pipe(future, ended)
 
     def _ended(self, fetching: Fetching, error: BaseException | None) -> None:
-        digest = fetching.blob.digest
-        if self._fetching.pop(digest, None) is not fetching:
+        digest, arriving = fetching.blob.digest, fetching.arriving
+        if self._fetching.get(fetching.key) is not fetching:
             return
-        self._depot.arrived(fetching.arriving)
+        del self._fetching[fetching.key]
+        for swarm_id in fetching.swarms:
+            if error is None:
+                self._is_proven(swarm_id, fetching.blob)
+            else:
+                self._offers.withdraw(digest, swarm_id, arriving)
+        arriving.discard()
         if error is not None and self._bulk is not None:
             self._bulk.failed(digest, BulkError("its source does not get it"))
         if fetching.asked:

@@ -90,6 +90,8 @@ class Node:
                 undo.callback(peer_socket.close)
                 blob_socket = PeerSocket(_host(config.peers_listen), near=near)
                 undo.callback(blob_socket.close)
+            held = HeldResults(folder.results, config.result_disk)
+            undo.callback(held.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
             undo.callback(sessions.close)
             attempts = AttemptLog(folder.attempt_log, config.log_rotation, time.time())
@@ -102,7 +104,7 @@ class Node:
                 journals=journals,
                 values=values,
                 spool=spool,
-                held=HeldResults(folder.results, config.result_disk),
+                held=held,
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 attempts=attempts,
                 modules=ModuleFolders(folder.modules),

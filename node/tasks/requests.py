@@ -56,6 +56,8 @@ class TaskRequests:
         self.collect: Collect = "all"
         """Of the attempt under way."""
         self._pinned: list[str] = []
+        self._storing: dict[light.Reply, Instance] = {}
+        """Results that are being copied to where they stay."""
         self._progress = ProgressGate()
         self._pressure = BackPressure()
         self.direct = DirectExchange(actor, ask)
@@ -109,8 +111,7 @@ class TaskRequests:
             case light.SetGlobal(tag, value):
                 self._keep(request, protocol.GlobalWritten(instance, tag, value))
             case light.AddResult(tag, value):
-                held = self._holds(instance, tag, value)
-                self._keep(request, protocol.ResultWritten(instance, tag, value, held))
+                self._add_result(request, tag, value)
             case light.LogMetrics(metrics, step):
                 at_wall = self._actor.clock.wall()
                 self._keep(request, protocol.MetricsLogged(instance, metrics, step, at_wall))
@@ -144,6 +145,7 @@ class TaskRequests:
     def attempt_ends(self, instance: Instance) -> None:
         """Tell the last progress that was not told yet, and what is not told."""
         self._pressure.attempt_ended()
+        self._storing = {one: at for one, at in self._storing.items() if at != instance}
         self._tell_left_out(instance)
         if (left := self._progress.rest()) is not None and left.instance == instance:
             with contextlib.suppress(StorageError):
@@ -200,22 +202,37 @@ class TaskRequests:
             case _:
                 named.of_iteration(blob.digest, swarm_id, iteration)
 
-    def _holds(self, instance: Instance, tag: str, value: Payload) -> bool:
-        """Whether a result stays here; where there is no room for it the manager gets a copy."""
-        collect = self.collect
+    def _add_result(self, request: light.Request, tag: str, value: Payload) -> None:
+        """It stays here if it is to; where there is no room for it the manager gets a copy."""
+        instance, collect = request.instance, self.collect
         is_copied = collect == "all" or (not isinstance(collect, str) and tag in collect)
         if is_copied or not isinstance(value, BlobRef) or value.size < SPREAD:
-            return False
-        try:
-            self._context.held.keep(instance.swarm_id, value.digest, self._context.values)
-        except BulkError as error:
-            text = f"[The result {tag!r} goes to the manager: {error}.]"
-            line = LogLine(instance, self._actor.clock.wall(), "node", text)
-            self._context.journals.append_lines(instance.swarm_id, [line])
-            return False
-        self._context.named.of_swarm(value.digest, instance.swarm_id)
-        self._actor.notify(PEER_HUB, Offer(value.digest, instance.swarm_id))
-        return True
+            self._keep(request, protocol.ResultWritten(instance, tag, value))
+            return
+        digest, swarm_id, held = value.digest, instance.swarm_id, self._context.held
+        self._storing[request.reply] = instance
+
+        def kept(_: None, error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, BulkError):
+                raise error
+            if request.reply not in self._storing:  # the attempt has ended meanwhile
+                request.reply.fail("RequestFailed", "The attempt has ended.")
+            elif error is not None:
+                del self._storing[request.reply]
+                text = f"[The result {tag!r} goes to the manager: {error}.]"
+                line = LogLine(instance, self._actor.clock.wall(), "node", text)
+                self._context.journals.append_lines(swarm_id, [line])
+                self._keep(request, protocol.ResultWritten(instance, tag, value))
+            else:
+                del self._storing[request.reply]
+                self._context.named.of_swarm(digest, swarm_id)
+                self._actor.notify(PEER_HUB, Offer(digest, swarm_id))
+                self._keep(request, protocol.ResultWritten(instance, tag, value, held=True))
+            if error is None:
+                held.said(swarm_id, digest)
+
+        stored = held.soon(held.keep, swarm_id, digest, self._context.values)
+        self._actor.pipe(stored, kept)
 
     # --- reading -----------------------------------------------------------------------
 
@@ -255,8 +272,8 @@ class TaskRequests:
     ) -> None:
         blobs: dict[BlobRef, str] = {}
         for entry in entries:
-            if isinstance(entry.value, BlobRef):
-                blobs[entry.value] = _holder(entry)
+            if isinstance(entry.value, BlobRef):  # what the manager has needs no node's word
+                blobs[entry.value] = _holder(entry) and blobs.get(entry.value, _holder(entry))
         self._fetch(blobs, request, lambda: request.reply.set(list(entries)))
 
     def _fetch(
@@ -264,9 +281,11 @@ class TaskRequests:
     ) -> None:
         """Fetch all at once into the depot, where they stay until the attempt ends. Each with the
         id of the node that holds it, "" for what the manager has."""
-        for blob in blobs:
-            self._name(request, blob)
-        missing = {blob for blob in blobs if not self._pin(blob)}
+        for blob, holder in blobs.items():
+            if not holder:
+                self._name(request, blob)
+        # Whether what a node says to hold is the swarm's is for the PeerHub to find out.
+        missing = {blob for blob, holder in blobs.items() if holder or not self._pin(blob)}
         if not missing:
             then()
             return
@@ -285,7 +304,9 @@ class TaskRequests:
             if error is not None:
                 failed = True
                 _fail(request, error)
-            elif not missing:
+                return
+            self._name(request, blob)
+            if not missing:
                 then()
 
         def fetch(blob: BlobRef, tries: int) -> None:
@@ -304,6 +325,7 @@ class TaskRequests:
             return False
         if values.drop_damaged(blob.digest):
             values.unpin(blob.digest)
+            self._context.held.drop_damaged(blob.digest)  # of which it may have been a link
             return False
         self._pinned.append(blob.digest)
         return True

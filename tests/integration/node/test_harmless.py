@@ -41,6 +41,7 @@ COMMANDS = {
     "status": ["edge"],
     "logs": ["edge"],
     "who": ["edge"],
+    "results": ["edge"],
     "config init": ["new", "--manager-host", f"h{EVIL}".replace("\0", "")],
     "config show": ["edge"],
     "config validate": ["edge"],
@@ -54,7 +55,7 @@ COMMANDS = {
 }
 NO_JSON = {"completion"}
 SILENT = {"stop", "config list", "config show", "config validate", "config edit", "completion"}
-SILENT |= {"config delete"}
+SILENT |= {"config delete", "results"}
 """Commands that print nothing that others named; `config` prints what the operator wrote."""
 
 

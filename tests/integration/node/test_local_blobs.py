@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from manta.node.blobs.arriving import Arriving
 from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.link import local_blobs
@@ -38,10 +39,20 @@ class Side:
         held = HeldResults(folder / "results", 1 << 20)
         self.depot = NodeDepot(self.values, FileDepot(folder / "spool", sync=False), held)
         self.knows: set[str] = set()
-        self.blobs = LocalBlobs(self.key, self.depot, lambda key, _: key in self.knows)
+        self.comes: Arriving | None = None
+        self.blobs = LocalBlobs(self.key, self.depot, self.given)
         undo.callback(self.blobs.close)
         self.fetches = LocalFetches(self.key, self.values)
         undo.callback(self.fetches.close)
+
+    def given(self, key: str, _: str) -> Arriving | None:
+        if key not in self.knows:
+            raise BlobMissing("it is not for who asks")
+        return self.comes
+
+    def arrives(self, blob: bytes) -> Arriving:
+        self.comes = Arriving(self.values, digest_of(blob), len(blob), lambda _: None)
+        return self.comes
 
     def fetch(self, other: Side, blob: bytes) -> None:
         ref = BlobRef(digest_of(blob), len(blob))
@@ -81,22 +92,24 @@ def test_a_memfd_is_one_and_the_same(sides) -> None:
 def test_what_arrives_is_waited_for(sides) -> None:
     one, two = sides
     digest = digest_of(BLOB)
-    arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
+    arriving = one.arrives(BLOB)
     fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
     arriving.write(BLOB)
     assert not fetched.done()
     arriving.commit()
-    one.depot.arrived(arriving)
+    arriving.discard()
     fetched.result(20)
-    assert digest in two.values
+    assert not two.values.let_go(digest)  # nobody takes its place before it is read
+    two.values.unpin(digest)
+    assert two.values.let_go(digest)
 
 
 def test_what_does_not_arrive_is_not_waited_for(sides) -> None:
     one, two = sides
-    digest = digest_of(BLOB)
-    arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
-    fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
-    one.depot.arrived(arriving)
+    arriving = one.arrives(BLOB)
+    fetched = two.fetches.fetch(one.key, BlobRef(digest_of(BLOB), len(BLOB)))
+    one.values.put(BLOB)  # by another swarm: it is not what comes for this one
+    arriving.discard()
     with pytest.raises(BlobMissing):
         fetched.result(20)
 
@@ -115,7 +128,7 @@ def test_who_may_not_have_it_or_asks_a_node_elsewhere_gets_nothing(sides) -> Non
 def test_wrong_bytes_are_not_kept(sides, monkeypatch, blob: bytes) -> None:
     one, two = sides
     other = one.values.put(bytes(len(blob)))
-    monkeypatch.setattr(one.depot, "when_whole", lambda *_: one.values.open(other))
+    monkeypatch.setattr(one.depot, "open", lambda *_: one.values.open(other))
     with pytest.raises(BlobCorrupt):
         two.fetch(one, blob)
     assert list(two.values) == []
@@ -124,7 +137,7 @@ def test_wrong_bytes_are_not_kept(sides, monkeypatch, blob: bytes) -> None:
 def test_another_size_is_refused(sides, monkeypatch) -> None:
     one, two = sides
     other = one.values.put(b"short")
-    monkeypatch.setattr(one.depot, "when_whole", lambda *_: one.values.open(other))
+    monkeypatch.setattr(one.depot, "open", lambda *_: one.values.open(other))
     with pytest.raises(BlobCorrupt, match="another size"):
         two.fetch(one, BLOB)
 
@@ -158,29 +171,27 @@ def test_garbage_costs_its_connection(sides, said: bytes) -> None:
 def test_a_key_has_one_socket(sides) -> None:
     one, _ = sides
     with pytest.raises(LocalTransportError):
-        LocalBlobs(one.key, one.depot, lambda *_: True)
+        LocalBlobs(one.key, one.depot, lambda *_: None)
 
 
 def test_an_end_waits_for_nobody(tmp_path: Path) -> None:
     with ExitStack() as undo:
         one, two = Side(tmp_path / "one", undo), Side(tmp_path / "two", undo)
         one.knows.add(two.key)
-        digest = digest_of(BLOB)
-        undo.callback(one.depot.arrived, one.depot.arrives(digest, len(BLOB), lambda _: None))
+        undo.callback(one.arrives(BLOB).discard)
         undo.callback(one.blobs.close)
-        fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
+        fetched = two.fetches.fetch(one.key, BlobRef(digest_of(BLOB), len(BLOB)))
     with pytest.raises(BlobMissing):
         fetched.result(20)
 
 
 def test_who_ends_does_not_wait_for_what_it_fetches(sides) -> None:
     one, two = sides
-    digest = digest_of(BLOB)
-    arriving = one.depot.arrives(digest, len(BLOB), lambda _: None)
-    fetched = two.fetches.fetch(one.key, BlobRef(digest, len(BLOB)))
+    arriving = one.arrives(BLOB)
+    fetched = two.fetches.fetch(one.key, BlobRef(digest_of(BLOB), len(BLOB)))
     two.fetches.close()
     with pytest.raises(BlobMissing):
         fetched.result(0)
-    one.depot.arrived(arriving)
+    arriving.discard()
     with pytest.raises(BlobMissing, match="this node ends"):
         two.fetch(one, BLOB)

@@ -19,6 +19,13 @@ from tests.integration.node.conftest import Command, port
 pytestmark = pytest.mark.timeout(90)
 
 HEADING = "## manta_node\n"
+MAKES = """
+import os
+from manta.light import World
+
+def main():
+    World().results.add("large", os.urandom(2 << 20))
+"""
 
 
 class Shell:
@@ -41,7 +48,7 @@ class Shell:
 
 def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None:
     documented = table(HEADING)
-    assert set(leaves(cli)) | {"cluster N", "status --all"} == set(documented)
+    assert set(leaves(cli)) | {"cluster N", "results --delete", "status --all"} == set(documented)
     shell = Shell(manta_node, lab.api().create_node_token("lab", uses=4))
     where = ("--manager-host", "127.0.0.1", "--manager-port", port(lab.file.nodes))
     made = (*where, "--allow-unsandboxed", "--id", "random")
@@ -69,7 +76,15 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     assert "me@localhost" in manta_node("who", "edge").stdout
     assert "No task has run here yet" in manta_node("who", "edge", "--user", "other").stdout
     shell("doctor", "edge")
+    swarm = lab.run(lab.api(), lab.swarm(MAKES, collect="references"))
+    (stays,) = shell("results", "edge")
+    assert (stays["swarm_id"], stays["values"]) == (swarm, 1)
+    assert "runs already" in manta_node("results", "edge", "--delete", swarm).stderr
     shell("stop", "edge")
+    other = manta_node("results", "edge", "--delete", "other")
+    assert f"there are some of {swarm}" in other.stderr
+    assert shell("results --delete", swarm, "edge")[0]["bytes"] == stays["bytes"] >= 2 << 20
+    assert "No results stay on the node edge." in manta_node("results", "edge").stdout
     shell("cluster N", 2, "--name", "box")
     shell("cluster stop")
     shell("cluster start", 1, "--config", "edge")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from manta import Condition, Module, Swarm, Task
 from manta.apis.errors import NotFound
 from manta.cli.commands.pull import _pulled
 from manta.manager.backup import backup, verify_file, verify_home
+from manta.manager.cluster import recalls
 from manta.manager.home import Home
+from manta.node.link import peer_hub
+from manta.node.link.held_results import HeldLink
+from manta.protocol.node import ResultWritten
+from manta.protocol.values import BlobRef
 
 SIZE = 3 << 20
 pytestmark = [
@@ -31,6 +40,13 @@ def main():
     world.results.add("small", b"small")
 """
 
+SAME = f"""
+from manta.light import World
+
+def main():
+    World().results.add("large", b"\\x07" * {SIZE})
+"""
+
 READS = """
 from manta.light import World
 
@@ -42,12 +58,12 @@ def main():
 
 
 class Makes(Swarm):
-    def __init__(self, reader: str = "", **task: Any) -> None:
+    def __init__(self, reader: str = "", code: str = MAKES, **task: Any) -> None:
         super().__init__()
-        self._task, self._reader = task, reader
+        self._task, self._reader, self._code = task, reader, code
 
     def execute(self) -> Task:
-        made = Task(Module(MAKES, name="makes"), **self._task)
+        made = Task(Module(self._code, name="makes"), **self._task)
         if not self._reader:
             return made
         reads = Task(Module(READS, name="reads"), specified_ids=[self._reader])
@@ -61,7 +77,9 @@ def spooled(lab: Any) -> int:
 
 
 def held(lab: Any, number: int) -> list[Path]:
-    return [one for one in lab.state(f"node-{number}").results.glob("*/??/*") if one.is_file()]
+    """Its files, some of which may just be going."""
+    found = os.walk(lab.state(f"node-{number}").results)
+    return [Path(at, name) for at, _, names in found for name in names if len(name) == 64]
 
 
 def test_results_stay_where_they_were_made_and_can_be_read(lab) -> None:
@@ -108,7 +126,13 @@ def test_a_holder_that_was_removed_took_it_along(lab) -> None:
     swarm = lab.run(api, Makes(collect="references", specified_ids=["node-1"]))
     api.remove_node(nodes[0].context.identity.node_id)
     (lost,) = api.select_results(swarm, "large")
-    with pytest.raises(NotFound, match=r'which was removed: it is lost; .*collect="all"'):
+    with pytest.raises(NotFound, match=r"""'node-1', which was removed: .*collect="all\""""):
+        _ = lost.value
+    lab.stop_manager()
+    lab.start_manager()
+    lab.wait_for(lab.state("node-2"), "connected")
+    (lost,) = api.select_results(swarm, "large")
+    with pytest.raises(NotFound, match=r"""'node-1', which was removed: .*collect="all\""""):
         _ = lost.value
 
 
@@ -171,3 +195,190 @@ def test_a_swarm_without_the_values_is_whole(lab) -> None:
     backup(home, file)
     assert verify_file(file).flaws == []
     lab.start_manager()
+
+
+def test_a_value_that_two_hold_is_had_from_who_is_there(lab) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    where = ["node-1", "node-2"]
+    swarm = lab.run(api, Makes(code=SAME, collect="references", specified_ids=where))
+    lab.nodes[0].stop()
+    lab.wait_until(lambda: lab.state("node-1").read_status().state == "stopped")
+    assert [len(one) for one in api.select_results(swarm, "large").values()] == [SIZE, SIZE]
+
+
+def test_the_same_value_in_two_swarms_is_read_in_either(lab) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    lab.run(api, Makes(code=SAME, collect="references", specified_ids=["node-2"]))
+    made = Makes("node-2", code=SAME, collect="references", specified_ids=["node-1"])
+    swarm = lab.run(api, made)
+    assert api.select_results(swarm, "lengths").values() == [[SIZE]]
+
+
+def test_bytes_of_another_swarm_are_not_given_on_a_nodes_word(lab) -> None:
+    """node-1 knows the digest of a result on node-2, and says that it holds it for its own swarm:
+    which a task of that swarm reads on node-2."""
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    theirs = lab.run(api, Makes(collect="references", specified_ids=["node-2"]))
+    loot = BlobRef(held(lab, 2)[0].name, held(lab, 2)[0].stat().st_size)
+    liar = lab.nodes[0].context
+    append = liar.journals.append
+
+    def forge(entry: Any, *depot: Any) -> int:
+        if isinstance(entry, ResultWritten) and entry.tag == "large":
+            entry = replace(entry, value=loot)
+        return append(entry, *depot)
+
+    liar.journals.append = forge
+    forged = Makes("node-2", collect="references", specified_ids=["node-1"])
+    swarm = api.deploy_swarm("lab", forged)
+    assert api.wait_swarm(swarm, timeout=60).status == "FAILED"
+    (error,) = api.collect_errors(swarm)
+    assert "The result 'large' of iteration 0 cannot be read" in error.sentence
+    assert "'node-1'" in error.sentence
+    assert loot.digest not in liar.values
+    (lost,) = api.select_results(swarm, "large")
+    with pytest.raises(NotFound, match="'node-1', which cannot give it"):
+        _ = lost.value
+    assert spooled(lab) < SIZE
+    assert [len(value) for value in api.select_results(theirs, "large").values()] == [SIZE]
+
+
+def test_what_users_delete_is_deleted_where_it_stays(lab) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    swarm = lab.run(api, Makes(collect="references", specified_ids=["node-1"]))
+    assert api.delete_results(swarm, "large") == 1
+    lab.wait_until(lambda: len(held(lab, 1)) == 1)
+    assert [len(value) for value in api.select_results(swarm, "wanted").values()] == [SIZE]
+    lab.nodes[0].stop()
+    lab.wait_until(lambda: lab.state("node-1").read_status().state == "stopped")
+    assert api.delete_results(swarm) == 2
+    lab.node(1)
+    lab.wait_until(lambda: not held(lab, 1))
+    assert lab.nodes[-1].context.held.sizes() == {}
+
+
+def test_what_has_yet_to_be_told_of_a_value_spares_it(lab) -> None:
+    """A result is deleted while another one with the same value is on its way to the manager."""
+    for number in (1, 2, 3):
+        lab.node(number)
+    api, context = lab.api(), lab.nodes[0].context
+    swarm = lab.run(api, Makes(code=SAME, collect="references", specified_ids=["node-1"]))
+    tells = threading.Event()
+
+    def still_tells(*_: str) -> bool:
+        tells.set()
+        return True
+
+    context.journals.tells_of_held = still_tells
+    assert api.delete_results(swarm) == 1
+    assert tells.wait(20)
+    del context.journals.tells_of_held
+    lab.wait_until(lambda: not held(lab, 1))
+
+
+def test_a_swarm_is_stopped_while_a_result_is_copied(lab) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    context = lab.nodes[0].context
+    keep, began, may = context.held.keep, threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        began.set()
+        assert may.wait(60)
+        keep(*args)
+
+    context.held.keep = slow
+    api = lab.api()
+    try:
+        made = Makes(collect="references", specified_ids=["node-1"])
+        swarm = api.deploy_swarm("lab", made)
+        assert began.wait(30)
+        assert context.tasks_running == 1
+        api.stop_swarm(swarm)
+        lab.wait_until(lambda: context.tasks_running == 0)
+    finally:
+        may.set()
+    assert api.list_result_tags(swarm, attempts="all") == []
+
+
+def test_a_swarm_that_was_removed_while_its_node_was_away_is_freed_after_a_restart(lab) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    swarm = lab.run(api, Makes(collect="references", specified_ids=["node-1"]))
+    lab.nodes[0].stop()
+    lab.wait_until(lambda: lab.state("node-1").read_status().state == "stopped")
+    api.remove_swarm(swarm)
+    lab.stop_manager()
+    lab.start_manager()
+    lab.node(1)
+    lab.wait_until(lambda: not held(lab, 1))
+
+
+def test_under_an_older_database_nothing_is_deleted(lab) -> None:
+    """What stays on nodes is the only copy: it is there again with the newer database."""
+    for number in (1, 2, 3):
+        lab.node(number)
+    api = lab.api()
+    lab.stop_manager()
+    home, older, newer = (lab.folder / name for name in ("manager", "older", "newer"))
+    shutil.copytree(home, older)
+    lab.start_manager()
+    for number in (1, 2, 3):
+        lab.wait_for(lab.state(f"node-{number}"), "connected")
+    swarm = lab.run(api, Makes(collect="references", specified_ids=["node-1"]))
+    lab.stop_manager()
+    home.rename(newer)
+    older.rename(home)
+    lab.start_manager()
+    told = "node-1 keeps results of a swarm that this manager does not know: put a newer database"
+    views = lab.manager.context.clusters.values()
+    lab.wait_until(lambda: any(told in view.notice for view in views))
+    assert len(held(lab, 1)) == 2
+    lab.stop_manager()
+    shutil.rmtree(home)
+    newer.rename(home)
+    lab.start_manager()
+    lab.wait_for(lab.state("node-1"), "connected")
+    assert [len(value) for value in api.select_results(swarm, "large").values()] == [SIZE]
+
+
+def test_a_holder_that_never_gives_it_is_named_in_the_end(lab, monkeypatch) -> None:
+    monkeypatch.setattr(recalls, "PATIENCE", 1.0)
+    monkeypatch.setattr(recalls, "SLOWEST", 2.0)
+    monkeypatch.setattr(HeldLink, "push", lambda *_: None)
+    lab.node(1, peers={"listen": "off"})
+    lab.node(2)
+    lab.node(3)
+    api = lab.api()
+    made = Makes("node-2", collect="references", specified_ids=["node-1"])
+    swarm = api.deploy_swarm("lab", made)
+    assert api.wait_swarm(swarm, timeout=60).status == "FAILED"
+    (error,) = api.collect_errors(swarm)
+    assert "'node-1', which has not sent it within" in error.sentence
+    (lost,) = api.select_results(swarm, "large")
+    with pytest.raises(NotFound, match="'node-1', which has not sent it within"):
+        _ = lost.value
+
+
+def test_a_task_does_not_wait_for_ever_for_what_nobody_gives(lab, monkeypatch) -> None:
+    monkeypatch.setattr(recalls, "PATIENCE", 0.3)
+    monkeypatch.setattr(peer_hub, "TRANSFER_TIMEOUT", 5.0)
+    monkeypatch.setattr(HeldLink, "push", lambda *_: None)
+    lab.node(1, peers={"listen": "off"})
+    lab.node(2)
+    lab.node(3)
+    api = lab.api()
+    made = Makes("node-2", collect="references", specified_ids=["node-1"])
+    swarm = api.deploy_swarm("lab", made)
+    assert api.wait_swarm(swarm, timeout=60).status == "FAILED"
+    (error,) = api.collect_errors(swarm)
+    assert "no source gave more of it within 5 s" in error.sentence

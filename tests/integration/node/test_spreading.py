@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task
-from manta.node.blobs.arriving import ArrivingSource
+from manta.node.blobs.arriving import Arriving, ArrivingSource
+from manta.node.link import local_blobs
 from manta.node.link.local_blobs import LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.node.service import Node
@@ -207,3 +208,28 @@ def test_nodes_that_are_to_be_linked_as_others_are_pass_nothing(planes, lab, mon
     read_by_all(lab, os.urandom(SIZE))
     assert planes.sent(lab.file.public_key) <= 2 * SIZE + (1 << 20)
     assert sum(map(planes.of_node, nodes)) >= SIZE
+
+
+def test_what_is_passed_and_evicted_at_once_is_moved(planes, lab, monkeypatch) -> None:
+    monkeypatch.setattr(LocalFetches, "fetch", HERE)
+
+    def evicted(_: Arriving) -> None:
+        raise BlobMissing("it made room for others")
+
+    monkeypatch.setattr(Arriving, "came", evicted)
+    nodes = [lab.node(number) for number in range(1, NODES + 1)]
+    read_by_all(lab, os.urandom(SIZE))
+    assert sum(map(planes.of_node, nodes)) >= (NODES - 2) * SIZE
+
+
+def test_where_there_is_no_room_for_what_is_passed_it_is_moved(planes, lab, monkeypatch) -> None:
+    monkeypatch.setattr(LocalFetches, "fetch", HERE)
+
+    def full(fd: int, *_: Any) -> None:
+        os.close(fd)
+        raise BlobRefused("no room")
+
+    monkeypatch.setattr(local_blobs, "_kept", full)
+    nodes = [lab.node(number) for number in range(1, NODES + 1)]
+    read_by_all(lab, os.urandom(SIZE))
+    assert sum(map(planes.of_node, nodes)) >= (NODES - 2) * SIZE

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from manta.node.link import blob_server
 from manta.node.link.blob_server import BlobOffers
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.protocol.peers import Departed, Peer
 from manta.transports.bulk.options import Verdict
+from manta.transports.errors import BlobMissing
 from manta.transports.security.admission import Standing
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -68,3 +73,28 @@ def test_what_is_offered_is_bounded(monkeypatch) -> None:
         offers.offer(digest, "s")
     assert offers.verdict("a", "fetch", ONE, 1) is Verdict.REFUSED
     assert offers.verdict("a", "fetch", TWO, 1) is Verdict.GRANTED
+
+
+def test_a_swarm_is_given_what_comes_for_it_and_not_what_is_here_of_another() -> None:
+    offers = BlobOffers()
+    comes: Any = object()
+    other: Any = object()
+    offers.told(directory("s", "a", "c"))
+    offers.told(directory("t", "b", "c"))
+    with pytest.raises(BlobMissing):
+        offers.given("a", ONE)
+    offers.offer(ONE, "t")
+    offers.offer(ONE, "s", comes)
+    # The last one is of both.
+    assert [offers.given(key, ONE) for key in "abc"] == [comes, None, None]
+    assert (offers.is_of(ONE, "s"), offers.is_of(ONE, "t")) == (False, True)
+    offers.withdraw(ONE, "s", other)
+    assert [offers.given("a", ONE)] == [comes]
+    offers.withdraw(ONE, "s", comes)
+    with pytest.raises(BlobMissing):
+        offers.given("a", ONE)
+    assert offers.verdict("a", "fetch", ONE, 1) is not Verdict.GRANTED
+    offers.offer(ONE, "s")
+    offers.withdraw(ONE, "s", comes)
+    assert offers.given("a", ONE) is None
+    assert offers.is_of(ONE, "s")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,100 @@ def test_the_bound_counts_what_is_there_at_the_start(values, folder) -> None:
 def test_no_name_leads_out_of_the_folder(values, folder, name: str) -> None:
     with pytest.raises(BlobRefused, match="no swarm's id"):
         HeldResults(folder, 10_000).keep(name, values.put(b"x"), values)
+
+
+class Slow(TieredDepot):
+    """Copies when it may."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(MemoryDepot(1 << 20), FileDepot(folder, sync=False), largest=1000)
+        self.began, self.may = threading.Event(), threading.Event()
+
+    def copy_to(self, depot: FileDepot, digest: str) -> None:
+        self.began.set()
+        assert self.may.wait(20)
+        super().copy_to(depot, digest)
+
+
+@pytest.fixture
+def slow(tmp_path: Path):
+    depot = Slow(tmp_path / "values")
+    yield depot
+    depot.close()
+
+
+def test_what_two_keep_at_a_time_is_counted_once(slow, folder) -> None:
+    held = HeldResults(folder, 10_000)
+    digest = slow.put(bytes(8000))
+    with ThreadPoolExecutor(2) as pool:
+        kept = [pool.submit(held.keep, "swarm", digest, slow) for _ in range(2)]
+        assert slow.began.wait(20)
+        slow.may.set()
+        for one in kept:
+            one.result(20)
+    held.free("swarm")
+    held.keep("other", slow.put(bytes(9000)), slow)  # there is room for it again
+
+
+def test_a_swarm_that_is_removed_meanwhile_leaves_nothing(slow, folder) -> None:
+    held = HeldResults(folder, 10_000)
+    digest = slow.put(bytes(8000))
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(held.keep, "swarm", digest, slow)
+        assert slow.began.wait(20)
+        held.free("swarm")
+        slow.may.set()
+        assert isinstance(kept.exception(20), BlobMissing | BlobRefused)
+    assert not held.has("swarm", digest)
+    with pytest.raises(BlobMissing):
+        held.depot_of(digest)
+    assert list(folder.iterdir()) == []
+    held.keep("swarm", digest, slow)
+    assert held.depot_of(digest).size(digest) == 8000
+
+
+def test_it_is_copied_on_another_thread(slow, folder) -> None:
+    held = HeldResults(folder, 10_000)
+    digest = slow.put(bytes(8000))
+    kept = held.soon(held.keep, "swarm", digest, slow)
+    assert slow.began.wait(20)
+    assert not kept.done()
+    slow.may.set()
+    kept.result(20)
+    held.close()
+    assert held.has("swarm", digest)
+
+
+def test_what_users_delete_goes_unless_somebody_keeps_it_just_now(values, folder) -> None:
+    held = HeldResults(folder, 10_000)
+    digest = values.put(bytes(8000))
+    held.keep("swarm", digest, values)
+    assert not held.drop("swarm", digest, lambda: False)  # its result is not in the journal yet
+    held.said("swarm", digest)
+    assert not held.drop("swarm", digest, lambda: True)
+
+    def again() -> bool:
+        held.keep("swarm", digest, values)
+        held.said("swarm", digest)
+        return False
+
+    assert not held.drop("swarm", digest, again)
+    assert held.depot_of(digest).size(digest) == 8000
+    assert held.drop("swarm", digest, lambda: False)
+    assert not held.has("swarm", digest)
+    assert held.sizes() == {}
+    assert held.drop("swarm", digest, lambda: False)
+    held.keep("swarm", values.put(bytes(9000)), values)  # there is room for it again
+
+
+def test_what_is_damaged_is_held_no_longer(values, folder) -> None:
+    held = HeldResults(folder, 10_000)
+    digest = values.put(bytes(8000))
+    held.keep("swarm", digest, values)
+    held.drop_damaged(digest)
+    path = held.depot_of(digest).path(digest)
+    path.unlink()
+    path.write_bytes(b"x" * 8000)
+    held.drop_damaged(digest)
+    assert digest not in held
+    assert not path.exists()
