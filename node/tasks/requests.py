@@ -281,9 +281,10 @@ class TaskRequests:
     ) -> None:
         """Fetch all at once into the depot, where they stay until the attempt ends. Each with the
         id of the node that holds it, "" for what the manager has."""
-        for blob in blobs:
-            self._name(request, blob)
-        # That a node's word is the swarm's is for the PeerHub to know.
+        for blob, holder in blobs.items():
+            if not holder:
+                self._name(request, blob)
+        # Whether what a node says to hold is the swarm's is for the PeerHub to find out.
         missing = {blob for blob, holder in blobs.items() if holder or not self._pin(blob)}
         if not missing:
             then()
@@ -303,7 +304,9 @@ class TaskRequests:
             if error is not None:
                 failed = True
                 _fail(request, error)
-            elif not missing:
+                return
+            self._name(request, blob)
+            if not missing:
                 then()
 
         def fetch(blob: BlobRef, tries: int) -> None:

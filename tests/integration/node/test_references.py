@@ -58,15 +58,17 @@ def main():
 
 
 class Makes(Swarm):
-    def __init__(self, reader: str = "", code: str = MAKES, **task: Any) -> None:
+    def __init__(
+        self, reader: str = "", code: str = MAKES, reads: str = READS, **task: Any
+    ) -> None:
         super().__init__()
-        self._task, self._reader, self._code = task, reader, code
+        self._task, self._reader, self._code, self._reads = task, reader, code, reads
 
     def execute(self) -> Task:
         made = Task(Module(self._code, name="makes"), **self._task)
         if not self._reader:
             return made
-        reads = Task(Module(READS, name="reads"), specified_ids=[self._reader])
+        reads = Task(Module(self._reads, name="reads"), specified_ids=[self._reader])
         return reads(made, Condition.FINISHED)
 
 
@@ -195,6 +197,29 @@ def test_a_swarm_without_the_values_is_whole(lab) -> None:
     backup(home, file)
     assert verify_file(file).flaws == []
     lab.start_manager()
+
+
+@pytest.mark.parametrize("how", ["is not connected", "was removed"])
+def test_a_task_is_told_whose_value_is_gone_and_what_to_do(lab, how: str) -> None:
+    for number in (1, 2, 3):
+        lab.node(number)
+    flag = lab.folder / "flag"
+    waits = f"import os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.05)\n"
+    reads = READS.replace("def main():", f"{waits}\ndef main():")
+    api = lab.api()
+    made = Makes("node-3", reads=reads, collect="references", specified_ids=["node-1"])
+    swarm = api.deploy_swarm("lab", made)
+    lab.wait_until(lambda: lab.nodes[2].context.tasks_running)
+    if how == "was removed":
+        api.remove_node(lab.nodes[0].context.identity.node_id)
+    lab.nodes[0].stop()
+    lab.wait_until(lambda: lab.state("node-1").read_status().state in ("stopped", "refused"))
+    flag.touch()
+    assert api.wait_swarm(swarm, timeout=60).status == "FAILED"
+    (error,) = api.collect_errors(swarm)
+    assert "The result 'large' of iteration 0 cannot be read" in error.sentence
+    assert f"'node-1', which {how}" in error.sentence
+    assert 'collect="all"' in error.sentence
 
 
 def test_a_value_that_two_hold_is_had_from_who_is_there(lab) -> None:
