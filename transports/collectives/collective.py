@@ -162,7 +162,9 @@ class Collective:
         if sentence:
             return self._fail("CollectiveError", sentence)
         if self.is_closed:  # calls are compared all the same
-            return []
+            call = self._roll.call
+            is_asked = call is not None and call.kind.has_root and isinstance(message, Announcement)
+            return [Tell(peer, Finished())] if is_asked else []  # it may have begun anew
         return self._course.kept(actions) + self._step()
 
     def received(self, key: str, upto: int) -> list[Action]:
