@@ -42,8 +42,9 @@ _PAGE = mmap.PAGESIZE
 class Budget(Protocol):
     """What all memory is counted against."""
 
-    most: int
-    """Bytes of values in memory."""
+    @property
+    def most(self) -> int:
+        """Bytes of values in memory."""
 
     def count(self, size: int) -> None:
         """Counts memory for which others have to make room."""

@@ -112,7 +112,7 @@ def test_of_a_plane_that_cannot_be_begun_nothing_is_left(
     with socket.socket() as listening:
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises((OSError, RuntimeError)):
-            PlaneProcess(serve, listening.fileno(), lambda order: None, lambda how: None)
+            PlaneProcess(serve, [listening.fileno()], lambda order: None, lambda how: None)
         assert len(os.listdir("/proc/self/fd")) == before
     assert all(process.poll() is not None for process in begun)
     assert not [one for one in threading.enumerate() if one.name.startswith("manta-plane-")]
