@@ -155,7 +155,7 @@ class PeerHub(Actor):
             case Fetch():
                 self._get(message)
             case ProveAgain(question):
-                self._proofs.ask(question)
+                self._proofs.request(question)
             case Push(blob):
                 if blob.digest not in self._depot:
                     raise _lost(blob)

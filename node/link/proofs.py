@@ -50,9 +50,9 @@ class Proofs:
             wanted.replies.append(reply)
             return
         self._wanted[question] = _Wanted([reply], self._actor.clock.now() + PATIENCE)
-        self.ask(question)
+        self.request(question)
 
-    def ask(self, question: WantBlob) -> None:
+    def request(self, question: WantBlob) -> None:
         def answered(found: Any, error: BaseException | None) -> None:
             late = self._actor.clock.now() >= self._wanted[question].until
             if error is None and found.wait <= 0:

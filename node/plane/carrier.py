@@ -141,7 +141,7 @@ class ParcelCarrier:
     def _transfer_ended(self, transfer: bytes, error: BulkError | None) -> None:
         self._fetches.transfer_ended(transfer, error, time.monotonic())
 
-    def ask(self, fetch: Fetch) -> None:
+    def request(self, fetch: Fetch) -> None:
         epoch = self._known.epoch(fetch.swarm_id) or ""
         wanted = WantParcel(fetch.remote.parcel.id, fetch.transfer)
         self._links.send(fetch.key, envelope.pack(fetch.swarm_id, epoch, wanted))

@@ -74,7 +74,7 @@ class Shell(Protocol):
     def expect(self, fetch: Fetch) -> None:
         """Begins the transfer. `transfer_ended` is to be called once, later."""
 
-    def ask(self, fetch: Fetch) -> None:
+    def request(self, fetch: Fetch) -> None:
         """Tells the holder to send it."""
 
     def refuse(self, fetch: Fetch, why: str) -> None:
@@ -222,7 +222,7 @@ class Fetches:
     def _ask(self, fetch: Fetch, now: float) -> None:
         self._not_refused(fetch)
         if fetch.transfer or self._open(fetch):
-            self._shell.ask(fetch)
+            self._shell.request(fetch)
             self._pause(fetch, now)
 
     def _open(self, fetch: Fetch) -> bool:

@@ -364,11 +364,13 @@ class TaskMachine:
 
 def plane_lost(instance: Instance, how: str = "") -> TaskError:
     """The error of an attempt whose plane has ended, or cannot keep what it said, as `how` says."""
-    how = how or (
-        "the node's plane, through which it exchanges with others, has ended, and what it said may "
-        "be lost"
+    sentence = (
+        f"{instance} was ended: {how}; see the node's log."
+        if how
+        else f"{instance} was ended: the node's plane, through which it exchanges with others, has "
+        "ended, and what it said may be lost; see the node's log."
     )
-    return TaskError("PlaneLost", f"{instance} was ended: {how}; see the node's log.")
+    return TaskError("PlaneLost", sentence)
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:

@@ -332,7 +332,7 @@ class Plane:
     def expect(self, fetch: Fetch) -> None:
         self._expected.add(fetch.transfer)
 
-    def ask(self, fetch: Fetch) -> None:
+    def request(self, fetch: Fetch) -> None:
         self._send(fetch.remote.peer, WantParcel(fetch.remote.parcel.id, fetch.transfer))
 
     def refuse(self, fetch: Fetch, why: str) -> None:

@@ -34,7 +34,7 @@ class Frees:
             return
         due = self._due.setdefault(node_id, {}).setdefault(swarm_id, {})
         due.update(dict.fromkeys(digests))
-        self.ask(node_id)
+        self.tell(node_id)
 
     def removed(self, swarm_id: str) -> None:
         """The swarm was: all of it goes."""
@@ -44,7 +44,7 @@ class Frees:
     def forget(self, node_id: str) -> None:
         self._due.pop(node_id, None)
 
-    def ask(self, node_id: str) -> None:
+    def tell(self, node_id: str) -> None:
         """The node may be here, and take what is due."""
         node, due = self.nodes.get(node_id), self._due.get(node_id)
         if node is None or node.link is None or not due or node_id in self._asked:
@@ -55,7 +55,7 @@ class Frees:
             digests = {one: None for one in digests if staying.is_free(one, node_id)}
         some = tuple(islice(digests, MOST_FREED))
         if not some:
-            self.ask(node_id)
+            self.tell(node_id)
             return
 
         def answered(answer: FreedResults | None, error: BaseException | None) -> None:
@@ -69,7 +69,7 @@ class Frees:
                 late = self._due.setdefault(node_id, {}).setdefault(swarm_id, {})
                 late.update(dict.fromkeys(left))
             if error is None and not kept:
-                self.ask(node_id)
+                self.tell(node_id)
 
         self._asked.add(node_id)
         future = node.link.ask_future(FreeResults(swarm_id, some), timeout=PATIENCE)

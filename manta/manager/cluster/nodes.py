@@ -192,7 +192,7 @@ class ClusterNodes:
         self._tell_watchers(node_id)
         if back:  # it was silent for long, or began or ended draining
             self.on_moved()
-        self._frees.ask(node_id)
+        self._frees.tell(node_id)
         version = self.orders.desired.version(node_id)
         directories = self.orders.peers.versions(node_id)
         unknown_ = [one for one in message.holds if one not in self.view.swarms]

@@ -36,7 +36,7 @@ class Shell:
         assert fetch.transfer not in self.expected
         self.expected[fetch.transfer] = fetch
 
-    def ask(self, fetch: Fetch) -> None:
+    def request(self, fetch: Fetch) -> None:
         assert fetch.transfer in self.expected
         self.asked.append(fetch.transfer)
 
