@@ -372,7 +372,7 @@ class Group:
                 self._answer_flushes(peer)
                 if isinstance(message, messages.SentLetter):
                     self._waits.wake("letter", peer, message.tag)
-                elif isinstance(message, messages.Granted | messages.Consumed):
+                elif isinstance(message, messages.Granted | messages.Consumed | messages.Known):
                     self._waits.wake_senders()
 
     def _introduce_again(self, peer: str) -> None:

@@ -456,6 +456,22 @@ def test_what_is_for_a_peer_that_was_not_reached_yet_is_kept_up_to_a_bound() -> 
     assert "late" in a.answers
 
 
+def test_who_waited_since_a_peer_was_not_reached_goes_on_when_it_is() -> None:
+    net = Net()
+    a, at = net.peers["a"], Attempt(0, Member("t", 0), 0)
+    a.group.begin(at)
+    for number in range(UNREAD.letters + 1):
+        a.group.send(a.ask(number), at, "b", "x", b"1", 9.0, 0.0)
+    assert UNREAD.letters not in a.answers
+    net.settle()
+    b, reader = net.peers["b"], Attempt(0, Member("t", 1), 0)
+    b.group.begin(reader)
+    for number in range(20):
+        b.group.receive(b.ask(number), reader, "a", "x", number, 9.0, 0.0)
+    net.settle()
+    assert UNREAD.letters in a.answers
+
+
 def test_an_attempt_of_the_next_era_ends_those_of_the_one_before() -> None:
     net = Net()
     a, before, after = net.peers["a"], Attempt(0, Member("t", 0), 0), Attempt(1, Member("t", 0), 0)
