@@ -252,7 +252,7 @@ class SwarmExchange:
 
     def roster_changed(self, roster: Roster, timeline: Timeline, now: float) -> None:
         """`timeline` is that of the roster, and of all rosters before it."""
-        view = self._view = RosterView(self.id, self._me, roster, self._known)
+        view = self._view = RosterView(self.id, self._me, roster, self._known, self._view)
         if self._group is not None:
             self._group.roster_changed(view)
             self._look_at_era(self._group)
