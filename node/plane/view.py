@@ -75,7 +75,9 @@ class RosterView:
         self._known = known
         self._networks: dict[str, _Network] = {}
         """Those that were asked about."""
-        self._before = {} if former is None else {**former._before, **former._networks}
+        self._before: dict[str, _Network] = {}
+        if former is not None:
+            self._before = {**former._before, **former._networks}
 
     def peers(self) -> Iterable[str]:
         return [id_ for id_ in self._known.nodes(self._swarm_id) if id_ != self._me]
