@@ -3,7 +3,7 @@
 A thread of its own writes: first the values that are too large for a record, each a file, then the
 records, and syncs each file once for all attempts that ended together (group commit). Only then is
 it said, on the plane's thread, that it is done. What the disk does not take is tried again until it
-does: an attempt's end waits that long, and so does nothing else.
+does: an attempt's end waits for it (a minute, `node/tasks/direct.py`), and nothing else does.
 """
 
 from __future__ import annotations

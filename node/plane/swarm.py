@@ -130,10 +130,11 @@ class SwarmExchange:
 
     def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
         """Calls `then` when what the attempt told others outlives this process, if it counts."""
+        if self._group is not None and at in self._live:
+            self._over.add(at)
         self._live.pop(at, None)
         self._spoken.discard(at)
         self._past.discard(at)
-        self._over.add(at)
         self._drop(lambda ask: ask.at == at)
         if self._group is None:  # it has exchanged nothing
             then()
@@ -251,7 +252,7 @@ class SwarmExchange:
 
     def roster_changed(self, roster: Roster, timeline: Timeline, now: float) -> None:
         """`timeline` is that of the roster, and of all rosters before it."""
-        view = self._view = RosterView(self.id, self._me, roster, self._known)
+        view = self._view = RosterView(self.id, self._me, roster, self._known, self._view)
         if self._group is not None:
             self._group.roster_changed(view)
             self._look_at_era(self._group)

@@ -12,9 +12,10 @@ from functools import cached_property
 from manta.node.peers.known import KnownPeers
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.spec import NetworkSpec
 from manta.protocol.states import AttemptState
 from manta.roster import waits
-from manta.roster.networks import members, neighbors
+from manta.roster.networks import neighbors
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.letters import Attempt
 from manta.transports.exchange.waits import Outlook
@@ -22,19 +23,61 @@ from manta.transports.exchange.waits import Outlook
 _Placed = tuple[RosterTask, RosterInstance]
 
 
-class RosterView:
-    """Implements `exchange.group.Roster` for the node with the id `me`."""
+class _Network:
+    """Whose broadcasts are heard on which nodes. States of its members make no difference."""
 
-    def __init__(self, swarm_id: str, me: str, roster: Roster, known: KnownPeers) -> None:
+    def __init__(self, spec: NetworkSpec, tasks: Sequence[RosterTask]) -> None:
+        self._spec = spec
+        self._tasks = {task.alias: task for task in tasks}
+        self._members = [one for task in tasks for one in task.instances]
+        self._heard_on: dict[Member, set[str]] = {}
+
+    def is_like(self, other: _Network) -> bool:
+        """Whether all members are on the same nodes there."""
+        sizes, others = ([len(t.instances) for t in one._tasks.values()] for one in (self, other))
+        return (
+            self._spec == other._spec
+            and list(self._tasks) == list(other._tasks)
+            and sizes == others
+            and all(
+                one is two or (one.node_id, one.node_alias) == (two.node_id, two.node_alias)
+                for one, two in zip(self._members, other._members, strict=True)
+            )
+        )
+
+    def heard_on(self, sender: Member) -> set[str]:
+        found = self._heard_on.get(sender)
+        if found is None:
+            placed = self._tasks[sender.task].instances
+            found = set()
+            if sender.rank < len(placed):
+                found = neighbors(self._spec, placed[sender.rank], self._members)
+            self._heard_on[sender] = found
+        return found
+
+
+class RosterView:
+    """Implements `exchange.group.Roster` for the node with the id `me`. `former` is the view of the
+    roster before, of which what still holds is taken over."""
+
+    def __init__(
+        self,
+        swarm_id: str,
+        me: str,
+        roster: Roster,
+        known: KnownPeers,
+        former: RosterView | None = None,
+    ) -> None:
         self.era = roster.iteration
         self._swarm_id = swarm_id
         self._me = me
         self._roster = roster
         self._known = known
-        self._hearing: dict[Member, set[str] | None] = {}
-        """By sender: the nodes that hear it; None for all."""
-        self._members: dict[str, list[RosterInstance]] = {}
-        """By network."""
+        self._networks: dict[str, _Network] = {}
+        """Those that were asked about."""
+        self._before: dict[str, _Network] = {}
+        if former is not None:
+            self._before = {**former._before, **former._networks}
 
     def peers(self) -> Iterable[str]:
         return [id_ for id_ in self._known.nodes(self._swarm_id) if id_ != self._me]
@@ -86,20 +129,18 @@ class RosterView:
         return task.instances[member.rank].node_id == peer
 
     def _heard_on(self, sender: Member) -> set[str] | None:
-        if sender not in self._hearing:
-            self._hearing[sender] = self._neighbors(sender)
-        return self._hearing[sender]
-
-    def _neighbors(self, sender: Member) -> set[str] | None:
-        task = self._roster.tasks[sender.task]
-        if task.network is None:
+        """None for all."""
+        name = self._roster.tasks[sender.task].network
+        if name is None:
             return None
-        if sender.rank >= len(task.instances):
-            return set()
-        all_ = self._members.get(task.network)
-        if all_ is None:
-            all_ = self._members[task.network] = members(self._roster, task.network)
-        return neighbors(self._roster.networks[task.network], task.instances[sender.rank], all_)
+        network = self._networks.get(name)
+        if network is None:
+            tasks = [task for task in self._roster.tasks.values() if task.network == name]
+            network, before = _Network(self._roster.networks[name], tasks), self._before.get(name)
+            if before is not None and before.is_like(network):
+                network = before
+            self._networks[name] = network
+        return network.heard_on(sender)
 
     def may_send(self, reader: Attempt, peer: str | None) -> bool:
         if reader.era > self.era:  # it was not told of that one yet

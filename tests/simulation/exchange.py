@@ -58,6 +58,8 @@ class Scenario:
         self.is_late = random.random() < 0.5
         """Some instances are placed after others."""
         self.is_narrow = random.random() < 0.3
+        if self.is_narrow:
+            self.pace, self.trouble = 0.02, random.choice((CALM, CALM, TROUBLE))
         self.values: dict[bytes, Letter] = {}
         """What each large value says."""
         self.net: dict[str, Plane] = {}
@@ -155,11 +157,14 @@ class Manager:
         self.numbers: list[int] = []
         self.states: list[AttemptState] = []
         self.placed = 0
+        self.former: Roster | None = None
+        """That of the iteration before, which is told until this one's can be."""
         self.is_up = True
         self.consumed: dict[tuple[str, str, str], list[Letter]] = {}
         """By receiving node, sending node and tag: what attempts that count received."""
 
     def begin(self) -> None:
+        self.former = None
         self._begin_era()
         self.changed()
 
@@ -173,6 +178,12 @@ class Manager:
         if self.placed < scenario.size:
             self.clock.seen["placed late"] += 1
             self.clock.soon(3.0, partial(self._place_all, self.epoch, self.era))
+
+    def _tell(self, former: Roster) -> None:
+        """Nobody is told the roster of that iteration any more."""
+        if self.former is former:
+            self.former = None
+            self.changed()
 
     def _place_all(self, epoch: int, era: int) -> None:
         if (epoch, era) == (self.epoch, self.era):
@@ -191,6 +202,9 @@ class Manager:
         return self.scenario.aliases[self.era % len(self.scenario.aliases)]
 
     def roster(self) -> Roster:
+        return self.former or self._roster()
+
+    def _roster(self) -> Roster:
         place = self.scenario.place
         instances = tuple(
             RosterInstance(rank, place(rank), place(rank), number, self.states[rank])
@@ -238,6 +252,8 @@ class Manager:
 
     def _end_era(self) -> None:
         self.check_prefixes()
+        self.former = self._roster()
+        self.clock.soon(self.clock.random.choice((0.0, 5.0)), partial(self._tell, self.former))
         self.era += 1
         self.since = self.clock.now
         self.clock.note("mgr", f"iteration {self.era}")

@@ -16,6 +16,7 @@ The machine knows no clock: `due` says when it wants `tick` to be called.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -39,6 +40,8 @@ MOST_FLUSHES = 10_000
 """What a peer asks before it says what it knows."""
 MOST_WANTS = 100
 """How often a peer says in an era, while its link is up, that nothing was heard there."""
+MOST_KNOWN = 1_000
+"""How often it says so what it knows."""
 
 
 class Roster(Names, Protocol):
@@ -86,8 +89,9 @@ class Group:
         self._waits = Waits(me, shell, lambda: self._roster)
         self.era = max([roster.era, *(kept.era for kept in restored)])
         self._live: set[Attempt] = set()
-        self._wants: dict[str, int] = {}
-        """How often each peer has said, since its link came up, that nothing was heard there."""
+        self._introduced: dict[str, Counter[bool]] = {}
+        """How often each peer has said, since its link came up, what it knows, with the wish to be
+        told all and without."""
         self._to_flush: dict[str, list[int]] = {}
         """What peers asked that have not said yet what they know."""
         self._ended: dict[Attempt, None] = {}
@@ -319,7 +323,7 @@ class Group:
     def link_up(self, peer: str, *, wants: bool = False) -> None:
         """With `wants`, the link has been up for a while, and what the peer said was not heard."""
         self._waits.up.add(peer)
-        self._wants.pop(peer, None)
+        self._introduced.pop(peer, None)
         self._introduce(peer, wants=wants)
         self._waits.look()
 
@@ -342,8 +346,8 @@ class Group:
 
     def peer_removed(self, peer: str) -> None:
         """It will not come back: nothing is kept for it."""
-        self.link_down(peer)
         self.letters.peer_removed(peer)
+        self.link_down(peer)
 
     def _answer_flushes(self, peer: str) -> None:
         """All that was sent is told only to one that has said what it knows."""
@@ -366,20 +370,23 @@ class Group:
             case messages.Flushed(number):
                 self._waits.flushed(number)
             case _:
-                if isinstance(message, messages.Known) and message.wants:
-                    self._introduce_again(peer)
+                if isinstance(message, messages.Known) and message.is_last:
+                    self._is_introduced(peer, wants=message.wants)
                 self.letters.handle(peer, message)
                 self._answer_flushes(peer)
                 if isinstance(message, messages.SentLetter):
                     self._waits.wake("letter", peer, message.tag)
-                elif isinstance(message, messages.Granted | messages.Consumed):
+                elif isinstance(message, messages.Granted | messages.Consumed | messages.Known):
                     self._waits.wake_senders()
 
-    def _introduce_again(self, peer: str) -> None:
-        """Raises RemoteProtocolError: each time costs this peer all that it keeps for that one."""
-        self._wants[peer] = self._wants.get(peer, 0) + 1
-        if self._wants[peer] > MOST_WANTS:
-            raise RemoteProtocolError("it says again and again that it has heard nothing")
+    def _is_introduced(self, peer: str, *, wants: bool) -> None:
+        """Raises RemoteProtocolError: each time may cost all that is kept here for that one."""
+        said = self._introduced.setdefault(peer, Counter())
+        said[wants] += 1
+        if said[wants] > (MOST_WANTS if wants else MOST_KNOWN):
+            raise RemoteProtocolError("it asks again and again for what it was told")
+        if not wants:
+            return
         self._introduce(peer, wants=False)
         self._waits.forget_flushes(peer)
         self._waits.look()
@@ -403,7 +410,7 @@ class Group:
             self.end(at, counts=False)
         self._ended.clear()
         self._in_vain = {at for at in self._in_vain if at.era == former}
-        self._wants.clear()
+        self._introduced.clear()
         self.letters.end_era(era - 1, self._roster.peers())
         self.letters.forget_lost(self._roster.is_lost)
         for tag in self.broadcasts.begin_era(era):

@@ -23,8 +23,6 @@ class Ask(Protocol):
     at: Instance
     body: Any
     value: Value | None
-    until: float
-    """When its time is over."""
 
     def reply(self, told: dict[str, Any], fds: list[int]) -> None: ...
 

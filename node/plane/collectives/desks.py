@@ -64,8 +64,7 @@ class Desks:
         self._spill = Spill(self._pool)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
-        self._early: dict[Ask, float] = {}
-        """What waits for a directory, and until when."""
+        self._early: list[Ask] = []
         self._unheard: set[tuple[str, str]] = set()
         """Swarm and key of those who spoke of what this node had not heard of yet."""
 
@@ -89,7 +88,7 @@ class Desks:
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
         elif len(self._early) < MOST_EARLY:
-            self._early[ask] = ask.until
+            self._early.append(ask)
         else:
             sentence = "Too many calls wait until this node hears of others in their swarms."
             ask.fail("ResourceExhaustionError", sentence)
@@ -108,18 +107,19 @@ class Desks:
             ask.reply(told, [])
 
     def _ask_early(self) -> None:
-        early, self._early = self._early, {}
+        early, self._early = self._early, []
         for ask in early:
             self.take(ask)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
-        for ask in [ask for ask in self._early if which(ask)]:
-            del self._early[ask]
+        dropped = [ask for ask in self._early if which(ask)]
+        self._early = [ask for ask in self._early if ask not in dropped]
+        for ask in dropped:
             ask.fail("SwarmStopped", f"{ask.at} was ended: it waits for nothing any more.")
 
     def abandon(self, ask: Ask) -> None:
         if ask in self._early:
-            del self._early[ask]
+            self._early.remove(ask)
             if isinstance(ask.value, Parcel):
                 self.release(ask.value)
         elif (desk := self._desks.get(ask.at.swarm_id)) is not None:
@@ -190,20 +190,12 @@ class Desks:
     @property
     def due(self) -> float | None:
         times = [self._pool.due, *(desk.due for desk in self._desks.values())]
-        times += self._early.values()
         return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
         self._pool.tick(now)
         for desk in list(self._desks.values()):
             desk.tick(now)
-        for ask in [ask for ask, until in self._early.items() if until <= now]:
-            del self._early[ask]
-            sentence = (
-                f"Waited {ask.body.timeout:g} s in vain: the node was not told yet who takes part "
-                "in the swarm; look whether it reaches its manager."
-            )
-            ask.fail("Timeout", sentence)
 
     def clock(self) -> float:
         return time.monotonic()

@@ -282,7 +282,6 @@ def test_an_attempt_that_came_before_its_timeline_goes_on_in_it() -> None:
     [
         {"k": "receive_letter", "source": "id-1", "tag": "x", "number": 0},
         {"k": "hear_broadcast", "tag": "x"},
-        {"k": "call_collective", "number": 0, "kind": "barrier", "words": "barrier()"},
     ],
 )
 def test_who_asks_before_anything_is_known_of_the_swarm_waits_no_longer_than_it_may(

@@ -49,6 +49,10 @@ class Asked:
         """Its answer, or the kind of error and its sentence; None if there is none yet."""
         return self._outcomes[0] if self._outcomes else None
 
+    @property
+    def waits(self) -> bool:
+        return not self._outcomes
+
     def _end(self, outcome: tuple[str, Any]) -> None:
         assert not self._outcomes
         self._outcomes.append(outcome)
@@ -158,7 +162,7 @@ def test_what_is_said_by_a_task_that_the_roster_does_not_have_yet_is_told_with_t
     node.swarm.begin(at)
     asked = node.ask(at, SAY, b"said")
     assert node.said_to("B") == []
-    assert asked.outcome is None
+    assert asked.waits
     instances = (RosterInstance(0, "A", "a", 0, "RUNNING"),)
     task = RosterTask("late", "RUNNING", 1, instances=instances)
     roster = Roster("e", 1, {"late": task}, {})
@@ -174,7 +178,7 @@ def test_a_request_waits_no_longer_for_its_roster_than_it_may(body: PlaneRequest
     asked = node.ask(attempt(), body, b"1" if body is SEND else None, now=10.0)
     assert node.swarm.due == 15.0
     node.swarm.tick(14.9)
-    assert asked.outcome is None
+    assert asked.waits
     node.swarm.tick(15.0)
     kind, sentence = asked.outcome
     assert kind == "Timeout"
@@ -222,7 +226,7 @@ def test_the_first_of_many_that_wait_for_a_roster_ends_first() -> None:
     node.swarm.abandon(asked[1])
     node.swarm.tick(6.5)
     node.swarm.tick(7.0)
-    assert [one.outcome is None for one in asked] == [True, True, False]
+    assert [one.waits for one in asked] == [True, True, False]
     assert node.swarm.due == 8.0
 
 
@@ -233,7 +237,7 @@ def test_too_many_that_wait_for_a_roster_are_refused_with_what_to_do(
     node = Node()
     node.swarm.begin(attempt())
     asked = [node.ask(attempt(), RECEIVE) for _ in range(3)]
-    assert [one.outcome is None for one in asked] == [True, True, False]
+    assert [one.waits for one in asked] == [True, True, False]
     kind, sentence = asked[2].outcome
     assert kind == "ResourceExhaustionError"
     assert "try again" in sentence
@@ -262,7 +266,7 @@ def test_attempts_that_came_before_their_timeline_go_on_in_it() -> None:
     assert node.swarm.take_over(former, 2.0) == [spoke]
     former.close()
     assert receiving.outcome[0] == "SwarmStopped"
-    assert waiting.outcome is None
+    assert waiting.waits
     assert node.swarm.due == 6.0
     assert node.ask(spoke, RECEIVE).outcome[0] == "SwarmStopped"
     node.enroll("A")
@@ -295,7 +299,7 @@ def test_so_does_one_that_the_roster_says_is_over(of_a: tuple[int, str]) -> None
     node = Node()
     node.enroll("B", of_a=of_a)
     node.swarm.begin(attempt())
-    assert node.ask(attempt(), SEND, b"1").outcome is None
+    assert node.ask(attempt(), SEND, b"1").waits
 
 
 def test_so_does_one_that_begins_again_after_its_end() -> None:
@@ -306,9 +310,18 @@ def test_so_does_one_that_begins_again_after_its_end() -> None:
     node.swarm.end(attempt(), counts=False, then=lambda: None)
     node.swarm.begin(attempt())
     asked = node.ask(attempt(), SEND, b"1")
-    assert asked.outcome is None
+    assert asked.waits
     node.swarm.end(attempt(), counts=False, then=lambda: None)
     assert asked.outcome[0] == "SwarmStopped"
+
+
+def test_one_that_ended_before_anything_was_known_may_begin_again() -> None:
+    node = Node()
+    node.swarm.begin(attempt())
+    node.swarm.end(attempt(), counts=False, then=lambda: None)
+    node.swarm.begin(attempt())
+    node.enroll("B")
+    assert node.ask(attempt(), SEND, b"1").outcome == ("value", None)
 
 
 def test_an_attempt_of_the_next_iteration_receives_each_letter_once() -> None:
@@ -323,4 +336,4 @@ def test_an_attempt_of_the_next_iteration_receives_each_letter_once() -> None:
     node.enroll("B", iteration=1)
     node.enroll("B", iteration=2)
     node.swarm.begin(attempt(iteration=2))
-    assert node.ask(attempt(iteration=2), receive).outcome is None
+    assert node.ask(attempt(iteration=2), receive).waits

@@ -14,7 +14,7 @@ from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.credit import RESERVE, UNREAD
-from manta.transports.exchange.group import MOST_FLUSHES, MOST_WANTS, Group
+from manta.transports.exchange.group import MOST_FLUSHES, MOST_KNOWN, MOST_WANTS, Group
 from manta.transports.exchange.kept import Kept, KeptBroadcast, KeptLetter, Received
 from manta.transports.exchange.letters import Attempt, Remote, Value
 from manta.transports.exchange.waits import Outlook
@@ -474,6 +474,22 @@ def test_what_is_for_a_peer_that_was_not_reached_yet_is_kept_up_to_a_bound() -> 
     assert "late" in a.answers
 
 
+def test_who_waited_since_a_peer_was_not_reached_goes_on_when_it_is() -> None:
+    net = Net()
+    a, at = net.peers["a"], Attempt(0, Member("t", 0), 0)
+    a.group.begin(at)
+    for number in range(UNREAD.letters + 1):
+        a.group.send(a.ask(number), at, "b", "x", b"1", 9.0, 0.0)
+    assert UNREAD.letters not in a.answers
+    net.settle()
+    b, reader = net.peers["b"], Attempt(0, Member("t", 1), 0)
+    b.group.begin(reader)
+    for number in range(20):
+        b.group.receive(b.ask(number), reader, "a", "x", number, 9.0, 0.0)
+    net.settle()
+    assert UNREAD.letters in a.answers
+
+
 def test_an_attempt_of_the_next_era_ends_those_of_the_one_before() -> None:
     net = Net()
     a, before, after = net.peers["a"], Attempt(0, Member("t", 0), 0), Attempt(1, Member("t", 0), 0)
@@ -646,17 +662,18 @@ def test_who_asks_without_end_and_says_nothing_is_cut() -> None:
         net.peers["a"].group.handle("b", messages.Flush(MOST_FLUSHES))
 
 
-def test_who_says_again_and_again_that_nothing_was_heard_is_cut() -> None:
+@pytest.mark.parametrize(("wants", "most"), [(True, MOST_WANTS), (False, MOST_KNOWN)])
+def test_who_asks_again_and_again_for_what_it_was_told_is_cut(wants: bool, most: int) -> None:
     net = Net()
-    net.settle()
-    b = net.peers["b"].group
-    for _ in range(MOST_WANTS):
-        b.handle("a", messages.Known((), is_last=True, wants=True))
-    with pytest.raises(RemoteProtocolError, match="heard nothing"):
-        b.handle("a", messages.Known((), is_last=True, wants=True))
-    net.down("a", "b")
-    net.settle()
-    b.handle("a", messages.Known((), is_last=True, wants=True))
+    b, said = net.peers["b"].group, messages.Known((), is_last=True, wants=wants)
+    b.link_up("a")
+    for _ in range(most):
+        b.handle("a", said)
+    with pytest.raises(RemoteProtocolError, match="again and again"):
+        b.handle("a", said)
+    b.link_down("a")
+    b.link_up("a")
+    b.handle("a", said)
 
 
 def test_a_peer_that_begins_anew_is_in_the_latest_era_of_which_it_kept_anything() -> None:

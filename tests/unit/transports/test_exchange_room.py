@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import random
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import credit, letters, messages
 from manta.transports.exchange.channels import Load, Member, Room, Source
 from manta.transports.exchange.credit import MOST_WANTS, RESERVE, SHARE, UNREAD, Rooms
+from manta.transports.exchange.group import Group
 from manta.transports.exchange.letters import Attempt, Letters, Value
 from manta.transports.exchange.messages import KnownLetters, Message, SentLetter
 from manta.transports.exchange.outbox import Stream
+from manta.transports.exchange.waits import Outlook
 
 MINE, THEIRS = Member("mine", 0), Member("theirs", 0)
 
@@ -212,3 +218,114 @@ def test_a_letter_to_a_node_that_is_there_is_kept_until_it_is_received() -> None
         box_.end_era(era, [])
         box_.forget_lost(lambda peer: False)
     assert len(box_.outbox("p")) == 1
+
+
+counts = st.integers(0, 4) | st.sampled_from([(1 << 53) - 1])
+names = st.sampled_from(["t", "u"])
+values = st.sampled_from([b"", b"x", messages.Parcel(bytes(16), 1 << 40)])
+letter_names = st.builds(messages.LetterName, names, counts, names, counts, counts)
+known_letters = st.builds(
+    KnownLetters, names, counts, names, counts, counts, st.lists(counts, max_size=3).map(tuple)
+)
+said = st.one_of(
+    st.builds(SentLetter, counts, names, counts, names, counts, values),
+    st.builds(messages.Known, st.lists(known_letters, max_size=2).map(tuple), st.booleans()),
+    st.builds(messages.Consumed, st.lists(letter_names, max_size=2).map(tuple)),
+    st.builds(messages.EraEnded, counts, counts),
+    st.builds(messages.EraForgotten, counts, counts),
+    st.builds(messages.WantRoom, names, counts, counts),
+    st.builds(messages.Granted, names, counts, counts, counts),
+    st.builds(messages.Full, names, counts, names),
+    st.builds(messages.SentBroadcast, counts, names, counts, names, counts, values),
+    st.builds(messages.Flush, counts),
+    st.builds(messages.Flushed, counts),
+)
+
+
+class Anybody:
+    """A roster by which all may talk, and nobody is certain."""
+
+    def __init__(self, era: int) -> None:
+        self.era = era
+
+    def peers(self) -> Iterable[str]:
+        return ("p", "q")
+
+    def name(self, peer: str) -> str:
+        return peer
+
+    def is_lost(self, peer: str) -> bool:
+        return False
+
+    def refusal(self, sender: Attempt, peer: str) -> str:
+        return ""
+
+    def hears(self, task: str, peer: str, sender: Member) -> bool:
+        return True
+
+    def is_there(self, member: Member, peer: str) -> bool:
+        return True
+
+    def may_send(self, reader: Attempt, peer: str | None) -> bool:
+        return True
+
+    def of_letter(self, reader: Attempt, peer: str, tag: str) -> Outlook:
+        return Outlook("", "it may come")
+
+    def of_broadcast(self, reader: Attempt, tag: str) -> Outlook:
+        return Outlook("", "it may come")
+
+    def counted(self, at: Attempt) -> bool | None:
+        return None
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def answer(self, value: Value | None) -> None:
+        self.ends += 1
+
+    def fail(self, kind: str, sentence: str) -> None:
+        self.ends += 1
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from("pq"), said), max_size=25), st.integers(0, 1 << 30))
+def test_whatever_peers_say_attempts_here_go_on_and_iterations_begin(
+    told: list[tuple[str, Message]], seed: int
+) -> None:
+    group, dice = Group("me", Shell(), Anybody(0)), random.Random(seed)
+    for peer in "pq":
+        group.link_up(peer)
+    for peer, message in told:
+        at = Attempt(group.era, MINE, 0)
+        with contextlib.suppress(RemoteProtocolError):
+            group.handle(peer, message)
+        match dice.randrange(6):
+            case 0:
+                group.roster_changed(Anybody(group.era + 1))
+            case 1:
+                group.begin(at)
+                group.broadcast(at, "t", b"mine")
+                assert [one.value for one in group.broadcasts.said_by(MINE)] == [b"mine"]
+            case 2:
+                group.begin(at)
+                group.receive(Heard(), at, peer, "t", group.letters.claims(at, peer, "t"), 5, 0)
+            case 3:
+                group.begin(at)
+                group.send(Heard(), at, peer, "u", b"x", 5, 0)
+            case 4:
+                group.begin(at)
+                group.end(at, counts=dice.random() < 0.5)
+            case 5:
+                group.link_down(peer)
+                group.link_up(peer)
+    heard = Heard()
+    group.roster_changed(Anybody(group.era + 1))
+    at = Attempt(group.era, MINE, 0)
+    group.begin(at)
+    group.send(heard, at, "me", "own", b"1", 5, 0)
+    group.receive(heard, at, "me", "own", 0, 5, 0)
+    assert heard.ends == 2
+    group.close()
