@@ -119,7 +119,14 @@ def intruder(lab: Lab, port: int) -> Iterator[Intruder]:
 
 def letter(tag: str, rank: int = 1, **fields: Any) -> SentLetter:
     value = encode("forged").to_bytes()
-    given = {"era": 0, "task": "code", "rank": rank, "tag": tag, "serial": 0, "value": value}
+    given: dict[str, Any] = {
+        "era": 0,
+        "task": "code",
+        "rank": rank,
+        "tag": tag,
+        "serial": 0,
+        "value": value,
+    }
     return SentLetter(**given | fields)
 
 
