@@ -21,7 +21,12 @@ from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
-from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled
+from manta.transports.errors import (
+    BulkError,
+    LocalTransportError,
+    TransferCancelled,
+    TransferRefused,
+)
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -258,7 +263,7 @@ class _Bulk:
         done: Callable[[str | None], None],
         adopted: Callable[[int], None] | None,
     ) -> None:
-        ended = self._ended(done)
+        ended = self._ended(done, (TransferCancelled,))
 
         def came(upto: int) -> None:
             self._post(partial(progress, upto))
@@ -290,7 +295,8 @@ class _Bulk:
         memfd: int,
         at: int,
     ) -> None:
-        ended = self._ended(done)
+        # Nothing is sent before its receiver wants it: one that refuses it has decided otherwise.
+        ended = self._ended(done, (TransferCancelled, TransferRefused))
         try:
             passed = os.dup(memfd) if memfd >= 0 else -1  # it is passed when its turn comes
         except OSError as error:
@@ -318,11 +324,14 @@ class _Bulk:
     def refuse(self, transfer: bytes) -> None:
         self._peer.refuse(transfer, "it is of no use any more")
 
-    def _ended(self, done: Callable[[str | None], None]) -> Callable[[BulkError | None], None]:
+    def _ended(
+        self, done: Callable[[str | None], None], given_up: tuple[type[BulkError], ...]
+    ) -> Callable[[BulkError | None], None]:
+        """`given_up`: how a transfer ends that the other end wants no longer."""
+
         def ended(error: BulkError | None) -> None:  # on a thread of the bulk's
             why = "" if error is None else str(error)
-            is_given_up = isinstance(error, TransferCancelled)
-            self._post(partial(done, None if is_given_up else why))
+            self._post(partial(done, None if isinstance(error, given_up) else why))
 
         return ended
 
