@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -40,8 +41,12 @@ def files(lab: Lab) -> list[Path]:
 
 
 def planes() -> set[int]:
-    children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if "manta.node.plane" in child.cmdline()}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it is ending
+            if "manta.node.plane" in child.cmdline():
+                found.add(child.pid)
+    return found
 
 
 def sent(lab: Lab) -> tuple[UserAPI, SwarmOverview]:
@@ -58,6 +63,7 @@ def sent(lab: Lab) -> tuple[UserAPI, SwarmOverview]:
 def stop_first(lab: Lab) -> None:
     lab.nodes[0].stop()
     lab.wait_until(lambda: lab.state("node-1").read_status().state == "stopped")  # type: ignore[union-attr]
+    lab.finished.clear()
 
 
 @pytest.mark.parametrize("is_removed", [False, True], ids=["stopped", "removed"])

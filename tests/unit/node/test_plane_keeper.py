@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,9 +144,7 @@ def keep(folder: Path, *swarm_ids: str) -> None:
         letters = KeptLetter("id-2", "x", 0, b"small"), KeptLetter("id-2", "x", 1, Parcel(id_, 5))
         path = spool.values / id_.hex()
         kept = Kept(0, "t", 0, 0, letters)
-        spool.keep(
-            Timeline(swarm_id, "e"), kept, [lambda at=path: at.write_bytes(b"large")], done.set
-        )
+        spool.keep(Timeline(swarm_id, "e"), kept, [partial(path.write_bytes, b"large")], done.set)
         assert done.wait(20)
     spool.close()
 
