@@ -159,7 +159,8 @@ class Registered(Message, frozen=True):
 
 
 MOST_HOLDS = 1000
-"""Swarms that a heartbeat names as those of which the node holds results."""
+"""Swarms that a heartbeat names as those of which the node holds results, or keeps what tasks told
+each other."""
 
 
 class Heartbeat(Message, frozen=True):
@@ -176,6 +177,8 @@ class Heartbeat(Message, frozen=True):
     """Its links with other nodes, if they have changed since it told of them over this link."""
     holds: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_HOLDS)] = ()
     """Swarms of which it holds results, as many as fit: the next ones follow in the next one."""
+    spools: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_HOLDS)] = ()
+    """Swarms of which its disk keeps what tasks told each other, likewise."""
 
 
 class HeartbeatReply(Message, frozen=True):
@@ -188,6 +191,8 @@ class HeartbeatReply(Message, frozen=True):
     rosters: dict[str, int] = {}
     over: tuple[str, ...] = ()
     """Of the swarms of which the node holds results: those that were removed."""
+    ended: tuple[str, ...] = ()
+    """Of the swarms of `spools`: those that have ended, or were removed."""
 
 
 class FetchDesired(Message, frozen=True):

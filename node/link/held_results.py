@@ -9,9 +9,10 @@ from manta.actors import Actor, Refused, Reply
 from manta.node.blobs.held_results import HeldResults
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import TRANSFER_TIMEOUT, Push
+from manta.node.link.turns import Turns
 from manta.node.shared.addresses import PEER_HUB
 from manta.protocol.codes import Code
-from manta.protocol.node import MOST_HOLDS, Ok
+from manta.protocol.node import Ok
 from manta.protocol.spread import FreedResults, FreeResults, PushResult
 from manta.protocol.values import BlobRef
 
@@ -21,8 +22,7 @@ class HeldLink:
         self._actor = actor
         self._journals = journals
         self._held = held
-        self._told = 0
-        """How many swarms heartbeats have named."""
+        self._turns = Turns()
 
     def push(self, message: PushResult, reply: Reply) -> None:
         """Raises Refused."""
@@ -58,13 +58,8 @@ class HeldLink:
         return FreedResults(kept)
 
     def swarms(self) -> tuple[str, ...]:
-        """What the next heartbeat names: where there are too many, each in its turn."""
-        found = self._held.swarms
-        if len(found) <= MOST_HOLDS:
-            return tuple(found)
-        start = self._told % len(found)
-        self._told += MOST_HOLDS
-        return tuple([*found[start:], *found[:start]][:MOST_HOLDS])
+        """What the next heartbeat names."""
+        return self._turns.next(self._held.swarms)
 
     def free(self, swarms: tuple[str, ...]) -> None:
         for swarm_id in swarms:

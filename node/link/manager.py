@@ -37,7 +37,8 @@ from manta.node.link.peer_directory import Disconnected
 from manta.node.link.peer_hub import BulkAddress, bulk_address
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
-from manta.node.shared.addresses import DATASETS, METRICS, PEER_DIRECTORY, PEER_HUB, ROOT
+from manta.node.link.turns import Turns
+from manta.node.shared.addresses import DATASETS, METRICS, PEER_DIRECTORY, PEER_HUB, PLANE, ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AskGateway,
@@ -99,6 +100,7 @@ class ManagerLink(Actor):
         self._reads = ManagerReads(self, context.journals)
         self._sender = JournalSender(self, context.journals)
         self._held = HeldLink(self, context.held, context.journals)
+        self._spools = Turns()
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
@@ -384,6 +386,7 @@ class ManagerLink(Actor):
                 links.heard(told)
                 self.notify(ROOT, reply)
                 self.notify(PEER_DIRECTORY, reply)
+                self.notify(PLANE, reply)
                 self._notice(reply.notice)
                 self._held.free(reply.over)
                 self._say(BUSINESS_AS_USUAL, "", update=True)
@@ -430,6 +433,7 @@ class ManagerLink(Actor):
             context.journals.unacknowledged(),
             context.peers.links.news(),
             self._held.swarms(),
+            self._spools.next(context.spools),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 

@@ -6,18 +6,17 @@ It ends with its daemon, whose end of the socket is then closed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
+from manta.node.plane.folder_lock import take_over
 from manta.node.plane.local import LocalSocket, shared_folder
 from manta.node.plane.orders import (
     Anew,
@@ -26,6 +25,7 @@ from manta.node.plane.orders import (
     Changed,
     End,
     Ended,
+    Forget,
     Linked,
     Lost,
     OrderSocket,
@@ -51,10 +51,8 @@ from manta.transports.security.keys import KeyPair
 NICENESS = 5
 """Heartbeats and small asks of the daemon go before."""
 
-LOCK = "lock"
-"""The file in its folder that a plane holds locked as long as it lives."""
 PATIENCE = 20.0
-"""Seconds for which it waits for another that has the folder, whose daemon is gone."""
+"""Seconds for which it waits for another that has its folder, whose daemon is gone."""
 ENDING = 15
 """Seconds from the end of its daemon to its own, whatever it does."""
 
@@ -152,6 +150,8 @@ class Process:
                 plane.told(directory)
             case Rostered(roster):
                 plane.told(roster)
+            case Forget(swarm_ids):
+                plane.forget(swarm_ids)
             case Attach(at):
                 plane.attach(at, fds[0])  # first: whatever fails, what it asks is answered
                 if at not in self._begun:
@@ -162,23 +162,6 @@ class Process:
                 plane.end(at, counts=counts, then=partial(self._say, Ended(at)))
             case Serve():
                 log.error("The daemon says twice who the node is.")
-
-
-def take_over(folder: Path) -> int | None:
-    """The lock of a folder, once whoever had it before has ended; None if it does not."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                os.close(lock)
-                return None
-            time.sleep(0.02)
-        else:
-            return lock
 
 
 def _local(bulk: BulkEndpoint, own_key: str) -> LocalSocket | None:
@@ -219,7 +202,7 @@ def main() -> int:
         return 0
     serve, fds = first
     assert isinstance(serve, Serve)
-    lock = take_over(Path(serve.folder))
+    lock = take_over(Path(serve.folder), PATIENCE)
     if lock is None:
         log.error("Another plane has had %s for %g s: it is to end.", serve.folder, PATIENCE)
         return 1

@@ -2,10 +2,12 @@
 
 It begins as well when another node knocks: what that has for this one need not wait until a task
 here asks for it. Whoever connects is seen by that, and neither accepted nor read before the plane
-does.
+does. And it begins when the manager names the nodes of a swarm of which a plane before has kept
+something: others may ask for that. For what is kept of any other swarm none begins.
 
-It lives as long as its plane. When that ends it ends, too, and its supervisor begins another; the
-attempts that had a connection are told to their supervisors, who end them.
+A plane that cannot be begun, or ends, costs nothing but itself and the attempts that had a
+connection, whose supervisors are told and end them. It is begun again after a pause, which grows
+while that happens soon again.
 """
 
 from __future__ import annotations
@@ -13,11 +15,21 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, MailboxPolicy, Refused
+from manta.actors import (
+    Actor,
+    ActorDead,
+    ExitReason,
+    MailboxFull,
+    MailboxPolicy,
+    Refused,
+)
 from manta.actors.replies import Reply
 from manta.node.link.peer_directory import NeedRoster, TellPlane
 from manta.node.peers.book import PeersAnew
@@ -25,14 +37,16 @@ from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.node.plane import orders
 from manta.node.plane.door import Door
-from manta.node.plane.process import PlaneProcess
-from manta.node.plane.spool import keeps_anything
+from manta.node.plane.kept_swarms import KeptSwarms
+from manta.node.plane.pauses import Pauses
+from manta.node.plane.process import PlaneGone, PlaneProcess
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Connect, EndExchange, ExchangeBroken, ExchangeLost
 from manta.node.task_server.messages import Descriptor
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
+from manta.protocol.node import HeartbeatReply
 from manta.transports.errors import remedied
 
 _SOON = 0.01
@@ -43,11 +57,9 @@ _PAUSE = 2.0
 """Seconds for which nobody is listened to who knocks at a node that has no part in any swarm."""
 
 
-class PlaneEnded(Exception):
-    """The plane's process is gone."""
-
-
 class _Gone(msgspec.Struct, frozen=True):
+    number: int
+    """Of the plane: they are counted."""
     how: str
 
 
@@ -55,12 +67,8 @@ class _Knocked(msgspec.Struct, frozen=True):
     """Somebody connects."""
 
 
-class _Listen(msgspec.Struct, frozen=True):
-    pass
-
-
-class _Begin(msgspec.Struct, frozen=True):
-    """Once more: it could not be begun before."""
+class _Resume(msgspec.Struct, frozen=True):
+    """A pause is over."""
 
 
 class _Attempt(msgspec.Struct):
@@ -74,21 +82,27 @@ class PlaneKeeper(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._process: PlaneProcess | None = None
+        self._number = 0
+        self._pauses = Pauses()
         self._attempts: dict[Instance, _Attempt] = {}
         """Those that were given a connection."""
+        self._waiting: list[tuple[Connect, Reply]] = []
+        """Those that are given one after the pause."""
         self._stopping = False
         self._door: Door | None = None
+        self._kept = KeptSwarms(context.state.plane)
+        self._worker = ThreadPoolExecutor(1, "manta-plane-spool")
+        self._is_deleting = False
+        self._over: tuple[str, ...] = ()
+        """Swarms of which something was to be deleted last."""
 
     def on_start(self) -> None:
-        """Begins one at once if others may ask for what one before has kept."""
-        if self._node_id() and keeps_anything(self._context.state.plane):
-            self._try(_Begin())
-        else:
-            self._listen()
+        self._resume()
 
     def on_stop(self, reason: ExitReason) -> None:
         self._stopping = True
         self._close_door()
+        self._worker.shutdown(wait=False)
         if self._process is not None:
             self._process.close()
             self._context.peers.links.told(())
@@ -97,14 +111,20 @@ class PlaneKeeper(Actor):
 
     def receive(self, message: Any) -> Any:
         match message:
-            case Connect(instance, owner):
-                return self._connect(instance, owner)
+            case Connect():
+                self._waiting.append((message, self.defer()))
+                self._connect_waiting()
             case EndExchange(instance, counts):
                 return self._end(instance, counts=counts)
+            case HeartbeatReply(ended=ended):
+                self._look()
+                self._forget(ended)
             case PeersAnew(directories, rosters):
                 self._tell(orders.Anew(directories, rosters))
-            case DirectoryChanged():
+                self._named(one.swarm_id for one in directories)
+            case DirectoryChanged(swarm_id):
                 self._tell(orders.Changed(message))
+                self._named((swarm_id,))
             case DirectoryOver():
                 self._tell(orders.Over(message))
             case RosterChanged() | RosterDiffers():
@@ -127,55 +147,112 @@ class PlaneKeeper(Actor):
                     attempt.ending.set(True)
             case _Knocked():
                 self._knocked()
-            case _Listen():
-                self._listen()
-            case _Begin():
-                self._try(message)
-            case _Gone(how):
-                raise PlaneEnded(f"the plane {how}")
+            case _Resume():
+                self._resume()
+            case _Gone(number, how):
+                if number == self._number:
+                    self._lose(how)
             case _:
                 return super().receive(message)
         return None
 
+    # --- when a plane begins ------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        """What there is to do while no plane runs."""
+        self._look()
+        self._connect_waiting()
+        if self._process is not None or self._is_pausing:
+            return
+        if self._context.spools:  # those of which the manager names nodes are worth a plane
+            self.notify(PEER_DIRECTORY, TellPlane(self.ref))
+        try:
+            self._listen()
+        except (OSError, RuntimeError) as error:
+            self._failed(f"nobody can be heard who connects: {_why(error)}")
+
     def _listen(self) -> None:
+        """Raises OSError, RuntimeError."""
         if self._process is None and (listening := self._context.peer_socket) is not None:
             self._close_door()
             self._door = Door(listening.fd, lambda: self.notify(self.ref, _Knocked()))
 
     def _close_door(self) -> None:
         if self._door is not None:
-            self._door.close()
-            self._door = None
+            door, self._door = self._door, None
+            door.close()
+
+    @property
+    def _is_pausing(self) -> bool:
+        return self.clock.now() < self._pauses.until
+
+    def _failed(self, why: str) -> None:
+        pause = self._pauses.failed(self.clock.now())
+        after = f" after {pause:g} s" if pause else ""
+        self.log.error("%s; it is tried again%s", why, after)
+        self.after(pause, _Resume())
 
     def _knocked(self) -> None:
-        if self._process is not None:
-            return
-        if self._context.peers.directories.is_empty:  # nobody has anything to say to this node
-            self.after(_PAUSE, _Listen())
-            return
-        self._try(_Listen())
+        if self._process is None and self._context.peers.directories.is_empty:
+            self.after(_PAUSE, _Resume())  # nobody has anything to say to this node
+        else:
+            self._try()
 
-    def _try(self, again: _Begin | _Listen) -> None:
-        """Begins it, or tells itself that after a pause."""
-        if self._process is not None:
+    def _named(self, swarm_ids: Iterable[str]) -> None:
+        """The manager names the nodes of these swarms."""
+        if not self._context.spools or self._process is not None:
             return
-        try:
-            self._begin()
-        except OSError as error:
-            self.log.error("the plane could not be started: %s", remedied(error))
-            self.after(_PAUSE, again)
+        if not set(self._context.spools).isdisjoint(swarm_ids):
+            self._try()
+
+    def _try(self) -> None:
+        if self._process is None and not self._is_pausing:
+            try:
+                self._begin()
+            except (OSError, RuntimeError) as error:
+                self._failed(f"the plane could not be started: {_why(error)}")
+
+    def _lose(self, how: str) -> None:
+        """The plane has ended, or is to end."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.close()
+        self._context.peers.links.told(())
+        attempts, self._attempts = self._attempts, {}
+        for instance, attempt in attempts.items():
+            self.notify(attempt.owner, ExchangeLost(instance))
+            if attempt.ending is not None:
+                attempt.ending.set(False)
+        self._failed(f"the plane {how}")
+
+    # --- attempts -----------------------------------------------------------------------------
+
+    def _connect_waiting(self) -> None:
+        while self._waiting and (self._process is not None or not self._is_pausing):
+            message, reply = self._waiting.pop(0)
+            try:
+                end = self._connect(message.instance, message.owner)
+            except Refused as refused:
+                reply.fail(refused)
+            else:
+                reply.set(end)
 
     def _connect(self, instance: Instance, owner: str) -> Descriptor:
+        """Raises Refused."""
+        what = f"The node could give {instance} no connection to others"
+        process = self._process
         try:
-            process = self._process or self._begin()
+            process = process or self._begin()
             ours, theirs = socket.socketpair()
-        except OSError as error:
-            self.after(_PAUSE, _Listen())  # the door may have been closed for it
-            sentence = f"The node could give {instance} no connection to others: {remedied(error)}."
+        except (OSError, RuntimeError) as error:
+            sentence = f"{what}: {_why(error)}."
+            if process is None:
+                self._failed(sentence.removesuffix("."))
             raise Refused(Code.UNAVAILABLE, sentence) from error
         end = Descriptor(theirs.detach())
         self._attempts.setdefault(instance, _Attempt(owner)).owner = owner
-        process.send(orders.Attach(instance), [ours.detach()])
+        self._tell(orders.Attach(instance), ours.detach())
         return end
 
     def _end(self, instance: Instance, *, counts: bool) -> bool | None:
@@ -187,8 +264,40 @@ class PlaneKeeper(Actor):
         self._tell(orders.End(instance, counts))
         return None
 
+    # --- what is kept -------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        try:
+            self._context.spools = tuple(sorted(self._kept.look()))
+        except OSError as error:
+            self.log.error("%s cannot be read: %s", self._context.state.plane, remedied(error))
+
+    def _forget(self, ended: Iterable[str]) -> None:
+        """These swarms are over, says the manager."""
+        over = tuple(sorted(set(ended).intersection(self._context.spools)))
+        if over and over != self._over:
+            names = ", ".join(over)
+            self.log.info("what tasks told each other goes, of swarms that are over: %s", names)
+        self._over = over
+        if not over or self._is_deleting:
+            return
+        if self._process is not None:
+            self._tell(orders.Forget(over))
+            return
+        self._is_deleting = True
+        self.pipe(self._worker.submit(self._kept.forget, over), self._forgotten)
+
+    def _forgotten(self, _: bool | None, error: BaseException | None) -> None:
+        """What is left is named with the next heartbeat, and deleted then."""
+        self._is_deleting = False
+        if error is not None:
+            self.log.error("what swarms that are over left does not go: %s", error)
+        self._look()
+
+    # --- the process --------------------------------------------------------------------------
+
     def _begin(self) -> PlaneProcess:
-        """Raises OSError."""
+        """Raises OSError, RuntimeError."""
         self._close_door()
         context, listening = self._context, self._context.peer_socket
         folder = context.state.plane
@@ -205,7 +314,10 @@ class PlaneKeeper(Actor):
             relay=(context.config.manager_address, context.manager_key),
         )
         fds = [one.fd for one in (listening, context.bulk_socket) if one is not None]
-        self._process = PlaneProcess(serve, fds, self._heard, lambda how: self._heard(_Gone(how)))
+        self._number += 1
+        gone = partial(_Gone, self._number)
+        self._process = PlaneProcess(serve, fds, self._heard, lambda how: self._heard(gone(how)))
+        self._pauses.began(self.clock.now())
         self.log.info("the plane begins, with process id %d", self._process.pid)
         self.notify(PEER_DIRECTORY, TellPlane(self.ref))
         return self._process
@@ -214,9 +326,14 @@ class PlaneKeeper(Actor):
         identity = self._context.identity
         return (identity.node_id if identity else "") or self._context.peers.directories.node_id
 
-    def _tell(self, order: orders.ToPlane) -> None:
-        if self._process is not None:
-            self._process.send(order)
+    def _tell(self, order: orders.ToPlane, *fds: int) -> None:
+        """Takes over the descriptors."""
+        if self._process is None:
+            return
+        try:
+            self._process.send(order, fds)
+        except PlaneGone as error:
+            self._lose(f"is ended: {error}")
 
     def _heard(self, message: orders.ToDaemon | _Gone) -> None:
         """Called on threads of the process's. Nothing that it says may be lost."""
@@ -229,3 +346,7 @@ class PlaneKeeper(Actor):
                 return
             else:
                 return
+
+
+def _why(error: OSError | RuntimeError) -> str:
+    return remedied(error) if isinstance(error, OSError) else str(error)

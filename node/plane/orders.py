@@ -66,6 +66,13 @@ class Over(_Order, frozen=True):
     directory: DirectoryOver
 
 
+class Forget(_Order, frozen=True):
+    """These swarms are over, says the manager: what was kept of them is deleted, which may be of
+    swarms that no directory has named since."""
+
+    swarm_ids: tuple[str, ...]
+
+
 class Rostered(_Order, frozen=True):
     roster: RosterChanged | RosterDiffers
 
@@ -83,7 +90,7 @@ class End(_Order, frozen=True):
     counts: bool
 
 
-ToPlane = Serve | Anew | Changed | Over | Rostered | Attach | End
+ToPlane = Serve | Anew | Changed | Over | Forget | Rostered | Attach | End
 
 # To the daemon.
 

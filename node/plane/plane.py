@@ -271,7 +271,12 @@ class Plane:
         if (swarm := self._swarms.pop(swarm_id, None)) is not None:
             self._end_timeline(swarm)
             self._daemon.want_roster(swarm_id, False)
-        for timeline in [one for one in self.spool.untaken if one.swarm_id == swarm_id]:
+        self.forget((swarm_id,))
+
+    def forget(self, swarm_ids: Iterable[str]) -> None:
+        """What was kept of these before this process began, and nobody has asked for."""
+        over = set(swarm_ids)
+        for timeline in [one for one in self.spool.untaken if one.swarm_id in over]:
             self._parcels.drop(timeline)
 
     # --- attempts -----------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from manta.transports.exchange.kept import Kept
 
 RETRY = 1.0
 """Seconds until what the disk did not take is tried again."""
+VALUES = "values"
+"""The folder in its own for values that are files, by their ids."""
 
 _LOST = (
     "what attempts that had ended told others is lost from there on, and those who wait for it are "
@@ -80,7 +82,7 @@ class Spool:
     @property
     def values(self) -> Path:
         """The folder for values that are files, by their ids."""
-        return self._folder / "values"
+        return self._folder / VALUES
 
     def take(self, timeline: Timeline) -> list[Kept]:
         """What was kept of a timeline, those first that ended first."""
@@ -264,11 +266,6 @@ class Spool:
 
 def _nothing() -> None:
     pass
-
-
-def keeps_anything(folder: Path) -> bool:
-    """Whether a plane that begins there finds something that others may ask for."""
-    return any(folder.glob("*.spool"))
 
 
 def sync_folder(folder: Path) -> None:

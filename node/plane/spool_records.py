@@ -41,6 +41,15 @@ def begin(node_id: str, swarm_id: str, epoch: str) -> bytes:
     return frame(_encode(Begin(VERSION, node_id, swarm_id, epoch)))
 
 
+def begin_of(data: bytes) -> Begin | None:
+    """Of a file that begins with these bytes; None if it is damaged, or of another version."""
+    try:
+        record = _decode(next_body(data, 0)[0])
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, Begin) and record.version == VERSION else None
+
+
 def encode(kept: Kept) -> bytes:
     parts = list(_parts(kept.items)) or [()]
     return b"".join(

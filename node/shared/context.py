@@ -90,6 +90,8 @@ class NodeContext:
     """The manager bounds what tasks tell others, and is asked for room."""
     has_spreads: bool = False
     """The manager is asked whom to fetch a blob from."""
+    spools: tuple[str, ...] = ()
+    """Swarms of which the disk keeps what tasks told each other, as the plane's keeper last saw."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
     draining: bool = False

@@ -56,7 +56,7 @@ from manta.protocol.node import (
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers, Peers
 from manta.protocol.spread import BlobFrom, WantBlob
-from manta.protocol.states import NodeState
+from manta.protocol.states import NodeState, SwarmState
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef
 
@@ -201,7 +201,15 @@ class ClusterNodes:
             said = unknown.kept([self._name(node_id)], len(unknown_) - len(over))
             self.actor.log.error("%s", said)
             self._publish_notices()
-        return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over)
+        ended = tuple(filter(self._has_ended, message.spools))
+        return HeartbeatReply(version, node.contest, directories, dict(node.rosters), over, ended)
+
+    def _has_ended(self, swarm_id: str) -> bool:
+        """Not of one that is not known: a newer database may be put back in which it runs."""
+        info = self.view.swarms.get(swarm_id)
+        if info is None:
+            return self.unknown.was_removed(swarm_id)
+        return SwarmState(info.status).final
 
     def links(self, node_id: str) -> NodeLinks:
         """With other nodes."""

@@ -44,6 +44,9 @@ class UnknownSwarms:
         del self._removed[oldest]
         return oldest
 
+    def was_removed(self, swarm_id: str) -> bool:
+        return swarm_id in self._removed
+
     def holds(self, node_id: str, swarms: Collection[str]) -> tuple[tuple[str, ...], bool]:
         """A node holds results of these, which the manager does not know. Returns which of them
         were removed, and whether others among them are news."""

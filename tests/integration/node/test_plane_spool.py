@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.support.planes import Planes, TaskEnd, planes
+from manta.node.peers.book import PeersAnew
+from tests.support.planes import SWARM, Planes, TaskEnd, planes
 
 SIZES = [5, 3_000_000]
 
@@ -168,3 +170,40 @@ def test_nothing_of_a_swarm_that_is_over_stays_on_disk() -> None:
         lab.introduce()
         lab.nodes[0].settled()
         assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_of_a_swarm_that_no_directory_names_it_goes_when_that_is_over() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one = begin(lab, 0)
+        send(one, "id-2", bytes(3_000_000))
+        lab.nodes[0].end(lab.at(0))
+        one.close()
+        lab.nodes[0] = node = lab.nodes[0].again()  # the swarm has ended meanwhile
+
+        def files() -> list[Path]:
+            node.settled()
+            return [path for path in node.folder.rglob("*") if path.is_file()]
+
+        node.run(node.plane.told, PeersAnew((), ()))
+        node.run(node.plane.forget, ("another",))
+        assert len(files()) == 2
+        node.run(node.plane.forget, ("another", SWARM))
+        assert not files()
+
+
+def test_what_a_swarm_uses_is_not_taken_from_it() -> None:
+    with planes(2) as lab:
+        lab.introduce()
+        lab.enroll()
+        one = begin(lab, 0)
+        send(one, "id-2", b"1")
+        lab.nodes[0].end(lab.at(0))
+        one.close()
+        lab.restart(0)
+        lab.nodes[0].run(lab.nodes[0].plane.forget, (SWARM,))  # its directory says otherwise
+        lab.enroll(r0="FINISHED")
+        two = begin(lab, 1)
+        assert receive(two, "id-1", 0) == b"1"
+        two.close()

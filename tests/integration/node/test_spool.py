@@ -15,7 +15,8 @@ import pytest
 
 from manta.node.journal import record_file
 from manta.node.plane import spool as spools
-from manta.node.plane.spool import Spool, Timeline, keeps_anything
+from manta.node.plane.kept_swarms import KeptSwarms
+from manta.node.plane.spool import Spool, Timeline
 from manta.transports.exchange.kept import Kept, KeptBroadcast, KeptLetter
 
 ONE, OTHER = Timeline("swarm-1", "e"), Timeline("swarm-2", "e")
@@ -53,11 +54,11 @@ def full_disk() -> Iterator[None]:
 
 def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
     with opened(tmp_path) as spool:
-        assert not keeps_anything(tmp_path)
+        assert not KeptSwarms(tmp_path).look()
         for number in range(3):
             wait(partial(spool.keep, ONE, end(number), ()))
         wait(lambda done: spool.keep(OTHER, end(7), (), done))
-    assert keeps_anything(tmp_path)
+    assert KeptSwarms(tmp_path).look() == {"swarm-1", "swarm-2"}
     with opened(tmp_path) as spool:
         assert list(spool.untaken) == [ONE, OTHER]
         assert spool.take(ONE) == [end(0), end(1), end(2)]
@@ -68,7 +69,7 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
         assert spool.take(ONE) == [end(1), end(3)]
         spool.drop(ONE)
         spool.drop(OTHER)
-    assert not keeps_anything(tmp_path)
+    assert not KeptSwarms(tmp_path).look()
 
 
 def test_attempts_that_end_together_share_a_sync(
@@ -156,7 +157,7 @@ def test_the_spool_of_another_node_is_deleted(tmp_path: Path) -> None:
         wait(lambda done: spool.keep(ONE, end(0), (), done))
     with opened(tmp_path, "id-2") as spool:
         assert not spool.untaken
-    assert not keeps_anything(tmp_path)
+    assert not KeptSwarms(tmp_path).look()
 
 
 def test_a_record_that_was_being_written_is_cut_off(tmp_path: Path) -> None:
