@@ -160,6 +160,11 @@ class Parcels:
         for timeline, kept in spool.untaken.items():
             spool.untaken[timeline] = self._restored(kept)
 
+    @property
+    def most(self) -> int:
+        """Bytes that are kept in memory."""
+        return self._most
+
     # --- of this node's tasks ---------------------------------------------------------------
 
     def take_in(self, fd: int, size: int, then: Callable[[Parcel | None, str], None]) -> None:

@@ -18,6 +18,7 @@ from manta.transports.collectives.actions import (
     Deliver,
     Expect,
     Fail,
+    Forget,
     Outcome,
     Ready,
     Reduce,
@@ -245,6 +246,8 @@ class Simulation:
                         self.pending.append(partial(self.hear, (at, to)))
                 case Store(buffer, data):
                     peer.memory[buffer] = bytearray(data)
+                case Forget(buffer):
+                    peer.memory.pop(buffer, None)
                 case Expect(transfer):
                     assert transfer.key not in peer.expected
                     peer.expected[transfer.key] = Receiver(transfer.span)

@@ -22,6 +22,10 @@ they plan for those that are left. What is whole or on its way stays so if its s
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
 
+*Begun anew.* A call may be begun anew where a peer has forgotten what it knew, or members are
+elsewhere, by machines that are fed with what members gave. Where one of the peers had the outcome
+of all by then, a `Holder` gives that to the others, who take it over in the first round.
+
 What no peer can know is whether one that does not answer lives on. Where two sides lose each other
 and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
 only one side does. Who hears that others gave it up fails with PeerLost.
@@ -48,11 +52,13 @@ from manta.transports.collectives.calls import (
     difference,
 )
 from manta.transports.collectives.course import Course
+from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import (
     Aborted,
     Announcement,
     Done,
     Finished,
+    Member,
     Message,
     Noted,
     Probe,
@@ -107,21 +113,24 @@ class Collective:
             sentence = difference(self._placement.alias, (rank, first), (rank, entry))
             if sentence:
                 return [Fail(rank, "CollectiveError", sentence)]
-            if (found := self._delivered.get(rank)) is not None:
-                return [Deliver(rank, found)]
         if self._failure:
             return [Fail(rank, *self._failure)]
+        if (found := self._delivered.get(rank)) is not None:
+            return [Deliver(rank, found)]
         if rank in self._away:
             named = self._placement.named([rank], self._away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
-        if first is not None:
+        if first is not None and rank in self._roll.own:
             return []
-        sentence = self._roll.enter(rank, entry, data or {})
+        # What it brings is of no use if another peer has said what it brought before.
+        sentence = self._roll.enter(rank, first or entry, {} if first else data or {})
         if sentence:
             return self._fail("CollectiveError", sentence)
         actions = []
-        for buffer in _given(rank, entry):
+        for buffer in _given(rank, entry) if first is None else ():
             actions += self._flow.filled(whole(buffer))
+        if self.is_closed and self._roll.call is not None:  # the outcome came before the member
+            return self._deliver_all(self._roll.call)
         return actions + self._step()
 
     def heard(self, peer: int, message: Message) -> list[Action]:
@@ -184,6 +193,11 @@ class Collective:
             self._lose([rank], why)
         return self._step()
 
+    def left_out(self) -> list[Action]:
+        """Other peers have lost this one, and go on without it."""
+        self._lose(self._placement.ranks[self._me], _LOST)
+        return self._step()
+
     def suffice(self, enough: int) -> list[Action]:
         """The root of a gather takes what is there, once it is of so many members: the quorum at
         first, any at the deadline. Who comes later is told that it need not send."""
@@ -192,7 +206,7 @@ class Collective:
 
     def abort(self, error: str, sentence: str) -> list[Action]:
         """It can't be carried out, for a reason that its owner knows: all are told."""
-        if self._failure or self.is_closed or self._done:
+        if self._failure or self.is_closed or (self._done and error == "CollectiveError"):
             return []
         return self._fail(error, sentence)
 
@@ -200,6 +214,17 @@ class Collective:
     def come(self) -> frozenset[int]:
         """The ranks that are known to have made the call."""
         return frozenset(self._roll.entries)
+
+    def holder(self, placement: Placement, me: int) -> Holder | None:
+        """What gives the outcome that is here to those who begin the call anew, at this placement;
+        None if none is here that is the same for all."""
+        call, done = self._roll.call, self._done
+        if call is None or done is None or call.kind is Kind.REDUCE_SCATTER:
+            return None
+        entries = sorted(self._roll.entries.items())
+        members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
+        outcome = next(iter(self._delivered.values()))
+        return Holder(placement, me, call, done._replace(members=members), outcome)
 
     @property
     def call(self) -> Call | None:
@@ -256,21 +281,37 @@ class Collective:
             return []
         actions = self._announce()
         if not self._course.lost:
+            actions += self._settle(call)
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
+    def _settle(self, call: Call) -> list[Action]:
+        """The call was begun anew, and another peer has what came of it before."""
+        if self._done or (holder := self._course.holder()) is None:
+            return []
+        out = self._roll.done[holder].lost
+        self._lose([rank for rank in self._placement.ranks[self._me] if rank in out], _LOST)
+        return self._course.settle(call, holder)
+
     def _go_on(self, call: Call) -> list[Action]:
-        if self.has_failed:
+        if self.has_failed or self.is_closed:
             return []
         actions = self._course.go_on(call, is_done=self._done is not None)
         actions += self._deliver_one(call) if call.kind.has_root else self._deliver_all(call)
         return actions + self._close(call)
 
     def _fail(self, error: str, sentence: str, *, tell: bool = True) -> list[Action]:
-        self._failure = error, sentence
+        """Whoever has the outcome keeps it, unless calls differ: others may go without."""
+        has_outcome = (self._done or self.is_closed) and error != "CollectiveError"
+        if has_outcome and self.is_closed:
+            return []
         actions = self._flow.drop(lambda _: True)
         if tell:
             actions += [Tell(peer, Aborted(error, sentence)) for peer in self._course.peers]
+        if has_outcome:
+            self.is_closed = True
+            return [*actions, Close()]
+        self._failure = error, sentence
         waiting = [rank for rank in self._roll.own if rank not in self._delivered]
         return actions + [Fail(rank, error, sentence) for rank in waiting]
 
@@ -317,8 +358,8 @@ class Collective:
             return call.on_lost == "raise" and too_few and rank in out
         if call.kind.has_root:
             return self._flow.awaits(peer) or (rank == call.root and not is_there)
-        if self._done:
-            return False
+        if self._done:  # what others are to have may go by way of this peer
+            return peer not in self._course.peers and self._flow.awaits(peer)
         if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in self._course.peers:
@@ -413,8 +454,8 @@ class Collective:
         if not self._delivered.keys() >= own:
             return []
         actions: list[Action] = []
-        if call.kind is Kind.GATHER and self._placement.peer_of[call.root] in self._finished:
-            actions = self._flow.drop(lambda _: True)  # it goes without
+        if call.kind.has_root:  # they go without
+            actions = self._flow.drop(lambda transfer: transfer.peer in self._finished)
         if call.kind is Kind.BROADCAST and call.root not in self._roll.entries:
             return []  # others may get the value through here
         if call.on_lost == "continue" and not call.kind.has_root:

@@ -94,6 +94,12 @@ class Roll:
             actions += buffers
         return actions, sentence
 
+    def know(self, members: Iterable[Member]) -> None:
+        """What they brought before the call was begun anew, without the bytes of it."""
+        for rank, entry, _ in members:
+            self.entries[rank] = entry
+            self._data[rank] = ()
+
     def probe(self, peer: int, probe: Probe) -> str:
         rank, entry, _ = probe.member
         if rank not in self._placement.ranks[peer]:

@@ -27,6 +27,12 @@ class Calls:
         self._open[call.name] = call
         self._by_meeting[call.meeting] = call
 
+    def replace(self, call: Call, new: Call) -> None:
+        """It was begun anew."""
+        del self._by_meeting[call.meeting]
+        self._over.pop(call.name, None)
+        self.add(new)
+
     def get(self, name: CallName) -> Call | None:
         return self._open.get(name) or self._over.get(name)
 
@@ -63,6 +69,7 @@ class Calls:
     def lay_aside(self, call: Call) -> None:
         """It is over."""
         call.is_over = True
+        call.told.clear()
         del self._open[call.name]
         self._over[call.name] = call
         while len(self._over) > KEPT:

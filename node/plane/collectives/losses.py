@@ -11,6 +11,7 @@ from manta.roster import waits
 from manta.transports.collectives.calls import Kind
 
 LOST = "its node was lost"
+FORGOT = "its node began anew, and it had ended by then"
 
 
 def why_lost(task: RosterTask, rank: int) -> str:
@@ -34,6 +35,16 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
         meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST)
+
+
+def forgotten(call: Call, task: RosterTask) -> list[int]:
+    """Peers whose planes forgot what members gave that have ended, and will not give it again."""
+    come = call.meeting.machine.come
+    return [
+        call.nodes.index(node)
+        for node in call.gone
+        if any(why_lost(task, rank) for rank in come.intersection(call.ranks_on(node)))
+    ]
 
 
 def deadlock(call: Call, task: RosterTask) -> str:
@@ -77,8 +88,13 @@ def no_more(wait_for: str, number: int) -> str:
 
 
 def moved(task: str, number: int) -> str:
-    """Of a call that began when an instance was elsewhere."""
+    """Of a call that goes on where others are."""
     return (
-        f"Collective {number} of {task!r} began while an instance of it was on another node: it "
-        "goes on without the attempt that took its place."
+        f"Collective {number} of {task!r} was begun anew with its instances on other nodes: it "
+        "goes on without this attempt."
     )
+
+
+def without(task: str, number: int, node: str) -> str:
+    """Of a call that does not wait for a node's instances any more."""
+    return f"Collective {number} of {task!r} goes on without what is on {node}, which was lost."

@@ -18,6 +18,7 @@ from manta.transports.collectives.actions import (
     Deliver,
     Expect,
     Fail,
+    Forget,
     Outcome,
     Ready,
     Reduce,
@@ -27,7 +28,9 @@ from manta.transports.collectives.actions import (
 )
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
+from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
+from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import Buffer, Span, Transfer
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
@@ -63,17 +66,6 @@ class Outside(Protocol):
 
     def tell(self, meeting: Meeting, peer: int, message: Message) -> None: ...
 
-    def expect(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
-        """`meeting.received`, then `meeting.has_ended` follow."""
-
-    def send(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
-        """`meeting.has_ended` follows."""
-
-    def ready(self, meeting: Meeting, transfer: Transfer, upto: int) -> None: ...
-
-    def cancel(self, meeting: Meeting, transfer: Transfer, *, sends: bool) -> None:
-        """`meeting.has_ended` follows all the same."""
-
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         """On another thread; `then` on this one."""
 
@@ -85,6 +77,21 @@ class Outside(Protocol):
         """No peer needs anything of it; it is kept for next attempts."""
 
     def release(self, parcel: Parcel) -> None: ...
+
+
+class Moving(Protocol):
+    """The transfers of meetings."""
+
+    def expect(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
+        """`meeting.received`, then `meeting.has_ended` follow."""
+
+    def send(self, meeting: Meeting, transfer: Transfer, memory: memoryview) -> None:
+        """`meeting.has_ended` follows."""
+
+    def ready(self, meeting: Meeting, transfer: Transfer, upto: int) -> None: ...
+
+    def cancel(self, meeting: Meeting, transfer: Transfer, *, sends: bool) -> None:
+        """`meeting.has_ended` follows all the same."""
 
 
 @dataclass
@@ -140,19 +147,29 @@ class Meeting:
     """All of it on the plane's thread."""
 
     def __init__(
-        self, swarm_id: str, placement: Placement, me: int, pool: Pool, outside: Outside
+        self,
+        swarm_id: str,
+        placement: Placement,
+        me: int,
+        pool: Pool,
+        outside: Outside,
+        moving: Moving,
+        machine: Collective | Holder | None = None,
     ) -> None:
         self._swarm_id = swarm_id
         self.placement = placement
-        self.machine = Collective(placement, me)
+        self.machine = Collective(placement, me) if machine is None else machine
         self.kernel: Kernel | None = None
         self._me = me
         self._pool = pool
         self._outside = outside
+        self._moving = moving
         self._memory = _Memory(swarm_id, pool, outside)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
+        self._given: dict[int, Given] = {}
+        """By rank: what members here gave, for as long as the call may be begun anew with it."""
         self._outcomes: dict[int, Outcome] = {}
         self.is_over = False
         """Nothing is carried out any more, and no memory kept."""
@@ -169,12 +186,14 @@ class Meeting:
         is_first = rank not in self.machine.come
         if is_first and not self.is_over:
             self._memory.pieces.update(given.pieces)
+            self._given[rank] = given
             self.kernel = self.kernel or given.kernel
         try:
             actions = self.machine.contributed(rank, given.entry, data)
         except ValueError:
             if is_first:
                 self._memory.drop(list(given.pieces))
+                self._given.pop(rank, None)
             raise
         if not is_first or self.is_over:
             other = _Memory(self._swarm_id, self._pool, self._outside, dict(given.pieces))
@@ -224,6 +243,10 @@ class Meeting:
     def member_lost(self, rank: int, why: str) -> None:
         self._perform(self.machine.member_lost(rank, why))
 
+    def left_out(self) -> None:
+        """Others have lost this plane, and go on without it."""
+        self._perform(self.machine.left_out())
+
     def suffice(self, enough: int) -> None:
         self._perform(self.machine.suffice(enough))
 
@@ -247,7 +270,7 @@ class Meeting:
         finally:
             self._is_performing = False
         if self.machine.has_failed and not self.is_over:
-            self._end()
+            self._end(keeps=self.machine.failure[0] != "CollectiveError")
 
     def _do(self, action: Action) -> None:
         """Raises NoRoom."""
@@ -256,21 +279,23 @@ class Meeting:
                 self._outside.tell(self, peer, message)
             case Store(buffer, data):
                 self._memory.pieces[buffer] = Piece(memoryview(data))
+            case Forget(buffer):
+                self._memory.drop([buffer])
             case Expect(transfer):
                 view = self._memory.span(transfer.span)
                 self._begin(transfer, sends=False)
-                self._outside.expect(self, transfer, view)
+                self._moving.expect(self, transfer, view)
             case Send(transfer):
                 view = self._memory.span(transfer.span)
                 self._begin(transfer, sends=True)
-                self._outside.send(self, transfer, view)
+                self._moving.send(self, transfer, view)
             case Ready(key, upto):
                 if (move := self._moves.get(key)) is not None and not move.is_over:
-                    self._outside.ready(self, move.transfer, upto)
+                    self._moving.ready(self, move.transfer, upto)
             case Cancel(key):
                 if (move := self._moves.get(key)) is not None and not move.is_over:
                     move.is_over = True
-                    self._outside.cancel(self, move.transfer, sends=move.sends)
+                    self._moving.cancel(self, move.transfer, sends=move.sends)
             case Reduce():
                 self._reduce(action)
             case Deliver(rank, outcome):
@@ -320,14 +345,63 @@ class Meeting:
         self._outside.work(work, then)
 
     def _close(self) -> None:
-        """Only what next attempts may be given is kept."""
+        """Only what next attempts may be given is kept, and what others may need again."""
         kept = {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
+        kept |= self._given_buffers() if self._is_needed_again else set()
         self._memory.drop([one for one in self._memory.pieces if one not in kept])
         self._outside.closed(self)
 
-    def _end(self) -> None:
+    @property
+    def _is_needed_again(self) -> bool:
+        """Could others, that forget, not get it with the outcome?"""
+        call = self.machine.call
+        if call is None or call.kind is Kind.REDUCE_SCATTER:
+            return True
+        return call.kind.has_root and not (
+            call.kind is Kind.GATHER and self.machine.has_delivered(call.root)
+        )
+
+    def _given_buffers(self) -> set[Buffer]:
+        return {buffer for given in self._given.values() for buffer in given.pieces}
+
+    def _end(self, *, keeps: bool) -> None:
+        """`keeps` what members gave."""
         self.is_over = True
-        self._memory.drop(list(self._memory.pieces))
+        kept = self._given_buffers() if keeps else set()
+        self._memory.drop([one for one in self._memory.pieces if one not in kept])
+
+    # --- begun anew ---------------------------------------------------------------------------
+
+    def anew(self, placement: Placement, me: int) -> tuple[Meeting, dict[int, Given]]:
+        """The call at other places, to be begun with what is here of it; this one is over."""
+        holder = self.machine.holder(placement, me)
+        outside = self._outside, self._moving
+        new = Meeting(self._swarm_id, placement, me, self._pool, *outside, holder)
+        new.kernel = self.kernel
+        pieces = self._memory.pieces
+        given: dict[int, Given] = {}
+        if holder is not None:
+            new._outcomes = dict(self._outcomes)
+            kept = {buffer for outcome in new._outcomes.values() for buffer in outcome.buffers}
+            new._memory.pieces = {buffer: pieces.pop(buffer) for buffer in kept}
+        else:
+            for rank in placement.ranks[me]:
+                one = self._given.get(rank)
+                if one is not None and pieces.keys() >= one.pieces.keys():
+                    given[rank] = one
+                    for buffer in one.pieces:
+                        del pieces[buffer]
+        self.end()
+        return new, given
+
+    def begin(self, given: Mapping[int, Given]) -> None:
+        """Of one that was begun anew."""
+        if isinstance(self.machine, Holder):
+            self._perform(self.machine.begin())
+        for rank, one in given.items():
+            small = ridden(one.entry, rank, self.placement)
+            data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}
+            self.contribute(rank, one, data)
 
     # --- what is kept -------------------------------------------------------------------------
 
@@ -345,6 +419,5 @@ class Meeting:
         for move in list(self._moves.values()):
             if not move.is_over:
                 move.is_over = True
-                self._outside.cancel(self, move.transfer, sends=move.sends)
-        if not self.is_over:
-            self._end()
+                self._moving.cancel(self, move.transfer, sends=move.sends)
+        self._end(keeps=False)

@@ -4,7 +4,8 @@ To get a page from the system costs as much as to copy it. So what a collective 
 to the next one of its swarm; no other swarm is ever given it. Two kinds of memory are told apart:
 
 * *Rooms* are written by one attempt, which keeps them mapped, and are read here: its arrays that
-  are to be reduced. They are used again by that attempt only.
+  are to be reduced. They are used again by that attempt only, one at a time for each of its
+  connections.
 * *Blocks* are written here. A task that is given one maps it for itself (MAP_PRIVATE) and can't
   change it. It says when nothing refers to its mapping any more; until all have, and transfers
   and the call itself are done with it, the block is in use.
@@ -26,11 +27,21 @@ from manta.protocol.base import Instance
 
 IDLE = 20.0
 """Seconds after which idle memory is given back to the system."""
+WRITING = 30.0
+"""Seconds for which an attempt may write into a room while others want memory: 10 GB take so long
+to write."""
+SHARE = 0.75
+"""Of all memory: what may be in rooms that one swarm's attempts are writing into."""
+MIB = 1 << 20
 _PAGE = mmap.PAGESIZE
 
 
 class Budget(Protocol):
     """What all memory is counted against."""
+
+    @property
+    def most(self) -> int:
+        """Bytes."""
 
     def take_room(self, size: int) -> None:
         """Raises NoRoom."""
@@ -58,6 +69,8 @@ class Block:
         self.is_fit = True
         """May it be used again?"""
         self.idle_since = 0.0
+        self.given_at = 0.0
+        """When the attempt was given it, if it is a room."""
 
 
 class Pool:
@@ -71,8 +84,8 @@ class Pool:
         """Longest idle first."""
         self._lent: dict[int, Block] = {}
         """By number: what nothing here uses."""
-        self._written: set[int] = set()
-        """Rooms that their attempts are writing into."""
+        self._written: dict[tuple[Instance, int], Block] = {}
+        """By attempt and connection: rooms that are being written into, the oldest first."""
         self._by_attempt: dict[Instance, dict[int, Block]] = {}
         """By number: its rooms, and what it was lent."""
         self.evict: Callable[[], bool] = bool
@@ -84,20 +97,40 @@ class Pool:
         """A block that is held once. Raises NoRoom."""
         return self._take(_rounded(size), swarm_id, None)
 
-    def room(self, at: Instance, size: int) -> tuple[Block, bool]:
-        """A room that the attempt may write into, and whether it is new. Raises NoRoom."""
+    def room(self, at: Instance, connection: int, size: int) -> tuple[Block, bool]:
+        """A room that the attempt may write into, and whether it is new. It takes the place of one
+        that came over this connection and of which no call was made. Raises NoRoom."""
+        self.leave(at, connection)
+        rounded = _rounded(size)
+        theirs = (one.size for one in self._written.values() if one.swarm_id == at.swarm_id)
+        being_written, most = sum(theirs), int(self._budget.most * SHARE)
+        if being_written + rounded > most and rounded <= self._budget.most:
+            raise NoRoom(
+                f"Tasks of this swarm are writing {being_written / MIB:,.1f} MiB of arrays that "
+                f"are to be reduced on this node, of at most {most / MIB:,.1f} MiB, and "
+                f"{rounded / MIB:,.1f} MiB do not fit: reduce them one after the other, or give "
+                "the node more (value_memory_mb)."
+            )
         before = self._count
-        block = self._take(_rounded(size), at.swarm_id, at)
+        block = self._take(rounded, at.swarm_id, at)
         self._by_attempt.setdefault(at, {})[block.number] = block
-        self._written.add(block.number)
+        self._written[at, connection] = block
+        block.given_at = self._clock()
         return block, self._count != before
 
     def enter(self, at: Instance, number: int) -> Block | None:
-        """The attempt has written into that room; None if it was given no such room."""
-        if number not in self._written or number not in self._by_attempt.get(at, {}):
-            return None
-        self._written.remove(number)
-        return self._by_attempt[at][number]
+        """The attempt has written into that room; None if it was given no such room, or it was
+        taken back since."""
+        for key, block in self._written.items():
+            if key[0] == at and block.number == number:
+                del self._written[key]
+                return block
+        return None
+
+    def leave(self, at: Instance, connection: int) -> None:
+        """No call is made with the room that came over this connection."""
+        if (block := self._written.pop((at, connection), None)) is not None:
+            self.drop(block)
 
     def hold(self, block: Block) -> None:
         block.holds += 1
@@ -125,13 +158,12 @@ class Pool:
 
     def forget(self, at: Instance) -> None:
         """The attempt is over. What it has mapped may be mapped for as long as its process is."""
+        for key in [key for key in self._written if key[0] == at]:
+            self.leave(*key)
         for block in self._by_attempt.pop(at, {}).values():
             block.is_fit = False
             block.lent.pop(at, None)
-            if block.number in self._written:
-                self._written.remove(block.number)
-                self.drop(block)
-            elif not block.holds:
+            if not block.holds:
                 self._unused(block)
 
     def _unused(self, block: Block) -> None:
@@ -195,8 +227,17 @@ class Pool:
                 self._end(self._idle.pop(0))
             elif self._lent:
                 self._end(self._lent.pop(next(iter(self._lent))))
-            elif not self.evict():
+            elif not self.evict() and not self._take_back():
                 return
+
+    def _take_back(self) -> bool:
+        """Of the oldest room that should have been written by now."""
+        for key, block in self._written.items():
+            if block.given_at + WRITING <= self._clock():
+                block.is_fit = False
+                self.leave(*key)
+                return True
+        return False
 
     @property
     def due(self) -> float | None:

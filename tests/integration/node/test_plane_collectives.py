@@ -53,9 +53,7 @@ def until_come(them: Members, rank: int) -> None:
 
     def has_come() -> bool:
         desk = node.plane._desks._desks.get(SWARM)
-        return desk is not None and any(
-            rank in one.meeting.machine.come for one in desk._calls.open
-        )
+        return desk is not None and any(rank in one.meeting.machine.come for one in desk.calls.open)
 
     until(lambda: node.run(has_come))
 
@@ -377,7 +375,7 @@ def test_the_swarm_s_end_ends_all_waits() -> None:
     with members([0, 1]) as them:
         future = them.begin(0, lambda world: world.all_reduce(np.ones(100_000)))
         node = them.planes.nodes[0]
-        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM]._calls.all))
+        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls.all))
         node.run(node.plane.close)
         assert future.exception(20) is not None
 
@@ -386,11 +384,11 @@ def test_garbage_of_a_peer_costs_its_link_and_fails_nobody_else() -> None:
     with members([0, 1]) as them:
         assert them.run(lambda world: world.all_reduce(1)) == [2, 2]
         one, two = them.planes.nodes
-        call = messages.CallName(0, "worker", 7)
+        call, places = messages.CallName(0, "worker", 7), messages.Places(0, b"")
         for message in (
             messages.CollectivesHeard(10**9),
-            messages.CollectiveSaid(10**6, 0, call, b"", messages.tagged(Wanted((), ()))),
-            messages.Introduced(b"other", b"", 10**9),
+            messages.CollectiveSaid(10**6, 0, call, places, messages.tagged(Wanted((), ()))),
+            messages.Introduced(messages.Side(b"other", 0), None, 10**9, 10**9, True),
         ):
             told = pack(SWARM, them.planes.epoch, message)
             two.run(two.plane._links.send, one.peer.key, told)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from manta.node.plane.collectives.memory import IDLE, Pool
+from manta.node.plane.collectives.memory import IDLE, WRITING, Pool
 from manta.node.plane.parcels import NoRoom
 from manta.protocol.base import Instance
 
@@ -19,6 +19,7 @@ class Budget:
     def __init__(self, most: int) -> None:
         self.most = most
         self.size = 0
+        self.now = 0.0
         self.pool: Pool | None = None
 
     def take_room(self, size: int) -> None:
@@ -35,7 +36,7 @@ class Budget:
 @pytest.fixture
 def budget() -> Iterator[Budget]:
     made = Budget(10 * MIB)
-    made.pool = Pool(made, lambda: 0.0)
+    made.pool = Pool(made, lambda: made.now)
     yield made
     made.pool.close()
 
@@ -112,20 +113,60 @@ def test_rooms_are_of_one_attempt_and_come_once(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
     other = Instance("s", "w", 1, 0, 0)
-    room, is_new = pool.room(AT, MIB)
+    room, is_new = pool.room(AT, 5, MIB)
     assert is_new
     assert pool.enter(other, room.number) is None
     assert pool.enter(AT, room.number) is room
     assert pool.enter(AT, room.number) is None
     pool.drop(room)
-    theirs, _ = pool.room(other, MIB)
+    theirs, _ = pool.room(other, 5, MIB)
     assert theirs is not room
-    again, is_new = pool.room(AT, MIB)
+    again, is_new = pool.room(AT, 5, MIB)
     assert again is room
     assert not is_new
     pool.forget(AT)  # while it writes
     pool.forget(other)
     assert budget.size == 0
+
+
+def test_a_connection_has_one_room_that_no_call_was_made_with(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    first, _ = pool.room(AT, 5, MIB)
+    for _ in range(100):
+        pool.room(AT, 5, MIB)
+    assert budget.size == first.size
+    pool.leave(AT, 5)
+    assert pool.enter(AT, first.number) is None
+    pool.forget(AT)
+    assert budget.size == 0
+
+
+def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    pool.room(AT, 5, 4 * MIB)
+    pool.room(AT, 6, 3 * MIB)
+    with pytest.raises(NoRoom, match=r"writing 7\.0 MiB .* of at most 7\.5 MiB, and 1\.0 MiB"):
+        pool.room(AT, 7, MIB)
+    other = Instance("another", "w", 0, 0, 0)
+    pool.room(other, 5, MIB)
+    pool.forget(AT)
+    pool.forget(other)
+
+
+def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    unwritten, _ = pool.room(AT, 5, 9 * MIB)
+    budget.now = WRITING - 1
+    with pytest.raises(NoRoom):
+        pool.take(4 * MIB, "another")
+    budget.now = WRITING
+    block = pool.take(4 * MIB, "another")
+    assert pool.enter(AT, unwritten.number) is None
+    pool.drop(block)
+    pool.forget(AT)
 
 
 def test_room_is_made_of_what_is_idle_then_of_what_is_lent_then_of_what_is_kept(
