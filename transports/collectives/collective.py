@@ -65,11 +65,11 @@ from manta.transports.collectives.messages import (
     Relayed,
     Wanted,
 )
-from manta.transports.collectives.planner import algorithm_of
+from manta.transports.collectives.planner import algorithm_of, given
 from manta.transports.collectives.plans import VALUE, Buffer, whole
 from manta.transports.collectives.reducing import alive_peers, outcome_of, wanted_outcomes
 from manta.transports.collectives.roll import Roll
-from manta.transports.collectives.spreading import share_of, values_for
+from manta.transports.collectives.spreading import values_for
 from manta.transports.collectives.table import Algorithm
 from manta.transports.errors import RemoteProtocolError
 
@@ -88,6 +88,8 @@ class Collective:
         self._flow = self._course.flow
         self._away: dict[int, str] = {}
         """By rank that is lost: why."""
+        self._ended: set[int] = set()
+        """Of those: who has finished, and so had what came of the call, if it made that."""
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
         self._enough = placement.size
@@ -127,7 +129,7 @@ class Collective:
         if sentence:
             return self._fail("CollectiveError", sentence)
         actions = []
-        for buffer in _given(rank, entry) if first is None else ():
+        for buffer in given(rank, entry) if first is None else ():
             actions += self._flow.filled(whole(buffer))
         if self.is_closed and self._roll.call is not None:  # the outcome came before the member
             return self._deliver_all(self._roll.call)
@@ -182,14 +184,16 @@ class Collective:
         actions = self._flow.reduced(number, note)
         return actions if self._flow.left == left else actions + self._step()
 
-    def peer_lost(self, peer: int, why: str = _LOST) -> list[Action]:
-        """Nothing more comes from this peer, nor gets there."""
+    def peer_lost(self, peer: int, why: str = _LOST, ended: Iterable[int] = ()) -> list[Action]:
+        """Nothing more comes from this peer, nor gets there. Some of its members had ended."""
+        self._ended.update(ended)
         self._lose(self._placement.ranks[peer], why)
         return self._step()
 
-    def member_lost(self, rank: int, why: str) -> list[Action]:
+    def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         """A member of this peer will not make the call. If it has, what it gave counts."""
         if rank not in self._roll.entries:
+            self._ended.update([rank] if has_ended else [])
             self._lose([rank], why)
         return self._step()
 
@@ -329,6 +333,8 @@ class Collective:
             lost = tuple(sorted(self._away))
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._away if self._needs(call, rank)]
+        if needed and self._ended.issuperset(needed) and self._may_be_held(call):
+            return []
         if needed:
             named = self._placement.named(needed, self._away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
@@ -338,6 +344,13 @@ class Collective:
             self._given_up = lost  # nobody but the root has to know
             actions += self._announce(anew=True)
         return actions
+
+    def _may_be_held(self, call: Call) -> bool:
+        """Others that have not made the call may have the outcome from before it was begun anew."""
+        if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER:
+            return False
+        left = (rank for peer in self._course.peers for rank in self._placement.ranks[peer])
+        return any(rank not in self._away for rank in self._roll.missing(left))
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
@@ -465,10 +478,3 @@ class Collective:
             return actions
         self.is_closed = True
         return [*actions, *self._flow.drop(lambda _: True), Close()]
-
-
-def _given(rank: int, entry: Entry) -> list[Buffer]:
-    """The buffers that a member's call comes with."""
-    if entry.call.kind is Kind.SCATTER:
-        return [share_of(rank, to, size) for to, size in enumerate(entry.sizes)]
-    return [Buffer(VALUE, rank, sum(entry.sizes))] if entry.sizes else []

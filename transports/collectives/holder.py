@@ -7,6 +7,8 @@ is for outcomes that are the same for all members: `all_reduce`, `all_gather`, `
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from manta.transports.collectives.actions import (
     Action,
     Close,
@@ -124,10 +126,10 @@ class Holder:
     def reduced(self, number: int, note: bytes = b"") -> list[Action]:
         return []
 
-    def peer_lost(self, peer: int, why: str = "") -> list[Action]:
+    def peer_lost(self, peer: int, why: str = "", ended: Iterable[int] = ()) -> list[Action]:
         return []
 
-    def member_lost(self, rank: int, why: str) -> list[Action]:
+    def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         return []
 
     def left_out(self) -> list[Action]:

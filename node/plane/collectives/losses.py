@@ -21,7 +21,11 @@ def why_lost(task: RosterTask, rank: int) -> str:
     one = task.instances[rank]
     if one.given_up:
         return one.given_up
-    return "it has finished without that call" if one.state == AttemptState.FINISHED else ""
+    return "it has finished without that call" if has_finished(task, rank) else ""
+
+
+def has_finished(task: RosterTask, rank: int) -> bool:
+    return task.instances[rank].state == AttemptState.FINISHED
 
 
 def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -> None:
@@ -30,11 +34,12 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
     for rank in call.own:
         is_open = rank not in machine.come and rank not in machine.away
         if is_open and (why := why_lost(task, rank)):
-            meeting.member_lost(rank, why)
+            meeting.member_lost(rank, why, has_ended=has_finished(task, rank))
     for peer, ranks in enumerate(meeting.placement.ranks):
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
-        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST)
+        ended = [rank for rank in ranks if has_finished(task, rank)]
+        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
 
 
 def forgotten(call: Call, task: RosterTask) -> list[int]:

@@ -237,11 +237,11 @@ class Meeting:
             span = move.transfer.span
             self._perform(self.machine.received(key, span.stop - span.start))
 
-    def peer_lost(self, peer: int, why: str) -> None:
-        self._perform(self.machine.peer_lost(peer, why))
+    def peer_lost(self, peer: int, why: str, ended: Iterable[int] = ()) -> None:
+        self._perform(self.machine.peer_lost(peer, why, ended))
 
-    def member_lost(self, rank: int, why: str) -> None:
-        self._perform(self.machine.member_lost(rank, why))
+    def member_lost(self, rank: int, why: str, *, has_ended: bool) -> None:
+        self._perform(self.machine.member_lost(rank, why, has_ended=has_ended))
 
     def left_out(self) -> None:
         """Others have lost this plane, and go on without it."""

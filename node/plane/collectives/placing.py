@@ -16,6 +16,7 @@ from typing import NamedTuple
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.messages import Places
 from manta.protocol.roster import RosterTask
+from manta.roster import waits
 from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
 
@@ -45,7 +46,7 @@ def placed(task: RosterTask, me: str, is_there: Callable[[str], bool]) -> Placed
     ids = tuple(one.node_id for one in task.instances)
     if len(ids) < task.size or me not in ids:
         return None
-    if not all(is_there(one.node_id) or one.given_up for one in task.instances):
+    if not all(is_there(one.node_id) or not waits.is_open(one) for one in task.instances):
         return None  # it is placed anew, or given up
     aliases = {one.node_id: one.node_alias for one in task.instances}
     by_id = Placement.of(task.alias, ids)

@@ -96,7 +96,13 @@ class Link:
         message, post = self.on_way[at].popleft(), self.posts[at]
         answers: list[Message] = []
         if isinstance(message, Introduced):
-            answers, change = post.introduced(message)
+            try:
+                answers, change = post.introduced(message)
+            except RemoteProtocolError:  # of links that came up and were not listened to
+                for queue in self.on_way:
+                    queue.clear()
+                self.up()
+                return
             if change is not Change.NONE:
                 self.kept[at].clear()
                 self.got[at].clear()
