@@ -22,9 +22,8 @@ they plan for those that are left. What is whole or on its way stays so if its s
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
 
-*Begun anew.* A call may be begun anew where a peer has forgotten what it knew, or members are
-elsewhere, by machines that are fed with what members gave. Where one of the peers had the outcome
-of all by then, a `Holder` gives that to the others, who take it over in the first round.
+*Begun anew.* New machines may be fed with what members gave, where some are elsewhere or a peer has
+forgotten it. A peer that had the outcome is a `Holder`, of which others take it over at once.
 
 What no peer can know is whether one that does not answer lives on. Where two sides lose each other
 and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
@@ -52,7 +51,7 @@ from manta.transports.collectives.calls import (
     difference,
 )
 from manta.transports.collectives.course import Course
-from manta.transports.collectives.holder import Holder
+from manta.transports.collectives.holder import Holder, begun_anew
 from manta.transports.collectives.messages import (
     Aborted,
     Announcement,
@@ -148,6 +147,8 @@ class Collective:
             self._roll.rounds[peer] = message.lost
             if message.done is not None:
                 self._roll.done[peer] = message.done
+            elif message.lost and self._roll.is_known:
+                return [Tell(peer, begun_anew(self._placement, message.lost))]
             self._lose(message.lost, _LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
@@ -227,7 +228,7 @@ class Collective:
             return None
         entries = sorted(self._roll.entries.items())
         members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
-        outcome = next(iter(self._delivered.values()))
+        outcome = self._outcome(call, self._placement.ranks[self._me][0], done)
         return Holder(placement, me, call, done._replace(members=members), outcome)
 
     @property
@@ -329,7 +330,8 @@ class Collective:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
-        if call.on_lost == "continue" and not call.kind.has_root:
+        goes_on = call.on_lost == "continue" and not call.kind.has_root
+        if goes_on and not self._roll.is_known:
             lost = tuple(sorted(self._away))
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._away if self._needs(call, rank)]

@@ -34,6 +34,13 @@ from manta.transports.collectives.table import DIRECT_PEERS
 from manta.transports.errors import RemoteProtocolError
 
 
+def begun_anew(placement: Placement, lost: Iterable[int]) -> Aborted:
+    """What those are told who lose others while they begin a call anew: again."""
+    return Aborted(
+        "PeerLost", f"It was begun anew, and {placement.named(lost)} was lost meanwhile."
+    )
+
+
 class Holder:
     """On peer `me` of the placement. Takes the place of a `Collective`, and is fed like one."""
 
@@ -49,7 +56,7 @@ class Holder:
         self._me = me
         self.call = call
         self._done = done
-        self._outcome = outcome
+        self.outcome = outcome
         self._entries = {rank: entry for rank, entry, _ in done.members}
         self._told: set[int] = set()
         self._sends: set[str] = set()
@@ -77,13 +84,13 @@ class Holder:
     ) -> list[Action]:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
-        if rank in self._outcome.lost:
-            named = self._placement.named([rank], self._outcome.lost)
+        if rank in self.outcome.lost:
+            named = self._placement.named([rank], self.outcome.lost)
             return [Fail(rank, "PeerLost", f"{entry.call.words} went on without {named}.")]
         sentence = difference(self._placement.alias, (rank, self._entries[rank]), (rank, entry))
         if sentence:
             return [Fail(rank, "CollectiveError", sentence)]
-        return [Deliver(rank, self._outcome)]
+        return [Deliver(rank, self.outcome)]
 
     def heard(self, peer: int, message: Message) -> list[Action]:
         """Raises RemoteProtocolError."""
@@ -92,9 +99,7 @@ class Holder:
         if isinstance(message, Announcement) and message.done is not None:
             return []  # it has it, too
         if isinstance(message, Announcement) and message.lost:
-            named = self._placement.named(message.lost)
-            sentence = f"{self.call.operation} was begun anew, and {named} was lost meanwhile."
-            return [Tell(peer, Aborted("PeerLost", sentence))]
+            return [Tell(peer, begun_anew(self._placement, message.lost))]
         actions = self._tell(peer)
         if isinstance(message, Wanted):
             actions += self._serve(peer, message)
@@ -107,7 +112,7 @@ class Holder:
         actions: list[Action] = []
         for key, span in message.wants:
             buffer, start, stop = span
-            if buffer not in self._outcome.buffers:
+            if buffer not in self.outcome.buffers:
                 continue  # it was wanted before the peer heard that the outcome is here
             if not buffer.start <= start < stop <= buffer.stop:
                 raise RemoteProtocolError(f"peer {peer} wants {key!r:.100}")
@@ -152,7 +157,7 @@ class Holder:
         return {}
 
     def has_value(self, rank: int) -> bool:
-        return rank not in self._outcome.lost
+        return rank not in self.outcome.lost
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._placement.ranks[self._me]
@@ -161,4 +166,4 @@ class Holder:
         return ""
 
     def holder(self, placement: Placement, me: int) -> Holder:
-        return Holder(placement, me, self.call, self._done, self._outcome)
+        return Holder(placement, me, self.call, self._done, self.outcome)

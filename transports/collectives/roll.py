@@ -49,6 +49,9 @@ class Roll:
         """By peer: the ranks that its last announcement gave up."""
         self.done: dict[int, Done] = {}
         """By peer: the outcome that it has."""
+        self.is_known = False
+        """What all brought is known from before the call was begun anew, without the bytes of it:
+        nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
         self._told: dict[int, set[int]] = defaultdict(set)
         self._probed: dict[int, Entry] = {}
@@ -95,7 +98,8 @@ class Roll:
         return actions, sentence
 
     def know(self, members: Iterable[Member]) -> None:
-        """What they brought before the call was begun anew, without the bytes of it."""
+        """What they brought before the call was begun anew."""
+        self.is_known = True
         for rank, entry, _ in members:
             self.entries[rank] = entry
             self._data[rank] = ()
@@ -151,6 +155,8 @@ class Roll:
         `absent` are members that will not call.
         """
         call, own = self.call, self.own
+        if self.is_known:
+            return []
         if not anew:
             ranks = self._placement.ranks[self._me]
             waiting = [rank for rank in self.missing(ranks) if rank not in absent]
@@ -198,7 +204,7 @@ class Roll:
         """The steps that are due."""
         count = len(self._placement.ranks)
         actions: list[Action] = []
-        while self._is_disseminated and 1 << self._step < count:
+        while self._is_disseminated and not self.is_known and 1 << self._step < count:
             peers = self._window(self._me, self._step)
             if any(self.missing(self._placement.ranks[peer]) for peer in peers):
                 break

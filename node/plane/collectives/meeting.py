@@ -381,8 +381,8 @@ class Meeting:
         pieces = self._memory.pieces
         given: dict[int, Given] = {}
         if holder is not None:
-            new._outcomes = dict(self._outcomes)
-            kept = {buffer for outcome in new._outcomes.values() for buffer in outcome.buffers}
+            new._outcomes = dict.fromkeys(placement.ranks[me], holder.outcome)
+            kept = holder.outcome.buffers
             new._memory.pieces = {buffer: pieces.pop(buffer) for buffer in kept}
         else:
             for rank in placement.ranks[me]:
