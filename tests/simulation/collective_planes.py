@@ -105,8 +105,10 @@ class Mover:
         self._plane.sending[self._peer, transfer] = Sending(memory, done)
 
     def ready(self, transfer: bytes, upto: int) -> None:
-        self._plane.sending[self._peer, transfer].ready = upto
-        self._clock.soon(0.05, partial(self._move, transfer))
+        sending = self._plane.sending.get((self._peer, transfer))
+        if sending is not None:  # else it has ended, which is yet to be told
+            sending.ready = upto
+            self._clock.soon(0.05, partial(self._move, transfer))
 
     def _move(self, transfer: bytes) -> None:
         sender, peer = self._plane, self._plane.net[self._peer]

@@ -225,6 +225,7 @@ class Manager:
         counted = [
             self.got[Instance(SWARM, TASK, rank, self.era, number)]
             for rank, number in enumerate(self.numbers)
+            if rank not in self.forgot  # others may have gone on without it
         ]
         for number, planned in enumerate(self.scenario.calls[self.era]):
             if planned.kind in ALIKE:
@@ -238,6 +239,9 @@ class Manager:
         for rank, place in enumerate(self.places):
             if place == name and self.states[rank] is AttemptState.FINISHED:
                 self.forgot.add(rank)
+        for at, state in self.scenario.nodes[name].ended.items():
+            if at.iteration == self.era and state is AttemptState.FINISHED:
+                self.forgot.add(at.index)
 
     def lose(self, name: str) -> None:
         """It does not hear the node for a while, which goes on."""
@@ -389,6 +393,9 @@ class Program:
             return
         planned = self.calls[self.number]
         self.clock.note(self.node.name, f"{self.at} {planned.kind.value}: {error or 'done'}")
+        if error.startswith("SwarmStopped: "):
+            assert self.at not in self.scenario.manager.desired(self.node.name)
+            return  # it is about to be ended
         if error:
             assert error.startswith("PeerLost: "), error
             assert any(name in error for name in (TASK + ".", *self.scenario.names, TASK)), error

@@ -94,6 +94,7 @@ class Members:
         """Another attempt, maybe on another node; all learn of it, or those who are `told`."""
         self.on[rank] = self.on[rank] if node is None else node
         self._attempts[rank] = attempt
+        self.all[rank].end.close()
         self.planes.enroll(self.on, told=told, attempts=self._attempts)
         member = Member(self.planes, rank, len(self.on), self.on[rank], attempt)
         self.all[rank] = member

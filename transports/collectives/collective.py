@@ -224,7 +224,9 @@ class Collective:
         """What gives the outcome that is here to those who begin the call anew, at this placement;
         None if none is here that is the same for all."""
         call, done = self._roll.call, self._done
-        if call is None or done is None or call.kind is Kind.REDUCE_SCATTER:
+        if call is None or done is None or not self._delivered:
+            return None
+        if call.kind is Kind.REDUCE_SCATTER:
             return None
         entries = sorted(self._roll.entries.items())
         members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
@@ -336,7 +338,7 @@ class Collective:
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._away if self._needs(call, rank)]
         if needed and self._ended.issuperset(needed) and self._may_be_held(call):
-            return []
+            return self._roll.ask(self._course.peers)
         if needed:
             named = self._placement.named(needed, self._away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
@@ -351,8 +353,8 @@ class Collective:
         """Others that have not made the call may have the outcome from before it was begun anew."""
         if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER:
             return False
-        left = (rank for peer in self._course.peers for rank in self._placement.ranks[peer])
-        return any(rank not in self._away for rank in self._roll.missing(left))
+        unheard = [peer for peer in self._course.peers if peer not in self._roll.rounds]
+        return any(self._roll.missing(self._placement.ranks[peer]) for peer in unheard)
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""

@@ -54,6 +54,7 @@ class Roll:
         nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
         self._told: dict[int, set[int]] = defaultdict(set)
+        self._has_asked = False
         self._probed: dict[int, Entry] = {}
         self._has_probed = me == 0
         self._announced = 0
@@ -191,6 +192,11 @@ class Roll:
             data = tuple(part for part in self._data[rank] if part[0] in meant)
             members.append(Member(rank, self.entries[rank], data))
         return Announcement(self._me, tuple(members), lost, done)
+
+    def ask(self, peers: Iterable[int]) -> list[Action]:
+        """All are told that this peer has no outcome, and lacks members: who has one gives it."""
+        asked, self._has_asked = self._has_asked, True
+        return [] if asked else [Tell(to, Announcement(self._me, ())) for to in peers]
 
     def _probe(self, own: list[int]) -> list[Action]:
         if self._has_probed or not own:

@@ -80,6 +80,8 @@ class Pool:
         self._budget = budget
         self._clock = clock
         self._count = 0
+        self._blocks: dict[int, Block] = {}
+        """All that have memory, by number."""
         self._idle: list[Block] = []
         """Longest idle first."""
         self._lent: dict[int, Block] = {}
@@ -208,10 +210,13 @@ class Pool:
             self._budget.give_room(size)
             raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
         self._count += 1
+        self._blocks[block.number] = block
         return block
 
     def _end(self, block: Block) -> None:
         """Its pages are the system's again, as soon as nobody has them mapped."""
+        if self._blocks.pop(block.number, None) is None:
+            return  # it came to an end with the pool
         for at in list(block.lent):
             self._by_attempt.get(at, {}).pop(block.number, None)
         if block.room_of is not None:
@@ -249,7 +254,8 @@ class Pool:
             self._end(self._idle.pop(0))
 
     def close(self) -> None:
-        for block in [*self._idle, *self._lent.values()]:
+        """Also what transfers still use: these end with their plane."""
+        for block in list(self._blocks.values()):
             self._end(block)
         self._idle.clear()
         self._lent.clear()

@@ -1,7 +1,7 @@
 """Messages to and from one peer, each once and in order, also across links that go down. Pure.
 
-What was said is kept until the peer says that it has come. Whenever a link comes up, each side
-introduces itself and tells how much it has heard; the other says the rest again. Neither listens
+What was said is kept until the peer says that it has come. Whenever a link comes up for a side, it
+introduces itself, asks what the peer has heard, and says the rest again. Neither side listens
 before it knows that it is meant: whom a side takes the other for comes with its introduction.
 
 A peer that is another side than before knows nothing of what was said: it began anew, or it has
@@ -74,13 +74,14 @@ class Post:
         return Post(Side(self._me.desk, self._me.losses + 1), self._said)
 
     def link_up(self) -> Message:
+        """What was said over the link before may be lost: the peer is asked what it has heard."""
         self._introductions, self._has_asked = 0, False
-        return self._introduction()
+        return self._introduction(asks=True)
 
-    def _introduction(self) -> Message:
+    def _introduction(self, *, asks: bool) -> Message:
         self._told = self._heard
         first = self._kept[0][0] if self._kept else self._said
-        return Introduced(self._me, self._peer, self._heard, first, not self._is_known)
+        return Introduced(self._me, self._peer, self._heard, first, asks)
 
     def say(self, call: CallName, places: Places, said: Tagged) -> Message | None:
         """None while the peer does not listen: it will be said once it does."""
@@ -96,13 +97,13 @@ class Post:
         """What is to be said, and what is new about the peer. Raises RemoteProtocolError."""
         change = self._meet(message.me)
         self._heard = max(self._heard, message.first)
-        self._is_known = message.you == self._me
+        was_known, self._is_known = self._is_known, message.you == self._me
         if self._is_known:
             self._drop(message.heard)
         answers: list[Message] = []
         if message.asks or change is not None or not self._is_known:
-            answers.append(self._introduction())
-        if self._is_known:
+            answers.append(self._introduction(asks=not self._is_known))
+        if self._is_known and not (message.asks and was_known):  # else an answer follows
             answers += [self._message(*one) for one in self._kept]
         return answers, change or Change.NONE
 
@@ -126,7 +127,7 @@ class Post:
             if self._has_asked:
                 return False, []
             self._has_asked = True
-            return False, [self._introduction()]
+            return False, [self._introduction(asks=True)]
         self._drop(message.heard)
         if message.serial != self._heard:
             return False, []  # it came before, or what is before it was lost with a link

@@ -249,7 +249,7 @@ def test_a_plane_that_begins_anew_is_given_what_came_of_calls_before() -> None:
         def work(world: Any) -> list[Any]:
             return [
                 world.all_reduce(data[world.rank]),
-                world.all_gather((world.rank, data[world.rank][:30_000])),
+                world.all_gather(data[world.rank][:30_000]),
                 world.all_gather(world.rank),
                 world.barrier(),
             ]
@@ -332,6 +332,12 @@ def test_a_node_that_was_lost_and_comes_back_is_heard_again() -> None:
         for node in them.planes.nodes[:2]:
             them.planes.introduce_to(node)
         them.planes.enroll(them.on)
+
+        def knows() -> bool:
+            posts = gone.plane._desks._desks[SWARM].peers._posts.values()
+            return all(post._peer is not None and post._peer.losses == 1 for post in posts)
+
+        until(lambda: gone.run(knows))
         for at in range(5):
             assert them.run(lambda world, at=at: world.all_reduce(at)) == [3 * at] * 3
 

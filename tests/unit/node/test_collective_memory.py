@@ -158,7 +158,7 @@ def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget) -> None
 def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    unwritten, _ = pool.room(AT, 5, 9 * MIB)
+    unwritten, _ = pool.room(AT, 5, 7 * MIB)
     budget.now = WRITING - 1
     with pytest.raises(NoRoom):
         pool.take(4 * MIB, "another")
