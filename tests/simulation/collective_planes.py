@@ -19,6 +19,7 @@ from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, Peer
 from manta.protocol.roster import Roster
 from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 from tests.simulation.exchange_planes import SWARM, Clock, Connection
 
@@ -52,7 +53,8 @@ class Asked:
     connection = 0
 
     def __init__(self, at: Instance, body: CallCollective, value: bytes, ended: Ended) -> None:
-        self.at, self.body, self.value, self.ended = at, body, value or None, ended
+        self.at, self.body, self.ended = at, body, ended
+        self.value: Value | None = value or None
 
     def reply(self, told: dict[str, Any], fds: list[int]) -> None:
         found, at = [], 0

@@ -28,6 +28,7 @@ from manta.transports.collectives.actions import (
 )
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
+from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Announcement, Probe, Relayed
 from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import OUTCOME, SHARE, VALUE, Buffer, Span
@@ -60,7 +61,7 @@ class Receiver:
 
 @dataclass
 class Peer:
-    machine: Collective
+    machine: Collective | Holder
     memory: dict[Buffer, bytearray] = field(default_factory=dict)
     sending: dict[str, Sender] = field(default_factory=dict)
     expected: dict[str, Receiver] = field(default_factory=dict)

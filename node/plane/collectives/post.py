@@ -61,6 +61,8 @@ class Post:
         """The peer's next."""
         self._told = 0
         """What the peer knows of that."""
+        self._awaits = False
+        """Was something said over a link before that may be lost?"""
         self._introductions = 0
         self._has_asked = False
 
@@ -75,7 +77,7 @@ class Post:
 
     def link_up(self) -> Message:
         """What was said over the link before may be lost: the peer is asked what it has heard."""
-        self._introductions, self._has_asked = 0, False
+        self._introductions, self._has_asked, self._awaits = 0, False, True
         return self._introduction(asks=True)
 
     def _introduction(self, *, asks: bool) -> Message:
@@ -103,7 +105,8 @@ class Post:
         answers: list[Message] = []
         if message.asks or change is not None or not self._is_known:
             answers.append(self._introduction(asks=not self._is_known))
-        if self._is_known and not (message.asks and was_known):  # else an answer follows
+        if self._is_known and (self._awaits or not was_known):
+            self._awaits = False
             answers += [self._message(*one) for one in self._kept]
         return answers, change or Change.NONE
 

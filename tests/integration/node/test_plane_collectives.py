@@ -339,7 +339,11 @@ def test_a_node_that_was_lost_and_comes_back_is_heard_again() -> None:
 
         until(lambda: gone.run(knows))
         for at in range(5):
-            assert them.run(lambda world, at=at: world.all_reduce(at)) == [3 * at] * 3
+
+            def work(world: Any, at: int = at) -> Any:
+                return world.all_reduce(at)
+
+            assert them.run(work) == [3 * at] * 3
 
 
 def test_a_call_that_failed_because_of_a_loss_is_begun_anew_by_next_attempts() -> None:

@@ -14,6 +14,7 @@ from manta.node.plane.requests import CallCollective, MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.peers import Peer
 from manta.transports.collectives.calls import Kind
+from manta.transports.exchange.letters import Value
 
 AT = Instance("s", "w", 0, 0, 0)
 ME = Peer("n0", "n0", "key-0")
@@ -51,7 +52,7 @@ class Outside:
 
 class Asked:
     connection = 3
-    value = None
+    value: Value | None = None
 
     def __init__(self, body: Any, at: Instance = AT) -> None:
         self.at, self.body = at, body

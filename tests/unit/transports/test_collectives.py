@@ -259,10 +259,12 @@ def test_who_begins_a_call_anew_gets_what_came_of_it_before(
     again = Simulation(placement, *prepared(placement, call, items, seed + 1), seed, 1 + items)
     holders = {at % len(peers) for at in have}
     for at in holders:
-        again.peers[at].machine = before.peers[at].machine.holder(placement, at)
+        holder = before.peers[at].machine.holder(placement, at)
+        assert holder is not None
+        again.peers[at].machine = holder
         again.peers[at].memory = before.peers[at].memory
         again.called.update(placement.ranks[at])
-        again.perform(at, again.peers[at].machine.begin())
+        again.perform(at, holder.begin())
     again.run()
     for rank in range(placement.size):
         if placement.peer_of[rank] not in holders:
