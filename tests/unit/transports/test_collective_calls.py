@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail
+from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail, Tell
 from manta.transports.collectives.calls import Call, Entry, Kind, OnLost, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
@@ -316,6 +316,14 @@ def test_a_gather_that_went_without_a_member_is_done_when_that_one_has_come() ->
     simulation.run()
     assert all(peer.is_closed for peer in simulation.peers.values())
     assert Buffer("value", 2, 3) not in root.memory
+
+
+def test_who_gives_again_what_is_over_hears_that_it_is() -> None:
+    simulation = begun(Kind.GATHER, 3, without=0)
+    simulation.call(0)
+    simulation.run()
+    again = Announcement(1, (Member(1, simulation.entries[1], ((-1, bytes(3)),)),))
+    assert simulation.peers[0].machine.heard(1, again) == [Tell(1, Finished())]
 
 
 def test_a_gather_without_a_root_any_more_is_done_everywhere() -> None:
