@@ -79,10 +79,11 @@ _LATE = "it was late"
 class Collective:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int) -> None:
+    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
+        """`directly`: all announce themselves to all, however many, as some may begin anew."""
         self._placement = placement
         self._me = me
-        self._roll = Roll(placement, me)
+        self._roll = Roll(placement, me, directly=directly)
         self._course = Course(placement, me, self._roll)
         self._flow = self._course.flow
         self._away: dict[int, str] = {}
@@ -224,14 +225,23 @@ class Collective:
         """What gives the outcome that is here to those who begin the call anew, at this placement;
         None if none is here that is the same for all."""
         call, done = self._roll.call, self._done
-        if call is None or done is None or not self._delivered:
-            return None
-        if call.kind is Kind.REDUCE_SCATTER:
+        if call is None or done is None or call.kind is Kind.REDUCE_SCATTER:
             return None
         entries = sorted(self._roll.entries.items())
         members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
         outcome = self._outcome(call, self._placement.ranks[self._me][0], done)
         return Holder(placement, me, call, done._replace(members=members), outcome)
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Has it what came of the call before it was begun anew?"""
+        return self._roll.is_known and self._done is not None
+
+    def counts_on(self, peer: int) -> bool:
+        """Is anything lost if this peer has forgotten all of it?"""
+        if self._roll.is_known:
+            return self._done is None and self._course.source == peer
+        return not self._roll.entries.keys().isdisjoint(self._placement.ranks[peer])
 
     @property
     def call(self) -> Call | None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from manta.transports.collectives.actions import (
     Action,
-    Close,
     Deliver,
     Fail,
     Outcome,
@@ -30,7 +29,6 @@ from manta.transports.collectives.messages import (
     Wanted,
 )
 from manta.transports.collectives.plans import Span, Transfer
-from manta.transports.collectives.table import DIRECT_PEERS
 from manta.transports.errors import RemoteProtocolError
 
 
@@ -46,6 +44,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
+    has_taken_over = False
     failure = ("", "")
 
     def __init__(
@@ -58,20 +57,10 @@ class Holder:
         self._done = done
         self.outcome = outcome
         self._entries = {rank: entry for rank, entry, _ in done.members}
-        self._told: set[int] = set()
         self._sends: set[str] = set()
         self._wanted = 0
 
-    def begin(self) -> list[Action]:
-        """Where not everybody announces itself to all, all are told at once."""
-        count = len(self._placement.ranks)
-        peers = [peer for peer in range(count) if peer != self._me] if count > DIRECT_PEERS else []
-        return [*(action for peer in peers for action in self._tell(peer)), Close()]
-
     def _tell(self, peer: int) -> list[Action]:
-        if peer in self._told:
-            return []
-        self._told.add(peer)
         return [
             Tell(peer, Announcement(self._me, (), (), self._done)),
             Tell(peer, Finished()),
@@ -100,10 +89,8 @@ class Holder:
             return []  # it has it, too
         if isinstance(message, Announcement) and message.lost:
             return [Tell(peer, begun_anew(self._placement, message.lost))]
-        actions = self._tell(peer)
-        if isinstance(message, Wanted):
-            actions += self._serve(peer, message)
-        return actions
+        # It may be another process of the peer than the one that was told before.
+        return self._serve(peer, message) if isinstance(message, Wanted) else self._tell(peer)
 
     def _serve(self, peer: int, message: Wanted) -> list[Action]:
         self._wanted += len(message.wants)
@@ -161,6 +148,9 @@ class Holder:
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._placement.ranks[self._me]
+
+    def counts_on(self, peer: int) -> bool:
+        return False
 
     def waits_for(self) -> str:
         return ""

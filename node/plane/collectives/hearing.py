@@ -56,19 +56,9 @@ class Hearing:
         for call in self._desk.calls.open:
             if node not in call.nodes or call.is_over:
                 continue
-            if not call.meeting.machine.come.isdisjoint(call.ranks_on(node)):
+            if call.meeting.machine.counts_on(call.nodes.index(node)):
                 call.gone.add(node)
                 if (task := self._task(call.name)) is not None:
-                    self.look_at_gone(call, task)
-                continue
-            if not call.meeting.machine.come.isdisjoint(call.ranks_on(node)):
-                call.gone.add(node)
-                task = (
-                    None
-                    if self._desk.roster is None
-                    else self._desk.roster.tasks.get(call.name.task)
-                )
-                if task is not None:
                     self.look_at_gone(call, task)
                 continue
             for message in call.told.get(node, []):
@@ -110,26 +100,26 @@ class Hearing:
                 return True  # it is yet to hear where all are now
             call = self._desk.begin(name, task, places)
         elif said.places.version > call.places.version:
-            if self._is_answered(call, node, said):
+            if self._is_answered(call, task, node, said):
                 return True
             call = self._desk.begin_anew(call, task, places)
         if call is None:
             return False
         if said.places.version == call.places.version:
-            self._hear(call, node, said)
+            self._hear(call, task, node, said)
         return True
 
-    def _is_answered(self, call: Call, node: str, said: CollectiveSaid) -> bool:
+    def _is_answered(self, call: Call, task: RosterTask, node: str, said: CollectiveSaid) -> bool:
         """Who says this has begun the call anew, and this plane need not."""
         if placing.is_hopeless(call):
             self._refuse(node, said, *call.meeting.machine.failure)
-        elif placing.goes_without(call):
+        elif placing.goes_without(call, task):
             self._desk.peers.say(node, said.call, said.places, Finished())
         else:
             return placing.needs_nothing(call, said.said.message)
         return True
 
-    def _hear(self, call: Call, node: str, said: CollectiveSaid) -> None:
+    def _hear(self, call: Call, task: RosterTask, node: str, said: CollectiveSaid) -> None:
         """Raises RemoteProtocolError."""
         name, machine = said.call, call.meeting.machine
         if node not in call.nodes or said.places != call.places:
@@ -140,7 +130,7 @@ class Hearing:
             self._refuse(node, said, "PeerLost", losses.without(name.task, name.number, node))
         elif node not in call.gone:
             call.meeting.heard(call.nodes.index(node), said.said.message)
-            if placing.goes_without(call) and isinstance(said.said.message, Announcement):
+            if placing.goes_without(call, task) and isinstance(said.said.message, Announcement):
                 self._desk.peers.say(node, name, said.places, Finished())
             self._desk.look(call)
 

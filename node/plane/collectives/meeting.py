@@ -154,11 +154,11 @@ class Meeting:
         pool: Pool,
         outside: Outside,
         moving: Moving,
-        machine: Collective | Holder | None = None,
+        machine: Collective | Holder,
     ) -> None:
         self._swarm_id = swarm_id
         self.placement = placement
-        self.machine = Collective(placement, me) if machine is None else machine
+        self.machine = machine
         self.kernel: Kernel | None = None
         self._me = me
         self._pool = pool
@@ -269,6 +269,10 @@ class Meeting:
                     self._actions.extend(self.machine.abort("ResourceExhaustionError", str(error)))
         finally:
             self._is_performing = False
+        if self.machine.has_taken_over and (holder := self._holder()) is not None:
+            was_closed, self.machine = self.machine.is_closed, holder
+            if not was_closed:
+                self._close()
         if self.machine.has_failed and not self.is_over:
             self._end(keeps=self.machine.failure[0] != "CollectiveError")
 
@@ -348,8 +352,14 @@ class Meeting:
         """Only what next attempts may be given is kept, and what others may need again."""
         kept = {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
         kept |= self._given_buffers() if self._is_needed_again else set()
+        if (holder := self._holder()) is not None:
+            kept.update(holder.outcome.buffers)
         self._memory.drop([one for one in self._memory.pieces if one not in kept])
         self._outside.closed(self)
+
+    def _holder(self) -> Holder | None:
+        """What gives the outcome that is here to others, should they begin the call anew."""
+        return self.machine.holder(self.placement, self._me)
 
     @property
     def _is_needed_again(self) -> bool:
@@ -376,7 +386,8 @@ class Meeting:
         """The call at other places, to be begun with what is here of it; this one is over."""
         holder = self.machine.holder(placement, me)
         outside = self._outside, self._moving
-        new = Meeting(self._swarm_id, placement, me, self._pool, *outside, holder)
+        machine = holder or Collective(placement, me, directly=True)
+        new = Meeting(self._swarm_id, placement, me, self._pool, *outside, machine)
         new.kernel = self.kernel
         pieces = self._memory.pieces
         given: dict[int, Given] = {}
@@ -397,7 +408,7 @@ class Meeting:
     def begin(self, given: Mapping[int, Given]) -> None:
         """Of one that was begun anew."""
         if isinstance(self.machine, Holder):
-            self._perform(self.machine.begin())
+            self._close()
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
             data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}
