@@ -73,11 +73,9 @@ class Holder:
     ) -> list[Action]:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
-        if rank in self.outcome.lost:
-            named = self._placement.named([rank], self.outcome.lost)
-            return [Fail(rank, "PeerLost", f"{entry.call.words} went on without {named}.")]
-        sentence = difference(self._placement.alias, (rank, self._entries[rank]), (rank, entry))
-        if sentence:
+        # Without whom it went on gets it as all others do, and goes on with them.
+        first = self._entries.get(rank, entry)
+        if sentence := difference(self._placement.alias, (rank, first), (rank, entry)):
             return [Fail(rank, "CollectiveError", sentence)]
         return [Deliver(rank, self.outcome)]
 
@@ -137,7 +135,7 @@ class Holder:
 
     @property
     def come(self) -> frozenset[int]:
-        return frozenset(self._entries)
+        return frozenset(range(self._placement.size))
 
     @property
     def away(self) -> dict[int, str]:
