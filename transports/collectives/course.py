@@ -82,6 +82,8 @@ class Course:
             for peer in self.peers:
                 if not self._roll.missing(self._placement.ranks[peer]):  # it has planned, too
                     actions += self.flow.open_to(peer)
+        elif not self._roll.own and call.kind is not Kind.BROADCAST:
+            return []  # a peer of which no member has called is not counted on by others
         elif len(self._roll.entries) > self._entries_planned:
             self._entries_planned = len(self._roll.entries)
             drawn = plan(call, self._placement, self._me, self._sizes())
