@@ -84,10 +84,11 @@ _LATE = "it was late"
 class Collective:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int) -> None:
+    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
+        """`directly`: all announce themselves to all, however many, as some may begin anew."""
         self._placement = placement
         self._me = me
-        self._roll = Roll(placement, me)
+        self._roll = Roll(placement, me, directly=directly)
         self._course = Course(placement, me, self._roll)
         self._flow = self._course.flow
         self._away: dict[int, str] = {}
@@ -98,6 +99,10 @@ class Collective:
         """The members of this peer that the root of a gather was told not to wait for."""
         self._enough = placement.size
         self._done: Done | None = None
+        self._seeks = False
+        """Is it to be seen whether others have the outcome from before?"""
+        self._held: Outcome | None = None
+        """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
         self._finished: set[int] = set()
@@ -248,15 +253,28 @@ class Collective:
     def holder(self, placement: Placement, me: int) -> Holder | None:
         """What gives the outcome that is here to those who begin the call anew, at this placement;
         None if none is here that is the same for all."""
-        call, done = self._roll.call, self._done
-        if call is None or done is None or not self._delivered:
-            return None
-        if call.kind is Kind.REDUCE_SCATTER:
+        call, done, outcome = self._roll.call, self._done, self._held
+        if call is None or done is None or outcome is None:
             return None
         entries = sorted(self._roll.entries.items())
         members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
-        outcome = self._outcome(call, self._placement.ranks[self._me][0], done)
         return Holder(placement, me, call, done._replace(members=members), outcome)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What all members get, of whichever peer, if it is here and the same for all."""
+        return self._held
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Has it what came of the call before it was begun anew?"""
+        return self._roll.is_known and self._done is not None
+
+    def counts_on(self, peer: int) -> bool:
+        """Is anything lost if this peer has forgotten all of it?"""
+        if self._roll.is_known:
+            return self._done is None and self._course.source == peer
+        return not self._roll.entries.keys().isdisjoint(self._placement.ranks[peer])
 
     @property
     def call(self) -> Call | None:
@@ -336,8 +354,6 @@ class Collective:
         """The call was begun anew, and another peer has what came of it before."""
         if self._done or (holder := self._course.holder()) is None:
             return []
-        out = self._roll.done[holder].lost
-        self._lose([rank for rank in self._placement.ranks[self._me] if rank in out], _LOST)
         return self._course.settle(call, holder)
 
     def _go_on(self, call: Call) -> list[Action]:
@@ -376,7 +392,8 @@ class Collective:
             lost = tuple(sorted(self._away))
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._away if self._needs(call, rank)]
-        if needed and self._ended.issuperset(needed) and self._may_be_held(call):
+        self._seeks = bool(needed) and self._ended.issuperset(needed) and self._may_be_held(call)
+        if self._seeks:
             return self._roll.ask(self._course.peers)
         if needed:
             named = self._placement.named(needed, self._away)
@@ -439,9 +456,11 @@ class Collective:
                 return []
             if call.on_lost == "continue":
                 actions += [Tell(peer, Finished()) for peer in self._course.peers]
+            if call.kind is not Kind.REDUCE_SCATTER:
+                self._held = self._outcome(call, self._placement.ranks[self._me][0], self._done)
         for rank in self._roll.own:
             if rank not in self._delivered:
-                self._delivered[rank] = self._outcome(call, rank, self._done)
+                self._delivered[rank] = self._held or self._outcome(call, rank, self._done)
                 actions.append(Deliver(rank, self._delivered[rank]))
         return actions
 
@@ -510,7 +529,7 @@ class Collective:
         return [Tell(peer, Finished()) for peer in new]
 
     def _close(self, call: Call) -> list[Action]:
-        if not self._delivered.keys() >= self._left():
+        if self._seeks or not self._delivered.keys() >= self._left():
             return []
         actions: list[Action] = []
         if call.kind.has_root:  # they go without

@@ -59,6 +59,8 @@ class Course:
         self._entries_planned = 0
         self._asked: list[tuple[int, Want]] = []
         """What others wanted in this round that was not looked at yet."""
+        self.source: int | None = None
+        """The peer whose outcome from before the call was begun anew is taken over."""
         self._settled: Done | None = None
         """Another peer's outcome, which this one takes over."""
         self._notes: dict[int, Noted] = {}
@@ -80,6 +82,8 @@ class Course:
             for peer in self.peers:
                 if not self._roll.missing(self._placement.ranks[peer]):  # it has planned, too
                     actions += self.flow.open_to(peer)
+        elif not self._roll.own:
+            return []  # a peer of which no member has called is not counted on by others
         elif len(self._roll.entries) > self._entries_planned:
             self._entries_planned = len(self._roll.entries)
             drawn = plan(call, self._placement, self._me, self._sizes())
@@ -187,13 +191,13 @@ class Course:
 
     def settle(self, call: Call, holder: int) -> list[Action]:
         """Takes over what another peer has from before, in place of all that was given since."""
-        self._settled = done = self._roll.done[holder]
+        self.source, self._settled = holder, self._roll.done[holder]
         self.planned = ()
         actions = self.flow.drop(lambda _: True)
         self.flow.drop_reductions(ROLES)
         forgotten = self.flow.forget(VALUE)
         actions += [Forget(buffer) for buffer in forgotten]
-        self._roll.know(done.members)
+        self._roll.know(self._settled.members)
         if call.kind is Kind.BARRIER:
             return actions
         wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]

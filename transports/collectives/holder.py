@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from manta.transports.collectives.actions import (
     Action,
-    Close,
     Deliver,
     Fail,
     Outcome,
@@ -30,7 +29,6 @@ from manta.transports.collectives.messages import (
     Wanted,
 )
 from manta.transports.collectives.plans import Span, Transfer
-from manta.transports.collectives.table import DIRECT_PEERS
 from manta.transports.errors import RemoteProtocolError
 
 
@@ -46,6 +44,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
+    has_taken_over = False
     failure = ("", "")
 
     def __init__(
@@ -58,21 +57,11 @@ class Holder:
         self._done = done
         self.outcome = outcome
         self._entries = {rank: entry for rank, entry, _ in done.members}
-        self._told: set[int] = set()
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
         self._wanted = 0
 
-    def begin(self) -> list[Action]:
-        """Where not everybody announces itself to all, all are told at once."""
-        count = len(self._placement.ranks)
-        peers = [peer for peer in range(count) if peer != self._me] if count > DIRECT_PEERS else []
-        return [*(action for peer in peers for action in self._tell(peer)), Close()]
-
     def _tell(self, peer: int) -> list[Action]:
-        if peer in self._told:
-            return []
-        self._told.add(peer)
         return [
             Tell(peer, Announcement(self._me, (), (), self._done)),
             Tell(peer, Finished()),
@@ -85,11 +74,9 @@ class Holder:
     ) -> list[Action]:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
-        if rank in self.outcome.lost:
-            named = self._placement.named([rank], self.outcome.lost)
-            return [Fail(rank, "PeerLost", f"{entry.call.words} went on without {named}.")]
-        sentence = difference(self._placement.alias, (rank, self._entries[rank]), (rank, entry))
-        if sentence:
+        # Without whom it went on gets it as all others do, and goes on with them.
+        first = self._entries.get(rank, entry)
+        if sentence := difference(self._placement.alias, (rank, first), (rank, entry)):
             return [Fail(rank, "CollectiveError", sentence)]
         return [Deliver(rank, self.outcome)]
 
@@ -101,10 +88,8 @@ class Holder:
             return []  # it has it, too
         if isinstance(message, Announcement) and message.lost:
             return [Tell(peer, begun_anew(self._placement, message.lost))]
-        actions = self._tell(peer)
-        if isinstance(message, Wanted):
-            actions += self._serve(peer, message)
-        return actions
+        # It may be another process of the peer than the one that was told before.
+        return self._serve(peer, message) if isinstance(message, Wanted) else self._tell(peer)
 
     def _serve(self, peer: int, message: Wanted) -> list[Action]:
         self._wanted += len(message.wants)
@@ -149,16 +134,16 @@ class Holder:
         return []
 
     def abort(self, error: str, sentence: str) -> list[Action]:
-        """Who was told that the outcome is here may wait for it."""
+        """Who wants what is here may wait for it."""
         if error == "CollectiveError":
             return []
-        return [Tell(peer, Aborted(error, sentence)) for peer in sorted(self._told)]
+        return [Tell(peer, Aborted(error, sentence)) for peer in sorted({*self._sends.values()})]
 
     # What is known.
 
     @property
     def come(self) -> frozenset[int]:
-        return frozenset(self._entries)
+        return frozenset(range(self._placement.size))
 
     @property
     def away(self) -> dict[int, str]:
@@ -177,6 +162,9 @@ class Holder:
     @property
     def weight(self) -> int:
         return sum(entry.weight for entry in self._entries.values())
+
+    def counts_on(self, peer: int) -> bool:
+        return False
 
     def waits_for(self) -> str:
         return ""

@@ -36,9 +36,10 @@ from manta.transports.errors import RemoteProtocolError
 class Roll:
     """As peer `me` knows it."""
 
-    def __init__(self, placement: Placement, me: int) -> None:
+    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
         self._placement = placement
         self._me = me
+        self._directly = directly
         self.entries: dict[int, Entry] = {}
         """By rank: who has made the call."""
         self.own: list[int] = []
@@ -197,7 +198,7 @@ class Roll:
     def _is_disseminated(self) -> bool:
         """Does a peer hear of others through others?"""
         call = self.call
-        many = len(self._placement.ranks) > DIRECT_PEERS
+        many = len(self._placement.ranks) > DIRECT_PEERS and not self._directly
         return many and call is not None and not call.kind.has_root
 
     def _announcement(self, to: int, lost: tuple[int, ...], done: Done | None) -> Announcement:

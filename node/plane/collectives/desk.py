@@ -46,6 +46,7 @@ from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Kind
+from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
 from manta.transports.exchange.messages import Parcel
 
@@ -166,9 +167,12 @@ class Desk:
         found = placing.placed(task, self._me, self._is_there)
         if found is None:
             return None
-        of = self._pool, self._spill, self, self._moving
-        meeting = Meeting(self._swarm_id, found.placement, found.me, *of)
-        call = Call(name, meeting, found.nodes, found.me, places or found.places)
+        places = places or found.places
+        where = found.placement, found.me
+        machine = Collective(*where, directly=places.version > 0)
+        of = self, self._moving, machine
+        meeting = Meeting(self._swarm_id, *where, self._pool, self._spill, *of)
+        call = Call(name, meeting, found.nodes, found.me, places)
         self.calls.add(call)
         losses.tell_losses(call, task, self._is_there)
         self.peers.take_early(self._is_there)

@@ -56,7 +56,7 @@ class Hearing:
         for call in self._desk.calls.open:
             if node not in call.nodes or call.is_over:
                 continue
-            if not call.meeting.machine.come.isdisjoint(call.ranks_on(node)):
+            if call.meeting.machine.counts_on(call.nodes.index(node)):
                 call.gone.add(node)
                 if (task := self._task(call.name)) is not None:
                     self.look_at_gone(call, task)
@@ -100,7 +100,7 @@ class Hearing:
                 return True  # it is yet to hear where all are now
             call = self._desk.begin(name, task, places)
         elif said.places.version > call.places.version:
-            if self._is_answered(call, node, said):
+            if self._is_answered(call, task, node, said):
                 return True
             call = self._desk.begin_anew(call, task, places)
         if call is None:
@@ -115,11 +115,11 @@ class Hearing:
             return losses.too_far(name.task, name.number)
         return losses.too_many_failed(name.task) if self._desk.calls.is_full else ""
 
-    def _is_answered(self, call: Call, node: str, said: CollectiveSaid) -> bool:
+    def _is_answered(self, call: Call, task: RosterTask, node: str, said: CollectiveSaid) -> bool:
         """Who says this has begun the call anew, and this plane need not."""
         if placing.is_hopeless(call):
             self._refuse(node, said, *call.meeting.machine.failure)
-        elif placing.goes_without(call):
+        elif placing.goes_without(call, task):
             self._desk.peers.say(node, said.call, said.places, Finished())
         elif not placing.needs_nothing(call, said.said.message):
             if not placing.is_unrepeatable(call):

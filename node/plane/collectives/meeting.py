@@ -118,11 +118,11 @@ class Meeting:
         spill: Spill,
         outside: Outside,
         moving: Moving,
-        machine: Collective | Holder | None = None,
+        machine: Collective | Holder,
     ) -> None:
         self._swarm_id = swarm_id
         self.placement = placement
-        self.machine = Collective(placement, me) if machine is None else machine
+        self.machine = machine
         self.kernel: Kernel | None = None
         self._me = me
         self._pool = pool
@@ -269,6 +269,10 @@ class Meeting:
                         self._actions.extend(told)
         finally:
             self._is_performing = False
+        if self.machine.has_taken_over and (holder := self._holder()) is not None:
+            was_closed, self.machine = self.machine.is_closed, holder
+            if not was_closed:
+                self._close()
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
             if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
@@ -293,7 +297,10 @@ class Meeting:
         return kept | self._of_outcomes()
 
     def _of_outcomes(self) -> set[Buffer]:
-        return {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
+        outcomes = [*self._outcomes.values()]
+        if self.machine.outcome is not None:  # for whoever begins the call anew
+            outcomes.append(self.machine.outcome)
+        return {buffer for outcome in outcomes for buffer in outcome.buffers}
 
     def _do(self, action: Action) -> None:
         """Raises NoRoom."""
@@ -391,6 +398,10 @@ class Meeting:
             self._memory.count(self.machine.weight)
         self._outside.closed(self)
 
+    def _holder(self) -> Holder | None:
+        """What gives the outcome that is here to others, should they begin the call anew."""
+        return self.machine.holder(self.placement, self._me)
+
     @property
     def _is_needed_again(self) -> bool:
         """Could others, that forget, not get it with the outcome?"""
@@ -406,10 +417,9 @@ class Meeting:
     def anew(self, placement: Placement, me: int) -> tuple[Meeting, dict[int, Given]]:
         """The call at other places, to be begun with what is here of it; this one is over."""
         holder = self.machine.holder(placement, me)
-        if holder is not None and not self._memory.has(holder.outcome.buffers):
-            holder = None
         of = self._pool, self._spill, self._outside, self._moving
-        new = Meeting(self._swarm_id, placement, me, *of, holder)
+        machine = holder or Collective(placement, me, directly=True)
+        new = Meeting(self._swarm_id, placement, me, *of, machine)
         new.kernel = self.kernel
         given: dict[int, Given] = {}
         if holder is not None:
@@ -429,10 +439,10 @@ class Meeting:
         """Of one that was begun anew."""
         if isinstance(self.machine, Holder):
             outcome = self.machine.outcome
-            ranks = [one for one in self.placement.ranks[self._me] if one not in outcome.lost]
             with contextlib.suppress(NoRoom):  # then no further call begins
                 self._count()
-            self._perform([*(Deliver(rank, outcome) for rank in ranks), *self.machine.begin()])
+            self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
+            self._close()
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
             data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}

@@ -93,11 +93,14 @@ def needs_nothing(call: Call, message: Message) -> bool:
     return isinstance(message, Announcement) and message.done is not None
 
 
-def goes_without(call: Call) -> bool:
-    """Is it over here, and of no use that others begin it anew? Its root has all values, or what it
-    gave has arrived."""
+def goes_without(call: Call, task: RosterTask) -> bool:
+    """Is it over here, and need this plane not take part where others begin it anew? Its root is
+    here and has all values, or it is not and what it gave has arrived."""
     machine = call.meeting.machine
     if not call.is_over or machine.has_failed or machine.call is None:
         return False
-    kind, is_root = machine.call.kind, machine.call.root in call.own
-    return is_root if kind is Kind.GATHER else kind.has_root and not is_root
+    kind, root = machine.call.kind, machine.call.root
+    is_here = task.instances[root].node_id == call.nodes[call.me]
+    if kind is Kind.GATHER:
+        return is_here and root in call.own
+    return kind.has_root and not is_here
