@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import pytest
 
-from manta.node.plane.collectives import meeting
+from manta.node.plane.collectives import pieces
 from tests.simulation.collectives import Scenario
 from tests.support.collective_calls import INLINE, small_sizes
 
@@ -21,7 +21,7 @@ SHOWN = 80
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(meeting, "INLINE", 8 * INLINE)
+    monkeypatch.setattr(pieces, "INLINE", 8 * INLINE)
     with small_sizes():
         yield
 
