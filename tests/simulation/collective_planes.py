@@ -224,6 +224,7 @@ class Plane:
 
     def crash(self) -> None:
         self.is_alive = False
+        self.pool.close()
         for connection in self.begun:
             connection.cut()
 
