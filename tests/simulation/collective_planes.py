@@ -144,7 +144,7 @@ class Mover:
         expecting = peer.expecting.get((sender.name, transfer))
         if expecting is None:
             del sender.sending[self._peer, transfer]
-            self._then(sender, sending.done, "nobody expects it")
+            self._then(sender, sending.done, None)
             return
         start, most = expecting.got, sending.ready - expecting.got
         if most:
@@ -177,7 +177,7 @@ class Mover:
         peer = self._plane.net[self._peer]
         sending = peer.sending.pop((self._plane.name, transfer), None)
         if sending is not None:
-            self._then(peer, sending.done, "it is of no use any more")
+            self._then(peer, sending.done, None)
 
     def _then(self, plane: Plane, done: Callable[[str | None], None], why: str | None) -> None:
         self._clock.soon(0.02, lambda: done(why) if plane.is_alive else None)
@@ -246,6 +246,7 @@ class Plane:
 
     def crash(self) -> None:
         self.is_alive = False
+        self.pool.close()
         for connection in self.begun:
             connection.cut()
 

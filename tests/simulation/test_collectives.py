@@ -49,6 +49,11 @@ def test_all_get_the_same_or_an_error_whatever_fails(seed: int, seen: Counter[st
     seen.update(scenario.clock.seen)
 
 
+@pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572])
+def test_a_seed_that_once_failed(failed: int) -> None:
+    run(failed)
+
+
 def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     if seen["runs"] < 50:

@@ -62,7 +62,6 @@ from manta.transports.collectives.messages import (
     Announcement,
     Done,
     Finished,
-    Member,
     Message,
     Noted,
     Probe,
@@ -256,9 +255,7 @@ class Collective:
         call, done, outcome = self._roll.call, self._done, self._held
         if call is None or done is None or outcome is None:
             return None
-        entries = sorted(self._roll.entries.items())
-        members = tuple(Member(rank, entry) for rank, entry in entries if rank not in done.lost)
-        return Holder(placement, me, call, done._replace(members=members), outcome)
+        return Holder(placement, me, call, done, outcome, self._roll.entries)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -473,15 +470,9 @@ class Collective:
             buffers = [outcome_of(sum(self._course.size), done.lost)]
         elif call.kind is Kind.ALL_GATHER:
             buffers = self._course.wanted(call)
-        return self._made(buffers, done.lost, done.notes)
+        return self._made(buffers, done.lost, _LOST, *done.notes)
 
-    def _made(
-        self,
-        buffers: Iterable[Buffer],
-        lost: Iterable[int],
-        notes: tuple[bytes, ...] = (),
-        why: str = _LOST,
-    ) -> Outcome:
+    def _made(self, buffers: list[Buffer], lost: Iterable[int], why: str, *notes: bytes) -> Outcome:
         """`why`, unless more is known."""
         reasons = {rank: self._away.get(rank, why) for rank in lost}
         ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
@@ -507,7 +498,7 @@ class Collective:
                 call.kind is not Kind.GATHER and not buffers
             ):
                 continue
-            self._delivered[rank] = self._made(buffers, absent, why=_LATE)
+            self._delivered[rank] = self._made(buffers, absent, _LATE)
             actions.append(Deliver(rank, self._delivered[rank]))
         return actions
 

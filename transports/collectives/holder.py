@@ -7,7 +7,7 @@ is for outcomes that are the same for all members: `all_reduce`, `all_gather`, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from manta.transports.collectives.actions import (
     Action,
@@ -25,6 +25,7 @@ from manta.transports.collectives.messages import (
     Announcement,
     Done,
     Finished,
+    Member,
     Message,
     Wanted,
 )
@@ -48,15 +49,22 @@ class Holder:
     failure = ("", "")
 
     def __init__(
-        self, placement: Placement, me: int, call: Call, done: Done, outcome: Outcome
+        self,
+        placement: Placement,
+        me: int,
+        call: Call,
+        done: Done,
+        outcome: Outcome,
+        entries: Mapping[int, Entry],
     ) -> None:
-        """`done` with all members that are in it."""
+        """`entries` by rank: what is known of the members."""
         self._placement = placement
         self._me = me
         self.call = call
-        self._done = done
+        self._entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
+        members = (Member(rank, entry) for rank, entry in self._entries.items())
+        self._done = done._replace(members=tuple(members))
         self.outcome = outcome
-        self._entries = {rank: entry for rank, entry, _ in done.members}
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
         self._wanted = 0
@@ -170,4 +178,4 @@ class Holder:
         return ""
 
     def holder(self, placement: Placement, me: int) -> Holder:
-        return Holder(placement, me, self.call, self._done, self.outcome)
+        return Holder(placement, me, self.call, self._done, self.outcome, self._entries)

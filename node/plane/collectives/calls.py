@@ -91,7 +91,7 @@ class Call:
 
 class Mover(Protocol):
     """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
-    failed, nothing if it has not, and None if the other end gave it up."""
+    failed, nothing if it has not, and None if the other end gave it up, or does not expect it."""
 
     def expect(
         self,

@@ -24,7 +24,12 @@ from manta.node.plane.requests import MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
 from manta.roster.waits import operation
-from manta.transports.errors import BulkError, LocalTransportError, TransferCancelled
+from manta.transports.errors import (
+    BulkError,
+    LocalTransportError,
+    TransferCancelled,
+    TransferRefused,
+)
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -341,7 +346,8 @@ class _Bulk:
         def over(error: BulkError | None) -> None:
             if passed >= 0:
                 os.close(passed)
-            ended(error)
+            # Who refuses it has failed and says so, or began anew and has forgotten it.
+            ended(TransferCancelled(str(error)) if isinstance(error, TransferRefused) else error)
 
         try:
             self._peer.send(transfer, [memory], ready=0, done=over, memfd=passed, at=at)

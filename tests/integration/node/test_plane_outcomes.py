@@ -60,7 +60,7 @@ def _kept_on_disk(node: Any) -> int:
     plane = node.plane
     pool = plane._desks._pool
     unused = [*pool._idle, *pool._lent.values()]
-    return plane._parcels.on_disk - sum(block.size for block in unused if block.is_file)
+    return plane._parcels._room.disk.used - sum(block.size for block in unused if block.is_file)
 
 
 def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were(
