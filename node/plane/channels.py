@@ -108,6 +108,7 @@ class Ask:
     ) -> None:
         self.at = channel.at
         self.channel = channel
+        self.connection = channel.fileno()
         self.body = body
         self.value = value
         self.until = math.inf

@@ -358,6 +358,7 @@ class Plane:
         if self._channels.pop(channel.fileno(), None) is None:
             return
         self._io.remove_reader(channel.fileno())
+        self._desks.disconnected(channel.at, channel.fileno())
         ask, channel.current = channel.current, None
         channel.close()
         if ask is not None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.known import KnownPeers
@@ -31,10 +31,22 @@ SWARM = "s"
 STEPS = 400_000
 
 
-Body = messages.Message | WantParcel | NoParcel | NotNow
-
-Said = tuple[str | None, Body]
+Said = tuple[str | None, Any]
 """The sender's timeline, and a message of it."""
+
+
+class End(Protocol):
+    """Of a connection."""
+
+    name: str
+    is_alive: bool
+    begun: list[Connection]
+
+    def connected(self, connection: Connection) -> None: ...
+
+    def disconnected(self, connection: Connection) -> None: ...
+
+    def received(self, connection: Connection, epoch: str | None, message: Any) -> None: ...
 
 
 class Clock:
@@ -71,22 +83,22 @@ class Clock:
 class Connection:
     """Between two planes. Each end learns at its own time that it is up, and that it is down."""
 
-    def __init__(self, clock: Clock, one: Plane, other: Plane) -> None:
+    def __init__(self, clock: Clock, one: End, other: End) -> None:
         self.clock = clock
         self.ends = (one, other)
         self.is_cut = False
-        self._ways: dict[Plane, deque[Said]] = {one: deque(), other: deque()}
+        self._ways: dict[End, deque[Said]] = {one: deque(), other: deque()}
         """By who receives."""
-        self._have_heard: list[Plane] = []
+        self._have_heard: list[End] = []
         """That it is up."""
         for end in self.ends:
             end.begun.append(self)
             clock.soon(0.05, partial(self._up, end))
 
-    def other(self, end: Plane) -> Plane:
+    def other(self, end: End) -> End:
         return self.ends[end is self.ends[0]]
 
-    def _up(self, end: Plane) -> None:
+    def _up(self, end: End) -> None:
         if not self.is_cut and end.is_alive and end not in self._have_heard:
             self._have_heard.append(end)
             end.connected(self)
@@ -101,18 +113,18 @@ class Connection:
                 way.pop()
             self.clock.after(self.clock.random.uniform(0.1, 0.5), partial(self._down, end))
 
-    def _down(self, end: Plane) -> None:
+    def _down(self, end: End) -> None:
         if end.is_alive:
             end.disconnected(self)
 
-    def send(self, source: Plane, epoch: str | None, message: Body) -> None:
+    def send(self, source: End, epoch: str | None, message: Any) -> None:
         if self.is_cut:
             return
         to = self.other(source)
         self._ways[to].append((epoch, message))
         self.clock.soon(0.02, lambda: self._arrive(to))
 
-    def _arrive(self, to: Plane) -> None:
+    def _arrive(self, to: End) -> None:
         self._up(to)
         if self._ways[to] and to.is_alive and to in self._have_heard:
             to.received(self, *self._ways[to].popleft())
@@ -259,7 +271,7 @@ class Plane:
             if mine:
                 self.swarm.link_up(other, wants=True)
 
-    def received(self, connection: Connection, epoch: str | None, message: Body) -> None:
+    def received(self, connection: Connection, epoch: str | None, message: Any) -> None:
         other = connection.other(self).name
         self.clock.note(self.name, f"<- {other} {message}")
         if not self._knows(other) or epoch != self._known.epoch(SWARM):
@@ -356,7 +368,7 @@ class Plane:
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
         self._send(peer, message)
 
-    def _send(self, peer: str, message: Body) -> None:
+    def _send(self, peer: str, message: Any) -> None:
         if mine := self._connections.get(peer):
             mine[0].send(self, self._known.epoch(SWARM), message)
 

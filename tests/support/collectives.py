@@ -18,6 +18,7 @@ from manta.transports.collectives.actions import (
     Deliver,
     Expect,
     Fail,
+    Forget,
     Outcome,
     Ready,
     Reduce,
@@ -27,6 +28,7 @@ from manta.transports.collectives.actions import (
 )
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
+from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Announcement, Probe, Relayed
 from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import OUTCOME, SHARE, VALUE, Buffer, Span
@@ -59,7 +61,7 @@ class Receiver:
 
 @dataclass
 class Peer:
-    machine: Collective
+    machine: Collective | Holder
     memory: dict[Buffer, bytearray] = field(default_factory=dict)
     sending: dict[str, Sender] = field(default_factory=dict)
     expected: dict[str, Receiver] = field(default_factory=dict)
@@ -128,6 +130,9 @@ class Simulation:
             return False
         self.called.add(rank)
         peer, entry, value = self.peers[at], self.entries[rank], self.values[rank]
+        if rank in peer.machine.come:  # what it brings is of no use
+            self.perform(at, peer.machine.contributed(rank, entry, {}))
+            return True
         if entry.call.kind is Kind.SCATTER:
             start = 0
             for to, size in enumerate(entry.sizes):
@@ -245,6 +250,8 @@ class Simulation:
                         self.pending.append(partial(self.hear, (at, to)))
                 case Store(buffer, data):
                     peer.memory[buffer] = bytearray(data)
+                case Forget(buffer):
+                    peer.memory.pop(buffer, None)
                 case Expect(transfer):
                     assert transfer.key not in peer.expected
                     peer.expected[transfer.key] = Receiver(transfer.span)

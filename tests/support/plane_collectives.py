@@ -17,7 +17,7 @@ from manta.light.collectives import direct, logged
 from manta.light.context import Brief, Handover, usage
 from manta.light.errors import BY_NAME, RequestFailed
 from manta.light.world import World
-from tests.support.planes import Planes, TaskEnd
+from tests.support.planes import Node, Planes, TaskEnd
 
 
 class _PerThread:
@@ -83,11 +83,19 @@ class Members:
         self.planes, self.on = planes, list(on)
         planes.introduce()
         planes.enroll(on)
+        self._attempts: dict[int, int] = {}
         self._threads = ThreadPoolExecutor(max(1, len(on)))
         self.all = [Member(planes, rank, len(on), node) for rank, node in enumerate(on)]
         self._before, usage.context = usage.context, contexts
 
-    def again(self, rank: int, attempt: int) -> Member:
+    def again(
+        self, rank: int, attempt: int, node: int | None = None, told: Sequence[Node] | None = None
+    ) -> Member:
+        """Another attempt, maybe on another node; all learn of it, or those who are `told`."""
+        self.on[rank] = self.on[rank] if node is None else node
+        self._attempts[rank] = attempt
+        self.all[rank].end.close()
+        self.planes.enroll(self.on, told=told, attempts=self._attempts)
         member = Member(self.planes, rank, len(self.on), self.on[rank], attempt)
         self.all[rank] = member
         return member

@@ -253,18 +253,20 @@ class Planes:
         iteration: int = 0,
         told: Sequence[Node] | None = None,
         given_up: Mapping[int, str] | None = None,
+        attempts: Mapping[int, int] | None = None,
         **states: str,
     ) -> None:
         """All, or those who are `told`, learn who runs: one on each node, or each rank on that one.
-        `states` are those of ranks, as `r1="FINISHED"`; `given_up` says why of ranks."""
-        why = given_up or {}
+        `states` are those of ranks, as `r1="FINISHED"`; `given_up` says why of ranks, `attempts`
+        the number of each."""
+        why, numbers = given_up or {}, attempts or {}
         placed = [self.nodes[at] for at in on] if on is not None else self.nodes
         instances = tuple(
             RosterInstance(
                 rank,
                 node.id,
                 node.alias,
-                0,
+                numbers.get(rank, 0),
                 states.get(f"r{rank}", "RUNNING"),
                 why.get(rank, ""),
             )

@@ -21,6 +21,12 @@ class Store(NamedTuple):
     data: bytes
 
 
+class Forget(NamedTuple):
+    """What the buffer holds is of no use; it may be filled with something else."""
+
+    buffer: Buffer
+
+
 class Expect(NamedTuple):
     """Let the transfer's bytes come into its span; say `received` as they do."""
 
@@ -96,4 +102,4 @@ class Close(NamedTuple):
     """No peer needs anything of this one any more; outcomes stay for next attempts."""
 
 
-Action = Tell | Store | Expect | Send | Ready | Cancel | Reduce | Deliver | Fail | Close
+Action = Tell | Store | Forget | Expect | Send | Ready | Cancel | Reduce | Deliver | Fail | Close

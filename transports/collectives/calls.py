@@ -71,6 +71,12 @@ class Entry(NamedTuple):
     """The call before this one, if the member did not wait in it: nobody has told it yet whether
     others made the same."""
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes to remember it."""
+        forms = sum(len(text) for form in self.forms for text in form)
+        return 512 + 16 * len(self.sizes) + forms
+
 
 @dataclass(frozen=True)
 class Placement:

@@ -27,6 +27,9 @@ get their outcome at once. Their peer closes when those that they give to have w
 is told (`Finished`), and that of a gather's root when all have come, or are lost: so whoever
 counts the calls that are not closed knows how far others are behind.
 
+*Begun anew.* New machines may be fed with what members gave, where some are elsewhere or a peer has
+forgotten it. A peer that had the outcome is a `Holder`, of which others take it over at once.
+
 What no peer can know is whether one that does not answer lives on. Where two sides lose each other
 and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
 only one side does. Who hears that others gave it up fails with PeerLost.
@@ -53,6 +56,7 @@ from manta.transports.collectives.calls import (
     difference,
 )
 from manta.transports.collectives.course import Course
+from manta.transports.collectives.holder import Holder, begun_anew
 from manta.transports.collectives.messages import (
     Aborted,
     Announcement,
@@ -64,11 +68,11 @@ from manta.transports.collectives.messages import (
     Relayed,
     Wanted,
 )
-from manta.transports.collectives.planner import algorithm_of
-from manta.transports.collectives.plans import VALUE, Buffer, whole
+from manta.transports.collectives.planner import algorithm_of, given
+from manta.transports.collectives.plans import VALUE, Buffer, Transfer, whole
 from manta.transports.collectives.reducing import alive_peers, outcome_of, wanted_outcomes
 from manta.transports.collectives.roll import Roll
-from manta.transports.collectives.spreading import share_of, values_for
+from manta.transports.collectives.spreading import values_for
 from manta.transports.collectives.table import Algorithm
 from manta.transports.errors import RemoteProtocolError
 
@@ -79,18 +83,25 @@ _LATE = "it was late"
 class Collective:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int) -> None:
+    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
+        """`directly`: all announce themselves to all, however many, as some may begin anew."""
         self._placement = placement
         self._me = me
-        self._roll = Roll(placement, me)
+        self._roll = Roll(placement, me, directly=directly)
         self._course = Course(placement, me, self._roll)
         self._flow = self._course.flow
         self._away: dict[int, str] = {}
         """By rank that is lost: why."""
+        self._ended: set[int] = set()
+        """Of those: who has finished, and so had what came of the call, if it made that."""
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
         self._enough = placement.size
         self._done: Done | None = None
+        self._seeks = False
+        """Is it to be seen whether others have the outcome from before?"""
+        self._held: Outcome | None = None
+        """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
         self._finished: set[int] = set()
@@ -114,21 +125,24 @@ class Collective:
             sentence = difference(self._placement.alias, (rank, first), (rank, entry))
             if sentence:
                 return [Fail(rank, "CollectiveError", sentence)]
-            if (found := self._delivered.get(rank)) is not None:
-                return [Deliver(rank, found)]
         if self._failure:
             return [Fail(rank, *self._failure)]
+        if (found := self._delivered.get(rank)) is not None:
+            return [Deliver(rank, found)]
         if rank in self._away:
             named = self._placement.named([rank], self._away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
-        if first is not None:
+        if first is not None and rank in self._roll.own:
             return []
-        sentence = self._roll.enter(rank, entry, data or {})
+        # What it brings is of no use if another peer has said what it brought before.
+        sentence = self._roll.enter(rank, first or entry, {} if first else data or {})
         if sentence:
             return self._fail("CollectiveError", sentence)
         actions = []
-        for buffer in _given(rank, entry):
+        for buffer in given(rank, entry) if first is None else ():
             actions += self._flow.filled(whole(buffer))
+        if self.is_closed and self._roll.call is not None:  # the outcome came before the member
+            return self._deliver_all(self._roll.call)
         return actions + self._step()
 
     def heard(self, peer: int, message: Message) -> list[Action]:
@@ -146,6 +160,8 @@ class Collective:
             self._roll.rounds[peer] = message.lost
             if message.done is not None:
                 self._roll.done[peer] = message.done
+            elif message.lost and self._roll.is_known:
+                return [Tell(peer, begun_anew(self._placement, message.lost))]
             self._lose(message.lost, _LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
@@ -180,12 +196,12 @@ class Collective:
 
     def unsent(self, key: str, sentence: str) -> list[Action]:
         """A transfer will never arrive, though its receiver has not given it up: that one is told,
-        and all are unless there is an outcome here."""
+        and all are unless the members here have got what others wait for each by itself."""
         sending = self._flow.sends.get(key)
         if sending is None or self._failure:
             return []
-        if actions := self.abort("RequestFailed", sentence):
-            return actions
+        if not self.has_served:
+            return self.abort("RequestFailed", sentence)
         self._flow.sent(key)
         return [Tell(sending.transfer.peer, Aborted("RequestFailed", sentence)), *self._step()]
 
@@ -195,15 +211,22 @@ class Collective:
         actions = self._flow.reduced(number, note)
         return actions if self._flow.left == left else actions + self._step()
 
-    def peer_lost(self, peer: int, why: str = _LOST) -> list[Action]:
-        """Nothing more comes from this peer, nor gets there."""
+    def peer_lost(self, peer: int, why: str = _LOST, ended: Iterable[int] = ()) -> list[Action]:
+        """Nothing more comes from this peer, nor gets there. Some of its members had ended."""
+        self._ended.update(ended)
         self._lose(self._placement.ranks[peer], why)
         return self._step()
 
-    def member_lost(self, rank: int, why: str) -> list[Action]:
+    def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         """A member of this peer will not make the call. If it has, what it gave counts."""
         if rank not in self._roll.entries:
+            self._ended.update([rank] if has_ended else [])
             self._lose([rank], why)
+        return self._step()
+
+    def left_out(self) -> list[Action]:
+        """Other peers have lost this one, and go on without it."""
+        self._lose(self._placement.ranks[self._me], _LOST)
         return self._step()
 
     def suffice(self, enough: int) -> list[Action]:
@@ -214,8 +237,10 @@ class Collective:
 
     def abort(self, error: str, sentence: str) -> list[Action]:
         """It can't be carried out, for a reason that its owner knows: all are told, unless the
-        members here have what they called for."""
-        if self._failure or self.is_closed or self._done or self.has_served:
+        members here have what they called for, and others do not depend on them."""
+        if self._failure or self.is_closed or self.has_served:
+            return []
+        if self._done and error == "CollectiveError":
             return []
         return self._fail(error, sentence)
 
@@ -223,6 +248,30 @@ class Collective:
     def come(self) -> frozenset[int]:
         """The ranks that are known to have made the call."""
         return frozenset(self._roll.entries)
+
+    def holder(self, placement: Placement, me: int) -> Holder | None:
+        """What gives the outcome that is here to those who begin the call anew, at this placement;
+        None if none is here that is the same for all."""
+        call, done, outcome = self._roll.call, self._done, self._held
+        if call is None or done is None or outcome is None:
+            return None
+        return Holder(placement, me, call, done, outcome, self._roll.entries)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What all members get, of whichever peer, if it is here and the same for all."""
+        return self._held
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Has it what came of the call before it was begun anew?"""
+        return self._roll.is_known and self._done is not None
+
+    def counts_on(self, peer: int) -> bool:
+        """Is anything lost if this peer has forgotten all of it?"""
+        if self._roll.is_known:
+            return self._done is None and self._course.source == peer
+        return not self._roll.entries.keys().isdisjoint(self._placement.ranks[peer])
 
     @property
     def call(self) -> Call | None:
@@ -294,21 +343,34 @@ class Collective:
             return []
         actions = self._announce()
         if not self._course.lost:
+            actions += self._settle(call)
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
+    def _settle(self, call: Call) -> list[Action]:
+        """The call was begun anew, and another peer has what came of it before."""
+        if self._done or (holder := self._course.holder()) is None:
+            return []
+        return self._course.settle(call, holder)
+
     def _go_on(self, call: Call) -> list[Action]:
-        if self.has_failed:
+        if self.has_failed or self.is_closed:
             return []
         actions = self._course.go_on(call, is_done=self._done is not None)
         actions += self._deliver_one(call) if call.kind.has_root else self._deliver_all(call)
         return actions + self._close(call)
 
     def _fail(self, error: str, sentence: str, *, tell: bool = True) -> list[Action]:
-        self._failure = error, sentence
+        """Whoever has the outcome keeps it, unless calls differ: others may go without."""
+        has_outcome = (self._done or self.is_closed) and error != "CollectiveError"
+        if has_outcome and self.is_closed:
+            return []
         actions = self._flow.drop(lambda _: True)
         if tell:
             actions += [Tell(peer, Aborted(error, sentence)) for peer in self._course.peers]
+        if has_outcome:
+            return [*actions, *self._end()]
+        self._failure = error, sentence
         waiting = [rank for rank in self._roll.own if rank not in self._delivered]
         return actions + [Fail(rank, error, sentence) for rank in waiting]
 
@@ -322,10 +384,14 @@ class Collective:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
-        if call.on_lost == "continue" and not call.kind.has_root:
+        goes_on = call.on_lost == "continue" and not call.kind.has_root
+        if goes_on and not self._roll.is_known:
             lost = tuple(sorted(self._away))
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._away if self._needs(call, rank)]
+        self._seeks = bool(needed) and self._ended.issuperset(needed) and self._may_be_held(call)
+        if self._seeks:
+            return self._roll.ask(self._course.peers)
         if needed:
             named = self._placement.named(needed, self._away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
@@ -335,6 +401,13 @@ class Collective:
             self._given_up = lost  # nobody but the root has to know
             actions += self._announce(anew=True)
         return actions
+
+    def _may_be_held(self, call: Call) -> bool:
+        """Others that have not made the call may have the outcome from before it was begun anew."""
+        if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER:
+            return False
+        unheard = [peer for peer in self._course.peers if peer not in self._roll.rounds]
+        return any(self._roll.missing(self._placement.ranks[peer]) for peer in unheard)
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
@@ -355,8 +428,8 @@ class Collective:
             return call.on_lost == "raise" and too_few and rank in out
         if call.kind.has_root:
             return self._flow.awaits(peer) or (rank == call.root and not is_there)
-        if self._done:
-            return False
+        if self._done:  # what others are to have may go by way of this peer
+            return peer not in self._course.peers and self._flow.awaits(peer)
         if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in self._course.peers:
@@ -380,9 +453,11 @@ class Collective:
                 return []
             if call.on_lost == "continue":
                 actions += [Tell(peer, Finished()) for peer in self._course.peers]
+            if call.kind is not Kind.REDUCE_SCATTER:
+                self._held = self._outcome(call, self._placement.ranks[self._me][0], self._done)
         for rank in self._roll.own:
             if rank not in self._delivered:
-                self._delivered[rank] = self._outcome(call, rank, self._done)
+                self._delivered[rank] = self._held or self._outcome(call, rank, self._done)
                 actions.append(Deliver(rank, self._delivered[rank]))
         return actions
 
@@ -395,15 +470,9 @@ class Collective:
             buffers = [outcome_of(sum(self._course.size), done.lost)]
         elif call.kind is Kind.ALL_GATHER:
             buffers = self._course.wanted(call)
-        return self._made(buffers, done.lost, done.notes)
+        return self._made(buffers, done.lost, _LOST, *done.notes)
 
-    def _made(
-        self,
-        buffers: Iterable[Buffer],
-        lost: Iterable[int],
-        notes: tuple[bytes, ...] = (),
-        why: str = _LOST,
-    ) -> Outcome:
+    def _made(self, buffers: list[Buffer], lost: Iterable[int], why: str, *notes: bytes) -> Outcome:
         """`why`, unless more is known."""
         reasons = {rank: self._away.get(rank, why) for rank in lost}
         ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
@@ -429,7 +498,7 @@ class Collective:
                 call.kind is not Kind.GATHER and not buffers
             ):
                 continue
-            self._delivered[rank] = self._made(buffers, absent, why=_LATE)
+            self._delivered[rank] = self._made(buffers, absent, _LATE)
             actions.append(Deliver(rank, self._delivered[rank]))
         return actions
 
@@ -451,17 +520,26 @@ class Collective:
         return [Tell(peer, Finished()) for peer in new]
 
     def _close(self, call: Call) -> list[Action]:
-        if not self._delivered.keys() >= self._left() or not self._is_over(call):
+        if self._seeks or not self._delivered.keys() >= self._left():
             return []
         actions: list[Action] = []
+        if call.kind.has_root:  # they go without
+            actions = self._flow.drop(self._is_needless)
+        if not self._is_over(call):
+            return actions
+        root = self._placement.peer_of[call.root]
         if call.kind is Kind.GATHER:
-            root = self._placement.peer_of[call.root]
-            actions = self._finish(self._course.peers if root == self._me else ())
+            actions += self._finish(self._course.peers if root == self._me else ())
         elif call.kind is Kind.SCATTER:
-            root = self._placement.peer_of[call.root]
-            actions = self._finish([root] if root in self._course.peers else ())
+            actions += self._finish([root] if root in self._course.peers else ())
+        return [*actions, *self._end()]
+
+    def _is_needless(self, transfer: Transfer) -> bool:
+        return transfer.key in self._flow.sends and transfer.peer in self._finished
+
+    def _end(self) -> list[Action]:
         self.is_closed = True
-        actions += [*self._flow.drop(lambda _: True), Close()]
+        actions = [*self._flow.drop(lambda _: True), Close()]
         self._course.close()
         self._roll.close()
         return actions
@@ -482,10 +560,3 @@ class Collective:
         if root == self._me:
             return not moves and self._finished.issuperset(self._course.peers)
         return not moves
-
-
-def _given(rank: int, entry: Entry) -> list[Buffer]:
-    """The buffers that a member's call comes with."""
-    if entry.call.kind is Kind.SCATTER:
-        return [share_of(rank, to, size) for to, size in enumerate(entry.sizes)]
-    return [Buffer(VALUE, rank, sum(entry.sizes))] if entry.sizes else []

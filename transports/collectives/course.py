@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from manta.transports.collectives.actions import Action, Store, Tell
+from manta.transports.collectives.actions import Action, Forget, Store, Tell
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.flow import Flow
 from manta.transports.collectives.messages import Done, Noted, Want, Wanted
@@ -19,6 +19,7 @@ from manta.transports.collectives.plans import (
     OUTCOME,
     PARTIAL,
     RING,
+    ROLES,
     VALUE,
     Buffer,
     Plan,
@@ -35,6 +36,8 @@ from manta.transports.errors import RemoteProtocolError
 MAX_WANTS = 1 << 16
 """Transfers that others may ask for; a plan has fewer."""
 _FINAL = (OUTCOME, RING)
+_BEFORE = -1
+"""Tells transfers of what came of a call before it was begun anew."""
 
 
 class Course:
@@ -56,6 +59,8 @@ class Course:
         self._entries_planned = 0
         self._asked: list[tuple[int, Want]] = []
         """What others wanted in this round that was not looked at yet."""
+        self.source: int | None = None
+        """The peer whose outcome from before the call was begun anew is taken over."""
         self._settled: Done | None = None
         """Another peer's outcome, which this one takes over."""
         self._notes: dict[int, Noted] = {}
@@ -66,6 +71,8 @@ class Course:
     def draw(self, call: Call) -> list[Action]:
         """The plan, of what is known."""
         actions: list[Action] = []
+        if self._settled:
+            return []
         if call.kind.reduces:
             if self._missing_here():
                 return []
@@ -75,6 +82,8 @@ class Course:
             for peer in self.peers:
                 if not self._roll.missing(self._placement.ranks[peer]):  # it has planned, too
                     actions += self.flow.open_to(peer)
+        elif not self._roll.own:
+            return []  # a peer of which no member has called is not counted on by others
         elif len(self._roll.entries) > self._entries_planned:
             self._entries_planned = len(self._roll.entries)
             drawn = plan(call, self._placement, self._me, self._sizes())
@@ -129,10 +138,22 @@ class Course:
         actions: list[Action] = []
         for want in message.wants:
             if self.lost and not self.flow.knows(want.key):
+                self._check(peer, want)
                 self._asked.append((peer, want))
             else:
                 actions += self.flow.permit(peer, want.key)
         return actions
+
+    def _check(self, peer: int, want: Want) -> None:
+        """Raises RemoteProtocolError for what nobody has in a further round."""
+        key, (buffer, start, stop) = want
+        is_there = buffer.role in (VALUE, OUTCOME) or (
+            buffer.role == PARTIAL and buffer.at == self._me
+        )
+        held = self._held(buffer) if is_there else None
+        last = buffer.stop if held is None else held.stop
+        if not is_there or not 0 <= start < stop <= last:
+            raise RemoteProtocolError(f"peer {peer} wants {key!r:.100}")
 
     def _serve(self) -> list[Action]:
         """In a further round: what others lack, as soon as this peer knows what that is."""
@@ -144,8 +165,8 @@ class Course:
             if held is None:
                 self._asked.append((peer, want))
                 continue
-            if not 0 <= start < stop <= held.stop:
-                raise RemoteProtocolError(f"peer {peer} wants {key!r:.100}")
+            if stop > held.stop:
+                continue  # it made that up, before its member was known here
             send = Transfer(key, peer, Span(held, start, stop))
             actions += [*self.flow.adopt(Plan(sends=(send,))), *self.flow.permit(peer, key)]
         return actions
@@ -157,9 +178,30 @@ class Course:
             return None if entry is None else Buffer(VALUE, buffer.at, sum(entry.sizes))
         if role == OUTCOME:
             return outcome_of(sum(self.size), buffer.lost)
-        if role == PARTIAL and buffer.at == self._me:
-            return Buffer(PARTIAL, self._me, sum(self.size), lost=buffer.lost)
-        raise RemoteProtocolError(f"nobody wants {buffer!r:.100} in a further round")
+        return Buffer(PARTIAL, self._me, sum(self.size), lost=buffer.lost)
+
+    # A call that was begun anew.
+
+    def holder(self) -> int | None:
+        """A peer that has what came of it before, unless one was found already."""
+        if self._settled:
+            return None
+        rounds = self._roll.rounds
+        return min((peer for peer in self._roll.done if rounds.get(peer) == ()), default=None)
+
+    def settle(self, call: Call, holder: int) -> list[Action]:
+        """Takes over what another peer has from before, in place of all that was given since."""
+        self.source, self._settled = holder, self._roll.done[holder]
+        self.planned = ()
+        actions = self.flow.drop(lambda _: True)
+        self.flow.drop_reductions(ROLES)
+        forgotten = self.flow.forget(VALUE)
+        actions += [Forget(buffer) for buffer in forgotten]
+        self._roll.know(self._settled.members)
+        if call.kind is Kind.BARRIER:
+            return actions
+        wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]
+        return actions + self._fetch(wanted, _BEFORE)
 
     # Further rounds.
 
@@ -238,18 +280,19 @@ class Course:
                 found.append((source, whole(buffer)))
         return found
 
-    def _fetch(self, spans: Iterable[tuple[int, Span]]) -> list[Action]:
-        """What of these is missing; what is on its way goes on."""
+    def _fetch(self, spans: Iterable[tuple[int, Span]], attempt: int | None = None) -> list[Action]:
+        """What of these is missing; what is on its way goes on. `attempt` tells transfers apart
+        that carry the same."""
         on_way = {one.transfer.span.buffer: one.transfer for one in self.flow.receives.values()}
         transfers: list[Transfer] = []
         for peer, (buffer, start, stop) in spans:
             if buffer in on_way and buffer.role not in _FINAL:
                 transfers.append(on_way[buffer])
                 continue
-            attempt = len(self.lost) if buffer.role in _FINAL else 0
+            number = len(self.lost) if buffer.role in _FINAL else 0
             for low, high in self.flow.missing(buffer, start, stop):
                 span = Span(buffer, low, high)
-                key = transfer_key(span, peer, self._me, attempt)
+                key = transfer_key(span, peer, self._me, number if attempt is None else attempt)
                 transfers.append(Transfer(key, peer, span))
         new = Plan(receives=tuple(transfers))
         return [*self.flow.adopt(new), *self._want(transfers)]
@@ -299,7 +342,8 @@ class Course:
 
     def outcome(self, call: Call) -> Done | None:
         """As soon as all of it is here."""
-        everybody = (rank for rank in range(self._placement.size) if rank not in self.lost)
+        out = {*self.lost, *self.settled}
+        everybody = (rank for rank in range(self._placement.size) if rank not in out)
         if self.planned != self.lost or self._roll.missing(everybody):
             return None
         if not all(map(self.flow.is_whole, self.wanted(call))) or self.unnoted(call):

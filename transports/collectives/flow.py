@@ -166,6 +166,13 @@ class Flow:
             users[:] = [user for user in users if user not in stale]
         self.notes.clear()
 
+    def forget(self, role: str) -> list[Buffer]:
+        """What is there of buffers of this role is so no longer. Returns them."""
+        found = [buffer for buffer in self._there if buffer.role == role]
+        for buffer in found:
+            del self._there[buffer]
+        return found
+
     # What has happened.
 
     def filled(self, span: Span) -> list[Action]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.plans import SHARE, VALUE, Buffer, Plan
 from manta.transports.collectives.reducing import plan_reduction, wanted_outcomes
-from manta.transports.collectives.spreading import plan_spreading, values_for
+from manta.transports.collectives.spreading import plan_spreading, share_of, values_for
 from manta.transports.collectives.table import INLINE, Algorithm, for_reduction
 
 
@@ -43,6 +43,13 @@ def wanted(
     ranks = placement.ranks[me]
     found = (values_for(call, placement, rank, entries) for rank in ranks)
     return list(dict.fromkeys(buffer for buffers in found for buffer in buffers))
+
+
+def given(rank: int, entry: Entry) -> list[Buffer]:
+    """The buffers that a member's call comes with."""
+    if entry.call.kind is Kind.SCATTER:
+        return [share_of(rank, to, size) for to, size in enumerate(entry.sizes)]
+    return [Buffer(VALUE, rank, sum(entry.sizes))] if entry.sizes else []
 
 
 def ridden(entry: Entry, rank: int, placement: Placement) -> dict[int, Buffer]:

@@ -36,9 +36,10 @@ from manta.transports.errors import RemoteProtocolError
 class Roll:
     """As peer `me` knows it."""
 
-    def __init__(self, placement: Placement, me: int) -> None:
+    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
         self._placement = placement
         self._me = me
+        self._directly = directly
         self.entries: dict[int, Entry] = {}
         """By rank: who has made the call."""
         self.own: list[int] = []
@@ -49,8 +50,12 @@ class Roll:
         """By peer: the ranks that its last announcement gave up."""
         self.done: dict[int, Done] = {}
         """By peer: the outcome that it has."""
+        self.is_known = False
+        """What all brought is known from before the call was begun anew, without the bytes of it:
+        nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
         self._told: dict[int, set[int]] = defaultdict(set)
+        self._has_asked = False
         self._probed: dict[int, Entry] = {}
         self._has_probed = me == 0
         self._announced = 0
@@ -67,10 +72,7 @@ class Roll:
     @property
     def weight(self) -> int:
         """About how many bytes the entries take."""
-        return sum(
-            512 + 16 * len(entry.sizes) + sum(map(len, (x for form in entry.forms for x in form)))
-            for entry in self.entries.values()
-        )
+        return sum(entry.weight for entry in self.entries.values())
 
     def missing(self, ranks: Iterable[int]) -> list[int]:
         return [rank for rank in ranks if rank not in self.entries]
@@ -81,7 +83,8 @@ class Roll:
         """A member of this peer makes the call. Returns why it can't meet with others, if so."""
         sentence = self._compare(rank, entry)
         self.entries[rank] = entry
-        self._data[rank] = tuple(data.items())
+        if not self._is_closed:
+            self._data[rank] = tuple(data.items())
         self.own = sorted([*self.own, rank])
         self.call = self.entries[self.own[0]].call
         return sentence
@@ -112,6 +115,13 @@ class Roll:
                 self._data[rank] = data
                 actions += buffers
         return actions, sentence
+
+    def know(self, members: Iterable[Member]) -> None:
+        """What they brought before the call was begun anew."""
+        self.is_known = True
+        for rank, entry, _ in members:
+            self.entries[rank] = entry
+            self._data[rank] = ()
 
     def probe(self, peer: int, probe: Probe) -> str:
         rank, entry, _ = probe.member
@@ -164,6 +174,8 @@ class Roll:
         `absent` are members that will not call.
         """
         call, own = self.call, self.own
+        if self.is_known:
+            return []
         if not anew:
             ranks = self._placement.ranks[self._me]
             waiting = [rank for rank in self.missing(ranks) if rank not in absent]
@@ -186,7 +198,7 @@ class Roll:
     def _is_disseminated(self) -> bool:
         """Does a peer hear of others through others?"""
         call = self.call
-        many = len(self._placement.ranks) > DIRECT_PEERS
+        many = len(self._placement.ranks) > DIRECT_PEERS and not self._directly
         return many and call is not None and not call.kind.has_root
 
     def _announcement(self, to: int, lost: tuple[int, ...], done: Done | None) -> Announcement:
@@ -198,6 +210,11 @@ class Roll:
             data = tuple(part for part in self._data[rank] if part[0] in meant)
             members.append(Member(rank, self.entries[rank], data))
         return Announcement(self._me, tuple(members), lost, done)
+
+    def ask(self, peers: Iterable[int]) -> list[Action]:
+        """All are told that this peer has no outcome, and lacks members: who has one gives it."""
+        asked, self._has_asked = self._has_asked, True
+        return [] if asked else [Tell(to, Announcement(self._me, ())) for to in peers]
 
     def _probe(self, own: list[int]) -> list[Action]:
         if self._has_probed or not own:
@@ -211,7 +228,7 @@ class Roll:
         """The steps that are due."""
         count = len(self._placement.ranks)
         actions: list[Action] = []
-        while self._is_disseminated and 1 << self._step < count:
+        while self._is_disseminated and not self.is_known and 1 << self._step < count:
             peers = self._window(self._me, self._step)
             if any(self.missing(self._placement.ranks[peer]) for peer in peers):
                 break

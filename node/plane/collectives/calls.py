@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.gathering import Gathering
 from manta.node.plane.collectives.meeting import Meeting
-from manta.node.plane.collectives.messages import CallName
+from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
+from manta.transports.collectives.messages import Message
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 
@@ -23,6 +24,8 @@ class Ask(Protocol):
     at: Instance
     body: Any
     value: Value | None
+    connection: int
+    """Over which it came: a number that no other one has at the same time."""
 
     def reply(self, told: dict[str, Any], fds: list[int]) -> None: ...
 
@@ -61,10 +64,14 @@ class Call:
     """By peer of its placement: their ids."""
     me: int
     """The peer that this plane is."""
-    places: bytes
+    places: Places
     gone: set[str] = field(default_factory=set)
-    """Nodes whose planes have begun anew since."""
+    """Nodes whose planes have begun anew since, and forgot what their members gave."""
+    told: dict[str, list[Message]] = field(default_factory=dict)
+    """By node: what was said to it, for as long as it goes on."""
     gathering: Gathering | None = None
+    enough: int | None = None
+    """Of a gather whose root is here: how many values are."""
     is_over: bool = False
     """It is closed or has failed."""
 
@@ -73,10 +80,18 @@ class Call:
         """The ranks on this plane."""
         return self.meeting.placement.ranks[self.me]
 
+    def ranks_on(self, node: str) -> tuple[int, ...]:
+        """Of a node that has a part in it."""
+        return self.meeting.placement.ranks[self.nodes.index(node)]
+
+    def suffice(self, enough: int) -> None:
+        self.enough = enough
+        self.meeting.suffice(enough)
+
 
 class Mover(Protocol):
     """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
-    failed, nothing if it has not, and None if the other end gave it up."""
+    failed, nothing if it has not, and None if the other end gave it up, or does not expect it."""
 
     def expect(
         self,

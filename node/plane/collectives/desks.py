@@ -13,7 +13,9 @@ from typing import Protocol
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Ask, Mover
+from manta.node.plane.collectives.contributions import Contributions
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.gathering import lasts
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.workers import Workers
@@ -21,6 +23,7 @@ from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
+from manta.roster.waits import operation
 from manta.transports.errors import (
     BulkError,
     LocalTransportError,
@@ -31,9 +34,12 @@ from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
 WORKERS = 2
-MOST_UNHEARD = 10_000
+MOST_UNHEARD = 200
+"""Swarms of which a peer has spoken before this node heard of them: of more, the latest count."""
 MOST_EARLY = 10_000
 """Calls that wait for the directory of their swarm."""
+SERIALS = 1 << 40
+"""The first of a desk is one of these."""
 
 log = logging.getLogger("manta.node.plane")
 
@@ -62,23 +68,34 @@ class Desks:
         self._known = known
         self._parcels = parcels
         self._outside = outside
-        self._token = secrets.token_bytes(8)
         self._pool = Pool(parcels, self.clock)
         parcels.reclaim = self._pool.reclaim
         self._pool.spill = self._spill_oldest
+        self._pool.let_go = self._let_go_oldest
         self._spill = Spill(self._pool)
+        self._contributions = Contributions(self._pool, self)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
-        self._early: list[Ask] = []
-        self._unheard: set[tuple[str, str]] = set()
-        """Swarm and key of those who spoke of what this node had not heard of yet."""
+        self._early: dict[Ask, float] = {}
+        """Calls that came before the directory of their swarm, and when."""
+        self._unheard: dict[str, dict[str, None]] = {}
+        """By key: swarms that it spoke of and this node had not heard of yet."""
 
     def desk(self, swarm_id: str) -> Desk | None:
         """None for a swarm in which this node has no part."""
         found, epoch = self._desks.get(swarm_id), self._known.epoch(swarm_id)
         if found is None and epoch is not None:
+            token, first = secrets.token_bytes(8), secrets.randbelow(SERIALS)
             found = self._desks[swarm_id] = Desk(
-                swarm_id, epoch, self._me, self._token, self._known, self._pool, self._spill, self
+                swarm_id,
+                epoch,
+                self._me,
+                token,
+                first,
+                self._known,
+                self._pool,
+                self._spill,
+                self,
             )
             for node in self._known.nodes(swarm_id):
                 if node != self._me and self._outside.is_up(swarm_id, node):
@@ -93,14 +110,14 @@ class Desks:
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
         elif len(self._early) < MOST_EARLY:
-            self._early.append(ask)
+            self._early[ask] = self.clock()
         else:
             sentence = "Too many calls wait until this node hears of others in their swarms."
             ask.fail("ResourceExhaustionError", sentence)
 
     def _make_room(self, ask: Ask) -> None:
         try:
-            block, is_new = self._pool.room(ask.at, ask.body.size)
+            block, is_new = self._pool.room(ask.at, ask.connection, ask.body.size)
         except NoRoom as error:
             log.info("An array of %s is handed in: %s", ask.at, error)
             ask.reply({"k": "answer", "n": ask.body.n, "room": 0}, [])
@@ -112,23 +129,31 @@ class Desks:
             ask.reply(told, [])
 
     def _ask_early(self) -> None:
-        early, self._early = self._early, []
-        for ask in early:
-            self.take(ask)
+        for ask, since in list(self._early.items()):
+            if (desk := self.desk(ask.at.swarm_id)) is not None:
+                del self._early[ask]
+                desk.ask(ask, since)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
-        dropped = [ask for ask in self._early if which(ask)]
-        self._early = [ask for ask in self._early if ask not in dropped]
-        for ask in dropped:
-            ask.fail("SwarmStopped", f"{ask.at} was ended: it waits for nothing any more.")
+        for ask in [ask for ask in self._early if which(ask)]:
+            sentence = f"{ask.at} was ended: it waits for nothing any more."
+            self._fail_early(ask, "SwarmStopped", sentence)
+
+    def _fail_early(self, ask: Ask, error: str, sentence: str) -> None:
+        del self._early[ask]
+        self._contributions.drop(ask)
+        ask.fail(error, sentence)
 
     def abandon(self, ask: Ask) -> None:
         if ask in self._early:
-            self._early.remove(ask)
-            if isinstance(ask.value, Parcel):
-                self.release(ask.value)
+            del self._early[ask]
+            self._contributions.drop(ask)
         elif (desk := self._desks.get(ask.at.swarm_id)) is not None:
             desk.abandon(ask)
+
+    def disconnected(self, at: Instance, connection: int) -> None:
+        """Nothing more comes over a connection of the attempt."""
+        self._pool.leave(at, connection)
 
     def end(self, at: Instance) -> None:
         """The attempt is over; its connections are closed."""
@@ -157,8 +182,11 @@ class Desks:
     def unheard(self, swarm_id: str, key: str) -> None:
         """A peer speaks of a swarm, or timeline, that this node has not heard of: once it has, the
         peer is to say it again."""
-        if len(self._unheard) < MOST_UNHEARD:
-            self._unheard.add((swarm_id, key))
+        spoken = self._unheard.setdefault(key, {})
+        spoken.pop(swarm_id, None)
+        spoken[swarm_id] = None
+        if len(spoken) > MOST_UNHEARD:
+            del spoken[next(iter(spoken))]
 
     def directories_changed(self) -> list[str]:
         """Forgets swarms whose timeline is another. Returns those of which peers have spoken."""
@@ -166,12 +194,14 @@ class Desks:
             if self._known.epoch(swarm_id) != desk.epoch:
                 self.forget(swarm_id)
         found = []
-        for swarm_id, key in list(self._unheard):
-            peer = self._known.peer(swarm_id, key)
-            if peer is not None:
-                self._unheard.remove((swarm_id, key))
-                self.link_up(swarm_id, peer.node_id)
-                found.append(swarm_id)
+        for key, swarms in list(self._unheard.items()):
+            for swarm_id in list(swarms):
+                if (peer := self._known.peer(swarm_id, key)) is not None:
+                    del swarms[swarm_id]
+                    self.link_up(swarm_id, peer.node_id)
+                    found.append(swarm_id)
+            if not swarms or not self._known.is_known(key):
+                del self._unheard[key]
         self._ask_early()
         return found
 
@@ -194,11 +224,19 @@ class Desks:
 
     @property
     def due(self) -> float | None:
-        times = [self._pool.due, *(desk.due for desk in self._desks.values())]
+        early = (since + lasts(ask.body) for ask, since in self._early.items())
+        times = [self._pool.due, *early, *(desk.due for desk in self._desks.values())]
         return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
         self._pool.tick(now)
+        for ask, since in list(self._early.items()):
+            if since + lasts(ask.body) <= now:
+                sentence = (
+                    f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits "
+                    "until this node hears where the swarm's instances are: is its manager there?"
+                )
+                self._fail_early(ask, "Timeout", sentence)
         for desk in list(self._desks.values()):
             desk.tick(now)
 
@@ -246,6 +284,9 @@ class Desks:
 
     def _spill_oldest(self) -> bool:
         return any(desk.spill() for desk in self._desks.values())
+
+    def _let_go_oldest(self) -> bool:
+        return any(desk.let_go() for desk in self._desks.values())
 
 
 class _Bulk:
@@ -306,7 +347,8 @@ class _Bulk:
         def over(error: BulkError | None) -> None:
             if passed >= 0:
                 os.close(passed)
-            ended(error)
+            # Who refuses it has failed and says so, or began anew and has forgotten it.
+            ended(TransferCancelled(str(error)) if isinstance(error, TransferRefused) else error)
 
         try:
             self._peer.send(transfer, [memory], ready=0, done=over, memfd=passed, at=at)

@@ -11,6 +11,14 @@ from manta.transports.collectives.calls import Kind
 
 Quorum = int | Literal["alive"] | None
 Deadline = float | Literal["auto"] | None
+GRACE = 30.0
+"""Seconds after its deadline in which what a gather has is brought together."""
+
+
+def lasts(body: CallCollective) -> float:
+    """For how long a call waits at most. Whom a gather is still to wait for is decided at its
+    deadline; only then may it be late."""
+    return body.deadline + GRACE if isinstance(body.deadline, float) else body.timeout
 
 
 def needs_all(body: CallCollective) -> bool:

@@ -35,12 +35,19 @@ class Calls:
         self._failed: set[CallName] = set()
         self._in_memory: dict[CallName, Call] = {}
         """Those that are over and may have small values in memory, the oldest first."""
+        self._giving: dict[CallName, Call] = {}
+        """Those that are over and may keep what members gave, the oldest first."""
 
     def add(self, call: Call) -> None:
         self._open[call.name] = call
         self._by_meeting[call.meeting] = call
         task = call.name.era, call.name.task
         heapq.heappush(self._numbers.setdefault(task, []), call.name.number)
+
+    def replace(self, call: Call, new: Call) -> None:
+        """It was begun anew."""
+        self._forget(call)
+        self.add(new)
 
     def get(self, name: CallName) -> Call | None:
         return self._open.get(name) or self._over.get(name)
@@ -84,8 +91,9 @@ class Calls:
     def lay_aside(self, call: Call) -> None:
         """It is over."""
         call.is_over = True
+        call.told.clear()
         del self._open[call.name]
-        self._over[call.name] = self._in_memory[call.name] = call
+        self._over[call.name] = self._in_memory[call.name] = self._giving[call.name] = call
         if call.meeting.machine.has_failed:
             self._failed.add(call.name)
         task = call.name.era, call.name.task
@@ -105,11 +113,24 @@ class Calls:
                 return False
             del self._in_memory[call.name]
 
+    def let_go_oldest(self) -> bool:
+        """Lets go of what members gave to one that is over, which others may need again; false if
+        nothing of that is kept."""
+        while self._giving:
+            call = self._giving.pop(next(iter(self._giving)))
+            if call.meeting.let_go():
+                return True
+        return False
+
     def remove(self, call: Call) -> None:
         """It is of no use any more."""
         call.meeting.end()
+        self._forget(call)
+
+    def _forget(self, call: Call) -> None:
         self._open.pop(call.name, None)
         self._in_memory.pop(call.name, None)
+        self._giving.pop(call.name, None)
         self._over.pop(call.name, None)
         self._failed.discard(call.name)
         del self._by_meeting[call.meeting]

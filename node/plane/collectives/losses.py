@@ -11,6 +11,7 @@ from manta.roster import waits
 from manta.transports.collectives.calls import Kind
 
 LOST = "its node was lost"
+FORGOT = "its node began anew, and it had ended by then"
 
 
 def why_lost(task: RosterTask, rank: int) -> str:
@@ -20,7 +21,11 @@ def why_lost(task: RosterTask, rank: int) -> str:
     one = task.instances[rank]
     if one.given_up:
         return one.given_up
-    return "it has finished without that call" if one.state == AttemptState.FINISHED else ""
+    return "it has finished without that call" if has_finished(task, rank) else ""
+
+
+def has_finished(task: RosterTask, rank: int) -> bool:
+    return task.instances[rank].state == AttemptState.FINISHED
 
 
 def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -> None:
@@ -29,11 +34,22 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
     for rank in call.own:
         is_open = rank not in machine.come and rank not in machine.away
         if is_open and (why := why_lost(task, rank)):
-            meeting.member_lost(rank, why)
+            meeting.member_lost(rank, why, has_ended=has_finished(task, rank))
     for peer, ranks in enumerate(meeting.placement.ranks):
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
-        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST)
+        ended = [rank for rank in ranks if has_finished(task, rank)]
+        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
+
+
+def forgotten(call: Call, task: RosterTask) -> list[int]:
+    """Peers whose planes forgot what members gave that have ended, and will not give it again."""
+    come = call.meeting.machine.come
+    return [
+        call.nodes.index(node)
+        for node in call.gone
+        if any(why_lost(task, rank) for rank in come.intersection(call.ranks_on(node)))
+    ]
 
 
 def deadlock(call: Call, task: RosterTask) -> str:
@@ -83,9 +99,22 @@ def too_many_failed(task: str) -> str:
     )
 
 
-def moved(task: str, number: int) -> str:
-    """Of a call that began when an instance was elsewhere."""
+def no_more(task: str, number: int) -> str:
+    """Of a call that would have to be begun anew with what is kept no longer."""
     return (
-        f"Collective {number} of {task!r} began while an instance of it was on another node: it "
-        "goes on without the attempt that took its place."
+        f"What instances gave to collective {number} of {task!r} is kept no longer on one of their "
+        "nodes, for want of room (value_memory_mb): go on from a checkpoint."
     )
+
+
+def moved(task: str, number: int) -> str:
+    """Of a call that goes on where others are."""
+    return (
+        f"Collective {number} of {task!r} was begun anew with its instances on other nodes: it "
+        "goes on without this attempt."
+    )
+
+
+def without(task: str, number: int, node: str) -> str:
+    """Of a call that does not wait for a node's instances any more."""
+    return f"Collective {number} of {task!r} goes on without what is on {node}, which was lost."

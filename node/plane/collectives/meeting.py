@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from manta.node.plane.collectives.memory import Block, Pool
 from manta.node.plane.collectives.pieces import COST, Piece, Pieces
@@ -22,6 +22,7 @@ from manta.transports.collectives.actions import (
     Deliver,
     Expect,
     Fail,
+    Forget,
     Outcome,
     Ready,
     Reduce,
@@ -31,7 +32,9 @@ from manta.transports.collectives.actions import (
 )
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
+from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
+from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
@@ -50,10 +53,34 @@ class Given:
     kernel: Kernel | None = None
 
 
+class _Given(NamedTuple):
+    """What of it is remembered: its values lie with the others of the meeting."""
+
+    entry: Entry
+    buffers: tuple[Buffer, ...]
+    kernel: Kernel | None
+
+
 class Outside(Protocol):
     """What a meeting has its plane do. All calls come and go on the plane's thread."""
 
     def tell(self, meeting: Meeting, peer: int, message: Message) -> None: ...
+
+    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        """On another thread; `then` on this one."""
+
+    def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None: ...
+
+    def fail(self, meeting: Meeting, rank: int, error: str, sentence: str) -> None: ...
+
+    def closed(self, meeting: Meeting) -> None:
+        """No peer needs anything of it; it is kept for next attempts."""
+
+    def release(self, parcel: Parcel) -> None: ...
+
+
+class Moving(Protocol):
+    """The transfers of meetings."""
 
     def expect(
         self, meeting: Meeting, transfer: Transfer, memory: memoryview, *, adopts: bool
@@ -68,18 +95,6 @@ class Outside(Protocol):
 
     def cancel(self, meeting: Meeting, transfer: Transfer, *, sends: bool) -> None:
         """`meeting.has_ended` follows all the same."""
-
-    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
-        """On another thread; `then` on this one."""
-
-    def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None: ...
-
-    def fail(self, meeting: Meeting, rank: int, error: str, sentence: str) -> None: ...
-
-    def closed(self, meeting: Meeting) -> None:
-        """No peer needs anything of it; it is kept for next attempts."""
-
-    def release(self, parcel: Parcel) -> None: ...
 
 
 @dataclass
@@ -102,23 +117,32 @@ class Meeting:
         pool: Pool,
         spill: Spill,
         outside: Outside,
+        moving: Moving,
+        machine: Collective | Holder,
     ) -> None:
         self._swarm_id = swarm_id
         self.placement = placement
-        self.machine = Collective(placement, me)
+        self.machine = machine
         self.kernel: Kernel | None = None
         self._me = me
         self._pool = pool
+        self._spill = spill
         self._outside = outside
+        self._moving = moving
         self._memory = Pieces(swarm_id, pool, spill, outside.release)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
+        self._given: dict[int, _Given] = {}
+        """By rank: what members here gave, for as long as the call may be begun anew with it."""
+        self.has_let_go = False
+        """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
         self._arranging: list[Callable[[Exception | None], None]] = []
         """Who waits until an outcome is brought together."""
         self.is_over = False
-        """Nothing is carried out any more, and no memory kept but that of outcomes."""
+        """Nothing is carried out any more, and no memory kept but that of outcomes, and of what
+        members gave."""
 
     @property
     def kind(self) -> Kind | None:
@@ -131,6 +155,7 @@ class Meeting:
         was there. Raises ValueError for what no member can bring, and NoRoom; then it is dropped,
         and with NoRoom all are told."""
         is_first = rank not in self.machine.come
+        self.kernel = self.kernel or given.kernel
         if not is_first or self.is_over:
             self._memory.drop_given(given.pieces)
             self._perform(self.machine.contributed(rank, given.entry, data))
@@ -142,12 +167,12 @@ class Meeting:
             sentence = self._refusal(error)
             self.abort("ResourceExhaustionError", sentence)
             raise NoRoom(sentence) from error
-        self.kernel = self.kernel or given.kernel
         try:
             actions = self.machine.contributed(rank, given.entry, data)
         except ValueError:
             self._memory.drop(list(given.pieces))
             raise
+        self._given[rank] = _Given(given.entry, tuple(given.pieces), given.kernel)
         self._perform(actions)
 
     def heard(self, peer: int, message: Message) -> None:
@@ -210,11 +235,15 @@ class Meeting:
         self._pool.hold(block)
         self._memory.put(buffer, move.piece)
 
-    def peer_lost(self, peer: int, why: str) -> None:
-        self._perform(self.machine.peer_lost(peer, why))
+    def peer_lost(self, peer: int, why: str, ended: Iterable[int] = ()) -> None:
+        self._perform(self.machine.peer_lost(peer, why, ended))
 
-    def member_lost(self, rank: int, why: str) -> None:
-        self._perform(self.machine.member_lost(rank, why))
+    def member_lost(self, rank: int, why: str, *, has_ended: bool) -> None:
+        self._perform(self.machine.member_lost(rank, why, has_ended=has_ended))
+
+    def left_out(self) -> None:
+        """Others have lost this plane, and go on without it."""
+        self._perform(self.machine.left_out())
 
     def suffice(self, enough: int) -> None:
         self._perform(self.machine.suffice(enough))
@@ -240,8 +269,14 @@ class Meeting:
                         self._actions.extend(told)
         finally:
             self._is_performing = False
+        if self.machine.has_taken_over and (holder := self._holder()) is not None:
+            was_closed, self.machine = self.machine.is_closed, holder
+            if not was_closed:
+                self._close()
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
+            if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
+                self._given.clear()
             self._memory.drop_others(self._kept())
 
     def _count(self) -> None:
@@ -257,8 +292,15 @@ class Meeting:
         )
 
     def _kept(self) -> set[Buffer]:
-        """What next attempts may be given."""
-        return {buffer for outcome in self._outcomes.values() for buffer in outcome.buffers}
+        """What next attempts may be given, and what others may need again."""
+        kept = {buffer for given in self._given.values() for buffer in given.buffers}
+        return kept | self._of_outcomes()
+
+    def _of_outcomes(self) -> set[Buffer]:
+        outcomes = [*self._outcomes.values()]
+        if self.machine.outcome is not None:  # for whoever begins the call anew
+            outcomes.append(self.machine.outcome)
+        return {buffer for outcome in outcomes for buffer in outcome.buffers}
 
     def _do(self, action: Action) -> None:
         """Raises NoRoom."""
@@ -268,19 +310,23 @@ class Meeting:
             case Store(buffer, data):
                 self._count()
                 self._memory.add({buffer: Piece(memoryview(data))})
+            case Forget(buffer):
+                self._memory.drop([buffer])
+                for rank in [at for at, one in self._given.items() if buffer in one.buffers]:
+                    del self._given[rank]
             case Expect(transfer):
                 piece = self._begin(transfer, sends=False)
-                self._outside.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
+                self._moving.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
             case Send(transfer):
                 piece = self._begin(transfer, sends=True)
-                self._outside.send(self, transfer, piece)
+                self._moving.send(self, transfer, piece)
             case Ready(key, upto):
                 if (move := self._moves.get(key)) is not None and not move.is_over:
-                    self._outside.ready(self, move.transfer, upto)
+                    self._moving.ready(self, move.transfer, upto)
             case Cancel(key):
                 if (move := self._moves.get(key)) is not None and not move.is_over:
                     move.is_over = True
-                    self._outside.cancel(self, move.transfer, sends=move.sends)
+                    self._moving.cancel(self, move.transfer, sends=move.sends)
             case Reduce():
                 self._reduce(action)
             case Deliver(rank, outcome):
@@ -344,11 +390,66 @@ class Meeting:
         self._outside.work(work, then)
 
     def _close(self) -> None:
-        """Only what next attempts may be given is kept."""
+        """Only what next attempts may be given is kept, and what others may need again."""
+        if not self._is_needed_again:
+            self._given.clear()
         self._memory.drop_others(self._kept())
         with contextlib.suppress(NoRoom):  # then no further call begins
             self._memory.count(self.machine.weight)
         self._outside.closed(self)
+
+    def _holder(self) -> Holder | None:
+        """What gives the outcome that is here to others, should they begin the call anew."""
+        return self.machine.holder(self.placement, self._me)
+
+    @property
+    def _is_needed_again(self) -> bool:
+        """Could others, that forget, not get it with the outcome?"""
+        call = self.machine.call
+        if call is None or call.kind is Kind.REDUCE_SCATTER:
+            return True
+        return call.kind.has_root and not (
+            call.kind is Kind.GATHER and self.machine.has_delivered(call.root)
+        )
+
+    # --- begun anew ---------------------------------------------------------------------------
+
+    def anew(self, placement: Placement, me: int) -> tuple[Meeting, dict[int, Given]]:
+        """The call at other places, to be begun with what is here of it; this one is over."""
+        holder = self.machine.holder(placement, me)
+        of = self._pool, self._spill, self._outside, self._moving
+        machine = holder or Collective(placement, me, directly=True)
+        new = Meeting(self._swarm_id, placement, me, *of, machine)
+        new.kernel = self.kernel
+        given: dict[int, Given] = {}
+        if holder is not None:
+            self._memory.hand_over(holder.outcome.buffers, new._memory)
+        else:
+            for rank in placement.ranks[me]:
+                one = self._given.get(rank)
+                if one is None or not self._memory.has(one.buffers):
+                    continue
+                with contextlib.suppress(NoRoom):  # then it is to be given again
+                    pieces = self._memory.take_out(one.buffers)
+                    given[rank] = Given(one.entry, pieces, one.kernel)
+        self.end()
+        return new, given
+
+    def begin(self, given: Mapping[int, Given]) -> None:
+        """Of one that was begun anew."""
+        if isinstance(self.machine, Holder):
+            outcome = self.machine.outcome
+            with contextlib.suppress(NoRoom):  # then no further call begins
+                self._count()
+            self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
+            self._close()
+        for rank, one in given.items():
+            small = ridden(one.entry, rank, self.placement)
+            data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}
+            try:
+                self.contribute(rank, one, data)
+            except NoRoom as error:
+                self._outside.fail(self, rank, "ResourceExhaustionError", str(error))
 
     # --- what is kept -------------------------------------------------------------------------
 
@@ -409,11 +510,22 @@ class Meeting:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
         return self._memory.spill()
 
+    def let_go(self) -> bool:
+        """Lets go of what members gave; false if there is nothing of it. Of one that is over."""
+        given = {buffer for one in self._given.values() for buffer in one.buffers}
+        mine = given - self._of_outcomes()
+        if not mine:
+            return False
+        self.has_let_go = True
+        self._given.clear()
+        self._memory.drop(mine)
+        return True
+
     def end(self) -> None:
         """Nobody will ask for it any more: what is on its way is given up."""
         for move in list(self._moves.values()):
             if not move.is_over:
                 move.is_over = True
-                self._outside.cancel(self, move.transfer, sends=move.sends)
+                self._moving.cancel(self, move.transfer, sends=move.sends)
         self.is_over = True
         self._memory.end()

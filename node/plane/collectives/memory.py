@@ -4,17 +4,19 @@ To get a page from the system costs as much as to copy it. So what a collective 
 to the next one of its swarm; no other swarm is ever given it. Two kinds of memory are told apart:
 
 * *Rooms* are written by one attempt, which keeps them mapped, and are read here: its arrays that
-  are to be reduced. They are used again by that attempt only.
+  are to be reduced. They are used again by that attempt only, one at a time for each of its
+  connections.
 * *Blocks* are written here. A task that is given one maps it for itself (MAP_PRIVATE) and can't
   change it. It says when nothing refers to its mapping any more; until all have, and transfers
   and the call itself are done with it, the block is in use.
 
 All of it counts as values that tasks send to each other. Where room is short, what is idle goes
-first, then what was lent and is still mapped: its pages stay with the tasks alone. A block for
-which there is no room in memory is a file, and one beyond half of that is, so that what is kept
-leaves some for rooms; a room never is, as a task could cut it short. Small
-values lie in this process. They have room of their own, a quarter as much, so that no call fails
-for what others keep; where that is taken, those of calls that are over go into files (`spill`).
+first, then what was lent and is still mapped: its pages stay with the tasks alone; then what
+members gave to calls that are over, which only planes that forgot it may need (`let_go`). A block
+for which there is no room in memory is a file, and one beyond half of that is, so that what is kept
+leaves some for rooms; a room never is, as a task could cut it short. Small values lie in this
+process. They have room of their own, a quarter as much, so that no call fails for what others keep;
+where that is taken, those of calls that are over go into files (`spill`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ IDLE = 20.0
 """Seconds after which idle memory is given back to the system."""
 LEAST_SMALL = 64 << 20
 """Bytes of small values for which there is room in any case."""
+WRITING = 30.0
+"""Seconds for which an attempt may write into a room while others want memory: 10 GB take so long
+to write."""
+SHARE = 0.75
+"""Of all memory: what may be in rooms that one swarm's attempts are writing into."""
 MIB = 1 << 20
 _PAGE = mmap.PAGESIZE
 
@@ -96,6 +103,8 @@ class Block:
         self.is_fit = not is_adopted
         """May it be used again?"""
         self.idle_since = 0.0
+        self.given_at = 0.0
+        """When the attempt was given it, if it is a room."""
 
 
 class Pool:
@@ -105,22 +114,24 @@ class Pool:
         self._budget = budget
         self._clock = clock
         self._count = 0
+        self._blocks: dict[int, Block] = {}
+        """All that have memory, by number."""
         self._idle: list[Block] = []
         """Longest idle first."""
         self._lent: dict[int, Block] = {}
         """By number: what nothing here uses."""
-        self._written: set[int] = set()
-        """Rooms that their attempts are writing into."""
+        self._written: dict[tuple[Instance, int], Block] = {}
+        """By attempt and connection: rooms that are being written into, the oldest first."""
         self._by_attempt: dict[Instance, dict[int, Block]] = {}
         """By number: its rooms, and what it was lent."""
         self._small = 0
         """Bytes of small values."""
-        self._blocks = 0
-        """That there are."""
         self._in_memory = 0
         """Bytes of those that are neither rooms nor files."""
         self.spill: Callable[[], bool] = bool
         """Has some small values that are kept go into files; false if there are none."""
+        self.let_go: Callable[[], bool] = bool
+        """Lets go of something that others may need again; false if there is nothing."""
 
     # --- to get and to give back -------------------------------------------------------------
 
@@ -146,7 +157,7 @@ class Pool:
             os.close(fd)
             self._budget.give_room(size)
             raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
-        self._blocks += 1
+        self._blocks[block.number] = block
         self._in_memory += size
         return block
 
@@ -154,7 +165,7 @@ class Pool:
         """Counts small values, which lie in no block. Raises NoRoom."""
         most = max(LEAST_SMALL, self._budget.most // 4)
         while self._small + size > most:
-            if not self.spill():
+            if not self.spill() and not self.let_go():
                 raise NoRoom(
                     f"The node keeps {self._small / MIB:,.1f} MiB of small values and of what was "
                     f"called, of at most {most / MIB:,.1f} MiB, and {size / MIB:,.3f} MiB more do "
@@ -174,27 +185,47 @@ class Pool:
             try:
                 return self._budget.take_file(size)
             except NoRoom:
-                if not self._end_one(lambda block: block.is_file):
+                if not self._end_one(lambda block: block.is_file) and not self.let_go():
                     raise
 
     def give_disk(self, size: int) -> None:
         self._budget.give_disk(size)
 
-    def room(self, at: Instance, size: int) -> tuple[Block, bool]:
-        """A room that the attempt may write into, and whether it is new. Raises NoRoom."""
+    def room(self, at: Instance, connection: int, size: int) -> tuple[Block, bool]:
+        """A room that the attempt may write into, and whether it is new. It takes the place of one
+        that came over this connection and of which no call was made. Raises NoRoom."""
+        self.leave(at, connection)
+        rounded = _rounded(size)
+        theirs = (one.size for one in self._written.values() if one.swarm_id == at.swarm_id)
+        being_written, most = sum(theirs), int(self._budget.most * SHARE)
+        if being_written + rounded > most and rounded <= self._budget.most:
+            raise NoRoom(
+                f"Tasks of this swarm are writing {being_written / MIB:,.1f} MiB of arrays that "
+                f"are to be reduced on this node, of at most {most / MIB:,.1f} MiB, and "
+                f"{rounded / MIB:,.1f} MiB do not fit: reduce them one after the other, or give "
+                "the node more (value_memory_mb)."
+            )
         before = self._count
-        block = self._take(_rounded(size), at.swarm_id, at)
+        block = self._take(rounded, at.swarm_id, at)
         block.written = block.size
         self._by_attempt.setdefault(at, {})[block.number] = block
-        self._written.add(block.number)
+        self._written[at, connection] = block
+        block.given_at = self._clock()
         return block, self._count != before
 
     def enter(self, at: Instance, number: int) -> Block | None:
-        """The attempt has written into that room; None if it was given no such room."""
-        if number not in self._written or number not in self._by_attempt.get(at, {}):
-            return None
-        self._written.remove(number)
-        return self._by_attempt[at][number]
+        """The attempt has written into that room; None if it was given no such room, or it was
+        taken back since."""
+        for key, block in self._written.items():
+            if key[0] == at and block.number == number:
+                del self._written[key]
+                return block
+        return None
+
+    def leave(self, at: Instance, connection: int) -> None:
+        """No call is made with the room that came over this connection."""
+        if (block := self._written.pop((at, connection), None)) is not None:
+            self.drop(block)
 
     def hold(self, block: Block) -> None:
         block.holds += 1
@@ -222,13 +253,12 @@ class Pool:
 
     def forget(self, at: Instance) -> None:
         """The attempt is over. What it has mapped may be mapped for as long as its process is."""
+        for key in [key for key in self._written if key[0] == at]:
+            self.leave(*key)
         for block in self._by_attempt.pop(at, {}).values():
             block.is_fit = False
             block.lent.pop(at, None)
-            if block.number in self._written:
-                self._written.remove(block.number)
-                self.drop(block)
-            elif not block.holds:
+            if not block.holds:
                 self._unused(block)
 
     def _unused(self, block: Block) -> None:
@@ -288,7 +318,7 @@ class Pool:
         except OSError as error:
             self._budget.give_room(size)
             raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
-        self._blocks += 1
+        self._blocks[block.number] = block
         self._in_memory += size if at is None else 0
         return block
 
@@ -307,7 +337,7 @@ class Pool:
         finally:
             os.close(fd)
         block.fd = reader  # tasks are handed it
-        self._blocks += 1
+        self._blocks[block.number] = block
         return block
 
     def _made(
@@ -329,10 +359,10 @@ class Pool:
     def _make_way(self) -> None:
         """For one block more. Raises NoRoom."""
         most = descriptor_limit() // 4  # each has two, its own and that of its mapping
-        while self._blocks >= most:
-            if not self._end_one(lambda _: True):
+        while len(self._blocks) >= most:
+            if not self._end_one(lambda _: True) and not self.let_go():
                 raise NoRoom(
-                    f"The node keeps {self._blocks:,} large values of collectives, of at most "
+                    f"The node keeps {len(self._blocks):,} large values of collectives, of at most "
                     f"{most:,}, which take half of the files that it may have open: raise that "
                     "limit (ulimit -Hn, LimitNOFILE=), or end the iteration sooner."
                 )
@@ -353,26 +383,40 @@ class Pool:
 
     def _end(self, block: Block) -> None:
         """Its pages are the system's again, as soon as nobody has them mapped."""
+        if self._blocks.pop(block.number, None) is None:
+            return  # it came to an end with the pool
         for at in list(block.lent):
             self._by_attempt.get(at, {}).pop(block.number, None)
         if block.room_of is not None:
             self._by_attempt.get(block.room_of, {}).pop(block.number, None)
         block.view = memoryview(b"")
         os.close(block.fd)
-        self._blocks -= 1
         self._in_memory -= block.size if block.room_of is None and not block.is_file else 0
         (self._budget.give_disk if block.is_file else self._budget.give_room)(block.size)
 
     def reclaim(self, wanted: Callable[[], bool]) -> None:
-        """Gives memory back that nothing here uses, for as long as some is wanted."""
-        while wanted() and self._end_one(lambda block: not block.is_file):
-            pass
+        """Gives memory back that nothing here uses, or others alone may need again, for as long as
+        some is wanted."""
+        while wanted():
+            if self._end_one(lambda block: not block.is_file) or self.let_go():
+                continue
+            if not self._take_back():
+                return
 
     def end_swarm(self, swarm_id: str) -> None:
         """It is over: none of its memory will be used again."""
         for block in [one for one in self._idle if one.swarm_id == swarm_id]:
             self._idle.remove(block)
             self._end(block)
+
+    def _take_back(self) -> bool:
+        """Of the oldest room that should have been written by now."""
+        for key, block in self._written.items():
+            if block.given_at + WRITING <= self._clock():
+                block.is_fit = False
+                self.leave(*key)
+                return True
+        return False
 
     @property
     def due(self) -> float | None:
@@ -384,7 +428,8 @@ class Pool:
             self._end(self._idle.pop(0))
 
     def close(self) -> None:
-        for block in [*self._idle, *self._lent.values()]:
+        """Also what transfers still use: these end with their plane."""
+        for block in list(self._blocks.values()):
             self._end(block)
         self._idle.clear()
         self._lent.clear()

@@ -70,31 +70,48 @@ class CallName(msgspec.Struct, frozen=True, array_like=True):
     number: Count
 
 
-class Introduced(_Said, frozen=True, tag=40):
-    """The first on each link: who the sender is, a new token each time that its process begins,
-    whom it takes the receiver for (nothing if it has not heard yet), and how many of that one's
-    messages have come."""
+class Places(msgspec.Struct, frozen=True, array_like=True):
+    """Where the instances of a task are: of two rosters of an iteration, the later one has the
+    greater `version`, or the same if no instance began another attempt meanwhile."""
 
-    me: Token
-    you: Token
+    version: Count
+    nodes: Token
+    """Stands for the nodes, by rank."""
+
+
+class Side(msgspec.Struct, frozen=True, array_like=True):
+    """One end of what two planes say to each other about a swarm: a desk, which has a new token
+    each time that it begins, and how often it has lost the other."""
+
+    desk: Token
+    losses: Count
+
+
+class Introduced(_Said, frozen=True, tag=40):
+    """The first on each link: who the sender is and whom it takes the receiver for (nothing if it
+    has not heard yet), the next of that one's messages that is to come, the first of its own that
+    it keeps, and whether the receiver is to introduce itself, too."""
+
+    me: Side
+    you: Side | None
     heard: Count
+    first: Count
+    asks: bool
 
 
 class CollectiveSaid(_Said, frozen=True, tag=41):
-    """The message `serial`, from 0, to this receiver; `heard` of its messages have come.
-
-    `places` stands for where the sender believes the instances of the task to be.
-    """
+    """The message with this serial to this receiver; `heard` is the next of its messages that is to
+    come. `places` are those at which the sender carries the call out."""
 
     serial: Count
     heard: Count
     call: CallName
-    places: Token
+    places: Places
     said: Tagged
 
 
 class CollectivesHeard(_Said, frozen=True, tag=42):
-    """So many messages have come."""
+    """The next message that is to come."""
 
     heard: Count
 

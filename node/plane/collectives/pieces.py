@@ -62,7 +62,7 @@ class Pieces:
 
     def of(self, buffer: Buffer) -> Piece:
         """Made at first mention. Raises NoRoom."""
-        found = self._pieces.get(buffer)
+        found = self._pieces.get(buffer) or self._read_back(buffer)
         if found is None:
             if buffer.size <= INLINE:
                 self._pool.take_small(buffer.size)
@@ -110,6 +110,27 @@ class Pieces:
         self._pieces[buffer] = piece
         self._let_go([before])
 
+    def has(self, buffers: Iterable[Buffer]) -> bool:
+        """Are all of them kept?"""
+        return all(one in self._pieces or one in self._spilled for one in buffers)
+
+    def take_out(self, buffers: Iterable[Buffer]) -> dict[Buffer, Piece]:
+        """They are another's from now on, who counts small ones. Raises NoRoom; then nothing has
+        changed."""
+        taken = {buffer: self.of(buffer) for buffer in buffers}
+        for buffer, piece in taken.items():
+            del self._pieces[buffer]
+            self._pool.give_small(len(piece.view) if piece.is_small else 0)
+        return taken
+
+    def hand_over(self, buffers: Iterable[Buffer], to: Pieces) -> None:
+        """As they are, on disk or in memory."""
+        for buffer in buffers:
+            if (place := self._spilled.pop(buffer, None)) is not None:
+                to._spilled[buffer] = place
+            if (piece := self._pieces.pop(buffer, None)) is not None:
+                to._pieces[buffer] = piece
+
     def drop(self, buffers: Iterable[Buffer]) -> None:
         gone = []
         for buffer in buffers:
@@ -120,7 +141,8 @@ class Pieces:
         self._let_go(gone)
 
     def drop_others(self, kept: Collection[Buffer]) -> None:
-        self.drop([buffer for buffer in self._pieces if buffer not in kept])
+        there = [*self._pieces, *self._spilled]
+        self.drop([buffer for buffer in there if buffer not in kept])
 
     def drop_given(self, given: Mapping[Buffer, Piece]) -> None:
         """What a member brought is not wanted."""
@@ -157,6 +179,21 @@ class Pieces:
             self.drop([buffer])
             self._spilled[buffer] = place
         return True
+
+    def _read_back(self, buffer: Buffer) -> Piece | None:
+        """None of what is not on disk. Raises NoRoom."""
+        place = self._spilled.get(buffer)
+        if place is None:
+            return None
+        self._pool.take_small(place.size)
+        try:
+            found = Piece(memoryview(self._spill.read(place)))
+        except OSError as error:
+            self._pool.give_small(place.size)
+            raise NoRoom(f"A value that was moved to disk can't be read: {error}.") from error
+        self._pieces[buffer] = found
+        self._spill.drop(self._spilled.pop(buffer))
+        return found
 
     # --- brought together -----------------------------------------------------------------------
 

@@ -7,22 +7,13 @@ from hashlib import blake2b
 from manta.node.plane.collectives.messages import CallName
 
 
-def transfer_id(swarm_id: str, epoch: str, call: CallName, key: str) -> bytes:
+def transfer_id(swarm_id: str, epoch: str, call: CallName, version: int, key: str) -> bytes:
     """16 bytes, the same at both ends: the transfer's key names sender, receiver and round.
 
-    None is given twice: who begins anew has no part in a call that it was in before.
+    None is given twice: a call that is begun anew has a greater `version` of its places.
     """
     named = blake2b(digest_size=16)
-    for part in (swarm_id, epoch, call.task, str(call.era), str(call.number), key):
+    for part in (swarm_id, epoch, call.task, str(call.era), str(call.number), str(version), key):
         data = part.encode("utf-8", "surrogatepass")
-        named.update(len(data).to_bytes(4, "little") + data)
-    return named.digest()
-
-
-def places(nodes: tuple[str, ...]) -> bytes:
-    """Stands for the nodes that the instances of a task are on, by rank."""
-    named = blake2b(digest_size=8)
-    for node in nodes:
-        data = node.encode("utf-8", "surrogatepass")
         named.update(len(data).to_bytes(4, "little") + data)
     return named.digest()

@@ -18,8 +18,10 @@ from manta.light.errors import (
     Timeout,
 )
 from manta.light.reduction import reduce
+from manta.node.peers.directory import DirectoryChanged
 from manta.node.plane.collectives import messages
 from manta.node.plane.envelope import pack
+from manta.protocol.peers import Departed, Departure
 from manta.transports.collectives.messages import Wanted
 from tests.support.plane_collectives import Members
 from tests.support.planes import MEMORY, SWARM, planes
@@ -55,9 +57,7 @@ def until_come(them: Members, rank: int) -> None:
 
     def has_come() -> bool:
         desk = node.plane._desks._desks.get(SWARM)
-        return desk is not None and any(
-            rank in one.meeting.machine.come for one in desk._calls.open
-        )
+        return desk is not None and any(rank in one.meeting.machine.come for one in desk.calls.open)
 
     until(lambda: node.run(has_come))
 
@@ -244,6 +244,129 @@ def test_what_was_contributed_counts_though_the_task_is_gone_and_is_answered_ali
         assert them.run(lambda world: world.all_gather(world.rank)) == [[0, 1], [0, 1]]
 
 
+def test_a_plane_that_begins_anew_is_given_what_came_of_calls_before() -> None:
+    with members([0, 1, 2]) as them:
+        data = [fresh(400_000, rank) for rank in range(3)]
+
+        def work(world: Any) -> list[Any]:
+            return [
+                world.all_reduce(data[world.rank]),
+                world.all_gather(data[world.rank][:30_000]),
+                world.all_gather(world.rank),
+                world.barrier(),
+            ]
+
+        first = them.run(work)
+        them.planes.restart(2)
+        them.again(2, 1)
+        data[2] = fresh(400_000, 77)  # what it brings now does not count
+        again = them.begin(2, work).result(20)
+        for got, wanted in zip(again, first[0], strict=True):
+            same(got, list(wanted) if isinstance(wanted, list) else wanted)
+        assert them.run(lambda world: world.all_reduce(1)) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("nbytes", [8, 1_600_000])
+@pytest.mark.parametrize("kind", ["all_reduce", "gather", "scatter", "reduce_scatter"])
+def test_a_call_that_a_plane_forgot_is_begun_anew(kind: str, nbytes: int) -> None:
+    """Its member had given its value, which the next attempt gives again."""
+    with members([0, 1, 2]) as them:
+        ones = np.ones(nbytes // 8)
+
+        def work(world: Any) -> Any:
+            if kind == "gather":
+                return world.gather(ones * world.rank, root=1)
+            if kind == "scatter":
+                return world.scatter(
+                    [ones * at for at in range(3)] if world.rank == 2 else None, root=2
+                )
+            return getattr(world, kind)(ones)
+
+        them.begin(2, work)
+        if kind == "all_reduce" or nbytes > 8:
+            until_come(them, 2)
+        them.planes.restart(2)
+        them.again(2, 1)
+        for rank, got in enumerate(them.run(work)):
+            if isinstance(got, BaseException):
+                raise got
+            if kind == "gather":
+                assert (got is None) == (rank != 1)
+            elif kind == "scatter":
+                same(got, ones * rank)
+            elif kind == "all_reduce":
+                same(got, ones * 3)
+            else:
+                same(got, np.array_split(ones * 3, 3)[rank])
+
+
+@pytest.mark.parametrize("behind", [[], [0], [2]], ids=str)
+def test_an_instance_that_is_placed_on_another_node_takes_part_there(behind: list[int]) -> None:
+    """Whoever of the others hears of that late."""
+    with planes(4) as them:
+        found = Members(them, [0, 1, 2])
+        try:
+            ones = np.ones(100_000)
+            futures = [found.begin(at, lambda world: world.all_reduce(ones)) for at in (0, 1)]
+            until_come(found, 0)
+            until_come(found, 1)
+            told = [node for at, node in enumerate(them.nodes) if at not in behind]
+            found.again(2, 1, node=3, told=told)
+            futures.append(found.begin(2, lambda world: world.all_reduce(ones * 2)))
+            if behind:
+                until_come(found, 2)
+                them.enroll(found.on, attempts={2: 1})
+            for future in futures:
+                same(future.result(20), ones * 4)
+        finally:
+            found.close()
+
+
+def test_a_node_that_was_lost_and_comes_back_is_heard_again() -> None:
+    """It is not told itself."""
+    with members([0, 1, 2]) as them:
+        assert them.run(lambda world: world.all_gather(world.rank)) == [[0, 1, 2]] * 3
+        gone = them.planes.nodes[2]
+        departed = Departed(gone.id, gone.alias, gone.peer.key, Departure.LOST)
+        told = DirectoryChanged(SWARM, them.planes.epoch, False, (), (departed,))
+        for node in them.planes.nodes[:2]:
+            node.run(node.plane.told, told)
+        for node in them.planes.nodes[:2]:
+            them.planes.introduce_to(node)
+        them.planes.enroll(them.on)
+
+        def knows() -> bool:
+            posts = gone.plane._desks._desks[SWARM].peers._posts.values()
+            return all(post._peer is not None and post._peer.losses == 1 for post in posts)
+
+        until(lambda: gone.run(knows))
+        for at in range(5):
+
+            def work(world: Any, at: int = at) -> Any:
+                return world.all_reduce(at)
+
+            assert them.run(work) == [3 * at] * 3
+
+
+def test_a_call_that_failed_because_of_a_loss_is_begun_anew_by_next_attempts() -> None:
+    with members([0, 1, 2]) as them:
+        ones = np.ones(100_000)
+        futures = [them.begin(at, lambda world: world.all_reduce(ones)) for at in (0, 1)]
+        until_come(them, 0)
+        until_come(them, 1)
+        gone = them.planes.nodes[2]
+        gone.close()
+        them.planes.remove(2)
+        for future in futures:
+            assert isinstance(future.exception(20), PeerLost)
+        for rank in (0, 1):
+            them.all[rank].die()
+            them.again(rank, 1)
+        them.again(2, 1, node=1)
+        for got in them.run(lambda world: world.all_reduce(ones)):
+            same(got, ones * 3)
+
+
 def test_a_member_that_is_given_up_or_has_finished_is_named_to_all_others() -> None:
     with members([0, 1, 2]) as them:
         ones = np.ones(100_000)
@@ -362,7 +485,7 @@ def test_the_swarm_s_end_ends_all_waits() -> None:
     with members([0, 1]) as them:
         future = them.begin(0, lambda world: world.all_reduce(np.ones(100_000)))
         node = them.planes.nodes[0]
-        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM]._calls.all))
+        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls.all))
         node.run(node.plane.close)
         assert future.exception(20) is not None
 
@@ -371,11 +494,11 @@ def test_garbage_of_a_peer_costs_its_link_and_fails_nobody_else() -> None:
     with members([0, 1]) as them:
         assert them.run(lambda world: world.all_reduce(1)) == [2, 2]
         one, two = them.planes.nodes
-        call = messages.CallName(0, "worker", 7)
+        call, places = messages.CallName(0, "worker", 7), messages.Places(0, b"")
         for message in (
             messages.CollectivesHeard(10**9),
-            messages.CollectiveSaid(10**6, 0, call, b"", messages.tagged(Wanted((), ()))),
-            messages.Introduced(b"other", b"", 10**9),
+            messages.CollectiveSaid(10**6, 0, call, places, messages.tagged(Wanted((), ()))),
+            messages.Introduced(messages.Side(b"other", 0), None, 10**9, 10**9, True),
         ):
             told = pack(SWARM, them.planes.epoch, message)
             two.run(two.plane._links.send, one.peer.key, told)

@@ -12,7 +12,7 @@ import pytest
 
 from manta.light.errors import CollectiveError, RequestFailed, ResourceExhaustionError, Timeout
 from manta.light.reduction import reduce
-from manta.node.plane.collectives import desk, kept, memory, messages
+from manta.node.plane.collectives import desk, kept, memory, messages, placing
 from manta.node.plane.collectives.pieces import COST
 from manta.transports.collectives.messages import Wanted
 from manta.transports.errors import BulkError
@@ -60,7 +60,7 @@ def _kept_on_disk(node: Any) -> int:
     plane = node.plane
     pool = plane._desks._pool
     unused = [*pool._idle, *pool._lent.values()]
-    return plane._parcels.on_disk - sum(block.size for block in unused if block.is_file)
+    return plane._parcels._room.disk.used - sum(block.size for block in unused if block.is_file)
 
 
 def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were(
@@ -131,7 +131,7 @@ def test_of_calls_that_are_over_only_what_came_of_them_counts() -> None:
 
         def counted(node: Any) -> int:
             def size() -> int:
-                calls = node.plane._desks._desks[SWARM]._calls
+                calls = node.plane._desks._desks[SWARM].calls
                 return -1 if calls.open else node.plane._parcels.size
 
             until(lambda: node.run(size) >= 0)
@@ -167,7 +167,7 @@ def test_nobody_is_more_than_so_many_calls_ahead_of_who_has_not_come(
             return node.plane._desks._desks[SWARM]
 
         until(lambda: node.run(lambda: [w for w in calls()._waits.values() if w.is_parked]))
-        assert len(node.run(lambda: calls()._calls.open)) == 11
+        assert len(node.run(lambda: calls().calls.open)) == 11
         assert not first.done()
         assert them.begin(behind, work).result(20) == first.result(20) == 50
 
@@ -180,9 +180,11 @@ def test_what_is_far_ahead_is_refused_to_who_says_it() -> None:
         def hear(number: int) -> bool:
             desk_ = one.plane._desks._desks[SWARM]
             call = messages.CallName(0, "worker", number)
-            said = messages.CollectiveSaid(0, 0, call, b"", messages.tagged(Wanted((), ())))
-            assert desk_.take(two.id, said)
-            return desk_._calls.get(call) is not None
+            assert desk_.roster is not None
+            places = placing.places(desk_.roster.tasks["worker"])
+            said = messages.CollectiveSaid(0, 0, call, places, messages.tagged(Wanted((), ())))
+            assert desk_._hearing.take(two.id, said)
+            return desk_.calls.get(call) is not None
 
         assert not one.run(hear, 1 + kept.FAR + 1)
         assert not one.run(hear, 10**9)
@@ -219,7 +221,7 @@ def test_what_is_left_of_values_for_many_stays_for_the_next_attempt_of_who_gave_
 
         assert them.run(work) == data
         node = them.planes.nodes[0]
-        until(lambda: node.run(lambda: not node.plane._desks._desks[SWARM]._calls.open))
+        until(lambda: node.run(lambda: not node.plane._desks._desks[SWARM].calls.open))
         them.all[0].die()
         them.again(0, 1)
         assert them.begin(0, work).result(20) == data[0]
@@ -265,7 +267,7 @@ def test_nodes_on_one_machine_pass_memory_and_take_over_what_nobody_can_change(
         def shared(node: Any) -> set[tuple[int, int]]:
             """The memory that its values lie in, as the system names it."""
             desk_ = node.plane._desks._desks[SWARM]
-            call = desk_._calls.get(messages.CallName(0, "worker", 1))
+            call = desk_.calls.get(messages.CallName(0, "worker", 1))
             pieces = [call.meeting.piece(one) for one in call.meeting._kept()]
             fds = [desk_._delivery._fd_of(one) for one in pieces]
             return {(os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in fds}

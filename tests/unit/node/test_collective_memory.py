@@ -11,7 +11,7 @@ import pytest
 
 from manta.node.plane import value_files
 from manta.node.plane.collectives import memory
-from manta.node.plane.collectives.memory import IDLE, Pool
+from manta.node.plane.collectives.memory import IDLE, WRITING, Pool
 from manta.node.plane.collectives.spill import FILE, Spill
 from manta.node.plane.parcels import NoRoom
 from manta.protocol.base import Instance
@@ -25,6 +25,7 @@ class Budget:
         self.most, self.most_on_disk = most, disk
         self.folder = folder
         self.size = self.on_disk = 0
+        self.now = 0.0
         self.pool: Pool | None = None
 
     def take_room(self, size: int) -> None:
@@ -53,7 +54,7 @@ class Budget:
 @pytest.fixture
 def budget(tmp_path: Path) -> Iterator[Budget]:
     made = Budget(10 * MIB, tmp_path, disk=0)
-    made.pool = Pool(made, lambda: 0.0)
+    made.pool = Pool(made, lambda: made.now)
     yield made
     made.pool.close()
 
@@ -130,20 +131,60 @@ def test_rooms_are_of_one_attempt_and_come_once(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
     other = Instance("s", "w", 1, 0, 0)
-    room, is_new = pool.room(AT, MIB)
+    room, is_new = pool.room(AT, 5, MIB)
     assert is_new
     assert pool.enter(other, room.number) is None
     assert pool.enter(AT, room.number) is room
     assert pool.enter(AT, room.number) is None
     pool.drop(room)
-    theirs, _ = pool.room(other, MIB)
+    theirs, _ = pool.room(other, 5, MIB)
     assert theirs is not room
-    again, is_new = pool.room(AT, MIB)
+    again, is_new = pool.room(AT, 5, MIB)
     assert again is room
     assert not is_new
     pool.forget(AT)  # while it writes
     pool.forget(other)
     assert budget.size == 0
+
+
+def test_a_connection_has_one_room_that_no_call_was_made_with(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    first, _ = pool.room(AT, 5, MIB)
+    for _ in range(100):
+        pool.room(AT, 5, MIB)
+    assert budget.size == first.size
+    pool.leave(AT, 5)
+    assert pool.enter(AT, first.number) is None
+    pool.forget(AT)
+    assert budget.size == 0
+
+
+def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    pool.room(AT, 5, 4 * MIB)
+    pool.room(AT, 6, 3 * MIB)
+    with pytest.raises(NoRoom, match=r"writing 7\.0 MiB .* of at most 7\.5 MiB, and 1\.0 MiB"):
+        pool.room(AT, 7, MIB)
+    other = Instance("another", "w", 0, 0, 0)
+    pool.room(other, 5, MIB)
+    pool.forget(AT)
+    pool.forget(other)
+
+
+def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    unwritten, _ = pool.room(AT, 5, 7 * MIB)
+    budget.now = WRITING - 1
+    with pytest.raises(NoRoom):
+        pool.take(4 * MIB, "another")
+    budget.now = WRITING
+    block = pool.take(4 * MIB, "another")
+    assert pool.enter(AT, unwritten.number) is None
+    pool.drop(block)
+    pool.forget(AT)
 
 
 def test_room_is_made_of_what_is_idle_then_of_what_is_lent_and_not_of_what_is_kept(
@@ -190,7 +231,7 @@ def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget:
     with pytest.raises(OSError, match="Bad file"):
         os.pwrite(second.fd, b"x", 0)
     with pytest.raises(NoRoom):  # a room could be cut short
-        pool.room(AT, 8 * MIB)
+        pool.room(AT, 5, 8 * MIB)
     third = pool.take(8 * MIB, AT.swarm_id)
     with pytest.raises(NoRoom, match="on disk, 8388608 more"):
         pool.take(8 * MIB, AT.swarm_id)
@@ -211,7 +252,7 @@ def test_what_is_kept_leaves_memory_for_rooms_while_there_is_a_disk(budget: Budg
     budget.most_on_disk = 4 * MIB
     held = [pool.take(4 * MIB, AT.swarm_id) for _ in range(2)]
     assert [block.is_file for block in held] == [False, True]
-    room, _ = pool.room(AT, 4 * MIB)
+    room, _ = pool.room(AT, 5, 4 * MIB)
     held += [room, pool.take(2 * MIB, AT.swarm_id)]  # of what is left, where no disk is
     assert budget.size == 10 * MIB
     assert pool.enter(AT, room.number) is room

@@ -363,6 +363,7 @@ def test_of_what_is_over_only_what_was_called_is_kept() -> None:
     simulation.run()
     for at, peer in simulation.peers.items():
         assert peer.is_closed
+        assert isinstance(peer.machine, Collective)
         assert not peer.machine._roll._data
         assert not peer.machine._course.flow._there
         before = peer.machine.weight

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from manta.transports.collectives.calls import Call, Kind, OnLost
+from manta.transports.collectives.collective import Collective
 from tests.support.collective_calls import (
     GOES_ON,
     expected,
@@ -235,8 +236,69 @@ def covers(notes: tuple[bytes, ...], size: int) -> bool:
     return spans[0][0] == 0 and [one[1] for one in spans] == [*[two[0] for two in spans[1:]], size]
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from([Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.BARRIER]),
+    peers=st.one_of(
+        st.lists(st.integers(1, 3), min_size=2, max_size=6),
+        st.lists(st.integers(1, 2), min_size=17, max_size=19),
+    ),
+    items=st.sampled_from([0, 1, 30, 400]),
+    have=st.sets(st.integers(0, 18), min_size=1, max_size=18),
+    goes_on=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_who_begins_a_call_anew_gets_what_came_of_it_before(
+    kind, peers, items, have, goes_on, seed
+) -> None:
+    """Some peers have that, and all others know nothing and give something else."""
+    placement = placed(peers, seed)
+    call = Call(kind, f"{kind.value}()", 0, 4, "continue" if goes_on else "raise")
+    entries, values = prepared(placement, call, items, seed)
+    before = Simulation(placement, entries, values, seed, max(20, items)).run()
+    again = Simulation(placement, *prepared(placement, call, items, seed + 1), seed, 1 + items)
+    for at, peer in again.peers.items():
+        peer.machine = Collective(placement, at, directly=True)
+    holders = {at % len(peers) for at in have}
+    for at in holders:
+        holder = before.peers[at].machine.holder(placement, at)
+        assert holder is not None
+        again.peers[at].machine = holder
+        again.peers[at].memory = before.peers[at].memory
+        again.called.update(placement.ranks[at])
+    again.run()
+    for rank in range(placement.size):
+        if placement.peer_of[rank] not in holders:
+            assert again.outcome(rank) == before.outcome(rank)
+    assert all(peer.machine.is_closed for peer in again.peers.values())
+
+
 @settings(max_examples=250, deadline=None)
 @given(**SOME_LOST, anything=st.sampled_from(Kind), root=st.integers(0, 20))
+@example(  # a peer of the ring that has its part already passes others on
+    kind=Kind.ALL_REDUCE,
+    peers=[1] * 8 + [2] * 6 + [1] * 4,
+    items=1,
+    itemsize=4,
+    losses=[(10, 137, True)],
+    local_first=True,
+    noted=False,
+    seed=0,
+    anything=Kind.REDUCE_SCATTER,
+    root=0,
+)
+@example(  # the peer of the lost member passes the value on
+    kind=Kind.BARRIER,
+    peers=[1, 2, 1],
+    items=400,
+    itemsize=3,
+    losses=[(1, 0, False)],
+    local_first=False,
+    noted=False,
+    seed=0,
+    anything=Kind.ALL_GATHER,
+    root=2,
+)
 def test_a_loss_is_told_to_all_that_wait_in_vain(
     kind, peers, items, itemsize, losses, local_first, noted, seed, anything, root
 ) -> None:

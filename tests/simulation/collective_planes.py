@@ -1,0 +1,345 @@
+"""Planes of nodes whose tasks meet in collectives, with links and bulk between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from manta.node.peers.directory import DirectoryChanged
+from manta.node.peers.known import KnownPeers
+from manta.node.plane.collectives import messages
+from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.collectives.spill import Spill
+from manta.node.plane.parcels import NoRoom
+from manta.node.plane.requests import CallCollective
+from manta.protocol.base import Instance
+from manta.protocol.peers import Departed, Departure, Peer
+from manta.protocol.roster import Roster
+from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange.letters import Value
+from manta.transports.exchange.messages import Parcel
+from tests.simulation.exchange_planes import SWARM, Clock, Connection
+
+EPOCH = "e"
+MEMORY = 64 << 20
+Ended = Callable[[list[tuple[int, bytes]], dict[int, str], str], None]
+"""Is told values by rank, who is not in them and why, and an error."""
+
+
+class Budget:
+    """Of a plane."""
+
+    def __init__(self, pool: Callable[[], Pool]) -> None:
+        self.size = self.on_disk = 0
+        self.most = MEMORY
+        self._pool = pool
+
+    def take_room(self, size: int) -> None:
+        self._pool().reclaim(lambda: self.size + size > self.most)
+        if self.size + size > self.most:
+            raise NoRoom(f"{self.size} of {self.most}")
+        self.size += size
+
+    def count(self, size: int) -> None:
+        self.size += size
+
+    def give_room(self, size: int) -> None:
+        self.size -= size
+
+    def take_file(self, size: int) -> int:
+        self.on_disk += size
+        fd = os.memfd_create("file", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        return fd
+
+    def give_disk(self, size: int) -> None:
+        self.on_disk -= size
+
+
+class Asked:
+    """A call; `ended` is called once."""
+
+    connection = 0
+
+    def __init__(self, at: Instance, body: CallCollective, value: bytes, ended: Ended) -> None:
+        self.at, self.body, self.ended = at, body, ended
+        self.value: Value | None = value or None
+
+    def reply(self, told: dict[str, Any], fds: list[int]) -> None:
+        found, at = [], 0
+        for rank, size, _, place, offset in told["parts"]:
+            if place < 0:
+                found.append((rank, told["data"][at : at + size]))
+                at += size
+            else:
+                found.append((rank, os.pread(fds[place], size, offset)))
+        self.ended(found, told.get("lost", {}), "")
+
+    def fail(self, kind: str, sentence: str) -> None:
+        self.ended([], {}, f"{kind}: {sentence}")
+
+
+@dataclass
+class Sending:
+    memory: memoryview
+    done: Callable[[str | None], None]
+    ready: int = 0
+
+
+@dataclass
+class Expecting:
+    memory: memoryview
+    progress: Callable[[int], None]
+    done: Callable[[str | None], None]
+    got: int = 0
+
+
+class Mover:
+    """Bulk of one plane with the one on another node, whichever runs there."""
+
+    def __init__(self, plane: Plane, peer: str) -> None:
+        self._plane, self._peer = plane, peer
+        self._clock = plane.time
+
+    def expect(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        progress: Callable[[int], None],
+        done: Callable[[str | None], None],
+        adopted: Callable[[int], None] | None,
+    ) -> None:
+        assert (self._peer, transfer) not in self._plane.expecting
+        self._plane.expecting[self._peer, transfer] = Expecting(memory, progress, done)
+
+    def send(
+        self,
+        transfer: bytes,
+        memory: memoryview,
+        done: Callable[[str | None], None],
+        memfd: int,
+        at: int,
+    ) -> None:
+        assert (self._peer, transfer) not in self._plane.sending
+        self._plane.sending[self._peer, transfer] = Sending(memory, done)
+
+    def ready(self, transfer: bytes, upto: int) -> None:
+        sending = self._plane.sending.get((self._peer, transfer))
+        if sending is not None:  # else it has ended, which is yet to be told
+            sending.ready = upto
+            self._clock.soon(0.05, partial(self._move, transfer))
+
+    def _move(self, transfer: bytes) -> None:
+        sender, peer = self._plane, self._plane.net[self._peer]
+        sending = sender.sending.get((self._peer, transfer))
+        if sending is None or not sender.is_alive:
+            return
+        if not peer.is_alive or not sender.is_up(SWARM, self._peer):
+            self._clock.after(0.2, partial(self._move, transfer))
+            return
+        expecting = peer.expecting.get((sender.name, transfer))
+        if expecting is None:
+            del sender.sending[self._peer, transfer]
+            self._then(sender, sending.done, None)
+            return
+        start, most = expecting.got, sending.ready - expecting.got
+        if most:
+            stop = start + self._clock.random.randint(1, most)
+            expecting.memory[start:stop] = sending.memory[start:stop]
+            expecting.got = stop
+            self._clock.seen["moved"] += 1
+        if expecting.got == len(expecting.memory):
+            del sender.sending[self._peer, transfer]
+            del peer.expecting[sender.name, transfer]
+            self._then(sender, sending.done, "")
+            expecting.done("")
+        elif most:
+            self._clock.soon(0.05, partial(self._move, transfer))
+            expecting.progress(expecting.got)
+
+    def cancel(self, transfer: bytes) -> None:
+        sending = self._plane.sending.pop((self._peer, transfer), None)
+        if sending is not None:
+            self._then(self._plane, sending.done, None)
+        peer = self._plane.net[self._peer]
+        expecting = peer.expecting.pop((self._plane.name, transfer), None)
+        if expecting is not None:
+            self._then(peer, expecting.done, None)
+
+    def refuse(self, transfer: bytes) -> None:
+        expecting = self._plane.expecting.pop((self._peer, transfer), None)
+        if expecting is not None:
+            self._then(self._plane, expecting.done, None)
+        peer = self._plane.net[self._peer]
+        sending = peer.sending.pop((self._plane.name, transfer), None)
+        if sending is not None:
+            self._then(peer, sending.done, None)
+
+    def _then(self, plane: Plane, done: Callable[[str | None], None], why: str | None) -> None:
+        self._clock.soon(0.02, lambda: done(why) if plane.is_alive else None)
+
+
+class Plane:
+    """Implements `calls.Outside`. A second one of a node is the same one restarted."""
+
+    def __init__(self, time: Clock, name: str, net: dict[str, Plane]) -> None:
+        self.time = time
+        self.name = name
+        self.is_alive = True
+        self.net = net
+        net[name] = self
+        self.known = KnownPeers()
+        self.budget = Budget(lambda: self.pool)
+        self.pool = Pool(self.budget, lambda: time.now)
+        self.begun: list[Connection] = []
+        self.sending: dict[tuple[str, bytes], Sending] = {}
+        self.expecting: dict[tuple[str, bytes], Expecting] = {}
+        """By the other node and the transfer."""
+        self._connections: dict[str, list[Connection]] = {}
+        """Over the first of each is sent."""
+        self._unheard: set[str] = set()
+        random = time.random
+        token, first = random.randbytes(8), random.randrange(1 << 40)
+        spill = Spill(self.pool)
+        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, spill, self)
+        self.pool.spill, self.pool.let_go = self.desk.spill, self.desk.let_go
+
+    # --- the daemon ---------------------------------------------------------------------------
+
+    def introduced(self, names: Collection[str]) -> None:
+        """Who is there; whoever was before and is not is lost."""
+        before = set(self.known.nodes(SWARM))
+        began = self.known.epoch(SWARM) is None
+        peers = tuple(Peer(name, name, f"key-{name}") for name in names)
+        lost = sorted(before - set(names))
+        departed = tuple(Departed(one, one, f"key-{one}", Departure.LOST) for one in lost)
+        self.known.apply(DirectoryChanged(SWARM, EPOCH, began, peers, departed))
+        for name in lost:
+            self.desk.peer_lost(name, "its node was lost")
+        self.desk.look_again()
+        for name in sorted(set(names) - before):
+            if self._connections.get(name):
+                self.desk.link_up(name)
+            self._unheard.discard(name)
+        for name in sorted(self._unheard & set(names)):
+            self._unheard.remove(name)
+            self.desk.link_up(name)
+        self._set_timer()
+
+    def told(self, roster: Roster) -> None:
+        self.desk.roster_changed(roster)
+        self._set_timer()
+
+    def ask(self, asked: Asked) -> None:
+        self.desk.ask(asked, self.time.now)
+        self._set_timer()
+
+    def end(self, at: Instance, asked: Asked | None) -> None:
+        """Of an attempt, with the call that it waits in."""
+        if asked is not None:
+            self.desk.abandon(asked)
+        self.pool.forget(at)
+
+    def crash(self) -> None:
+        self.is_alive = False
+        self.pool.close()
+        for connection in self.begun:
+            connection.cut()
+
+    def _set_timer(self) -> None:
+        due = self.desk.due
+        if due is not None and due < 1e8:
+            self.time.after(max(0.0, due - self.time.now), self._tick)
+
+    def _tick(self) -> None:
+        if self.is_alive:
+            self.desk.tick(self.time.now)
+
+    # --- links --------------------------------------------------------------------------------
+
+    def dial(self, other: str) -> None:
+        """Some have two connections for a while."""
+        peer = self.net[other]
+        mine = self._connections.get(other, ())
+        if peer.is_alive and (not mine or (len(mine) == 1 and self.time.random.random() < 0.05)):
+            Connection(self.time, self, peer)
+
+    def connected(self, connection: Connection) -> None:
+        other = connection.other(self).name
+        mine = self._connections.setdefault(other, [])
+        mine.append(connection)
+        if len(mine) == 1 and self._knows(other):
+            self.desk.link_up(other)
+
+    def disconnected(self, connection: Connection) -> None:
+        other = connection.other(self).name
+        mine = self._connections.get(other, [])
+        if connection not in mine:
+            return
+        was_first = mine[0] is connection
+        mine.remove(connection)
+        if was_first and mine and self._knows(other):
+            self.desk.link_up(other)
+
+    def received(self, connection: Connection, epoch: str | None, message: Any) -> None:
+        other = connection.other(self).name
+        self.time.note(self.name, f"<- {other} {message}")
+        if not self._knows(other):
+            self._unheard.add(other)
+            return
+        try:
+            self.desk.handle(other, message)
+        except RemoteProtocolError as error:
+            if "introduced itself" not in str(error):
+                raise
+            connection.cut()
+        self._set_timer()
+
+    def cut_links(self) -> None:
+        for connections in list(self._connections.values()):
+            for connection in connections:
+                if self.time.random.random() < 0.5:
+                    self.time.seen["cuts"] += 1
+                    connection.cut()
+
+    def _knows(self, other: str) -> bool:
+        return self.known.node(SWARM, other) is not None
+
+    # --- calls.Outside ------------------------------------------------------------------------
+
+    def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
+        if (mine := self._connections.get(peer)) and self._knows(peer):
+            mine[0].send(self, EPOCH, message)
+
+    def is_up(self, swarm_id: str, peer: str) -> bool:
+        return bool(self._connections.get(peer))
+
+    def cut(self, swarm_id: str, peer: str, why: str) -> None:
+        raise AssertionError(f"{self.name} cuts {peer}: {why}")
+
+    def move(self, swarm_id: str, peer: str) -> Mover:
+        return Mover(self, peer)
+
+    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        def done() -> None:
+            if self.is_alive:
+                job()
+                then(None)
+
+        self.time.soon(0.05, done)
+
+    def release(self, value: Parcel) -> None:
+        raise AssertionError("values here are bytes")
+
+    def own(self, parcel: bytes) -> int | None:
+        raise AssertionError("values here are bytes")
+
+    def memfd(self, parcel: bytes) -> int:
+        raise AssertionError("values here are bytes")
+
+    def clock(self) -> float:
+        return self.time.now

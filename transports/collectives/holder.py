@@ -1,0 +1,181 @@
+"""A peer that has the outcome of a call which others begin anew: it gives it to them.
+
+Planes begin a call anew where one of them has lost what it knew, or an instance is elsewhere. What
+came of it before is what comes of it: who asks gets it from here, whatever it brings itself. This
+is for outcomes that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from manta.transports.collectives.actions import (
+    Action,
+    Deliver,
+    Fail,
+    Outcome,
+    Ready,
+    Send,
+    Tell,
+)
+from manta.transports.collectives.calls import Call, Entry, Placement, difference
+from manta.transports.collectives.course import MAX_WANTS
+from manta.transports.collectives.messages import (
+    Aborted,
+    Announcement,
+    Done,
+    Finished,
+    Member,
+    Message,
+    Wanted,
+)
+from manta.transports.collectives.plans import Span, Transfer
+from manta.transports.errors import RemoteProtocolError
+
+
+def begun_anew(placement: Placement, lost: Iterable[int]) -> Aborted:
+    """What those are told who lose others while they begin a call anew: again."""
+    return Aborted(
+        "PeerLost", f"It was begun anew, and {placement.named(lost)} was lost meanwhile."
+    )
+
+
+class Holder:
+    """On peer `me` of the placement. Takes the place of a `Collective`, and is fed like one."""
+
+    is_closed = True
+    has_failed = False
+    has_taken_over = False
+    failure = ("", "")
+
+    def __init__(
+        self,
+        placement: Placement,
+        me: int,
+        call: Call,
+        done: Done,
+        outcome: Outcome,
+        entries: Mapping[int, Entry],
+    ) -> None:
+        """`entries` by rank: what is known of the members."""
+        self._placement = placement
+        self._me = me
+        self.call = call
+        self._entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
+        members = (Member(rank, entry) for rank, entry in self._entries.items())
+        self._done = done._replace(members=tuple(members))
+        self.outcome = outcome
+        self._sends: dict[str, int] = {}
+        """By key of a transfer: the peer that wants it."""
+        self._wanted = 0
+
+    def _tell(self, peer: int) -> list[Action]:
+        return [
+            Tell(peer, Announcement(self._me, (), (), self._done)),
+            Tell(peer, Finished()),
+        ]
+
+    # What happens.
+
+    def contributed(
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+    ) -> list[Action]:
+        if rank not in self._placement.ranks[self._me]:
+            raise ValueError(f"rank {rank} is not on peer {self._me}")
+        # Without whom it went on gets it as all others do, and goes on with them.
+        first = self._entries.get(rank, entry)
+        if sentence := difference(self._placement.alias, (rank, first), (rank, entry)):
+            return [Fail(rank, "CollectiveError", sentence)]
+        return [Deliver(rank, self.outcome)]
+
+    def heard(self, peer: int, message: Message) -> list[Action]:
+        """Raises RemoteProtocolError."""
+        if isinstance(message, Finished | Aborted):
+            return []
+        if isinstance(message, Announcement) and message.done is not None:
+            return []  # it has it, too
+        if isinstance(message, Announcement) and message.lost:
+            return [Tell(peer, begun_anew(self._placement, message.lost))]
+        # It may be another process of the peer than the one that was told before.
+        return self._serve(peer, message) if isinstance(message, Wanted) else self._tell(peer)
+
+    def _serve(self, peer: int, message: Wanted) -> list[Action]:
+        self._wanted += len(message.wants)
+        if self._wanted > MAX_WANTS:
+            raise RemoteProtocolError(f"peer {peer} wants {len(message.wants)} transfers")
+        actions: list[Action] = []
+        for key, span in message.wants:
+            buffer, start, stop = span
+            if buffer not in self.outcome.buffers:
+                continue  # it was wanted before the peer heard that the outcome is here
+            if not buffer.start <= start < stop <= buffer.stop:
+                raise RemoteProtocolError(f"peer {peer} wants {key!r:.100}")
+            if key not in self._sends:
+                self._sends[key] = peer
+                transfer = Transfer(key, peer, Span(buffer, start, stop))
+                actions += [Send(transfer), Ready(key, stop - start)]
+        return actions
+
+    def received(self, key: str, upto: int) -> list[Action]:
+        return []
+
+    def sent(self, key: str) -> list[Action]:
+        return []
+
+    def unsent(self, key: str, sentence: str) -> list[Action]:
+        peer = self._sends.get(key)
+        return [] if peer is None else [Tell(peer, Aborted("RequestFailed", sentence))]
+
+    def reduced(self, number: int, note: bytes = b"") -> list[Action]:
+        return []
+
+    def peer_lost(self, peer: int, why: str = "", ended: Iterable[int] = ()) -> list[Action]:
+        return []
+
+    def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
+        return []
+
+    def left_out(self) -> list[Action]:
+        return []
+
+    def suffice(self, enough: int) -> list[Action]:
+        return []
+
+    def abort(self, error: str, sentence: str) -> list[Action]:
+        """Who wants what is here may wait for it."""
+        if error == "CollectiveError":
+            return []
+        return [Tell(peer, Aborted(error, sentence)) for peer in sorted({*self._sends.values()})]
+
+    # What is known.
+
+    @property
+    def come(self) -> frozenset[int]:
+        return frozenset(range(self._placement.size))
+
+    @property
+    def away(self) -> dict[int, str]:
+        return {}
+
+    def has_value(self, rank: int) -> bool:
+        return rank not in self.outcome.lost
+
+    def has_delivered(self, rank: int) -> bool:
+        return rank in self._placement.ranks[self._me]
+
+    @property
+    def has_served(self) -> bool:
+        return True
+
+    @property
+    def weight(self) -> int:
+        return sum(entry.weight for entry in self._entries.values())
+
+    def counts_on(self, peer: int) -> bool:
+        return False
+
+    def waits_for(self) -> str:
+        return ""
+
+    def holder(self, placement: Placement, me: int) -> Holder:
+        return Holder(placement, me, self.call, self._done, self.outcome, self._entries)
