@@ -170,8 +170,9 @@ class Desk:
         places = places or found.places
         where = found.placement, found.me
         machine = Collective(*where, directly=places.version > 0)
-        of = self, self._moving, machine
-        meeting = Meeting(self._swarm_id, *where, self._pool, self._spill, *of)
+        meeting = Meeting(
+            self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
+        )
         call = Call(name, meeting, found.nodes, found.me, places)
         self.calls.add(call)
         losses.tell_losses(call, task, self._is_there)
