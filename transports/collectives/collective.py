@@ -68,9 +68,9 @@ from manta.transports.collectives.messages import (
     Relayed,
     Wanted,
 )
+from manta.transports.collectives.others import Others
 from manta.transports.collectives.planner import algorithm_of, given
-from manta.transports.collectives.plans import VALUE, Buffer, Transfer, whole
-from manta.transports.collectives.reducing import alive_peers, outcome_of, wanted_outcomes
+from manta.transports.collectives.plans import VALUE, Buffer, whole
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.spreading import values_for
 from manta.transports.collectives.table import Algorithm
@@ -90,10 +90,7 @@ class Collective:
         self._roll = Roll(placement, me, directly=directly)
         self._course = Course(placement, me, self._roll)
         self._flow = self._course.flow
-        self._away: dict[int, str] = {}
-        """By rank that is lost: why."""
-        self._ended: set[int] = set()
-        """Of those: who has finished, and so had what came of the call, if it made that."""
+        self._others = Others(placement, me, self._roll, self._course)
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
         self._enough = placement.size
@@ -104,9 +101,6 @@ class Collective:
         """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
-        self._finished: set[int] = set()
-        """Peers that have said so."""
-        self._told_finished: set[int] = set()
         self._failure: tuple[str, str] | None = None
         self.is_closed = False
 
@@ -129,8 +123,8 @@ class Collective:
             return [Fail(rank, *self._failure)]
         if (found := self._delivered.get(rank)) is not None:
             return [Deliver(rank, found)]
-        if rank in self._away:
-            named = self._placement.named([rank], self._away)
+        if rank in self._others.away:
+            named = self._placement.named([rank], self._others.away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
         if first is not None and rank in self._roll.own:
             return []
@@ -162,7 +156,7 @@ class Collective:
                 self._roll.done[peer] = message.done
             elif message.lost and self._roll.is_known:
                 return [Tell(peer, begun_anew(self._placement, message.lost))]
-            self._lose(message.lost, _LOST)
+            self._others.lose(message.lost, _LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
         elif isinstance(message, Probe):
@@ -172,7 +166,7 @@ class Collective:
         elif isinstance(message, Noted):
             self._course.hear_notes(peer, message)
         elif isinstance(message, Finished):
-            self._finished.add(peer)
+            self._others.finished.add(peer)
         else:
             return self._fail(message.error, message.sentence, tell=False)
         if sentence:
@@ -213,20 +207,20 @@ class Collective:
 
     def peer_lost(self, peer: int, why: str = _LOST, ended: Iterable[int] = ()) -> list[Action]:
         """Nothing more comes from this peer, nor gets there. Some of its members had ended."""
-        self._ended.update(ended)
-        self._lose(self._placement.ranks[peer], why)
+        self._others.ended.update(ended)
+        self._others.lose(self._placement.ranks[peer], why)
         return self._step()
 
     def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         """A member of this peer will not make the call. If it has, what it gave counts."""
         if rank not in self._roll.entries:
-            self._ended.update([rank] if has_ended else [])
-            self._lose([rank], why)
+            self._others.ended.update([rank] if has_ended else [])
+            self._others.lose([rank], why)
         return self._step()
 
     def left_out(self) -> list[Action]:
         """Other peers have lost this one, and go on without it."""
-        self._lose(self._placement.ranks[self._me], _LOST)
+        self._others.lose(self._placement.ranks[self._me], _LOST)
         return self._step()
 
     def suffice(self, enough: int) -> list[Action]:
@@ -286,7 +280,7 @@ class Collective:
     @property
     def away(self) -> dict[int, str]:
         """The ranks that are lost, and why."""
-        return dict(self._away)
+        return dict(self._others.away)
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._delivered
@@ -295,11 +289,8 @@ class Collective:
     def has_served(self) -> bool:
         """Have all members here that are left got their outcome, of a call with a root?"""
         call = self._roll.call
-        return call is not None and call.kind.has_root and self._delivered.keys() >= self._left()
-
-    def _left(self) -> set[int]:
-        """The members of this peer that are not lost."""
-        return {rank for rank in self._placement.ranks[self._me] if rank not in self._away}
+        has_root = call is not None and call.kind.has_root
+        return has_root and self._delivered.keys() >= self._others.left
 
     @property
     def weight(self) -> int:
@@ -311,13 +302,7 @@ class Collective:
         call = self._roll.call
         if call is None or self._failure or self._done:
             return ""
-        ranks: Iterable[int] = range(self._placement.size)
-        if call.kind.has_root and self._placement.peer_of[call.root] != self._me:
-            ranks = [call.root]
-        missing = [rank for rank in self._roll.missing(ranks) if rank not in self._away]
-        if not missing:
-            sources = {one.transfer.peer for one in self._flow.receives.values()}
-            missing = [rank for peer in sources for rank in self._placement.ranks[peer]]
+        missing = self._others.awaited(call)
         return f"{call.operation} waits for {self._placement.named(missing)}" if missing else ""
 
     # What follows from it.
@@ -330,12 +315,6 @@ class Collective:
     def failure(self) -> tuple[str, str]:
         """The error and its sentence; empty if it has not failed."""
         return self._failure or ("", "")
-
-    def _lose(self, ranks: Iterable[int], why: str) -> None:
-        for rank in ranks:
-            self._away.setdefault(rank, why)
-        alive = alive_peers(self._placement, [*self._away])
-        self._course.peers = [peer for peer in alive if peer != self._me]
 
     def _step(self) -> list[Action]:
         call = self._roll.call
@@ -377,37 +356,30 @@ class Collective:
     # Losses.
 
     def _face_losses(self, call: Call) -> list[Action]:
-        if not self._away:
+        if not self._others.away:
             return []
-        own = [rank for rank in self._roll.own if rank in self._away]
+        own = [rank for rank in self._roll.own if rank in self._others.away]
         if own:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
         goes_on = call.on_lost == "continue" and not call.kind.has_root
         if goes_on and not self._roll.is_known:
-            lost = tuple(sorted(self._away))
+            lost = tuple(sorted(self._others.away))
             return self._begin(call, lost) if lost != self._course.lost else []
-        needed = [rank for rank in self._away if self._needs(call, rank)]
-        self._seeks = bool(needed) and self._ended.issuperset(needed) and self._may_be_held(call)
+        needed = [rank for rank in self._others.away if self._needs(call, rank)]
+        self._seeks = self._others.may_hold(call, needed)
         if self._seeks:
             return self._roll.ask(self._course.peers)
         if needed:
-            named = self._placement.named(needed, self._away)
+            named = self._placement.named(needed, self._others.away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
         actions = self._flow.drop(lambda transfer: transfer.peer not in self._course.peers)
-        lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._away)
+        lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._others.away)
         if call.kind is Kind.GATHER and lost != self._given_up:
             self._given_up = lost  # nobody but the root has to know
             actions += self._announce(anew=True)
         return actions
-
-    def _may_be_held(self, call: Call) -> bool:
-        """Others that have not made the call may have the outcome from before it was begun anew."""
-        if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER:
-            return False
-        unheard = [peer for peer in self._course.peers if peer not in self._roll.rounds]
-        return any(self._roll.missing(self._placement.ranks[peer]) for peer in unheard)
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
@@ -423,7 +395,7 @@ class Collective:
         if call.kind is Kind.GATHER:
             if call.root not in self._roll.own or call.root in self._delivered:
                 return False
-            out = [one for one in self._away if not self.has_value(one)]
+            out = [one for one in self._others.away if not self.has_value(one)]
             too_few = self._placement.size - len(out) < self._enough
             return call.on_lost == "raise" and too_few and rank in out
         if call.kind.has_root:
@@ -440,7 +412,7 @@ class Collective:
 
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
         lost = self._course.lost or self._given_up
-        return self._roll.announce(lost, self._away, done, self._course.peers, anew=anew)
+        return self._roll.announce(lost, self._others.away, done, self._course.peers, anew=anew)
 
     # Outcomes.
 
@@ -462,21 +434,8 @@ class Collective:
         return actions
 
     def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
-        buffers: list[Buffer] = []
-        if call.kind is Kind.REDUCE_SCATTER:
-            own = self._placement.ranks[self._me].index(rank)
-            buffers = [wanted_outcomes(call, self._placement, self._me, self._course.size)[own]]
-        elif call.kind is Kind.ALL_REDUCE:
-            buffers = [outcome_of(sum(self._course.size), done.lost)]
-        elif call.kind is Kind.ALL_GATHER:
-            buffers = self._course.wanted(call)
-        return self._made(buffers, done.lost, _LOST, *done.notes)
-
-    def _made(self, buffers: list[Buffer], lost: Iterable[int], why: str, *notes: bytes) -> Outcome:
-        """`why`, unless more is known."""
-        reasons = {rank: self._away.get(rank, why) for rank in lost}
-        ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
-        return Outcome(tuple(buffers), tuple(ranks), reasons, notes)
+        buffers = self._course.outcome_of(call, rank, done.lost)
+        return self._others.outcome(buffers, done.lost, _LOST, *done.notes)
 
     def _deliver_one(self, call: Call) -> list[Action]:
         """Of a call with a root: each member gets its own, when it is there."""
@@ -489,53 +448,30 @@ class Collective:
             if call.kind is Kind.GATHER and rank == call.root:
                 everybody = range(self._placement.size)
                 absent = [other for other in everybody if not self.has_value(other)]
-                if not self._is_enough(call, absent):
+                if not self._others.are_enough(call, absent, self._enough):
                     continue
                 sizes = {other: size for other, size in sizes.items() if other not in absent}
-                actions += [*self._leave_out(absent), *self._finish(self._course.peers)]
+                actions += [*self._course.leave_out(absent), *self._others.tell(self._course.peers)]
             buffers = values_for(call, self._placement, rank, sizes)
             if not all(map(self._flow.is_whole, buffers)) or (
                 call.kind is not Kind.GATHER and not buffers
             ):
                 continue
-            self._delivered[rank] = self._made(buffers, absent, _LATE)
+            self._delivered[rank] = self._others.outcome(buffers, absent, _LATE)
             actions.append(Deliver(rank, self._delivered[rank]))
         return actions
 
-    def _is_enough(self, call: Call, absent: list[int]) -> bool:
-        """Need a gather wait for none of these any more?"""
-        if self._placement.size - len(absent) >= self._enough:
-            return True
-        return call.on_lost == "continue" and all(rank in self._away for rank in absent)
-
-    def _leave_out(self, absent: list[int]) -> list[Action]:
-        """Whose values a gather does without."""
-        self._course.left_out.update(absent)
-        return self._flow.drop(lambda transfer: transfer.span.buffer.at in absent)
-
-    def _finish(self, peers: Iterable[int]) -> list[Action]:
-        """Tells them, once, that the members here have what they want."""
-        new = sorted(set(peers) - self._told_finished)
-        self._told_finished.update(new)
-        return [Tell(peer, Finished()) for peer in new]
-
     def _close(self, call: Call) -> list[Action]:
-        if self._seeks or not self._delivered.keys() >= self._left():
+        if self._seeks or not self._delivered.keys() >= self._others.left:
             return []
         actions: list[Action] = []
         if call.kind.has_root:  # they go without
-            actions = self._flow.drop(self._is_needless)
-        if not self._is_over(call):
+            actions = self._flow.drop(self._others.need_not)
+        if not self._others.are_done(call):
             return actions
-        root = self._placement.peer_of[call.root]
-        if call.kind is Kind.GATHER:
-            actions += self._finish(self._course.peers if root == self._me else ())
-        elif call.kind is Kind.SCATTER:
-            actions += self._finish([root] if root in self._course.peers else ())
+        if call.kind.has_root:
+            actions += self._others.tell_root(call)
         return [*actions, *self._end()]
-
-    def _is_needless(self, transfer: Transfer) -> bool:
-        return transfer.key in self._flow.sends and transfer.peer in self._finished
 
     def _end(self) -> list[Action]:
         self.is_closed = True
@@ -543,20 +479,3 @@ class Collective:
         self._course.close()
         self._roll.close()
         return actions
-
-    def _is_over(self, call: Call) -> bool:
-        """Does no other peer need anything from here, or is to catch up?"""
-        moves = bool(self._flow.sends or self._flow.receives)
-        if call.on_lost == "continue" and not call.kind.has_root:
-            return self._finished.issuperset(self._course.peers)
-        if not call.kind.has_root:
-            return not moves
-        root = self._placement.peer_of[call.root]
-        if call.kind is Kind.GATHER and root == self._me:
-            here = self._roll.entries.keys() | self._away.keys()
-            return not moves and len(here) == self._placement.size
-        if call.kind is Kind.GATHER:  # what is on its way yet, its root goes without
-            return root in self._finished or root not in self._course.peers
-        if root == self._me:
-            return not moves and self._finished.issuperset(self._course.peers)
-        return not moves

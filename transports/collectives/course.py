@@ -28,7 +28,12 @@ from manta.transports.collectives.plans import (
     transfer_key,
     whole,
 )
-from manta.transports.collectives.reducing import blocks_of, outcome_of, plan_reduction
+from manta.transports.collectives.reducing import (
+    blocks_of,
+    outcome_of,
+    plan_reduction,
+    wanted_outcomes,
+)
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.table import REDUCED, Algorithm
 from manta.transports.errors import RemoteProtocolError
@@ -120,6 +125,11 @@ class Course:
 
     def _is_late(self, action: Action) -> bool:
         return isinstance(action, Store) and action.buffer.at in self.left_out
+
+    def leave_out(self, absent: list[int]) -> list[Action]:
+        """Whose values the root of a gather does without."""
+        self.left_out.update(absent)
+        return self.flow.drop(lambda transfer: transfer.span.buffer.at in absent)
 
     def close(self) -> None:
         """Nothing moves any more."""
@@ -339,6 +349,15 @@ class Course:
             return [outcome_of(sum(self.size), self.settled)]
         sizes = {rank: size for rank, size in self._sizes().items() if rank not in self.settled}
         return wanted(call, self._placement, self._me, sizes)
+
+    def outcome_of(self, call: Call, rank: int, lost: tuple[int, ...]) -> list[Buffer]:
+        """What a member here gets."""
+        if call.kind is Kind.REDUCE_SCATTER:
+            own = self._placement.ranks[self._me].index(rank)
+            return [wanted_outcomes(call, self._placement, self._me, self.size)[own]]
+        if call.kind is Kind.ALL_REDUCE:
+            return [outcome_of(sum(self.size), lost)]
+        return self.wanted(call) if call.kind is Kind.ALL_GATHER else []
 
     def outcome(self, call: Call) -> Done | None:
         """As soon as all of it is here."""

@@ -40,7 +40,7 @@ from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.moving import Moving
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.spill import Spill
-from manta.node.plane.collectives.unwaited import Unwaited
+from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.parcels import NoRoom
 from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
@@ -82,6 +82,8 @@ class Desk:
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
         self._waits: dict[Ask, Wait] = {}
         self._unwaited = Unwaited()
+        self._since: dict[Member, int] = {}
+        """By member: the version of the places when it first came here."""
 
     # --- calls of members -----------------------------------------------------------------------
 
@@ -114,13 +116,17 @@ class Desk:
             return
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
+        member = name.era, name.task, wait.rank
+        # What an attempt before it gave elsewhere may count in calls that others began before.
+        now = placing.places(task).version if ask.at.attempt else 0
+        since = self._since.setdefault(member, now)
         call = self.calls.get(name)
         if call is None:
             if self.calls.is_full:
                 self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))
                 return
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
-        elif placing.is_outdated(call, task, wait.rank):
+        elif placing.is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
                 self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
                 return
@@ -170,8 +176,9 @@ class Desk:
         places = places or found.places
         where = found.placement, found.me
         machine = Collective(*where, directly=places.version > 0)
-        of = self, self._moving, machine
-        meeting = Meeting(self._swarm_id, *where, self._pool, self._spill, *of)
+        meeting = Meeting(
+            self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
+        )
         call = Call(name, meeting, found.nodes, found.me, places)
         self.calls.add(call)
         losses.tell_losses(call, task, self._is_there)
@@ -328,6 +335,7 @@ class Desk:
                 if call.name.era < roster.iteration:
                     self._end(call)
             self._unwaited.clear()
+            self._since.clear()
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
             if call.name.era != roster.iteration or task is None or call.is_over:

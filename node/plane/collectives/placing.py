@@ -95,12 +95,12 @@ def needs_nothing(call: Call, message: Message) -> bool:
 
 def goes_without(call: Call, task: RosterTask) -> bool:
     """Is it over here, and need this plane not take part where others begin it anew? Its root is
-    here and has all values, or it is not and what it gave has arrived."""
+    here and has all values, or it is not and what it gave has arrived for all that are here."""
     machine = call.meeting.machine
     if not call.is_over or machine.has_failed or machine.call is None:
         return False
     kind, root = machine.call.kind, machine.call.root
-    is_here = task.instances[root].node_id == call.nodes[call.me]
+    here = {one.rank for one in task.instances if one.node_id == call.nodes[call.me]}
     if kind is Kind.GATHER:
-        return is_here and root in call.own
-    return kind.has_root and not is_here
+        return root in here.intersection(call.own)
+    return kind.has_root and root not in here and here.issubset(call.own)
