@@ -233,6 +233,8 @@ class Desk:
                 error, sentence = type(concluded).__name__, str(concluded)
         for wait in self._waiting(meeting, rank):
             if outcome.lost and not wait.passes and needs_all(wait.body):
+                if (call := self.calls.of(meeting)) is not None:
+                    call.lacks = True
                 named = meeting.placement.named(sorted(outcome.lost), outcome.lost)
                 self._fail(wait.ask, "PeerLost", f"gather waits for {named} in vain.")
             elif error:
