@@ -44,12 +44,12 @@ class TaskEnd:
         self.socket.socket.settimeout(20)
         self._number = 0
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, kind: str, /, **fields: Any) -> Any:
         """The value that is answered, or None; raises LookupError with kind and sentence."""
         self.begin(kind, **fields)
         return self.end()
 
-    def begin(self, kind: str, value: bytes | None = None, **fields: Any) -> None:
+    def begin(self, kind: str, /, value: bytes | None = None, **fields: Any) -> None:
         self._number += 1
         message = {"k": kind, "n": self._number, **fields}
         fds: tuple[int, ...] = ()

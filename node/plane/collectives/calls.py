@@ -70,6 +70,8 @@ class Call:
     told: dict[str, list[Message]] = field(default_factory=dict)
     """By node: what was said to it, for as long as it goes on."""
     gathering: Gathering | None = None
+    lacks: bool = False
+    """It is a gather that needs all, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
     is_over: bool = False

@@ -255,6 +255,10 @@ class Desk:
             and wait.name == call.name
         ]
 
+    def lacks(self, meeting: Meeting) -> None:
+        if (call := self.calls.of(meeting)) is not None:
+            call.lacks = True
+
     def is_waiting(self, ask: Ask) -> bool:
         return ask in self._waits
 

@@ -102,7 +102,7 @@ class Calls:
     def spill_oldest(self) -> bool:
         """Moves small values of one that is over onto disk; false if there are none."""
         while True:
-            idle = (one for one in self._in_memory.values() if not one.meeting.is_arranging)
+            idle = (one for one in self._in_memory.values() if not one.meeting.arranging.goes_on)
             if (call := next(idle, None)) is None:
                 return False
             try:

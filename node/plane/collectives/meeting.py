@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from manta.node.plane.collectives.memory import Block, Pool
+from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
+from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import COST, Piece, Pieces
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
@@ -38,10 +39,6 @@ from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
-
-AT_ONCE = 512 * 1024
-"""Bytes of all sources that are reduced, or copied, on the plane's thread: 0.1 ms, where to have
-another do it costs as much."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,7 @@ class Meeting:
         self.has_let_go = False
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
-        self._arranging: list[Callable[[Exception | None], None]] = []
-        """Who waits until an outcome is brought together."""
+        self.arranging = Arranging(self._memory, pool, outside.work)
         self.is_over = False
         """Nothing is carried out any more, and no memory kept but that of outcomes, and of what
         members gave."""
@@ -456,55 +452,6 @@ class Meeting:
     def piece(self, buffer: Buffer) -> Piece:
         """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
         return self._memory.kept(buffer)
-
-    def arrange(self, buffers: Iterable[Buffer], then: Callable[[Exception | None], None]) -> bool:
-        """Brings together what of an outcome an answer can't bring as it is. Returns whether that
-        goes on: `then` is called once it is done, or has failed. Raises NoRoom."""
-        if self._arranging:
-            self._arranging.append(then)
-            return True
-        crowded = self._memory.crowded(buffers)
-        if not crowded:
-            return False
-        before = [self._memory.of(buffer) for buffer in crowded]
-        block, pieces = self._memory.room_for(crowded)
-
-        def job() -> None:
-            for one, piece in zip(before, pieces.values(), strict=True):
-                piece.view[:] = one.view
-
-        if sum(one.size for one in crowded) <= AT_ONCE:
-            job()
-            self._arranged(block, pieces, None)
-            return False
-        blocks = [one.block for one in before if one.block is not None]
-        for held in blocks:
-            self._pool.hold(held)
-        self._arranging.append(then)
-
-        def done(error: Exception | None) -> None:
-            for held in blocks:
-                self._pool.drop(held)
-            self._arranged(block, pieces, error)
-
-        self._outside.work(job, done)
-        return True
-
-    def _arranged(
-        self, block: Block, pieces: Mapping[Buffer, Piece], error: Exception | None
-    ) -> None:
-        if error is None:
-            for buffer in self._memory.there(pieces):
-                self._pool.hold(block)
-                self._memory.replace(buffer, pieces[buffer])
-        self._pool.drop(block)
-        waiting, self._arranging = self._arranging, []
-        for then in waiting:
-            then(error)
-
-    @property
-    def is_arranging(self) -> bool:
-        return bool(self._arranging)
 
     def spill(self) -> bool:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""

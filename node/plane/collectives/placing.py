@@ -66,7 +66,7 @@ def is_outdated(call: Call, task: RosterTask, rank: int | None = None) -> bool:
     now, machine = places(task), call.meeting.machine
     if now.version <= call.places.version:
         return False
-    if machine.has_failed:
+    if machine.has_failed or call.lacks:
         return not is_hopeless(call)
     if rank is not None and rank not in call.own:
         return True
@@ -102,5 +102,5 @@ def goes_without(call: Call, task: RosterTask) -> bool:
     kind, root = machine.call.kind, machine.call.root
     here = {one.rank for one in task.instances if one.node_id == call.nodes[call.me]}
     if kind is Kind.GATHER:
-        return root in here.intersection(call.own)
+        return root in here.intersection(call.own) and not call.lacks
     return kind.has_root and root not in here and here.issubset(call.own)

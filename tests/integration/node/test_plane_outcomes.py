@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.light.errors import CollectiveError, RequestFailed, ResourceExhaustionError, Timeout
+from manta.light.errors import (
+    CollectiveError,
+    PeerLost,
+    RequestFailed,
+    ResourceExhaustionError,
+    Timeout,
+)
 from manta.light.reduction import reduce
 from manta.node.plane.collectives import desk, kept, memory, messages, placing
 from manta.node.plane.collectives.pieces import COST
@@ -304,3 +310,53 @@ def test_a_node_that_can_t_map_a_value_says_so(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.undo()
         assert isinstance(error, ResourceExhaustionError)
         assert "can't map a value of" in str(error)
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_what_was_given_is_given_again_to_a_root_that_forgot_it(where: str) -> None:
+    with members([0, 1, 1]) as them:
+
+        def work(world: Any) -> Any:
+            return world.gather(bytes([world.rank]) * 50_000)
+
+        wanted = them.run(work)[0]
+        assert wanted == [bytes([rank]) * 50_000 for rank in range(3)]
+        giver = them.planes.nodes[1]
+        desk_ = giver.plane._desks._desks[SWARM]
+        until(lambda: giver.run(lambda: not desk_.calls.open))
+        if where == "disk":
+            assert giver.run(desk_.spill)
+        them.planes.restart(0)
+        them.again(0, 1)
+        assert them.begin(0, work).result(20) == wanted
+        assert them.run(lambda world: world.all_reduce(1)) == [3] * 3
+
+
+@pytest.mark.parametrize("nbytes", [50_000, 500_000])
+def test_what_was_given_and_let_go_of_for_want_of_room_is_not_waited_for(nbytes: int) -> None:
+    with members([0, 1]) as them:
+
+        def work(world: Any) -> Any:
+            return world.gather(bytes([world.rank]) * nbytes)
+
+        assert len(them.run(work)[0]) == 2
+        giver = them.planes.nodes[1]
+        desk_ = giver.plane._desks._desks[SWARM]
+        until(lambda: giver.run(lambda: not desk_.calls.open))
+        before = giver.run(lambda: giver.plane._parcels.size)
+        assert giver.run(desk_.let_go)
+        assert giver.run(lambda: giver.plane._parcels.size) <= before - nbytes
+        assert not giver.run(desk_.let_go)
+        them.planes.restart(0)
+        them.again(0, 1)
+        error = them.begin(0, work).exception(20)
+        assert isinstance(error, PeerLost)
+        assert "is kept no longer on one of their nodes" in str(error)
+
+
+def test_room_is_made_of_what_was_given_to_calls_that_are_over() -> None:
+    with members([0, 1], most=24 << 20, disk=0) as them:
+        ones = np.ones(250_000)
+        for _ in range(12):  # each keeps 2 MB of what was given on each node, and 1 MB more
+            for got in them.run(lambda world: world.reduce_scatter(ones)):
+                same(got, 2 * ones[:125_000])
