@@ -234,8 +234,8 @@ class Desks:
             if since + lasts(ask.body) <= now:
                 sentence = (
                     f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits "
-                    "until this node hears where the swarm's instances are. It was not told yet who "
-                    "takes part in it; look whether it reaches its manager."
+                    "until this node hears where the swarm's instances are. It was not told yet "
+                    "who takes part in it; look whether it reaches its manager."
                 )
                 self._fail_early(ask, "Timeout", sentence)
         for desk in list(self._desks.values()):

@@ -75,6 +75,15 @@ def at_once(arrays: list[Any], op: str, dtype: str | None = None) -> tuple[Any, 
             return None, "", error
 
 
+def bits(data: bytes, dtype: np.dtype) -> bytes:
+    """The same for each NaN: which one a sum of two is depends on how many are summed at a time."""
+    found = np.frombuffer(data, dtype).copy()
+    parts = found.view(found.real.dtype) if dtype.kind == "c" else found
+    if dtype.kind in "fc":
+        parts[np.isnan(parts)] = np.nan
+    return found.tobytes()
+
+
 def _said(told: list[warnings.WarningMessage]) -> str:
     return str(told[0].message) if told else ""
 
@@ -106,7 +115,7 @@ def test_ranges_make_what_the_whole_makes(dtype, op, count, items, wild, seed) -
     assert conclusion.warning == warning
     assert not notes or made.noted
     if error is None:
-        assert outcome == expected.tobytes()
+        assert bits(outcome, expected.dtype) == bits(expected.tobytes(), expected.dtype)
 
 
 @settings(max_examples=200, deadline=None)
@@ -142,7 +151,8 @@ def test_of_several_arrays_the_first_that_fails_is_named(op, dtypes, seed) -> No
     assert conclusion.warning == warning
     if error is None:
         for leaf, array in zip(leaves, expected.values(), strict=True):
-            assert outcome[leaf.start : leaf.stop] == array.tobytes()
+            own = outcome[leaf.start : leaf.stop]
+            assert bits(own, array.dtype) == bits(array.tobytes(), array.dtype)
 
 
 @settings(max_examples=200, deadline=None)
