@@ -6,13 +6,22 @@ As in `test_simulation.py`: fifty seeds in every run, and `--seed N` replays one
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import combinations
+from typing import Any
 
 import pytest
 
 from manta.node.plane.collectives import pieces
+from manta.node.plane.requests import CallCollective
+from manta.protocol.base import Instance
+from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.states import AttemptState
+from manta.transports.collectives.calls import Kind
+from tests.simulation.collective_planes import EPOCH, Asked, Plane
 from tests.simulation.collectives import Scenario
+from tests.simulation.exchange_planes import SWARM, Clock
 from tests.support.collective_calls import INLINE, small_sizes
 
 SHOWN = 80
@@ -69,3 +78,45 @@ def test_a_seed_replays_the_identical_trace(replayed: int) -> None:
     traces = ["\n".join(run(replayed).clock.trace) for _ in range(2)]
     first, second = (blake2b(one.encode(), digest_size=16).hexdigest() for one in traces)
     assert first == second
+
+
+def test_a_gather_that_its_root_repeats_elsewhere_has_what_the_one_beside_it_gave() -> None:
+    clock, net = Clock(1), dict[str, Plane]()
+    planes = [Plane(clock, name, net) for name in ("a", "b", "c")]
+    for plane in planes:
+        plane.introduced(list(net))
+    for one, other in combinations(net, 2):
+        net[one].dial(other)
+    outcomes = dict[tuple[int, int], Any]()
+
+    def told(nodes: Sequence[str], attempts: Sequence[int]) -> None:
+        running = AttemptState.RUNNING
+        placed = zip(nodes, attempts, strict=True)
+        instances = (
+            RosterInstance(rank, node, node, attempt, running)
+            for rank, (node, attempt) in enumerate(placed)
+        )
+        task = RosterTask("t", "RUNNING", len(nodes), instances=tuple(instances))
+        for plane in planes:
+            plane.told(Roster(EPOCH, 0, {"t": task}, {}))
+
+    def calls(node: str, rank: int, attempt: int) -> None:
+        body = CallCollective(
+            n=1, number=0, kind=Kind.GATHER, words="gather()", timeout=60.0, root=0, sizes=(2,)
+        )
+        at = Instance(SWARM, "t", rank, 0, attempt)
+
+        def answered(*answer: Any) -> None:
+            outcomes[rank, attempt] = answer
+
+        net[node].ask(Asked(at, body, f"{rank}{attempt}".encode(), answered))
+
+    told("aab", (0, 0, 0))
+    for node, rank in ("a", 0), ("a", 1), ("b", 2):
+        calls(node, rank, 0)
+    clock.run(lambda: len(outcomes) == 3)
+    told("cab", (1, 0, 0))
+    calls("c", 0, 1)
+    clock.run(lambda: len(outcomes) == 4)
+    values, _, error = outcomes[0, 1]
+    assert (values, error) == ([(0, b"01"), (1, b"10"), (2, b"20")], "")

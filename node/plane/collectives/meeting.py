@@ -402,11 +402,7 @@ class Meeting:
     def _is_needed_again(self) -> bool:
         """Could others, that forget, not get it with the outcome?"""
         call = self.machine.call
-        if call is None or call.kind is Kind.REDUCE_SCATTER:
-            return True
-        return call.kind.has_root and not (
-            call.kind is Kind.GATHER and self.machine.has_delivered(call.root)
-        )
+        return call is None or call.kind is Kind.REDUCE_SCATTER or call.kind.has_root
 
     # --- begun anew ---------------------------------------------------------------------------
 
