@@ -370,7 +370,7 @@ class Collective:
         needed = [rank for rank in self._others.away if self._needs(call, rank)]
         self._seeks = self._others.may_hold(call, needed)
         if self._seeks:
-            return self._roll.ask(self._course.peers)
+            return self._roll.seek(self._course.peers)
         if needed:
             named = self._placement.named(needed, self._others.away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")

@@ -55,7 +55,7 @@ class Roll:
         nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
         self._told: dict[int, set[int]] = defaultdict(set)
-        self._has_asked = False
+        self._has_sought = False
         self._probed: dict[int, Entry] = {}
         self._has_probed = me == 0
         self._announced = 0
@@ -211,10 +211,10 @@ class Roll:
             members.append(Member(rank, self.entries[rank], data))
         return Announcement(self._me, tuple(members), lost, done)
 
-    def ask(self, peers: Iterable[int]) -> list[Action]:
+    def seek(self, peers: Iterable[int]) -> list[Action]:
         """All are told that this peer has no outcome, and lacks members: who has one gives it."""
-        asked, self._has_asked = self._has_asked, True
-        return [] if asked else [Tell(to, Announcement(self._me, ())) for to in peers]
+        sought, self._has_sought = self._has_sought, True
+        return [] if sought else [Tell(to, Announcement(self._me, ())) for to in peers]
 
     def _probe(self, own: list[int]) -> list[Action]:
         if self._has_probed or not own:

@@ -182,7 +182,7 @@ def test_nobody_there(sides):
         address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
     peer = near.bulk.dial(address, KeyPair.generate().public)
     start = time.monotonic()
-    with pytest.raises(BulkTimeout, match=r"within 0.7 s.*unreachable"):
+    with pytest.raises(BulkTimeout, match=r"within \d\.\d s.*unreachable"):
         peer.push(near.depot.put(b"x"), 1, timeout=0.7).result(10)
     assert 0.7 <= time.monotonic() - start < 2
 
