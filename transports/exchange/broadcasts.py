@@ -110,6 +110,11 @@ class Broadcasts:
             found.append(KeptBroadcast(tag, said.time, said.value))
         return found
 
+    def says(self, member: Member, item: KeptBroadcast) -> bool:
+        """Whether it is the latest that a member here has said under its tag."""
+        said = self._latest.get(item.tag, {}).get((self._me, member))
+        return said is not None and (said.time, said.value) == (item.time, item.value)
+
     def restore(self, member: Member, tag: str, time: int, value: bytes | Parcel) -> None:
         """A member here has said it, before this process began."""
         self._time = max(self._time, time)
@@ -170,13 +175,21 @@ class Broadcasts:
 
     def latest(self, tag: str, hears: Callable[[Said], bool]) -> Said | None:
         """The latest value under a tag of those that the reader may hear, and that are of whom
-        they say."""
-        heard = [
-            said
-            for at, said in self._latest.get(tag, {}).items()
-            if at not in self._strangers and hears(said)
-        ]
-        return max(heard, key=lambda said: (said.time, said.sender, said.peer), default=None)
+        they say. Of a member that has spoken on several peers what it said where it is now counts,
+        if it said anything there: the clock of another peer may be ahead."""
+        heard: dict[Member, list[Said]] = {}
+        for at, said in self._latest.get(tag, {}).items():
+            if at not in self._strangers and hears(said):
+                heard.setdefault(said.sender, []).append(said)
+        counting = (
+            [said for said in each if self._is_there(member, said.peer)] or each
+            for member, each in heard.items()
+        )
+        return max(
+            (said for each in counting for said in each),
+            key=lambda said: (said.time, said.sender, said.peer),
+            default=None,
+        )
 
     def lose(self, value: Remote) -> None:
         """Its holder has it no more: its member says it again, or has said something later."""

@@ -88,7 +88,7 @@ def _is_needed(
             channel = letters.channels.get((source, tag))
             return stands and channel is not None and channel.knows(era, Member(task, rank))
         case kinds.KeptBroadcast():
-            return kept.era == letters.era and item in broadcasts.said_by(member)
+            return kept.era == letters.era and broadcasts.says(member, item)
         case _:
             assert_never(item)
 

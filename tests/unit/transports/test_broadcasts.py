@@ -288,3 +288,27 @@ def test_of_two_at_one_time_the_greater_member_counts() -> None:
     peer.hear("q", B, 3, b"b")
     peer.hear("p", A, 3, b"a")
     assert peer.broadcasts.latest("t", lambda _: True) == Said(3, B, "q", b"b")
+
+
+def test_of_a_member_that_is_elsewhere_now_what_it_said_there_counts() -> None:
+    """Its former peer is gone, whose clock was ahead."""
+    peer = Peer()
+    peer.hear("p", A, 100, b"former")
+    peer.broadcasts.link_down("p")
+    peer.there = {(A, "r"), (B, "q")}
+    peer.broadcasts.look()
+    assert peer.latest() == b"former", "it has said nothing yet where it is"
+    peer.hear("r", A, 1, b"now")
+    assert peer.latest() == b"now"
+    peer.hear("q", B, 50, b"of another")
+    assert peer.latest() == b"of another"
+
+
+def test_whether_something_was_said_last_is_known_without_a_look_at_all_else() -> None:
+    peer = Peer()
+    for number in range(100):
+        peer.say(f"t{number}", b"1")
+    said = peer.broadcasts.said_by(A)
+    peer.say("t7", b"2")
+    assert [one.tag for one in said if not peer.broadcasts.says(A, one)] == ["t7"]
+    assert not any(peer.broadcasts.says(B, one) for one in said)
