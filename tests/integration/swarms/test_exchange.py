@@ -216,10 +216,10 @@ def test_a_retry_restores_and_contributes_once(api: UserAPI) -> None:
             import time
             def main():
                 if world.rank == 0:
-                    world.get_broadcast("slow", timeout=0.3)
-                time.sleep(1.5)
+                    world.get_broadcast("slow", timeout=3)
+                time.sleep(6)
             """,
-            "Waited 0.3 s in vain: nobody has broadcast 'slow' yet",
+            "Waited 3 s in vain: nobody has broadcast 'slow' yet",
         ),
     ],
 )
