@@ -73,8 +73,8 @@ class Leaf:
         if self.is_tensor:
             import torch
 
-            into = torch.frombuffer(part, dtype=getattr(torch, self.carrier))
-            into.view(shape).copy_(self.array.detach())
+            tensor = torch.frombuffer(part, dtype=getattr(torch, self.carrier))
+            tensor.view(shape).copy_(self.array.detach())
             return
         import numpy
 
