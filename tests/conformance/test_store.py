@@ -487,7 +487,7 @@ def test_a_snapshot_is_of_the_last_event_and_keeps_the_pages_that_are_not_replac
         assert store.snapshot("s1") is None
         store.commit([PutSnapshot("s1", 2, b"two", {"p0": b"0", "p1": b"1"})])
         store.commit([AppendEvents("s1", 3, (b"c",)), PutSnapshot("s1", 3, b"3", {"p1": b"x"})])
-        assert store.snapshot("s1") == (3, b"3", {"p0", "p1"})
+        assert store.snapshot("s1") == (3, b"3", frozenset({"p0", "p1"}))
         assert [store.page("s1", name) for name in ("p0", "p1")] == [b"0", b"x"]
         store.commit([PutSnapshot("s1", 2, b"late", {"p0": b"z"})])
         assert store.snapshot("s1") is None, "it does not fit the pages"
@@ -497,7 +497,7 @@ def test_a_snapshot_is_of_the_last_event_and_keeps_the_pages_that_are_not_replac
         assert store.snapshot("s1") is None, "it does not fit the pages"
         store.commit([PutSnapshot("s1", 3, b"333")])
     with closing(make()) as store:
-        assert store.snapshot("s1") == (3, b"333", {"p0", "p1", "p2"})
+        assert store.snapshot("s1") == (3, b"333", frozenset({"p0", "p1", "p2"}))
         assert [store.page("s1", f"p{at}") for at in range(3)] == [b"y", b"x", b"2"]
         assert store.snapshot_size("s1") == 3
         for swarm, page in (("s1", "p3"), ("s2", "p0")):
