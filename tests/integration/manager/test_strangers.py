@@ -17,6 +17,7 @@ from manta.manager.home import Home, StrangerSettings
 from manta.manager.service import Manager
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, ListClusters, RemoveNode
 from manta.protocol.sign_in import Bind, CreateUserToken
+from manta.testing.curve import CurveClient
 from manta.testing.manager import Client, wait_until
 from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason
@@ -93,13 +94,12 @@ def test_the_key_of_a_node_that_was_removed_is_a_strangers_also_after_a_restart(
 
 def test_what_became_of_them_is_in_the_folder(strict) -> None:
     manager: Manager = strict.manager
-    assert manager.home.read_strangers_file().late == 0
-    guest = strict.client()
-    wait_until(lambda: manager.context.tally.counts()["late"])
-    guest.close()
+    assert manager.home.read_strangers_file().unfinished == 0
+    with CurveClient(strict.users_at, strict.key).connect():  # which does not come again
+        wait_until(lambda: manager.context.tally.counts()["unfinished"])
     manager.note_strangers()
     written = manager.home.strangers_file.stat()
-    assert manager.home.read_strangers_file().late == 1
+    assert manager.home.read_strangers_file().unfinished == 1
     manager.note_strangers()  # nothing has changed
     assert manager.home.strangers_file.stat() == written
 
