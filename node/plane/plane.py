@@ -275,7 +275,7 @@ class Plane:
 
     def forget(self, swarm_ids: Iterable[str]) -> None:
         """What was kept of these before this process began, and nobody has asked for."""
-        over = set(swarm_ids)
+        over = {one for one in swarm_ids if self._known.epoch(one) is None}
         for timeline in [one for one in self.spool.untaken if one.swarm_id in over]:
             self._parcels.drop(timeline)
 
