@@ -219,7 +219,8 @@ class Meeting:
             os.close(fd)
             return
         buffer = move.transfer.span.buffer
-        self._pool.drop(move.piece.block)  # type: ignore[arg-type]
+        assert move.piece.block is not None, "only what lies in a block is taken over"
+        self._pool.drop(move.piece.block)
         self._memory.drop([buffer])
         try:
             block = self._pool.adopt(fd, buffer.size, self._swarm_id)
