@@ -6,17 +6,15 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from manta.actors import ExitReason
 from manta.console.extras import missing
 from manta.console.home import NoHome, home_folder
 from manta.console.log_lines import LineFormatter
 from manta.console.rotating_file import RotatingFile
+from manta.console.stopping import Stopping
 from manta.console.visible import visible
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
@@ -26,7 +24,7 @@ from manta.transports.addresses import split_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
 
-STOPPED, CANNOT_START, GAVE_UP = 0, 11, 70
+CANNOT_START, GAVE_UP = 11, 70
 """Exit codes of docs/exit-codes.md, since `manta manager start` becomes this process."""
 
 SWITCH_INTERVAL = 0.0005
@@ -53,28 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = _log_handler(options.log)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=options.log_level, handlers=[handler])
-    stop = threading.Event()
-    ends: list[ExitReason] = []
-
-    def ended(reason: ExitReason) -> None:
-        ends.append(reason)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
-            signal.signal(number, lambda *_: stop.set())
+    stopping = Stopping()
     try:
-        manager = Manager(_settings(options), on_end=ended)
+        manager = Manager(
+            _settings(options), on_end=lambda reason: stopping.stop(GAVE_UP, str(reason))
+        )
     except (ManagerError, TransportError) as error:
         _say(f"The manager cannot start: {visible(str(error))}\n")
         return CANNOT_START
     with manager:
         _announce(manager)
-        while not stop.wait(NOTING):
+        while not stopping.is_told_within(NOTING):
             with contextlib.suppress(OSError):  # a full disk, of which the store tells
                 manager.note_strangers()
-        log.info("stopping")
-    return GAVE_UP if ends else STOPPED
+        code, why = stopping.wait()
+        log.info("stopping: %s", why)
+    return code
 
 
 def _log_handler(file: Path | None) -> logging.Handler:

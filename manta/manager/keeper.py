@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from manta.console.exit_codes import Exit
 from manta.console.rotating_file import follow, is_stderr
+from manta.console.stopping import Stopping
 from manta.manager.home import Home, KeeperFile, take_lock
 from manta.manager.respawn import Again, Over, Respawn, RespawnLimits, how
 from manta.transports.codec.stored import Damaged
@@ -38,7 +37,6 @@ class Keeper:
         self._command = command
         self._limits = limits or RespawnLimits()
         self._logs = is_stderr(home.log)
-        self._told = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._last_end = ""
         self._last_end_at = 0.0
@@ -51,32 +49,28 @@ class Keeper:
             log.error("another process keeps a manager running in %s", self._home.path)
             return Exit.LOCAL
         try:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
-                    signal.signal(number, self._stop)
-            return self._keep()
+            return self._keep(Stopping(self._end_manager))
         finally:
             os.close(lock)
 
-    def _stop(self, *_: object) -> None:
-        self._told.set()
+    def _end_manager(self) -> None:
         if self._child is not None and self._child.returncode is None:
             self._child.terminate()
 
-    def _keep(self) -> int:
+    def _keep(self, stopping: Stopping) -> int:
         respawn = Respawn(self._limits)
         while True:
             started = time.monotonic()
-            code, was_up = self._run_once(respawn.starts_again)
+            code, was_up = self._run_once(respawn.starts_again, stopping)
             lived = time.monotonic() - started
             self._last_end, self._last_end_at = how(code), time.time()
             said = f"the manager {how(code)} {lived:.1f} s after its start"
-            told = self._told.is_set()
+            told = stopping.is_told
             match respawn.ended(code, lived, was_up=was_up or lived > STARTING, told=told):
                 case Again(pause):
                     log.error("%s: it is started again in %g s", said, pause)
                     self._note(respawn.starts_again)
-                    if self._told.wait(pause):
+                    if stopping.is_told_within(pause):
                         self._forget()
                         return Exit.OK
                 case Over(gave_up):
@@ -92,7 +86,7 @@ class Keeper:
                         self._forget()
                     return code if code >= 0 else 128 - code
 
-    def _run_once(self, starts_again: int) -> tuple[int, bool]:
+    def _run_once(self, starts_again: int, stopping: Stopping) -> tuple[int, bool]:
         """Runs the manager until it ends; returns its exit code and whether it got to listen."""
         try:
             child = self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)
@@ -101,7 +95,7 @@ class Keeper:
             return Exit.LOCAL, False
         # The first manager says the first password there, and who reads it waits for the end.
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        if self._told.is_set():  # before there was a child
+        if stopping.is_told:  # before there was a child
             child.terminate()
         self._note(starts_again, manager=child.pid)
         code = child.wait()

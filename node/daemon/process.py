@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from manta.console.exit_codes import Exit
+from manta.console.stopping import Stopping
 from manta.console.visible import visible_lines
 from manta.node.config import NodeConfig, become_clean, instance, load
 from manta.node.daemon import logs
@@ -60,10 +59,10 @@ def run(config: NodeConfig, state: Path) -> None:
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
-    end = _End()
+    stopping = Stopping()
     try:
-        with Node(config, state, on_finish=end.finish):
-            code, sentence = end.wait()
+        with Node(config, state, on_finish=stopping.stop):
+            code, sentence = stopping.wait()
         if code:
             raise DaemonEnded(sentence, code)
     except Exception as error:
@@ -81,33 +80,6 @@ def _note_failure(folder: StateFolder, sentence: str) -> None:
         return  # another daemon's, or it says why already
     with contextlib.suppress(OSError):  # the disk may be why
         folder.write_status(replace(status, state="failed", sentence=sentence))
-
-
-class _End:
-    """Waits for what ends the process: a signal or the node, whichever comes first."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._why: tuple[int, str] | None = None
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
-                signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, _: object) -> None:
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)  # who presses Ctrl-C twice will not wait
-        self.finish(Exit.OK, f"told to stop by {signal.Signals(number).name}")
-
-    def finish(self, code: int, sentence: str) -> None:
-        """May be called from any thread and from a signal handler."""
-        if self._why is None:
-            self._why = code, sentence
-            os.write(self._write, b".")
-
-    def wait(self) -> tuple[int, str]:
-        while self._why is None:
-            select.select([self._read], [], [])
-        return self._why
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

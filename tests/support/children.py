@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -34,6 +35,17 @@ def freeze(pid: int) -> None:
     while not _stands_still(pid):
         assert time.monotonic() < deadline, f"{pid} runs on"
         time.sleep(0.001)
+
+
+def signal_other_thread(pid: int, number: signal.Signals) -> None:
+    """Has a thread take the signal that is not the main one, as the kernel may where it is sent to
+    the process."""
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        blocked = int((folder / "status").read_text().partition("\nSigBlk:")[2].split()[0], 16)
+        if int(folder.name) != pid and not blocked & 1 << (number - 1):
+            assert ctypes.CDLL(None, use_errno=True).tgkill(pid, int(folder.name), number) == 0
+            return
+    raise AssertionError(f"no thread of {pid} but the main one takes {number!r}")
 
 
 def _stands_still(pid: int) -> bool:

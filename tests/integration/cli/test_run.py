@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import descendants
-from tests.support.children import Child
+from tests.support.children import Child, signal_other_thread
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -213,15 +213,16 @@ def test_interrupted_at_any_moment_nothing_is_left(
     assert "Traceback" not in said or early, case
 
 
+@pytest.mark.parametrize("send", [os.kill, signal_other_thread], ids=["main", "other"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_tasks_run_nothing_is_left(
-    scratch: Path, tmp_path: Path, number: signal.Signals
+    scratch: Path, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
     with running(scratch, swarm_file(tmp_path, SLEEPER)) as process:
         assert process.stdout is not None
         while "asleep" not in process.stdout.readline():
             assert process.poll() is None
-        process.send_signal(number)
+        send(process.pid, number)
         _, said = process.communicate(timeout=30)
     expected = Exit.INTERRUPTED if number is signal.SIGINT else Exit.TERMINATED
     assert process.returncode == expected, said

@@ -46,6 +46,7 @@ from manta.testing.manager import Client, FakeNode, wait_until
 from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
+from tests.support.children import signal_other_thread
 from tests.support.ports import free_ports
 
 ROUNDS = 20
@@ -113,6 +114,13 @@ ANYWHERE = tuple(
 def fresh(tmp_path: Path) -> Iterator[Process]:
     with Process(tmp_path / "manager", *ANYWHERE) as process:
         yield process
+
+
+def test_a_signal_that_any_thread_takes_ends_it(fresh: Process) -> None:
+    fresh.start()
+    signal_other_thread(fresh.process.pid, signal.SIGTERM)
+    fresh.process.communicate(timeout=20)
+    assert fresh.process.returncode == 0
 
 
 def test_first_start_sign_in_and_orderly_stop(fresh: Process) -> None:

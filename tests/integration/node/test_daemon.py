@@ -17,7 +17,7 @@ import pytest
 
 from manta.node.config import toml_value
 from tests.integration.node.conftest import Command
-from tests.support.children import Child
+from tests.support.children import Child, signal_other_thread
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -82,6 +82,13 @@ def test_sigterm_ends_everything_in_good_order(lab) -> None:
         lab.wait_until(lambda: api.get_node("node-1").status != "CONNECTED")
         [task] = [t for t in api.get_tasks(deployed) if t.status == "INTERRUPTED"]
         assert "the node stops" in task.error.sentence
+
+
+def test_a_signal_that_any_thread_takes_ends_it(lab) -> None:
+    with daemon(lab) as process:
+        signal_other_thread(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert lab.state("node-1").read_status().state == "stopped"
 
 
 def test_a_killed_daemon_leaves_nothing_and_tells_what_it_lost(lab) -> None:
