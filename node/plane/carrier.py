@@ -117,15 +117,24 @@ class ParcelCarrier:
     def expect(self, fetch: Fetch) -> None:
         transfer, place = fetch.transfer, self._calls[fetch].place
 
+        arrived: Callable[[int], None] | None = None
+
         def placed(memfd: int) -> memoryview | None:  # this and what follows on threads of bulk's
+            nonlocal arrived
             try:
-                return place(memfd)
+                memory = place(memfd)
             except Exception as error:
                 fetch.error = fetch.error or error
                 raise
+            if memory is None:
+                return None
+            arrived = memory.followed()
+            return memory.view
 
         def moved(upto: int) -> None:
             fetch.upto = upto
+            if arrived is not None:
+                arrived(upto)
 
         def ended(error: BulkError | None) -> None:
             if isinstance(error, TransferRefused):  # it is of another size than it was said

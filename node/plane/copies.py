@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import mmap
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from manta.node.plane import value_files
+from manta.node.plane.mapped import Mapped
 from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.exchange.letters import Remote
 
@@ -54,7 +54,7 @@ Then = Callable[[int, "Exception | None"], None]
 """Takes a descriptor, which stays the store's own, or -1 and why there is none."""
 
 
-Place = Callable[[int], memoryview | None]
+Place = Callable[[int], Mapped | None]
 
 Fetched = Callable[["Exception | None"], None]
 
@@ -104,7 +104,7 @@ class Copy:
     def size(self) -> int:
         return self.remote.parcel.size
 
-    def place(self, memfd: int) -> memoryview | None:
+    def place(self, memfd: int) -> Mapped | None:
         """Of Carrier.fetch; again if what began to come did not come whole. Raises NoPlace."""
         if not self.is_wanted:
             raise NoPlace("nobody asks for it any more")
@@ -115,7 +115,7 @@ class Copy:
                 self.fd, self.is_adopted = os.dup(memfd), True
                 return None
             self.fd = self._memory() if self.in_memory else self._file()
-            return memoryview(mmap.mmap(self.fd, self.size))
+            return Mapped(self.fd, self.size)
         except (OSError, ValueError, OverflowError) as error:
             raise NoPlace(f"there is no room for a value of {self.size} bytes: {error}") from error
 

@@ -99,7 +99,9 @@ class ParcelLending:
             fd = self._parcels.opened(own)
             memfd = fd if own.in_memory else -1
             peer = self._bulk.peer(key)
-            peer.send(want.transfer, [own.mapped()], done=done, memfd=memfd)
+            memory = own.mapped()
+            arrived = memory.followed()
+            peer.send(want.transfer, [memory.view], done=done, progress=arrived, memfd=memfd)
         except (OSError, NoRoom, BulkError, LocalTransportError) as error:
             self._parcels.unused(own)
             return remedied(error) if isinstance(error, OSError) else str(error)

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from manta.node.plane import spool_records, value_files
 from manta.node.plane.copies import FUTURE_WRITE, Carrier, Copies, ValueGone
+from manta.node.plane.mapped import Mapped
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.descriptors import descriptor_limit
@@ -71,13 +72,13 @@ class Own:
     """It stays open until it is released."""
     transfers: set[Transfer] = field(default_factory=set)
     """Which read it: until they have ended it takes its room."""
-    _memory: mmap.mmap | None = None
+    _memory: Mapped | None = None
 
-    def mapped(self) -> memoryview:
+    def mapped(self) -> Mapped:
         """Its bytes, mapped once for all who read it. Raises OSError."""
         if self._memory is None:
-            self._memory = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
-        return memoryview(self._memory)
+            self._memory = Mapped(self.fd, self.size, mmap.PROT_READ)
+        return self._memory
 
     def close(self) -> None:
         self._memory = None  # it is unmapped when nothing refers to it any more

@@ -36,10 +36,11 @@ from tests.support.planes import MEMORY, SWARM, TaskEnd
 class Daemon:
     """What a node's daemon is to its plane."""
 
-    def __init__(self, number: int, folder: Path) -> None:
+    def __init__(self, number: int, folder: Path, *, is_local: bool = True) -> None:
         self.id, self.alias = f"id-{number}", f"node-{number}"
         self.keys = KeyPair.generate()
         self.folder = folder
+        self._is_local = is_local
         self.begin()
 
     def begin(self) -> None:
@@ -53,8 +54,9 @@ class Daemon:
         )
         socket.close(theirs)
         self.orders: OrderSocket[ToDaemon] = OrderSocket(ours, ToDaemon)
+        keys, folder = self.keys, str(self.folder)
         serve = Serve(
-            self.id, self.keys.public, self.keys.secret, MEMORY, str(self.folder), listens=True
+            self.id, keys.public, keys.secret, MEMORY, folder, True, is_local=self._is_local
         )
         bulk = socket.create_server(("127.0.0.1", 0))
         self.orders.send(serve, [listening.fileno(), bulk.fileno()])
@@ -109,11 +111,12 @@ class Daemon:
 
 
 @contextmanager
-def daemons(count: int, folder: Path) -> Iterator[list[Daemon]]:
+def daemons(count: int, folder: Path, *, is_local: bool = True) -> Iterator[list[Daemon]]:
+    """`is_local`: what the machine gives them to share, they do."""
     made: list[Daemon] = []
     try:
         for number in range(1, count + 1):
-            made.append(Daemon(number, folder / str(number)))
+            made.append(Daemon(number, folder / str(number), is_local=is_local))
         yield made
     finally:
         for daemon in made:

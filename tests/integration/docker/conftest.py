@@ -36,7 +36,7 @@ class DockerLab(Lab):
         command = [*prefix, sys.executable, "-m", "manta.node", "--config", str(config.path)]
         command += ["--state", str(state.path), "--log", str(state.path / "node.log")]
         with (self.folder / "node-1.err").open("wb") as said:
-            node = Child(command, stdout=subprocess.DEVNULL, stderr=said)
+            node: Child[bytes] = Child(command, stdout=subprocess.DEVNULL, stderr=said)
         with node:
             try:
                 yield node

@@ -29,6 +29,8 @@ from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold
 from tests.support.plane_processes import daemons
 from tests.support.planes import SWARM
 
+MIB = 1 << 20
+
 
 def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons(tmp_path: Path) -> None:
     with daemons(2, tmp_path) as (one, two):
@@ -54,6 +56,28 @@ def test_planes_of_two_nodes_carry_letters_and_end_with_their_daemons(tmp_path: 
         one.orders.send(End(at[0], counts=True))
         assert one.expect() == Ended(at[0])
         assert ends[0].socket.receive() is None
+        for end in ends:
+            end.close()
+
+
+def most_memory(pid: int) -> int:
+    """Bytes that were a process's own at most."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nVmHWM:")[2].split()[0]) * 1024
+
+
+def test_a_large_value_takes_no_memory_of_the_processes_that_carry_it(tmp_path: Path) -> None:
+    value = os.urandom(MIB) * 192
+    with daemons(2, tmp_path, is_local=False) as nodes:
+        for node in nodes:
+            node.introduced(nodes)
+        ends = [node.attach(Instance(SWARM, "w", rank, 0, 0)) for rank, node in enumerate(nodes)]
+        before = [most_memory(node.process.pid) for node in nodes]
+        ends[0].call("send_letter", to="id-2", tag="t", value=value, timeout=20.0)
+        got = ends[1].call("receive_letter", source="id-1", tag="t", number=0, timeout=20.0)
+        assert got == value
+        for node, former in zip(nodes, before, strict=True):
+            assert most_memory(node.process.pid) - former < 64 * MIB
         for end in ends:
             end.close()
 

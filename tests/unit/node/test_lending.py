@@ -24,10 +24,10 @@ class Own:
         self.transfers: set[Any] = set()
         self.error: OSError | None = None
 
-    def mapped(self) -> memoryview:
+    def mapped(self) -> Any:
         if self.error is not None:
             raise self.error
-        return memoryview(b"value")
+        return SimpleNamespace(view=memoryview(b"value"), followed=lambda: print)
 
 
 class Bulk:
@@ -43,7 +43,7 @@ class Bulk:
             raise LocalTransportError("the key is not known here")
         return self
 
-    def send(self, transfer: bytes, parts: Any, *, done: Any, memfd: int) -> None:
+    def send(self, transfer: bytes, parts: Any, *, done: Any, progress: Any, memfd: int) -> None:
         assert bytes(parts[0]) == b"value"
         assert memfd == 99
         if self.error is not None:

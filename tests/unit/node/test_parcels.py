@@ -50,8 +50,7 @@ class Carrier:
         place, done = self.calls.pop(remote)
         memory = place(-1)
         assert memory is not None
-        memory[:5] = b"value"
-        memory.release()
+        memory.view[:5] = b"value"
         done(None)
 
     def fails(self, remote: Remote, error: Exception) -> None:
@@ -256,7 +255,7 @@ def test_a_value_that_breaks_off_is_written_anew(lab: Lab) -> None:
     for _ in range(10):
         memory = place(-1)
         assert memory is not None
-        memory.release()
+        del memory
     assert descriptors() <= before + 2
     lab.carrier.comes(value)
     assert os.pread(waiter.fds[0], 5, 0) == b"value"
@@ -414,7 +413,7 @@ def test_a_value_takes_its_room_until_nobody_reads_it(lab: Lab) -> None:
     transfers = [Transfer(), Transfer()]
     before = descriptors()
     for transfer in transfers:
-        assert len(own.mapped()) == MIB
+        assert len(own.mapped().view) == MIB
         own.transfers.add(transfer)
     assert descriptors() <= before + 1
     parcels.release(parcel)
