@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -34,6 +36,33 @@ class Interrupted(BaseException):
         print_lines(*above, f"{self}{then}", err=True)
 
 
+class _Waker:
+    """Wakes the main thread, which may sleep in a lock for long, when another one took a signal:
+    Python runs the handler in the main thread only."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._write, False)
+        self._handler = signal.signal(signal.SIGURG, lambda *_: None)
+        self._fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, name="manta-signals", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        while numbers := os.read(self._read, 512):
+            if numbers.strip(bytes([signal.SIGURG])):
+                signal.pthread_kill(main, signal.SIGURG)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._fd)
+        os.close(self._write)
+        self._thread.join()
+        os.close(self._read)
+        signal.signal(signal.SIGURG, self._handler)
+
+
 class Interrupts:
     """Between `begin` and `finish`, a signal raises Interrupted in the main thread.
 
@@ -57,10 +86,12 @@ class Interrupts:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
         self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: self.check())
+        self._waker = _Waker()
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.finish()
+        self._waker.close()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         sys.unraisablehook = self._report

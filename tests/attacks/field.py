@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import statistics
 import threading
@@ -37,6 +38,9 @@ _LONGEST = 60.0
 """Seconds within which an attack is over."""
 _SETTLES = 15.0
 """Seconds within which what an attack took is given back."""
+_ELSEWHERE = 19
+"""How nice attackers are: each has a machine of its own, and here computes where nobody else does.
+What tasks do is not theirs, but the nodes'."""
 _REFUSED = "refused"
 
 
@@ -222,7 +226,10 @@ def ask(place: Place) -> None:
 def field(nodes: int = 2) -> Iterator[Field]:
     """A fresh manager with so many nodes, beside which a user goes on working."""
     spawn = get_context("spawn")
-    with running(LocalCluster, nodes) as cluster, ProcessPoolExecutor(1, spawn) as attacker:
+    with (
+        running(LocalCluster, nodes) as cluster,
+        ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_ELSEWHERE,)) as attacker,
+    ):
         here = Field(cluster, attacker)
         user = spawn.Process(target=ask, args=(here.place,), daemon=True)
         user.start()

@@ -191,7 +191,7 @@ class Run:
         rows = [
             (part, text.seconds(taken), f"{taken / total:.0%}", _WHAT[part])
             for part, taken in self._parts.items()
-            if taken >= 0.0005
+            if part != "waiting" or taken >= 0.0005  # which most runs don't
         ]
         room = None if self._screen.room is None else self._screen.room - len("  ")
         lines = text.table(("", "", "", ""), rows, right=(1, 2), room=room, words=(3,))[1:]

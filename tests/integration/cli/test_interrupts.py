@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 
 import click
@@ -13,6 +15,22 @@ import pytest
 from manta.console.commands import run
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
+from tests.support.children import signal_other_thread
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_another_thread_takes_wakes_what_the_main_one_waits_in(
+    number: signal.Signals,
+) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    with Interrupts() as interrupts:
+        interrupts.begin()
+        sent = threading.Timer(0.1, signal_other_thread, (os.getpid(), number))
+        sent.start()
+        with pytest.raises(Interrupted):
+            queue.SimpleQueue[None]().get()
+        sent.join()
+    assert os.listdir("/proc/self/fd") == descriptors
 
 
 class Deaf:

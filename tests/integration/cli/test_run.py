@@ -85,7 +85,7 @@ def test_hello(scratch: Path) -> None:
     assert re.search(r"^iteration   0 ", done.stdout, re.MULTILINE)
     assert re.search(r"^COMPLETED: ran 1 iteration", done.stdout, re.MULTILINE)
     assert re.search(r"^Where .* went:", done.stdout, re.MULTILINE)
-    for part in ("set-up", "placing", "starting", "stopping"):  # loading may take no time
+    for part in ("set-up", "placing", "starting", "loading", "computing", "stopping"):
         assert re.search(rf"^  {part} ", done.stdout, re.MULTILINE)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
