@@ -43,6 +43,7 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AskGateway,
     AskManager,
+    AwaitWrites,
     BlobMoved,
     FetchFailed,
     Leave,
@@ -152,6 +153,8 @@ class ManagerLink(Actor):
                 self._sender.handle(message)
             case AskManager():
                 self._reads.ask(message, self.defer())
+            case AwaitWrites(instance):
+                self._reads.settle(instance, self.defer())
             case Relay():
                 self._reads.relay()
             case ReadNetworkQuality():
