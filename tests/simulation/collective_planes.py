@@ -244,6 +244,7 @@ class Plane:
         """Of an attempt, with the call that it waits in."""
         if asked is not None:
             self.desk.abandon(asked)
+        self.desk.settling.forget(at)
         self.pool.forget(at)
 
     def crash(self) -> None:
