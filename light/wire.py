@@ -108,7 +108,7 @@ PLANE_REQUESTS = frozenset(
 )
 """Requests that an attempt sends to the plane, by the names of `manta.node.plane.requests`."""
 
-SETTLED = frozenset(("set_global", "add_result", "checkpoint"))
+ORDERED_BY_BARRIERS = frozenset(("set_global", "add_result", "checkpoint"))
 """Requests that write what other attempts may read: all of it is with the manager before a barrier
 is over."""
 
