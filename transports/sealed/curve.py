@@ -150,6 +150,8 @@ class _Aside:
     def put(self, head: Head, payload: Buffer) -> bool:
         """False if there is no room for it."""
         with self._changed:
+            if self._is_closed:
+                return True  # what comes of a session that is over is ignored
             if self._size + _MESSAGE + len(payload) > _MOST_ASIDE:
                 return False
             self._size += _MESSAGE + len(payload)
@@ -172,6 +174,7 @@ class _Aside:
         with self._changed:
             self._is_closed = True
             self._all.clear()
+            self._size = 0
             self._changed.notify()
 
 

@@ -65,7 +65,7 @@ def test_while_the_manager_is_away_it_says_what_it_waits_for(
         import os, signal
         from manta.light import World
         from manta.light.errors import Timeout
-        MANAGER = {pid_of(cluster, "manager")}
+        MANAGER = {pid_of(cluster, "the manager")}
         def main():
             world = World()
             world.barrier()
@@ -84,7 +84,7 @@ def test_while_the_manager_is_away_it_says_what_it_waits_for(
                 os.kill(MANAGER, signal.SIGCONT)
         """
     sentence = (
-        "Waited 1 s in vain: barrier waits until the manager has taken what only.0 wrote before it."
+        "Waited 1 s in vain: barrier waits until the manager has taken what code.0 wrote before it."
     )
     told, seen = outputs(api, One(code))
     assert told == sentence
