@@ -84,4 +84,4 @@ class BlockedMemory:
     ) -> None:
         if self._keeper is not None:
             self._keeper.kill()
-            self._keeper.wait()
+            self._keeper.communicate()
