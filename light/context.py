@@ -45,6 +45,8 @@ class Brief:
         """Whether one more was asked for that has not been given out."""
         self.mapped: Any = None
         """What it shares with its node's plane, once there is something: `collectives.mapped`."""
+        self.is_unsettled = False
+        """Has it written what a `barrier` is to follow on, since the last one?"""
         self.left_out: dict[int, str] = {}
         """The ranks that its last collective went on without, and why."""
 

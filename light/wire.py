@@ -108,6 +108,10 @@ PLANE_REQUESTS = frozenset(
 )
 """Requests that an attempt sends to the plane, by the names of `manta.node.plane.requests`."""
 
+ORDERED_BY_BARRIERS = frozenset(("set_global", "add_result", "checkpoint"))
+"""Requests that write what other attempts may read: all of it is with the manager before a barrier
+is over."""
+
 _FIRST_LOOK, _LONGEST_LOOK = 20, 1000  # milliseconds
 
 _FD = array.array("i").itemsize

@@ -120,7 +120,16 @@ def scatter(values: Sequence[Any] | None, root: int, timeout: float) -> Any:
 
 
 def barrier(timeout: float) -> None:
-    _call(next_number(1), "barrier", {"words": "barrier", "timeout": timeout})
+    brief = current().brief
+    call: dict[str, Any] = {"words": "barrier", "timeout": timeout}
+    if settles := brief.is_unsettled:
+        call["settles"] = True
+        brief.is_unsettled = False  # first: another thread may write meanwhile
+    try:
+        _call(next_number(1), "barrier", call)
+    except BaseException:
+        brief.is_unsettled |= settles
+        raise
 
 
 Parts = tuple[list[int], list[memoryview]]

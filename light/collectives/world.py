@@ -151,7 +151,11 @@ class Collectives:
         return _way().scatter(given, root, waiting_time(timeout))
 
     def barrier(self, timeout: float | None = None) -> None:
-        """Waits until all instances of this task have come here. Raises PeerLost, Timeout."""
+        """Waits until all instances of this task have come here.
+
+        Whoever comes out of it finds what they wrote before: globals, results and checkpoints.
+        Raises PeerLost, Timeout.
+        """
         _way().barrier(waiting_time(timeout))
 
 

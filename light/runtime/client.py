@@ -72,6 +72,8 @@ class AttemptClient:
                 "World, Local and Results belong to the process that runs the attempt: "
                 "use them there, and pass values to the processes that you start."
             )
+        if request in wire.ORDERED_BY_BARRIERS:
+            self.brief.is_unsettled = True
         return self._on_a_channel(lambda channel: channel.call(request, fields))
 
     def payload(self, value: Any) -> bytes | int:

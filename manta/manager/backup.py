@@ -30,7 +30,7 @@ from manta.console.local_manager import SETTINGS
 from manta.manager.errors import ManagerError, StoreError
 from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
-from manta.manager.store.sqlite import MIGRATIONS
+from manta.manager.store.migrations import MIGRATIONS
 from manta.manager.store.verification import flaws
 from manta.protocol.version import VERSION
 from manta.transports.codec.decoders import json_decoder

@@ -9,7 +9,6 @@ wrote before them.
 
 from __future__ import annotations
 
-import os
 import random
 from concurrent.futures import Future
 from functools import partial
@@ -37,19 +36,21 @@ from manta.node.link.peer_directory import Disconnected
 from manta.node.link.peer_hub import BulkAddress, bulk_address
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
+from manta.node.link.shown_status import BUSINESS_AS_USUAL, ShownStatus
 from manta.node.link.turns import Turns
 from manta.node.shared.addresses import DATASETS, METRICS, PEER_DIRECTORY, PEER_HUB, PLANE, ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AskGateway,
     AskManager,
+    AwaitWrites,
     BlobMoved,
     FetchFailed,
     Leave,
     ReadNetworkQuality,
     TroubleChanged,
 )
-from manta.node.state import Identity, Status, hardware_id
+from manta.node.state import Identity, hardware_id
 from manta.protocol import enrolment
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
@@ -63,7 +64,6 @@ from manta.transports.errors import DownReason
 ASK_TIMEOUT = 30.0
 PORT_TIMEOUT = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-BUSINESS_AS_USUAL = "connected"
 
 
 class _LinkState(msgspec.Struct, frozen=True):
@@ -103,8 +103,7 @@ class ManagerLink(Actor):
         self._spools = Turns()
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
-        self._status: Status | None = None
-        self._noticed = ""
+        self._status = ShownStatus(self, context)
 
     def on_start(self) -> None:
         address = self._context.config.manager_address
@@ -120,7 +119,9 @@ class ManagerLink(Actor):
         )
         self._gateway: Ref = connection.ref(GATEWAY)
         self._sender.watch()
-        self._say("connecting", link_sentences.down(DownReason.CONNECTING, address, self._config))
+        self._status.say(
+            "connecting", link_sentences.down(DownReason.CONNECTING, address, self._config)
+        )
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
@@ -128,8 +129,8 @@ class ManagerLink(Actor):
         if self._context.is_registered:
             self._sender.send_last()
             self._sender.tell(protocol.Goodbye("the node's daemon stops"))
-        if self._status is None or self._status.state != "refused":  # that stays to be read
-            self._say("stopped", "The daemon was stopped.")
+        if self._status.state != "refused":  # that stays to be read
+            self._status.say("stopped", "The daemon was stopped.")
 
     @property
     def _config(self) -> str:
@@ -152,6 +153,8 @@ class ManagerLink(Actor):
                 self._sender.handle(message)
             case AskManager():
                 self._reads.ask(message, self.defer())
+            case AwaitWrites(instance):
+                self._reads.settle(instance, self.defer())
             case Relay():
                 self._reads.relay()
             case ReadNetworkQuality():
@@ -201,7 +204,7 @@ class ManagerLink(Actor):
         enrolled = self._context.identity is not None
         address = self._context.config.manager_address
         words = link_sentences.down(reason, address, self._config, enrolled=enrolled)
-        self._say(str(reason), words)
+        self._status.say(str(reason), words)
         if reason is DownReason.WRONG_KEY and not enrolled:
             # Its token is of another manager: waiting won't heal it.
             self._context.finish(Exit.UNREACHABLE, words)
@@ -320,7 +323,7 @@ class ManagerLink(Actor):
         if self._wrong_port:
             self.log.warning("%s", self._wrong_port)
             connected += f" {self._wrong_port}"
-        self._say(BUSINESS_AS_USUAL, connected)
+        self._status.say(BUSINESS_AS_USUAL, connected)
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
         self._sender.send_due()
@@ -355,11 +358,11 @@ class ManagerLink(Actor):
             self._enrol()
             return
         if error.code in link_sentences.PERMANENT or (registering and unknown):
-            self._say("refused", error.sentence)
+            self._status.say("refused", error.sentence)
             self._context.finish(link_sentences.exit_code(error.code), error.sentence)
         else:
             held = error.code == Code.NODE_HELD
-            self._say(link_sentences.HELD if held else DownReason.BUSY.value, error.sentence)
+            self._status.say(link_sentences.HELD if held else DownReason.BUSY.value, error.sentence)
             self._begin_later()
 
     def _begin_later(self) -> None:
@@ -387,9 +390,9 @@ class ManagerLink(Actor):
                 self.notify(ROOT, reply)
                 self.notify(PEER_DIRECTORY, reply)
                 self.notify(PLANE, reply)
-                self._notice(reply.notice)
+                self._status.notice(reply.notice)
                 self._held.free(reply.over)
-                self._say(BUSINESS_AS_USUAL, "", update=True)
+                self._status.say(BUSINESS_AS_USUAL, "", update=True)
                 return
             self.log.warning("a heartbeat was not answered: %s", error)
             self._missed_beats += 1
@@ -456,51 +459,3 @@ class ManagerLink(Actor):
             reply.set(answer) if error is None else reply.fail(error)
 
         self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
-
-    # --- what the operator sees ----------------------------------------------------------
-
-    def _notices(self) -> str:
-        trouble = self._context.storage.trouble
-        own = f"The node {trouble}: it takes no new work until it can." if trouble else ""
-        return " ".join(filter(None, (own, self._noticed)))
-
-    def _notice(self, sentence: str) -> None:
-        """What the manager says is wrong with the node."""
-        before, self._noticed = self._noticed, sentence
-        if sentence and sentence != before:
-            self.log.warning("%s", sentence)
-
-    def _say(self, state: str, sentence: str, *, update: bool = False) -> None:
-        """Show and log the state. With `update` only the counts change."""
-        context, before = self._context, self._status
-        if before is not None and (update or before.state == state):
-            since = before.since
-            sentence = before.sentence if update else sentence
-        else:
-            since = self.clock.wall()
-        identity = context.identity or Identity(context.manager_key)
-        status = Status(
-            os.getpid(),
-            context.config.path.stem,
-            state,
-            sentence,
-            context.config.manager_address,
-            identity.alias or context.config.alias,
-            since,
-            identity.node_id,
-            identity.cluster_id,
-            context.tasks_running,
-            context.tasks_queued,
-            self._notices(),
-        )
-        if status == before:
-            return
-        if before is None or (before.state, before.sentence) != (state, sentence):
-            calm = (BUSINESS_AS_USUAL, "connecting", "stopped")
-            level = self.log.info if state in calm else self.log.warning
-            level("%s", sentence)
-        self._status = status
-        try:
-            context.state.write_status(status)
-        except OSError as error:
-            self.log.error("the status cannot be written: %s", error.strerror)

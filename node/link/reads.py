@@ -1,8 +1,9 @@
 """What tasks read of the manager: relayed when it is there, again when an answer is lost.
 
 A read sees what the same attempt wrote before it: it waits until the manager has applied
-that part of the journal. Reads of the same global share a fetch, but never join one that was
-sent before they asked: what any task has written by then is in what they get.
+that part of the journal, and so does who waits for that alone. Reads of the same global share
+a fetch, but never join one that was sent before they asked: what any task has written by then
+is in what they get.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from manta.node.journal.files import Journals
 from manta.node.shared.messages import AskManager
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged
-from manta.protocol.node import ReadGlobal, ResultEntries
+from manta.protocol.node import Instance, ReadGlobal, ResultEntries
 
 ASK_TIMEOUT = 30.0
 AGAIN_AFTER = 0.5
@@ -27,11 +28,17 @@ class Relay(msgspec.Struct, frozen=True):
     """To the link itself: send the reads that wait, if they may be sent."""
 
 
-class _Read(msgspec.Struct):
-    ask: AskManager
+class _Wait(msgspec.Struct):
+    """Who waits until the manager has what an attempt wrote."""
+
+    instance: Instance
     after: int
     """Entry of the journal that the manager must have applied."""
     reply: Reply
+
+
+class _Read(_Wait):
+    request: Any
     came: tuple[Any, ...] = ()
     """What former pages brought."""
 
@@ -52,6 +59,7 @@ class ManagerReads:
         self._actor = actor
         self._journals = journals
         self._waiting: list[_Read] = []
+        self._settling: list[_Wait] = []
         self._fetching: set[Any] = set()
         """Reads of globals that the manager has not answered yet."""
 
@@ -65,20 +73,33 @@ class ManagerReads:
         self._fetching.clear()
 
     def ask(self, ask: AskManager, reply: Reply) -> None:
-        self._waiting.append(_Read(ask, self._journals.last_write(ask.instance), reply))
+        at = ask.instance
+        self._waiting.append(_Read(at, self._journals.last_write(at), reply, ask.request))
+        self.relay()
+
+    def settle(self, at: Instance, reply: Reply) -> None:
+        """Answers once the manager has applied what the attempt has written by now."""
+        self._settling.append(_Wait(at, self._journals.last_write(at), reply))
         self.relay()
 
     def relay(self) -> None:
-        """Send the reads that may be sent now."""
+        """Answer those who waited for what has been applied, and send the reads that may be sent
+        now."""
+        settling, self._settling = self._settling, []
+        for one in settling:
+            if self._is_applied(one):
+                one.reply.set(None)
+            elif not one.reply.done:
+                self._settling.append(one)
         if self._gateway is None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         fetches: dict[ReadGlobal, list[_Read]] = {}
         for read in waiting:
-            request = read.ask.request
+            request = read.request
             if read.reply.done:
                 continue  # the asker gave up
-            if self._journals.acknowledged(read.ask.instance.swarm_id) < read.after:
+            if not self._is_applied(read):
                 self._waiting.append(read)
             elif not isinstance(request, ReadGlobal):
                 self._send(request, [read])
@@ -90,6 +111,9 @@ class ManagerReads:
             self._fetching.add(request)
             self._send(request, reads)
 
+    def _is_applied(self, one: _Wait) -> bool:
+        return self._journals.acknowledged(one.instance.swarm_id) >= one.after
+
     def _send(self, request: Any, reads: list[_Read]) -> None:
         """`reads` are a single one, or several of the same global."""
         assert self._gateway is not None
@@ -100,7 +124,7 @@ class ManagerReads:
         self._actor.pipe(future, partial(self._answered, reads))
 
     def _answered(self, reads: list[_Read], value: Any, error: BaseException | None) -> None:
-        self._fetching.discard(reads[0].ask.request)
+        self._fetching.discard(reads[0].request)
         if isinstance(error, ActorError) and (
             not isinstance(error, Refused) or error.code == Code.UNAVAILABLE
         ):

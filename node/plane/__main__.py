@@ -33,6 +33,8 @@ from manta.node.plane.orders import (
     Rostered,
     Serve,
     Serving,
+    Settle,
+    Settled,
     ToDaemon,
     ToPlane,
     Want,
@@ -99,6 +101,9 @@ class Process:
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         self._say(Want(swarm_id, wanted))
 
+    def settle(self, at: Instance) -> None:
+        self._say(Settle(at))
+
     def broke(self, at: Instance, why: str) -> None:
         self._say(Broke(at, why))
 
@@ -160,6 +165,8 @@ class Process:
             case End(at, counts):
                 self._begun.discard(at)
                 plane.end(at, counts=counts, then=partial(self._say, Ended(at)))
+            case Settled(at):
+                plane.settled(at)
             case Serve():
                 log.error("The daemon says twice who the node is.")
 

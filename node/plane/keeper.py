@@ -42,17 +42,26 @@ from manta.node.plane.pauses import Pauses
 from manta.node.plane.process import PlaneGone, PlaneProcess
 from manta.node.shared.addresses import PEER_DIRECTORY
 from manta.node.shared.context import NodeContext
-from manta.node.shared.messages import Connect, EndExchange, ExchangeBroken, ExchangeLost
+from manta.node.shared.messages import (
+    AwaitWrites,
+    Connect,
+    EndExchange,
+    ExchangeBroken,
+    ExchangeLost,
+)
 from manta.node.task_server.messages import Descriptor
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.node import HeartbeatReply
+from manta.protocol.paths import MANAGER_LINK
 from manta.transports.errors import remedied
 
 _SOON = 0.01
 """Seconds until an actor that takes no more is told again."""
-
-
+SETTLING = 3600.0
+"""Seconds for which it is waited for a manager that is away, at a time."""
+_AGAIN = 0.5
+"""Seconds until it is asked again, by when a link that has failed is begun anew."""
 _PAUSE = 2.0
 """Seconds for which nobody is listened to who knocks at a node that has no part in any swarm."""
 
@@ -61,6 +70,13 @@ class _Gone(msgspec.Struct, frozen=True):
     number: int
     """Of the plane: they are counted."""
     how: str
+
+
+class _Settle(msgspec.Struct, frozen=True):
+    """The plane of that number is to hear when the manager has what the attempt wrote."""
+
+    number: int
+    at: Instance
 
 
 class _Knocked(msgspec.Struct, frozen=True):
@@ -133,6 +149,10 @@ class PlaneKeeper(Actor):
                 self.log.info("the plane serves")
             case orders.Want(swarm_id, wanted):
                 self.notify(PEER_DIRECTORY, NeedRoster(swarm_id, wanted))
+            case orders.Settle(at):
+                self._settle(_Settle(self._number, at))
+            case _Settle():
+                self._settle(message)
             case orders.Broke(at, why):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeBroken(at, why))
@@ -263,6 +283,21 @@ class PlaneKeeper(Actor):
         attempt.ending = self.defer()
         self._tell(orders.End(instance, counts))
         return None
+
+    def _settle(self, wanted: _Settle) -> None:
+        number, at = wanted.number, wanted.at
+
+        def answered(_: Any, error: BaseException | None) -> None:
+            if number != self._number or at not in self._attempts:
+                return
+            if error is None:
+                self._tell(orders.Settled(at))
+            else:
+                self.log.warning("%s waits for what it wrote: %s; it is asked again", at, error)
+                self.after(_AGAIN, wanted)
+
+        link = self.system.ref(MANAGER_LINK)
+        self.pipe(link.ask_future(AwaitWrites(at), timeout=SETTLING), answered)
 
     # --- what is kept -------------------------------------------------------------------------
 

@@ -90,7 +90,13 @@ class End(_Order, frozen=True):
     counts: bool
 
 
-ToPlane = Serve | Anew | Changed | Over | Forget | Rostered | Attach | End
+class Settled(_Order, frozen=True):
+    """Answers `Settle`."""
+
+    at: Instance
+
+
+ToPlane = Serve | Anew | Changed | Over | Forget | Rostered | Attach | End | Settled
 
 # To the daemon.
 
@@ -104,6 +110,12 @@ class Want(_Order, frozen=True):
 
     swarm_id: str
     wanted: bool
+
+
+class Settle(_Order, frozen=True):
+    """Is to be answered once the manager has applied what the attempt has written by now."""
+
+    at: Instance
 
 
 class Ended(_Order, frozen=True):
@@ -133,7 +145,7 @@ class Linked(_Order, frozen=True):
     links: LinksTold
 
 
-ToDaemon = Serving | Want | Ended | Broke | Lost | Linked
+ToDaemon = Serving | Want | Settle | Ended | Broke | Lost | Linked
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.peers.book import PeersAnew
@@ -26,6 +26,7 @@ from manta.node.plane.carrier import ParcelCarrier
 from manta.node.plane.channels import Ask, Channel, Gone
 from manta.node.plane.collectives.desks import Desks
 from manta.node.plane.collectives.messages import CollectiveSaid, CollectivesHeard, Introduced
+from manta.node.plane.daemon import Daemon
 from manta.node.plane.deliveries import Deliveries
 from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, WantParcel
 from manta.node.plane.lending import ParcelLending
@@ -39,7 +40,7 @@ from manta.node.plane.rosters import ToldRosters
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
-from manta.protocol.peers import Departure, LinksTold, Peer
+from manta.protocol.peers import Departure, Peer
 from manta.transports.errors import LocalTransportError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
@@ -58,21 +59,6 @@ DISK = 16 << 30
 FORGOTTEN = "the manager went back to an earlier state, before what it told others"
 
 log = logging.getLogger("manta.node.plane")
-
-
-class Daemon(Protocol):
-    """The node's daemon, as its plane speaks to it."""
-
-    def want_roster(self, swarm_id: str, wanted: bool) -> None: ...
-
-    def broke(self, at: Instance, why: str) -> None:
-        """The attempt has sent what the protocol forbids."""
-
-    def lost(self, at: Instance, how: str) -> None:
-        """What the attempt told others is forgotten; `how` says why."""
-
-    def links_changed(self, links: LinksTold) -> None:
-        """All links with other nodes."""
 
 
 def _nothing() -> None:
@@ -214,6 +200,11 @@ class Plane:
             return
         self._channels[channel.fileno()] = channel
         self._io.add_reader(channel.fileno(), partial(self._on_ready, channel))
+
+    def settled(self, at: Instance) -> None:
+        """Answers `Daemon.settle`."""
+        self._desks.settled(at)
+        self._set_timer()
 
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
@@ -461,6 +452,9 @@ class Plane:
         node = self._known.node(swarm_id, peer)
         if node is not None:
             self._links.end(node.key, why)
+
+    def settle(self, at: Instance) -> None:
+        self._daemon.settle(at)
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
         node = self._known.node(swarm_id, peer)

@@ -127,6 +127,8 @@ class CallCollective(Numbered, frozen=True):
     quorum: Number | Literal["alive"] | None = None
     """Of a gather, at its root: how many values are enough."""
     deadline: Wait | Literal["auto"] | None = None
+    settles: bool = False
+    """It is made once the manager has applied what the attempt wrote before."""
     returned: Annotated[tuple[Number, ...], Meta(max_length=100_000)] = ()
     """Blocks of which one mapping each is no longer in use."""
     fds: int = 0

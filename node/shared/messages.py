@@ -111,6 +111,13 @@ class AskManager(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class AwaitWrites(msgspec.Struct, frozen=True):
+    """Is answered once the manager has applied what the attempt has written by now, maybe when it
+    is back."""
+
+    instance: Instance
+
+
 class ReadNetworkQuality(msgspec.Struct, frozen=True):
     """Answered with a number from 0 to 1, once enough was measured."""
 

@@ -35,6 +35,7 @@ from manta.manager.store.interface import (
     Store,
     Write,
 )
+from manta.manager.store.migrations import MIGRATIONS
 from manta.manager.store.records import (
     ClusterRecord,
     KeyKind,
@@ -49,7 +50,7 @@ from manta.manager.store.records import (
     UserRecord,
     key_of,
 )
-from manta.manager.store.sqlite import MIGRATIONS, SqliteStore
+from manta.manager.store.sqlite import SqliteStore
 from manta.protocol.node import Capabilities, DatasetInfo
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import SwarmInfo

@@ -199,6 +199,8 @@ class Plane:
         self.sending: dict[tuple[str, bytes], Sending] = {}
         self.expecting: dict[tuple[str, bytes], Expecting] = {}
         """By the other node and the transfer."""
+        self.unsettled: list[Instance] = []
+        """Attempts that wait until the manager has applied what they wrote, as often as they do."""
         self._connections: dict[str, list[Connection]] = {}
         """Over the first of each is sent."""
         self._unheard: set[str] = set()
@@ -242,6 +244,7 @@ class Plane:
         """Of an attempt, with the call that it waits in."""
         if asked is not None:
             self.desk.abandon(asked)
+        self.desk.settling.forget(at)
         self.pool.forget(at)
 
     def crash(self) -> None:
@@ -320,6 +323,9 @@ class Plane:
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         raise AssertionError(f"{self.name} cuts {peer}: {why}")
+
+    def settle(self, at: Instance) -> None:
+        self.unsettled.append(at)
 
     def move(self, swarm_id: str, peer: str) -> Mover:
         return Mover(self, peer)

@@ -9,11 +9,13 @@ directories come late.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 import numpy as np
 
+from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.requests import ALIGNED, CallCollective, Leaf
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -55,8 +57,12 @@ class Planned:
 
 
 class Scenario:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, settles: bool = False) -> None:
+        """`settles`: instances of odd ranks have written before each call for which all wait."""
         self.clock = Clock(seed)
+        self.settles = settles
+        self.settled: set[tuple[int, int, int]] = set()
+        """By era, rank and number: calls of which the manager has what was written before."""
         random = self.clock.random
         many = random.random() < 0.06  # more than speak with all others
         count = random.randint(17, 20) if many else random.randint(1, 5)
@@ -270,8 +276,23 @@ class Node:
         self.programs: dict[Instance, Program] = {}
         self.ended: dict[Instance, AttemptState] = {}
         self.is_up = True
-        self.plane = Plane(self.clock, name, scenario.net)
+        self.plane = self._made()
         self._dial()
+
+    def _made(self) -> Plane:
+        plane = Plane(self.clock, self.name, self.scenario.net)
+        plane.desk.settling = Settling(partial(self._settle, plane))
+        return plane
+
+    def _settle(self, plane: Plane, at: Instance) -> None:
+        def settled() -> None:
+            program = self.programs.get(at)
+            if plane.is_alive and program is not None:
+                self.clock.seen["settled"] += 1
+                self.scenario.settled.add((at.iteration, at.index, program.number))
+                plane.desk.settled(at)
+
+        self.clock.soon(2.0, settled)
 
     def _dial(self) -> None:
         self.clock.after(self.clock.random.uniform(0.2, 0.6), self._dial)
@@ -332,7 +353,7 @@ class Node:
 
     def _begin_plane(self) -> None:
         if self.is_up and not self.plane.is_alive:
-            self.plane = Plane(self.clock, self.name, self.scenario.net)
+            self.plane = self._made()
             self.clock.soon(0.3, self.sync)
 
     def crash(self) -> None:
@@ -403,6 +424,9 @@ class Program:
             self.clock.soon(0.1, lambda: self._failed())
             return
         assert not lost or planned.goes_on or planned.kind is Kind.GATHER
+        if self._settles(planned):
+            for rank in range(1, self.scenario.size, 2):
+                assert (self.at.iteration, rank, self.number) in self.scenario.settled
         self.got.append(self._understood(planned, values, lost))
         self.clock.soon(self.scenario.pace, self._go_on)
 
@@ -441,8 +465,12 @@ class Program:
             op="sum" if kind.reduces else "",
             leaves=leaves,
             sizes=tuple(sizes),
+            settles=self._settles(planned) and rank % 2 == 1,
         )
         return body, value
+
+    def _settles(self, planned: Planned) -> bool:
+        return self.scenario.settles and planned.kind in ALIKE and not planned.goes_on
 
     def _text(self, to: int, planned: Planned) -> bytes:
         """Says whose it is, and for whom."""

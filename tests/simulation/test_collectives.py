@@ -41,8 +41,8 @@ def seen() -> Counter[str]:
     return Counter()
 
 
-def run(seed: int) -> Scenario:
-    scenario = Scenario(seed)
+def run(seed: int, *, settles: bool = False) -> Scenario:
+    scenario = Scenario(seed, settles=settles)
     try:
         scenario.run()
     except Exception:
@@ -56,6 +56,11 @@ def test_all_get_the_same_or_an_error_whatever_fails(seed: int, seen: Counter[st
     scenario = run(seed)
     seen["runs"] += 1
     seen.update(scenario.clock.seen)
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_who_has_written_comes_once_the_manager_has_it_whatever_fails(number: int) -> None:
+    run(number, settles=True)
 
 
 @pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934])

@@ -31,6 +31,8 @@ class CurveEndpoint:
         self._transport = ZmqTransport(keys)
         self._sessions = LinkBulk(self._bulk, admission, keys.public)
         self._dialled: dict[str, Link] = {}
+        self.letters: list[bytes] = []
+        """What came over its links besides."""
 
     def listen(self, address: str) -> str:
         return self._transport.listen(address, self, self._admission).address
@@ -62,4 +64,7 @@ class CurveEndpoint:
                 self._bulk.peer(link.peer_key).down(reason)
 
     def received(self, link: Link, message: list[Buffer]) -> None:
-        self._sessions.received(link, message)
+        if len(message) == 1:
+            self.letters.append(bytes(message[0]))
+        else:
+            self._sessions.received(link, message)

@@ -124,6 +124,8 @@ class Node:
         self.bulk = BulkEndpoint(self.keys, admission)
         at = "" if place.over_links else self.bulk.listen(join_address(place.host, place.bulk_port))
         self.wanted: set[str] = set()
+        self.unsettled: list[Instance] = []
+        """Attempts that wait until the manager has what they wrote, as often as they do."""
         self.broken: list[tuple[Instance, str]] = []
         self.lost_attempts: list[tuple[Instance, str]] = []
         self.reported: LinksTold = ()
@@ -150,6 +152,9 @@ class Node:
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         (self.wanted.add if wanted else self.wanted.discard)(swarm_id)
+
+    def settle(self, at: Instance) -> None:
+        self.unsettled.append(at)
 
     def broke(self, at: Instance, why: str) -> None:
         self.broken.append((at, why))

@@ -11,14 +11,22 @@ by 8 random bytes of who begins it:
     END     of the session
 
 Where both begin one at a time, that of the smaller key is used. What comes of another session than
-the last is of one that is over, and is ignored.
+the last is of one that is over, and is ignored. Who breaks the rules of transfers loses the
+session, as elsewhere the connection; a message that is none of these costs the link.
+
+A link's thread serves all links, and what comes may belong into a file on a slow disk. So it is
+only put aside there, and a thread of the session's puts it in its place. Credit is given after
+that, so no more comes than the sender's allowance; where more does, the session ends, and the next
+one goes on where it was.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -30,8 +38,9 @@ from manta.transports.errors import (
     LocalTransportError,
     RemoteProtocolError,
 )
+from manta.transports.sealed.copying import copy
 from manta.transports.sealed.options import MIB, Pace
-from manta.transports.sealed.records import Head, Kind, text_of
+from manta.transports.sealed.records import Head, Kind, as_text, text_of
 from manta.transports.security.admission import Buckets, Standing
 
 if TYPE_CHECKING:
@@ -44,6 +53,11 @@ if TYPE_CHECKING:
 
 _PACE = Pace(chunk=MIB // 4, report=0, allowance=2 * MIB)
 """A quarter of a link's window, so that there is room for what else it carries."""
+_MOST_ASIDE = 4 * _PACE.allowance
+"""Bytes that may have come and not be in their places: what is under way when transfers are
+cancelled counts no more in the sender's allowance."""
+_MESSAGE = 512
+"""What one takes besides its payload."""
 _TICK = 0.5
 """Seconds until a session looks what is overdue."""
 _SOON = 0.01
@@ -51,6 +65,8 @@ _SOON = 0.01
 _BEGUN, _BEGUN_BURST, _MOST = 1.0, 20.0, 4096
 """Sessions that a peer may begin a second, and at once; of how many peers that is counted."""
 _ID = 8
+
+_log = logging.getLogger(__name__)
 
 
 class _Mark(IntEnum):
@@ -70,7 +86,7 @@ class LinkBulk:
         self._sessions: dict[str, LinkConnection] = {}
         """By key: the last with each peer."""
         self._begun = Buckets(_BEGUN, _BEGUN_BURST, _MOST)
-        """What peers have begun: each session costs a thread."""
+        """What peers have begun: each session costs two threads."""
 
     def begin(self, link: Link, *, makeshift: bool = False) -> None:
         """Use a link that is up for bulk with its peer. With `makeshift`, until a connection of its
@@ -115,28 +131,79 @@ class LinkBulk:
         if before is not None:
             before.over(DownReason.CLOSED)
         peer = self._bulk.peer(link.peer_key)
-        session = LinkConnection(link, id_, peer, begins=begins, makeshift=makeshift)
+        session = LinkConnection(
+            link, id_, peer, self._admission, begins=begins, makeshift=makeshift
+        )
         self._bulk.start(link.peer_key, session.run)
         self._sessions[link.peer_key] = session
 
 
+class _Aside:
+    """What has come of a session and is yet to be put in its place, in order. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._all: deque[tuple[Head, Buffer]] = deque()
+        self._size = 0
+        self._is_closed = False
+
+    def put(self, head: Head, payload: Buffer) -> bool:
+        """False if there is no room for it."""
+        with self._changed:
+            if self._is_closed:
+                return True  # what comes of a session that is over is ignored
+            if self._size + _MESSAGE + len(payload) > _MOST_ASIDE:
+                return False
+            self._size += _MESSAGE + len(payload)
+            self._all.append((head, payload))
+            self._changed.notify()
+        return True
+
+    def take(self) -> tuple[Head, Buffer] | None:
+        """The next one, once there is one; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._all or self._is_closed)
+            if self._is_closed:
+                return None
+            head, payload = self._all.popleft()
+            self._size -= _MESSAGE + len(payload)
+            return head, payload
+
+    def close(self) -> None:
+        """Nothing is taken any more."""
+        with self._changed:
+            self._is_closed = True
+            self._all.clear()
+            self._size = 0
+            self._changed.notify()
+
+
 class LinkConnection:
-    """A session as the connection of a peer. What is sent is read and sent on a thread of its own,
-    in `run`; what comes is put in its place on the link's."""
+    """A session as the connection of a peer. What comes is put in its place in `run`; what is sent
+    is read and sent on another thread."""
 
     def __init__(
-        self, link: Link, id_: bytes, peer: BulkPeer, *, begins: bool, makeshift: bool
+        self,
+        link: Link,
+        id_: bytes,
+        peer: BulkPeer,
+        admission: Admission,
+        *,
+        begins: bool,
+        makeshift: bool,
     ) -> None:
         self.link = link
         self.id = id_
         self.pace = _PACE
         self.is_makeshift = makeshift
         self._peer = peer
+        self._admission = admission
         self._begins = begins
         self._is_begun = not begins
         self._reason: DownReason | None = None
-        self._handling = threading.Lock()
-        """Held while something that came is handled."""
+        self._aside = _Aside()
+        self._out = memoryview(bytearray(_PACE.chunk))
+        """A chunk that is sent: a link copies it while all that send wait."""
 
     @property
     def awaits_answer(self) -> bool:
@@ -148,14 +215,15 @@ class LinkConnection:
             self.end(DownReason.CLOSED)
             self._say(_Mark.END)
             return
+        name = f"manta-bulk-out-{self._peer.key[:8]}"
+        sender = threading.Thread(target=self._send_all, name=name, daemon=True)
         try:
-            mark = _Mark.BEGIN if self._begins else _Mark.BEGUN
-            if self._say(mark, b"\1" if self.is_makeshift else b""):
-                self._send_all()
+            sender.start()
+            self._put_all()
         finally:
-            self.end(DownReason.LOST)
-            with self._handling:  # nothing that came is in hand any more
-                pass
+            self.over(DownReason.LOST)
+            if sender.ident is not None:  # it was begun
+                sender.join()
             assert self._reason is not None
             self._peer.detach(self, self._reason)
             self._say(_Mark.END)
@@ -168,6 +236,7 @@ class LinkConnection:
 
     def end(self, reason: DownReason) -> None:
         self._reason = self._reason or reason
+        self._aside.close()
 
     def over(self, reason: DownReason) -> None:
         """As `end`, without the peer's lock."""
@@ -186,20 +255,64 @@ class LinkConnection:
         """Raises RemoteProtocolError."""
         if len(payload) != head.length:
             raise RemoteProtocolError("a message of bulk has not the bytes that its head says")
-        with self._handling:
-            if self._reason is not None or not self._is_begun:
-                return
-            if head.kind is Kind.CHUNK:
-                landing = self._peer.place(head)
-                if landing.memory is not None:
-                    landing.memory[:] = payload
-                    self._peer.landed(head, whole=True)
-            elif head.kind is not Kind.BYE:
-                self._peer.heard(head, text_of(payload), time.monotonic())
+        if self._reason is not None or not self._is_begun:
+            return
+        if not self._aside.put(head, payload):
+            _log.warning("%r sends faster than it may: its session of bulk ends", self._peer)
+            self.over(DownReason.LOST)
 
     # --- on its own thread -------------------------------------------------------------------
 
+    def _put_all(self) -> None:
+        try:
+            while (came := self._aside.take()) is not None:
+                self._handle(*came)
+        except RemoteProtocolError as error:
+            if self._reason is None:  # else this side had already ended what it speaks of
+                self._broken(str(error))
+
+    def _handle(self, head: Head, payload: Buffer) -> None:
+        """Raises RemoteProtocolError."""
+        if head.kind is Kind.CHUNK:
+            self._put(head, payload)
+        elif head.kind is Kind.BYE:
+            why = text_of(payload)
+            _log.warning("%r says that this side broke its rules: %s", self._peer, why)
+            self.over(DownReason.PROTOCOL)
+        else:
+            self._peer.heard(head, text_of(payload), time.monotonic())
+
+    def _put(self, head: Head, chunk: Buffer) -> None:
+        """Raises RemoteProtocolError."""
+        landing, whole = self._peer.place(head), False
+        if landing.memory is None:
+            return  # it is wanted no longer
+        try:
+            copy(landing.memory, chunk)
+            whole = True
+        finally:
+            self._peer.landed(head, whole=whole)
+
+    def _broken(self, why: str) -> None:
+        """The peer broke the protocol: it is told, and the session has to go."""
+        _log.warning("the peer %s loses its session of bulk: %s", self._peer.key, why)
+        self._admission.offended(self._peer.key)
+        text = as_text(why)
+        with suppress(LinkDown, LinkOverflow):
+            self.link.send(self._message(Head(Kind.BYE, length=len(text)), text))
+        self.over(DownReason.PROTOCOL)
+
+    # --- on the thread that sends --------------------------------------------------------------
+
     def _send_all(self) -> None:
+        try:
+            mark = _Mark.BEGIN if self._begins else _Mark.BEGUN
+            if self._say(mark, b"\1" if self.is_makeshift else b""):
+                self._send_what_there_is()
+        finally:
+            self.end(DownReason.LOST)
+
+    def _send_what_there_is(self) -> None:
         peer, until = self._peer, time.monotonic() + self._peer.options.handshake
         while self._reason is None:
             if not self._is_begun and time.monotonic() > until:
@@ -225,12 +338,13 @@ class LinkConnection:
         payload: Buffer = said.text or b""
         if head.kind is Kind.CHUNK:
             assert source is not None
+            payload = self._out[: head.length]
             try:
-                payload = source.read(head.offset, head.length)
+                copy(payload, source.read(head.offset, head.length))
             except (IndexError, ValueError) as error:  # it was released, say
                 self._peer.cancel(head.transfer, f"its memory cannot be read: {error}")
                 return
-        message: list[Buffer] = [bytes([_Mark.HEAD]) + self.id + head.pack(), payload]
+        message = self._message(head, payload)
         while self._reason is None:
             try:
                 self.link.send(message)
@@ -241,6 +355,9 @@ class LinkConnection:
                 self.end(DownReason.LOST)
             else:
                 return
+
+    def _message(self, head: Head, payload: Buffer) -> list[Buffer]:
+        return [bytes([_Mark.HEAD]) + self.id + head.pack(), payload]
 
     def _say(self, mark: _Mark, what: bytes = b"") -> bool:
         try:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from manta.manager.swarm import sentences
 from manta.manager.swarm.events import Action, Publish, Released, Revoke, StateChanged, Woken
-from manta.manager.swarm.state import Attempt, Graph, SwarmData
+from manta.manager.swarm.graph import Graph
+from manta.manager.swarm.state import Attempt, SwarmData
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem
 from manta.protocol.values import BlobRef

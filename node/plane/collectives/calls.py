@@ -42,6 +42,8 @@ class Wait:
     deadline: float
     is_parked: bool = True
     """It has not become a contribution yet."""
+    settles: int = 0
+    """The round of `Settling` that it waits for, if it does."""
 
     @property
     def rank(self) -> int:
@@ -132,6 +134,10 @@ class Outside(Protocol):
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         """The peer breaks the protocol, or does not listen."""
+
+    def settle(self, at: Instance) -> None:
+        """`Desk.settled` is to follow, once the manager has applied what the attempt has written by
+        now."""
 
     def move(self, swarm_id: str, peer: str) -> Mover: ...
 

@@ -14,6 +14,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | a call has failed because of a loss | it is begun anew when a next attempt makes it |
 | a call is begun anew that is over here | what came of it before is what comes of it |
 | others have a later roster | what they say waits for it |
+| what an instance wrote is not with the manager | a call that is to follow on it waits for that |
 | a link is down | nothing: what was said is said again, and bulk goes on |
 | a wait's time is over | that call raises, the meeting goes on |
 
@@ -39,9 +40,11 @@ from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.moving import Moving
 from manta.node.plane.collectives.peers import Peers
+from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.parcels import NoRoom
+from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
 from manta.transports.collectives.actions import Outcome
@@ -81,6 +84,7 @@ class Desk:
         self.calls = Calls()
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
         self._waits: dict[Ask, Wait] = {}
+        self.settling = Settling(outside.settle)
         self._unwaited = Unwaited()
         self._since: dict[Member, int] = {}
         """By member: the version of the places when it first came here."""
@@ -94,7 +98,17 @@ class Desk:
             self._pool.returned(ask.at, number)
         name = CallName(ask.at.iteration, ask.at.alias, body.number)
         wait = self._waits[ask] = Wait(ask, name, body, since + lasts(body))
+        if body.settles:
+            wait.settles = self.settling.begin(ask.at)
         self._enter(wait)
+
+    def settled(self, at: Instance) -> None:
+        """The manager has applied what the attempt had written when that was asked for."""
+        number = self.settling.settled(at)
+        for wait in list(self._waits.values()):
+            if wait.ask.at == at and 0 < wait.settles <= number and wait.ask in self._waits:
+                wait.settles = 0
+                self._enter(wait)
 
     def abandon(self, ask: Ask) -> None:
         """Nobody waits for the answer any more; what it contributed counts."""
@@ -116,11 +130,15 @@ class Desk:
             return
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
+        call = self.calls.get(name)
+        if wait.settles:
+            if failure := losses.meanwhile(wait, call, task):
+                self._fail(ask, *failure)
+            return
         member = name.era, name.task, wait.rank
         # What an attempt before it gave elsewhere may count in calls that others began before.
         now = placing.places(task).version if ask.at.attempt else 0
         since = self._since.setdefault(member, now)
-        call = self.calls.get(name)
         if call is None:
             if self.calls.is_full:
                 self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))

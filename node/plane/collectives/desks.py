@@ -53,6 +53,9 @@ class Outside(Protocol):
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None: ...
 
+    def settle(self, at: Instance) -> None:
+        """`Desks.settled` is to follow."""
+
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
         """Raises LocalTransportError where it is known no longer."""
 
@@ -158,7 +161,14 @@ class Desks:
     def end(self, at: Instance) -> None:
         """The attempt is over; its connections are closed."""
         self._drop_early(lambda ask: ask.at == at)
+        if (desk := self._desks.get(at.swarm_id)) is not None:
+            desk.settling.forget(at)
         self._pool.forget(at)
+
+    def settled(self, at: Instance) -> None:
+        """The manager has applied what the attempt had written when `settle` was called."""
+        if (desk := self._desks.get(at.swarm_id)) is not None:
+            desk.settled(at)
 
     # --- what the node is told ----------------------------------------------------------------
 
@@ -254,6 +264,9 @@ class Desks:
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         self._outside.cut(swarm_id, peer, why)
+
+    def settle(self, at: Instance) -> None:
+        self._outside.settle(at)
 
     def move(self, swarm_id: str, peer: str) -> Mover:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
+from manta.node.plane.collectives import placing
 from manta.node.plane.collectives.calls import Call, Wait
 from manta.protocol.roster import Roster, RosterTask
 from manta.protocol.states import AttemptState
@@ -42,6 +43,22 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
         meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
 
 
+def meanwhile(wait: Wait, call: Call | None, task: RosterTask) -> tuple[str, str] | None:
+    """How a call fails, with what sentence, that its member is yet to come to. Of a next attempt
+    that is not known: it may be given what came of the call before."""
+    if wait.ask.at.attempt:
+        return None
+    come: Collection[int] = ()
+    if call is not None:
+        come = call.meeting.machine.come
+        if call.meeting.machine.has_failed and not placing.is_outdated(call, task, wait.rank):
+            return call.meeting.machine.failure
+    late = (rank for rank in range(task.size) if rank != wait.rank and rank not in come)
+    if gone := waits.lost(task, late):
+        return waits.in_vain(task, wait.body.words, gone)
+    return None
+
+
 def forgotten(call: Call, task: RosterTask) -> list[int]:
     """Peers whose planes forgot what members gave that have ended, and will not give it again."""
     come = call.meeting.machine.come
@@ -68,6 +85,11 @@ def outlook(
     task = None if roster is None else roster.tasks.get(wait.name.task)
     if task is None:
         return f"{operation} waits for the roster of the swarm"
+    if wait.settles:
+        return (
+            f"{operation} waits until the manager has taken what {wait.name.task}.{wait.rank} "
+            "wrote before it"
+        )
     if call is None or wait.is_parked:
         missing = [one.rank for one in task.instances if not is_there(one.node_id)]
         missing += range(len(task.instances), task.size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.node.plane import bulk_paths
+from manta.node.plane import bulk_paths, value_files
 from manta.node.plane.envelope import BulkAt
 from manta.protocol.peers import LinkKind
 from manta.transports.sealed import dialler
@@ -94,6 +96,37 @@ def test_where_one_of_two_wants_it_so_large_values_go_over_the_link_alone(
             assert not lab.nodes[at].bulk._diallers
         wait(lambda: lab.nodes[0].reported, 30.0)
         assert not lab.nodes[0].reported[0].error
+
+
+def test_a_disk_that_hangs_holds_up_no_letter_on_their_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, may_go, nameless = threading.Event(), threading.Event(), value_files.nameless
+
+    def made(folder: Path, size: int) -> int:
+        hangs.set()
+        assert may_go.wait(20)
+        return nameless(folder, size)
+
+    monkeypatch.setattr(value_files, "nameless", made)
+    with two_nodes(tmp_path, Place(over_links=True), Place(most=0)) as lab:
+        lab.introduce()
+        lab.enroll()
+        one, two = (lab.nodes[rank].attempt(lab.at(rank)) for rank in (0, 1))
+        also = lab.nodes[1].connect(lab.at(1))
+        large = os.urandom(1_000_000)
+        one.call("send_letter", to="id-2", tag="large", value=large, timeout=20.0)
+        two.begin("receive_letter", source="id-1", tag="large", number=0, timeout=20.0)
+        try:
+            assert hangs.wait(20)
+            one.call("send_letter", to="id-2", tag="t", value=b"small", timeout=20.0)
+            told = also.call("receive_letter", source="id-1", tag="t", number=0, timeout=20.0)
+            assert told == b"small"
+        finally:
+            may_go.set()
+        assert two.end() == large
+        for end in (one, two, also):
+            end.close()
 
 
 def test_so_they_do_over_a_relayed_link(tmp_path: Path) -> None:

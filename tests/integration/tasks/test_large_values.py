@@ -47,7 +47,6 @@ def api(cluster: LocalCluster) -> Iterator[UserAPI]:
 
 
 CODE = """
-    import time
     import numpy as np
     from manta.light import Local, World
     def main():
@@ -63,16 +62,14 @@ CODE = """
             world.broadcast("all", value)
         heard = world.get_broadcast("all", timeout=60)
         total = world.all_reduce(value["w"])
-        while len(trained := world.get_results("trained")) < 2:
-            time.sleep(0.01)
+        world.barrier()
+        trained = world.get_results("trained")
         kept = local.get_state("sum", default={"w": np.zeros_like(total)})
         local.set_state("sum", {"w": kept["w"] + total})
         world.checkpoint(value)
         assert world.restore()["w"][-1] == value["w"][-1]
         if rank == 0:
             world.set("model", {"w": total})
-        while not np.array_equal(world.get("model")["w"], total):
-            time.sleep(0.01)  # a barrier says nothing of what the manager has
         world.barrier()
         return [float(x) for x in (got["w"][0], heard["w"][0], total[-1], kept["w"][0])] + [
             len(trained), world.get("model")["w"]
@@ -104,15 +101,13 @@ def test_a_reader_of_more_than_the_memory_holds(api: UserAPI) -> None:
         api,
         One(
             """
-            import time
             import numpy as np
             from manta.light import World
             def main():
                 world = World()
                 for number in range(10):
                     world.results.add(f"part {number}", np.full(120_000, world.rank + number))
-                while len(world.get_results("part 9")) < 2:
-                    time.sleep(0.01)
+                world.barrier()
                 parts = [world.get_results(f"part {number}") for number in range(10)]
                 return sum(float(part[-1]) for pair in parts for part in pair)
             """
@@ -136,15 +131,12 @@ def test_a_nodes_memory_does_not_grow_with_the_value(
     api: UserAPI, cluster: LocalCluster, megabytes: int
 ) -> None:
     code = f"""
-        import time
         import numpy as np
         from manta.light import World
         def main():
             world = World()
             if world.rank == 0:
                 world.set("model", np.ones({megabytes} << 20, "u1"))
-            while "model" not in world.globals:
-                time.sleep(0.05)
             world.barrier(timeout=900)
             return int(world.get("model")[::4096].sum())
         """

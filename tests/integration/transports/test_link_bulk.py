@@ -9,11 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from manta.transports.errors import DownReason
+from manta.transports.errors import DownReason, LinkOverflow
 from manta.transports.interface import Buffer, Link
+from manta.transports.sealed import curve
 from manta.transports.sealed.records import Head, Kind
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
+from tests.support.blocked_memory import BlockedMemory
 from tests.support.peers import Outcome, Side, name, wait
 
 BEGIN, BEGUN, HEAD, END = (bytes([mark]) for mark in (1, 2, 3, 4))
@@ -72,12 +74,10 @@ def head(*arguments: int, kind: Kind = Kind.OPEN, id_: bytes = ID) -> bytes:
         [b"\0" + ID, b""],
         [BEGIN, b""],
         [b"", b""],
-        [BEGIN + ID],
         [BEGIN + ID, b"", b""],
         [HEAD + ID + b"short", b""],
         [head(0, 10, kind=Kind.OPEN), b"a payload"],
         [head(0, 10, 10, kind=Kind.CHUNK), b"too short"],
-        [head(0, 10, 10, kind=Kind.CHUNK), bytes(10)],
     ],
     ids=lambda message: repr(message[0][:2]),
 )
@@ -87,6 +87,114 @@ def test_what_is_none_of_its_messages_costs_the_link(far: Side, message: list[by
         one.say(message)
         wait(lambda: DownReason.PROTOCOL in one.down)
         wait(lambda: one.peer.state is DownReason.LOST)
+
+
+def test_a_breach_of_the_rules_of_transfers_costs_the_session_and_not_the_link(far: Side) -> None:
+    with closing(Bare(far)) as one:
+        one.begin()
+        one.say([head(0, 10, 10, kind=Kind.CHUNK), bytes(10)])
+        wait(lambda: [END + ID, b""] in one.said)
+        why = b"a chunk of a transfer that was not granted"
+        assert [HEAD + ID + Head(Kind.BYE, length=len(why)).pack(), why] in one.said
+        assert one.peer.state is DownReason.PROTOCOL
+        one.said.clear()
+        one.begin()
+        wait(lambda: one.peer.state is None)
+        assert not one.down
+
+
+def test_who_is_told_that_it_broke_the_rules_leaves_the_session(
+    far: Side, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Bare(far)) as one:
+        one.begin()
+        why = b"of a test"
+        one.say([HEAD + ID + Head(Kind.BYE, length=len(why)).pack(), why])
+        wait(lambda: one.peer.state is DownReason.PROTOCOL)
+        assert "this side broke its rules: of a test" in caplog.text
+        assert not one.down
+
+
+@pytest.mark.parametrize("what", ["writing", "reading"])
+def test_a_disk_that_hangs_holds_up_no_letter_on_the_link(what: str) -> None:
+    near, far = Side("curve"), Side("curve")
+    far.listen(None)  # type: ignore[arg-type]
+    near.meet(far)
+    link = near.endpoint._dialled[far.keys.public]
+    size = 3_000_000
+    with BlockedMemory(size) as blocked:
+        wait(lambda: link.state is None)
+        memory = memoryview(bytearray(size))
+        source, place = (memory, blocked.view) if what == "writing" else (blocked.view, memory)
+        arriving = Outcome()
+        far.peer(near).expect(name(1), place, done=arriving.done, progress=arriving.progress)
+        sending = near.send(far, 1, source)
+        blocked.wait()
+        link.send([b"a letter"])
+        [back] = far.endpoint._transport._listeners.copy().pop().links(near.keys.public)
+        wait(lambda: far.endpoint.letters == [b"a letter"])
+        back.send([b"its answer"])
+        wait(lambda: near.endpoint.letters == [b"its answer"])
+        assert arriving.upto == 0
+        assert blocked.let_go()
+        for outcome in (arriving, sending):
+            outcome.result()
+        assert place == source
+    for side in (near, far):
+        side.endpoint.close()
+
+
+def test_what_comes_faster_than_it_may_takes_no_more_room_and_ends_the_session(
+    far: Side, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, may_go = threading.Event(), threading.Event()
+    size, chunk = 100 << 20, 256 * 1024
+
+    def place(_: int) -> memoryview:
+        asked.set()
+        assert may_go.wait(20)
+        return memoryview(bytearray(size))
+
+    with closing(Bare(far)) as one:
+        one.begin()
+        arriving = Outcome()
+        one.peer.adopt(name(1), size, place, done=arriving.done)
+        one.say([head(0, size), b""])
+        wait(lambda: Kind.CREDIT in [_kind(message) for message in one.said])
+
+        def put(offset: int) -> None:
+            message = [head(offset, size, chunk, kind=Kind.CHUNK), bytes(chunk)]
+            wait(lambda: _is_sent(one.link, message))
+
+        put(0)
+        assert asked.wait(20)
+        session = far.endpoint._sessions._sessions[one.peer.key]
+        sizes = []
+        for number in range(1, 200):
+            put(number * chunk)
+            sizes.append(session._aside._size)
+            if "faster than it may" in caplog.text:
+                break
+        may_go.set()
+        assert 0 < max(sizes) <= curve._MOST_ASIDE
+        assert session._aside._size == 0
+        wait(lambda: [END + ID, b""] in one.said)
+        assert one.peer.state is DownReason.LOST
+        assert not one.down
+        assert not arriving.ended.is_set()  # it goes on with the next session
+
+
+def _kind(message: list[bytes]) -> Kind | None:
+    first = message[0]
+    return Head.unpack(first[1 + len(ID) :]).kind if first[:1] == HEAD else None
+
+
+def _is_sent(link: Link, message: list[bytes]) -> bool:
+    try:
+        link.send(message)
+    except LinkOverflow:
+        return False
+    return True
 
 
 def test_what_is_said_of_a_session_that_is_over_changes_nothing(far: Side) -> None:

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from manta.actors import Actor, ActorSystem, ChildSpec, LocalRef, Refused
+from manta.actors import (
+    Actor,
+    ActorSystem,
+    ChildSpec,
+    LocalRef,
+    Refused,
+    Supervisor,
+)
 from manta.node.peers.book import PeerBook, PeersAnew
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.plane import keeper as keepers
@@ -23,14 +30,16 @@ from manta.node.plane.keeper import PlaneKeeper
 from manta.node.plane.pauses import LONGEST
 from manta.node.plane.process import PlaneGone
 from manta.node.plane.spool import Spool, Timeline
-from manta.node.shared.messages import Connect, EndExchange, ExchangeLost
+from manta.node.shared.messages import AwaitWrites, Connect, EndExchange, ExchangeLost
 from manta.protocol.base import Instance
 from manta.protocol.node import HeartbeatReply
+from manta.protocol.paths import MANAGER_LINK
 from manta.testing import FakeClock, run_for, settle
 from manta.transports.exchange.kept import Kept, KeptLetter
 from manta.transports.exchange.messages import Parcel
 
 AT = Instance("swarm-1", "t", 0, 0, 0)
+NODE, _, LINK = MANAGER_LINK.partition("/")
 VALUE = bytes(range(16))
 
 
@@ -234,6 +243,69 @@ def test_a_plane_that_takes_no_orders_is_ended_and_another_is_begun(bench: Bench
     bench.planes[0].gone("closed its connection")
     settle(bench.system)
     assert not bench.planes[1].is_closed
+
+
+class ManagerLink(Actor):
+    """Answers who waits for what an attempt wrote when it is told to."""
+
+    def __init__(self, waiting: list[Any]) -> None:
+        self._waiting = waiting
+
+    def receive(self, message: Any) -> None:
+        if message == "crash":
+            raise RuntimeError("of a test")
+        assert message == AwaitWrites(AT)
+        self._waiting.append(self.defer())
+
+
+@pytest.fixture
+def waiting(bench: Bench) -> list[Any]:
+    """Replies of a manager's link."""
+    found: list[Any] = []
+
+    class Node(Supervisor):
+        def children(self) -> list[ChildSpec]:
+            return [ChildSpec(LINK, lambda: ManagerLink(found))]
+
+    bench.system.spawn(ChildSpec(NODE, Node))
+    bench.start()
+    return found
+
+
+def test_a_plane_hears_when_the_manager_has_what_an_attempt_wrote(
+    bench: Bench, waiting: list[Any]
+) -> None:
+    bench.connect().result(5)
+    bench.tell(orders.Settle(AT))
+    assert len(waiting) == 1
+    assert orders.Settled(AT) not in bench.planes[0].orders
+    waiting[0].set(None)
+    settle(bench.system)
+    assert bench.planes[0].orders[-1] == orders.Settled(AT)
+
+
+def test_it_is_asked_again_of_a_link_that_has_failed(bench: Bench, waiting: list[Any]) -> None:
+    bench.connect().result(5)
+    bench.tell(orders.Settle(AT))
+    bench.system.ref(MANAGER_LINK).tell("crash")
+    settle(bench.system)
+    bench.run_for(2.0)
+    assert len(waiting) == 2
+    waiting[1].set(None)
+    settle(bench.system)
+    assert bench.planes[0].orders[-1] == orders.Settled(AT)
+
+
+def test_another_plane_is_not_told_what_the_one_before_asked(
+    bench: Bench, waiting: list[Any]
+) -> None:
+    bench.connect().result(5)
+    bench.tell(orders.Settle(AT))
+    bench.end_plane()
+    bench.connect().result(5)
+    waiting[0].set(None)
+    settle(bench.system)
+    assert orders.Settled(AT) not in bench.planes[1].orders
 
 
 def test_a_plane_begins_for_what_is_kept_of_a_swarm_whose_nodes_are_named(bench: Bench) -> None:
