@@ -5,7 +5,8 @@ An entry is in its file when `append` returns; it is synced, together with all t
 meanwhile, before it is sent. A blob that an entry names is copied to the spool first and
 deleted from there when no entry names it any more. When the disk takes nothing more,
 what a task wants to keep is refused; the ends of attempts are kept in memory then,
-and the file is rewritten as soon as there is room.
+and the file is rewritten as soon as there is room. A file that holds much that is acknowledged
+goes on as it is until there is room for another one.
 """
 
 from __future__ import annotations
@@ -411,7 +412,7 @@ class Journals:
 
     def _compact(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         if file.size >= COMPACT_AFTER:
-            self._rewrite(file, records)
+            file.compaction.attempt(lambda: file.shrink(records()), self._now())
 
     def _rewrite(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         try:
