@@ -143,11 +143,11 @@ class Journals:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.entries.acknowledged if swarm else 0
 
-    def tells_of_held(self, swarm_id: str, digest: str) -> bool:
-        """Whether the manager has yet to take that a result of this value stays here."""
+    def held(self, swarm_id: str) -> set[str]:
+        """Digests of values of which the manager has yet to take that a result stays here."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
-            return swarm is not None and swarm.journal.tells_of_held(digest)
+            return swarm.journal.held() if swarm is not None else set()
 
     def all_acknowledged(self) -> dict[str, int]:
         """By swarm: up to which entry the manager has said it holds the journal."""
