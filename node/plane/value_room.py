@@ -15,6 +15,9 @@ from __future__ import annotations
 from manta.node.plane.shares import SharedRoom
 
 MIB = 1 << 20
+_REMEDY = (
+    "receive more of them first, call fewer collectives in an iteration, or give the node more"
+)
 
 
 class NoRoom(Exception):
@@ -36,8 +39,7 @@ class ValueRoom:
         if not self.memory.make(swarm_id, size):
             raise NoRoom(
                 f"This node keeps {_in_memory(self.memory, swarm_id)}. A value of {mib(size)} MiB "
-                "does not fit: receive more of them first, or give the node more "
-                "(value_memory_mb)."
+                f"does not fit: {_REMEDY} (value_memory_mb)."
             )
         self.memory.take(swarm_id, size)
 
@@ -48,8 +50,8 @@ class ValueRoom:
                 f"This node keeps {mib(self.disk.used)} MiB of values that tasks send to each "
                 f"other, of at most {mib(self.disk.most)} MiB for which there is room on its "
                 f"disk{share(self.disk, swarm_id)}; and {_in_memory(self.memory, swarm_id)}. A "
-                f"value of {mib(size)} MiB does not fit: receive more of them first, or give the "
-                f"node more (room on the disk of {self._where})."
+                f"value of {mib(size)} MiB does not fit: {_REMEDY} (room on the disk of "
+                f"{self._where})."
             )
         self.disk.take(swarm_id, size)
 

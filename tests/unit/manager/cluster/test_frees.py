@@ -115,9 +115,9 @@ def test_the_node_is_told_to_keep_the_other_result_no_longer_only_after_its_valu
     seen: list[str] = []
     needed, tell = lab.frees.needed, lab.tell
 
-    def notes_needed(*at: str) -> None:
+    def notes_needed(node_id: str, swarm_id: str, digest: str) -> None:
         seen.append("needed")
-        needed(*at)
+        needed(node_id, swarm_id, digest)
 
     def notes_ack(message: Any) -> None:
         seen.append(type(message).__name__)
@@ -143,7 +143,7 @@ def test_what_is_freed_anew_while_the_node_is_asked_is_told_anew(lab: Lab) -> No
 
 def test_a_swarm_that_is_loaded_again_has_freed_what_its_log_says_and_no_more(lab: Lab) -> None:
     lab.frees.add("n", "s", [A, B])
-    info = SwarmInfo("s", "cluster", "swarm", "ACTIVE", 0, 0.0)
+    info = SwarmInfo("s", "swarm", "cluster", "ACTIVE")
     lab.orders.restored(Restored("s", info, {}, {}, freed={"n": (B, C)}), runs=False)
     assert lab.freed() == [(A, B)]
     lab.answers(A, B)
