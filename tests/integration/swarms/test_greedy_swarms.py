@@ -18,7 +18,8 @@ pytestmark = pytest.mark.timeout(240)
 
 GREEDY = """
     import time
-    from manta.light import ResourceExhaustionError, World
+    from manta.light import World
+    from manta.light.errors import ResourceExhaustionError
     def main():
         world = World()
         try:
@@ -34,7 +35,7 @@ OTHER = """
     from manta.light import World
     def main():
         world = World()
-        other = f"node-{2 - world.rank}"
+        (other,) = [peer.node_alias for peer in world.peers if peer.rank != world.rank]
         summed = world.all_reduce(np.full(200_000, world.rank + 1.0))
         world.send_to_node(other, "x", np.full(200_000, float(world.rank)))
         letter = world.receive_from_node(other, "x")
@@ -44,8 +45,8 @@ OTHER = """
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[UserAPI]:
-    """Of a cluster whose nodes keep 8 MB of values in memory, and little that is small."""
+def cluster() -> Iterator[LocalCluster]:
+    """Its nodes keep 8 MB of values in memory, and little that is small."""
     write = local.node_config
 
     def with_limit(*arguments: Any) -> str:
@@ -53,13 +54,19 @@ def api() -> Iterator[UserAPI]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "node_config", with_limit)
-        with running(LocalCluster, 2) as cluster, client(cluster) as api:
-            wait_for_nodes(api, 2)
-            yield api
+        with running(LocalCluster, 2) as cluster:
+            yield cluster
+
+
+@pytest.fixture
+def api(cluster: LocalCluster) -> Iterator[UserAPI]:
+    with client(cluster) as api:
+        wait_for_nodes(api, 2)
+        yield api
 
 
 def test_collectives_of_one_swarm_leave_room_for_what_another_exchanges(api: UserAPI) -> None:
-    greedy = api.deploy_swarm(CLUSTER, One(GREEDY, replicas=2))
+    greedy = api.deploy_swarm(CLUSTER, One(GREEDY, replicas=2, specified_ids=["node-1"]))
     for line in lines(api, greedy, 2):
         assert "has no room for a collective" in line
         assert "MiB of them for this swarm, which may have" in line
