@@ -24,9 +24,9 @@ ARITHMETIC = "for this swarm, which may have"
 
 @contextmanager
 def two_swarms(most: int, disk: int) -> Iterator[tuple[Members, Members]]:
-    """Each with a task of two instances, on the same two nodes."""
-    with planes(2, most, disk=disk) as lab:
-        swarms = [Members(lab, [0, 1]), Members(Planes(lab.nodes, "swarm-2"), [0, 1])]
+    """One with a task of four instances, and one of two, on the same four nodes."""
+    with planes(4, most, disk=disk) as lab:
+        swarms = [Members(lab, [0, 1, 2, 3]), Members(Planes(lab.nodes, "swarm-2"), [0, 1])]
         try:
             yield swarms[0], swarms[1]
         finally:
@@ -70,7 +70,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "all_gather": lambda world: world.all_gather(bytes(300_000)),
     "all_reduce": lambda world: world.all_reduce(np.ones(100_000)),
     "gather": lambda world: world.all_gather(len(world.gather(bytes(300_000)) or ())),
-    "scatter": lambda world: world.all_gather(len(world.scatter([bytes(300_000)] * 2))),
+    "scatter": lambda world: world.all_gather(len(world.scatter([bytes(300_000)] * 4))),
 }
 
 
@@ -82,9 +82,11 @@ def test_large_collectives_of_one_swarm_leave_room_for_letters_and_calls_of_anot
         sentence = refusal(greedy, CALLS[kind])
         assert ARITHMETIC in sentence
         assert "fewer collectives in an iteration, or give the node more" in sentence
-        value = os.urandom(300_000)
-        letter(other.all[0], "id-2", value)
-        assert receive(other.all[1], "id-1") == value
+        value = os.urandom(1_000_000)
+        letter(other.all[1], "id-1", value)
+        assert receive(other.all[0], "id-2") == value
+        letter(other.all[0], "id-2", value[:500_000])
+        assert receive(other.all[1], "id-1") == value[:500_000]
         for _ in range(2):
             for got in other.run(lambda world: world.all_reduce(np.ones(20_000))):
                 assert (got == 2).all()
