@@ -335,7 +335,7 @@ def test_what_another_result_has_again_stays_also_while_its_swarm_is_restarted(
     swarm = api.deploy_swarm(
         "lab", Makes(code=code, collect="references", specified_ids=["node-1"])
     )
-    lab.wait_until(lambda: len(api.select_results(swarm, "large")) == 1)
+    lab.wait_until(lambda: api.list_result_tags(swarm) == ["large"])
     looked, heard = threading.Event(), threading.Semaphore(0)
 
     def still_tells(swarm_id: str) -> set[str]:
@@ -352,7 +352,7 @@ def test_what_another_result_has_again_stays_also_while_its_swarm_is_restarted(
     assert api.delete_results(swarm, "large") == 1
     assert looked.wait(20)
     path.touch()
-    lab.wait_until(lambda: len(api.select_results(swarm, "again")) == 1)
+    lab.wait_until(lambda: api.list_result_tags(swarm) == ["again"])
     lab.wait_until(lambda: not context.journals.unacknowledged())
     del context.journals.held
     staying = lab.manager.context.cluster(swarm.cluster_id).staying
