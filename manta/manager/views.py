@@ -48,9 +48,6 @@ class StayingResults(Protocol):
     def at(self, value: BlobRef) -> dict[str, str]:
         """The nodes on which results with this value stay, aliases by id."""
 
-    def is_free(self, digest: str, node_id: str) -> bool:
-        """Whether no result of this value stays on the node any more."""
-
 
 @dataclass
 class ClusterView:

@@ -168,16 +168,20 @@ class HeldResults:
             with self._changed:
                 self._forget(swarm_id, digest)
 
-    def drop(self, swarm_id: str, digest: str, is_wanted: Callable[[], bool]) -> bool:
-        """Delete it, unless it is kept just now or `is_wanted` still; whether it is gone."""
+    def needed(self, swarm_id: str) -> tuple[int, set[str]]:
+        """How often something was kept so far, and the digests of what the swarm keeps just now, or
+        has yet to say in the journal."""
+        with self._changed:
+            keys = self._arriving | self._unsaid.keys()
+            return self._keeps, {digest for id_, digest in keys if id_ == swarm_id}
+
+    def drop(self, swarm_id: str, digest: str, since: int) -> bool:
+        """Delete it, unless it is kept just now, or was after so many times that something was;
+        whether it is gone."""
         key = swarm_id, digest
         with self._changed:
-            before = self._kept.get(key)
-        if is_wanted():
-            return False
-        with self._changed:
             is_kept = key in self._arriving or key in self._unsaid
-            if is_kept or self._kept.get(key) != before:
+            if is_kept or self._kept.get(key, 0) > since:
                 return False
             self._forget(swarm_id, digest)
         return True

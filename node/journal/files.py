@@ -5,7 +5,8 @@ An entry is in its file when `append` returns; it is synced, together with all t
 meanwhile, before it is sent. A blob that an entry names is copied to the spool first and
 deleted from there when no entry names it any more. When the disk takes nothing more,
 what a task wants to keep is refused; the ends of attempts are kept in memory then,
-and the file is rewritten as soon as there is room.
+and the file is rewritten as soon as there is room. A file that holds much that is acknowledged
+goes on as it is until there is room for another one.
 """
 
 from __future__ import annotations
@@ -142,11 +143,11 @@ class Journals:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.entries.acknowledged if swarm else 0
 
-    def tells_of_held(self, swarm_id: str, digest: str) -> bool:
-        """Whether the manager has yet to take that a result of this value stays here."""
+    def held(self, swarm_id: str) -> set[str]:
+        """Digests of values of which the manager has yet to take that a result stays here."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
-            return swarm is not None and swarm.journal.tells_of_held(digest)
+            return swarm.journal.held() if swarm is not None else set()
 
     def all_acknowledged(self) -> dict[str, int]:
         """By swarm: up to which entry the manager has said it holds the journal."""
@@ -411,7 +412,7 @@ class Journals:
 
     def _compact(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         if file.size >= COMPACT_AFTER:
-            self._rewrite(file, records)
+            file.compaction.attempt(lambda: file.shrink(records()), self._now())
 
     def _rewrite(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
         try:

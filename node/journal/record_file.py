@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from manta.transports.codec.stored import Damaged, Thing
 
 REMEDY = "nothing is to be done, but check this disk if it happens again"
+FIRST, LONGEST = 1.0, 60.0
+"""Seconds of the first pause before a compaction is tried again, and of the longest."""
+SPARE = 1 << 20
+"""Bytes of the disk that a compaction leaves to what others write meanwhile."""
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 sync = getattr(os, "fdatasync", os.fsync)
+
+
+class Compaction:
+    """Of a file that goes on as it is while the disk has no room for another one beside it. It is
+    tried again after pauses, each twice as long, and told once."""
+
+    def __init__(self, path: Path) -> None:
+        self.at = -math.inf
+        """When it may be tried."""
+        self._path = path
+        self._pause = 0.0
+
+    def attempt(self, replace: Callable[[], object], now: float) -> bool:
+        """Whether it is done; `replace` raises OSError."""
+        if now < self.at:
+            return False
+        try:
+            replace()
+        except OSError as error:
+            if not self._pause:
+                log.warning(
+                    "%s holds what nobody needs any more, until there is room on the disk to write "
+                    "the rest anew: %s",
+                    *(self._path, error.strerror),
+                )
+            self._pause = min(LONGEST, 2 * self._pause or FIRST)
+            self.at = now + self._pause
+            return False
+        if self._pause:
+            log.info("%s holds only what is needed again.", self._path)
+        self._pause, self.at = 0.0, -math.inf
+        return True
 
 
 class RecordFile(Generic[T]):
@@ -30,6 +68,7 @@ class RecordFile(Generic[T]):
         self.dirty = False
         self.stale = True
         """Records are missing in the file: rewrite it before adding more."""
+        self.compaction = Compaction(path)
         self._fd = -1
 
     def read(self, lost: str) -> list[T]:
@@ -63,6 +102,13 @@ class RecordFile(Generic[T]):
             raise
         self.size += len(data)
         self.dirty = True
+
+    def shrink(self, records: Sequence[bytes]) -> None:
+        """As rewrite, if the disk then still takes what others write: else that would fail."""
+        disk = os.statvfs(self.path.parent)
+        if disk.f_bavail * disk.f_frsize < sum(map(len, records)) + SPARE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.rewrite(records)
 
     def rewrite(self, records: Iterable[bytes]) -> None:
         """Replace the whole file. Raises OSError; the old file then stays."""

@@ -176,16 +176,15 @@ class Journal:
         self._unpushed.pop(blob.digest, None)
         return True
 
-    def tells_of_held(self, digest: str) -> bool:
-        """Whether an entry that is not acknowledged says that a result of this value stays here."""
+    def held(self) -> set[str]:
+        """Digests of values of which an entry that is not acknowledged says that a result stays
+        here."""
         entries = (kept.item for kept in self.entries)
-        return any(
-            isinstance(one, ResultWritten)
-            and one.held
-            and isinstance(one.value, BlobRef)
-            and one.value.digest == digest
+        return {
+            one.value.digest
             for one in entries
-        )
+            if isinstance(one, ResultWritten) and one.held and isinstance(one.value, BlobRef)
+        }
 
     def writers(self, digest: str) -> list[Instance]:
         """Whose entries name the blob, each once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from manta.actors import Actor, Refused, Reply
@@ -40,20 +39,22 @@ class HeldLink:
         self._actor.pipe(future, pushed)
 
     def delete(self, message: FreeResults, reply: Reply) -> None:
-        """Users have deleted the results."""
+        """Users have deleted the results. Others with the same value, of which the manager has yet
+        to hear, are looked for before it says that it has: it says so after this."""
+        since, needed = self._held.needed(message.swarm_id)
+        needed |= self._journals.held(message.swarm_id)
 
         def deleted(answer: Any, error: BaseException | None) -> None:
             reply.set(answer) if error is None else reply.fail(error)
 
-        self._actor.pipe(self._held.soon(self._delete, message), deleted)
+        self._actor.pipe(self._held.soon(self._delete, message, since, needed), deleted)
 
-    def _delete(self, message: FreeResults) -> FreedResults:
+    def _delete(self, message: FreeResults, since: int, needed: set[str]) -> FreedResults:
         """Not on the actor's thread."""
-        tells, at = self._journals.tells_of_held, message.swarm_id
         kept = tuple(
             digest
             for digest in message.digests
-            if not self._held.drop(at, digest, partial(tells, at, digest))
+            if digest in needed or not self._held.drop(message.swarm_id, digest, since)
         )
         return FreedResults(kept)
 

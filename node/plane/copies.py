@@ -18,6 +18,7 @@ from typing import Protocol
 
 from manta.node.plane import value_files
 from manta.node.plane.mapped import Mapped
+from manta.node.plane.shares import Cost, Spare, Whose
 from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.exchange.letters import Remote
 
@@ -162,6 +163,10 @@ class Copies:
         self._ahead: Counter[str] = Counter()
         self._ahead_count: Counter[str] = Counter()
         """By peer: bytes of copies that no task has asked for yet, and how many."""
+        for part, in_memory in ((room.memory, True), (room.disk, False)):
+            sizes, give_back = partial(self._given_in, in_memory), partial(self._drop_in, in_memory)
+            part.offer(Cost.LITTLE, Spare(sizes, give_back))
+        room.copies.offer(Cost.LITTLE, Spare(self._given_by_swarm, self._drop_given))
 
     def want(self, swarm_id: str, remote: Remote, then: Then | None = None) -> None:
         """Has `then` be called with a copy, at once if it is here. Without `then` no task waits for
@@ -206,18 +211,37 @@ class Copies:
             copy.is_wanted = False
             self._carrier.give_up(remote)
 
-    def give_way(self, in_memory: bool | None) -> bool:
-        """Drops one that can be had again, in memory, on disk, or wherever. False if none is."""
-        for copy in self._given.values():
-            if in_memory in (None, copy.in_memory):
-                self._drop(copy)
-                return True
-        return False
-
     def close(self) -> None:
         for copy in list(self._all.values()):
             self.release(copy.remote)
             self._drop(copy)  # nobody may be there any more to say that it has ended
+
+    # --- what can be had again ----------------------------------------------------------------
+
+    def _given_in(self, in_memory: bool) -> Counter[str]:
+        """Their bytes, by swarm."""
+        found = Counter[str]()
+        for copy in self._given.values():
+            found[copy.swarm_id] += copy.size if copy.in_memory == in_memory else 0
+        return found
+
+    def _drop_in(self, in_memory: bool, whose: Whose) -> bool:
+        return self._drop_first(lambda copy: copy.in_memory == in_memory and whose(copy.swarm_id))
+
+    def _given_by_swarm(self) -> Counter[str]:
+        return Counter(copy.swarm_id for copy in self._given.values())
+
+    def _drop_given(self, whose: Whose) -> bool:
+        return self._drop_first(lambda copy: whose(copy.swarm_id))
+
+    def _drop_first(self, which: Callable[[Copy], bool]) -> bool:
+        """That was given for the longest time. False if there is none."""
+        found = next(filter(which, self._given.values()), None)
+        if found is not None:
+            self._drop(found)
+        return found is not None
+
+    # --- inside -------------------------------------------------------------------------------
 
     def _begin(self, swarm_id: str, remote: Remote, *, is_ahead: bool) -> Copy:
         """Raises NoRoom."""
@@ -225,7 +249,7 @@ class Copies:
         if is_ahead and not self._may_come_ahead(swarm_id, remote):
             raise NoRoom("There is no room for what no task has asked for.")
         room.take_copy(swarm_id)
-        in_memory = is_ahead or room.fits_memory(swarm_id, size)
+        in_memory = is_ahead or room.memory.make(swarm_id, size)
         if in_memory:
             room.memory.take(swarm_id, size)
         else:

@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Protocol
 from manta.node.plane import spool_records, value_files
 from manta.node.plane.copies import FUTURE_WRITE, Carrier, Copies, ValueGone
 from manta.node.plane.mapped import Mapped
+from manta.node.plane.shares import Cost, Spare, Whose
 from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.descriptors import descriptor_limit
@@ -89,7 +91,7 @@ class Own:
 class Parcels:
     """`most` and `disk`: bytes that are kept in memory and on disk, of this node's tasks and of
     others together; `most_open`: how many values may be open, by default as this process may.
-    See `SharedRoom` for how swarms divide each of them. Implements `value_room.Spare`."""
+    See `SharedRoom` for how swarms divide each of them. Implements `memory.Budget`."""
 
     def __init__(
         self, carrier: Carrier, most: int, spool: Spool, disk: int, most_open: int | None = None
@@ -97,7 +99,8 @@ class Parcels:
         if most_open is None:
             most_open = min(MOST_OPEN, descriptor_limit() // DESCRIPTORS)
         self._spool = spool
-        self._room = ValueRoom(most, disk, most_open, self, str(spool.values))
+        self._room = ValueRoom(most, disk, most_open, str(spool.values))
+        self.memory, self.disk = self._room.memory, self._room.disk
         self._copies = Copies(carrier, self._room, spool.values)
         self.want, self.forgo = self._copies.want, self._copies.forgo
         self.state = self._copies.state
@@ -105,16 +108,7 @@ class Parcels:
         """By id."""
         for timeline, kept in spool.untaken.items():
             spool.untaken[timeline] = self._restored(timeline.swarm_id, kept)
-
-    @property
-    def size(self) -> int:
-        """Bytes that are kept in memory."""
-        return self._room.memory.used
-
-    @property
-    def most(self) -> int:
-        """Bytes that may be."""
-        return self._room.memory.most
+        self.disk.offer(Cost.MUCH, Spare(self._untaken, self._drop_untaken))
 
     @property
     def most_at_once(self) -> int:
@@ -143,7 +137,7 @@ class Parcels:
         parcel = Parcel(secrets.token_bytes(16), size)
         own = Own(swarm_id, size, self._path(parcel.id))
         room = self._room
-        if room.own.fits(swarm_id, 1) and room.fits_memory(swarm_id, size):
+        if room.own.fits(swarm_id, 1) and room.memory.make(swarm_id, size):
             room.memory.take(swarm_id, size)
             room.own.take(swarm_id, 1)
             own.fd, own.in_memory, own.is_filed = fd, True, False
@@ -289,49 +283,43 @@ class Parcels:
 
     # --- room -------------------------------------------------------------------------------
 
-    @property
-    def reclaim(self) -> Callable[[Callable[[], bool]], None] | None:
-        return self._room.reclaim
-
-    @reclaim.setter
-    def reclaim(self, reclaim: Callable[[Callable[[], bool]], None]) -> None:
-        """Has others that count here give back what they can do without, while more is wanted."""
-        self._room.reclaim = reclaim
-
-    def take_room(self, size: int, swarm_id: str = "") -> None:
+    def take_room(self, size: int, swarm_id: str) -> None:
         """Counts memory of that size. Raises NoRoom."""
         self._room.take_memory(swarm_id, size)
 
-    def count(self, size: int) -> None:
-        """Counts memory of that size, whether there is room for it or not."""
-        self._room.memory.take("", size)
-
-    def give_room(self, size: int, swarm_id: str = "") -> None:
-        self._room.memory.give(swarm_id, size)
-
-    def take_file(self, size: int, swarm_id: str = "") -> int:
-        """A descriptor of a new file to write into, which goes with its last one; counts as on disk
-        until `give_disk`. Raises NoRoom."""
+    def take_file(self, size: int, swarm_id: str) -> int:
+        """A descriptor of a new file to write into, which goes with its last one. Its room on disk
+        counts until it is given. Raises NoRoom."""
         self._room.take_disk(swarm_id, size)
         try:
             return value_files.nameless(self._spool.values, size)
         except OSError as error:
-            self._room.disk.give(swarm_id, size)
+            self.disk.give(swarm_id, size)
             raise NoRoom(f"The disk takes no value of {size} bytes: {error}.") from error
 
-    def give_disk(self, size: int, swarm_id: str = "") -> None:
-        self._room.disk.give(swarm_id, size)
+    def takes(self, parcel: bytes) -> tuple[int, int]:
+        """Bytes in memory and on disk of a value that was handed in and that nobody reads."""
+        own = self._own.get(parcel)
+        if own is None or own.transfers:
+            return 0, 0
+        return own.size if own.in_memory else 0, own.size
 
-    def drop_copy(self, in_memory: bool | None) -> bool:
-        return self._copies.give_way(in_memory)
+    def _untaken(self) -> Counter[str]:
+        """Bytes on disk that nobody has asked for since this process began, by swarm."""
+        found = Counter[str]()
+        for timeline in self._spool.untaken:
+            found[timeline.swarm_id] += self._untaken_of(timeline)
+        return found
 
-    def untaken(self) -> int:
-        named = {one.id for one in self._untaken()}
+    def _untaken_of(self, timeline: Timeline) -> int:
+        named = {one.id for one in spool_records.parcels(self._spool.untaken[timeline])}
         found = [own for id_ in named if (own := self._own.get(id_)) and not own.transfers]
         return sum(own.size for own in found)
 
-    def _untaken(self) -> list[Parcel]:
-        return [one for kept in self._spool.untaken.values() for one in spool_records.parcels(kept)]
-
-    def drop_untaken(self) -> None:
-        self.drop(next(iter(self._spool.untaken)))
+    def _drop_untaken(self, whose: Whose) -> bool:
+        """The oldest of that."""
+        for timeline in self._spool.untaken:
+            if whose(timeline.swarm_id) and self._untaken_of(timeline):
+                self.drop(timeline)
+                return True
+        return False

@@ -3,7 +3,9 @@
 A thread of its own writes: first the values that are too large for a record, each a file, then the
 records, and syncs each file once for all attempts that ended together (group commit). Only then is
 it said, on the plane's thread, that it is done. What the disk does not take is tried again until it
-does: an attempt's end waits for it (a minute, `node/tasks/direct.py`), and nothing else does.
+does: an attempt's end waits for it (a minute, `node/tasks/direct.py`), and nothing else does. What
+is kept no longer takes its room until the disk has enough to write the rest anew; nothing waits for
+that but who wants to know.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +58,13 @@ class _Job:
     """Jobs of one timeline are done in their order."""
 
 
+@dataclass
+class _Compaction:
+    still: list[Kept]
+    """What the file is to hold."""
+    then: list[Done]
+
+
 class Spool:
     """`call` has something run on the plane's thread, to which all methods belong."""
 
@@ -69,6 +80,8 @@ class Spool:
         """To be synced; whether a sync has failed, after which nothing says what is on disk."""
         self._written: list[_Job] = []
         """Jobs that have to be synced."""
+        self._compactions: dict[Timeline, _Compaction] = {}
+        """That are to be done; the writer's."""
         self._renamed = False
         self._changed = threading.Condition()
         self._jobs: list[_Job] = []
@@ -104,28 +117,26 @@ class Spool:
                 file.stale = False
             file.add(spool_records.encode(kept))
             self._dirty.setdefault(file, False)
+            if (compaction := self._compactions.get(timeline)) is not None:
+                compaction.still.append(kept)
 
         self._do(_Job(write, then, timeline))
 
     def keep_only(self, timeline: Timeline, still: Sequence[Kept], then: Done) -> None:
-        """Calls `then` once nothing else of the timeline would be found after a restart."""
+        """Calls `then` once nothing else of the timeline, but for what is kept later, would be
+        found after a restart."""
 
-        def write() -> None:
-            if not still:
-                self._delete(timeline)
-                return
-            file = self._file(timeline)
-            begin = spool_records.begin(self._node_id, *timeline)
-            file.rewrite([begin, *map(spool_records.encode, still)])
-            self._renamed = True
-            self._dirty[file] = False
+        def note() -> None:
+            before = self._compactions.get(timeline)
+            waiting = [] if before is None else before.then
+            self._compactions[timeline] = _Compaction(list(still), [*waiting, then])
 
-        self._do(_Job(write, then, timeline))
+        self._do(_Job(note, _nothing, timeline))
 
     def drop(self, timeline: Timeline) -> None:
         """The timeline is over."""
         self.untaken.pop(timeline, None)
-        self._do(_Job(lambda: self._delete(timeline), _nothing, timeline))
+        self.keep_only(timeline, (), _nothing)
 
     def do(self, write: Callable[[], None], then: Done | None = None) -> None:
         """Has the writer do something that raises no OSError, and calls `then` afterwards."""
@@ -150,7 +161,9 @@ class Spool:
     def _write(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._written or self._closed)
+                self._changed.wait_for(
+                    lambda: self._jobs or self._written or self._closed, self._until_due()
+                )
                 jobs, self._jobs = self._jobs, []
             failed = self._carry_out(jobs)
             with self._changed:
@@ -159,6 +172,11 @@ class Spool:
                     self._changed.wait_for(lambda: self._closed, RETRY)
                 if self._closed and (failed or self._written or not self._jobs):
                     return
+
+    def _until_due(self) -> float | None:
+        """Seconds until a compaction is to be tried."""
+        due = min((self._file(one).compaction.at for one in self._compactions), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
 
     def _carry_out(self, jobs: list[_Job]) -> list[_Job]:
         """Returns those that are to be tried again."""
@@ -174,37 +192,76 @@ class Spool:
                 failed.append(job)
             else:
                 self._written.append(job)
-        try:
-            self._sync()
-        except OSError as error:
-            self._tell_trouble(error)
-            return failed
-        if self._trouble and not failed:
+        self._compact()
+        trouble = self._sync()
+        if trouble is not None:
+            self._tell_trouble(trouble)
+        elif self._trouble and not failed:
             self._trouble = False
             log.info("What ended attempts told others is kept again in %s.", self._folder)
         written, self._written = self._written, []
         for job in written:
-            self._call(job.done)
+            if self._is_synced(job):
+                self._call(job.done)
+            else:
+                self._written.append(job)
         return failed
 
-    def _sync(self) -> None:
+    def _compact(self) -> None:
+        now = time.monotonic()
+        for timeline, compaction in list(self._compactions.items()):
+            replace = partial(self._replace, timeline, compaction.still)
+            if self._file(timeline).compaction.attempt(replace, now):
+                del self._compactions[timeline]
+                self._written += [_Job(_nothing, then, timeline) for then in compaction.then]
+
+    def _replace(self, timeline: Timeline, still: Sequence[Kept]) -> None:
+        """Raises OSError."""
+        if not still:
+            self._delete(timeline)
+            return
+        file = self._file(timeline)
+        begin = spool_records.begin(self._node_id, *timeline)
+        file.shrink([begin, *map(spool_records.encode, still)])
+        self._renamed = True
+        self._dirty[file] = False
+
+    def _sync(self) -> OSError | None:
+        """Why something is not on disk for good yet."""
+        trouble = None
         for file, has_failed in list(self._dirty.items()):
-            if has_failed:  # the system may hold for written what it has dropped
-                file.rewrite([file.path.read_bytes()])
-                self._renamed = True
-            fd = file.descriptor()
             try:
-                sync(fd)
-            except OSError:
-                self._dirty[file] = True
-                raise
-            finally:
-                os.close(fd)
-            del self._dirty[file]
-        if self._renamed:
-            sync_folder(self._folder)
-            sync_folder(self.values)
-            self._renamed = False
+                self._sync_file(file, has_failed=has_failed)
+            except OSError as error:
+                trouble = error
+        try:
+            if self._renamed:
+                sync_folder(self._folder)
+                sync_folder(self.values)
+                self._renamed = False
+        except OSError as error:
+            trouble = error
+        return trouble
+
+    def _sync_file(self, file: RecordFile[Record], *, has_failed: bool) -> None:
+        """Raises OSError."""
+        if has_failed:  # the system may hold for written what it has dropped
+            file.rewrite([file.path.read_bytes()])
+            self._renamed = True
+        fd = file.descriptor()
+        try:
+            sync(fd)
+        except OSError:
+            self._dirty[file] = True
+            raise
+        finally:
+            os.close(fd)
+        del self._dirty[file]
+
+    def _is_synced(self, job: _Job) -> bool:
+        if job.of is None:
+            return True
+        return not self._renamed and self._files.get(job.of) not in self._dirty
 
     def _tell_trouble(self, error: OSError) -> None:
         if not self._trouble:

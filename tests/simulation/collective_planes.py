@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from manta.node.peers.directory import DirectoryChanged
@@ -13,9 +14,9 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.spill import Spill
-from manta.node.plane.parcels import NoRoom
+from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.requests import CallCollective
+from manta.node.plane.shares import Whose
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, Peer
 from manta.protocol.roster import Roster
@@ -23,41 +24,41 @@ from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 from tests.simulation.exchange_planes import SWARM, Clock, Connection
+from tests.support.budgets import Budget
 
 EPOCH = "e"
-MEMORY = 64 << 20
+MEMORY, DISK = 64 << 20, 1 << 30
 Ended = Callable[[list[tuple[int, bytes]], dict[int, str], str], None]
 """Is told values by rank, who is not in them and why, and an error."""
 
 
-class Budget:
-    """Of a plane."""
+class Files(Budget):
+    """Of a plane, whose files are in memory."""
 
-    def __init__(self, pool: Callable[[], Pool]) -> None:
-        self.size = self.on_disk = 0
-        self.most = MEMORY
-        self._pool = pool
-
-    def take_room(self, size: int) -> None:
-        self._pool().reclaim(lambda: self.size + size > self.most)
-        if self.size + size > self.most:
-            raise NoRoom(f"{self.size} of {self.most}")
-        self.size += size
-
-    def count(self, size: int) -> None:
-        self.size += size
-
-    def give_room(self, size: int) -> None:
-        self.size -= size
-
-    def take_file(self, size: int) -> int:
-        self.on_disk += size
+    def take_file(self, size: int, swarm_id: str) -> int:
+        self.take_disk(swarm_id, size)
         fd = os.memfd_create("file", os.MFD_CLOEXEC)
         os.ftruncate(fd, size)
         return fd
 
-    def give_disk(self, size: int) -> None:
-        self.on_disk -= size
+
+class Keeps:
+    """What calls keep that are over, of one desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._calls = desk.calls
+
+    def small(self) -> dict[str, int]:
+        return {SWARM: self._calls.small()}
+
+    def spill(self, whose: Whose) -> bool:
+        return whose(SWARM) and self._calls.spill_oldest()
+
+    def given(self) -> dict[str, Footprint]:
+        return {SWARM: self._calls.given}
+
+    def let_go(self, whose: Whose, size: Size) -> bool:
+        return whose(SWARM) and self._calls.let_go_oldest(size)
 
 
 class Asked:
@@ -193,7 +194,7 @@ class Plane:
         self.net = net
         net[name] = self
         self.known = KnownPeers()
-        self.budget = Budget(lambda: self.pool)
+        self.budget = Files(MEMORY, DISK, Path())
         self.pool = Pool(self.budget, lambda: time.now)
         self.begun: list[Connection] = []
         self.sending: dict[tuple[str, bytes], Sending] = {}
@@ -206,9 +207,8 @@ class Plane:
         self._unheard: set[str] = set()
         random = time.random
         token, first = random.randbytes(8), random.randrange(1 << 40)
-        spill = Spill(self.pool)
-        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, spill, self)
-        self.pool.spill, self.pool.let_go = self.desk.spill, self.desk.let_go
+        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, self)
+        self.pool.keeps = Keeps(self.desk)
 
     # --- the daemon ---------------------------------------------------------------------------
 

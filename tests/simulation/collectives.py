@@ -109,7 +109,7 @@ class Scenario:
         plane = node.plane
         plane.desk.close()
         plane.pool.close()
-        assert plane.budget.size == 0, f"{node.name} keeps {plane.budget.size} bytes"
+        assert plane.budget.sizes == (0, 0), f"{node.name} keeps {plane.budget.sizes} bytes"
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random

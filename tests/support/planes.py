@@ -216,12 +216,13 @@ class Node:
 class Planes:
     """Nodes with one instance each of a task."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Node], swarm_id: str = SWARM) -> None:
         self.nodes = nodes
+        self.swarm_id = swarm_id
         self.epoch = "epoch-1"
 
     def at(self, rank: int, attempt: int = 0, iteration: int = 0) -> Instance:
-        return Instance(SWARM, "worker", rank, iteration, attempt)
+        return Instance(self.swarm_id, "worker", rank, iteration, attempt)
 
     def restart(self, *numbers: int) -> None:
         """Those planes end, all at the same time, and begin again."""
@@ -240,14 +241,14 @@ class Planes:
             structs.replace(one.peer, addresses=addresses.get(f"n{number}", one.peer.addresses))
             for number, one in enumerate(self.nodes, 1)
         )
-        told = DirectoryChanged(SWARM, self.epoch, True, peers)
-        node.run(node.plane.told, PeersAnew((told,), ()))
+        told = DirectoryChanged(self.swarm_id, self.epoch, True, peers)
+        node.run(node.plane.told, PeersAnew((told,), ()) if self.swarm_id == SWARM else told)
 
     def remove(self, number: int) -> None:
         """The others are told that the node is lost."""
         gone = self.nodes[number]
         departed = Departed(gone.id, gone.alias, gone.peer.key, Departure.LOST)
-        told = DirectoryChanged(SWARM, self.epoch, False, (), (departed,))
+        told = DirectoryChanged(self.swarm_id, self.epoch, False, (), (departed,))
         for node in self.nodes:
             if not node.is_closed:
                 node.run(node.plane.told, told)
@@ -281,7 +282,7 @@ class Planes:
         roster = Roster(self.epoch, iteration, {"worker": task}, {})
         for node in self.nodes if told is None else told:
             if not node.is_closed:
-                node.run(node.plane.told, RosterChanged(SWARM, roster))
+                node.run(node.plane.told, RosterChanged(self.swarm_id, roster))
 
 
 @contextmanager

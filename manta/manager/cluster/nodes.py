@@ -86,8 +86,8 @@ class ClusterNodes:
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: ClusterNode(record) for record in records}
-        self._frees = Frees(self.actor, self.view, self._nodes)
-        self.orders = NodeOrders(self.actor, self._nodes, self._stored, self._frees.add)
+        self._frees = Frees(self.actor, self._nodes)
+        self.orders = NodeOrders(self.actor, self._nodes, self._stored, self._frees)
         self.view.share = self.orders.peers.share
         self._interval = heartbeat_interval(self.context.lease)
         self._backlogs = Backlogs(self._interval)

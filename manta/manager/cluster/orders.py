@@ -7,16 +7,17 @@ state and the versions of its directories, and it sends again what was not ackno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from manta.actors import Monitor, Ref, Supervisor, Unreachable
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.peers import Directories, Known
 from manta.manager.cluster.spreads import MANAGER, WAIT, Spreads
 from manta.manager.store.records import NodeRecord
-from manta.manager.swarm.events import Assign, Began, Freed
+from manta.manager.swarm.events import Assign, Began, Freed, Needed
 from manta.manager.swarm.messages import Orders, Restored
 from manta.protocol.node import JournalAck, Load, ToNode
 from manta.protocol.peers import PeerLink
@@ -57,16 +58,27 @@ class ClusterNode:
         return Known(one.id, one.alias, one.key, one.peer_addresses, one.seen_at, self.blob_port)
 
 
+class Frees(Protocol):
+    """What nodes need not keep of results that stay on them."""
+
+    def restored(self, swarm_id: str, freed: Mapping[str, Collection[str]]) -> None:
+        """By node, the digests of all that the swarm has freed according to its log."""
+
+    def add(self, node_id: str, swarm_id: str, digests: Collection[str]) -> None: ...
+
+    def needed(self, node_id: str, swarm_id: str, digest: str) -> None:
+        """Another result has the value."""
+
+
 @dataclass
 class NodeOrders:
     """`on_stored` is called when more of a node's journal is durable: with the ids of node and
-    swarm, and the number of the entry. `on_freed` when users have deleted results that stay on a
-    node: with both ids and the digests."""
+    swarm, and the number of the entry."""
 
     actor: Supervisor
     nodes: dict[str, ClusterNode]
     on_stored: Callable[[str, str, int], None]
-    on_freed: Callable[[str, str, Collection[str]], None]
+    frees: Frees
     desired: DesiredStates = field(default_factory=DesiredStates)
     peers: Directories = field(default_factory=Directories)
     spreads: Spreads = field(default_factory=Spreads)
@@ -89,8 +101,7 @@ class NodeOrders:
                     self.peers.lost(node_id, "it was lost before the manager was restarted")
         given = message.given & self.nodes.keys()
         self.desired.restore(swarm_id, message.desired, self.nodes, given)
-        for node_id, digests in message.freed.items():
-            self.on_freed(node_id, swarm_id, digests)
+        self.frees.restored(swarm_id, message.freed)
         for node_id, upto in message.applied.items():
             if runs and (node := self.nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto
@@ -109,7 +120,9 @@ class NodeOrders:
             elif isinstance(change, Began):
                 self.desired.began(change.node_id, change.instance)
             elif isinstance(change, Freed):
-                self.on_freed(change.node_id, swarm_id, change.digests)
+                self.frees.add(change.node_id, swarm_id, change.digests)
+            elif isinstance(change, Needed):  # before what tells of the other is acknowledged
+                self.frees.needed(change.node_id, swarm_id, change.digest)
             else:
                 self.desired.revoke(change.node_id, change.instance)
         if orders.changes:

@@ -242,6 +242,13 @@ class Freed(msgspec.Struct, frozen=True):
     digests: tuple[str, ...]
 
 
+class Needed(msgspec.Struct, frozen=True):
+    """A result stays on the node whose value it needed not keep: now it has to."""
+
+    node_id: str
+    digest: str
+
+
 class Acknowledge(msgspec.Struct, frozen=True):
     """The node may drop the entries of its journal of this swarm up to `upto`, inclusive."""
 
@@ -285,6 +292,7 @@ Action = (
     | Began
     | Revoke
     | Freed
+    | Needed
     | Acknowledge
     | Publish
     | StateChanged

@@ -16,6 +16,7 @@ from manta.manager.swarm.events import (
     Acknowledge,
     Began,
     EntriesReceived,
+    Needed,
     Passed,
     Publish,
     Woken,
@@ -184,6 +185,8 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
         entry.value,
         entry.held and isinstance(entry.value, BlobRef),
     )
+    if item.held and (digest := step.data.staying.freed_of(item)):
+        step.act(Needed(item.node_id, digest))
     attempt.written.append(step.data.add_result(item))
     step.act(Publish("results"))
     run = step.data.runs[at.iteration][at.alias]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.manager.swarm.events import Assign, Began, Freed, Revoke
+from manta.manager.swarm.events import Assign, Began, Freed, Needed, Revoke
 from manta.protocol.node import Assignment, ToNode
 from manta.protocol.user import SwarmInfo
 
@@ -34,7 +34,7 @@ class Orders(msgspec.Struct, frozen=True):
     swarm_id: str
     epoch: str = ""
     """Names the timeline of its log."""
-    changes: tuple[Assign | Began | Revoke | Freed, ...] = ()
+    changes: tuple[Assign | Began | Revoke | Freed | Needed, ...] = ()
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None
     """None if it did not change."""

@@ -29,9 +29,11 @@ class Staying:
     freed: dict[str, dict[str, None]] = field(default_factory=dict)
     """By node: digests of results that users deleted."""
 
-    def is_free(self, digest: str, node_id: str) -> bool:
-        """Whether no result of this value stays on the node any more."""
-        return node_id not in self.holders.get(digest, {})
+    def freed_of(self, item: ResultItem) -> str:
+        """The digest of its value if its node need not keep that, else nothing."""
+        assert isinstance(item.value, BlobRef)
+        digest = item.value.digest
+        return digest if digest in self.freed.get(item.node_id, {}) else ""
 
     @property
     def names(self) -> int:

@@ -38,6 +38,7 @@ from manta.manager.swarm.events import (
     Began,
     Freed,
     ManagerRestarted,
+    Needed,
     NodeLost,
     Placed,
     Publish,
@@ -372,7 +373,7 @@ class SwarmSupervisor(Actor):
                 self._feed(answer)
 
     def _perform(self, commit: Commit) -> None:
-        changes: list[Assign | Began | Revoke | Freed] = []
+        changes: list[Assign | Began | Revoke | Freed | Needed] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
         killed = False
@@ -380,7 +381,7 @@ class SwarmSupervisor(Actor):
             match action:
                 case Assign(node_id, assignment):
                     changes.append(Assign(node_id, self._named(assignment)))
-                case Began() | Revoke() | Freed():
+                case Began() | Revoke() | Freed() | Needed():
                     changes.append(action)
                 case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
@@ -409,7 +410,7 @@ class SwarmSupervisor(Actor):
     def _orders(
         self,
         messages: Sequence[tuple[str, ToNode]],
-        changes: Sequence[Assign | Began | Revoke | Freed] = (),
+        changes: Sequence[Assign | Began | Revoke | Freed | Needed] = (),
         info: SwarmInfo | None = None,
         *,
         kill: bool = False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from manta.node.plane.collectives.memory import Block, Pool
+from manta.node.plane.collectives.block import Block
+from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Piece, Pieces
 from manta.transports.collectives.plans import Buffer
 

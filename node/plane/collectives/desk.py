@@ -66,7 +66,6 @@ class Desk:
         first: int,
         known: KnownPeers,
         pool: Pool,
-        spill: Spill,
         outside: Outside,
     ) -> None:
         self.epoch = epoch
@@ -74,7 +73,7 @@ class Desk:
         self._me = me
         self._known = known
         self._pool = pool
-        self._spill = spill
+        self._spill = Spill(pool, swarm_id)
         self._outside = outside
         self._contributions = Contributions(pool, outside)
         self._delivery = Delivery(pool, self, outside)
@@ -386,15 +385,6 @@ class Desk:
                 sentence = f"{wait.ask.at} was ended: it waits for nothing any more."
                 self._fail(wait.ask, "SwarmStopped", sentence)
         self.calls.remove(call)
-
-    def spill(self) -> bool:
-        """Moves small values of the oldest outcome that has any onto disk; false if none has."""
-        return self.calls.spill_oldest()
-
-    def let_go(self) -> bool:
-        """Lets go of what members gave to the oldest call that others may begin anew; false if
-        nothing of that is kept."""
-        return self.calls.let_go_oldest()
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here."""

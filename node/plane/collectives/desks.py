@@ -17,10 +17,11 @@ from manta.node.plane.collectives.contributions import Contributions
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.gathering import lasts
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.spill import Spill
+from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.collectives.workers import Workers
 from manta.node.plane.parcels import NoRoom, Parcels
 from manta.node.plane.requests import MakeRoom
+from manta.node.plane.shares import SharedRoom, Whose
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster
 from manta.roster.waits import operation
@@ -64,7 +65,7 @@ class Outside(Protocol):
 
 
 class Desks:
-    """Implements `desk.Outside`. All of it on the plane's thread."""
+    """Implements `desk.Outside` and `spare.Keeps`. All of it on the plane's thread."""
 
     def __init__(self, me: str, known: KnownPeers, parcels: Parcels, outside: Outside) -> None:
         self._me = me
@@ -72,15 +73,13 @@ class Desks:
         self._parcels = parcels
         self._outside = outside
         self._pool = Pool(parcels, self.clock)
-        parcels.reclaim = self._pool.reclaim
-        self._pool.spill = self._spill_oldest
-        self._pool.let_go = self._let_go_oldest
-        self._spill = Spill(self._pool)
+        self._pool.keeps = self
         self._contributions = Contributions(self._pool, self)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
         self._early: dict[Ask, float] = {}
         """Calls that came before the directory of their swarm, and when."""
+        self._early_room = SharedRoom(MOST_EARLY)
         self._unheard: dict[str, dict[str, None]] = {}
         """By key: swarms that it spoke of and this node had not heard of yet."""
 
@@ -97,7 +96,6 @@ class Desks:
                 first,
                 self._known,
                 self._pool,
-                self._spill,
                 self,
             )
             for node in self._known.nodes(swarm_id):
@@ -112,11 +110,18 @@ class Desks:
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
-        elif len(self._early) < MOST_EARLY:
+        elif self._early_room.fits(ask.at.swarm_id, 1):
+            self._early_room.take(ask.at.swarm_id, 1)
             self._early[ask] = self.clock()
         else:
-            sentence = "Too many calls wait until this node hears of others in their swarms."
-            ask.fail("ResourceExhaustionError", sentence)
+            room, swarm_id = self._early_room, ask.at.swarm_id
+            ask.fail(
+                "ResourceExhaustionError",
+                f"{room.used:,} calls wait until this node hears who takes part in their swarms, "
+                f"of at most {room.most:,}, {room.of(swarm_id):,} of them for this swarm, which "
+                f"may have {room.allows(swarm_id):,} beside the others: look whether the node "
+                "reaches its manager, or have fewer threads call.",
+            )
 
     def _make_room(self, ask: Ask) -> None:
         try:
@@ -134,8 +139,12 @@ class Desks:
     def _ask_early(self) -> None:
         for ask, since in list(self._early.items()):
             if (desk := self.desk(ask.at.swarm_id)) is not None:
-                del self._early[ask]
+                self._leave_early(ask)
                 desk.ask(ask, since)
+
+    def _leave_early(self, ask: Ask) -> None:
+        del self._early[ask]
+        self._early_room.give(ask.at.swarm_id, 1)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
         for ask in [ask for ask in self._early if which(ask)]:
@@ -143,13 +152,13 @@ class Desks:
             self._fail_early(ask, "SwarmStopped", sentence)
 
     def _fail_early(self, ask: Ask, error: str, sentence: str) -> None:
-        del self._early[ask]
+        self._leave_early(ask)
         self._contributions.drop(ask)
         ask.fail(error, sentence)
 
     def abandon(self, ask: Ask) -> None:
         if ask in self._early:
-            del self._early[ask]
+            self._leave_early(ask)
             self._contributions.drop(ask)
         elif (desk := self._desks.get(ask.at.swarm_id)) is not None:
             desk.abandon(ask)
@@ -296,11 +305,22 @@ class Desks:
         found = self._parcels.own(parcel)
         return found.fd if found is not None and found.in_memory else -1
 
-    def _spill_oldest(self) -> bool:
-        return any(desk.spill() for desk in self._desks.values())
+    # --- what calls that are over keep (spare.Keeps) --------------------------------------------
 
-    def _let_go_oldest(self) -> bool:
-        return any(desk.let_go() for desk in self._desks.values())
+    def small(self) -> dict[str, int]:
+        return {swarm_id: desk.calls.small() for swarm_id, desk in self._desks.items()}
+
+    def spill(self, whose: Whose) -> bool:
+        return any(desk.calls.spill_oldest() for desk in self._of(whose))
+
+    def given(self) -> dict[str, Footprint]:
+        return {swarm_id: desk.calls.given for swarm_id, desk in self._desks.items()}
+
+    def let_go(self, whose: Whose, size: Size) -> bool:
+        return any(desk.calls.let_go_oldest(size) for desk in self._of(whose))
+
+    def _of(self, whose: Whose) -> list[Desk]:
+        return [desk for swarm_id, desk in self._desks.items() if whose(swarm_id)]
 
 
 class _Bulk:

@@ -8,6 +8,7 @@ import logging
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName
+from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.parcels import NoRoom
 
 AHEAD = 1_000
@@ -35,8 +36,12 @@ class Calls:
         self._failed: set[CallName] = set()
         self._in_memory: dict[CallName, Call] = {}
         """Those that are over and may have small values in memory, the oldest first."""
-        self._giving: dict[CallName, Call] = {}
-        """Those that are over and may keep what members gave, the oldest first."""
+        self._giving: dict[CallName, Footprint] = {}
+        """Those that are over and keep what members gave, and what that takes; the oldest first."""
+        self.given = Footprint()
+        """What that takes, of all."""
+        self._stays = False
+        """Did the disk take no small values when it was tried last?"""
 
     def add(self, call: Call) -> None:
         self._open[call.name] = call
@@ -93,11 +98,25 @@ class Calls:
         call.is_over = True
         call.told.clear()
         del self._open[call.name]
-        self._over[call.name] = self._in_memory[call.name] = self._giving[call.name] = call
+        self._over[call.name] = self._in_memory[call.name] = call
+        if any(given := call.meeting.given):
+            self._giving[call.name] = given
+            self.given = self.given.plus(given)
         if call.meeting.machine.has_failed:
             self._failed.add(call.name)
         task = call.name.era, call.name.task
         self._next[task] = max(self._next.get(task, 0), call.name.number + 1)
+
+    def small(self) -> int:
+        """Bytes of small values of calls that are over, in memory."""
+        found = 0
+        for name, call in list(self._in_memory.items()):
+            if call.meeting.arranging.goes_on:
+                continue
+            if not (size := call.meeting.small):
+                del self._in_memory[name]
+            found += size
+        return found
 
     def spill_oldest(self) -> bool:
         """Moves small values of one that is over onto disk; false if there are none."""
@@ -107,20 +126,29 @@ class Calls:
                 return False
             try:
                 if call.meeting.spill():
+                    self._stays = False
                     return True
             except NoRoom as error:
-                log.warning("What came of collectives stays in memory: %s", error)
+                if not self._stays:
+                    log.warning("What came of collectives stays in memory: %s", error)
+                self._stays = True
                 return False
-            del self._in_memory[call.name]
+            self._in_memory.pop(call.name, None)
 
-    def let_go_oldest(self) -> bool:
-        """Lets go of what members gave to one that is over, which others may need again; false if
-        nothing of that is kept."""
-        while self._giving:
-            call = self._giving.pop(next(iter(self._giving)))
-            if call.meeting.let_go():
+    def let_go_oldest(self, size: Size) -> bool:
+        """Lets go of what members gave to one that is over, which others may need again, and which
+        takes such room; false if nothing of that is kept."""
+        while (
+            name := next((one for one, it in self._giving.items() if size(it)), None)
+        ) is not None:
+            self._gives_no_longer(name)
+            if self._over[name].meeting.let_go():
                 return True
         return False
+
+    def _gives_no_longer(self, name: CallName) -> None:
+        if (given := self._giving.pop(name, None)) is not None:
+            self.given = self.given.minus(given)
 
     def remove(self, call: Call) -> None:
         """It is of no use any more."""
@@ -130,7 +158,7 @@ class Calls:
     def _forget(self, call: Call) -> None:
         self._open.pop(call.name, None)
         self._in_memory.pop(call.name, None)
-        self._giving.pop(call.name, None)
+        self._gives_no_longer(call.name)
         self._over.pop(call.name, None)
         self._failed.discard(call.name)
         del self._by_meeting[call.meeting]

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import COST, Piece, Pieces
+from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
 from manta.node.reduction.kernel import Kernel, Source
@@ -450,20 +451,33 @@ class Meeting:
         """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
         return self._memory.kept(buffer)
 
+    @property
+    def small(self) -> int:
+        """Bytes that `spill` moves."""
+        return self._memory.small
+
     def spill(self) -> bool:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
         return self._memory.spill()
 
     def let_go(self) -> bool:
         """Lets go of what members gave; false if there is nothing of it. Of one that is over."""
-        given = {buffer for one in self._given.values() for buffer in one.buffers}
-        mine = given - self._of_outcomes()
-        if not mine:
+        if not (mine := self._only_given()):
             return False
         self.has_let_go = True
         self._given.clear()
         self._memory.drop(mine)
         return True
+
+    @property
+    def given(self) -> Footprint:
+        """What `let_go` gives back."""
+        return self._memory.footprint(self._only_given())
+
+    def _only_given(self) -> set[Buffer]:
+        """What members gave and nobody got."""
+        given = {buffer for one in self._given.values() for buffer in one.buffers}
+        return given - self._of_outcomes() if given else given
 
     def end(self) -> None:
         """Nobody will ask for it any more: what is on its way is given up."""

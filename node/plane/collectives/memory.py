@@ -10,13 +10,14 @@ to the next one of its swarm; no other swarm is ever given it. Two kinds of memo
   change it. It says when nothing refers to its mapping any more; until all have, and transfers
   and the call itself are done with it, the block is in use.
 
-All of it counts as values that tasks send to each other. Where room is short, what is idle goes
-first, then what was lent and is still mapped: its pages stay with the tasks alone; then what
-members gave to calls that are over, which only planes that forgot it may need (`let_go`). A block
-for which there is no room in memory is a file, and one beyond half of that is, so that what is kept
-leaves some for rooms; a room never is, as a task could cut it short. Small values lie in this
-process. They have room of their own, a quarter as much, so that no call fails for what others keep;
-where that is taken, those of calls that are over go into files (`spill`).
+All of it counts as values that tasks send to each other, and swarms share it as they share those
+(`node/plane/shares.py`). Where room is short, what is idle goes first, then what was lent and is
+still mapped: its pages stay with the tasks alone; then what members gave to calls that are over,
+which only planes that forgot it may need (`spare.py`). A block for which there is no room in memory
+is a file, and one beyond half of that is, so that what is kept leaves some for rooms; a room never
+is, as a task could cut it short. Small values lie in this process. They have room of their own, a
+quarter as much, so that no call fails for what others keep; where that is taken, those of calls
+that are over go into files.
 """
 
 from __future__ import annotations
@@ -25,11 +26,18 @@ import contextlib
 import fcntl
 import mmap
 import os
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Protocol
 
 from manta.node.plane import value_files
+from manta.node.plane.collectives.block import Block, Which, is_any, is_file, is_memory
+from manta.node.plane.collectives.spare import Keeps, Nothing, Size
 from manta.node.plane.parcels import FUTURE_WRITE, NoRoom
+from manta.node.plane.shares import Cost, SharedRoom, Spare, Whose
+from manta.node.plane.value_room import mib, share
 from manta.protocol.base import Instance
 from manta.transports.descriptors import descriptor_limit
 
@@ -42,69 +50,25 @@ WRITING = 30.0
 to write."""
 SHARE = 0.75
 """Of all memory: what may be in rooms that one swarm's attempts are writing into."""
-MIB = 1 << 20
 _PAGE = mmap.PAGESIZE
 
 
 class Budget(Protocol):
     """What all memory is counted against."""
 
-    @property
-    def most(self) -> int:
-        """Bytes of values in memory."""
+    memory: SharedRoom
+    """Bytes of values in memory."""
+    disk: SharedRoom
 
-    def count(self, size: int) -> None:
-        """Counts memory for which others have to make room."""
+    def take_room(self, size: int, swarm_id: str) -> None:
+        """In memory. Raises NoRoom."""
 
-    def take_room(self, size: int) -> None:
-        """Raises NoRoom."""
-
-    def give_room(self, size: int) -> None: ...
-
-    def take_file(self, size: int) -> int:
-        """A descriptor of a new file, whose room on disk counts until `give_disk`. Raises
+    def take_file(self, size: int, swarm_id: str) -> int:
+        """A descriptor of a new file, whose room on disk counts until it is given. Raises
         NoRoom."""
 
-    def give_disk(self, size: int) -> None: ...
-
-
-class Block:
-    """Of whole pages."""
-
-    def __init__(
-        self,
-        number: int,
-        fd: int,
-        size: int,
-        swarm_id: str,
-        room_of: Instance | None = None,
-        *,
-        is_file: bool = False,
-        is_adopted: bool = False,
-    ) -> None:
-        self.number = number
-        self.swarm_id = swarm_id
-        self.fd = fd
-        self.size = size
-        self.room_of = room_of
-        """The attempt that writes it, if it is a room."""
-        self.is_file = is_file
-        self.view = memoryview(
-            mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-            if is_adopted
-            else mmap.mmap(fd, size)
-        )
-        self.written = 0
-        """Bytes from the start on that may be other than 0."""
-        self.holds = 1
-        """How many use it here."""
-        self.lent: dict[Instance, int] = {}
-        """How many mappings of it each attempt has."""
-        self.is_fit = not is_adopted
-        """May it be used again?"""
-        self.idle_since = 0.0
-        self.given_at = 0.0
-        """When the attempt was given it, if it is a room."""
+    def takes(self, parcel: bytes) -> tuple[int, int]:
+        """Bytes in memory and on disk of a value that was handed in and that nobody reads."""
 
 
 class Pool:
@@ -124,14 +88,33 @@ class Pool:
         """By attempt and connection: rooms that are being written into, the oldest first."""
         self._by_attempt: dict[Instance, dict[int, Block]] = {}
         """By number: its rooms, and what it was lent."""
-        self._small = 0
+        self._open = SharedRoom(descriptor_limit() // 4)
+        """How many blocks: each has two descriptors, its own and that of its mapping."""
+        self._small = SharedRoom(max(LEAST_SMALL, budget.memory.most // 4))
         """Bytes of small values."""
-        self._in_memory = 0
-        """Bytes of those that are neither rooms nor files."""
-        self.spill: Callable[[], bool] = bool
-        """Has some small values that are kept go into files; false if there are none."""
-        self.let_go: Callable[[], bool] = bool
-        """Lets go of something that others may need again; false if there is nothing."""
+        self._kept = SharedRoom(budget.memory.most // 2)
+        """Bytes of blocks in memory that are no rooms; beyond it they are files."""
+        self.keeps: Keeps = Nothing()
+        self._offer()
+
+    def _offer(self) -> None:
+        """What can be given back where room is short."""
+        for room, which, size in (
+            (self._budget.memory, is_memory, attrgetter("memory")),
+            (self._budget.disk, is_file, attrgetter("disk")),
+            (self._open, is_any, attrgetter("blocks")),
+        ):
+            counts = room is self._open
+            unused = partial(self._unused_sizes, which, counts=counts)
+            room.offer(Cost.LITTLE, Spare(unused, partial(self._end_one, which)))
+            given = partial(self._given_sizes, size)
+            room.offer(Cost.SOME, Spare(given, partial(self._let_go, which, size)))
+        self._budget.memory.offer(Cost.SOME, Spare(self._overdue_sizes, self._take_back))
+        spill = Spare(lambda: self.keeps.small(), lambda whose: self.keeps.spill(whose))
+        self._small.offer(Cost.LITTLE, spill)
+        small = attrgetter("small")
+        given = partial(self._given_sizes, small)
+        self._small.offer(Cost.SOME, Spare(given, lambda whose: self.keeps.let_go(whose, small)))
 
     # --- to get and to give back -------------------------------------------------------------
 
@@ -147,7 +130,7 @@ class Pool:
         """Memory of another node's, which nobody can change any more, as a block that is held once.
         The descriptor is the pool's from now on. Raises NoRoom; then it is closed."""
         try:
-            self._budget.take_room(size)
+            self._budget.take_room(size, swarm_id)
         except NoRoom:
             os.close(fd)
             raise
@@ -155,41 +138,37 @@ class Pool:
             block = self._made(fd, size, swarm_id, is_adopted=True)
         except OSError as error:
             os.close(fd)
-            self._budget.give_room(size)
+            self._budget.memory.give(swarm_id, size)
             raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
-        self._blocks[block.number] = block
-        self._in_memory += size
-        return block
+        return self._added(block)
 
-    def take_small(self, size: int) -> None:
+    def take_small(self, size: int, swarm_id: str) -> None:
         """Counts small values, which lie in no block. Raises NoRoom."""
-        most = max(LEAST_SMALL, self._budget.most // 4)
-        while self._small + size > most:
-            if not self.spill() and not self.let_go():
-                raise NoRoom(
-                    f"The node keeps {self._small / MIB:,.1f} MiB of small values and of what was "
-                    f"called, of at most {most / MIB:,.1f} MiB, and {size / MIB:,.3f} MiB more do "
-                    "not fit: make fewer calls in an iteration, or give the node more "
-                    "(value_memory_mb, of which it is a quarter)."
-                )
-        self._small += size
-        self._budget.count(size)
+        small = self._small
+        if not small.make(swarm_id, size):
+            raise NoRoom(
+                f"The node keeps {mib(small.used)} MiB of small values and of what was called, of "
+                f"at most {mib(small.most)} MiB{share(small, swarm_id)}. {size:,} bytes more do "
+                "not fit: make fewer calls in an iteration, or give the node more "
+                "(value_memory_mb, of which it is a quarter)."
+            )
+        small.take(swarm_id, size)
+        self._budget.memory.take(swarm_id, size)
 
-    def give_small(self, size: int) -> None:
-        self._small -= size
-        self._budget.give_room(size)
+    def give_small(self, size: int, swarm_id: str) -> None:
+        self._small.give(swarm_id, size)
+        self._budget.memory.give(swarm_id, size)
 
-    def take_file(self, size: int) -> int:
+    def take_file(self, size: int, swarm_id: str) -> int:
         """A descriptor of a new file. Raises NoRoom."""
-        while True:
-            try:
-                return self._budget.take_file(size)
-            except NoRoom:
-                if not self._end_one(lambda block: block.is_file) and not self.let_go():
-                    raise
+        return self._budget.take_file(size, swarm_id)
 
-    def give_disk(self, size: int) -> None:
-        self._budget.give_disk(size)
+    def give_disk(self, size: int, swarm_id: str) -> None:
+        self._budget.disk.give(swarm_id, size)
+
+    def takes(self, parcel: bytes) -> tuple[int, int]:
+        """As of the budget."""
+        return self._budget.takes(parcel)
 
     def room(self, at: Instance, connection: int, size: int) -> tuple[Block, bool]:
         """A room that the attempt may write into, and whether it is new. It takes the place of one
@@ -197,13 +176,14 @@ class Pool:
         self.leave(at, connection)
         rounded = _rounded(size)
         theirs = (one.size for one in self._written.values() if one.swarm_id == at.swarm_id)
-        being_written, most = sum(theirs), int(self._budget.most * SHARE)
-        if being_written + rounded > most and rounded <= self._budget.most:
+        whole = self._budget.memory.most
+        being_written, most = sum(theirs), int(whole * SHARE)
+        if being_written + rounded > most and rounded <= whole:
             raise NoRoom(
-                f"Tasks of this swarm are writing {being_written / MIB:,.1f} MiB of arrays that "
-                f"are to be reduced on this node, of at most {most / MIB:,.1f} MiB, and "
-                f"{rounded / MIB:,.1f} MiB do not fit: reduce them one after the other, or give "
-                "the node more (value_memory_mb)."
+                f"Tasks of this swarm are writing {mib(being_written)} MiB of arrays that are to "
+                f"be reduced on this node, of at most {mib(most)} MiB, and {mib(rounded)} MiB do "
+                "not fit: reduce them one after the other, or give the node more "
+                "(value_memory_mb)."
             )
         before = self._count
         block = self._take(rounded, at.swarm_id, at)
@@ -286,10 +266,10 @@ class Pool:
                 self._idle.remove(block)
                 block.holds = 1
                 return block
-        self._make_way()
+        self._make_way(swarm_id)
         if at is not None:
             return self._memory(size, swarm_id, at)
-        if self._in_memory + size <= self._budget.most // 2:
+        if self._kept.fits(swarm_id, size):
             with contextlib.suppress(NoRoom):
                 return self._memory(size, swarm_id, None)
             return self._file(size, swarm_id)
@@ -302,7 +282,7 @@ class Pool:
 
     def _memory(self, size: int, swarm_id: str, at: Instance | None) -> Block:
         """Raises NoRoom."""
-        self._budget.take_room(size)
+        self._budget.take_room(size, swarm_id)
         try:
             fd = os.memfd_create("manta-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -316,15 +296,13 @@ class Pool:
                 os.close(fd)
                 raise
         except OSError as error:
-            self._budget.give_room(size)
+            self._budget.memory.give(swarm_id, size)
             raise NoRoom(f"The node has no memory for a value of {size} bytes: {error}.") from error
-        self._blocks[block.number] = block
-        self._in_memory += size if at is None else 0
-        return block
+        return self._added(block)
 
     def _file(self, size: int, swarm_id: str) -> Block:
         """Raises NoRoom."""
-        fd = self.take_file(size)
+        fd = self.take_file(size, swarm_id)
         reader = -1
         try:
             reader = value_files.read_only(os.dup(fd))
@@ -332,13 +310,12 @@ class Pool:
         except OSError as error:
             if reader >= 0:
                 os.close(reader)
-            self._budget.give_disk(size)
+            self.give_disk(size, swarm_id)
             raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
         finally:
             os.close(fd)
         block.fd = reader  # tasks are handed it
-        self._blocks[block.number] = block
-        return block
+        return self._added(block)
 
     def _made(
         self,
@@ -356,30 +333,23 @@ class Pool:
         self._count = number
         return block
 
-    def _make_way(self) -> None:
-        """For one block more. Raises NoRoom."""
-        most = descriptor_limit() // 4  # each has two, its own and that of its mapping
-        while len(self._blocks) >= most:
-            if not self._end_one(lambda _: True) and not self.let_go():
-                raise NoRoom(
-                    f"The node keeps {len(self._blocks):,} large values of collectives, of at most "
-                    f"{most:,}, which take half of the files that it may have open: raise that "
-                    "limit (ulimit -Hn, LimitNOFILE=), or end the iteration sooner."
-                )
+    def _added(self, block: Block) -> Block:
+        self._blocks[block.number] = block
+        self._open.take(block.swarm_id, 1)
+        self._kept.take(block.swarm_id, block.size if block.is_kept else 0)
+        return block
 
-    def _end_one(self, which: Callable[[Block], bool]) -> bool:
-        """Gives back one that nothing here uses; false if there is none."""
-        for block in self._idle:
-            if which(block):
-                self._idle.remove(block)
-                self._end(block)
-                return True
-        for block in self._lent.values():
-            if which(block):
-                del self._lent[block.number]
-                self._end(block)
-                return True
-        return False
+    def _make_way(self, swarm_id: str) -> None:
+        """For one block more. Raises NoRoom."""
+        room = self._open
+        if not room.make(swarm_id, 1):
+            raise NoRoom(
+                f"The node keeps {room.used:,} large values of collectives, of at most "
+                f"{room.most:,}, which take half of the files that it may have open; "
+                f"{room.of(swarm_id):,} of them for this swarm, which may have "
+                f"{room.allows(swarm_id):,} beside the others: raise that limit (ulimit -Hn, "
+                "LimitNOFILE=), or end the iteration sooner."
+            )
 
     def _end(self, block: Block) -> None:
         """Its pages are the system's again, as soon as nobody has them mapped."""
@@ -391,17 +361,10 @@ class Pool:
             self._by_attempt.get(block.room_of, {}).pop(block.number, None)
         block.view = memoryview(b"")
         os.close(block.fd)
-        self._in_memory -= block.size if block.room_of is None and not block.is_file else 0
-        (self._budget.give_disk if block.is_file else self._budget.give_room)(block.size)
-
-    def reclaim(self, wanted: Callable[[], bool]) -> None:
-        """Gives memory back that nothing here uses, or others alone may need again, for as long as
-        some is wanted."""
-        while wanted():
-            if self._end_one(lambda block: not block.is_file) or self.let_go():
-                continue
-            if not self._take_back():
-                return
+        self._open.give(block.swarm_id, 1)
+        self._kept.give(block.swarm_id, block.size if block.is_kept else 0)
+        room = self._budget.disk if block.is_file else self._budget.memory
+        room.give(block.swarm_id, block.size)
 
     def end_swarm(self, swarm_id: str) -> None:
         """It is over: none of its memory will be used again."""
@@ -409,10 +372,55 @@ class Pool:
             self._idle.remove(block)
             self._end(block)
 
-    def _take_back(self) -> bool:
-        """Of the oldest room that should have been written by now."""
-        for key, block in self._written.items():
-            if block.given_at + WRITING <= self._clock():
+    # --- what can be given back ---------------------------------------------------------------
+
+    def _unused_sizes(self, which: Which, *, counts: bool) -> Counter[str]:
+        """Of blocks that nothing here uses, or how many they are."""
+        found = Counter[str]()
+        for block in (*self._idle, *self._lent.values()):
+            found[block.swarm_id] += (1 if counts else block.size) if which(block) else 0
+        return found
+
+    def _end_one(self, which: Which, whose: Whose) -> bool:
+        """Gives back one that nothing here uses; false if there is none."""
+        for block in self._idle:
+            if which(block) and whose(block.swarm_id):
+                self._idle.remove(block)
+                self._end(block)
+                return True
+        for block in self._lent.values():
+            if which(block) and whose(block.swarm_id):
+                del self._lent[block.number]
+                self._end(block)
+                return True
+        return False
+
+    def _given_sizes(self, size: Size) -> dict[str, int]:
+        return {swarm_id: size(given) for swarm_id, given in self.keeps.given().items()}
+
+    def _let_go(self, which: Which, size: Size, whose: Whose) -> bool:
+        """Of what members gave to a call; false if there is no such thing."""
+        if not self.keeps.let_go(whose, size):
+            return False
+        while self._end_one(which, whose):  # what that lay in is not used any more
+            pass
+        return True
+
+    def _overdue(self) -> list[tuple[tuple[Instance, int], Block]]:
+        """Rooms that should have been written by now, the oldest first."""
+        latest = self._clock() - WRITING
+        return [(key, block) for key, block in self._written.items() if block.given_at <= latest]
+
+    def _overdue_sizes(self) -> Counter[str]:
+        found = Counter[str]()
+        for _, block in self._overdue():
+            found[block.swarm_id] += block.size
+        return found
+
+    def _take_back(self, whose: Whose) -> bool:
+        """Of an overdue room; false if there is none."""
+        for key, block in self._overdue():
+            if whose(block.swarm_id):
                 block.is_fit = False
                 self.leave(*key)
                 return True

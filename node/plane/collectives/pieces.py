@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from manta.light.wire import MAX_FDS
-from manta.node.plane.collectives.memory import Block, Pool
+from manta.node.plane.collectives.block import Block
+from manta.node.plane.collectives.memory import Pool
+from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill, Spilled
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED
@@ -53,7 +55,7 @@ class Pieces:
 
     def count(self, size: int) -> None:
         """Counts so many bytes that the meeting takes beside its values. Raises NoRoom."""
-        self._pool.take_small(size)
+        self._take_small(size)
         self._counted += size
 
     @property
@@ -65,7 +67,7 @@ class Pieces:
         found = self._pieces.get(buffer) or self._read_back(buffer)
         if found is None:
             if buffer.size <= INLINE:
-                self._pool.take_small(buffer.size)
+                self._take_small(buffer.size)
                 found = Piece(memoryview(bytearray(buffer.size)))
             else:
                 block = self._pool.take(buffer.size, self._swarm_id)
@@ -90,7 +92,7 @@ class Pieces:
     def add(self, given: Mapping[Buffer, Piece]) -> None:
         """Raises NoRoom; then they are dropped."""
         try:
-            self._pool.take_small(sum(len(one.view) for one in given.values() if one.is_small))
+            self._take_small(sum(len(one.view) for one in given.values() if one.is_small))
         except NoRoom:
             self._let_go(list(given.values()), small=False)
             raise
@@ -120,7 +122,7 @@ class Pieces:
         taken = {buffer: self.of(buffer) for buffer in buffers}
         for buffer, piece in taken.items():
             del self._pieces[buffer]
-            self._pool.give_small(len(piece.view) if piece.is_small else 0)
+            self._give_small(len(piece.view) if piece.is_small else 0)
         return taken
 
     def hand_over(self, buffers: Iterable[Buffer], to: Pieces) -> None:
@@ -150,7 +152,7 @@ class Pieces:
 
     def end(self) -> None:
         self.drop([*self._pieces, *self._spilled])
-        self._pool.give_small(self._counted)
+        self._give_small(self._counted)
         self._counted = 0
 
     def _let_go(self, pieces: Sequence[Piece], *, small: bool = True) -> None:
@@ -161,13 +163,42 @@ class Pieces:
             if piece.block is not None:
                 self._pool.drop(piece.block)
             elif piece.parcel is None:
-                self._pool.give_small(len(piece.view) if small else 0)
+                self._give_small(len(piece.view) if small else 0)
             elif piece.parcel.id not in used:
                 parcels[piece.parcel.id] = piece.parcel
         for parcel in parcels.values():
             self._release(parcel)
 
+    def _take_small(self, size: int) -> None:
+        """Raises NoRoom."""
+        self._pool.take_small(size, self._swarm_id)
+
+    def _give_small(self, size: int) -> None:
+        self._pool.give_small(size, self._swarm_id)
+
+    def footprint(self, buffers: Collection[Buffer]) -> Footprint:
+        """The room that is given back if these are dropped."""
+        if not buffers:
+            return Footprint()
+        gone = [self._pieces[one] for one in buffers if one in self._pieces]
+        rest = [piece for one, piece in self._pieces.items() if one not in buffers]
+        used = {piece.block for piece in rest} | {piece.parcel for piece in rest}
+        small = sum(len(piece.view) for piece in gone if piece.is_small)
+        blocks = {piece.block for piece in gone if piece.block is not None} - used
+        files = sum(block.size for block in blocks if block.is_file)
+        memory = sum(block.size for block in blocks if not block.is_file)
+        found = Footprint(memory + small, files, small, len(blocks))
+        for parcel in {piece.parcel for piece in gone if piece.parcel is not None} - used:
+            in_memory, on_disk = self._pool.takes(parcel.id)
+            found = found.plus(Footprint(in_memory, on_disk))
+        return found
+
     # --- on disk ------------------------------------------------------------------------------
+
+    @property
+    def small(self) -> int:
+        """Bytes of small values, which could go there."""
+        return sum(len(piece.view) for piece in self._pieces.values() if piece.is_small)
 
     def spill(self) -> bool:
         """Moves small values into a file; false if there are none. Raises NoRoom."""
@@ -176,8 +207,11 @@ class Pieces:
             return False
         places = self._spill.write([one.view for one in small.values()])
         for buffer, place in zip(small, places, strict=True):
-            self.drop([buffer])
-            self._spilled[buffer] = place
+            if buffer in self._pieces:
+                self.drop([buffer])
+                self._spilled[buffer] = place
+            else:  # it was let go of, to make room for the file
+                self._spill.drop(place)
         return True
 
     def _read_back(self, buffer: Buffer) -> Piece | None:
@@ -185,11 +219,11 @@ class Pieces:
         place = self._spilled.get(buffer)
         if place is None:
             return None
-        self._pool.take_small(place.size)
+        self._take_small(place.size)
         try:
             found = Piece(memoryview(self._spill.read(place)))
         except OSError as error:
-            self._pool.give_small(place.size)
+            self._give_small(place.size)
             raise NoRoom(f"A value that was moved to disk can't be read: {error}.") from error
         self._pieces[buffer] = found
         self._spill.drop(self._spilled.pop(buffer))

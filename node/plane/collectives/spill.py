@@ -1,4 +1,4 @@
-"""Files for small values of calls that are over: one after the other, many in each.
+"""Files for small values of a swarm's calls that are over: one after the other, many in each.
 
 A file is given back when nothing of it is kept any more.
 """
@@ -35,8 +35,9 @@ class Spilled(NamedTuple):
 
 
 class Spill:
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, swarm_id: str) -> None:
         self._pool = pool
+        self._swarm_id = swarm_id
         self._last: _File | None = None
         """The one that is written to."""
 
@@ -57,7 +58,7 @@ class Spill:
         file = self._last
         if file is None or file.size - file.used < len(value):
             size = max(FILE, len(value))
-            self._last = file = _File(self._pool.take_file(size), size)
+            self._last = file = _File(self._pool.take_file(size, self._swarm_id), size)
         place = Spilled(file, file.used, len(value))
         try:
             _write(file.fd, value, file.used)
@@ -87,7 +88,7 @@ class Spill:
         if file is self._last:
             self._last = None
         os.close(file.fd)
-        self._pool.give_disk(file.size)
+        self._pool.give_disk(file.size, self._swarm_id)
 
 
 def _write(fd: int, data: memoryview, start: int) -> None:

@@ -460,7 +460,7 @@ def test_what_is_too_large_for_the_node_is_refused_with_the_arithmetic() -> None
         for error in them.run(lambda world: world.all_reduce(np.ones(2_000_000))):
             assert isinstance(error, ResourceExhaustionError)
             assert "at most 8.0 MiB for which there is room on its disk" in str(error)
-            assert "a value of 15.3 MiB does not fit" in str(error)
+            assert "A value of 15.3 MiB does not fit" in str(error)
     with members([0, 1], most=24 << 20, disk=8 << 20) as them:
         errors = them.run(lambda world: world.all_reduce(np.ones(2_000_000)))
         for error in errors:

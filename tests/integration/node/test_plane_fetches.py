@@ -163,7 +163,7 @@ def test_a_peer_that_asks_without_end_costs_a_bounded_number_of_transfers() -> N
         assert len(own.transfers) <= MOST
         assert len(os.listdir("/proc/self/fd")) <= before + 20
         holder.run(holder.plane._parcels.release, Parcel(parcel, SIZE))
-        wait(lambda: not own.transfers and holder.plane._parcels.size == 0)
+        wait(lambda: not own.transfers and holder.plane._parcels.memory.used == 0)
 
 
 def _send(asker: Node, holder: Node, want: WantParcel) -> None:
@@ -179,7 +179,7 @@ def test_a_value_that_a_peer_tells_of_takes_no_room_from_others(size: int) -> No
         got: Any = one.call("receive_letter", source="id-2", tag="z", number=0, timeout=20.0)
         assert got == b"then"
         parcels = lab.nodes[0].plane._parcels
-        assert parcels.size < 200_000
+        assert parcels.memory.used < 200_000
         one.call("send_letter", to="id-1", tag="own", value=bytes(FEW // 2), timeout=20.0)
         if size > FEW:
             with pytest.raises(LookupError, match="ResourceExhaustionError"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from manta.light.errors import (
 from manta.light.reduction import reduce
 from manta.node.plane.collectives import desk, kept, memory, messages, placing
 from manta.node.plane.collectives.pieces import COST
+from manta.node.plane.collectives.spare import Footprint
 from manta.transports.collectives.messages import Wanted
 from manta.transports.errors import BulkError
 from tests.integration.node.test_plane_collectives import fresh, members, same, until
@@ -55,7 +57,7 @@ def test_what_finds_no_room_in_memory_goes_on_from_disk(on: list[int]) -> None:
             same(got[3], data if rank == 0 else None)
             same(got[4], data[rank])
         for node in them.planes.nodes:  # small values have room of their own
-            assert node.run(lambda node=node: node.plane._parcels.size) <= 4 << 20
+            assert node.run(lambda node=node: node.plane._parcels.memory.used) <= 4 << 20
         them.planes.enroll(on, iteration=1)
         for node in them.planes.nodes:
             until(lambda node=node: node.run(lambda: not _kept_on_disk(node)))
@@ -86,7 +88,7 @@ def test_a_next_attempt_is_given_all_outcomes_however_many_and_large_there_were(
         wanted = [x for at in range(25) for x in (3.0 * at, 1)]
         assert them.run(work) == [wanted] * 3
         node = them.planes.nodes[0]
-        assert node.run(lambda: node.plane._parcels.size) <= 8 << 20
+        assert node.run(lambda: node.plane._parcels.memory.used) <= 8 << 20
         them.all[0].die()
         them.again(0, 1)
         assert them.begin(0, work).result(40) == wanted
@@ -138,19 +140,21 @@ def test_of_calls_that_are_over_what_came_of_them_counts_and_what_others_may_nee
         def counted(node: Any) -> int:
             def size() -> int:
                 calls = node.plane._desks._desks[SWARM].calls
-                return -1 if calls.open else node.plane._parcels.size
+                return -1 if calls.open else node.plane._parcels.memory.used
 
             until(lambda: node.run(size) >= 0)
             return node.run(size)
 
         assert 10 * 4 * 50_000 < counted(root) < 10 * 4 * 50_000 + 20 * 3 * COST
         assert 10 * 3 * 50_000 < counted(other) < 10 * 3 * 50_000 + 20 * 3 * COST
-        while other.run(lambda: other.plane._desks._pool.let_go()):
+        calls = other.plane._desks._desks[SWARM].calls
+        while other.run(calls.let_go_oldest, attrgetter("memory")):
             pass
+        assert other.run(lambda: calls.given) == Footprint()
         assert 10 * 2 * 50_000 < counted(other) < 10 * 2 * 50_000 + 20 * 3 * COST
         them.planes.enroll(them.on, iteration=1)
         for node in (root, other):
-            until(lambda node=node: node.run(lambda: node.plane._parcels.size) == 0)
+            until(lambda node=node: node.run(lambda: node.plane._parcels.memory.used) == 0)
 
 
 @pytest.mark.parametrize("kind", ["gather", "scatter"])
@@ -325,7 +329,7 @@ def test_what_was_given_is_given_again_to_a_root_that_forgot_it(where: str) -> N
         desk_ = giver.plane._desks._desks[SWARM]
         until(lambda: giver.run(lambda: not desk_.calls.open))
         if where == "disk":
-            assert giver.run(desk_.spill)
+            assert giver.run(desk_.calls.spill_oldest)
         them.planes.restart(0)
         them.again(0, 1)
         assert them.begin(0, work).result(20) == wanted
@@ -343,10 +347,11 @@ def test_what_was_given_and_let_go_of_for_want_of_room_is_not_waited_for(nbytes:
         giver = them.planes.nodes[1]
         desk_ = giver.plane._desks._desks[SWARM]
         until(lambda: giver.run(lambda: not desk_.calls.open))
-        before = giver.run(lambda: giver.plane._parcels.size)
-        assert giver.run(desk_.let_go)
-        assert giver.run(lambda: giver.plane._parcels.size) <= before - nbytes
-        assert not giver.run(desk_.let_go)
+        before = giver.run(lambda: giver.plane._parcels.memory.used)
+        assert nbytes <= giver.run(lambda: desk_.calls.given.memory) < 2 * nbytes
+        assert giver.run(desk_.calls.let_go_oldest, attrgetter("memory"))
+        assert giver.run(lambda: giver.plane._parcels.memory.used) <= before - nbytes
+        assert not giver.run(desk_.calls.let_go_oldest, attrgetter("memory"))
         them.planes.restart(0)
         them.again(0, 1)
         error = them.begin(0, work).exception(20)

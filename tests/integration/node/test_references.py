@@ -17,6 +17,7 @@ from manta.apis.errors import NotFound
 from manta.cli.commands.pull import _pulled
 from manta.manager.backup import backup, verify_file, verify_home
 from manta.manager.cluster import recalls
+from manta.manager.cluster.frees import Frees
 from manta.manager.home import Home
 from manta.node.link import peer_hub
 from manta.node.link.held_results import HeldLink
@@ -45,6 +46,19 @@ from manta.light import World
 
 def main():
     World().results.add("large", b"\\x07" * {SIZE})
+"""
+
+AGAIN = """
+import time
+from pathlib import Path
+from manta.light import World
+
+def main():
+    world, value = World(), b"\\x07" * {size}
+    world.results.add("large", value)
+    while not Path({path!r}).exists():
+        time.sleep(0.02)
+    world.results.add("again", value)
 """
 
 READS = """
@@ -298,15 +312,57 @@ def test_what_has_yet_to_be_told_of_a_value_spares_it(lab) -> None:
     swarm = lab.run(api, Makes(code=SAME, collect="references", specified_ids=["node-1"]))
     tells = threading.Event()
 
-    def still_tells(*_: str) -> bool:
+    def still_tells(swarm_id: str) -> set[str]:
         tells.set()
-        return True
+        return {digest for id_, digest in context.held.named() if id_ == swarm_id}
 
-    context.journals.tells_of_held = still_tells
+    context.journals.held = still_tells
     assert api.delete_results(swarm) == 1
     assert tells.wait(20)
-    del context.journals.tells_of_held
+    del context.journals.held
     lab.wait_until(lambda: not held(lab, 1))
+
+
+def test_what_another_result_has_again_stays_also_while_its_swarm_is_restarted(
+    lab, monkeypatch
+) -> None:
+    """A node that kept a deleted value for now is asked again after the manager took the other."""
+    for number in (1, 2, 3):
+        lab.node(number)
+    api, context = lab.api(), lab.nodes[0].context
+    path = lab.folder / "go on"
+    code = AGAIN.format(path=str(path), size=SIZE)
+    swarm = api.deploy_swarm(
+        "lab", Makes(code=code, collect="references", specified_ids=["node-1"])
+    )
+    lab.wait_until(lambda: api.list_result_tags(swarm) == ["large"])
+    looked, heard = threading.Event(), threading.Semaphore(0)
+
+    def still_tells(swarm_id: str) -> set[str]:
+        looked.set()
+        return {digest for id_, digest in context.held.named() if id_ == swarm_id}
+
+    tell = Frees.tell
+
+    def noted(frees: Frees, node_id: str) -> None:
+        tell(frees, node_id)
+        heard.release()
+
+    context.journals.held = still_tells
+    assert api.delete_results(swarm, "large") == 1
+    assert looked.wait(20)
+    path.touch()
+    lab.wait_until(lambda: api.list_result_tags(swarm) == ["again"])
+    lab.wait_until(lambda: not context.journals.unacknowledged())
+    del context.journals.held
+    staying = lab.manager.context.cluster(swarm.cluster_id).staying
+    of_swarm = staying.pop(swarm.swarm_id)  # as while its actor is started anew
+    monkeypatch.setattr(Frees, "tell", noted)
+    for _ in range(3 * len(lab.nodes)):  # after heartbeats of all nodes
+        assert heard.acquire(timeout=30)
+    staying[swarm.swarm_id] = of_swarm
+    assert [len(value) for value in api.select_results(swarm, "again").values()] == [SIZE]
+    assert api.wait_swarm(swarm, timeout=60).status == "COMPLETED"
 
 
 def test_a_swarm_is_stopped_while_a_result_is_copied(lab) -> None:

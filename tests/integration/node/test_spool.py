@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -112,6 +113,115 @@ def test_what_a_full_disk_does_not_take_waits_and_the_node_says_so(
     assert "is kept again" in caplog.text
     with opened(tmp_path) as spool:
         assert spool.take(ONE) == [end(0), end(1, size=1000), end(2)]
+
+
+@pytest.fixture
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is set, no file that is there is written anew; the disk takes a little yet."""
+    monkeypatch.setattr(record_file, "FIRST", 0.01)
+    monkeypatch.setattr(record_file, "LONGEST", 0.02)
+    is_full = threading.Event()
+    rewrite = record_file.RecordFile.rewrite
+
+    def refused(file: record_file.RecordFile[object], records: Iterable[bytes]) -> None:
+        if is_full.is_set() and file.size:
+            raise OSError(28, "No space left on device")
+        rewrite(file, records)
+
+    monkeypatch.setattr(record_file.RecordFile, "rewrite", refused)
+    return is_full
+
+
+def test_ends_go_on_while_there_is_no_room_to_write_a_file_anew(
+    tmp_path: Path, no_copies: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with opened(tmp_path) as spool:
+        for number in range(3):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        no_copies.set()
+        first, second = threading.Event(), threading.Event()
+        spool.keep_only(ONE, [end(1), end(2)], first.set)
+        for number in (3, 4):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        spool.keep_only(ONE, [end(2), end(3), end(4)], second.set)
+        for number in (5, 6):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        assert not first.is_set()
+        assert not second.is_set()
+        with opened(copied(tmp_path)) as other:
+            assert other.take(ONE) == [end(number) for number in range(7)]
+        no_copies.clear()
+        assert first.wait(20)
+        assert second.wait(20)
+    assert caplog.text.count("holds what nobody needs any more") == 1
+    assert caplog.text.count("holds only what is needed again") == 1
+    assert "their ends wait" not in caplog.text
+    with opened(tmp_path) as spool:
+        assert spool.take(ONE) == [end(number) for number in range(2, 7)]
+
+
+def copied(folder: Path) -> Path:
+    """As it is found after a loss of the process."""
+    to = folder.with_name("copied")
+    shutil.copytree(folder, to)
+    return to
+
+
+def test_a_timeline_that_is_over_goes_though_it_could_not_be_written_anew(
+    tmp_path: Path, no_copies: threading.Event
+) -> None:
+    with opened(tmp_path) as spool:
+        for number in range(2):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        no_copies.set()
+        done = threading.Event()
+        spool.keep_only(ONE, [end(1)], done.set)
+        spool.drop(ONE)
+        assert done.wait(20)
+        assert not KeptSwarms(tmp_path).look()
+
+
+def test_what_is_written_anew_leaves_room_on_the_disk_for_what_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_copies: threading.Event
+) -> None:
+    monkeypatch.setattr(record_file, "SPARE", 1 << 60)
+    with opened(tmp_path) as spool:
+        for number in range(2):
+            wait(partial(spool.keep, ONE, end(number), ()))
+        done = threading.Event()
+        spool.keep_only(ONE, [end(1)], done.set)
+        wait(partial(spool.keep, ONE, end(2), ()))
+        assert not done.is_set()
+        monkeypatch.setattr(record_file, "SPARE", 0)
+        assert done.wait(20)
+
+
+def test_a_file_that_cannot_be_synced_has_no_other_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "RETRY", 0.01)
+    with opened(tmp_path) as spool:
+        wait(partial(spool.keep, ONE, end(0), ()))
+        (path,) = tmp_path.glob("*.spool")
+        is_bad = threading.Event()
+        is_bad.set()
+
+        def sync(fd: int) -> None:
+            if is_bad.is_set() and Path(f"/proc/self/fd/{fd}").readlink().name.startswith(
+                path.stem
+            ):
+                raise OSError(5, "Input/output error")
+            os.fsync(fd)
+
+        monkeypatch.setattr(spools, "sync", sync)
+        ended = threading.Event()
+        spool.keep(ONE, end(1), (), ended.set)
+        wait(partial(spool.keep, OTHER, end(2), ()))
+        wait(partial(spool.keep, OTHER, end(3), ()))
+        assert not ended.is_set()
+        is_bad.clear()
+        assert ended.wait(20)
 
 
 def test_a_sync_that_failed_is_believed_only_of_what_is_written_anew(

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.known import KnownPeers
+from manta.node.plane.collectives import desks
 from manta.node.plane.collectives.desks import MOST_UNHEARD, Desks
 from manta.node.plane.requests import CallCollective, MakeRoom
 from manta.protocol.base import Instance
 from manta.protocol.peers import Peer
 from manta.transports.collectives.calls import Kind
 from manta.transports.exchange.letters import Value
+from tests.support.budgets import Budget
 
 AT = Instance("s", "w", 0, 0, 0)
 ME = Peer("n0", "n0", "key-0")
-
-
-class Store:
-    """Stands for `parcels.Parcels`."""
-
-    most = 1 << 20
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.reclaim: Any = None
-
-    def take_room(self, size: int) -> None:
-        self.size += size
-
-    def give_room(self, size: int) -> None:
-        self.size -= size
 
 
 class Outside:
@@ -66,9 +53,10 @@ class Asked:
 
 
 class Made:
-    def __init__(self) -> None:
-        self.known, self.store, self.outside = KnownPeers(), Store(), Outside()
-        self.desks = Desks("n0", self.known, self.store, self.outside)  # type: ignore[arg-type]
+    def __init__(self, folder: Path) -> None:
+        self.known, self.outside = KnownPeers(), Outside()
+        self.budget = Budget(1 << 20, 0, folder)
+        self.desks = Desks("n0", self.known, self.budget, self.outside)  # type: ignore[arg-type]
 
     def directory(self, swarm_id: str, *peers: Peer) -> None:
         self.known.apply(DirectoryChanged(swarm_id, "e", True, (ME, *peers)))
@@ -76,11 +64,11 @@ class Made:
 
 
 @pytest.fixture
-def made() -> Iterator[Made]:
-    found = Made()
+def made(tmp_path: Path) -> Iterator[Made]:
+    found = Made(tmp_path)
     yield found
     found.desks.close()
-    assert found.store.size == 0
+    assert found.budget.sizes == (0, 0)
 
 
 def barrier(timeout: float, room: int | None = None) -> CallCollective:
@@ -117,7 +105,7 @@ def test_what_it_waited_for_the_directory_counts(made: Made) -> None:
 def test_a_room_of_which_no_call_is_made_is_given_back(made: Made, how: str) -> None:
     asked = Asked(MakeRoom(n=1, size=100_000))
     made.desks.take(asked)
-    assert made.store.size > 0
+    assert made.budget.memory.used > 0
     early = Asked(barrier(5.0, room=asked.told[0]["room"]))
     made.desks.take(early)
     if how == "abandoned":
@@ -127,17 +115,17 @@ def test_a_room_of_which_no_call_is_made_is_given_back(made: Made, how: str) -> 
     else:
         made.desks.forget("s")
     made.desks.end(AT)
-    assert made.store.size == 0
+    assert made.budget.memory.used == 0
 
 
 def test_a_room_goes_with_the_connection_over_which_it_came(made: Made) -> None:
     asked = Asked(MakeRoom(n=1, size=100_000))
     made.desks.take(asked)
     made.desks.disconnected(AT, 4)
-    assert made.store.size > 0
+    assert made.budget.memory.used > 0
     made.desks.disconnected(AT, asked.connection)
     made.desks.end(AT)
-    assert made.store.size == 0
+    assert made.budget.memory.used == 0
 
 
 def test_one_key_takes_no_room_of_others_with_swarms_that_it_makes_up(made: Made) -> None:
@@ -147,3 +135,26 @@ def test_one_key_takes_no_room_of_others_with_swarms_that_it_makes_up(made: Made
     made.directory("s", Peer("n1", "n1", "key-1"))
     assert [(swarm_id, peer) for swarm_id, peer, _ in made.outside.told].count(("s", "n1")) >= 1
     assert made.desks.directories_changed() == []
+
+
+def test_calls_of_one_swarm_that_came_early_leave_room_for_those_of_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(desks, "MOST_EARLY", 64)
+    made = Made(tmp_path)
+    asked = [Asked(barrier(5.0)) for _ in range(60)]
+    for one in asked:
+        made.desks.take(one)
+    refused = [one.told for one in asked if one.told]
+    assert len(refused) == 4
+    for ((kind, sentence),) in refused:
+        assert kind == "ResourceExhaustionError"
+        assert "56 of them for this swarm, which may have 56 beside the others" in sentence
+    other = Asked(barrier(5.0), Instance("other", "w", 0, 0, 0))
+    made.desks.take(other)
+    assert not other.told
+    for one in asked[:2]:
+        made.desks.abandon(one)
+    made.desks.take(again := Asked(barrier(5.0)))
+    assert not again.told
+    made.desks.close()

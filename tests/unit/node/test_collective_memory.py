@@ -4,64 +4,38 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from manta.node.plane import value_files
 from manta.node.plane.collectives import memory
 from manta.node.plane.collectives.memory import IDLE, WRITING, Pool
-from manta.node.plane.collectives.spill import FILE, Spill
+from manta.node.plane.collectives.spare import Footprint, Size
+from manta.node.plane.collectives.spill import FILE, Spill, Spilled
 from manta.node.plane.parcels import NoRoom
+from manta.node.plane.shares import Whose
 from manta.protocol.base import Instance
+from tests.support.budgets import Budget, shared
 
 AT = Instance("s", "w", 0, 0, 0)
 MIB = 1 << 20
 
 
-class Budget:
-    def __init__(self, most: int, folder: Path, disk: int) -> None:
-        self.most, self.most_on_disk = most, disk
-        self.folder = folder
-        self.size = self.on_disk = 0
-        self.now = 0.0
-        self.pool: Pool | None = None
-
-    def take_room(self, size: int) -> None:
-        assert self.pool is not None
-        self.pool.reclaim(lambda: self.size + size > self.most)
-        if self.size + size > self.most:
-            raise NoRoom(f"{self.size} of {self.most}, {size} more")
-        self.size += size
-
-    def count(self, size: int) -> None:
-        self.size += size
-
-    def give_room(self, size: int) -> None:
-        self.size -= size
-
-    def take_file(self, size: int) -> int:
-        if self.on_disk + size > self.most_on_disk:
-            raise NoRoom(f"{self.on_disk} of {self.most_on_disk} on disk, {size} more")
-        self.on_disk += size
-        return value_files.nameless(self.folder, size)
-
-    def give_disk(self, size: int) -> None:
-        self.on_disk -= size
+@pytest.fixture
+def budget(tmp_path: Path) -> Budget:
+    """Of which a swarm that is alone may take 10 MiB of memory, and nothing on disk."""
+    return Budget(shared(10 * MIB), 0, tmp_path)
 
 
 @pytest.fixture
-def budget(tmp_path: Path) -> Iterator[Budget]:
-    made = Budget(10 * MIB, tmp_path, disk=0)
-    made.pool = Pool(made, lambda: made.now)
+def pool(budget: Budget) -> Iterator[Pool]:
+    made = Pool(budget, lambda: budget.now)
     yield made
-    made.pool.close()
+    made.close()
 
 
-def test_what_is_given_back_is_used_again(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_what_is_given_back_is_used_again(budget: Budget, pool: Pool) -> None:
     first = pool.take(MIB, AT.swarm_id)
     pool.drop(first)
     assert pool.take(MIB - 100, AT.swarm_id) is first
@@ -71,9 +45,7 @@ def test_what_is_given_back_is_used_again(budget: Budget) -> None:
     pool.drop(second)
 
 
-def test_no_swarm_is_given_what_another_had(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_no_swarm_is_given_what_another_had(budget: Budget, pool: Pool) -> None:
     block = pool.take(MIB, AT.swarm_id)
     pool.drop(block)
     other = pool.take(MIB, "another")
@@ -84,9 +56,7 @@ def test_no_swarm_is_given_what_another_had(budget: Budget) -> None:
     pool.drop(block)
 
 
-def test_a_block_is_not_used_again_while_it_is_mapped_or_moved(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_a_block_is_not_used_again_while_it_is_mapped_or_moved(budget: Budget, pool: Pool) -> None:
     block = pool.take(MIB, AT.swarm_id)
     pool.lend(block, AT)
     pool.hold(block)
@@ -100,23 +70,21 @@ def test_a_block_is_not_used_again_while_it_is_mapped_or_moved(budget: Budget) -
     pool.drop(other)
 
 
-def test_what_an_attempt_had_mapped_at_its_end_is_never_used_again(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_what_an_attempt_had_mapped_at_its_end_is_never_used_again(
+    budget: Budget, pool: Pool
+) -> None:
     block = pool.take(MIB, AT.swarm_id)
     pool.lend(block, AT)
     pool.forget(AT)
     pool.drop(block)
-    assert budget.size == 0
+    assert budget.memory.used == 0
     pool.returned(AT, block.number)  # comes late
     other = pool.take(MIB, AT.swarm_id)
     assert other is not block
     pool.drop(other)
 
 
-def test_a_task_can_not_change_a_block(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_a_task_can_not_change_a_block(budget: Budget, pool: Pool) -> None:
     block = pool.take(MIB, AT.swarm_id)
     with pytest.raises(PermissionError):
         mmap.mmap(block.fd, MIB)
@@ -127,9 +95,7 @@ def test_a_task_can_not_change_a_block(budget: Budget) -> None:
     pool.drop(block)
 
 
-def test_rooms_are_of_one_attempt_and_come_once(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_rooms_are_of_one_attempt_and_come_once(budget: Budget, pool: Pool) -> None:
     other = Instance("s", "w", 1, 0, 0)
     room, is_new = pool.room(AT, 5, MIB)
     assert is_new
@@ -144,38 +110,106 @@ def test_rooms_are_of_one_attempt_and_come_once(budget: Budget) -> None:
     assert not is_new
     pool.forget(AT)  # while it writes
     pool.forget(other)
-    assert budget.size == 0
+    assert budget.memory.used == 0
 
 
-def test_a_connection_has_one_room_that_no_call_was_made_with(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_a_connection_has_one_room_that_no_call_was_made_with(budget: Budget, pool: Pool) -> None:
     first, _ = pool.room(AT, 5, MIB)
     for _ in range(100):
         pool.room(AT, 5, MIB)
-    assert budget.size == first.size
+    assert budget.memory.used == first.size
     pool.leave(AT, 5)
     assert pool.enter(AT, first.number) is None
     pool.forget(AT)
-    assert budget.size == 0
+    assert budget.memory.used == 0
 
 
-def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget, pool: Pool) -> None:
     pool.room(AT, 5, 4 * MIB)
     pool.room(AT, 6, 3 * MIB)
-    with pytest.raises(NoRoom, match=r"writing 7\.0 MiB .* of at most 7\.5 MiB, and 1\.0 MiB"):
-        pool.room(AT, 7, MIB)
+    with pytest.raises(NoRoom, match=r"writing 7\.0 MiB .* of at most 8\.6 MiB, and 2\.0 MiB"):
+        pool.room(AT, 7, 2 * MIB)
     other = Instance("another", "w", 0, 0, 0)
     pool.room(other, 5, MIB)
     pool.forget(AT)
     pool.forget(other)
 
 
-def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def fill(take: Callable[[], object]) -> int:
+    """How often it can be done."""
+    for count in range(1000):
+        try:
+            take()
+        except NoRoom:
+            return count
+    raise AssertionError("it goes on for ever")
+
+
+def test_what_one_swarm_keeps_of_collectives_leaves_room_for_others(
+    budget: Budget, pool: Pool
+) -> None:
+    budget.memory.most = budget.disk.most = 64 * MIB
+    assert fill(lambda: pool.take(MIB, "greedy")) == 2 * 56
+    assert budget.sizes == (56 * MIB, 56 * MIB)
+    letter = 7 * MIB
+    budget.take_room(letter, "other")
+    budget.memory.give("other", letter)
+    room, _ = pool.room(Instance("other", "w", 0, 0, 0), 5, 4 * MIB)
+    assert pool.enter(Instance("other", "w", 0, 0, 0), room.number) is room
+    pool.drop(room)
+    assert fill(lambda: pool.take(MIB, "other")) == 2 * 7
+    assert fill(lambda: pool.take_small(MIB, "greedy")) == 56
+    assert fill(lambda: pool.take_small(MIB, "other")) == 7
+
+
+def test_one_swarm_leaves_descriptors_for_others(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "descriptor_limit", lambda: 4 * 64)
+    pool = Pool(budget, lambda: 0.0)
+    assert fill(lambda: pool.take(1, "greedy")) == 56
+    assert fill(lambda: pool.take(1, "other")) == 7
+    pool.close()
+
+
+def test_files_for_small_values_count_for_their_swarm(budget: Budget, pool: Pool) -> None:
+    budget.disk.most = 8 * FILE
+    greedy, other = Spill(pool, "greedy"), Spill(pool, "other")
+    value = memoryview(bytes(FILE))
+    places = [greedy.write([value])[0] for _ in range(7)]
+    with pytest.raises(NoRoom, match=r"112\.0 MiB of them for this swarm, which may have 112\.0"):
+        greedy.write([value])
+    greedy.drop(places.pop())
+    places += greedy.write([value])
+    for place in places:
+        greedy.drop(place)
+    place = other.write([memoryview(b"x")])[0]
+    assert budget.disk.of("other") == FILE
+    other.drop(place)
+    assert budget.disk.used == 0
+
+
+def test_a_swarm_gives_up_its_own_before_others_and_nothing_in_vain(
+    budget: Budget, pool: Pool
+) -> None:
+    budget.memory.most = 64 * MIB
+    for swarm_id in ("other", "s"):
+        for block in [pool.take(4 * MIB, swarm_id) for _ in range(2)]:
+            pool.drop(block)
+    budget.memory.take("s", 39 * MIB)
+    with pytest.raises(NoRoom):
+        budget.take_room(18 * MIB, "s")
+    assert budget.memory.of("other") == 8 * MIB
+    assert budget.memory.of("s") == 47 * MIB
+    budget.take_room(10 * MIB, "s")
+    assert budget.memory.of("other") == 8 * MIB
+    assert budget.memory.of("s") == 49 * MIB
+    budget.take_room(3 * MIB, "s")
+    assert budget.memory.of("other") == 4 * MIB
+    budget.memory.give("s", 52 * MIB)
+
+
+def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget, pool: Pool) -> None:
     unwritten, _ = pool.room(AT, 5, 7 * MIB)
     budget.now = WRITING - 1
     with pytest.raises(NoRoom):
@@ -188,44 +222,40 @@ def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
 
 
 def test_room_is_made_of_what_is_idle_then_of_what_is_lent_and_not_of_what_is_kept(
-    budget: Budget,
+    budget: Budget, pool: Pool
 ) -> None:
-    pool = budget.pool
-    assert pool is not None
     held = [pool.take(3 * MIB, AT.swarm_id)]
     idle, lent = pool.take(3 * MIB, AT.swarm_id), pool.take(3 * MIB, AT.swarm_id)
     pool.lend(lent, AT)
     pool.drop(lent)
     pool.drop(idle)
     held.append(pool.take(4 * MIB, AT.swarm_id))
-    assert budget.size == 10 * MIB
+    assert budget.memory.used == 10 * MIB
     held.append(pool.take(2 * MIB, AT.swarm_id))
-    assert budget.size == 9 * MIB
-    with pytest.raises(NoRoom, match="on disk"):
+    assert budget.memory.used == 9 * MIB
+    with pytest.raises(NoRoom, match=r"9\.0 MiB of them for this swarm, which may have 10\.0 MiB"):
         pool.take(2 * MIB, AT.swarm_id)
     for block in held:
         pool.drop(block)
 
 
-def test_idle_memory_goes_back_to_the_system_after_a_while(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_idle_memory_goes_back_to_the_system_after_a_while(budget: Budget, pool: Pool) -> None:
     pool.drop(pool.take(MIB, AT.swarm_id))
     assert pool.due == IDLE
     pool.tick(IDLE - 0.1)
-    assert budget.size == MIB
+    assert budget.memory.used == MIB
     pool.tick(IDLE)
-    assert budget.size == 0
+    assert budget.memory.used == 0
     assert pool.due is None
 
 
-def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
-    budget.most_on_disk = 16 * MIB
+def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(
+    budget: Budget, pool: Pool
+) -> None:
+    budget.disk.most = shared(16 * MIB)
     first, second = pool.take(4 * MIB, AT.swarm_id), pool.take(8 * MIB, AT.swarm_id)
     assert (first.is_file, second.is_file) == (False, True)
-    assert (budget.size, budget.on_disk) == (4 * MIB, 8 * MIB)
+    assert (budget.memory.used, budget.disk.used) == (4 * MIB, 8 * MIB)
     second.view[-3:] = b"end"
     assert os.pread(second.fd, 3, 8 * MIB - 3) == b"end"
     with pytest.raises(OSError, match="Bad file"):
@@ -233,7 +263,7 @@ def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget:
     with pytest.raises(NoRoom):  # a room could be cut short
         pool.room(AT, 5, 8 * MIB)
     third = pool.take(8 * MIB, AT.swarm_id)
-    with pytest.raises(NoRoom, match="on disk, 8388608 more"):
+    with pytest.raises(NoRoom, match=r"16\.0 MiB of them for this swarm, which may have 16\.0 MiB"):
         pool.take(8 * MIB, AT.swarm_id)
     pool.drop(second)
     assert pool.take(8 * MIB, AT.swarm_id) is second
@@ -243,26 +273,26 @@ def test_what_finds_no_room_in_memory_is_a_file_that_tasks_can_only_read(budget:
     for block in (first, third, other):
         pool.drop(block)
     pool.close()
-    assert (budget.size, budget.on_disk) == (0, 0)
+    assert (budget.memory.used, budget.disk.used) == (0, 0)
 
 
-def test_what_is_kept_leaves_memory_for_rooms_while_there_is_a_disk(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
-    budget.most_on_disk = 4 * MIB
+def test_what_is_kept_leaves_memory_for_rooms_while_there_is_a_disk(
+    budget: Budget, pool: Pool
+) -> None:
+    budget.disk.most = shared(4 * MIB)
     held = [pool.take(4 * MIB, AT.swarm_id) for _ in range(2)]
     assert [block.is_file for block in held] == [False, True]
     room, _ = pool.room(AT, 5, 4 * MIB)
     held += [room, pool.take(2 * MIB, AT.swarm_id)]  # of what is left, where no disk is
-    assert budget.size == 10 * MIB
+    assert budget.memory.used == 10 * MIB
     assert pool.enter(AT, room.number) is room
     for block in held:
         pool.drop(block)
 
 
-def test_what_is_used_again_has_nothing_of_before_beyond_its_value(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_what_is_used_again_has_nothing_of_before_beyond_its_value(
+    budget: Budget, pool: Pool
+) -> None:
     block = pool.take(MIB, AT.swarm_id)
     block.view[:] = b"x" * block.size
     block.written = block.size
@@ -272,14 +302,12 @@ def test_what_is_used_again_has_nothing_of_before_beyond_its_value(budget: Budge
     pool.drop(block)
 
 
-def test_a_swarm_that_is_over_leaves_nothing(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_a_swarm_that_is_over_leaves_nothing(budget: Budget, pool: Pool) -> None:
     pool.drop(pool.take(MIB, AT.swarm_id))
     other = pool.take(MIB, "another")
     pool.drop(other)
     pool.end_swarm(AT.swarm_id)
-    assert budget.size == MIB
+    assert budget.memory.used == MIB
     assert pool.take(MIB, "another") is other
     pool.drop(other)
 
@@ -287,77 +315,132 @@ def test_a_swarm_that_is_over_leaves_nothing(budget: Budget) -> None:
 def test_descriptors_are_bounded_with_the_arithmetic(
     budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = budget.pool
-    assert pool is not None
-    monkeypatch.setattr(memory, "descriptor_limit", lambda: 8)
+    monkeypatch.setattr(memory, "descriptor_limit", lambda: 4 * shared(2))
+    pool = Pool(budget, lambda: 0.0)
     held = [pool.take(MIB, AT.swarm_id), pool.take(MIB, AT.swarm_id)]
-    with pytest.raises(NoRoom, match="keeps 2 large values of collectives, of at most 2"):
+    refusal = "keeps 2 large values of collectives, of at most 3.*; 2 of them for this swarm, which"
+    with pytest.raises(NoRoom, match=f"{refusal} may have 2 beside the others"):
         pool.take(MIB, AT.swarm_id)
     pool.drop(held.pop())
     held.append(pool.take(3 * MIB, AT.swarm_id))
     for block in held:
         pool.drop(block)
+    pool.close()
 
 
-def test_memory_of_another_node_is_used_by_nobody_else(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
+def test_memory_of_another_node_is_used_by_nobody_else(budget: Budget, pool: Pool) -> None:
     fd = os.memfd_create("value", os.MFD_CLOEXEC)
     os.write(fd, b"a" * MIB)
     block = pool.adopt(fd, MIB, AT.swarm_id)
     assert bytes(block.view[-2:]) == b"aa"
-    assert budget.size == MIB
+    assert budget.memory.used == MIB
     with pytest.raises(TypeError):
         block.view[0] = 0
     pool.drop(block)
-    assert budget.size == 0
+    assert budget.memory.used == 0
+
+
+class Kept:
+    """Values of 1 MiB of calls that are over, by swarm, and what went into files. Stands for
+    `spare.Keeps`."""
+
+    def __init__(self, pool: Pool, small: dict[str, int], given: dict[str, int]) -> None:
+        self.pool = pool
+        self.values = small
+        self.gave = given
+        self.spills = {swarm_id: Spill(pool, swarm_id) for swarm_id in small}
+        self.places: list[tuple[str, Spilled]] = []
+        for swarm_id, count in (*small.items(), *given.items()):
+            pool.take_small(count * MIB, swarm_id)
+        pool.keeps = self
+
+    def small(self) -> dict[str, int]:
+        return {swarm_id: count * MIB for swarm_id, count in self.values.items()}
+
+    def spill(self, whose: Whose) -> bool:
+        for swarm_id in [one for one, count in self.values.items() if count and whose(one)]:
+            value = memoryview(len(self.places).to_bytes() * MIB)
+            (place,) = self.spills[swarm_id].write([value])
+            self.places.append((swarm_id, place))
+            self._less(self.values, swarm_id)
+            return True
+        return False
+
+    def given(self) -> dict[str, Footprint]:
+        of = {swarm_id: count * MIB for swarm_id, count in self.gave.items()}
+        return {swarm_id: Footprint(memory=size, small=size) for swarm_id, size in of.items()}
+
+    def let_go(self, whose: Whose, size: Size) -> bool:
+        for swarm_id in [one for one, count in self.gave.items() if count and whose(one)]:
+            self._less(self.gave, swarm_id)
+            return True
+        return False
+
+    def _less(self, counted: dict[str, int], swarm_id: str) -> None:
+        counted[swarm_id] -= 1
+        self.pool.give_small(MIB, swarm_id)
+
+    def close(self) -> None:
+        for swarm_id, place in self.places:
+            self.spills[swarm_id].drop(place)
 
 
 def test_small_values_of_calls_that_are_over_go_into_files_for_new_ones(
     budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "LEAST_SMALL", 10 * MIB)
-    pool = budget.pool
-    assert pool is not None
-    budget.most_on_disk = FILE
-    spill = Spill(pool)
-    kept = [memoryview(bytes([at]) * MIB) for at in range(10)]
-    places = []
-
-    def one_more() -> bool:
-        if not kept:
-            return False
-        places.extend(spill.write([kept.pop(0)]))
-        pool.give_small(MIB)
-        return True
-
-    pool.spill = one_more
-    for _ in range(15):
-        pool.take_small(MIB)
-    assert (len(kept), len(places)) == (5, 5)
-    assert (budget.size, budget.on_disk) == (10 * MIB, FILE)
-    assert [spill.read(place)[:1] for place in places] == [bytes([at]) for at in range(5)]
+    monkeypatch.setattr(memory, "LEAST_SMALL", shared(10 * MIB))
+    budget.disk.most = shared(FILE)
+    pool = Pool(budget, lambda: 0.0)
+    kept = Kept(pool, {"s": 10}, {})
     for _ in range(5):
-        pool.take_small(MIB)
-    with pytest.raises(NoRoom, match=r"10\.0 MiB of small values and of what was called"):
-        pool.take_small(MIB)
-    for place in places:
-        spill.drop(place)
-    assert budget.on_disk == 0
+        pool.take_small(MIB, "s")
+    assert (kept.values["s"], len(kept.places)) == (5, 5)
+    assert budget.sizes == (10 * MIB, FILE)
+    read = [kept.spills["s"].read(place)[:1] for _, place in kept.places]
+    assert read == [bytes([at]) for at in range(5)]
+    for _ in range(5):
+        pool.take_small(MIB, "s")
+    with pytest.raises(
+        NoRoom, match=r"10\.0 MiB of small values and of what was called, .*, 10\.0 "
+    ):
+        pool.take_small(MIB, "s")
+    kept.close()
+    assert budget.disk.used == 0
+    pool.close()
 
 
-def test_a_file_is_as_large_as_what_it_is_for_and_refused_as_a_whole(budget: Budget) -> None:
-    pool = budget.pool
-    assert pool is not None
-    spill = Spill(pool)
+def test_small_values_of_a_swarm_go_into_files_before_those_of_others(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "LEAST_SMALL", 16 * MIB)
+    budget.disk.most = 4 * FILE
+    pool = Pool(budget, lambda: 0.0)
+    kept = Kept(pool, {"other": 7, "s": 2}, {"s": 1, "other": 1})
+    pool.take_small(6 * MIB, "s")
+    assert kept.values == {"other": 7, "s": 0}
+    pool.take_small(2 * MIB, "s")
+    assert kept.values == {"other": 4, "s": 0}
+    with pytest.raises(NoRoom, match=r"9\.0 MiB of them for this swarm, which may have 9\.6 MiB"):
+        pool.take_small(8 * MIB, "s")
+    assert kept.values == {"other": 4, "s": 0}
+    assert kept.gave == {"s": 1, "other": 1}
+    pool.take_small(MIB, "another")
+    kept.close()
+    pool.close()
+
+
+def test_a_file_is_as_large_as_what_it_is_for_and_refused_as_a_whole(
+    budget: Budget, pool: Pool
+) -> None:
+    spill = Spill(pool, "s")
     with pytest.raises(NoRoom):
         spill.write([memoryview(b"x")])
-    budget.most_on_disk = 2 * FILE + 1
+    budget.disk.most = shared(2 * FILE + 1)
     one, other = spill.write([memoryview(b"x"), memoryview(b"y" * (FILE + 1))])
-    assert budget.on_disk == 2 * FILE + 1
+    assert budget.disk.used == 2 * FILE + 1
     with pytest.raises(NoRoom):  # the first of them finds room
         spill.write([memoryview(b""), memoryview(b"z" * FILE)])
     assert (spill.read(one), spill.read(other)[-1:]) == (b"x", b"y")
     spill.drop(one)
     spill.drop(other)
-    assert budget.on_disk == 0
+    assert budget.disk.used == 0

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from manta.actors.replies import Reply
 from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
+from manta.node.journal.files import Journals
+from manta.node.link.held_results import HeldLink
+from manta.protocol.node import Instance, JournalAck, ResultWritten
+from manta.protocol.spread import FreedResults, FreeResults
+from manta.protocol.values import BlobRef
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.errors import BlobMissing, BlobRefused
@@ -140,22 +148,77 @@ def test_what_users_delete_goes_unless_somebody_keeps_it_just_now(values, folder
     held = HeldResults(folder, 10_000)
     digest = values.put(bytes(8000))
     held.keep("swarm", digest, values)
-    assert not held.drop("swarm", digest, lambda: False)  # its result is not in the journal yet
+    since, needed = held.needed("swarm")
+    assert needed == {digest}  # its result is not in the journal yet
+    assert held.needed("other") == (since, set())
+    assert not held.drop("swarm", digest, since)
     held.said("swarm", digest)
-    assert not held.drop("swarm", digest, lambda: True)
-
-    def again() -> bool:
-        held.keep("swarm", digest, values)
-        held.said("swarm", digest)
-        return False
-
-    assert not held.drop("swarm", digest, again)
+    assert held.needed("swarm") == (since, set())
+    held.keep("swarm", digest, values)
+    held.said("swarm", digest)
+    assert not held.drop("swarm", digest, since)
     assert held.depot_of(digest).size(digest) == 8000
-    assert held.drop("swarm", digest, lambda: False)
+    since, _ = held.needed("swarm")
+    assert held.drop("swarm", digest, since)
     assert not held.has("swarm", digest)
     assert held.sizes() == {}
-    assert held.drop("swarm", digest, lambda: False)
+    assert held.drop("swarm", digest, since)
     held.keep("swarm", values.put(bytes(9000)), values)  # there is room for it again
+
+
+class Answer(Reply):
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Any] = []
+
+    def set(self, value: Any = None) -> bool:
+        self.values.append(value)
+        return True
+
+
+class Actor:
+    """Whose thread is this one, and that of the disk too, once that is let."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Future[Any], Callable[[Any, BaseException | None], None]]] = []
+
+    def pipe(self, future: Future[Any], then: Callable[[Any, BaseException | None], None]) -> None:
+        self.jobs.append((future, then))
+
+    def go_on(self) -> None:
+        jobs, self.jobs = self.jobs, []
+        for future, then in jobs:
+            then(future.result(20), None)
+
+
+def test_what_another_result_names_that_the_manager_heard_of_meanwhile_is_kept(
+    values, folder, tmp_path
+) -> None:
+    """It hears of the deletion, then that the manager has the other result; the disk is busy."""
+    journals = Journals(tmp_path / "journal", FileDepot(tmp_path / "spool"), lambda: 0.0)
+    held, actor, at = HeldResults(folder, 1 << 20), Actor(), Instance("swarm", "w", 0, 0)
+    link = HeldLink(actor, held, journals)  # type: ignore[arg-type]
+    digest = values.put(bytes(8000))
+    held.keep("swarm", digest, values)
+    entry = ResultWritten(at, "a", BlobRef(digest, 8000), held=True)
+    number = journals.append(entry)
+    held.said("swarm", digest)
+    is_busy = threading.Event()
+    held.soon(is_busy.wait, 20)
+    told = Answer()
+    link.delete(FreeResults("swarm", (digest,)), told)
+    journals.acknowledge(JournalAck("swarm", number))
+    is_busy.set()
+    actor.go_on()
+    assert told.values == [FreedResults((digest,))]
+    assert held.has("swarm", digest)
+    again = Answer()
+    link.delete(FreeResults("swarm", (digest,)), again)
+    actor.go_on()
+    assert again.values == [FreedResults()]
+    assert not held.has("swarm", digest)
+    held.close()
+    journals.close()
 
 
 def test_what_is_damaged_is_held_no_longer(values, folder) -> None:

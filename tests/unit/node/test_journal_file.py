@@ -10,7 +10,9 @@ import pytest
 
 from manta.node.errors import StorageError
 from manta.node.journal import files as journal_file
+from manta.node.journal import record_file
 from manta.node.journal.files import Journals
+from manta.node.journal.record_file import RecordFile
 from manta.node.journal.swarm import linger
 from manta.protocol.node import (
     GlobalWritten,
@@ -504,6 +506,50 @@ def test_a_full_disk_refuses_values_and_keeps_ends(make, tmp_path, monkeypatch) 
     again = make()
     again.sync()
     assert again.due() == [JournalBatch("s", 1, (STARTED, ENDED, later))]
+
+
+def test_while_there_is_no_room_to_write_a_file_anew_it_goes_on_as_it_is(
+    make, time: Time, tmp_path, monkeypatch, caplog
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(journal_file, "COMPACT_AFTER", 0)
+    tried: list[float] = []
+
+    def full(file: RecordFile[object], records: object) -> None:
+        tried.append(time.now)
+        raise OSError(28, "No space left on device")
+
+    journals = make()
+    journals.append(STARTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordFile, "rewrite", full)
+        for number in range(2, 102):
+            journals.append(ResultWritten(I0, "a", Inline(b"1")))
+            journals.acknowledge(JournalAck("s", number - 1))
+            time.now += 0.1
+        assert len(tried) == 4  # 1, 2 and 4 seconds after each other
+        assert journals.append(ENDED) == 102
+        assert make().all_open() == ()  # it is on disk
+    path = tmp_path / "journal" / "s.journal"
+    before = path.stat().st_size
+    journals = make()
+    journals.acknowledge(JournalAck("s", 102))
+    assert path.stat().st_size < before / 10
+    assert caplog.text.count("holds what nobody needs any more") == 1
+
+
+def test_a_file_is_written_anew_only_where_the_disk_then_takes_what_others_write(
+    tmp_path: Path, monkeypatch
+) -> None:
+    file: RecordFile[object] = RecordFile(tmp_path / "file", lambda data: ([], 0, ""))
+    monkeypatch.setattr(record_file, "SPARE", 1 << 60)
+    with pytest.raises(OSError, match="No space left"):
+        file.shrink([b"x"])
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(record_file, "SPARE", 0)
+    file.shrink([b"x"])
+    assert file.path.read_bytes() == b"x"
+    file.close()
 
 
 def test_a_short_write_is_undone(make, monkeypatch) -> None:

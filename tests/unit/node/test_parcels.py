@@ -163,13 +163,13 @@ def test_a_value_that_nobody_asked_for_takes_little_memory_and_no_disk(lab: Lab)
     assert not lab.carrier.begun
     for _ in range(100):
         parcels.want("s", told(MOST // 8))
-    assert parcels.size == MOST // 4
+    assert parcels.memory.used == MOST // 4
     for peer in range(100):
         parcels.want("s", told(MOST // 8, f"other-{peer}"))
-    assert parcels.size == MOST // 2
+    assert parcels.memory.used == MOST // 2
     hand_in(parcels, MOST // 4, "another")
     parcels.close()
-    assert parcels.size == 0
+    assert parcels.memory.used == 0
 
 
 def test_few_values_are_fetched_that_nobody_asked_for(lab: Lab) -> None:
@@ -210,7 +210,7 @@ def test_a_value_too_large_for_the_node_is_refused_to_who_asks_for_it_with_the_a
     parcels.want("s", told(16 << 30), waiter := Waiter())
     assert isinstance(waiter.errors[0], NoRoom)
     assert "16,384.0 MiB does not fit" in str(waiter.errors[0])
-    assert parcels.size == 0
+    assert parcels.memory.used == 0
     hand_in(parcels, MOST // 2)
     parcels.close()
 
@@ -278,7 +278,7 @@ def test_a_value_that_the_system_cannot_protect_is_refused_to_all_who_wait(
     for waiter in waiters:
         assert isinstance(waiter.errors[0], ValueLost)
         assert "Linux 5.1" in str(waiter.errors[0])
-    assert parcels.size == 0
+    assert parcels.memory.used == 0
     parcels.close()
 
 
@@ -313,7 +313,7 @@ def test_what_tasks_were_given_gives_way_to_what_others_want(lab: Lab) -> None:
         lab.carrier.comes(value)
         assert waiter.errors == [None]
     waiter = Waiter()
-    assert parcels.size <= 7 * MIB
+    assert parcels.memory.used <= 7 * MIB
     parcels.want("s", values[-1], waiter)
     assert len(waiter.errors) == 1
     parcels.want("s", values[0], waiter)
@@ -321,6 +321,59 @@ def test_what_tasks_were_given_gives_way_to_what_others_want(lab: Lab) -> None:
     lab.carrier.comes(values[0])
     assert waiter.errors == [None] * 2
     hand_in(parcels, 6 * MIB)
+    parcels.close()
+
+
+def given(parcels: Parcels, lab: Lab, count: int, size: int, swarm_id: str) -> list[Remote]:
+    """Copies that a task was given, and that can be had again."""
+    values = [told(size) for _ in range(count)]
+    for value in values:
+        parcels.want(swarm_id, value, Waiter())
+        lab.carrier.comes(value)
+    return values
+
+
+def fetched_anew(parcels: Parcels, lab: Lab, values: list[Remote], swarm_id: str) -> int:
+    """How many of them are here no more."""
+    before = len(lab.carrier.begun)
+    for value in values:
+        parcels.want(swarm_id, value, Waiter())
+    return len(lab.carrier.begun) - before
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_copies_of_others_stay_where_it_would_not_help_that_they_go(lab: Lab, where: str) -> None:
+    parcels = lab.parcels(most=32 * MIB if where == "memory" else 0, disk=32 * MIB)
+    others = given(parcels, lab, 2, MIB, "other")
+    parcels.want("s", told(12 * MIB), waiter := Waiter())
+    parcels.disk.most = 32 * MIB if where == "disk" else 1
+    parcels.want("s", told(20 * MIB), refused := Waiter())
+    assert not waiter.errors
+    assert "12.0 MiB of them for this swarm, which may have 26.2 MiB" in str(refused.errors[0])
+    assert fetched_anew(parcels, lab, others, "other") == 0
+    parcels.close()
+
+
+def test_copies_of_others_stay_open_where_it_would_not_help_that_they_go(lab: Lab) -> None:
+    parcels = lab.parcels(most_open=36)  # 9 of them copies, of which one swarm may have 7
+    others = given(parcels, lab, 1, MIB, "other")
+    for _ in range(7):
+        parcels.want("s", told(MIB), waiter := Waiter())
+        assert not waiter.errors
+    parcels.want("s", told(MIB), refused := Waiter())
+    assert "7 of them for this swarm, which may have 7 beside" in str(refused.errors[0])
+    assert fetched_anew(parcels, lab, others, "other") == 0
+    parcels.close()
+
+
+def test_a_swarm_s_own_copies_go_before_those_of_others(lab: Lab) -> None:
+    parcels = lab.parcels(most=0, disk=32 * MIB)
+    others, own = (given(parcels, lab, 4, 2 * MIB, swarm_id) for swarm_id in ("other", "s"))
+    waiter = Waiter()
+    parcels.want("s", told(20 * MIB), waiter)
+    assert not waiter.errors
+    assert fetched_anew(parcels, lab, others, "other") == 0
+    assert fetched_anew(parcels, lab, own, "s") > 0
     parcels.close()
 
 
@@ -340,9 +393,9 @@ def test_what_is_waited_for_gives_way_to_nothing(lab: Lab) -> None:
 
 def test_one_swarm_leaves_room_for_others_in_memory_and_on_disk(lab: Lab) -> None:
     parcels = lab.parcels()
-    with pytest.raises(NoRoom, match="of which one swarm may take 7 times what it leaves"):
+    with pytest.raises(NoRoom, match=r"112\.0 MiB of them for this swarm, which may have 112\.0"):
         fill(parcels, MOST // 8)
-    assert parcels.size == MOST // 8 * 7  # the others are files
+    assert parcels.memory.used == MOST // 8 * 7  # the others are files
     hand_in(parcels, MOST // 16, "another")
     parcels.close()
 
@@ -351,7 +404,7 @@ def test_many_values_take_few_descriptors(lab: Lab) -> None:
     parcels = lab.parcels(most_open=40)
     before = descriptors()
     values = [hand_in(parcels, MIB // 8) for _ in range(100)]
-    assert parcels.size == 17 * MIB // 8  # of the others each is a file
+    assert parcels.memory.used == 17 * MIB // 8  # of the others each is a file
     assert descriptors() == before + 17
     hand_in(parcels, MIB // 8, "another")
     assert descriptors() == before + 18
@@ -420,10 +473,10 @@ def test_a_value_takes_its_room_until_nobody_reads_it(lab: Lab) -> None:
     assert parcels.own(parcel.id) is None
     assert all(str(ValueGone()) == transfer.why for transfer in transfers)
     for transfer in transfers:
-        assert parcels.size == MIB
+        assert parcels.memory.used == MIB
         own.transfers.discard(transfer)
         parcels.unused(own)
-    assert parcels.size == 0
+    assert parcels.memory.used == 0
     assert descriptors() <= before - 1
 
 

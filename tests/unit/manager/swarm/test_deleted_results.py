@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from manta.actors import Refused
-from manta.manager.swarm.events import Freed, GlobalSet, Released, ResultsDeleted, Stopped
+from manta.manager.swarm.events import (
+    Acknowledge,
+    Freed,
+    GlobalSet,
+    Needed,
+    Released,
+    ResultsDeleted,
+    Stopped,
+)
 from manta.manager.swarm.reads.queries import deletable, page, select_results
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import ResultWritten, TaskEnded
@@ -180,9 +188,14 @@ def test_values_that_stay_on_nodes_are_freed_there_once_no_result_has_them(bench
     assert freed(b, ResultsDeleted("ada", "b")) == [(here, (BLOB.digest,))]
     assert staying.at(BLOB) == {}
     assert b.replayed().data == b.machine.data
-    b.say(one, ResultWritten(one, "a", BLOB, held=True))
+    b.actions.clear()
+    for _ in range(2):
+        b.say(one, ResultWritten(one, "a", BLOB, held=True))
     assert staying.at(BLOB).keys() == {here}
     assert BLOB.digest not in staying.freed[here]
+    told = [act for act in b.actions if isinstance(act, Needed | Acknowledge)]
+    assert told[0] == Needed(here, BLOB.digest)  # before the node may forget that it told of it
+    assert [type(act) for act in told[1:]] == [Acknowledge] * 2
 
 
 def freed(b, event):

@@ -43,9 +43,9 @@ def test_a_value_is_free_where_its_last_result_was_deleted(
         for name in DIGESTS:
             holders = {one: f"node-{one}" for one in NODES if there[one, name]}
             assert staying.at(BlobRef(name, 5)) == holders
-            assert [staying.is_free(name, one) for one in NODES] == [
-                not there[one, name] for one in NODES
-            ]
+            for one in NODES:
+                is_freed = (one, name) in told
+                assert staying.freed_of(item(one, name)) == (name if is_freed else "")
     assert staying.names == len(staying.holders) + len(told)
 
 
