@@ -60,6 +60,10 @@ class Pieces:
     def is_counted(self) -> bool:
         return self._counted > 0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._pieces and not self._spilled
+
     def of(self, buffer: Buffer) -> Piece:
         """Made at first mention. Raises NoRoom."""
         found = self._pieces.get(buffer) or self._read_back(buffer)
