@@ -71,6 +71,7 @@ class Scenario:
             [self._planned() for _ in range(random.randint(1, 2 if many else 6))]
             for _ in range(self.eras)
         ]
+        self.crowds = Random(f"crowds {seed}")
         self.net: dict[str, Plane] = {}
         self.manager = Manager(self)
         self.nodes = {name: Node(self, name) for name in self.names}
@@ -85,6 +86,7 @@ class Scenario:
     def run(self) -> None:
         self.manager.begin()
         self._trouble()
+        self._crowd()
         self.clock.run(self._is_over)
         for node in self.nodes.values():
             self._check_empty(node)
@@ -105,6 +107,15 @@ class Scenario:
         plane.desk.close()
         plane.pool.close()
         assert plane.budget.size == 0, f"{node.name} keeps {plane.budget.size} bytes"
+        assert plane.budget.on_disk == 0, f"{node.name} keeps {plane.budget.on_disk} on disk"
+
+    def _crowd(self) -> None:
+        """Some planes want the room of small values that are kept."""
+        self.clock.after(0.5, self._crowd)
+        for node in self.nodes.values():
+            if node.plane.is_alive and self.crowds.random() < 0.2:
+                while node.plane.pool.spill():
+                    self.clock.seen["spills"] += 1
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random

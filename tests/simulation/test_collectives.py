@@ -70,7 +70,7 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     if seen["runs"] < 50:
         pytest.skip("asks for fifty seeds")
-    for what in ("cuts", "plane crashes", "node crashes", "lost", "moved away", "moved"):
+    for what in ("cuts", "plane crashes", "node crashes", "lost", "moved away", "moved", "spills"):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
     for what in ("FINISHED", "FAILED", "INTERRUPTED", "PeerLost"):
         assert seen[what], f"no seed saw {what}"

@@ -78,14 +78,14 @@ class Giving:
             self._memory.drop([buffer])
 
     def take_out(self, rank: int) -> Given | None:
-        """For another meeting, which counts it from now on. None of what is not kept here, or finds
-        no room: it is to be given again."""
+        """For another meeting, which counts it from now on. None of what is not kept here, or can't
+        be read from disk: it is to be given again."""
         one = self._known.get(rank)
         if one is None:
             return None
         for place in (self._aside, self._memory):
             if place.has(one.buffers):
-                with contextlib.suppress(NoRoom):
+                with contextlib.suppress(OSError):
                     return Given(one.entry, place.take_out(one.buffers), one.kernel)
         return None
 

@@ -323,8 +323,9 @@ class Meeting:
     def _begin(self, transfer: Transfer, *, sends: bool) -> Piece:
         """What of its buffer is moved. Raises NoRoom."""
         buffer, start, stop = transfer.span
-        piece = self._memory.of(buffer)
-        if piece.block is not None:
+        copy = self._memory.copied(buffer) if sends else None
+        piece = copy or self._memory.of(buffer)
+        if copy is None and piece.block is not None:
             self._pool.hold(piece.block)
         first, last = start - buffer.start, stop - buffer.start
         piece = piece._replace(view=piece.view[first:last], offset=piece.offset + first)
