@@ -131,26 +131,41 @@ def test_rooms_are_of_one_attempt_and_come_once(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
     other = Instance("s", "w", 1, 0, 0)
-    room, is_new = pool.room(AT, 5, MIB)
-    assert is_new
+    room = pool.room(AT, 5, MIB)
+    assert pool.has_room(AT, room.number)
+    assert not pool.has_room(other, room.number)
     assert pool.enter(other, room.number) is None
     assert pool.enter(AT, room.number) is room
     assert pool.enter(AT, room.number) is None
     pool.drop(room)
-    theirs, _ = pool.room(other, 5, MIB)
+    theirs = pool.room(other, 5, MIB)
     assert theirs is not room
-    again, is_new = pool.room(AT, 5, MIB)
-    assert again is room
-    assert not is_new
+    assert pool.room(AT, 5, MIB) is room
     pool.forget(AT)  # while it writes
     pool.forget(other)
     assert budget.size == 0
 
 
+def test_a_room_that_is_given_back_takes_its_pages_along(budget: Budget) -> None:
+    pool = budget.pool
+    assert pool is not None
+    room = pool.room(AT, 5, MIB)
+    theirs, fd = mmap.mmap(room.fd, room.size), os.dup(room.fd)
+    theirs[:] = b"x" * room.size
+    assert os.fstat(fd).st_blocks * 512 >= room.size
+    pool.leave(AT, 5)
+    pool.tick(IDLE)
+    assert not pool.has_room(AT, room.number)
+    assert os.fstat(fd).st_blocks == 0
+    theirs[:3] = b"abc"  # a task that does not know yet comes to no harm
+    theirs.close()
+    os.close(fd)
+
+
 def test_a_connection_has_one_room_that_no_call_was_made_with(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    first, _ = pool.room(AT, 5, MIB)
+    first = pool.room(AT, 5, MIB)
     for _ in range(100):
         pool.room(AT, 5, MIB)
     assert budget.size == first.size
@@ -176,7 +191,7 @@ def test_no_swarm_takes_all_memory_by_what_it_is_writing(budget: Budget) -> None
 def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget) -> None:
     pool = budget.pool
     assert pool is not None
-    unwritten, _ = pool.room(AT, 5, 7 * MIB)
+    unwritten = pool.room(AT, 5, 7 * MIB)
     budget.now = WRITING - 1
     with pytest.raises(NoRoom):
         pool.take(4 * MIB, "another")
@@ -252,7 +267,7 @@ def test_what_is_kept_leaves_memory_for_rooms_while_there_is_a_disk(budget: Budg
     budget.most_on_disk = 4 * MIB
     held = [pool.take(4 * MIB, AT.swarm_id) for _ in range(2)]
     assert [block.is_file for block in held] == [False, True]
-    room, _ = pool.room(AT, 5, 4 * MIB)
+    room = pool.room(AT, 5, 4 * MIB)
     held += [room, pool.take(2 * MIB, AT.swarm_id)]  # of what is left, where no disk is
     assert budget.size == 10 * MIB
     assert pool.enter(AT, room.number) is room
