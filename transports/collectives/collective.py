@@ -15,10 +15,10 @@ the collective, here and, as `Aborted`, on all peers.
 
 *Losses.* With `on_lost="raise"` a peer that needs something of a lost member asks all others for
 the outcome: who has it gives it to all, as a `Holder`; once all have said that they lack it, the
-collective fails. With "continue" a new round begins, named by the ranks that are given up: each peer announces
-itself anew, and who hears of more ranks given up than it knew gives them up too, so that all
-come to the same round. When all that are left have announced themselves in it, either one of
-them has the outcome already (all others take what they lack of that one's), or none has, and
+collective fails. With "continue" a new round begins, named by the ranks that are given up: each
+peer announces itself anew, and who hears of more ranks given up than it knew gives them up too, so
+that all come to the same round. When all that are left have announced themselves in it, either one
+of them has the outcome already (all others take what they lack of that one's), or none has, and
 they plan for those that are left. What is whole or on its way stays so if its sender is left and
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
