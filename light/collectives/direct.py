@@ -150,10 +150,12 @@ def _reduced(
         data = bytearray(arrays.stop)
         arrays.write(memoryview(data))
         return _ask(number, kind, fields, Handover(bytes(data)))
-    told, fds = current().call("make_room", size=arrays.stop)
-    if not told["room"]:  # the node has no memory for it, but may have room on disk
+    context = current()
+    room, memory = _mapped().room(
+        lambda mapped: context.call("make_room", size=arrays.stop, mapped=mapped)
+    )
+    if not room:  # the node has no memory for it, but may have room on disk
         return _handed_in(number, kind, fields, arrays)
-    room, memory = _mapped().room(told, fds)
     arrays.write(memory)
     fields["room"] = room
     return _ask(number, kind, fields)

@@ -1,7 +1,8 @@
 """Memory that an attempt shares with its node's plane.
 
 *Rooms* are the plane's memory into which the attempt writes arrays that are to be reduced. It is
-given each by its number, and keeps them mapped. *Blocks* are what outcomes lie in, mapped so that
+given each by its number, and keeps the last few mapped, for as long as the plane has them: to map
+one anew costs as much as to write it. *Blocks* are what outcomes lie in, mapped so that
 what the attempt writes is its own. When nothing refers to such a mapping any more, the plane is
 told with the next call, and uses the block again. It is not told of what a fork may still refer to.
 """
@@ -12,8 +13,15 @@ import mmap
 import os
 import sys
 from _weakref import ref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answer = tuple[dict[str, Any], list[int]]
+
+KEPT = 8
+"""Rooms that stay mapped."""
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """A value may be larger than the memory: only what is written to needs any."""
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -36,19 +44,31 @@ class Mapped:
 
     def __init__(self) -> None:
         self._rooms: dict[int, mmap.mmap] = {}
+        """The one that was used last is the last."""
         self._refs: dict[int, Any] = {}
         self._count = 0
         self._returned: list[int] = []
 
-    def room(self, told: dict[str, Any], fds: list[int]) -> tuple[int, memoryview]:
-        """The room that the plane names, with its number."""
+    def room(self, ask: Callable[[list[int]], Answer]) -> tuple[int, memoryview]:
+        """The room that the plane names when it is asked, and told of those that are mapped; its
+        number is 0 where there is none."""
+        mapped = self._rooms.copy()  # what another thread drops meanwhile may be named
+        told, fds = ask([*mapped])
+        for gone in told["gone"]:
+            self._rooms.pop(gone, None)
         number: int = told["room"]
-        if fds:
-            try:
-                self._rooms[number] = mmap.mmap(fds[0], told["size"], **_UNTRACKED)
-            finally:
-                os.close(fds[0])
-        return number, memoryview(self._rooms[number])
+        if not number:
+            return 0, memoryview(b"")
+        try:
+            memory = mmap.mmap(fds[0], told["size"], **_UNTRACKED) if fds else mapped[number]
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._rooms.pop(number, None)
+        self._rooms[number] = memory
+        for dropped in [*self._rooms][:-KEPT]:
+            self._rooms.pop(dropped, None)
+        return number, memoryview(memory)
 
     def blocks(self, parts: list[list[int]], fds: list[int]) -> list[memoryview]:
         """The memory of these descriptors, as far as the parts of an answer reach; see

@@ -46,6 +46,12 @@ class RosterTask(msgspec.Struct, frozen=True, omit_defaults=True):
     """In order of their ranks. Those that are queued may be missing at the end."""
 
 
+Former = dict[str, dict[int, int]]
+"""By alias and rank: which attempt counted of an instance of the iteration before, NONE if none
+did. Where an instance is missing, its first one counted, if it was in that iteration."""
+NONE = -1
+
+
 class Roster(msgspec.Struct, frozen=True):
     """`epoch` names the manager's timeline of the swarm, as in its directory."""
 
@@ -55,6 +61,7 @@ class Roster(msgspec.Struct, frozen=True):
     """By alias."""
     networks: dict[str, NetworkSpec]
     """By name."""
+    former: Former = {}
 
 
 # Node to manager.
@@ -75,9 +82,10 @@ WantRoster.reply = Ok
 class RosterTold(Message, frozen=True):
     """Makes `version` of the version `since`; of nothing, if that is 0.
 
-    Of each task that changed it has all but the instances that are as they were. It comes in
-    `part`s, counted from 0, until one says that there are no more; they take effect together. A
-    node that has another version than `since`, or lacks a part, says again that it wants it.
+    Of each task that changed it has all but the instances that are as they were; what counted in
+    the iteration before, only where it makes it of nothing. It comes in `part`s, counted from 0,
+    until one says that there are no more; they take effect together. A node that has another
+    version than `since`, or lacks a part, says again that it wants it.
     """
 
     swarm_id: str
@@ -89,3 +97,4 @@ class RosterTold(Message, frozen=True):
     networks: tuple[NetworkSpec, ...] = ()
     part: int = 0
     more: bool = False
+    former: Former = {}

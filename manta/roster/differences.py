@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
 from manta.protocol.pages import PAGE_BYTES, encoded
-from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold
+from manta.protocol.roster import Former, Roster, RosterInstance, RosterTask, RosterTold
+
+_FORMER_BYTES = 16
+"""Of an instance of the iteration before, at most."""
 
 
 def told(
@@ -24,7 +28,10 @@ def told(
         before, since = None, 0
     changed = _changed(roster, before)
     networks = () if before is not None else tuple(roster.networks.values())
-    pages = list(_pages(changed, page_bytes))
+    pages: list[tuple[tuple[RosterTask, ...], Former]] = []
+    pages += ((page, {}) for page in _pages(changed, page_bytes))
+    if before is None:
+        pages += (((), page) for page in _former_pages(roster.former, page_bytes))
     return [
         RosterTold(
             swarm_id,
@@ -36,9 +43,18 @@ def told(
             networks if part == 0 else (),
             part,
             part + 1 < len(pages),
+            former,
         )
-        for part, page in enumerate(pages)
+        for part, (page, former) in enumerate(pages)
     ]
+
+
+def _former_pages(former: Former, page_bytes: int) -> Iterable[Former]:
+    most = max(1, page_bytes // _FORMER_BYTES)
+    for alias, counted in former.items():
+        ranks = iter(counted.items())
+        while page := dict(islice(ranks, most)):
+            yield {alias: page}
 
 
 def _changed(roster: Roster, before: Roster | None) -> list[RosterTask]:
@@ -88,9 +104,13 @@ def apply(parts: Sequence[RosterTold], before: Roster | None) -> Roster:
     for part in parts:
         for task in part.tasks:
             tasks[task.alias] = _merged(tasks.get(task.alias), task)
+    former: Former = {}
+    for part in parts:
+        for alias, counted in part.former.items():
+            former.setdefault(alias, {}).update(counted)
     if not whole and before is not None:
-        networks = before.networks
-    return Roster(first.epoch, first.iteration, tasks, networks)
+        networks, former = before.networks, before.former
+    return Roster(first.epoch, first.iteration, tasks, networks, former)
 
 
 def _merged(known: RosterTask | None, changed: RosterTask) -> RosterTask:

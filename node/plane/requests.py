@@ -85,9 +85,12 @@ class HearBroadcast(Numbered, frozen=True):
 
 class MakeRoom(Numbered, frozen=True):
     """Memory to write arrays into that are to be reduced -> its number, and its descriptor unless
-    the attempt had it before; 0 where there is none, and they are to be handed in as a value"""
+    the attempt has it mapped; 0 where there is none, and they are to be handed in as a value. And
+    which of those that it has mapped are gone"""
 
     size: Annotated[int, Meta(ge=1, lt=2**53)]
+    mapped: Annotated[tuple[Number, ...], Meta(max_length=100)] = ()
+    """By number."""
 
 
 class Leaf(msgspec.Struct, frozen=True, array_like=True):

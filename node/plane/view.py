@@ -171,8 +171,11 @@ class RosterView:
         return Outlook(*waits.broadcast(self._roster, self._instance(reader), tag))
 
     def counted(self, at: Attempt) -> bool | None:
-        if at.era != self.era:  # it says nothing of attempts of others
-            return None
+        if at.era == self.era - 1:
+            counted = self._roster.former.get(at.member.task, {}).get(at.member.rank, 0)
+            return counted == at.number
+        if at.era != self.era:  # of letters to one that was away for longer nobody keeps any
+            return True if at.era < self.era else None
         task = self._roster.tasks.get(at.member.task)
         if task is None or at.member.rank >= len(task.instances):
             return None

@@ -249,6 +249,9 @@ class Plane:
 
     def crash(self) -> None:
         self.is_alive = False
+        for call in self.desk.calls.all:  # its files go with its process
+            call.meeting._memory.end()
+            call.meeting._given.end()
         self.pool.close()
         for connection in self.begun:
             connection.cut()

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.requests import ALIGNED, CallCollective, Leaf
 from manta.protocol.base import Instance
@@ -76,6 +77,7 @@ class Scenario:
             [self._planned() for _ in range(random.randint(1, 2 if many else 6))]
             for _ in range(self.eras)
         ]
+        self.crowds = Random(f"crowds {seed}")
         self.net: dict[str, Plane] = {}
         self.manager = Manager(self)
         self.nodes = {name: Node(self, name) for name in self.names}
@@ -90,6 +92,7 @@ class Scenario:
     def run(self) -> None:
         self.manager.begin()
         self._trouble()
+        self._crowd()
         self.clock.run(self._is_over)
         for node in self.nodes.values():
             self._check_empty(node)
@@ -110,6 +113,14 @@ class Scenario:
         plane.desk.close()
         plane.pool.close()
         assert plane.budget.sizes == (0, 0), f"{node.name} keeps {plane.budget.sizes} bytes"
+
+    def _crowd(self) -> None:
+        """Some planes want the room of small values that are kept."""
+        self.clock.after(0.5, self._crowd)
+        for node in self.nodes.values():
+            if node.plane.is_alive and self.crowds.random() < 0.2:
+                while node.plane.pool.keeps.spill(lambda _: True):
+                    self.clock.seen["spills"] += 1
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random
@@ -145,6 +156,8 @@ class Manager:
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
         """Instances that had finished when what they had given was lost."""
+        self.has_lost = False
+        """Was a node lost to it in this iteration, or since before it?"""
         self.got: dict[Instance, list[Any]] = {}
         """What came of each call of an attempt."""
         self.is_over = False
@@ -155,6 +168,7 @@ class Manager:
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
+        self.has_lost = len(self.heard) < len(self.scenario.names)
         for rank, place in enumerate(self.places):
             if place not in self.heard:
                 self._place(rank)
@@ -256,6 +270,7 @@ class Manager:
         self.clock.note("mgr", f"{name} is lost")
         self.clock.seen["lost"] += 1
         self.heard.remove(name)
+        self.has_lost = True
         self.forgets(name)
         for rank, place in enumerate(self.places):
             if place == name and not self.states[rank].final and not self.is_over:
@@ -323,6 +338,12 @@ class Node:
         for at in desired:
             if at not in self.programs and at not in self.ended:
                 self.programs[at] = Program(self, at)
+
+    def holds(self, program: Program) -> bool:
+        """Has its plane the outcome of the call that the program is in, as all get it?"""
+        name = CallName(program.at.iteration, TASK, program.number)
+        call = self.plane.desk.calls.get(name) if self.plane.is_alive else None
+        return call is not None and call.meeting.machine.outcome is not None
 
     # --- attempts -----------------------------------------------------------------------------
 
@@ -420,6 +441,7 @@ class Program:
         if error:
             assert error.startswith("PeerLost: "), error
             assert any(name in error for name in (TASK + ".", *self.scenario.names, TASK)), error
+            self._check_lost(error)
             self.clock.seen["PeerLost"] += 1
             self.clock.soon(0.1, lambda: self._failed())
             return
@@ -429,6 +451,16 @@ class Program:
                 assert (self.at.iteration, rank, self.number) in self.scenario.settled
         self.got.append(self._understood(planned, values, lost))
         self.clock.soon(self.scenario.pace, self._go_on)
+
+    def _check_lost(self, error: str) -> None:
+        """While no node is lost, planes that begin anew cost no attempt of others, but where what
+        came of the call is nowhere, and what was given can't be given again."""
+        manager = self.scenario.manager
+        if manager.has_lost:
+            return
+        assert manager.forgot, f"nothing was lost for good: {error}"
+        holders = [node.name for node in self.scenario.nodes.values() if node.holds(self)]
+        assert not holders, f"{holders} have what came of it: {error}"
 
     def _failed(self) -> None:
         if not self.is_over:

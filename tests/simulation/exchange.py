@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 
 from manta.protocol.base import Instance
-from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.roster import Former, Roster, RosterInstance, RosterTask
 from manta.protocol.spec import NetworkSpec
 from manta.protocol.states import AttemptState
 from manta.transports.exchange import credit, letters
@@ -157,6 +157,7 @@ class Manager:
         self.numbers: list[int] = []
         self.states: list[AttemptState] = []
         self.placed = 0
+        self.counted: Former = {}
         self.former: Roster | None = None
         """That of the iteration before, which is told until this one's can be."""
         self.is_up = True
@@ -220,7 +221,7 @@ class Manager:
             instances=instances,
         )
         networks = {} if network is None else {network: NetworkSpec(network, "full")}
-        return Roster(f"e{self.epoch}", self.era, {self.alias: task}, networks)
+        return Roster(f"e{self.epoch}", self.era, {self.alias: task}, networks, self.counted)
 
     def desired(self, name: str) -> list[Instance]:
         return [
@@ -253,6 +254,7 @@ class Manager:
     def _end_era(self) -> None:
         self.check_prefixes()
         self.former = self._roster()
+        self.counted = {self.alias: {at: n for at, n in enumerate(self.numbers) if n}}
         self.clock.soon(self.clock.random.choice((0.0, 5.0)), partial(self._tell, self.former))
         self.era += 1
         self.since = self.clock.now
@@ -292,6 +294,7 @@ class Manager:
             self.clock.seen["restored"] += 1
             self.epoch += 1
             self.era = 0
+            self.counted = {}
             self.consumed.clear()
             self.begin()
 

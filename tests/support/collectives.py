@@ -281,6 +281,8 @@ class Simulation:
                 case Close():
                     assert not peer.is_closed
                     peer.is_closed = True
+        if peer.machine.gives and (holder := peer.machine.holder(self.placement, at)) is not None:
+            peer.machine, peer.is_closed = holder, True
 
     # What came of it.
 

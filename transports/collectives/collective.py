@@ -13,11 +13,12 @@ may be made before any member here has called. Times and bytes are its owner's.
 *Disagreement.* Every announcement is compared with those before. The first that differs fails
 the collective, here and, as `Aborted`, on all peers.
 
-*Losses.* With `on_lost="raise"` the collective fails once something is needed of a lost member.
-With "continue" a new round begins, named by the ranks that are given up: each peer announces
-itself anew, and who hears of more ranks given up than it knew gives them up too, so that all
-come to the same round. When all that are left have announced themselves in it, either one of
-them has the outcome already (all others take what they lack of that one's), or none has, and
+*Losses.* With `on_lost="raise"` a peer that needs something of a lost member asks all others for
+the outcome: who has it gives it to all, as a `Holder`; once all have said that they lack it, the
+collective fails. With "continue" a new round begins, named by the ranks that are given up: each
+peer announces itself anew, and who hears of more ranks given up than it knew gives them up too, so
+that all come to the same round. When all that are left have announced themselves in it, either one
+of them has the outcome already (all others take what they lack of that one's), or none has, and
 they plan for those that are left. What is whole or on its way stays so if its sender is left and
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
@@ -28,7 +29,8 @@ is told (`Finished`), and that of a gather's root when all have come, or are los
 counts the calls that are not closed knows how far others are behind.
 
 *Begun anew.* New machines may be fed with what members gave, where some are elsewhere or a peer has
-forgotten it. A peer that had the outcome is a `Holder`, of which others take it over at once.
+forgotten it. A peer that had the outcome is a `Holder`, of which others take it over at once; when
+that one is lost, of another, or the call is begun anew with what their members gave.
 
 What no peer can know is whether one that does not answer lives on. Where two sides lose each other
 and both go on, each has an outcome of its own: whoever calls `peer_lost` has to see to it that
@@ -69,11 +71,10 @@ from manta.transports.collectives.messages import (
     Wanted,
 )
 from manta.transports.collectives.others import Others
-from manta.transports.collectives.planner import algorithm_of, given
-from manta.transports.collectives.plans import VALUE, Buffer, whole
+from manta.transports.collectives.planner import given
+from manta.transports.collectives.plans import whole
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.spreading import values_for
-from manta.transports.collectives.table import Algorithm
 from manta.transports.errors import RemoteProtocolError
 
 _LOST = "its node was lost"
@@ -87,6 +88,7 @@ class Collective:
         """`directly`: all announce themselves to all, however many, as some may begin anew."""
         self._placement = placement
         self._me = me
+        self._is_anew = directly
         self._roll = Roll(placement, me, directly=directly)
         self._course = Course(placement, me, self._roll)
         self._flow = self._course.flow
@@ -96,7 +98,9 @@ class Collective:
         self._enough = placement.size
         self._done: Done | None = None
         self._seeks = False
-        """Is it to be seen whether others have the outcome from before?"""
+        """Is it to be seen whether others have the outcome?"""
+        self._gives = False
+        """Do others take the outcome from here?"""
         self._held: Outcome | None = None
         """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
@@ -156,6 +160,8 @@ class Collective:
                 self._roll.done[peer] = message.done
             elif message.lost and self._roll.is_known:
                 return [Tell(peer, begun_anew(self._placement, message.lost))]
+            elif message.seeks:
+                return self._answer(peer)
             self._others.lose(message.lost, _LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
@@ -257,9 +263,10 @@ class Collective:
         return self._held
 
     @property
-    def has_taken_over(self) -> bool:
-        """Has it what came of the call before it was begun anew?"""
-        return self._roll.is_known and self._done is not None
+    def gives(self) -> bool:
+        """Do others that lack the outcome take it from here? So it is where another peer gave it
+        to this one, or where they can't get it in the way that was planned."""
+        return self._gives or (self._roll.is_known and self._done is not None)
 
     def counts_on(self, peer: int) -> bool:
         """Is anything lost if this peer has forgotten all of it?"""
@@ -274,8 +281,7 @@ class Collective:
 
     def has_value(self, rank: int) -> bool:
         """Of a gather, at its root: is this member's value there?"""
-        entry = self._roll.entries.get(rank)
-        return entry is not None and self._flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
+        return self._others.has_value(rank)
 
     @property
     def away(self) -> dict[int, str]:
@@ -327,10 +333,26 @@ class Collective:
         return actions + self._face_losses(call) + self._go_on(call)
 
     def _settle(self, call: Call) -> list[Action]:
-        """The call was begun anew, and another peer has what came of it before."""
-        if self._done or (holder := self._course.holder()) is None:
+        """Another peer gives what came of the call."""
+        if (holder := self._course.holder()) is None:
             return []
-        return self._course.settle(call, holder)
+        return self._end() if self._done else self._course.settle(call, holder)
+
+    def _answer(self, peer: int) -> list[Action]:
+        """To one that seeks the outcome."""
+        call = self._roll.call
+        if self._held is not None and call is not None and call.on_lost == "raise":
+            return self._give()
+        self._roll.lack.add(peer)  # or it finds the outcome here in another round
+        return [*self._roll.seek([peer]), *self._step()]
+
+    def _give(self) -> list[Action]:
+        """All others take the outcome from here, in place of what was planned."""
+        holder = self.holder(self._placement, self._me)
+        assert holder is not None, "it has the outcome"
+        self._gives = True
+        ended = [] if self.is_closed else self._end()
+        return ended + [told for peer in self._course.peers for told in holder.tell(peer)]
 
     def _go_on(self, call: Call) -> list[Action]:
         if self.has_failed or self.is_closed:
@@ -365,10 +387,11 @@ class Collective:
             return self._fail("PeerLost", sentence, tell=False)
         goes_on = call.on_lost == "continue" and not call.kind.has_root
         if goes_on and not self._roll.is_known:
-            lost = tuple(sorted(self._others.away))
-            return self._begin(call, lost) if lost != self._course.lost else []
-        needed = [rank for rank in self._others.away if self._needs(call, rank)]
-        self._seeks = self._others.may_hold(call, needed)
+            return self._go_without(call)
+        needed = self._others.needed(call, self._enough, self._delivered, self._done is not None)
+        if needed and self._held is not None:
+            return self._give()
+        self._seeks = self._others.made(needed) and self._others.may_hold(call)
         if self._seeks:
             return self._roll.seek(self._course.peers)
         if needed:
@@ -381,6 +404,15 @@ class Collective:
             actions += self._announce(anew=True)
         return actions
 
+    def _go_without(self, call: Call) -> list[Action]:
+        """In another round, unless it was begun anew and others have what came of it before."""
+        lost = tuple(sorted(self._others.away))
+        is_first = not self._course.lost and self._done is None
+        self._seeks = self._is_anew and is_first and self._others.may_hold(call)
+        if self._seeks:
+            return self._roll.seek(self._course.peers)
+        return self._begin(call, lost) if lost != self._course.lost else []
+
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
         done = self._done
@@ -388,27 +420,6 @@ class Collective:
             since = [rank for rank in lost if rank not in done.lost]
             done = done._replace(members=self._roll.members(since))
         return [*self._course.begin(lost), *self._announce(done, anew=True)]
-
-    def _needs(self, call: Call, rank: int) -> bool:
-        """Is anything to come of a lost member, which then can't?"""
-        peer, is_there = self._placement.peer_of[rank], rank in self._roll.entries
-        if call.kind is Kind.GATHER:
-            if call.root not in self._roll.own or call.root in self._delivered:
-                return False
-            out = [one for one in self._others.away if not self.has_value(one)]
-            too_few = self._placement.size - len(out) < self._enough
-            return call.on_lost == "raise" and too_few and rank in out
-        if call.kind.has_root:
-            return self._flow.awaits(peer) or (rank == call.root and not is_there)
-        if self._done:  # what others are to have may go by way of this peer
-            return peer not in self._course.peers and self._flow.awaits(peer)
-        if not is_there:  # else all is here, too, that was to come by way of its peer
-            return True
-        if peer in self._course.peers:
-            return False
-        if call.kind.reduces and self._course.planned is None:
-            return algorithm_of(call, self._placement, self._course.size) is not Algorithm.EXCHANGE
-        return self._flow.awaits(peer) or peer in self._course.unnoted(call)
 
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
         lost = self._course.lost or self._given_up

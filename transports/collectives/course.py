@@ -41,8 +41,8 @@ from manta.transports.errors import RemoteProtocolError
 MAX_WANTS = 1 << 16
 """Transfers that others may ask for; a plan has fewer."""
 _FINAL = (OUTCOME, RING)
-_BEFORE = -1
-"""Tells transfers of what came of a call before it was begun anew."""
+_GIVEN = -1
+"""Tells transfers of an outcome that another peer gives."""
 
 
 class Course:
@@ -65,7 +65,7 @@ class Course:
         self._asked: list[tuple[int, Want]] = []
         """What others wanted in this round that was not looked at yet."""
         self.source: int | None = None
-        """The peer whose outcome from before the call was begun anew is taken over."""
+        """The peer that gives what came of the call."""
         self._settled: Done | None = None
         """Another peer's outcome, which this one takes over."""
         self._notes: dict[int, Noted] = {}
@@ -190,17 +190,18 @@ class Course:
             return outcome_of(sum(self.size), buffer.lost)
         return Buffer(PARTIAL, self._me, sum(self.size), lost=buffer.lost)
 
-    # A call that was begun anew.
+    # An outcome that another peer gives.
 
     def holder(self) -> int | None:
-        """A peer that has what came of it before, unless one was found already."""
-        if self._settled:
+        """A peer that gives what came of it, unless one was found that is there yet."""
+        if self._settled and (self.source is None or self.source in self.peers):
             return None
-        rounds = self._roll.rounds
-        return min((peer for peer in self._roll.done if rounds.get(peer) == ()), default=None)
+        done, rounds = self._roll.done, self._roll.rounds
+        giving = (peer for peer in self.peers if peer in done and rounds.get(peer) == ())
+        return min(giving, default=None)
 
     def settle(self, call: Call, holder: int) -> list[Action]:
-        """Takes over what another peer has from before, in place of all that was given since."""
+        """Takes over what another peer has, in place of all that was given here."""
         self.source, self._settled = holder, self._roll.done[holder]
         self.planned = ()
         actions = self.flow.drop(lambda _: True)
@@ -211,7 +212,7 @@ class Course:
         if call.kind is Kind.BARRIER:
             return actions
         wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]
-        return actions + self._fetch(wanted, _BEFORE)
+        return actions + self._fetch(wanted, _GIVEN)
 
     # Further rounds.
 

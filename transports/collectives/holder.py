@@ -1,8 +1,9 @@
-"""A peer that has the outcome of a call which others begin anew: it gives it to them.
+"""A peer that has the outcome of a call, and gives it to others.
 
 Planes begin a call anew where one of them has lost what it knew, or an instance is elsewhere. What
-came of it before is what comes of it: who asks gets it from here, whatever it brings itself. This
-is for outcomes that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
+came of it before is what comes of it: who asks gets it from here, whatever it brings itself. So it
+is, too, where a peer is lost when some have the outcome and some have not. This is for outcomes
+that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
-    has_taken_over = False
+    gives = False
     failure = ("", "")
 
     def __init__(
@@ -69,7 +70,8 @@ class Holder:
         """By key of a transfer: the peer that wants it."""
         self._wanted = 0
 
-    def _tell(self, peer: int) -> list[Action]:
+    def tell(self, peer: int) -> list[Action]:
+        """That it may be had here."""
         return [
             Tell(peer, Announcement(self._me, (), (), self._done)),
             Tell(peer, Finished()),
@@ -97,7 +99,7 @@ class Holder:
         if isinstance(message, Announcement) and message.lost:
             return [Tell(peer, begun_anew(self._placement, message.lost))]
         # It may be another process of the peer than the one that was told before.
-        return self._serve(peer, message) if isinstance(message, Wanted) else self._tell(peer)
+        return self._serve(peer, message) if isinstance(message, Wanted) else self.tell(peer)
 
     def _serve(self, peer: int, message: Wanted) -> list[Action]:
         self._wanted += len(message.wants)

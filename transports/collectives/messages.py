@@ -40,6 +40,12 @@ class Announcement(NamedTuple):
     """The round: ranks that the sender has given up."""
     done: Done | None = None
 
+    @property
+    def seeks(self) -> bool:
+        """Is it of one that lacks the outcome, and can't get it from all that have made the call?
+        Who has it gives it; who has not says so in the same way."""
+        return not self.members and not self.lost and self.done is None
+
 
 class Probe(NamedTuple):
     """An announcement to the one that compares calls while announcements are disseminated."""

@@ -8,9 +8,11 @@ from manta.transports.collectives.actions import Action, Outcome, Tell
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.course import Course
 from manta.transports.collectives.messages import Finished
-from manta.transports.collectives.plans import Buffer, Transfer
+from manta.transports.collectives.planner import algorithm_of
+from manta.transports.collectives.plans import VALUE, Buffer, Transfer
 from manta.transports.collectives.reducing import alive_peers
 from manta.transports.collectives.roll import Roll
+from manta.transports.collectives.table import Algorithm
 
 
 class Others:
@@ -58,15 +60,49 @@ class Others:
             return True
         return call.on_lost == "continue" and all(rank in self.away for rank in absent)
 
-    def may_hold(self, call: Call, needed: Collection[int]) -> bool:
-        """May others that have not made the call have its outcome from before it was begun anew, so
-        that these lost members are not needed?"""
-        if not needed or not self.ended.issuperset(needed):
+    def has_value(self, rank: int) -> bool:
+        """Of a gather, at its root: is this member's value there?"""
+        entry = self._roll.entries.get(rank)
+        return entry is not None and self._course.flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
+
+    def needed(
+        self, call: Call, enough: int, delivered: Collection[int], is_done: bool
+    ) -> list[int]:
+        """The lost members of whom anything is to come, which then can't. `enough` are so many
+        values of a gather, `delivered` the members here that have got theirs."""
+        if call.kind is Kind.GATHER:
+            if call.root not in self._roll.own or call.root in delivered:
+                return []
+            out = [one for one in self.away if not self.has_value(one)]
+            too_few = self._placement.size - len(out) < enough
+            return out if call.on_lost == "raise" and too_few else []
+        return [rank for rank in self.away if self._needs(call, rank, is_done)]
+
+    def _needs(self, call: Call, rank: int, is_done: bool) -> bool:
+        """Of a call that is no gather."""
+        peer, is_there = self._placement.peer_of[rank], rank in self._roll.entries
+        flow, peers = self._course.flow, self._course.peers
+        if call.kind.has_root:
+            return flow.awaits(peer) or (rank == call.root and not is_there)
+        if is_done:  # what others are to have may go by way of this peer
+            return peer not in peers and flow.awaits(peer)
+        if not is_there:  # else all is here, too, that was to come by way of its peer
+            return True
+        if peer in peers:
             return False
+        if call.kind.reduces and self._course.planned is None:
+            return algorithm_of(call, self._placement, self._course.size) is not Algorithm.EXCHANGE
+        return flow.awaits(peer) or peer in self._course.unnoted(call)
+
+    def made(self, needed: Collection[int]) -> bool:
+        """Are there such members, and have they made the call, or may have before they finished?"""
+        return bool(needed) and self.ended.union(self._roll.entries).issuperset(needed)
+
+    def may_hold(self, call: Call) -> bool:
+        """May another peer have the outcome, as it has not said that it lacks it?"""
         if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER:
             return False
-        unheard = [peer for peer in self._course.peers if peer not in self._roll.rounds]
-        return any(self._roll.missing(self._placement.ranks[peer]) for peer in unheard)
+        return not self._roll.lack.issuperset(self._course.peers)
 
     def outcome(
         self, buffers: Iterable[Buffer], lost: Iterable[int], why: str, *notes: bytes

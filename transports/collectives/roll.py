@@ -55,7 +55,10 @@ class Roll:
         nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
         self._told: dict[int, set[int]] = defaultdict(set)
-        self._has_sought = False
+        self._sought: set[int] = set()
+        """Peers that were asked for the outcome."""
+        self.lack: set[int] = set()
+        """Those that lack it."""
         self._probed: dict[int, Entry] = {}
         self._has_probed = me == 0
         self._announced = 0
@@ -212,9 +215,10 @@ class Roll:
         return Announcement(self._me, tuple(members), lost, done)
 
     def seek(self, peers: Iterable[int]) -> list[Action]:
-        """All are told that this peer has no outcome, and lacks members: who has one gives it."""
-        sought, self._has_sought = self._has_sought, True
-        return [] if sought else [Tell(to, Announcement(self._me, ())) for to in peers]
+        """They are told, once, that this peer has no outcome: who has it gives it."""
+        new = sorted(set(peers) - self._sought)
+        self._sought.update(new)
+        return [Tell(to, Announcement(self._me, ())) for to in new]
 
     def _probe(self, own: list[int]) -> list[Action]:
         if self._has_probed or not own:

@@ -284,12 +284,9 @@ class Channel(Generic[Attempt, Value]):
         self._drop([claim for claim in mine if not (counts and claim.has_letter)])
         return gone
 
-    def end_era(self) -> list[tuple[Name, Value | None]]:
-        """Forgets what was claimed, and returns it; what nobody claimed stays."""
-        claims = [claim for mine in self._claims.values() for claim in mine]
-        self._claims.clear()
-        self._waiting.clear()
-        return [self._consume(claim) for claim in claims if claim.has_letter]
+    def values(self) -> list[Value]:
+        """Of all letters that are kept."""
+        return [one.value for one in self._letters.values() if one.value is not None]
 
     def _consume(self, claim: _Claim[Value]) -> tuple[Name, Value | None]:
         letter = claim.letter
@@ -310,9 +307,6 @@ class Channel(Generic[Attempt, Value]):
         for who in [who for who in self._streams if who[0] <= era and who not in kept]:
             del self._streams[who]
             self._source.streams -= 1
-
-    def unread(self) -> list[Letter[Value]]:
-        return [self._letters[place] for place in sorted(self._free)]
 
     @property
     def is_empty(self) -> bool:

@@ -72,7 +72,8 @@ class Roster(Names, Protocol):
         """Of a wait for a broadcast."""
 
     def counted(self, at: Attempt) -> bool | None:
-        """Whether an attempt that has ended counts; None while that is not certain."""
+        """Whether an attempt that has ended counts; None while that is not certain. Of an era
+        before that of the roster it is."""
 
 
 class Group:
@@ -162,7 +163,7 @@ class Group:
     def _judge(self) -> None:
         """Settles what those have received who are now known to count, or not to."""
         for at in list(self._ended):
-            counts = True if at.era < self.era else self._roster.counted(at)
+            counts = self._roster.counted(at)
             if counts is not None:
                 self._settle(at, counts=counts)
 
@@ -402,13 +403,15 @@ class Group:
         self._waits.look()
 
     def _begin_era(self, era: int) -> None:
-        """What is left of those before is over: attempts that live on are being ended."""
+        """What is left of those before is over: attempts that live on are being ended. Of those
+        that have ended the roster says whether they count, once it is of a later era, too: this
+        peer may have been away, and others have taken their places."""
         if era <= self.era:
             return
         former, self.era = self.era, era
         for at in [at for at in self._live if at.era < era]:
             self.end(at, counts=False)
-        self._ended.clear()
+        self._judge()
         self._in_vain = {at for at in self._in_vain if at.era == former}
         self._introduced.clear()
         self.letters.end_era(era - 1, self._roster.peers())

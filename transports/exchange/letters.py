@@ -246,16 +246,14 @@ class Letters:
     # --- eras -------------------------------------------------------------------------------
 
     def end_era(self, era: int, peers: Iterable[str]) -> None:
-        """What was claimed will not be asked for again; what was not outlives its era.
+        """What nobody has claimed outlives its era, and what was claimed is kept until `settle`.
 
         `peers` are all others of the group.
         """
         self.era = era + 1
-        self.claiming.clear()
         self._credits.clear()
         self.rooms.forget(self.me)
-        for (source, tag), channel in list(self.channels.items()):
-            self._consumed(source, tag, channel.end_era())
+        for source, tag in list(self.channels):
             self._drop_empty(source, tag)
         for outbox in self.outboxes.values():
             outbox.end_era(era)
@@ -337,9 +335,7 @@ class Letters:
             for value in outbox.clear():
                 self._shell.release(value)
         for channel in self.channels.values():
-            gone = [value for _, value in channel.end_era() if value is not None]
-            unread = [letter.value for letter in channel.unread() if letter.value is not None]
-            for value in [*gone, *unread]:
+            for value in channel.values():
                 self._shell.release(value)
         self.channels.clear()
         self.outboxes.clear()

@@ -11,7 +11,16 @@ from collections.abc import Callable, Container
 
 from manta.manager.swarm.state import InstanceRun, SwarmData, TaskRun
 from manta.protocol.pages import PAGE_BYTES
-from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold, WantRoster
+from manta.protocol.roster import (
+    NONE,
+    Former,
+    Roster,
+    RosterInstance,
+    RosterTask,
+    RosterTold,
+    WantRoster,
+)
+from manta.protocol.states import AttemptState
 from manta.roster.differences import told
 
 MOST_SAID = 1000
@@ -34,7 +43,21 @@ def roster_of(data: SwarmData, places: Places | None = None) -> Roster:
             for alias, run in data.runs[data.iteration].items()
         },
         data.graph.networks,
+        _former(data),
     )
+
+
+def _former(data: SwarmData) -> Former:
+    """What counted in the iteration before."""
+    found: Former = {}
+    before = data.runs[data.iteration - 1] if data.iteration > 0 else {}
+    for alias, run in before.items():
+        for rank, one in enumerate(run.instances):
+            last = one.last
+            counted = last.instance.attempt if last.state is AttemptState.FINISHED else NONE
+            if counted:
+                found.setdefault(alias, {})[rank] = counted
+    return found
 
 
 def _task(run: TaskRun, followed_by: tuple[str, ...], places: Places | None) -> RosterTask:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from manta.node.plane.collectives.block import Block
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Piece, Pieces
+from manta.node.plane.parcels import NoRoom
 from manta.transports.collectives.plans import Buffer
 
 AT_ONCE = 512 * 1024
@@ -41,35 +42,36 @@ class Arranging:
         crowded = self._memory.crowded(buffers)
         if not crowded:
             return False
-        before = [self._memory.of(buffer) for buffer in crowded]
         block, pieces = self._memory.room_for(crowded)
+        parts = [(self._memory.reading(one), pieces[one].view) for one in crowded]
 
         def job() -> None:
-            for one, piece in zip(before, pieces.values(), strict=True):
-                piece.view[:] = one.view
-
-        if sum(one.size for one in crowded) <= AT_ONCE:
-            job()
-            self._done(block, pieces, None)
-            return False
-        blocks = [one.block for one in before if one.block is not None]
-        for held in blocks:
-            self._pool.hold(held)
-        self._waiting.append(then)
+            for reading, into in parts:
+                reading.read(into)
 
         def done(error: Exception | None) -> None:
-            for held in blocks:
-                self._pool.drop(held)
+            for reading, _ in parts:
+                reading.end()
             self._done(block, pieces, error)
 
-        self._work(job, done)
-        return True
+        if sum(one.size for one in crowded) > AT_ONCE:
+            self._waiting.append(then)
+            self._work(job, done)
+            return True
+        try:
+            job()
+        except OSError as error:
+            done(error)
+            raise NoRoom(f"A value that was moved to disk can't be read: {error}.") from error
+        done(None)
+        return False
 
     def _done(self, block: Block, pieces: Mapping[Buffer, Piece], error: Exception | None) -> None:
         if error is None:
-            for buffer in self._memory.there(pieces):
-                self._pool.hold(block)
-                self._memory.replace(buffer, pieces[buffer])
+            for buffer in pieces:
+                if self._memory.has([buffer]):
+                    self._pool.hold(block)
+                    self._memory.replace(buffer, pieces[buffer])
         self._pool.drop(block)
         waiting, self._waiting = self._waiting, []
         for then in waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Callable
 
@@ -50,6 +51,13 @@ class Block:
     def is_kept(self) -> bool:
         """Is it memory, and no room?"""
         return self.room_of is None and not self.is_file
+
+    def empty(self) -> None:
+        """Nobody reads it any more: its pages are the system's again, also where it is mapped."""
+        memory = self.view.obj
+        assert isinstance(memory, mmap.mmap)
+        with contextlib.suppress(OSError):  # then they are when it is mapped nowhere
+            memory.madvise(mmap.MADV_REMOVE)
 
 
 Which = Callable[[Block], bool]

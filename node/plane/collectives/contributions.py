@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from manta.node.plane.collectives.meeting import Given
+from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Piece
 from manta.node.plane.parcels import NoRoom

@@ -125,16 +125,19 @@ class Desks:
 
     def _make_room(self, ask: Ask) -> None:
         try:
-            block, is_new = self._pool.room(ask.at, ask.connection, ask.body.size)
+            block = self._pool.room(ask.at, ask.connection, ask.body.size)
         except NoRoom as error:
             log.info("An array of %s is handed in: %s", ask.at, error)
-            ask.reply({"k": "answer", "n": ask.body.n, "room": 0}, [])
-            return
-        told = {"k": "answer", "n": ask.body.n, "room": block.number, "size": block.size}
-        if is_new:
-            ask.reply({**told, "fds": 1}, [block.fd])
-        else:
+            block = None
+        mapped: tuple[int, ...] = ask.body.mapped
+        gone = [number for number in mapped if not self._pool.has_room(ask.at, number)]
+        told = {"k": "answer", "n": ask.body.n, "room": 0, "gone": gone}
+        if block is not None:
+            told |= {"room": block.number, "size": block.size}
+        if block is None or block.number in mapped:
             ask.reply(told, [])
+        else:
+            ask.reply({**told, "fds": 1}, [block.fd])
 
     def _ask_early(self) -> None:
         for ask, since in list(self._early.items()):

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
+from manta.node.plane.collectives.given import Given, Giving
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import COST, Piece, Pieces
 from manta.node.plane.collectives.spare import Footprint
@@ -32,7 +33,7 @@ from manta.transports.collectives.actions import (
     Store,
     Tell,
 )
-from manta.transports.collectives.calls import Entry, Kind, Placement
+from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
@@ -40,23 +41,6 @@ from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a member brings to the call."""
-
-    entry: Entry
-    pieces: Mapping[Buffer, Piece]
-    kernel: Kernel | None = None
-
-
-class _Given(NamedTuple):
-    """What of it is remembered: its values lie with the others of the meeting."""
-
-    entry: Entry
-    buffers: tuple[Buffer, ...]
-    kernel: Kernel | None
 
 
 class Outside(Protocol):
@@ -128,11 +112,11 @@ class Meeting:
         self._outside = outside
         self._moving = moving
         self._memory = Pieces(swarm_id, pool, spill, outside.release)
+        aside = Pieces(swarm_id, pool, spill, outside.release)
+        self._given = Giving(self._memory, aside)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
-        self._given: dict[int, _Given] = {}
-        """By rank: what members here gave, for as long as the call may be begun anew with it."""
         self.has_let_go = False
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
@@ -151,10 +135,12 @@ class Meeting:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
         was there. Raises ValueError for what no member can bring, and NoRoom; then it is dropped,
         and with NoRoom all are told."""
-        is_first = rank not in self.machine.come
         self.kernel = self.kernel or given.kernel
-        if not is_first or self.is_over:
-            self._memory.drop_given(given.pieces)
+        if rank in self.machine.come or self.is_over:
+            if self.is_over or rank in self._given or self._has_outcome(rank):
+                self._memory.drop_given(given.pieces)
+            else:
+                self._given.lay_aside(rank, given)
             self._perform(self.machine.contributed(rank, given.entry, data))
             return
         try:
@@ -169,8 +155,11 @@ class Meeting:
         except ValueError:
             self._memory.drop(list(given.pieces))
             raise
-        self._given[rank] = _Given(given.entry, tuple(given.pieces), given.kernel)
+        self._given.came(rank, given)
         self._perform(actions)
+
+    def _has_outcome(self, rank: int) -> bool:
+        return self.machine.outcome is not None or self.machine.has_delivered(rank)
 
     def heard(self, peer: int, message: Message) -> None:
         """Raises RemoteProtocolError."""
@@ -267,14 +256,14 @@ class Meeting:
                         self._actions.extend(told)
         finally:
             self._is_performing = False
-        if self.machine.has_taken_over and (holder := self._holder()) is not None:
+        if self.machine.gives and (holder := self._holder()) is not None:
             was_closed, self.machine = self.machine.is_closed, holder
             if not was_closed:
                 self._close()
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
             if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
-                self._given.clear()
+                self._given.forget()
             self._memory.drop_others(self._kept())
 
     def _count(self) -> None:
@@ -291,8 +280,7 @@ class Meeting:
 
     def _kept(self) -> set[Buffer]:
         """What next attempts may be given, and what others may need again."""
-        kept = {buffer for given in self._given.values() for buffer in given.buffers}
-        return kept | self._of_outcomes()
+        return self._given.buffers | self._of_outcomes()
 
     def _of_outcomes(self) -> set[Buffer]:
         outcomes = [*self._outcomes.values()]
@@ -309,9 +297,7 @@ class Meeting:
                 self._count()
                 self._memory.add({buffer: Piece(memoryview(data))})
             case Forget(buffer):
-                self._memory.drop([buffer])
-                for rank in [at for at, one in self._given.items() if buffer in one.buffers]:
-                    del self._given[rank]
+                self._given.make_way(buffer)
             case Expect(transfer):
                 piece = self._begin(transfer, sends=False)
                 self._moving.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
@@ -338,8 +324,9 @@ class Meeting:
     def _begin(self, transfer: Transfer, *, sends: bool) -> Piece:
         """What of its buffer is moved. Raises NoRoom."""
         buffer, start, stop = transfer.span
-        piece = self._memory.of(buffer)
-        if piece.block is not None:
+        copy = self._memory.copied(buffer) if sends else None
+        piece = copy or self._memory.of(buffer)
+        if copy is None and piece.block is not None:
             self._pool.hold(piece.block)
         first, last = start - buffer.start, stop - buffer.start
         piece = piece._replace(view=piece.view[first:last], offset=piece.offset + first)
@@ -390,7 +377,7 @@ class Meeting:
     def _close(self) -> None:
         """Only what next attempts may be given is kept, and what others may need again."""
         if not self._is_needed_again:
-            self._given.clear()
+            self._given.forget()
         self._memory.drop_others(self._kept())
         with contextlib.suppress(NoRoom):  # then no further call begins
             self._memory.count(self.machine.weight)
@@ -420,12 +407,8 @@ class Meeting:
             self._memory.hand_over(holder.outcome.buffers, new._memory)
         else:
             for rank in placement.ranks[me]:
-                one = self._given.get(rank)
-                if one is None or not self._memory.has(one.buffers):
-                    continue
-                with contextlib.suppress(NoRoom):  # then it is to be given again
-                    pieces = self._memory.take_out(one.buffers)
-                    given[rank] = Given(one.entry, pieces, one.kernel)
+                if (one := self._given.take_out(rank)) is not None:
+                    given[rank] = one
         self.end()
         return new, given
 
@@ -454,29 +437,30 @@ class Meeting:
     @property
     def small(self) -> int:
         """Bytes that `spill` moves."""
-        return self._memory.small
+        return self._memory.small + self._given.small
 
     def spill(self) -> bool:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
-        return self._memory.spill()
+        return self._memory.spill() or self._given.spill()
 
     def let_go(self) -> bool:
         """Lets go of what members gave; false if there is nothing of it. Of one that is over."""
-        if not (mine := self._only_given()):
+        mine = self._only_given()
+        if not mine and not self._given.is_aside:
             return False
         self.has_let_go = True
-        self._given.clear()
+        self._given.forget()
         self._memory.drop(mine)
         return True
 
     @property
     def given(self) -> Footprint:
         """What `let_go` gives back."""
-        return self._memory.footprint(self._only_given())
+        return self._memory.footprint(self._only_given()).plus(self._given.footprint)
 
     def _only_given(self) -> set[Buffer]:
         """What members gave and nobody got."""
-        given = {buffer for one in self._given.values() for buffer in one.buffers}
+        given = self._given.buffers
         return given - self._of_outcomes() if given else given
 
     def end(self) -> None:
@@ -487,3 +471,4 @@ class Meeting:
                 self._moving.cancel(self, move.transfer, sends=move.sends)
         self.is_over = True
         self._memory.end()
+        self._given.end()

@@ -3,9 +3,9 @@
 To get a page from the system costs as much as to copy it. So what a collective is done with goes
 to the next one of its swarm; no other swarm is ever given it. Two kinds of memory are told apart:
 
-* *Rooms* are written by one attempt, which keeps them mapped, and are read here: its arrays that
-  are to be reduced. They are used again by that attempt only, one at a time for each of its
-  connections.
+* *Rooms* are written by one attempt, which keeps the last few mapped, and are read here: its
+  arrays that are to be reduced. They are used again by that attempt only, one at a time for each of
+  its connections. One that is given back takes its pages along, though it be mapped there.
 * *Blocks* are written here. A task that is given one maps it for itself (MAP_PRIVATE) and can't
   change it. It says when nothing refers to its mapping any more; until all have, and transfers
   and the call itself are done with it, the block is in use.
@@ -170,9 +170,9 @@ class Pool:
         """As of the budget."""
         return self._budget.takes(parcel)
 
-    def room(self, at: Instance, connection: int, size: int) -> tuple[Block, bool]:
-        """A room that the attempt may write into, and whether it is new. It takes the place of one
-        that came over this connection and of which no call was made. Raises NoRoom."""
+    def room(self, at: Instance, connection: int, size: int) -> Block:
+        """A room that the attempt may write into. It takes the place of one that came over this
+        connection and of which no call was made. Raises NoRoom."""
         self.leave(at, connection)
         rounded = _rounded(size)
         theirs = (one.size for one in self._written.values() if one.swarm_id == at.swarm_id)
@@ -185,13 +185,17 @@ class Pool:
                 "not fit: reduce them one after the other, or give the node more "
                 "(value_memory_mb)."
             )
-        before = self._count
         block = self._take(rounded, at.swarm_id, at)
         block.written = block.size
         self._by_attempt.setdefault(at, {})[block.number] = block
         self._written[at, connection] = block
         block.given_at = self._clock()
-        return block, self._count != before
+        return block
+
+    def has_room(self, at: Instance, number: int) -> bool:
+        """Is it one of the attempt's rooms?"""
+        block = self._by_attempt.get(at, {}).get(number)
+        return block is not None and block.room_of == at
 
     def enter(self, at: Instance, number: int) -> Block | None:
         """The attempt has written into that room; None if it was given no such room, or it was
@@ -359,6 +363,8 @@ class Pool:
             self._by_attempt.get(at, {}).pop(block.number, None)
         if block.room_of is not None:
             self._by_attempt.get(block.room_of, {}).pop(block.number, None)
+            if not block.holds:
+                block.empty()
         block.view = memoryview(b"")
         os.close(block.fd)
         self._open.give(block.swarm_id, 1)

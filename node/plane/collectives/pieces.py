@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from manta.light.wire import MAX_FDS
@@ -38,6 +39,17 @@ class Piece(NamedTuple):
         return self.block is None and self.parcel is None
 
 
+_SMALL = Piece(memoryview(b""))
+
+
+class Reading(NamedTuple):
+    """Bytes that stay where they are until `end` is called."""
+
+    read: Callable[[memoryview], None]
+    """Copies them, on any thread. Raises OSError where they are on disk and can't be read."""
+    end: Callable[[], None]
+
+
 class Pieces:
     """Of one meeting."""
 
@@ -62,10 +74,20 @@ class Pieces:
     def is_counted(self) -> bool:
         return self._counted > 0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._pieces and not self._spilled
+
+    @property
+    def buffers(self) -> Collection[Buffer]:
+        """All that are kept, in memory or on disk."""
+        return [*self._pieces, *self._spilled]
+
     def of(self, buffer: Buffer) -> Piece:
         """Made at first mention. Raises NoRoom."""
-        found = self._pieces.get(buffer) or self._read_back(buffer)
+        found = self._pieces.get(buffer)
         if found is None:
+            assert buffer not in self._spilled, "what is on disk is copied, or taken out"
             if buffer.size <= INLINE:
                 self._take_small(buffer.size)
                 found = Piece(memoryview(bytearray(buffer.size)))
@@ -83,7 +105,7 @@ class Pieces:
     def kept(self, buffer: Buffer) -> Piece:
         """What is there. Raises LookupError, and OSError where it is on disk and can't be read."""
         if (place := self._spilled.get(buffer)) is not None:
-            return Piece(memoryview(self._spill.read(place)))
+            return self._read(place)
         found = self._pieces.get(buffer)
         if found is None:
             raise LookupError("what came of it is not kept any more")
@@ -102,27 +124,27 @@ class Pieces:
         """It lies in a block, which is held once for it."""
         self._pieces[buffer] = piece
 
-    def there(self, buffers: Iterable[Buffer]) -> list[Buffer]:
-        """Those of them that are kept in memory."""
-        return [buffer for buffer in buffers if buffer in self._pieces]
-
     def replace(self, buffer: Buffer, piece: Piece) -> None:
         """The same bytes lie elsewhere from now on: in a block, held once for it."""
-        before = self._pieces.pop(buffer)
+        self.drop([buffer])
         self._pieces[buffer] = piece
-        self._let_go([before])
 
     def has(self, buffers: Iterable[Buffer]) -> bool:
         """Are all of them kept?"""
         return all(one in self._pieces or one in self._spilled for one in buffers)
 
-    def take_out(self, buffers: Iterable[Buffer]) -> dict[Buffer, Piece]:
-        """They are another's from now on, who counts small ones. Raises NoRoom; then nothing has
-        changed."""
-        taken = {buffer: self.of(buffer) for buffer in buffers}
+    def take_out(self, buffers: Sequence[Buffer]) -> dict[Buffer, Piece]:
+        """They are another's from now on, who counts small ones. Raises OSError where they are on
+        disk and can't be read; then nothing has changed."""
+        on_disk = {one: place for one in buffers if (place := self._spilled.get(one)) is not None}
+        read = {buffer: self._read(place) for buffer, place in on_disk.items()}
+        taken = {buffer: read.get(buffer) or self._pieces[buffer] for buffer in buffers}
         for buffer, piece in taken.items():
-            del self._pieces[buffer]
-            self._give_small(len(piece.view) if piece.is_small else 0)
+            if buffer in read:
+                self._spill.drop(self._spilled.pop(buffer))
+            else:
+                del self._pieces[buffer]
+                self._give_small(len(piece.view) if piece.is_small else 0)
         return taken
 
     def hand_over(self, buffers: Iterable[Buffer], to: Pieces) -> None:
@@ -143,15 +165,14 @@ class Pieces:
         self._let_go(gone)
 
     def drop_others(self, kept: Collection[Buffer]) -> None:
-        there = [*self._pieces, *self._spilled]
-        self.drop([buffer for buffer in there if buffer not in kept])
+        self.drop([buffer for buffer in self.buffers if buffer not in kept])
 
     def drop_given(self, given: Mapping[Buffer, Piece]) -> None:
         """What a member brought is not wanted."""
         self._let_go(list(given.values()), small=False)
 
     def end(self) -> None:
-        self.drop([*self._pieces, *self._spilled])
+        self.drop(self.buffers)
         self._give_small(self._counted)
         self._counted = 0
 
@@ -214,32 +235,49 @@ class Pieces:
                 self._spill.drop(place)
         return True
 
-    def _read_back(self, buffer: Buffer) -> Piece | None:
-        """None of what is not on disk. Raises NoRoom."""
+    def _read(self, place: Spilled) -> Piece:
+        """Raises OSError."""
+        view = memoryview(bytearray(place.size))
+        self._spill.read(place, view)
+        return Piece(view)
+
+    def copied(self, buffer: Buffer) -> Piece | None:
+        """A copy of what is on disk, in a block that is held once: it is for one reader, and what
+        is kept stays on disk. None of what is not there. Raises NoRoom."""
         place = self._spilled.get(buffer)
         if place is None:
             return None
-        self._take_small(place.size)
+        block = self._pool.take(buffer.size, self._swarm_id)
+        view = block.view[: buffer.size]
         try:
-            found = Piece(memoryview(self._spill.read(place)))
+            self._spill.read(place, view)
         except OSError as error:
-            self._give_small(place.size)
+            self._pool.drop(block)
             raise NoRoom(f"A value that was moved to disk can't be read: {error}.") from error
-        self._pieces[buffer] = found
-        self._spill.drop(self._spilled.pop(buffer))
-        return found
+        return Piece(view, block)
+
+    def reading(self, buffer: Buffer) -> Reading:
+        """Of what is kept."""
+        if (place := self._spilled.get(buffer)) is not None:
+            self._spill.hold(place)
+            return Reading(partial(self._spill.read, place), partial(self._spill.drop, place))
+        piece, end = self._pieces[buffer], _nothing
+        if piece.block is not None:
+            self._pool.hold(piece.block)
+            end = partial(self._pool.drop, piece.block)
+        return Reading(partial(_copy, piece.view), end)
 
     # --- brought together -----------------------------------------------------------------------
 
     def crowded(self, buffers: Iterable[Buffer]) -> list[Buffer]:
         """Those of an outcome that an answer can't bring as they are: small ones if they have more
         than MOST_INLINE bytes, large ones beyond MAX_FDS descriptors."""
-        there = [buffer for buffer in dict.fromkeys(buffers) if buffer in self._pieces]
-        small = [one for one in there if self._pieces[one].is_small]
+        there = [buffer for buffer in dict.fromkeys(buffers) if self.has([buffer])]
+        small = [one for one in there if one in self._spilled or self._pieces[one].is_small]
         moved = small if sum(one.size for one in small) > MOST_INLINE else []
         places: dict[object, list[Buffer]] = {}
         for one in there:
-            _, block, parcel, _ = self._pieces[one]
+            _, block, parcel, _ = self._pieces.get(one, _SMALL)
             if block is not None or parcel is not None:
                 at = block if block is not None else parcel
                 places.setdefault(id(at), []).append(one)
@@ -261,3 +299,11 @@ class Pieces:
             made[one] = Piece(block.view[start:end], block, offset=start)
             block.view[end : end + -one.size % ALIGNED] = bytes(-one.size % ALIGNED)
         return block, made
+
+
+def _copy(source: memoryview, into: memoryview) -> None:
+    into[:] = source
+
+
+def _nothing() -> None:
+    pass

@@ -5,6 +5,7 @@ A file is given back when nothing of it is kept any more.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,12 +71,18 @@ class Spill:
         file.kept += 1
         return place
 
-    def read(self, place: Spilled) -> bytes:
-        """Raises OSError."""
-        found = os.pread(place.file.fd, place.size, place.start)
-        if len(found) < place.size:
-            raise OSError(5, "A value on disk is shorter than it was")
-        return found
+    def read(self, place: Spilled, into: memoryview) -> None:
+        """On any thread. Raises OSError."""
+        start = place.start
+        while into:
+            count = os.preadv(place.file.fd, [into], start)
+            if not count:
+                raise OSError(errno.EIO, "A value on disk is shorter than it was")
+            into, start = into[count:], start + count
+
+    def hold(self, place: Spilled) -> None:
+        """It stays until it was dropped once more."""
+        place.file.kept += 1
 
     def drop(self, place: Spilled) -> None:
         """Nobody wants it any more."""

@@ -9,6 +9,7 @@ import pytest
 
 from manta import UserAPI
 from manta.cli.local.cluster import LocalCluster
+from manta.light.collectives.mapped import KEPT
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.swarms import One, outputs
 
@@ -240,3 +241,30 @@ def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:
         ),
     )
     assert got == [{0: 0, 1: 1}, None, None]
+
+
+def test_a_task_keeps_few_regions_mapped_whatever_sizes_it_reduces(api: UserAPI) -> None:
+    code = """
+        import numpy as np
+        from pathlib import Path
+        from manta.light import World
+        def mapped():
+            lines = Path("/proc/self/maps").read_text().splitlines()
+            found = [line for line in lines if "/memfd:manta-block" in line]
+            return len(found), sum(" rw-s " in line for line in found)
+        def main():
+            world = World()
+            kept = []
+            for power in range(16):
+                value = np.ones(30_000 * 3**power // 2**power, "f4")
+                total = world.all_reduce(value)
+                assert (total == world.size).all()
+                kept.append(total)
+            every, rooms = mapped()
+            del kept, total
+            return every - rooms, rooms, mapped()
+        """
+    for blocks, rooms, after in outputs(api, One(code)):
+        assert blocks == 16
+        assert 0 < rooms <= KEPT
+        assert after == (rooms, rooms)

@@ -118,6 +118,22 @@ def test_a_room_of_which_no_call_is_made_is_given_back(made: Made, how: str) -> 
     assert made.budget.memory.used == 0
 
 
+def test_a_room_comes_with_its_descriptor_unless_it_is_mapped(made: Made) -> None:
+    def asks(*mapped: int) -> dict[str, Any]:
+        asked = Asked(MakeRoom(n=1, size=100_000, mapped=mapped))
+        made.desks.take(asked)
+        return dict(asked.told[0])
+
+    first = asks()
+    number = first["room"]
+    assert (first["fds"], first["gone"]) == (1, [])
+    again = asks(number, 99)
+    assert (again["room"], again["gone"]) == (number, [99])
+    assert "fds" not in again
+    assert asks()["fds"] == 1  # the attempt has unmapped it
+    made.desks.end(AT)
+
+
 def test_a_room_goes_with_the_connection_over_which_it_came(made: Made) -> None:
     asked = Asked(MakeRoom(n=1, size=100_000))
     made.desks.take(asked)

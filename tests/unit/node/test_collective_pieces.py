@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from manta.light.wire import MAX_FDS
-from manta.node.plane.collectives import memory
+from manta.node.plane.collectives import arranging, memory
+from manta.node.plane.collectives.arranging import Arranging, Then
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import INLINE, MOST_INLINE, Piece, Pieces
 from manta.node.plane.collectives.spill import Spill
@@ -98,6 +99,63 @@ def test_what_went_to_disk_is_read_from_there(budget: Budget, pool: Pool) -> Non
     ]
     assert pieces.kept(value(3, INLINE + 1)) is large
     pieces.end()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_has_no_more_of_what_went_to_disk_than_of_what_is_in_memory(
+    budget: Budget, pool: Pool, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(arranging, "AT_ONCE", 0)
+    pieces, jobs = made(pool), list[tuple[Callable[[], None], Then]]()
+    buffers = [value(rank, INLINE) for rank in range(MOST_INLINE // INLINE + 1)]
+    for buffer in buffers:
+        pieces.of(buffer).view[:4] = buffer.at.to_bytes(4, "little")
+    assert pieces.spill()
+    told: list[Exception | None] = []
+    brings = Arranging(pieces, pool, lambda *job: jobs.append(job))
+    assert brings.begin(buffers, told.append) is not at_once
+    for job, then in jobs:
+        job()
+        then(None)
+    assert told == [None] * (not at_once)
+    places = {pieces.kept(buffer).block for buffer in buffers}
+    assert len(places) == 1
+    assert None not in places
+    assert [pieces.kept(one).view[0] for one in buffers] == [one.at for one in buffers]
+    pieces.end()
+    assert budget.disk.used == 0
+
+
+def test_what_is_read_for_another_node_stays_on_disk(budget: Budget, pool: Pool) -> None:
+    pieces = made(pool)
+    buffer = value(0, 10)
+    assert pieces.copied(buffer) is None
+    pieces.of(buffer).view[:] = b"0123456789"
+    assert pieces.spill()
+    before = budget.sizes
+    copy = pieces.copied(buffer)
+    assert copy is not None
+    assert copy.block is not None
+    assert bytes(copy.view) == b"0123456789"
+    pool.drop(copy.block)
+    pool.end_swarm("swarm")
+    assert budget.sizes == before
+    assert bytes(pieces.take_out([buffer])[buffer].view) == b"0123456789"
+    assert budget.disk.used == 0
+
+
+def test_a_file_stays_while_it_is_read(budget: Budget, pool: Pool) -> None:
+    pieces = made(pool)
+    pieces.of(value(0, 10)).view[:] = b"0123456789"
+    pieces.spill()
+    reading, found = pieces.reading(value(0, 10)), bytearray(10)
+    pieces.end()
+    reading.read(memoryview(found))
+    assert found == b"0123456789"
+    assert budget.disk.used > 0
+    reading.end()
+    assert budget.disk.used == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.view import RosterView
-from manta.protocol.roster import Roster, RosterInstance, RosterTask
+from manta.protocol.roster import NONE, Roster, RosterInstance, RosterTask
 from manta.protocol.spec import NetworkSpec
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.letters import Attempt
@@ -36,6 +36,26 @@ def test_whether_an_attempt_counts(rank: int, number: int, counts: bool | None) 
     view = RosterView("swarm-1", "id-1", roster, KnownPeers())
     assert view.counted(Attempt(3, Member("w", rank), number)) is counts
     assert view.counted(Attempt(3, Member("unknown", rank), number)) is None
+
+
+@pytest.mark.parametrize(
+    ("era", "rank", "number", "counts"),
+    [
+        (2, 0, 0, True),
+        (2, 0, 1, False),
+        (2, 1, 0, False),  # there was a later one, maybe elsewhere
+        (2, 1, 1, True),
+        (2, 2, 0, False),
+        (1, 1, 0, True),
+        (4, 1, 0, None),
+    ],
+)
+def test_whether_an_attempt_of_another_iteration_counts(
+    era: int, rank: int, number: int, counts: bool | None
+) -> None:
+    roster = Roster("e", 3, {}, {}, {"w": {1: 1, 2: NONE}})
+    view = RosterView("swarm-1", "id-1", roster, KnownPeers())
+    assert view.counted(Attempt(era, Member("w", rank), number)) is counts
 
 
 NAMES = ("n0", "n1", "n2", "n3")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from manta.protocol.pages import encoded
-from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold
+from manta.protocol.roster import NONE, Former, Roster, RosterInstance, RosterTask, RosterTold
 from manta.protocol.spec import NetworkSpec
 from manta.roster.differences import apply, told
 
@@ -33,16 +33,23 @@ instances = st.builds(
 )
 
 
+formers = st.dictionaries(
+    st.sampled_from("abc"),
+    st.dictionaries(st.integers(0, 200), st.integers(NONE, 3), min_size=1),
+)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[Roster]:
     """Rosters as they follow each other: instances only come, iterations begin."""
     aliases = draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True))
     rosters: list[Roster] = []
     tasks: dict[str, RosterTask] = {}
-    iteration, epoch = 0, ""
+    iteration, epoch, former = 0, "", Former()
     for _ in range(draw(st.integers(1, 5))):
         if not tasks or draw(st.integers(0, 4)) == 0:
             iteration += bool(tasks)
+            former = draw(formers)
             epoch = draw(st.sampled_from([epoch, "restored"]))
             tasks = {alias: RosterTask(alias, "WAITING", 3, network="ring") for alias in aliases}
         alias = draw(st.sampled_from(aliases))
@@ -54,7 +61,7 @@ def histories(draw: st.DrawFn) -> list[Roster]:
         phase = draw(st.sampled_from(["PLACING", "RUNNING", "DONE"]))
         new = tuple(RosterInstance(rank, *one) for rank, one in enumerate(kept))
         tasks = {**tasks, alias: replace(task, phase=phase, instances=new)}
-        rosters.append(Roster(epoch, iteration, tasks, {"ring": RING}))
+        rosters.append(Roster(epoch, iteration, tasks, {"ring": RING}, former))
     return rosters
 
 
@@ -96,7 +103,8 @@ def test_of_what_stays_as_it_is_nothing_is_told_again() -> None:
 
 def test_a_part_is_no_larger_than_a_page() -> None:
     many = tuple(RosterInstance(rank, "n" * 16, "node-1", 0, "PLACED") for rank in range(1000))
-    roster = Roster("", 0, {"a": RosterTask("a", "RUNNING", 1000, instances=many)}, {})
+    former = {"b": dict.fromkeys(range(100_000, 101_000), 9)}
+    roster = Roster("", 0, {"a": RosterTask("a", "RUNNING", 1000, instances=many)}, {}, former)
     parts = told("s", roster, 1, page_bytes=2000)
     assert len(parts) > 10
     assert all(encoded(part) < 2200 for part in parts)

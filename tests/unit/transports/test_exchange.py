@@ -32,7 +32,7 @@ class Everybody:
         self.verdicts: dict[Attempt, bool] = {}
 
     def counted(self, at: Attempt) -> bool | None:
-        return self.verdicts.get(at)
+        return self.verdicts.get(at, True if at.era < self.era else None)
 
     def peers(self) -> Iterable[str]:
         return NAMES
@@ -594,6 +594,36 @@ def test_what_an_attempt_received_that_did_not_count_is_given_to_the_next(told: 
     group = net.peers["a"].group
     assert kept is not None
     assert group.still(kept) is None
+
+
+@pytest.mark.parametrize("first", ["the roster", "an attempt"])
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("begins_anew", [True, False])
+def test_who_was_away_until_the_next_era_is_told_what_counted(
+    first: str, counts: bool, begins_anew: bool
+) -> None:
+    """Another attempt may have counted, on another peer."""
+    net = Net()
+    sends(net, [b"0", b"1"])
+    at = Attempt(0, READER, 0)
+    assert receives(net, 1) == [b"0"]
+    kept = net.peers["a"].group.end(at, counts=True)
+    net.roster = after = Everybody(era=1)
+    after.verdicts[at] = counts
+    reader, letters = Attempt(1, READER, 0), list[Value | None]()
+    if begins_anew:
+        again(net, "a", kept)
+    a = net.peers["a"]
+    if first == "the roster":
+        a.group.roster_changed(after)
+    a.group.begin(reader)
+    a.group.roster_changed(after)
+    for number in range(2):
+        a.group.receive(a.ask(number), reader, "b", "x", number, 5.0, 0.0)
+    net.settle()
+    letters = [a.answers.get(number) for number in range(2)]
+    assert letters == ([b"1", None] if counts else [b"0", b"1"])
+    assert net.peers["b"].group.letters.kept.letters == 2 - counts
 
 
 def test_of_two_that_were_given_a_letter_the_later_one_counts() -> None:

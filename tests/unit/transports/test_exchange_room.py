@@ -165,6 +165,7 @@ def test_what_attempts_asked_for_in_vain_leaves_nothing_behind() -> None:
     for number in range(50):
         at = Attempt(box_.era, MINE, 0)
         assert box_.receive(at, f"made-up-{number}", "t", 0) is None
+        box_.fail_attempt(at)
         box_.end_era(box_.era, [])
     assert not box_.channels
     assert not box_._tags

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from manta.manager.swarm.events import NodeLost
 from manta.manager.swarm.roster import PAUSE, RosterNews, roster_of
 from manta.protocol.node import TaskStarted
-from manta.protocol.roster import Roster, RosterInstance, RosterTask, RosterTold, WantRoster
+from manta.protocol.roster import NONE, Roster, RosterInstance, RosterTask, RosterTold, WantRoster
 from manta.protocol.spec import NetworkSpec
 from manta.roster.differences import apply
 
@@ -32,6 +32,20 @@ def test_it_says_who_runs_where_and_who_comes_after(bench, make):
     assert (second.state, second.node_alias) == ("INTERRUPTED", "node-2")
     assert "node-2 was lost: no sign of life" in second.given_up
     assert (after.phase, after.size, after.instances) == ("WAITING", 0, ())
+
+
+def test_it_says_what_counted_in_the_iteration_before(bench, make):
+    b = bench(make.task("worker", quorum=0.5, deadline=60.0), nodes=4, max_iteration=2)
+    first = b.running("worker")
+    b.end(first[0])
+    b.feed(NodeLost("id2", "no sign of life"))
+    b.end(first[2], "INTERRUPTED")
+    b.end(b.running("worker")[2])
+    assert b.machine.roster().former == {}
+    b.wait_for(61)
+    b.tick()
+    assert b.machine.roster().iteration == 1
+    assert b.machine.roster().former == {"worker": {1: NONE, 2: 1, 3: NONE}}
 
 
 def test_it_is_made_once_for_each_state(bench, make):

@@ -1,0 +1,113 @@
+"""What members of this plane gave to a call, for as long as it may be begun anew with it.
+
+It lies with the other values of the call. Where the call was begun anew and another plane has what
+came of it before, that takes the place of what was given, under the same names: what was given lies
+*aside* then, and goes when the outcome is here. Should its holder be lost before, the call is begun
+anew with what lies aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from manta.node.plane.collectives.pieces import Piece, Pieces
+from manta.node.plane.collectives.spare import Footprint
+from manta.node.plane.parcels import NoRoom
+from manta.node.reduction.kernel import Kernel
+from manta.transports.collectives.calls import Entry
+from manta.transports.collectives.plans import Buffer
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a member brings to the call."""
+
+    entry: Entry
+    pieces: Mapping[Buffer, Piece]
+    kernel: Kernel | None = None
+
+
+class _Known(NamedTuple):
+    """What of it is remembered."""
+
+    entry: Entry
+    buffers: tuple[Buffer, ...]
+    kernel: Kernel | None
+
+
+class Giving:
+    """Of one meeting, whose values lie in `memory`."""
+
+    def __init__(self, memory: Pieces, aside: Pieces) -> None:
+        self._memory = memory
+        self._aside = aside
+        self._known: dict[int, _Known] = {}
+        """By rank."""
+
+    def __contains__(self, rank: int) -> bool:
+        return rank in self._known
+
+    @property
+    def buffers(self) -> set[Buffer]:
+        """In the meeting's memory."""
+        given = (buffer for one in self._known.values() for buffer in one.buffers)
+        return {buffer for buffer in given if not self._aside.has([buffer])}
+
+    @property
+    def is_aside(self) -> bool:
+        """Does anything lie aside?"""
+        return not self._aside.is_empty
+
+    @property
+    def small(self) -> int:
+        """Bytes that `spill` moves."""
+        return self._aside.small
+
+    @property
+    def footprint(self) -> Footprint:
+        """The room that what lies aside takes."""
+        return self._aside.footprint(self._aside.buffers)
+
+    def came(self, rank: int, given: Given) -> None:
+        """Its values lie in the meeting's memory."""
+        self._known[rank] = _Known(given.entry, tuple(given.pieces), given.kernel)
+
+    def lay_aside(self, rank: int, given: Given) -> None:
+        """Of a call whose outcome is on its way. What finds no room is to be given again."""
+        with contextlib.suppress(NoRoom):
+            self._aside.add(given.pieces)
+            self.came(rank, given)
+
+    def make_way(self, buffer: Buffer) -> None:
+        """The buffer is to be filled with something else."""
+        if buffer in self.buffers:
+            self._memory.hand_over([buffer], self._aside)
+        else:
+            self._memory.drop([buffer])
+
+    def take_out(self, rank: int) -> Given | None:
+        """For another meeting, which counts it from now on. None of what is not kept here, or can't
+        be read from disk: it is to be given again."""
+        one = self._known.get(rank)
+        if one is None:
+            return None
+        for place in (self._aside, self._memory):
+            if place.has(one.buffers):
+                with contextlib.suppress(OSError):
+                    return Given(one.entry, place.take_out(one.buffers), one.kernel)
+        return None
+
+    def forget(self) -> None:
+        """Nobody needs it again. What is in the meeting's memory is dropped by that."""
+        self._known.clear()
+        self._aside.drop_others(())
+
+    def spill(self) -> bool:
+        """Moves small values that lie aside onto disk; false if there are none. Raises NoRoom."""
+        return self._aside.spill()
+
+    def end(self) -> None:
+        self._aside.end()
