@@ -45,6 +45,7 @@ ELSEWHERE = {
     "broadcasts, contributions and checkpoints": "unit/manager/swarm/test_exchange.py",
     "has no room for a collective": "integration/node/test_plane_outcomes.py",
     "the manager has yet to take": "unit/node/test_journal.py",
+    "the manager has taken what": "integration/swarms/test_barriers.py",
     "leads out of it, to": "integration/tasks/test_node_local.py",
     "is false, as it is unless it is set": "integration/node/test_config_keys.py",
     "as others had before, and is not": "integration/manager/test_keeper.py",
