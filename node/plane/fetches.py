@@ -7,7 +7,7 @@ come, or never will:
 
 | a fetch | leaves when |
 |---|---|
-| waits | few enough of that node's are under way: asked |
+| waits | few enough of that node's are under way, and of its swarm's among them: asked |
 | asked | it has come, or its holder has it no more: ended |
 | | nothing of it came for a while: asked again, under the same id |
 | | it was refused for now, and another of that node's has ended: asked again |
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from manta.node.plane.copies import Stalled, ValueGone, ValueLost
+from manta.node.plane.shares import SharedRoom
 from manta.transports.exchange.letters import Remote
 
 LOOK = 0.5
@@ -36,7 +37,7 @@ SELDOM = 8.0
 STALLED = 30.0
 """Seconds without progress after which one ends that no task waits for."""
 MOST = 128
-"""Of one node's that are under way at a time, for tasks that wait."""
+"""Of one node's that are under way at a time, for tasks that wait; of which swarms have shares."""
 MOST_AHEAD = 32
 """Of one node's under way, at which none begins that no task waits for."""
 
@@ -88,9 +89,10 @@ class Fetches:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._all: dict[Remote, Fetch] = {}
-        self._waiting: dict[tuple[str, bool], dict[Remote, Fetch]] = {}
-        """By node, and whether tasks wait for them: those whose turn it is not; the first first."""
-        self._under_way: dict[str, int] = {}
+        self._waiting: dict[tuple[str, bool], dict[str, dict[Remote, Fetch]]] = {}
+        """By node, and whether tasks wait for them, then by swarm: those whose turn it is not; the
+        first first."""
+        self._under_way: dict[str, SharedRoom] = {}
         """By node: how many are asked or paused."""
         self._by_transfer: dict[bytes, Fetch] = {}
         self._refused: dict[str, dict[Remote, Fetch]] = {}
@@ -194,14 +196,18 @@ class Fetches:
 
     def _wait(self, fetch: Fetch) -> None:
         place = fetch.remote.peer, fetch.is_asked
-        self._waiting.setdefault(place, {})[fetch.remote] = fetch
+        rows = self._waiting.setdefault(place, {})
+        rows.setdefault(fetch.swarm_id, {})[fetch.remote] = fetch
 
     def _leave(self, fetch: Fetch) -> bool:
         """Whether it waited for its turn."""
         place = fetch.remote.peer, fetch.is_asked
-        row = self._waiting.get(place, {})
+        rows = self._waiting.get(place, {})
+        row = rows.get(fetch.swarm_id, {})
         found = row.pop(fetch.remote, None)
         if not row:
+            rows.pop(fetch.swarm_id, None)
+        if not rows:
             self._waiting.pop(place, None)
         return found is not None
 
@@ -209,14 +215,16 @@ class Fetches:
         """Begins those whose turn has come."""
         while (fetch := self._next(peer)) is not None:
             self._leave(fetch)
-            self._under_way[peer] = self._under_way.get(peer, 0) + 1
+            self._under_way.setdefault(peer, SharedRoom(MOST)).take(fetch.swarm_id, 1)
             self._ask(fetch, now)
 
     def _next(self, peer: str) -> Fetch | None:
+        room = self._under_way.get(peer) or SharedRoom(MOST)
         for is_asked, most in ((True, MOST), (False, MOST_AHEAD)):
-            row = self._waiting.get((peer, is_asked))
-            if row and self._under_way.get(peer, 0) < most:
-                return next(iter(row.values()))
+            rows = self._waiting.get((peer, is_asked), {})
+            swarms = [one for one in rows if room.used < most and room.fits(one, 1)]
+            if swarms:  # it is the turn of the one that has fewest
+                return next(iter(rows[min(swarms, key=room.of)].values()))
         return None
 
     def _ask(self, fetch: Fetch, now: float) -> None:
@@ -272,8 +280,8 @@ class Fetches:
         del self._all[fetch.remote]
         self._not_refused(fetch)
         if not self._leave(fetch):
-            self._under_way[peer] -= 1
-            if not self._under_way[peer]:
+            self._under_way[peer].give(fetch.swarm_id, 1)
+            if not self._under_way[peer].used:
                 del self._under_way[peer]
         self._shell.done(fetch, error)
 

@@ -85,7 +85,9 @@ class SharedRoom:
         """Has as much be given back as it takes for the swarm to take so much more. False if it
         may not all the same."""
         for cost in Cost:
-            if not self.fits(swarm_id, size) and self._would_do(swarm_id, size, cost):
+            if self.fits(swarm_id, size):
+                return True
+            if self._would_do(swarm_id, size, cost):
                 self._give_back(swarm_id, size, cost)
         return self.fits(swarm_id, size)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manta.node.plane.collectives import memory
+from manta.node.plane.collectives.block import Block
 from manta.node.plane.collectives.memory import IDLE, WRITING, Pool
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.collectives.spill import FILE, Spill, Spilled
@@ -463,3 +468,62 @@ def test_a_file_is_as_large_as_what_it_is_for_and_refused_as_a_whole(
     spill.drop(one)
     spill.drop(other)
     assert budget.disk.used == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 32))
+def test_whatever_swarms_do_each_has_its_share_and_all_is_given_back(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    random, folder = Random(seed), tmp_path_factory.mktemp("values")
+    page = mmap.PAGESIZE
+    budget = Budget(64 * page, 64 * page, folder)
+    pool = Pool(budget, lambda: budget.now)
+    members = {name: Instance(name, "w", 0, 0, 0) for name in ("a", "b", "c")}
+    held: list[Block] = []
+    small: list[tuple[int, str]] = []
+
+    def take(name: str) -> None:
+        held.append(pool.take(random.randint(1, 20) * page, name))
+
+    def room(name: str) -> None:
+        block, _ = pool.room(members[name], random.randint(0, 2), random.randint(1, 20) * page)
+        if random.random() < 0.5:
+            assert pool.enter(members[name], block.number) is block
+            held.append(block)
+
+    def take_small(name: str) -> None:
+        size = random.randint(0, page)
+        pool.take_small(size, name)
+        small.append((size, name))
+
+    def drop(_: str) -> None:
+        if held:
+            pool.drop(held.pop(random.randrange(len(held))))
+
+    def lend(name: str) -> None:
+        if held:
+            pool.lend(random.choice(held), members[name])
+
+    def forget(name: str) -> None:
+        pool.forget(members[name])
+
+    def wait(_: str) -> None:
+        budget.now += random.choice((1, WRITING))
+        pool.tick(budget.now)
+
+    for _ in range(200):
+        name = random.choice("abc")
+        before = budget.memory.of(name), budget.disk.of(name)
+        with contextlib.suppress(NoRoom):
+            random.choice((take, take, room, room, take_small, drop, lend, forget, wait))(name)
+        for shared_room, had in zip((budget.memory, budget.disk), before, strict=True):
+            smalls = sum(size for size, whose in small if whose == name)
+            assert shared_room.of(name) <= max(had, shared_room.allows(name)) + smalls
+            assert sum(map(shared_room.of, "abc")) == shared_room.used
+    for block in held:
+        pool.drop(block)
+    for size, name in small:
+        pool.give_small(size, name)
+    pool.close()
+    assert budget.sizes == (0, 0)

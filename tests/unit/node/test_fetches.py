@@ -13,6 +13,9 @@ from manta.node.plane.fetches import AGAIN, MOST, MOST_AHEAD, SELDOM, STALLED, F
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
 
+OF_ONE = MOST * 7 // 8
+"""Of one swarm's that are under way, while there are no others."""
+
 
 class Shell:
     """Notes what the machine has done; `keys` are those of nodes in the swarm."""
@@ -58,8 +61,10 @@ class Lab:
         self.machine = Fetches(self.shell)
         self.now = 0.0
 
-    def begin(self, number: int = 0, peer: str = "a", *, is_asked: bool = True) -> Fetch:
-        fetch = Fetch("s", remote(number, peer), is_asked)
+    def begin(
+        self, number: int = 0, peer: str = "a", *, is_asked: bool = True, swarm_id: str = "s"
+    ) -> Fetch:
+        fetch = Fetch(swarm_id, remote(number, peer), is_asked)
         self.machine.begin(fetch, self.now)
         return fetch
 
@@ -212,9 +217,23 @@ def test_few_are_under_way_and_first_those_for_which_tasks_wait(lab: Lab) -> Non
     assert not ahead[-2].transfer
     for number in range(MOST):
         lab.begin(20_000 + number)
-    assert len(lab.shell.expected) == MOST + 1
+    assert len(lab.shell.expected) == OF_ONE + 1
     lab.ended(ahead[0].transfer)
-    assert len(lab.shell.expected) == MOST + 1
+    assert len(lab.shell.expected) == OF_ONE + 1
+
+
+def test_what_one_swarm_asks_of_a_node_leaves_turns_for_others(lab: Lab) -> None:
+    """However many, and though nothing of it comes: who has fewest under way is first."""
+    greedy = [lab.begin(number) for number in range(MOST + 100)]
+    assert len(lab.shell.expected) == OF_ONE
+    others = [lab.begin(number, swarm_id="other") for number in range(1_000, 1_020)]
+    assert [bool(one.transfer) for one in others] == [True] * 14 + [False] * 6
+    third = lab.begin(2_000, swarm_id="third")
+    assert third.transfer
+    for one in greedy[:4]:
+        lab.ended(one.transfer)
+    assert sum(bool(one.transfer) for one in others) == 16
+    assert not any(one.transfer for one in greedy[OF_ONE:])
 
 
 def test_what_was_given_up_ends_once(lab: Lab) -> None:

@@ -95,7 +95,7 @@ def test_none_takes_more_than_there_is_and_none_all_of_it(
 ) -> None:
     room = SharedRoom(most)
     for swarm_id, size in wanted:
-        if room.fits(swarm_id, size):
+        if size and room.fits(swarm_id, size):
             room.take(swarm_id, size)
             assert room.of(swarm_id) <= MULTIPLE * (room.most - room.used)
     assert room.used == sum(room.of(swarm_id) for swarm_id in "abcd") <= most
