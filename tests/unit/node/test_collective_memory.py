@@ -487,7 +487,7 @@ def test_whatever_swarms_do_each_has_its_share_and_all_is_given_back(
         held.append(pool.take(random.randint(1, 20) * page, name))
 
     def room(name: str) -> None:
-        block, _ = pool.room(members[name], random.randint(0, 2), random.randint(1, 20) * page)
+        block = pool.room(members[name], random.randint(0, 2), random.randint(1, 20) * page)
         if random.random() < 0.5:
             assert pool.enter(members[name], block.number) is block
             held.append(block)
