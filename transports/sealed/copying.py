@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 def copy(into: memoryview, data: Buffer) -> None:
-    """Fills memory, of the same size, without Python's lock."""
+    """Fills memory without Python's lock. Raises ValueError for data of another size."""
     target, source = np.frombuffer(into, np.uint8), np.frombuffer(data, np.uint8)
+    if target.size != source.size:
+        raise ValueError(f"{source.size} bytes do not fill {target.size}")
     ctypes.memmove(target.ctypes.data, source.ctypes.data, target.size)
