@@ -16,8 +16,8 @@ class Pace:
     chunk: int = 512 * KIB
     window: int = MIB  # of a transfer, beyond what was received; what a lost connection costs
     report: int = 512 * KIB  # of a transfer, received and not told; the same at both ends
-    allowance: int = 129 * MIB  # sent and not acknowledged, over all transfers
-    whole: int = 0  # of a transfer that is granted at once, and moves in the largest chunks
+    allowance: int = 1024 * MIB  # sent and not acknowledged, over all transfers
+    whole: int = 0  # of a transfer that is granted at once, and moves in the largest steps
 
     def __post_init__(self) -> None:
         if not 0 < self.chunk <= MAX_CHUNK:
@@ -25,15 +25,17 @@ class Pace:
         if not 0 <= 2 * self.report <= self.window:
             raise ValueError("the window must hold twice what is not reported")
 
-    @property
-    def largest_chunk(self) -> int:
-        return MAX_CHUNK if self.whole else self.chunk
-
     def chunk_of(self, size: int) -> int:
-        return self.chunk if size > self.whole else MAX_CHUNK
+        return MAX_CHUNK if self._is_small(size) else self.chunk
 
     def window_of(self, size: int) -> int:
-        return self.window if size > self.whole else max(size, self.window)
+        return max(size, self.window) if self._is_small(size) else self.window
+
+    def report_of(self, size: int) -> int:
+        return max(self.whole // 8, self.report) if self._is_small(size) else self.report
+
+    def _is_small(self, size: int) -> bool:
+        return 0 < size <= self.whole
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class PeerOptions:
 
     def __post_init__(self) -> None:
         pace = self.pace
-        if (self.open - 1) * pace.report + pace.largest_chunk > pace.allowance:
+        report = max(pace.report, pace.report_of(pace.whole))
+        chunk = max(pace.chunk, pace.chunk_of(pace.whole))
+        if (self.open - 1) * report + chunk > pace.allowance:
             raise ValueError("transfers would wait for each other: raise the allowance")
         if not 0 < self.heartbeat < self.silence:
             raise ValueError("heartbeat must be positive and shorter than silence")

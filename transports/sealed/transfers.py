@@ -288,7 +288,7 @@ class Transfers:
         self._events.append(Progress("receiving", transfer, one.receiver.received))
         if one.receiver.complete:
             self._complete(transfer, one)
-        elif one.receiver.received - one.told >= self._pace.report:
+        elif one.receiver.received - one.told >= self._pace.report_of(one.size):
             self._out.credits[transfer] = None
 
     def has_open(self, transfer: bytes) -> bool:

@@ -458,7 +458,7 @@ def test_what_is_not_here_is_of_no_interest(world):
         (lambda: Pace(chunk=2 << 20), "a chunk has"),
         (lambda: Pace(window=1000, report=501), "twice"),
         (lambda: PeerOptions(pace=Pace(allowance=1000)), "wait for each other"),
-        (lambda: PeerOptions(pace=Pace(whole=1, allowance=128 << 20)), "wait for each other"),
+        (lambda: PeerOptions(pace=Pace(whole=32 << 20, allowance=1 << 29)), "wait for each other"),
         (lambda: PeerOptions(heartbeat=10.0, silence=10.0), "shorter"),
     ],
 )
@@ -489,13 +489,14 @@ def test_a_small_transfer_is_granted_at_once_and_moves_in_the_largest_chunks(siz
 
 def test_small_transfers_that_have_nothing_ready_hold_up_no_other() -> None:
     size = MAX_CHUNK
-    pace = Pace(chunk=100, window=400, report=150, allowance=3 * 150 + size, whole=size)
+    report = size // 8
+    pace = Pace(chunk=100, window=400, report=150, allowance=3 * report + size, whole=size)
     world = World(PeerOptions(pace=pace, open=4, queued=40), pace)
     world.connect()
     for number in range(4):
         world.there.expect(number, size)
     for number in range(3):
-        world.here.send(number, bytes(size), ready=149)
+        world.here.send(number, bytes(size), ready=report - 1)
     world.here.send(3, bytes(size))
     world.run()
     assert list(world.here.ended) == [(SENT, name(3))]
