@@ -481,10 +481,14 @@ def test_a_small_transfer_is_granted_at_once_and_moves_in_the_largest_chunks(siz
         there.take(here)
         if not is_expected_first:
             there.expect(1, size)
-        said = there.machine.take()
-        assert (said.head.kind, said.head.offset, said.head.limit) == (Kind.CREDIT, 0, limit)
-        here.machine.received(said.head, "", 0.0)
-        assert here.machine.take().head.length == length
+        granted = there.machine.take()
+        assert granted is not None
+        assert granted.head.kind is Kind.CREDIT
+        assert (granted.head.offset, granted.head.limit) == (0, limit)
+        here.machine.received(granted.head, "", 0.0)
+        chunk = here.machine.take()
+        assert chunk is not None
+        assert chunk.head.length == length
 
 
 def test_small_transfers_that_have_nothing_ready_hold_up_no_other() -> None:
