@@ -162,9 +162,10 @@ class Process:
                 if at not in self._begun:
                     plane.begin(at)
                     self._begun.add(at)
-            case End(at, counts):
+            case End(at, counts, is_gone):
                 self._begun.discard(at)
-                plane.end(at, counts=counts, then=partial(self._say, Ended(at)))
+                told = partial(self._say, Ended(at))
+                plane.end(at, counts=counts, is_gone=is_gone, then=told)
             case Settled(at):
                 plane.settled(at)
             case Serve():

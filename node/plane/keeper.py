@@ -130,8 +130,8 @@ class PlaneKeeper(Actor):
             case Connect():
                 self._waiting.append((message, self.defer()))
                 self._connect_waiting()
-            case EndExchange(instance, counts):
-                return self._end(instance, counts=counts)
+            case EndExchange(instance, counts, is_gone):
+                return self._end(instance, counts=counts, is_gone=is_gone)
             case HeartbeatReply(ended=ended):
                 self._look()
                 self._forget(ended)
@@ -275,13 +275,13 @@ class PlaneKeeper(Actor):
         self._tell(orders.Attach(instance), ours.detach())
         return end
 
-    def _end(self, instance: Instance, *, counts: bool) -> bool | None:
+    def _end(self, instance: Instance, *, counts: bool, is_gone: bool) -> bool | None:
         """False of one that is not known here: its plane is gone."""
         attempt = self._attempts.get(instance)
         if attempt is None:
             return False
         attempt.ending = self.defer()
-        self._tell(orders.End(instance, counts))
+        self._tell(orders.End(instance, counts, is_gone))
         return None
 
     def _settle(self, wanted: _Settle) -> None:

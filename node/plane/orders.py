@@ -84,10 +84,12 @@ class Attach(_Order, frozen=True):
 
 
 class End(_Order, frozen=True):
-    """The attempt is over. `Ended` answers."""
+    """The attempt is over. `Ended` answers. If it `is_gone`, nobody has anything mapped that it was
+    given."""
 
     at: Instance
     counts: bool
+    is_gone: bool = False
 
 
 class Settled(_Order, frozen=True):

@@ -47,6 +47,7 @@ from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
+from manta.transports.jobs import Job
 from manta.transports.sealed.curve import LinkBulk
 from manta.transports.sealed.endpoint import BulkEndpoint
 from manta.transports.sealed.peer import BulkPeer
@@ -209,16 +210,18 @@ class Plane:
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
 
-    def end(self, at: Instance, *, counts: bool, then: Callable[[], object] = _nothing) -> None:
-        """The attempt is over: its connections are closed. Calls `then` when what it told others,
-        if it counts, outlives this process."""
+    def end(
+        self, at: Instance, *, counts: bool, is_gone: bool = False, then: Job = _nothing
+    ) -> None:
+        """The attempt is over: its connections are closed; if it `is_gone`, its process has ended.
+        Calls `then` when what it told others, if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
             self._close(channel)
         if at.swarm_id in self._swarms:
             self._swarms[at.swarm_id].end(at, counts=counts, then=then)
         else:
             then()
-        self._desks.end(at)
+        self._desks.end(at, is_gone=is_gone)
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
@@ -429,12 +432,10 @@ class Plane:
     def restored(self, timeline: Timeline) -> list[Kept]:
         return self.spool.take(timeline)
 
-    def keep(self, timeline: Timeline, kept: Kept, then: Callable[[], object]) -> None:
+    def keep(self, timeline: Timeline, kept: Kept, then: Job) -> None:
         self.spool.keep(timeline, kept, self._parcels.filed(kept), then)
 
-    def keep_only(
-        self, timeline: Timeline, still: Sequence[Kept], then: Callable[[], object]
-    ) -> None:
+    def keep_only(self, timeline: Timeline, still: Sequence[Kept], then: Job) -> None:
         self.spool.keep_only(timeline, still, then)
 
     def is_up(self, swarm_id: str, peer: str) -> bool:

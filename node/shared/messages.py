@@ -65,6 +65,7 @@ class Connect(msgspec.Struct, frozen=True):
 
 class EndExchange(msgspec.Struct, frozen=True):
     """The attempt is over, and asks for nothing more. `counts`: nobody will take its place.
+    `is_gone`: its process has ended, and all that it started.
 
     Answered once what it told others outlives the plane and the node; with False if it has no
     connection to the plane that there is.
@@ -72,6 +73,7 @@ class EndExchange(msgspec.Struct, frozen=True):
 
     instance: Instance
     counts: bool
+    is_gone: bool = False
 
 
 # From the keeper of the plane.

@@ -37,6 +37,8 @@ class DirectExchange:
         self._is_direct = False
         self._has_asked = False
         self._has_connection = False
+        self.lives_on = True
+        """Whether the process goes on when an attempt has finished, as far as that is known."""
 
     def begins(self, assignment: Assignment) -> None:
         self._instance, self._is_direct = assignment.instance, assignment.direct
@@ -75,7 +77,8 @@ class DirectExchange:
             then(ended if is_kept else self._unkept(ended, how))
 
         counts = ended.state is _FINISHED
-        self._ask(PLANE, EndExchange(ended.instance, counts), TIMEOUT, answered)
+        is_gone = counts and not self.lives_on
+        self._ask(PLANE, EndExchange(ended.instance, counts, is_gone), TIMEOUT, answered)
 
     def end_now(self, ended: TaskEnded) -> TaskEnded:
         """The same where nothing can be waited for."""

@@ -115,6 +115,7 @@ class TaskSupervisor(Actor):
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):
+                self._requests.direct.lives_on = lives_on
                 self.notify(ROOT, AttemptsAreFresh(self._lane, not lives_on))
             case ExchangeLost(instance, how):
                 self._feed(events.PlaneLost(instance, how))

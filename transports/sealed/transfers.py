@@ -161,7 +161,7 @@ class Transfers:
     def expect(self, transfer: bytes, size: int) -> None:
         """Receive so many bytes."""
         self._check_new(transfer, "receiving", transfer in self._receiving)
-        one = _Receiving(size, Receiver(size, self._pace.window))
+        one = _Receiving(size, Receiver(size, self._pace.window_of(size)))
         one.receiver.grant()
         self._receiving[transfer] = one
         opened = self._opened.pop(transfer, None)
@@ -222,9 +222,9 @@ class Transfers:
         self._pace = pace
         self._allowance.total = pace.allowance
         for sending in self._sending.values():
-            sending.sender.chunk = pace.chunk
+            sending.sender.chunk = pace.chunk_of(sending.size)
         for receiving in self._receiving.values():
-            receiving.receiver.window = pace.window
+            receiving.receiver.window = pace.window_of(receiving.size)
             receiving.receiver.grant()  # what was granted may be less than is reported at once
         self._out.opens.update(dict.fromkeys(self._sending))
         self._open_more()
@@ -288,7 +288,7 @@ class Transfers:
         self._events.append(Progress("receiving", transfer, one.receiver.received))
         if one.receiver.complete:
             self._complete(transfer, one)
-        elif one.receiver.received - one.told >= self._pace.report:
+        elif one.receiver.received - one.told >= self._pace.report_of(one.size):
             self._out.credits[transfer] = None
 
     def has_open(self, transfer: bytes) -> bool:
@@ -334,7 +334,7 @@ class Transfers:
         used = len(self._sending) + len(self._out.cancels)
         while self._queued and used < self._options.open:
             transfer, (size, ready) = self._queued.popitem(last=False)
-            sender = Sender(size, self._pace.chunk, self._allowance, ready=ready)
+            sender = Sender(size, self._pace.chunk_of(size), self._allowance, ready=ready)
             self._sending[transfer] = _Sending(size, sender)
             used += 1
             if self.up:

@@ -28,7 +28,9 @@ class Block:
         self.fd = fd
         self.size = size
         self.room_of = room_of
-        """The attempt that writes it, if it is a room."""
+        """The attempt that writes it, or was the last to, if it is a room."""
+        self.is_left = False
+        """Is the process of that attempt gone?"""
         self.is_file = is_file
         self.view = memoryview(
             mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)

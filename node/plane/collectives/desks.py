@@ -170,12 +170,12 @@ class Desks:
         """Nothing more comes over a connection of the attempt."""
         self._pool.leave(at, connection)
 
-    def end(self, at: Instance) -> None:
-        """The attempt is over; its connections are closed."""
+    def end(self, at: Instance, *, is_gone: bool = False) -> None:
+        """The attempt is over; its connections are closed. `is_gone`: so is its process."""
         self._drop_early(lambda ask: ask.at == at)
         if (desk := self._desks.get(at.swarm_id)) is not None:
             desk.settling.forget(at)
-        self._pool.forget(at)
+        self._pool.forget(at, is_gone=is_gone)
 
     def settled(self, at: Instance) -> None:
         """The manager has applied what the attempt had written when `settle` was called."""

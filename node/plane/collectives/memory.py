@@ -4,11 +4,12 @@ To get a page from the system costs as much as to copy it. So what a collective 
 to the next one of its swarm; no other swarm is ever given it. Two kinds of memory are told apart:
 
 * *Rooms* are written by one attempt, which keeps the last few mapped, and are read here: its
-  arrays that are to be reduced. They are used again by that attempt only, one at a time for each of
-  its connections. One that is given back takes its pages along, though it be mapped there.
+  arrays that are to be reduced. They are used again by that attempt, one at a time for each of its
+  connections, and once its process has ended, by the next one of the same instance, of whatever
+  iteration. One that is given back takes its pages along, though it be mapped there.
 * *Blocks* are written here. A task that is given one maps it for itself (MAP_PRIVATE) and can't
-  change it. It says when nothing refers to its mapping any more; until all have, and transfers
-  and the call itself are done with it, the block is in use.
+  change it. It says when nothing refers to its mapping any more, or its process ends; until that
+  is so of all, and transfers and the call itself are done with it, the block is in use.
 
 All of it counts as values that tasks send to each other, and swarms share it as they share those
 (`node/plane/shares.py`). Where room is short, what is idle goes first, then what was lent and is
@@ -188,6 +189,7 @@ class Pool:
         block = self._take(rounded, at.swarm_id, at)
         block.written = block.size
         self._by_attempt.setdefault(at, {})[block.number] = block
+        block.room_of, block.is_left = at, False
         self._written[at, connection] = block
         block.given_at = self._clock()
         return block
@@ -235,12 +237,14 @@ class Pool:
         if not block.holds:
             self._unused(block)
 
-    def forget(self, at: Instance) -> None:
-        """The attempt is over. What it has mapped may be mapped for as long as its process is."""
+    def forget(self, at: Instance, *, is_gone: bool = False) -> None:
+        """The attempt is over. What it has mapped stays so for as long as its process lives; it
+        may, unless it `is_gone`."""
         for key in [key for key in self._written if key[0] == at]:
             self.leave(*key)
         for block in self._by_attempt.pop(at, {}).values():
-            block.is_fit = False
+            block.is_left = is_gone and block.room_of == at
+            block.is_fit = block.is_fit and is_gone
             block.lent.pop(at, None)
             if not block.holds:
                 self._unused(block)
@@ -265,7 +269,7 @@ class Pool:
 
     def _take(self, size: int, swarm_id: str, at: Instance | None) -> Block:
         for block in reversed(self._idle):
-            is_its = block.swarm_id == swarm_id and block.room_of == at
+            is_its = block.swarm_id == swarm_id and _is_for(block, at)
             if is_its and size <= block.size <= size + size // 4:
                 self._idle.remove(block)
                 block.holds = 1
@@ -447,6 +451,14 @@ class Pool:
             self._end(block)
         self._idle.clear()
         self._lent.clear()
+
+
+def _is_for(block: Block, at: Instance | None) -> bool:
+    """May it be a room of this attempt; or without one, a block?"""
+    before = block.room_of
+    if before is None or at is None or not block.is_left:
+        return before == at
+    return (before.alias, before.index) == (at.alias, at.index)
 
 
 def _rounded(size: int) -> int:

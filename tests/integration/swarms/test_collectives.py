@@ -72,6 +72,35 @@ def test_collectives(api: UserAPI) -> None:
         assert output["share"] == third
 
 
+@pytest.mark.parametrize("lives_on", [False, True])
+def test_what_an_instance_was_given_stays_as_it_is_in_later_iterations(
+    api: UserAPI, lives_on: bool
+) -> None:
+    """An object that lives on has it mapped yet; of a process that is gone it is used again."""
+    got = outputs(
+        api,
+        One(
+            f"""
+            import numpy as np
+            from manta.light import World
+            class Worker:
+                def __init__(self):
+                    self.totals = []
+                def {"execute" if lives_on else "run"}(self):
+                    world = World()
+                    mine = np.full(300_000, world.rank + 10.0 * world.iteration)
+                    self.totals.append(world.all_reduce(mine))
+                    return [sorted(set(one.tolist())) for one in self.totals]
+            """,
+            rounds=4,
+        ),
+    )
+    sums = [[3.0 + 30.0 * iteration] for iteration in range(4)]
+    for number, output in enumerate(got):
+        iteration = number // 3
+        assert output == (sums[: iteration + 1] if lives_on else [sums[iteration]])
+
+
 def test_values_of_other_forms_are_told_to_all_instances_which_then_go_on(api: UserAPI) -> None:
     got = outputs(
         api,

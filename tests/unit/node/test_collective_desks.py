@@ -144,6 +144,17 @@ def test_a_room_goes_with_the_connection_over_which_it_came(made: Made) -> None:
     assert made.budget.memory.used == 0
 
 
+def test_the_next_attempt_writes_where_the_one_before_did_whose_process_is_gone(made: Made) -> None:
+    first, following = Asked(MakeRoom(n=1, size=100_000)), Instance("s", "w", 0, 1, 0)
+    made.desks.take(first)
+    made.desks.end(AT, is_gone=True)
+    again = Asked(MakeRoom(n=1, size=100_000), following)
+    made.desks.take(again)
+    assert again.told == [{**first.told[0], "fds": 1}]
+    made.desks.end(following)
+    assert made.budget.memory.used == 0
+
+
 def test_one_key_takes_no_room_of_others_with_swarms_that_it_makes_up(made: Made) -> None:
     made.desks.unheard("s", "key-1")
     for at in range(10 * MOST_UNHEARD):

@@ -89,6 +89,50 @@ def test_what_an_attempt_had_mapped_at_its_end_is_never_used_again(
     pool.drop(other)
 
 
+def test_what_was_mapped_is_used_again_once_all_processes_that_had_it_are_gone(
+    budget: Budget, pool: Pool
+) -> None:
+    other = Instance("s", "w", 1, 0, 0)
+    for is_gone in (True, False):
+        block = pool.take(MIB, AT.swarm_id)
+        pool.lend(block, AT)
+        pool.lend(block, other)
+        pool.forget(AT, is_gone=True)
+        pool.drop(block)
+        while_mapped = pool.take(MIB, AT.swarm_id)
+        assert while_mapped is not block
+        pool.forget(other, is_gone=is_gone)
+        after = pool.take(MIB, AT.swarm_id)
+        assert (after is block) is is_gone
+        pool.drop(after)
+        pool.drop(while_mapped)
+
+
+def test_a_room_goes_to_the_next_attempt_of_its_instance_once_its_process_is_gone(
+    budget: Budget, pool: Pool
+) -> None:
+    room = pool.room(AT, 5, MIB)
+    assert pool.enter(AT, room.number) is room
+    pool.forget(AT, is_gone=True)
+    following = Instance("s", "w", 0, 1, 0)
+    while_read = pool.room(following, 5, MIB)
+    assert while_read is not room
+    pool.drop(room)
+    for at in (Instance("s", "w", 1, 1, 0), Instance("s", "v", 0, 1, 0)):
+        another = pool.room(at, 5, MIB)
+        assert another is not room
+        pool.forget(at)
+    assert pool.room(following, 6, MIB) is room
+    assert pool.has_room(following, room.number)
+    assert not pool.has_room(AT, room.number)
+    assert pool.enter(AT, room.number) is None
+    assert pool.enter(following, room.number) is room
+    pool.drop(room)
+    assert pool.room(following, 6, MIB) is room
+    pool.forget(following)
+    assert budget.memory.used == 0
+
+
 def test_a_task_can_not_change_a_block(budget: Budget, pool: Pool) -> None:
     block = pool.take(MIB, AT.swarm_id)
     with pytest.raises(PermissionError):

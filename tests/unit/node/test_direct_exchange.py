@@ -89,6 +89,18 @@ def test_an_end_is_told_when_the_plane_has_kept_what_was_said() -> None:
     assert bench.end(FINISHED, True).state is FINISHED
 
 
+@pytest.mark.parametrize("lives_on", [True, False])
+@pytest.mark.parametrize("state", [FINISHED, FAILED])
+def test_the_plane_is_told_whether_the_process_is_gone(state: AttemptState, lives_on: bool) -> None:
+    bench = Bench()
+    bench.open("end")
+    bench.exchange.lives_on = lives_on
+    bench.exchange.end(TaskEnded(AT, state, 1.0), lambda _: None)
+    ((message, _),) = bench.asked
+    counts = state is FINISHED
+    assert message == EndExchange(AT, counts, is_gone=counts and not lives_on)
+
+
 @pytest.mark.parametrize(
     ("state", "becomes"),
     [(FINISHED, "INTERRUPTED"), (FAILED, "INTERRUPTED"), (CANCELLED, "CANCELLED")],

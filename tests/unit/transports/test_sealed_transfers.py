@@ -19,7 +19,7 @@ from manta.transports.errors import (
     TransferRefused,
 )
 from manta.transports.sealed.options import Pace, PeerOptions
-from manta.transports.sealed.records import Head, Kind
+from manta.transports.sealed.records import MAX_CHUNK, Head, Kind
 from manta.transports.sealed.transfers import Ended, Transfers
 
 PACE = Pace(chunk=100, window=400, report=150, allowance=700)
@@ -87,13 +87,14 @@ class End:
 
 
 class World:
-    def __init__(self, options=OPTIONS) -> None:
+    def __init__(self, options=OPTIONS, pace=PACE) -> None:
         self.here, self.there = End(options), End(options)
         self.now = 0.0
+        self.pace = pace
 
     def connect(self):
         for end in (self.here, self.there):
-            end.machine.connected(PACE)
+            end.machine.connected(self.pace)
 
     def cut(self):
         for end in (self.here, self.there):
@@ -457,12 +458,52 @@ def test_what_is_not_here_is_of_no_interest(world):
         (lambda: Pace(chunk=2 << 20), "a chunk has"),
         (lambda: Pace(window=1000, report=501), "twice"),
         (lambda: PeerOptions(pace=Pace(allowance=1000)), "wait for each other"),
+        (lambda: PeerOptions(pace=Pace(whole=32 << 20, allowance=1 << 29)), "wait for each other"),
         (lambda: PeerOptions(heartbeat=10.0, silence=10.0), "shorter"),
     ],
 )
 def test_options_that_do_not_go_together(make, why):
     with pytest.raises(ValueError, match=why):
         make()
+
+
+@pytest.mark.parametrize(("size", "limit", "length"), [(2000, 2000, 2000), (2001, 400, 100)])
+def test_a_small_transfer_is_granted_at_once_and_moves_in_the_largest_chunks(size, limit, length):
+    pace = Pace(chunk=100, window=400, report=150, allowance=2 << 20, whole=2000)
+    for is_expected_first in (True, False):
+        here, there = (End(PeerOptions(pace=pace, open=4)) for _ in range(2))
+        here.send(1, bytes(size))
+        if is_expected_first:
+            there.expect(1, size)
+        for end in (here, there):
+            end.machine.connected(pace)
+        here.say()
+        there.take(here)
+        if not is_expected_first:
+            there.expect(1, size)
+        granted = there.machine.take()
+        assert granted is not None
+        assert granted.head.kind is Kind.CREDIT
+        assert (granted.head.offset, granted.head.limit) == (0, limit)
+        here.machine.received(granted.head, "", 0.0)
+        chunk = here.machine.take()
+        assert chunk is not None
+        assert chunk.head.length == length
+
+
+def test_small_transfers_that_have_nothing_ready_hold_up_no_other() -> None:
+    size = MAX_CHUNK
+    report = size // 8
+    pace = Pace(chunk=100, window=400, report=150, allowance=3 * report + size, whole=size)
+    world = World(PeerOptions(pace=pace, open=4, queued=40), pace)
+    world.connect()
+    for number in range(4):
+        world.there.expect(number, size)
+    for number in range(3):
+        world.here.send(number, bytes(size), ready=report - 1)
+    world.here.send(3, bytes(size))
+    world.run()
+    assert list(world.here.ended) == [(SENT, name(3))]
 
 
 def test_another_connection_may_have_another_pace(world):
