@@ -61,7 +61,7 @@ def test_all_get_the_same_or_an_error_whatever_fails(seed: int, seen: Counter[st
     seen.update(scenario.clock.seen)
 
 
-@pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934])
+@pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934, 2435])
 def test_a_seed_that_once_failed(failed: int) -> None:
     run(failed)
 
