@@ -33,6 +33,8 @@ PATIENCE = 120.0
 ATTEMPTS = 30
 """Of an instance in an iteration; then it is given up."""
 FOREVER = 1e9
+LATE = 10.0
+"""Seconds after which all have heard of what happened."""
 KINDS = (
     Kind.ALL_REDUCE,
     Kind.ALL_REDUCE,
@@ -156,8 +158,8 @@ class Manager:
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
         """Instances that had finished when what they had given was lost."""
-        self.has_lost = False
-        """Was a node lost to it in this iteration, or since before it?"""
+        self.lacked_at = -FOREVER
+        """When it last lacked a node."""
         self.got: dict[Instance, list[Any]] = {}
         """What came of each call of an attempt."""
         self.is_over = False
@@ -168,7 +170,6 @@ class Manager:
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
-        self.has_lost = len(self.heard) < len(self.scenario.names)
         for rank, place in enumerate(self.places):
             if place not in self.heard:
                 self._place(rank)
@@ -263,6 +264,12 @@ class Manager:
             if at.iteration == self.era and state is AttemptState.FINISHED:
                 self.forgot.add(at.index)
 
+    @property
+    def has_lost(self) -> bool:
+        """Was a node lost to it in this iteration, or so late before that others hear in it?"""
+        is_whole = len(self.heard) == len(self.scenario.names)
+        return not is_whole or self.lacked_at + LATE >= self.since
+
     def lose(self, name: str) -> None:
         """It does not hear the node for a while, which goes on."""
         if name not in self.heard or len(self.heard) == 1 or self.is_over:
@@ -270,7 +277,6 @@ class Manager:
         self.clock.note("mgr", f"{name} is lost")
         self.clock.seen["lost"] += 1
         self.heard.remove(name)
-        self.has_lost = True
         self.forgets(name)
         for rank, place in enumerate(self.places):
             if place == name and not self.states[rank].final and not self.is_over:
@@ -279,6 +285,7 @@ class Manager:
         self.changed()
 
     def _back(self, name: str) -> None:
+        self.lacked_at = self.clock.now
         self.heard.add(name)
         self.changed()
 

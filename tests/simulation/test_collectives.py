@@ -66,7 +66,7 @@ def test_who_has_written_comes_once_the_manager_has_it_whatever_fails(number: in
     run(number, settles=True)
 
 
-@pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934])
+@pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934, 2435])
 def test_a_seed_that_once_failed(failed: int) -> None:
     run(failed)
 

@@ -244,8 +244,8 @@ class Course:
         return actions if is_done else actions + self._tell_notes(call)
 
     def _is_met(self) -> bool:
-        """Have all that are left announced themselves in this round?"""
-        if self._missing_here():
+        """Have all that are left announced themselves in this round, and is anybody left?"""
+        if self._missing_here() or len(self.lost) == self._placement.size:
             return False
         for peer in self.peers:
             missing = self._roll.missing(self._placement.ranks[peer])
