@@ -22,9 +22,9 @@ from manta.node.config import NodeConfig, parse, toml_value
 from manta.node.service import Node
 from manta.node.state import StateFolder, Status
 from manta.transports.security.keys import KeyPair
+from tests.support.ports import free_ports
 
 HOST = "127.0.0.1"
-ANY = f"tcp://{HOST}:0"
 CLUSTER = "lab"
 
 
@@ -50,7 +50,10 @@ class Lab:
         self.keys = [KeyPair.generate() for _ in range(nodes)]
         self.finished: list[tuple[int, str]] = []
         self.nodes: list[Node] = []
-        self._settings = Settings(folder / "manager", ANY, ANY, ANY, bootstrap=self._bootstrap())
+        # Where it is to be found again, nobody else is given a port meanwhile.
+        of_nodes, users, bulk = (f"tcp://{HOST}:{port}" for port in free_ports(3))
+        home = folder / "manager"
+        self._settings = Settings(home, of_nodes, users, bulk, bootstrap=self._bootstrap())
         self.start_manager()
 
     def _bootstrap(self) -> Path:

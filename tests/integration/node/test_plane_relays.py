@@ -326,12 +326,15 @@ def test_a_relay_that_is_slow_to_take_what_is_sent_ends_no_stream(
 
 def test_a_link_is_half_full_before_it_overflows() -> None:
     with closing(Relay()) as relay, closing(Stranger(relay)) as one:
-        release, data, sent = threading.Event(), [bytes(128 * 1024)], 0
+        blocked, release = threading.Event(), threading.Event()
+        data, sent = [bytes(128 * 1024)], 0
 
         def block() -> None:
+            blocked.set()
             release.wait(20)
 
         relay.transport.call_soon(block)
+        assert blocked.wait(20)
         try:
             while not cast("ZmqLink", one.link).is_half_full:
                 one.link.send(data)
