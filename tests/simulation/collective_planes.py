@@ -12,6 +12,7 @@ from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.early import EarlyRoom
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
@@ -26,6 +27,8 @@ from tests.simulation.exchange_planes import SWARM, Clock, Connection
 
 EPOCH = "e"
 MEMORY = 64 << 20
+LINK = 8192
+"""Bytes that a link takes and its peer has not."""
 Ended = Callable[[list[tuple[int, bytes]], dict[int, str], str], None]
 """Is told values by rank, who is not in them and why, and an error."""
 
@@ -205,7 +208,8 @@ class Plane:
         random = time.random
         token, first = random.randbytes(8), random.randrange(1 << 40)
         spill = Spill(self.pool)
-        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, spill, self)
+        room = EarlyRoom(self.pool)
+        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, spill, room, self)
         self.pool.spill, self.pool.let_go = self.desk.spill, self.desk.let_go
 
     # --- the daemon ---------------------------------------------------------------------------
@@ -314,9 +318,20 @@ class Plane:
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
         if (mine := self._connections.get(peer)) and self._knows(peer):
             mine[0].send(self, EPOCH, message)
+            self.time.seen["parts"] += getattr(message, "left", 0) > 0
+            self.time.seen["asked for again"] += getattr(message, "again", False)
+            assert mine[0].on_way(self) <= LINK, f"{self.name} says more than a link takes"
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return bool(self._connections.get(peer))
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        if not (mine := self._connections.get(peer)):
+            return False
+        if mine[0].on_way(self) < LINK // 2 and self.time.random.random() > 0.05:
+            return True
+        self.time.seen["full links"] += 1
+        return False
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         raise AssertionError(f"{self.name} cuts {peer}: {why}")

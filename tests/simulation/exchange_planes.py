@@ -124,6 +124,10 @@ class Connection:
         self._ways[to].append((epoch, message))
         self.clock.soon(0.02, lambda: self._arrive(to))
 
+    def on_way(self, source: End) -> int:
+        """Bytes of collectives, about."""
+        return sum(64 + len(getattr(one, "part", b"")) for _, one in self._ways[self.other(source)])
+
     def _arrive(self, to: End) -> None:
         self._up(to)
         if self._ways[to] and to.is_alive and to in self._have_heard:

@@ -73,9 +73,10 @@ class Entry(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes to remember it."""
-        forms = sum(len(text) for form in self.forms for text in form)
-        return 512 + 16 * len(self.sizes) + forms
+        """About how many bytes it takes to remember it, and no fewer than it is sent with."""
+        texts = [self.call.words, self.before, *(text for form in self.forms for text in form)]
+        size = sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
+        return 512 + 16 * len(self.sizes) + len(self.digest) + size
 
 
 @dataclass(frozen=True)

@@ -365,6 +365,10 @@ class Collective:
             return self._fail("PeerLost", sentence, tell=False)
         goes_on = call.on_lost == "continue" and not call.kind.has_root
         if goes_on and not self._roll.is_known:
+            if len(self._others.away) == self._placement.size:
+                named = self._placement.named(self._others.away)
+                sentence = f"{call.operation} has lost all that would take part: {named}."
+                return self._fail("PeerLost", sentence, tell=False)
             lost = tuple(sorted(self._others.away))
             return self._begin(call, lost) if lost != self._course.lost else []
         needed = [rank for rank in self._others.away if self._needs(call, rank)]

@@ -14,7 +14,9 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.contributions import Contributions
+from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.early import EarlyRoom
 from manta.node.plane.collectives.gathering import lasts
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spill import Spill
@@ -51,6 +53,9 @@ class Outside(Protocol):
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        """Whether the link is up and takes more."""
+
     def cut(self, swarm_id: str, peer: str, why: str) -> None: ...
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
@@ -73,11 +78,13 @@ class Desks:
         self._pool.spill = self._spill_oldest
         self._pool.let_go = self._let_go_oldest
         self._spill = Spill(self._pool)
+        self._early_room = EarlyRoom(self._pool)
         self._contributions = Contributions(self._pool, self)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
         self._early: dict[Ask, float] = {}
         """Calls that came before the directory of their swarm, and when."""
+        self._early_until = Deadlines[Ask](lambda ask, _: ask in self._early)
         self._unheard: dict[str, dict[str, None]] = {}
         """By key: swarms that it spoke of and this node had not heard of yet."""
 
@@ -95,6 +102,7 @@ class Desks:
                 self._known,
                 self._pool,
                 self._spill,
+                self._early_room,
                 self,
             )
             for node in self._known.nodes(swarm_id):
@@ -110,7 +118,8 @@ class Desks:
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
         elif len(self._early) < MOST_EARLY:
-            self._early[ask] = self.clock()
+            self._early[ask] = now = self.clock()
+            self._early_until.add(now + lasts(ask.body), ask)
         else:
             sentence = "Too many calls wait until this node hears of others in their swarms."
             ask.fail("ResourceExhaustionError", sentence)
@@ -224,20 +233,19 @@ class Desks:
 
     @property
     def due(self) -> float | None:
-        early = (since + lasts(ask.body) for ask, since in self._early.items())
-        times = [self._pool.due, *early, *(desk.due for desk in self._desks.values())]
+        desks = (desk.due for desk in self._desks.values())
+        times = (self._pool.due, self._early_until.due, *desks)
         return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
         self._pool.tick(now)
-        for ask, since in list(self._early.items()):
-            if since + lasts(ask.body) <= now:
-                sentence = (
-                    f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits "
-                    "until this node hears where the swarm's instances are. It was not told yet "
-                    "who takes part in it; look whether it reaches its manager."
-                )
-                self._fail_early(ask, "Timeout", sentence)
+        for ask in self._early_until.take(now):
+            sentence = (
+                f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits until "
+                "this node hears where the swarm's instances are. It was not told yet who takes "
+                "part in it; look whether it reaches its manager."
+            )
+            self._fail_early(ask, "Timeout", sentence)
         for desk in list(self._desks.values()):
             desk.tick(now)
 
@@ -251,6 +259,9 @@ class Desks:
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return self._outside.is_up(swarm_id, peer)
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        return self._outside.has_room(swarm_id, peer)
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         self._outside.cut(swarm_id, peer, why)

@@ -175,6 +175,12 @@ class Pool:
         self._small += size
         self._budget.count(size)
 
+    def count_small(self, size: int) -> None:
+        """Counts what is small and there in any case, as what others have yet to hear: where it
+        takes the room, nothing further is begun."""
+        self._small += size
+        self._budget.count(size)
+
     def give_small(self, size: int) -> None:
         self._small -= size
         self._budget.give_room(size)
