@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -29,6 +30,8 @@ ROOM_AGAIN = 0.01
 """Seconds until a link that took no more is tried again."""
 STALLED_AGAIN = 0.05
 """Seconds until what there was no room for is asked for again, if there is any."""
+REPORTED = 0.5
+"""Seconds after which it is said of little that it has come, so that nobody keeps it for long."""
 
 
 class Listener(Protocol):
@@ -78,6 +81,9 @@ class Peers:
         self._stalled: dict[str, CollectiveSaid] = {}
         """By node: what there was no room for."""
         self._again_at: float | None = None
+        self._unreported: dict[str, None] = {}
+        """Nodes of which something was heard that they do not know of."""
+        self._report_at = math.inf
 
     # --- what is said ---------------------------------------------------------------------------
 
@@ -170,6 +176,17 @@ class Peers:
                 return
         if (told := post.report()) is not None:
             self._tell(node, [told])
+        elif post.has_untold and node not in self._unreported:
+            if not self._unreported:
+                self._report_at = self._outside.clock() + REPORTED
+            self._unreported[node] = None
+
+    def _report(self) -> None:
+        unreported, self._unreported = self._unreported, {}
+        self._report_at = math.inf
+        for node in unreported:
+            if (told := self._posts[node].report(soon=False)) is not None:
+                self._tell(node, [told])
 
     def _take(self, node: str, heard: Heard) -> bool:
         """Raises RemoteProtocolError."""
@@ -200,6 +217,7 @@ class Peers:
         self._full.discard(node)
         self._crowded.pop(node, None)
         self._stalled.pop(node, None)
+        self._unreported.pop(node, None)
 
     def _post(self, node: str) -> Post:
         found = self._posts.get(node)
@@ -229,10 +247,14 @@ class Peers:
 
     @property
     def due(self) -> float | None:
-        """When links that took no more, and what there was no room for, are looked at again."""
-        return self._again_at
+        """When there is something to be done."""
+        if not self._unreported:
+            return self._again_at
+        return self._report_at if self._again_at is None else min(self._again_at, self._report_at)
 
     def tick(self, now: float) -> None:
+        if self._report_at <= now:
+            self._report()
         if self._again_at is None or self._again_at > now:
             return
         self._again_at = None

@@ -314,9 +314,16 @@ class Post:
         self._tells()
         return CollectivesHeard(self._heard, again=True)
 
-    def report(self) -> Message | None:
-        """What is to be said of what was heard, if nothing else was said."""
-        if self._heard - self._told < UNHEARD and self._untold < WINDOW // 4:
+    @property
+    def has_untold(self) -> bool:
+        """Has something come of which the peer does not know?"""
+        return self._heard > self._told
+
+    def report(self, *, soon: bool = True) -> Message | None:
+        """What is to be said of what was heard, if nothing else was said; unless `soon`, of little
+        as well."""
+        is_little = self._heard - self._told < UNHEARD and self._untold < WINDOW // 4
+        if is_little and (soon or not self.has_untold):
             return None
         self._tells()
         return CollectivesHeard(self._heard)

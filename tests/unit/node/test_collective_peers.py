@@ -191,8 +191,6 @@ def test_what_waits_for_a_roster_takes_no_more_than_a_node_may_have_and_nothing_
     settle(net, 2.0)
     assert two.got == [("a", number) for number in range(30)]
     assert two.cuts == []
-    net["a"].say("b", 30)
-    settle(net)
     assert two.budget.size == 0
 
 
@@ -360,3 +358,13 @@ def test_what_is_asked_for_again_is_said_from_there_on() -> None:
     assert [one.serial for one in net["b"].on_way["a"]] == [one.serial for one in (*sent, *sent)]
     settle(net)
     assert net["b"].got == [("a", 0), ("a", 1)]
+
+
+def test_what_was_heard_is_kept_nowhere_for_long() -> None:
+    net = met("a", "b")
+    net["a"].say("b", 0, 150)
+    settle(net)
+    assert net["a"].budget.size > 0
+    settle(net, peers.REPORTED + 0.1)
+    assert net["a"].budget.size == net["b"].budget.size == 0
+    assert net["b"].peers.due is None

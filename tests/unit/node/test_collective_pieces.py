@@ -93,7 +93,7 @@ def test_small_values_count_until_they_are_dropped(
     monkeypatch.setattr(memory, "LEAST_SMALL", 1150)
     budget.most = 1000
     pieces = made(budget)
-    pieces.count(1000)
+    pieces.weigh(1000)
     pieces.add({value(0, 100): Piece(memoryview(bytes(100)))})
     assert len(pieces.of(value(1, 50)).view) == 50
     assert budget.size == 1150
