@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
 
+MOST_FORMS = 32
+LONGEST = 1_000
+"""Characters of a call, and of a form."""
 OnLost = Literal["raise", "continue"]
 
 
@@ -141,6 +144,9 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
         gives = 0
     if len(sizes) != gives or any(size < 0 for size in sizes):
         raise ValueError(f"{call.words} of rank {rank} comes with the sizes {sizes!s:.60}.")
+    texts = [call.words, entry.before, *(text for form in entry.forms for text in form)]
+    if len(entry.forms) > MOST_FORMS or max(map(len, texts)) > LONGEST or len(entry.digest) > 64:
+        raise ValueError(f"{call.words:.60} of rank {rank} comes with more words than any does.")
     if not 0 <= call.root < count or call.itemsize < 1:
         raise ValueError(f"{call.words}: no rank {call.root}, or no items of {call.itemsize}.")
     if call.kind.reduces and any(size % call.itemsize for size in sizes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -76,6 +77,8 @@ class Call:
     """It is a gather that needs all, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
+    announced: Counter[str] = field(default_factory=Counter)
+    """By node: bytes that it said of it, until a member here makes the call."""
     is_over: bool = False
     """It is closed or has failed."""
     is_followed: bool = False

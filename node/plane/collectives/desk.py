@@ -83,6 +83,7 @@ class Desk:
         self.peers = Peers(swarm_id, token, first, self._hearing, outside, pool, room)
         self.placings = placing.Placings(me, self._is_there)
         self.roster: Roster | None = None
+        self.most_announced = pool.most_small // 2
         self._rosters = 0
         """How many there were, and changes of the directory."""
         self.calls = Calls()
@@ -175,6 +176,7 @@ class Desk:
             self._fail(ask, "TypeError", str(error))
             return
         self._waits.enters(wait)
+        self.calls.joined(call)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
             now = self._outside.clock()

@@ -9,7 +9,7 @@ from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.peers import Peers
-from manta.node.plane.collectives.post import Heard
+from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
 from manta.transports.collectives.messages import Aborted, Finished
 from manta.transports.errors import RemoteProtocolError
@@ -21,6 +21,8 @@ class Desk(Protocol):
     calls: Calls
     peers: Peers
     placings: placing.Placings
+    most_announced: int
+    """Bytes that a node may say of calls that no member here has made."""
     roster: Roster | None
 
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
@@ -146,7 +148,12 @@ class Hearing:
         elif machine.away and all(rank in machine.away for rank in call.ranks_on(node)):
             self._refuse(node, said, "PeerLost", losses.without(name.task, name.number, node))
         elif node not in call.gone:
-            call.meeting.heard(call.peers[node], said.message)
+            most = self._desk.most_announced
+            if self._desk.calls.announce(call, node, OVERHEAD + said.size, most):
+                call.meeting.heard(call.peers[node], said.message)
+            else:
+                sentence = losses.too_much_said(name.task, node, most)
+                call.meeting.abort("ResourceExhaustionError", sentence)
             self._desk.look(call)
 
     def _refuse(self, node: str, said: Heard, error: str, sentence: str) -> None:

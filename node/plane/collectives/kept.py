@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import Counter
 
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.meeting import Meeting
@@ -35,6 +36,8 @@ class Calls:
         self._failed: set[CallName] = set()
         self._open_of: dict[tuple[int, str], dict[CallName, Call]] = {}
         """By era and task: those that go on."""
+        self._announced: Counter[str] = Counter()
+        """By node: bytes that it said of those that no member here has made."""
         self._last: dict[tuple[int, str, int], int] = {}
         """By era, task and rank: the number of the last call that a member here made of those that
         are over."""
@@ -84,6 +87,25 @@ class Calls:
             heapq.heappop(numbers)
         first = numbers[0] if numbers else self._next.get(task, 0)
         return name.number - first > most
+
+    def announce(self, call: Call, node: str, size: int, most: int) -> bool:
+        """A node says so much of a call. False if that makes more than `most` bytes of calls that
+        go on and that no member here has made."""
+        if call.is_over or any(rank in call.meeting.machine.come for rank in call.own):
+            return True
+        if self._announced[node] + size > most:
+            return False
+        self._announced[node] += size
+        call.announced[node] += size
+        return True
+
+    def joined(self, call: Call) -> None:
+        """A member here makes it, or it is over."""
+        for node, size in call.announced.items():
+            self._announced[node] -= size
+            if not self._announced[node]:
+                del self._announced[node]
+        call.announced.clear()
 
     def open_of(self, era: int, task: str) -> list[Call]:
         """Those of a task that go on."""
@@ -141,6 +163,7 @@ class Calls:
         self._forget(call)
 
     def _close(self, call: Call) -> None:
+        self.joined(call)
         if self._open.pop(call.name, None) is not None:
             task = call.name.era, call.name.task
             del self._open_of[task][call.name]

@@ -104,6 +104,15 @@ def too_far(task: str, number: int) -> str:
     )
 
 
+def too_much_said(task: str, node: str, most: int) -> str:
+    """Of a call after too many that wait for the instances here."""
+    return (
+        f"What is on {node} has called so many collectives of {task!r} before instances on another "
+        f"node have that it takes more than {most / MIB:,.0f} MiB there: have them wait for each "
+        "other, or give the nodes more (value_memory_mb, of which it is an eighth)."
+    )
+
+
 def too_many_failed(task: str) -> str:
     """Of a call after too many that failed."""
     return (

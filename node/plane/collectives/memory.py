@@ -161,9 +161,14 @@ class Pool:
         self._in_memory += size
         return block
 
+    @property
+    def most_small(self) -> int:
+        """Bytes that small values may have."""
+        return max(LEAST_SMALL, self._budget.most // 4)
+
     def take_small(self, size: int) -> None:
         """Counts small values, which lie in no block. Raises NoRoom."""
-        most = max(LEAST_SMALL, self._budget.most // 4)
+        most = self.most_small
         while self._small + size > most:
             if not self.spill() and not self.let_go():
                 raise NoRoom(
