@@ -38,6 +38,7 @@ class Others:
         """How many that are lost have not made the call."""
         self._uncalled_here = set(placement.ranks[me])
         """The members of this peer that are left and have not made the call."""
+        self._everybody = tuple(range(placement.size))
         self._told: set[int] = set()
         """Peers that were told so."""
 
@@ -114,8 +115,10 @@ class Others:
     ) -> Outcome:
         """`why`, unless more is known."""
         reasons = {rank: self.away.get(rank, why) for rank in lost}
-        ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
-        return Outcome(tuple(buffers), tuple(ranks), reasons, notes)
+        ranks = self._everybody
+        if reasons:
+            ranks = tuple(rank for rank in ranks if rank not in reasons)
+        return Outcome(tuple(buffers), ranks, reasons, notes)
 
     # Who is done.
 

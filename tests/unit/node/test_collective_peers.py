@@ -283,8 +283,12 @@ def test_a_peer_that_says_more_though_there_is_no_room_loses_its_link() -> None:
     def garbage(serial: int) -> CollectiveSaid:
         return CollectiveSaid(serial, 7, name(serial), WHERE, data)
 
+    def says_all() -> None:
+        for at in range(100):
+            two.peers.handle("a", garbage(7 + at))
+
     with pytest.raises(RemoteProtocolError, match="nobody asked for"):
-        deque(two.peers.handle("a", garbage(7 + at)) for at in range(100))
+        says_all()
     assert two.budget.size <= 2_000
     two.peers.handle("a", Introduced(me, Side(b"b", 0), 7, 7, False))  # which gains it nothing
     with pytest.raises(RemoteProtocolError):
