@@ -9,6 +9,7 @@ import pytest
 
 from manta.light.errors import ResourceExhaustionError
 from manta.node.plane.collectives import early, memory, peers
+from manta.node.plane.collectives.pieces import COST
 from manta.transports.errors import LinkOverflow, MessageTooLarge
 from manta.transports.zeromq.links import ZmqLink
 from tests.integration.node.test_plane_collectives import members, until
@@ -90,6 +91,10 @@ def takes(calls: int) -> Any:
     return lambda world: [world.gather(b"")[1][0] for _ in range(calls)]
 
 
+def last_of(calls: int) -> Any:
+    return lambda world: [world.gather(b"") for _ in range(calls)][-1]
+
+
 def test_gathers_that_are_ahead_wait_for_a_node_that_is_not_reached_and_none_is_lost(
     links: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,17 +155,35 @@ def test_what_waits_for_a_roster_is_bounded_and_heard_when_it_has_come(
     assert links.refused == []
 
 
-def test_too_many_calls_ahead_of_all_on_another_node_are_refused_with_the_arithmetic(
+def test_more_calls_that_only_another_node_has_made_than_there_is_room_for_fail_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Their root, which is yet to come to them, is told the arithmetic."""
     monkeypatch.setattr(memory, "LEAST_SMALL", 4 << 20)
     with members([0, 1], most=16 << 20) as them:
+        assert them.begin(1, gives(40)).result(20) == 40
+        node = them.planes.nodes[0]
+        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls._failed))
+        error = them.begin(0, takes(40)).exception(20)
+        assert isinstance(error, ResourceExhaustionError)
+        assert "before instances on another node have" in str(error)
+        assert "value_memory_mb" in str(error)
+
+
+def test_what_is_remembered_of_calls_that_are_only_announced_counts() -> None:
+    """Their values are large, and move once the root is there."""
+    with members([0, 1]) as them:
+        assert them.run(lambda world: world.all_gather(world.rank)) == [[0, 1]] * 2
 
         def work(world: Any) -> None:
-            for _ in range(100):
-                world.gather(bytes(60_000))
-            world.barrier()
+            for _ in range(50):
+                world.gather(bytes(100_000))
 
-        error = them.begin(1, work).exception(30)
-        assert isinstance(error, ResourceExhaustionError)
-        assert "value_memory_mb" in str(error)
+        them.begin(1, work).result(20)
+        node = them.planes.nodes[0]
+        desks = node.plane._desks
+        until(lambda: len(node.run(lambda: desks._desks[SWARM].calls.open)) == 50)
+        assert node.run(lambda: desks._pool._small) > 50 * COST
+        assert [len(got) for got in them.begin(0, last_of(50)).result(40)] == [0, 100_000]
+        them.planes.enroll(them.on, iteration=1)
+        until(lambda: node.run(lambda: desks._pool._small) == 0)
