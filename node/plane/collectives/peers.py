@@ -22,7 +22,8 @@ from manta.transports.collectives.messages import Message
 from manta.transports.errors import RemoteProtocolError
 
 FULL = 8 << 20
-"""Bytes that a peer has yet to hear, from which on calls that it has a part in wait."""
+"""Bytes that a peer has yet to hear, from which on calls that it has a part in wait, until they are
+half as many: which is more than it may hear before it says so (`post.WINDOW`)."""
 UNHEARD = 256 << 20
 """Bytes that a peer may leave unheard, beside twice those that small values may have here, which
 members gave: who does not listen to what it was told is gone on without."""
