@@ -38,9 +38,12 @@ class Pair:
         self.tasks = [f"t{at}" for at in range(tasks)]
         self.net["a"].dial("b")
 
+    def on(self, rank: int) -> str:
+        return "b" if rank else "a"
+
     def roster(self, era: int = 0) -> Roster:
         instances = tuple(
-            RosterInstance(rank, *(["b" if rank else "a"] * 2), 0, AttemptState.RUNNING)
+            RosterInstance(rank, self.on(rank), self.on(rank), 0, AttemptState.RUNNING)
             for rank in range(self.size)
         )
         tasks = {
@@ -59,7 +62,7 @@ class Pair:
         )
         at = Instance(SWARM, task, rank, 0, 0)
         asked = Asked(at, body, b"x" * sum(sizes), self._answered)
-        self.net["b" if rank else "a"].ask(asked)
+        self.net[self.on(rank)].ask(asked)
 
     def _answered(self, found: Any, lost: Any, error: str) -> None:
         self.answers.append(error)
