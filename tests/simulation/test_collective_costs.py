@@ -38,10 +38,13 @@ class Pair:
         self.tasks = [f"t{at}" for at in range(tasks)]
         self.net["a"].dial("b")
 
+    def on(self, rank: int) -> str:
+        return "b" if rank else "a"
+
     def roster(self, era: int = 0) -> Roster:
         instances = tuple(
-            RosterInstance(rank, on, on, 0, AttemptState.RUNNING)
-            for rank, on in enumerate(["a", *(self.size - 1) * ["b"]])
+            RosterInstance(rank, self.on(rank), self.on(rank), 0, AttemptState.RUNNING)
+            for rank in range(self.size)
         )
         tasks = {
             one: RosterTask(one, "RUNNING", self.size, instances=instances) for one in self.tasks
@@ -59,7 +62,7 @@ class Pair:
         )
         at = Instance(SWARM, task, rank, 0, 0)
         asked = Asked(at, body, b"x" * sum(sizes), self._answered)
-        self.net["b" if rank else "a"].ask(asked)
+        self.net[self.on(rank)].ask(asked)
 
     def _answered(self, found: Any, lost: Any, error: str) -> None:
         self.answers.append(error)

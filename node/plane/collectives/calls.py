@@ -81,10 +81,12 @@ class Call:
     """Of a gather whose root is here: how many values are."""
     announced: Counter[str] = field(default_factory=Counter)
     """By node: bytes that it said of it, until a member here makes the call."""
+    is_joined: bool = False
+    """A member here makes it."""
     is_over: bool = False
     """It is closed or has failed."""
-    is_followed: bool = False
-    """What waited for that was looked at."""
+    is_followed_up: bool = False
+    """It is over, and what waited for that was looked at."""
     looked_at: tuple[int, int] = (0, 0)
     """How many had come, in which roster, when it was last seen whether it can be complete."""
 

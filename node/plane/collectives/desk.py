@@ -240,6 +240,8 @@ class Desk:
         new.gathering = call.gathering
         self.calls.replace(call, new)
         self._watch(new)
+        if given:
+            self.calls.joined(new)
         if call.enough is not None:
             new.suffice(call.enough)
         meeting.begin(given)
@@ -352,8 +354,8 @@ class Desk:
             for rank in call.own if error == "CollectiveError" else ():
                 if machine.has_delivered(rank):
                     self._remember(call.name, rank, error, sentence)
-        if call.is_over and not call.is_followed:
-            call.is_followed = True
+        if call.is_over and not call.is_followed_up:
+            call.is_followed_up = True
             self.retry((call.name.era, call.name.task))
 
     def _watch(self, call: Call) -> None:

@@ -96,7 +96,7 @@ class Calls:
     def announce(self, call: Call, node: str, size: int, most: int) -> bool:
         """A node says so much of a call. False if that makes more than `most` bytes of calls that
         go on and that no member here has made."""
-        if call.is_over or any(rank in call.meeting.machine.come for rank in call.own):
+        if call.is_over or call.is_joined:
             return True
         if self._announced[node] + size > most:
             return False
@@ -105,7 +105,8 @@ class Calls:
         return True
 
     def joined(self, call: Call) -> None:
-        """A member here makes it, or it is over."""
+        """A member here makes it, or nobody is to any more."""
+        call.is_joined = True
         for node, size in call.announced.items():
             self._announced[node] -= size
             if not self._announced[node]:

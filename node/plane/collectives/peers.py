@@ -22,10 +22,11 @@ from manta.transports.collectives.messages import Message
 from manta.transports.errors import RemoteProtocolError
 
 FULL = 8 << 20
-"""Bytes that a peer has yet to hear, from which on calls that it has a part in wait."""
+"""Bytes that a peer has yet to hear, from which on calls that it has a part in wait, until they are
+half as many: which is more than it may hear before it says so (`post.WINDOW`)."""
 UNHEARD = 256 << 20
-"""Bytes that a peer may leave unheard: who does not listen to what it was told is gone on
-without."""
+"""Bytes that a peer may leave unheard, beside twice those that small values may have here, which
+members gave: who does not listen to what it was told is gone on without."""
 ROOM_AGAIN = 0.01
 """Seconds until a link that took no more is tried again."""
 STALLED_AGAIN = 0.05
@@ -92,7 +93,7 @@ class Peers:
         post.say(name, places, message)
         if post.size > FULL:
             self._full.add(node)
-        if post.size > UNHEARD:
+        if post.size > UNHEARD + 2 * self._pool.most_small:
             self._give_up(node)
         else:
             self._send(node)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.light.errors import ResourceExhaustionError
-from manta.node.plane.collectives import early, memory, peers
+from manta.light.errors import ResourceExhaustionError, Timeout
+from manta.node.plane.collectives import early, memory, peers, post
 from manta.node.plane.collectives.pieces import COST
 from manta.transports.errors import LinkOverflow, MessageTooLarge
 from manta.transports.zeromq.links import ZmqLink
@@ -187,3 +187,33 @@ def test_what_is_remembered_of_calls_that_are_only_announced_counts() -> None:
         assert [len(got) for got in them.begin(0, last_of(50)).result(40)] == [0, 100_000]
         them.planes.enroll(them.on, iteration=1)
         until(lambda: node.run(lambda: desks._pool._small.used) == 0)
+
+
+def test_a_call_that_waits_for_a_node_to_hear_more_ends_in_time_and_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peers, "FULL", 100_000)
+    with members([0, 1]) as them:
+        assert them.run(lambda world: world.all_gather(world.rank)) == [[0, 1]] * 2
+        one, two = them.planes.nodes
+        for node, other in ((one, two), (two, one)):
+            node.run(node.plane.links.forget, [other.peer.key])
+        assert them.begin(1, gives(2)).result(20) == 2
+        error = them.begin(1, lambda world: world.gather(b"x", timeout=0.2)).exception(20)
+        assert isinstance(error, Timeout)
+        assert str(error) == (
+            "Waited 0.2 s in vain: gather waits until node-1 has taken what it was told of the "
+            "collectives before it."
+        )
+
+
+def test_what_is_too_long_to_be_told_is_refused_to_all_with_the_arithmetic(
+    links: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post, "LONGEST", 50_000)
+    with members([0, 0, 1]) as them:
+        for error in them.run(lambda world: world.all_gather(bytes(60_000))):
+            assert isinstance(error, ResourceExhaustionError)
+            assert "What one node is to tell another of collective 0 of 'worker'" in str(error)
+        assert them.run(lambda world: world.all_gather(1)) == [[1, 1, 1]] * 3
+    assert links.refused == []
