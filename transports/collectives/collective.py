@@ -155,7 +155,7 @@ class Collective:
             if message.done is not None:
                 self._roll.done[peer] = message.done
             elif message.lost and self._roll.is_known:
-                return [Tell(peer, begun_anew(self._placement, message.lost))]
+                return self._part(peer, message.lost)
             self._others.lose(message.lost, _LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
@@ -320,9 +320,8 @@ class Collective:
         call = self._roll.call
         if call is None or self.has_failed or self.is_closed:
             return []
-        actions = self._announce()
+        actions = [*self._announce(), *self._settle(call)]
         if not self._course.lost:
-            actions += self._settle(call)
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
@@ -331,6 +330,14 @@ class Collective:
         if self._done or (holder := self._course.holder()) is None:
             return []
         return self._course.settle(call, holder)
+
+    def _part(self, peer: int, lost: tuple[int, ...]) -> list[Action]:
+        """Another peer goes on without these, while this one takes over what came of it before:
+        they come to the same if both hear of that."""
+        source = self._course.source
+        if self._done or source is None or not set(self._placement.ranks[source]) & set(lost):
+            return []
+        return [Tell(peer, begun_anew(self._placement, lost))]
 
     def _go_on(self, call: Call) -> list[Action]:
         if self.has_failed or self.is_closed:
@@ -363,6 +370,8 @@ class Collective:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
+        if len(self._others.away) == self._placement.size:  # also those here, who have not come
+            return self._fail("PeerLost", f"{call.operation} goes on without anybody.", tell=False)
         goes_on = call.on_lost == "continue" and not call.kind.has_root
         if goes_on and not self._roll.is_known:
             lost = tuple(sorted(self._others.away))
@@ -402,6 +411,8 @@ class Collective:
             return self._flow.awaits(peer) or (rank == call.root and not is_there)
         if self._done:  # what others are to have may go by way of this peer
             return peer not in self._course.peers and self._flow.awaits(peer)
+        if self._roll.is_known and rank in self._course.settled:
+            return False  # what came of it before is without it
         if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in self._course.peers:

@@ -202,7 +202,8 @@ class Course:
     def settle(self, call: Call, holder: int) -> list[Action]:
         """Takes over what another peer has from before, in place of all that was given since."""
         self.source, self._settled = holder, self._roll.done[holder]
-        self.planned = ()
+        self.lost = self.planned = ()
+        self._asked.clear()
         actions = self.flow.drop(lambda _: True)
         self.flow.drop_reductions(ROLES)
         forgotten = self.flow.forget(VALUE)

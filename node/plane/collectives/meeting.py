@@ -132,6 +132,8 @@ class Meeting:
         self._is_performing = False
         self._given: dict[int, _Given] = {}
         """By rank: what members here gave, for as long as the call may be begun anew with it."""
+        self._aside = Pieces(swarm_id, pool, spill, outside.release)
+        """What of that gives way to an outcome from before, which is yet to come."""
         self.has_let_go = False
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
@@ -153,7 +155,11 @@ class Meeting:
         is_first = rank not in self.machine.come
         self.kernel = self.kernel or given.kernel
         if not is_first or self.is_over:
-            self._memory.drop_given(given.pieces)
+            if self.is_over or self.machine.is_closed or rank in self._given:
+                self._memory.drop_given(given.pieces)
+            else:  # what is to come may be begun anew
+                self._aside.add(given.pieces)
+                self._given[rank] = _Given(given.entry, tuple(given.pieces), given.kernel)
             self._perform(self.machine.contributed(rank, given.entry, data))
             return
         try:
@@ -273,7 +279,7 @@ class Meeting:
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
             if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
-                self._given.clear()
+                self._forget_given()
             self._memory.drop_others(self._kept())
 
     def _count(self) -> None:
@@ -291,7 +297,11 @@ class Meeting:
     def _kept(self) -> set[Buffer]:
         """What next attempts may be given, and what others may need again."""
         kept = {buffer for given in self._given.values() for buffer in given.buffers}
-        return kept | self._of_outcomes()
+        return {buffer for buffer in kept if not self._aside.has([buffer])} | self._of_outcomes()
+
+    def _forget_given(self) -> None:
+        self._given.clear()
+        self._aside.end()
 
     def _of_outcomes(self) -> set[Buffer]:
         outcomes = [*self._outcomes.values()]
@@ -308,9 +318,9 @@ class Meeting:
                 self._count()
                 self._memory.add({buffer: Piece(memoryview(data))})
             case Forget(buffer):
+                if any(buffer in one.buffers for one in self._given.values()):
+                    self._memory.hand_over([buffer], self._aside)
                 self._memory.drop([buffer])
-                for rank in [at for at, one in self._given.items() if buffer in one.buffers]:
-                    del self._given[rank]
             case Expect(transfer):
                 piece = self._begin(transfer, sends=False)
                 self._moving.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
@@ -389,7 +399,7 @@ class Meeting:
     def _close(self) -> None:
         """Only what next attempts may be given is kept, and what others may need again."""
         if not self._is_needed_again:
-            self._given.clear()
+            self._forget_given()
         self._memory.drop_others(self._kept())
         with contextlib.suppress(NoRoom):  # then no further call begins
             self._memory.count(self.machine.weight)
@@ -420,10 +430,13 @@ class Meeting:
         else:
             for rank in placement.ranks[me]:
                 one = self._given.get(rank)
-                if one is None or not self._memory.has(one.buffers):
+                if one is None:
+                    continue
+                memory = self._aside if self._aside.has(one.buffers) else self._memory
+                if not memory.has(one.buffers):
                     continue
                 with contextlib.suppress(NoRoom):  # then it is to be given again
-                    pieces = self._memory.take_out(one.buffers)
+                    pieces = memory.take_out(one.buffers)
                     given[rank] = Given(one.entry, pieces, one.kernel)
         self.end()
         return new, given
@@ -461,7 +474,7 @@ class Meeting:
         if not mine:
             return False
         self.has_let_go = True
-        self._given.clear()
+        self._forget_given()
         self._memory.drop(mine)
         return True
 
@@ -473,3 +486,4 @@ class Meeting:
                 self._moving.cancel(self, move.transfer, sends=move.sends)
         self.is_over = True
         self._memory.end()
+        self._aside.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from manta.transports.collectives import messages as collective
 from manta.transports.exchange.messages import Count, Name
@@ -77,6 +77,16 @@ class Places(msgspec.Struct, frozen=True, array_like=True):
     version: Count
     nodes: Token
     """Stands for the nodes, by rank."""
+    begun: Count = 0
+    """How often the call was begun anew there, as a plane had forgotten what its members gave."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Those are later that have a greater one."""
+        return self.version, self.begun
+
+    def again(self) -> Places:
+        return structs.replace(self, begun=self.begun + 1)
 
 
 class Side(msgspec.Struct, frozen=True, array_like=True):
