@@ -138,8 +138,10 @@ def _folded(library: _Library, op: str, parts: Iterable[Any]) -> Any:
     fold = getattr(library.module, _FOLDS[op])
     iterator = iter(parts)
     total = library.copied(next(iterator))
+    is_single = math.prod(total.shape) == 1
     for part in iterator:
-        fold(total, part, out=total)
+        # In place, numpy rounds the product of two single complex items as it rounds no others.
+        fold(library.copied(total) if is_single else total, part, out=total)
     return total
 
 

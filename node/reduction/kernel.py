@@ -281,9 +281,11 @@ def _fold(fold: Any, parts: Sequence[Any], out: Any) -> None:
     if len(parts) == 1:
         out[...] = parts[0]
         return
-    fold(parts[0], parts[1], out=out)
+    # In place, numpy rounds the product of two single complex items as it rounds no others.
+    is_single = out.size == 1
+    fold(parts[0].copy() if is_single else parts[0], parts[1], out=out)
     for part in parts[2:]:
-        fold(out, part, out=out)
+        fold(out.copy() if is_single else out, part, out=out)
 
 
 def _unfit(op: str, leaf: Leaf, extremes: tuple[int, int]) -> DoesNotFit:

@@ -118,6 +118,22 @@ def test_ranges_make_what_the_whole_makes(dtype, op, count, items, wild, seed) -
         assert bits(outcome, expected.dtype) == bits(expected.tobytes(), expected.dtype)
 
 
+@pytest.mark.parametrize("dtype", COMPLEX)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_single_item_is_rounded_as_each_of_many(dtype: str, count: int) -> None:
+    arrays = [values(dtype, 2000, rank, wild=True) for rank in range(count)]
+    many, _, _ = at_once(arrays, "prod")
+    for at in range(2000):
+        parts = [array[at : at + 1] for array in arrays]
+        alone, _, _ = at_once(parts, "prod")
+        made = Kernel("prod", [Leaf(0, parts[0].nbytes, dtype)], count)
+        sources = [[part.tobytes(), False] for part in parts]
+        outcome, _ = in_ranges(made, sources, parts[0].nbytes, 0, count)
+        expected = bits(many[at : at + 1].tobytes(), many.dtype)
+        assert bits(alone.tobytes(), many.dtype) == expected
+        assert bits(outcome, many.dtype) == expected
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     op=st.sampled_from(("sum", "mean", "prod")),
