@@ -501,6 +501,7 @@ def test_a_node_drains_as_long_as_it_says_so(
 
     # It is told once and does not hear: it goes on, and gets work again.
     node.deaf = True
+    admin.connection.wait_up(10.0)
     with pytest.raises(Refused, match=r"'node-1' did not answer") as refused:
         admin.gateway.ask(RequestNodeStop("node-1", drain=True), timeout=5)
     assert refused.value.code == Code.UNAVAILABLE
