@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,8 +241,9 @@ def field(nodes: int = 2) -> Iterator[Field]:
             _warm_up(here.place)
             yield here
         finally:
-            user.kill()
-            user.join()
+            for child in active_children():  # also an attacker that is not over
+                child.kill()
+                child.join()
 
 
 def _warm_up(place: Place) -> None:
