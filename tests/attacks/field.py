@@ -237,12 +237,12 @@ def ask(place: Place) -> None:
 
 
 @contextmanager
-def field(nodes: int = 2) -> Iterator[Field]:
+def field(nodes: int = 2, *, nice: int = _ELSEWHERE) -> Iterator[Field]:
     """A fresh manager with so many nodes, beside which a user goes on working."""
     spawn = get_context("spawn")
     with (
         running(LocalCluster, nodes) as cluster,
-        ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_ELSEWHERE,)) as attacker,
+        ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(nice,)) as attacker,
     ):
         here = Field(cluster, attacker)
         keys, (told, tells) = KeyPair.generate(), spawn.Pipe(duplex=False)
