@@ -72,10 +72,20 @@ class InstanceRun:
     interruptions: int = 0
     given_up: str = ""
     """Why it will not answer any more."""
+    losses: int = 0
+    """How often the node of its last attempt was lost."""
 
     @property
     def last(self) -> Attempt:
         return self.attempts[-1]
+
+    @property
+    def stay(self) -> int:
+        """Grows each time that it has come to a node, or its node was lost."""
+        node_id, first = self.last.node_id, len(self.attempts) - 1
+        while first and self.attempts[first - 1].node_id == node_id:
+            first -= 1
+        return first + self.losses
 
     @property
     def is_open(self) -> bool:
