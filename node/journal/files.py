@@ -241,6 +241,13 @@ class Journals:
                     self._rewrite(swarm.file, swarm.records)
             self._delete_unnamed(digest)
 
+    def disown(self, instance: Instance, at: float, *, goes_on: bool) -> None:
+        """As of the journal: the manager wants another attempt under this name."""
+        with self._lock:
+            swarm = self._swarm(instance.swarm_id)
+            if swarm.journal.disown(instance, at, goes_on=goes_on):
+                self._rewrite(swarm.file, swarm.records)
+
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
         with self._lock:
@@ -356,6 +363,10 @@ class Journals:
 
     def _append(self, entry: JournalEntry) -> int:
         swarm = self._swarm(entry.instance.swarm_id)
+        admitted = swarm.journal.admitted(entry)
+        if admitted is None:
+            return swarm.journal.entries.last
+        entry = admitted
         number = swarm.journal.entries.last + 1
         record = encode(KeptEntry(number, entry))
         try:

@@ -59,6 +59,8 @@ class Journal:
         self._unpushed: dict[str, BlobRef] = {}
         self._writes: dict[Instance, int] = {}
         """The attempt's last entry that others may read."""
+        self._disowned: set[Instance] = set()
+        """Attempts under way of which only the end counts."""
 
     @classmethod
     def recover(cls, records: list[Record]) -> Journal | None:
@@ -119,6 +121,28 @@ class Journal:
             if blob.digest not in self._pushed:
                 self._unpushed[blob.digest] = blob
         return number
+
+    def admitted(self, entry: JournalEntry) -> JournalEntry | None:
+        """What is to be appended in its place; None if nothing is."""
+        if entry.instance not in self._disowned:
+            return entry
+        if not isinstance(entry, TaskEnded):
+            return None
+        self._disowned.remove(entry.instance)
+        return _of_another_timeline(entry.instance, entry.at)
+
+    def disown(self, instance: Instance, at: float, *, goes_on: bool) -> bool:
+        """What the attempt told, and is yet to tell if it goes on, does not count any more: its end
+        tells so. Returns whether that is in the journal already."""
+        ends = [kept for kept in self.entries if isinstance(kept.item, TaskEnded)]
+        ends = [kept for kept in ends if kept.item.instance == instance]
+        for kept in ends:
+            self.entries.replace(kept.number, _of_another_timeline(instance, at))
+            if (blob := self._blobs.pop(kept.number, None)) is not None:
+                self._forget(blob)
+        if goes_on and not ends:
+            self._disowned.add(instance)
+        return bool(ends)
 
     def last_write(self, instance: Instance) -> int:
         """Number of the attempt's last entry that others may read and that is not
@@ -227,6 +251,15 @@ class Journal:
             if blob.digest not in self._pushed:
                 return number - 1
         return self.entries.last
+
+
+def _of_another_timeline(instance: Instance, at: float) -> TaskEnded:
+    sentence = (
+        f"The manager was restored while its node knew of another {instance}, in the past that the "
+        "manager has lost: it is run again."
+    )
+    error = TaskError("Restored", sentence)
+    return TaskEnded(instance, AttemptState.INTERRUPTED, at, error=error)
 
 
 WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed

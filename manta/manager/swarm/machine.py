@@ -371,5 +371,6 @@ def _rewound(step: Step, event: events.Rewound) -> bool:
             attempts.ended(step, attempt, AttemptState.INTERRUPTED)
     ahead = {id_: upto for id_, upto in event.reached.items() if upto > data.applied.get(id_, 0)}
     data.applied.update(ahead)
-    data.heard_since.update(ahead)
-    return is_new or bool(ahead)
+    heard = event.reached.keys() - data.heard_since
+    data.heard_since.update(heard)
+    return is_new or bool(ahead or heard)

@@ -11,7 +11,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | a node is lost | all others tell their machines; it learns that when it is back |
 | a plane begins anew | it is told again what it may know; the call is begun anew if it had given |
 | an instance is placed on another node | calls that go on are begun anew, with what others gave |
-| no instance of a task is here any more, or this node was lost | its calls are forgotten, as others begin them anew without this plane |
+| no instance of a task has stayed here, or this node was lost | its calls are forgotten |
 | a call has failed because of a loss | it is begun anew when a next attempt makes it |
 | a call is begun anew that is over here | what came of it before is what comes of it |
 | others have a later roster | what they say waits for it |

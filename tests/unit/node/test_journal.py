@@ -186,6 +186,28 @@ def test_a_blob_that_is_too_large_fails_whoever_wrote_it_and_holds_back_nothing_
         assert told.error.sentence.endswith("failed: It is too large.")
 
 
+def test_of_one_that_is_disowned_nothing_counts_and_its_end_says_so() -> None:
+    box = journal(TaskStarted(I0, 0.0), result(BLOB))
+    assert not box.disown(I0, 1.0, goes_on=True)
+    assert box.admitted(result(BLOB)) is None
+    assert box.admitted(result(BLOB, I1)) == result(BLOB, I1)
+    told = box.admitted(TaskEnded(I0, AttemptState.FINISHED, 2.0))
+    assert isinstance(told, TaskEnded)
+    assert (told.state, told.at, told.error.kind) == ("INTERRUPTED", 2.0, "Restored")
+    box.append(told, 1)
+    assert box.admitted(TaskStarted(I0, 3.0)) == TaskStarted(I0, 3.0)  # its namesake's
+
+
+def test_an_end_that_is_disowned_is_replaced_and_its_output_let_go_of() -> None:
+    box = journal(TaskStarted(I0, 0.0), TaskEnded(I0, AttemptState.FINISHED, 1.0, output=BLOB))
+    box.append(TaskEnded(I1, AttemptState.FINISHED, 1.0), 1)
+    assert box.disown(I0, 2.0, goes_on=True)
+    ends = [kept.item for kept in box.entries if isinstance(kept.item, TaskEnded)]
+    assert [(end.instance, end.state) for end in ends] == [(I0, "INTERRUPTED"), (I1, "FINISHED")]
+    assert not box.names(BLOB.digest)
+    assert box.admitted(TaskStarted(I0, 3.0)) == TaskStarted(I0, 3.0)
+
+
 def test_resent_after_a_new_connection_or_silence() -> None:
     made = journal(STARTED, ENDED)
     assert made.entries.resend_at() is None
