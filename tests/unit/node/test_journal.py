@@ -223,12 +223,12 @@ def test_resent_after_a_new_connection_or_silence() -> None:
 
 def test_last_write_of_an_attempt() -> None:
     made = journal(STARTED, result(BLOB), result(OTHER, I1), Progressed(I0, 0.5, "", 1.0))
-    assert made.last_write(I0) == 2
-    assert made.last_write(I1) == 3
+    assert made.last_write(I0).number == 2
+    assert made.last_write(I1).number == 3
     made.pushed(BLOB.digest)
     made.due(0.0)
     made.acknowledge(2, (), 0.0)
-    assert made.last_write(I0) == 0
+    assert made.last_write(I0).number == 0
 
 
 @pytest.mark.parametrize("acknowledged", [0, 1, 2, 3, 4])
@@ -295,11 +295,25 @@ def test_tasks_wait_while_too_much_is_not_acknowledged(monkeypatch: pytest.Monke
 def test_the_last_write_of_an_attempt_counts_until_it_is_acknowledged() -> None:
     other = Instance("s", "worker", 1, 0)
     made = journal(result(BLOB), STARTED, result(OTHER, other), ENDED, upto=10)
-    assert (made.last_write(I0), made.last_write(other), made.last_write(I1)) == (11, 13, 0)
+    assert (made.last_write(I0).number, made.last_write(other).number, made.last_write(I1).number) == (11, 13, 0)
     made.shift(11, 5)
-    assert (made.last_write(I0), made.last_write(other)) == (11, 18)
+    assert (made.last_write(I0).number, made.last_write(other).number) == (11, 18)
     made.acknowledge(12, (), 0.0)
-    assert (made.last_write(I0), made.last_write(other)) == (0, 18)
+    assert (made.last_write(I0).number, made.last_write(other).number) == (0, 18)
+
+
+def test_who_waits_for_a_write_waits_for_it_under_whatever_number() -> None:
+    made = journal(result(BLOB), result(OTHER), upto=10)
+    first = made.last_write(I0)
+    made.append(result(BLOB), 1)  # of which nobody waits for the end
+    last = made.last_write(I0)
+    made.shift(11, 5)
+    assert (first.number, last.number) == (17, 18)
+    made.acknowledge(17, (), 0.0)
+    made.shift(17, 3)
+    assert (first.number, last.number, made.last_write(I0).number) == (17, 21, 21)
+    made.end()
+    assert last.number == 0
 
 
 def test_some_blobs_are_pushed_at_a_time_and_each_is_freed_once() -> None:
