@@ -295,7 +295,11 @@ def test_tasks_wait_while_too_much_is_not_acknowledged(monkeypatch: pytest.Monke
 def test_the_last_write_of_an_attempt_counts_until_it_is_acknowledged() -> None:
     other = Instance("s", "worker", 1, 0)
     made = journal(result(BLOB), STARTED, result(OTHER, other), ENDED, upto=10)
-    assert (made.last_write(I0).number, made.last_write(other).number, made.last_write(I1).number) == (11, 13, 0)
+    assert (
+        made.last_write(I0).number,
+        made.last_write(other).number,
+        made.last_write(I1).number,
+    ) == (11, 13, 0)
     made.shift(11, 5)
     assert (made.last_write(I0).number, made.last_write(other).number) == (11, 18)
     made.acknowledge(12, (), 0.0)
