@@ -281,8 +281,10 @@ class SwarmSupervisor(Actor):
             case Noticed():
                 self._feeds.noticed()
             case NodeRegistered(node_id, upto, last):
+                is_ahead = upto > self._machine.applied(node_id)
                 if (rewound := self._timeline.registered(node_id, upto, last)) is not None:
-                    self._lines.went_back()
+                    if is_ahead:
+                        self._lines.went_back()
                     self._feed(rewound)
             case NodesMoved():
                 self._place_outstanding()

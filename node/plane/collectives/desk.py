@@ -373,9 +373,11 @@ class Desk:
     def _forget_left(self, before: Roster, roster: Roster) -> None:
         """What is known of members that were elsewhere since, or with a node that was lost; and
         calls of tasks of which nobody else has stayed here."""
+        calls = self.calls.all
+        tasks = {call.name.task for call in calls} | {task for _, task, _ in self._since}
         stayed = {
-            alias: placing.stayed(task, roster.tasks.get(alias), self._me)
-            for alias, task in before.tasks.items()
+            alias: placing.stayed(before.tasks[alias], roster.tasks.get(alias), self._me)
+            for alias in tasks
         }
 
         def is_here(member: Member) -> bool:
@@ -383,7 +385,7 @@ class Desk:
 
         self._unwaited.keep_only(is_here)
         self._since = {member: now for member, now in self._since.items() if is_here(member)}
-        left = [call for call in self.calls.all if not stayed[call.name.task]]
+        left = [call for call in calls if not stayed[call.name.task]]
         for call in left:
             self._end(call)
         if left and not self.calls.all:  # nothing here relies on what was said
