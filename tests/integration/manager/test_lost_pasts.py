@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def deploy(client: Client) -> str:
     return swarm
 
 
+def registers_again(node: FakeNode) -> Callable[[], bool]:
+    before = node.registrations
+    return lambda: node.registrations > before
+
+
 def test_what_ended_in_a_past_that_was_lost_ends_nothing_that_has_its_name(
     bench, admin: Client, tmp_path: Path
 ) -> None:
@@ -48,9 +54,9 @@ def test_what_ended_in_a_past_that_was_lost_ends_nothing_that_has_its_name(
         node.say(swarm, TaskEnded(second, "FINISHED", 0.0))
         restore(path, Home(tmp_path / place))
         bench.settings = replace(bench.settings, home=tmp_path / place)
-        before = node.registrations
+        registers = registers_again(node)
         bench.start()
-        wait_until(lambda before=before: node.registrations > before, 30)
+        wait_until(registers, 30)
         wait_until(lambda: node.acknowledged.get(swarm, 0) >= len(node.journal[swarm]))
         assert admin.ask(GetSwarm(swarm)).status == "ACTIVE"
     node.say(swarm, TaskStarted(second, 0.0), TaskEnded(second, "FINISHED", 0.0))
@@ -74,8 +80,8 @@ def test_what_was_told_before_the_manager_knew_of_a_connection_that_broke_counts
     bench.start()
     wait_until(lambda: len(node.ran) == 2, 30)
     node.say(swarm, TaskEnded(node.ran[1], "FINISHED", 0.0))
-    before = node.registrations
+    registers = registers_again(node)
     bench.restart()
-    wait_until(lambda: node.registrations > before, 30)
+    wait_until(registers, 30)
     node.speak()
     wait_until(lambda: admin.ask(GetSwarm(swarm)).status == "COMPLETED")
