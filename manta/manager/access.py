@@ -26,6 +26,7 @@ from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import Roles
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
+from manta.protocol.states import SwarmState
 from manta.transports.bulk.options import Operation, Verdict
 
 LENT = 900.0
@@ -155,9 +156,13 @@ class Access:
         return Verdict.LATER if self._is_starting(who) else Verdict.REFUSED
 
     def _is_starting(self, who: Principal) -> bool:
-        """Whether a swarm of the node's cluster has yet to say what nodes run."""
+        """Whether a swarm of the node's cluster has yet to say what nodes run, or says it no more,
+        as one that runs does when the manager stops."""
         view = self._clusters.get(who.cluster_id)
-        return who.kind is Kind.NODE and (view is None or bool(view.unread))
+        if who.kind is not Kind.NODE or view is None or view.unread:
+            return who.kind is Kind.NODE
+        live = (id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final)
+        return any(swarm_id not in view.held for swarm_id in live)
 
     def readable(self, who: Principal, digests: Iterable[str]) -> set[str]:
         """Those of the blobs that the user or node may read and name, if they are here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Protocol
 
 from manta.node.plane.collectives import messages
@@ -45,7 +46,7 @@ class Peers:
     ) -> None:
         """`token` is the desk's own; serials begin with `first`."""
         self._swarm_id = swarm_id
-        self._token = token
+        self._side = Side(token, 0)
         self._first = first
         self._listener = listener
         self._outside = outside
@@ -67,6 +68,15 @@ class Peers:
         if (post := self._posts.get(node)) is not None:
             self._posts[node] = post.after_loss()
         self._drop_early(node)
+
+    def begin_anew(self) -> None:
+        """All that was said is forgotten here: others take this for another process."""
+        token = blake2b(self._side.desk, digest_size=8).digest()
+        self._side, self._early = Side(token, 0), []
+        for node, post in self._posts.items():
+            self._posts[node] = post.begun_anew(self._side)
+            if self._outside.is_up(self._swarm_id, node):
+                self.link_up(node)
 
     def handle(self, node: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError."""
@@ -116,5 +126,5 @@ class Peers:
     def _post(self, node: str) -> Post:
         found = self._posts.get(node)
         if found is None:
-            found = self._posts[node] = Post(Side(self._token, 0), self._first)
+            found = self._posts[node] = Post(self._side, self._first)
         return found

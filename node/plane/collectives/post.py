@@ -75,6 +75,10 @@ class Post:
         """The peer is lost, with all that was between: what is used for it should it come back."""
         return Post(Side(self._me.desk, self._me.losses + 1), self._said)
 
+    def begun_anew(self, me: Side) -> Post:
+        """This side has forgotten what was between them: what is used for the peer from now on."""
+        return Post(me, self._said)
+
     def link_up(self) -> Message:
         """What was said over the link before may be lost: the peer is asked what it has heard."""
         self._introductions, self._has_asked, self._awaits = 0, False, True

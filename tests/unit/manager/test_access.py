@@ -12,6 +12,7 @@ from manta.manager.store.interface import Reference, Release
 from manta.manager.store.records import GrantRecord, ModuleRecord
 from manta.manager.views import ClusterView
 from manta.protocol.spec import ModuleSpec
+from manta.protocol.user import SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.testing.stores.memory import MemoryStore
 from manta.transports.bulk.options import Verdict
@@ -135,6 +136,26 @@ def test_who_was_told_of_what_is_released_may_still_fetch_it(bench: Bench) -> No
     assert bench.may("d1") == keys(VIEWER, NODE, ADMIN)
     bench.now = LINGERS
     assert bench.may("d1") == keys(ADMIN)
+
+
+def test_once_a_swarm_that_runs_has_ended_with_its_manager_nodes_are_asked_to_come_again(
+    bench: Bench,
+) -> None:
+    """Blobs are served a little longer than swarms say what nodes run."""
+    view, verdict = bench.clusters["c1"], bench.access.verdict
+    view.swarms = {"s1": info("s1", "ACTIVE"), "s2": info("s2", "COMPLETED")}
+    assert verdict(NODE, "fetch", "d1") is Verdict.GRANTED
+    assert verdict(IDLE, "fetch", "d1") is Verdict.REFUSED
+    del view.held["s1"]
+    assert verdict(NODE, "fetch", "d1") is Verdict.LATER
+    assert verdict(VIEWER, "fetch", "d1") is Verdict.GRANTED
+    assert verdict(ELSEWHERE, "fetch", "d1") is Verdict.REFUSED
+    view.swarms["s1"] = info("s1", "STOPPED")
+    assert verdict(NODE, "fetch", "d1") is Verdict.REFUSED
+
+
+def info(swarm_id: str, status: str) -> SwarmInfo:
+    return SwarmInfo(swarm_id, swarm_id, "c1", status)
 
 
 def test_while_swarms_are_being_read_nodes_are_asked_to_come_again(bench: Bench) -> None:
