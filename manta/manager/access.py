@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from manta.manager.auth.principals import Kind, Principal
@@ -118,10 +118,19 @@ class Access:
             for digest in digests:
                 self._naming.setdefault(digest, Counter())[swarm] += 1
 
-    def named(self, cluster_id: str, swarm_id: str, digests: Iterable[str]) -> None:
-        """It is stored that the swarm names these."""
+    def named(self, cluster_id: str, swarm_id: str, digests: Collection[str]) -> None:
+        """It is stored that the swarm names these. Nodes that run it need what they were lent no
+        longer: they may read what it names."""
         swarm = _Swarm(cluster_id, swarm_id)
+        view = self._clusters.get(cluster_id)
+        runs = view.held.get(swarm_id, {}).copy() if view is not None else {}
         with self._lock:
+            for node_id in runs:
+                lent = self._lent.get((Kind.NODE, node_id), OrderedDict())
+                for digest in digests:
+                    lent.pop(digest, None)
+                if not lent:
+                    self._lent.pop((Kind.NODE, node_id), None)
             for digest in digests:
                 names = self._naming.get(digest, Counter())
                 names[swarm] -= 1

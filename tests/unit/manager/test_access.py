@@ -120,6 +120,21 @@ def test_what_is_forgotten_leaves_nothing_behind(bench: Bench) -> None:
     assert not bench.access._released._ends
 
 
+def test_what_a_swarm_names_takes_no_room_of_what_its_nodes_were_lent(bench: Bench) -> None:
+    for who in (NODE, IDLE):
+        for digest in ("d2", "d3"):
+            bench.access.lend(who, digest)
+    for digests in (("d2",), ("d3",)):
+        bench.access.naming("c1", "s1", digests)
+        bench.store.commit([Reference("s1", digests, "c1")])
+        bench.access.named("c1", "s1", digests)
+        assert bench.may(digests[0]) == keys(VIEWER, NODE, IDLE, ADMIN)
+    # The one that does not run the swarm could not read them otherwise.
+    assert list(bench.access._lent) == [(Kind.NODE, "n2")]
+    bench.access.lend(NODE, "d4")
+    assert NODE.key in bench.may("d4")
+
+
 def test_what_is_being_stored_may_be_read_already(bench: Bench) -> None:
     bench.access.naming("c1", "s1", ["d2"])
     bench.access.naming("c1", "s1", ["d2"])
