@@ -14,7 +14,6 @@ from typing import Any, Literal
 from manta.light import arguments
 from manta.light.federated import hyperparameters
 from manta.light.federated.arrays import (
-    BLOCK,
     Arrays,
     Form,
     forms_of,
@@ -34,6 +33,9 @@ from manta.light.federated.rounds import (
     Round,
     Strategy,
 )
+
+_AT_A_TIME = 2**19
+"""Elements whose products with a weight are in memory together; with fewer, it is slower."""
 
 
 def wide(dtype: Any) -> Any:
@@ -61,12 +63,14 @@ class WeightedSum:
                 self._add(total.reshape(-1), arrays[name].reshape(-1), weight)
 
     def _add(self, total: Any, array: Any, weight: float) -> None:
-        scratch = self._scratch.setdefault(total.dtype, np.empty(BLOCK, total.dtype))
-        for at in range(0, total.size, BLOCK):
-            part = array[at : at + BLOCK]
+        scratch = self._scratch.get(total.dtype)
+        if scratch is None:
+            scratch = self._scratch[total.dtype] = np.empty(_AT_A_TIME, total.dtype)
+        for at in range(0, total.size, _AT_A_TIME):
+            part, into = array[at : at + _AT_A_TIME], total[at : at + _AT_A_TIME]
             if weight != 1:
                 part = np.multiply(part, weight, out=scratch[: part.size], dtype=total.dtype)
-            total[at : at + BLOCK] += part
+            np.add(into, part, out=into)
 
     def mean(self) -> dict[str, Any]:
         """The mean of what was added, of which there is some; the sum is used up."""

@@ -31,7 +31,21 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Robust(FedAvg):
-    """What robust aggregates have in common: the model moves by the aggregate of the updates."""
+    """What robust aggregates have in common: the model moves by the aggregate of the updates.
+
+    They hold where honest clients send much the same. Where their data differ, honest clients
+    differ from each other as much as from a liar: then `mixing`, the number of liars that is
+    assumed, first replaces each update by the plain mean of the n - `mixing` updates that are
+    closest to it, itself included (nearest-neighbour mixing, Allouah et al. 2023,
+    arXiv:2302.01772). That compares each update with each, and takes as much memory again. It is 0
+    unless given. `finish` raises TooFewUpdates unless there are more than 2 `mixing` updates.
+    """
+
+    mixing: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hyperparameters.count("mixing", self.mixing, 0)
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         return _CollectingRound(self, params, state)
@@ -64,9 +78,34 @@ class _CollectingRound(MeanRound):
     def _outcome(self) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
         names = [name for name, form in self.forms.items() if form.is_float]
         with np.errstate(all="ignore"):
-            combined = self._robust.combined(sorted(self._given), names)
+            given = _mixed(sorted(self._given), names, self._robust.mixing)
+            combined = self._robust.combined(given, names)
         total = sum(each.weight for each in self._given)
         return *self._stepped(combined.arrays, total), combined.clients
+
+
+def _mixed(given: list[Given], names: Sequence[str], liars: int) -> list[Given]:
+    """With each update replaced by the mean of those closest to it. Raises TooFewUpdates."""
+    if not liars:
+        return given
+    _check_enough(f"mixing={liars}", given, 2 * liars + 1)
+    mixed = []
+    for each, row in zip(given, _distances(given, names), strict=True):
+        order = np.argsort(row, kind="stable")[: len(given) - liars]
+        closest = [given[index] for index in sorted(order)]
+        mean = _weighted_mean(closest, names, [1.0] * len(closest))
+        mixed.append(Given(each.client, mean, each.weight))
+    return mixed
+
+
+def _distances(given: Sequence[Given], names: Sequence[str]) -> Any:
+    """The squared distance of each update to each."""
+    found = np.zeros((len(given), len(given)))
+    for i, one in enumerate(given):
+        for j, other in enumerate(given[:i]):
+            apart = _squared_distance(one.update, other.update, names)
+            found[i, j] = found[j, i] = apart
+    return found
 
 
 def _by_coordinate(
@@ -252,13 +291,8 @@ class MultiKrum(Robust):
         count, liars = len(given), self.byzantine
         who = f"{type(self).__name__}(byzantine={liars}, select={self.select})"
         _check_enough(who, given, max(2 * liars + 3, self.select or 0))
-        distances = np.zeros((count, count))
-        for i, one in enumerate(given):
-            for j, other in enumerate(given[:i]):
-                apart = _squared_distance(one.update, other.update, names)
-                distances[i, j] = distances[j, i] = apart
         # Each one's distance to itself, 0, comes first.
-        scores = np.sort(distances, axis=1)[:, 1 : count - liars - 1].sum(axis=1)
+        scores = np.sort(_distances(given, names), axis=1)[:, 1 : count - liars - 1].sum(axis=1)
         order = np.argsort(scores, kind="stable")[: self.select or count - liars]
         selected = [given[index] for index in sorted(order)]
         mean = _weighted_mean(selected, names, [1.0] * len(selected))

@@ -16,7 +16,7 @@ from functools import reduce
 from typing import Any
 
 from manta.light.federated import hyperparameters
-from manta.light.federated.arrays import Arrays, Form
+from manta.light.federated.arrays import Arrays, Form, no_array
 from manta.light.federated.errors import BadModel, BadUpdate, CohortTooSmall, NoUpdates
 from manta.light.federated.lazy import np
 
@@ -114,13 +114,15 @@ def combine(
         _check_summary(name, summaries[name], summaries[names[0]])
     if len(names) < minimum:
         raise CohortTooSmall(
-            f"{len(names)} clients take part, and nothing is told below {minimum}."
+            f"There are {len(names)} clients, and nothing is told of fewer than {minimum}."
         )
     merge = _merged_moments if "mean" in summaries[names[0]] else _merged_histograms
     whole = reduce(merge, (dict(summaries[name]) for name in names))
     count = int(whole["count"] if "count" in whole else whole["counts"].sum())
     if count < records:
-        raise CohortTooSmall(f"There are {count} records, and nothing is told of below {records}.")
+        raise CohortTooSmall(
+            f"There are {count} records, and nothing is told of fewer than {records}."
+        )
     return whole
 
 
@@ -147,7 +149,7 @@ def _check_summary(client: str, summary: Any, first: Any) -> None:
     if not isinstance(summary, Mapping) or set(summary) not in (_MOMENTS, _HISTOGRAM):
         raise BadUpdate(client, None, "it is no summary as moments() or histogram() makes it")
     for name, array in summary.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fi":
+        if no_array(array) is not None or array.dtype.kind not in "fi":
             raise BadUpdate(client, name, "is no array of numbers")
         if not np.isfinite(array).all():
             raise BadUpdate(client, name, "has NaN or infinite values")
