@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from manta.light.federated.arrays import ABOUT, Arrays, Form, is_finite, no_array, unprefixed
 from manta.light.federated.errors import BadModel, BadState, BadUpdate
@@ -25,6 +25,9 @@ _MOST_INDICES = 2**32
 class Codec(ABC):
     """Turns an array into parts, and back. Both are pure: the parts of equal arrays are equal."""
 
+    parts: ClassVar[tuple[str, ...]]
+    """The names of the parts."""
+
     @abstractmethod
     def encode(self, array: Any, draw: int) -> dict[str, Any]:
         """The parts of an array of floats; `draw` is new each time, for those that draw."""
@@ -32,11 +35,6 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, parts: Arrays, form: Form) -> Any:
         """The array again, or what is left of it. Raises ValueError, which ends "is ..."."""
-
-    @property
-    @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """The names of the parts."""
 
 
 def _kept(fraction: float, size: int) -> int:
@@ -79,9 +77,7 @@ class TopK(Codec):
     def __post_init__(self) -> None:
         _check_fraction(self.fraction)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("indices", "values")
+    parts = ("indices", "values")
 
     def encode(self, array: Any, draw: int) -> dict[str, Any]:
         flat = array.reshape(-1)
@@ -123,9 +119,7 @@ class RandomK(Codec):
     def __post_init__(self) -> None:
         _check_fraction(self.fraction)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("seed", "values")
+    parts = ("seed", "values")
 
     def encode(self, array: Any, draw: int) -> dict[str, Any]:
         flat = array.reshape(-1)
@@ -159,9 +153,7 @@ class EightBit(Codec):
     array([ 1.27, -0.5 ,  0.  ])
     """
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("scale", "values")
+    parts = ("scale", "values")
 
     def encode(self, array: Any, draw: int) -> dict[str, Any]:
         scale = np.asarray(np.abs(array).max(initial=0).astype(np.float64) / 127)
@@ -192,9 +184,7 @@ class OneBit(Codec):
     array([ 2., -2.,  2.])
     """
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("scale", "signs")
+    parts = ("scale", "signs")
 
     def encode(self, array: Any, draw: int) -> dict[str, Any]:
         scale = np.abs(array).mean(dtype=np.float64) if array.size else 0.0

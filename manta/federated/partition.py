@@ -88,7 +88,7 @@ def shards(
 
 
 def quantity(records: int, nodes: int, *, alpha: float, seed: int = 0, minimum: int = 1) -> Shards:
-    """Skewed by amount: records are shuffled, and nodes' shares drawn from a Dirichlet distribution.
+    """Skewed by amount: shuffled, and the nodes' shares are drawn from a Dirichlet distribution.
 
     All its parameters are `alpha`: the smaller, the more they differ. From Li et al. 2022,
     arXiv:2102.02079.
@@ -162,7 +162,7 @@ def _column(what: str, values: Any) -> Any:
     return column
 
 
-def _check(nodes: int, *, alpha: float = 1.0, per_node: int = 1, records: int = 1) -> None:
+def _check(nodes: Any, *, alpha: Any = 1.0, per_node: Any = 1, records: Any = 1) -> None:
     for what, value in (("nodes", nodes), ("per_node", per_node), ("records", records)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidArgument(f"{what} is {value!r:.60}: give a whole number, 1 or more.")

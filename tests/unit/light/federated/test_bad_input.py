@@ -88,12 +88,13 @@ def float_names(update: dict[str, Any]) -> list[str]:
     return [name for name, array in update.items() if array.dtype.kind == "f"]
 
 
-def broken(update: dict[str, Any]) -> list[tuple[Any, str | None]]:
+def broken(update: Any) -> list[tuple[Any, str | None]]:
     """Wrong updates, and what the error says."""
     name = float_names(update)[0]
     array = update[name]
     surplus = {**update, "extra": np.zeros(2)}
-    wrong = [({**update, name: array[..., None]}, None), (surplus, "extra")]
+    wrong: list[tuple[Any, str | None]] = [({**update, name: array[..., None]}, None)]
+    wrong += [(surplus, "extra")]
     wrong += [({k: v for k, v in update.items() if k != name}, None)]
     wrong += [({**update, name: array.astype(np.float16)}, None)]
     wrong += [({**update, name: array.tolist()}, None), ({**update, name: "weights"}, None)]
@@ -135,13 +136,13 @@ def test_a_wrong_update_is_left_out_and_changes_nothing(strategy) -> None:
 
 
 def test_an_error_names_the_array() -> None:
-    update = {"w": np.float32([1, np.nan]), "b": np.float32([1])}
+    update = {"w": np.array([1, np.nan], np.float32), "b": np.array([1], np.float32)}
     model = {name: np.zeros_like(array) for name, array in update.items()}
     with pytest.raises(BadUpdate, match=r"client 'a' can't be used: array 'w' has NaN") as refused:
         FedAvg().start(model).add("a", update)
     assert (refused.value.array, refused.value.client) == ("w", "a")
     with pytest.raises(BadUpdate, match=r"array 'b' is float32 of shape \(2,\)"):
-        FedAvg().start(model).add("a", {"w": model["w"], "b": np.float32([1, 2])})
+        FedAvg().start(model).add("a", {"w": model["w"], "b": np.array([1, 2], np.float32)})
     with pytest.raises(
         BadUpdate, match="it lacks 'b', 'w' and it has 'c', which the model has not"
     ):
@@ -159,7 +160,7 @@ def test_a_wrong_weight_is_named(weight) -> None:
 
 
 def test_numpys_numbers_are_weights() -> None:
-    assert FedAvg().start(MODEL).add("a", good(FedAvg()), np.int64(4))
+    assert FedAvg().start(MODEL).add("a", good(FedAvg()), np.int64(4))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("strategy", every("refuse"), ids=repr)
@@ -245,7 +246,7 @@ def test_steps_are_at_least_some() -> None:
         ({"indices:w": np.array([3, 4], np.uint32)}, "beyond its end"),
         ({"indices:w": np.array([1], np.uint32)}, "'indices' that is not uint32"),
         ({"values:w": np.zeros(9, np.float32)}, "'values' that is not float32"),
-        ({"values:w": np.float32([1, np.nan])}, "NaN or infinite"),
+        ({"values:w": np.array([1, np.nan], np.float32)}, "NaN or infinite"),
     ],
 )
 def test_what_no_codec_made_is_refused(change, said) -> None:
@@ -343,8 +344,14 @@ def test_diverged_training_is_not_compressed() -> None:
         (lambda: Krum(byzantine=-1), "byzantine is -1"),
         (lambda: Clipped(FedAvg(), 0), "max_norm is 0"),
         (lambda: TopK(0), "fraction is 0"),
-        (lambda: FedAvg(on_bad_update="ignore"), "on_bad_update is 'ignore'"),
-        (lambda: FedAvg(integers="mean"), "integers is 'mean'"),
+        (
+            lambda: FedAvg(on_bad_update="ignore"),  # type: ignore[arg-type]
+            "on_bad_update is 'ignore'",
+        ),
+        (
+            lambda: FedAvg(integers="mean"),  # type: ignore[arg-type]
+            "integers is 'mean'",
+        ),
         (lambda: FedBN(FedAvg(), []), "personal is"),
     ],
 )

@@ -34,7 +34,7 @@ BEST = sum(w * a * b for w, a, b in zip(WEIGHT, CURVATURE, OPTIMUM, strict=True)
 
 
 def trained(strategy: Strategy, rounds: int, steps: Any = 10, rate: float = 0.05) -> float:
-    params, state = {"x": np.array([0.0])}, {}
+    params, state = {"x": np.array([0.0])}, dict[str, Any]()
     own: list[Any] = [None] * 3
     for _ in range(rounds):
         round = strategy.start(params, state)
@@ -159,18 +159,17 @@ def test_fedbuff_weighs_by_staleness(given_, exponent) -> None:
     assert outcome.state["about:version"] == 6
 
 
-def test_ditto_learns_a_model_between_its_own_and_all() -> None:
-    found = []
-    for weight in (0.0, 1.0, 100.0):
-        strategy = Ditto(FedAvg(), proximal_lambda=weight)
-        part, v = strategy.client({"x": np.array([0.0])}), np.array([0.0])
-        for _ in range(2000):
-            v = v - 0.005 * ((v - 6.0) + part.personal_correction({"x": v})["x"])
-        found.append(round(float(v[0]), 3))
-    assert found == [6.0, 3.0, pytest.approx(6 / 101, abs=1e-3)]
-    sent = part.finish({"x": np.array([1.0])})
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 6.0), (1.0, 3.0), (100.0, 6 / 101)])
+def test_ditto_learns_a_model_between_its_own_and_all(weight: float, expected: float) -> None:
+    strategy = Ditto(FedAvg(), proximal_lambda=weight)
+    part, v = strategy.client({"x": np.array([0.0])}), np.array([0.0])
+    for _ in range(2000):
+        v = v - 0.005 * ((v - 6.0) + part.personal_correction({"x": v})["x"])
+    assert v[0] == pytest.approx(expected, abs=1e-3)
+    sent = part.finish({"x": np.array([1.0])}, personal={"x": v})
     again = strategy.client({"x": np.array([1.0])}, own=sent.own)
-    assert again.personal["x"].tolist() == [0.0]
+    assert again.personal["x"].tolist() == v.tolist()
+    assert again.params["x"].tolist() == [1.0]
 
 
 def test_what_a_client_keeps_of_several_is_kept_apart() -> None:
@@ -178,7 +177,7 @@ def test_what_a_client_keeps_of_several_is_kept_apart() -> None:
         Compressed(FedBN(SCAFFOLD(total_weight=1), ["bn"]), TopK(0.5)), proximal_lambda=0.1
     )
     model = {"w": np.zeros(4), "bn": np.zeros(2)}
-    params, state, own = model, {}, None
+    params, state, own = model, dict[str, Any](), None
     for _ in range(2):
         client = strategy.client(params, state, own)
         after = {name: array + 1.0 for name, array in client.params.items()}

@@ -49,4 +49,4 @@ def test_names_are_those_of_the_modules() -> None:
     for name in dir(federated):
         assert getattr(federated, name) is not None
     with pytest.raises(AttributeError, match="FedSGD"):
-        _ = federated.FedSGD  # type: ignore[attr-defined]
+        _ = federated.FedSGD
