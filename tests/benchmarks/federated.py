@@ -30,7 +30,7 @@ from manta.light.federated import (
     aggregate,
 )
 
-UPDATES, SIZE, TURNS, AT_A_TIME = 1000, 1_000_000, 5, 100
+UPDATES, SIZE, TURNS, AT_A_TIME = 1000, 1_000_000, 20, 100
 GOAL = 1.3
 ALL = 16
 

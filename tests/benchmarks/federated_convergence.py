@@ -5,8 +5,8 @@ batches of 32 at a rate of 0.1. Mean and standard deviation over the seeds. Goal
 FedDyn reach an accuracy of 95 % in fewer rounds than FedAvg (a seed that does not reach it counts
 as all rounds); with 2 liars of 8, the median, the trimmed mean and Krum stay within 3 points of the
 run of the 6 others alone, and FedAvg does not; 1 % of each update, with error feedback, costs at
-most 1 point. Liars send the opposite of what they trained, ten times as far. At the end, the same without
-skew: Dirichlet(100).
+most 1 point. Liars send the opposite of what they trained, ten times as far. At the end, the same
+without skew: Dirichlet(100).
 """
 
 from __future__ import annotations
