@@ -16,6 +16,7 @@ from tests.benchmarks._measure import python
 BUDGETS = {
     "import manta": 100,
     "import manta.light": 60,
+    "import manta.light.federated": 60,
     "import manta.cli.main, manta.cli.commands.run": 120,
     "import manta.node.daemon.process": 160,
     "import manta.manager.daemon": 350,

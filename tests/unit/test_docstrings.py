@@ -12,6 +12,7 @@ import pytest
 
 import manta
 import manta.light
+import manta.light.federated
 
 MODULES = [
     "manta.apis.errors",
@@ -19,6 +20,10 @@ MODULES = [
     "manta.apis.overviews",
     "manta.apis.results",
     "manta.light.errors",
+    "manta.federated.partition",
+    "manta.light.federated.adapters",
+    "manta.light.federated.errors",
+    "manta.light.federated.statistics",
     "manta.light.exchange:Peer",
     "manta.light.local:Resources",
     "manta.light.utils",
@@ -29,7 +34,7 @@ NOT_FOR_USERS = {"of"}
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    for package in (manta, manta.light):
+    for package in (manta, manta.light, manta.light.federated):
         for name in package.__all__:
             yield f"{package.__name__}.{name}", getattr(package, name)
     for entry in MODULES:
@@ -42,6 +47,14 @@ def public() -> Iterator[tuple[str, Any]]:
 
 
 def methods(kind: type) -> Iterator[tuple[str, Any]]:
+    """Those that explain themselves: what overrides a method means what that one says."""
+    explained = {
+        name
+        for base in kind.__mro__
+        if base.__module__.startswith("manta")
+        for name, value in vars(base).items()
+        if inspect.isfunction(value) and value.__doc__
+    }
     for base in kind.__mro__:
         if not base.__module__.startswith("manta"):
             continue
@@ -54,7 +67,7 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
                 yield name, value.func
             elif isinstance(value, classmethod | staticmethod):
                 yield name, value.__func__
-            elif inspect.isfunction(value):
+            elif inspect.isfunction(value) and (value.__doc__ or name not in explained):
                 yield name, value
 
 

@@ -1,0 +1,1 @@
+"""The side of federated learning that runs with whoever starts a swarm."""
