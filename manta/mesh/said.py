@@ -1,4 +1,5 @@
-"""What the controls of two peers say to each other, over the link between their planes."""
+"""What the controls of two peers say to each other about views and locks, over the link between
+their planes. What they say about membership is in `manta.transports.membership.messages`."""
 
 from __future__ import annotations
 
@@ -7,18 +8,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from manta.protocol.names import MAX_NAME
-from manta.protocol.peers import Addresses
 from manta.transports.errors import RemoteProtocolError
-from manta.transports.security.keys import KEY_CHARACTERS
 
-MOST_PEERS = 1_024
-"""In a mesh, with those that were lost."""
+MOST_PEERS = 4_096
+"""In a view."""
 NONE = -1
 """Of calls: there is no such one."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=40)]
-Key = Annotated[str, Meta(min_length=KEY_CHARACTERS, max_length=KEY_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Call = Annotated[int, Meta(ge=NONE, lt=2**53)]
 Text = Annotated[str, Meta(max_length=300)]
@@ -26,28 +23,6 @@ Text = Annotated[str, Meta(max_length=300)]
 
 class _Said(msgspec.Struct, frozen=True, array_like=True):
     pass
-
-
-class Card(_Said, frozen=True):
-    """Who a peer is. `id` follows from the key. `door` is where it admits others."""
-
-    id: Id
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-    key: Key
-    addresses: Addresses
-    door: Addresses
-
-
-class Cards(_Said, frozen=True, tag=1):
-    """The sender's own first: only that takes the place of one that is known."""
-
-    cards: Annotated[tuple[Card, ...], Meta(min_length=1, max_length=MOST_PEERS)]
-
-
-class Left(_Said, frozen=True, tag=2):
-    """The sender ends; `why` is the rest of a sentence that begins with its name."""
-
-    why: Text
 
 
 class Ballot(_Said, frozen=True, order=True):
@@ -123,15 +98,9 @@ class Holders(_Said, frozen=True, tag=22):
     of: Annotated[tuple[tuple[Text, Id], ...], Meta(max_length=10_000)]
 
 
-class Opinion(_Said, frozen=True, tag=30):
-    """What one membership machine says to the other."""
-
-    data: bytes
-
-
 Proposals = Propose | Position | Commit | Refuse | Accepted
 Locking = Locks | Granted | Holders
-Said = Cards | Left | Proposals | Locking | Opinion
+Said = Proposals | Locking
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Said).decode
