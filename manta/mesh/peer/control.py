@@ -37,6 +37,7 @@ from manta.transports.errors import RemoteProtocolError
 from manta.transports.membership import actions as swim
 from manta.transports.membership.membership import Membership
 from manta.transports.membership.messages import Alive, announcement, decode, encode
+from manta.transports.membership.view import View as Ranked
 
 MEMBERSHIP, CONTROL = b"m", b"c"
 """How messages begin, by whom they are for."""
@@ -256,7 +257,11 @@ class Control:
                 self.plane.aside(key, MEMBERSHIP + encode(message))
             case swim.Cut(key, sentence):
                 self.plane.links.end(key, sentence)
-            case swim.Entered():
+            case swim.Entered(view):
+                for peer in view.peers:
+                    if peer.key != self.own.key:
+                        self._arrived(peer)
+                self._is_alive(view)
                 self._entered()
             case swim.Refusal(key, sentence):
                 log.warning("%s does not take this peer in: %s", id_of(key), sentence)
@@ -275,8 +280,11 @@ class Control:
                 self._gone(peer, sentence)
                 self._say("died", peer, sentence)
             case swim.ViewChanged(view):
-                self._alive = tuple(id_of(one.key) for one in view.peers)
-                self._look_at_views()
+                self._is_alive(view)
+
+    def _is_alive(self, view: Ranked) -> None:
+        self._alive = tuple(id_of(one.key) for one in view.peers)
+        self._look_at_views()
 
     def _arrived(self, alive: Alive) -> None:
         id_ = id_of(alive.key)
