@@ -217,6 +217,7 @@ class _Speaker:
         raise NotInTask(f"A mesh has no {request}.")
 
     def close(self) -> None:
+        self.brief.mapped = None
         for connection in self._all:
             connection.shut()
             connection.close()

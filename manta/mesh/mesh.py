@@ -108,6 +108,7 @@ class Mesh:
         """Leaves in good order; the second time it does nothing."""
         _joined.discard(self)
         self._client.leave(LEAVING)
+        self._view.close()
 
     def __enter__(self) -> Mesh:
         return self

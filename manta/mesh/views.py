@@ -21,7 +21,8 @@ The next commit waits for members that are ending. If one of them needs a peer i
 is no more, it gives that one up with the proposal. Who missed a commit is in a view that others
 have left: those are given up in it with the next one.
 
-A proposal may not leave out whom a member of its view takes for alive. A ballot is a number and
+A proposal may neither leave out whom a member of its view takes for alive, nor name whom it does
+not: so it is repeated until all have heard who is there. A ballot is a number and
 its proposer; the highest counts. A member that has held anything for two seconds goes on as before,
 and says so: it can't know whether others have heard the commit.
 """
@@ -42,7 +43,7 @@ PATIENCE = 2.0
 """Seconds for which anything is held without a commit."""
 ANSWER = 1.0
 """Seconds until a proposal that was not answered by all is made again."""
-AGAIN = 0.1
+AGAIN = 0.05
 """Seconds until one that was refused is made again."""
 BEHIND = 1.0
 """Seconds that members have to accept a commit before another is proposed."""
@@ -306,7 +307,8 @@ class Views:
 
     def _proposed(self, said: Propose, now: float) -> list[Action]:
         lacking = set(self.view.members).difference(said.members)
-        if said.ballot <= self._highest or lacking & self._alive:
+        strange = not self._alive.issuperset(said.members)
+        if said.ballot <= self._highest or lacking & self._alive or strange:
             refusal = Refuse(said.ballot, self._highest)
             if said.ballot.proposer == self._me:
                 return self._refused(refusal, now)
