@@ -232,12 +232,17 @@ class Letters(_Speaker):
         super().__init__(client, "", brief)
 
     def _other(self, request: str, fields: dict[str, Any]) -> Any:
-        if request == "resolve_node":
-            raise UnknownPeer(
-                f"There is no peer {fields['name']!r} in this mesh, or several have that name: "
-                "mesh.peers has names and ids."
-            )
-        return super()._other(request, fields)
+        if request != "resolve_node":
+            return super()._other(request, fields)
+        name = fields["name"]
+        found: list[str] = self._client.ask("find", name=name)["ids"]
+        if len(found) == 1:  # one that is lost, of which the plane does not know
+            return found[0]
+        many = f"{len(found)} peers" if found else "no peer"
+        named = "is" if not found else "are"
+        raise UnknownPeer(
+            f"There {named} {many} {name!r} in this mesh: give an id, as those in mesh.peers."
+        )
 
 
 class ViewCalls(_Speaker):

@@ -175,9 +175,9 @@ def knock(
             spake.check(said[: spake.POINT], keys.b)
             return _cards(box.decrypt(said[spake.POINT :]))
         except (spake.WrongProof, msgspec.MsgspecError, CryptoError) as error:
-            raise NotAdmitted(f"it does not know the secret: {error}") from error
+            raise NotAdmitted(f"it does not know this secret ({error})") from error
         except EOFError:
-            raise NotAdmitted("it does not let this peer in: the secret is another one") from None
+            raise NotAdmitted("its secret, or what it admits peers by, is another one") from None
 
 
 class _Frames:

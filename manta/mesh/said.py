@@ -74,6 +74,13 @@ class Accepted(_Said, frozen=True, tag=14):
     ballot: Ballot
 
 
+class Apart(_Said, frozen=True, tag=15):
+    """The members of the sender's view, which has that ballot, are not those whom it takes for
+    alive: the receiver is to propose another."""
+
+    view: Ballot
+
+
 class Locks(_Said, frozen=True, tag=20):
     """What the sender has and wants of the locks of a view, in order: it says all of it whenever
     that changes. A want is a name and a number of the sender's own."""
@@ -98,7 +105,7 @@ class Holders(_Said, frozen=True, tag=22):
     of: Annotated[tuple[tuple[Text, Id], ...], Meta(max_length=10_000)]
 
 
-Proposals = Propose | Position | Commit | Refuse | Accepted
+Proposals = Propose | Position | Commit | Refuse | Accepted | Apart
 Locking = Locks | Granted | Holders
 Said = Proposals | Locking
 

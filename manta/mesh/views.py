@@ -22,9 +22,10 @@ is no more, it gives that one up with the proposal. Who missed a commit is in a 
 have left: those are given up in it with the next one.
 
 A proposal may neither leave out whom a member of its view takes for alive, nor name whom it does
-not: so it is repeated until all have heard who is there. A ballot is a number and
-its proposer; the highest counts. A member that has held anything for two seconds goes on as before,
-and says so: it can't know whether others have heard the commit.
+not: so it is repeated until all have heard who is there. Who does not propose, and is in a view of
+others than those, asks for it. A ballot is a number and its proposer; the highest counts. A member
+that has held anything for two seconds goes on as before, and says so: it can't know whether others
+have heard the commit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,17 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from manta.mesh.said import NONE, Accepted, Ballot, Commit, Position, Proposals, Propose, Refuse
+from manta.mesh.said import (
+    NONE,
+    Accepted,
+    Apart,
+    Ballot,
+    Commit,
+    Position,
+    Proposals,
+    Propose,
+    Refuse,
+)
 
 SOON = 0.03
 """Seconds that others have to come as well, once somebody has."""
@@ -142,6 +153,9 @@ class Views:
         self._ending: _Ending | None = None
         self._proposal: _Proposal | None = None
         self._propose_at: float | None = None
+        """When this peer proposes, or asks for that, at the earliest."""
+        self._is_asked = False
+        """Is another member in a view that is to become one with this?"""
         self._accepted: set[str] = set()
         """Members of the view that was committed last."""
         self._behind_at: float | None = None
@@ -228,10 +242,10 @@ class Views:
         return self.leads and self._linked.union((self._me,)) >= self._alive
 
     def _look(self, now: float) -> list[Action]:
-        """Proposes, if that is due."""
+        """Proposes, or asks for that, if it is due."""
         if not self.leads:
-            self._proposal = self._propose_at = None
-            return []
+            self._proposal = None
+            return self._ask(now)
         if (proposal := self._proposal) is not None:
             if self._alive == set(proposal.members) and now < proposal.until:
                 return []
@@ -244,7 +258,21 @@ class Views:
             return []
         return self._propose(now)
 
+    def _ask(self, now: float) -> list[Action]:
+        """Who proposes may know nothing of this peer's view, as after a partition."""
+        if self._alive == set(self._target.members):
+            self._propose_at = None
+            return []
+        if self._propose_at is None:
+            self._propose_at = now + BEHIND
+        if now < self._propose_at:
+            return []
+        self._propose_at = now + BEHIND
+        return [Tell(min(self._alive), Apart(self._target.ballot))]
+
     def _is_reason(self, now: float) -> bool:
+        if self._is_asked:
+            return True
         if self._alive != set(self._target.members):
             return True
         if self._ending is not None and self._is_free:
@@ -255,7 +283,7 @@ class Views:
         return not self._accepted.issuperset(self._target.members)
 
     def _propose(self, now: float) -> list[Action]:
-        self._propose_at = None
+        self._propose_at, self._is_asked = None, False
         ballot = Ballot(self._highest.number + 1, self._me)
         members = tuple(self._order(self._alive))
         self._proposal = _Proposal(ballot, members, now + ANSWER)
@@ -303,6 +331,9 @@ class Views:
                 return self._refused(said, now)
             case Accepted(ballot) if ballot == self._target.ballot:
                 self._accepted.add(peer)
+            case Apart(view) if view != self._target.ballot and peer in self._alive:
+                self._is_asked = True
+                return self._look(now)
         return []
 
     def _proposed(self, said: Propose, now: float) -> list[Action]:
@@ -372,7 +403,9 @@ class Views:
     @property
     def due(self) -> float | None:
         times = [self._held_until]
-        if self._can_propose:
+        if not self.leads:
+            times.append(self._propose_at)
+        elif self._can_propose:
             times += [self._propose_at, self._behind_at]
             times += [] if self._proposal is None else [self._proposal.until]
         due = min((one for one in times if one is not None), default=math.inf)

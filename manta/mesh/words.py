@@ -7,6 +7,7 @@ The frames are those of `manta.light.wire`: a map whose "k" is the kind of messa
                     wait(n, size, timeout)  answered when the view has so many members
                     open(n, of)             a connection to the plane (fds=1): for letters where
                                             `of` is empty, else for the collectives of that view
+                    find(n, name)           the ids of the peers with that id or name, dead ones too
                     lock(n, name, timeout)  answered when the lock is this peer's
                     unlock(n, name)
                     status(n)

@@ -137,12 +137,11 @@ class Process:
                 left = until - time.monotonic()
                 try:
                     cards = knock((host, port), trust, self.control.own, max(0.1, min(5.0, left)))
-                except (OSError, NotAdmitted) as error:
+                except NotAdmitted as error:
+                    sentence = f"{text} does not let this peer into the mesh: {error}."
+                    raise JoinFailed(sentence) from error
+                except OSError as error:
                     why[text] = f"{text}: {error}"
-                    if isinstance(error, NotAdmitted):
-                        raise JoinFailed(
-                            f"No peer of the mesh lets this one in: {text}: {error}."
-                        ) from error
                     continue
                 if cards[0].key != own[1]:
                     return cards
@@ -207,6 +206,8 @@ class Process:
                 control.connect(message["of"], ours.detach())
                 with theirs:
                     self.answer(number, (theirs.fileno(),))
+            case "find":
+                self.answer(number, ids=control.find(message["name"]))
             case "status":
                 self.answer(number, status=control.status())
             case kind:

@@ -108,8 +108,9 @@ class Control:
         self.gate = plane.gate = Gate(
             plane, self.views, self._perform, self.present, rosters.swarm_of, time.monotonic
         )
-        own = rosters.introduced(self._peers.values(), began=True)
-        plane.told(PeersAnew((own,), (self._letters(),)))
+        own = tuple(self._peers.values())
+        found = (rosters.introduced(own, one, began=True) for one in (rosters.LINKS, rosters.MESH))
+        plane.told(PeersAnew(tuple(found), (self._letters(),)))
         plane.begin(rosters.speaker(self.me))
         self._prepare(self.views.view)
 
@@ -178,6 +179,12 @@ class Control:
             if not found:  # it is told so when it asks
                 at = Instance(rosters.swarm_of(token), at.alias, at.index, 0)
         self.plane.attach(at, fd)
+
+    def find(self, name: str) -> list[str]:
+        """The ids of all that have this id or name, dead ones too."""
+        if name in self._peers:
+            return [name]
+        return [id_ for id_, peer in self._peers.items() if peer.alias == name]
 
     def status(self) -> dict[str, Any]:
         """Who is there, as this peer sees it, and its links."""
@@ -295,8 +302,10 @@ class Control:
 
     def _know(self, peer: Peer) -> None:
         self._peers[peer.node_id] = peer
-        self.plane.told(rosters.introduced((peer,)))
-        self.plane.told(self._letters())
+        self.plane.told(rosters.introduced((peer,), rosters.LINKS))
+        if peer.node_id not in self._admitted:
+            self.plane.told(rosters.introduced((peer,)))
+            self.plane.told(self._letters())
 
     def _gone(self, alive: Alive, sentence: str, *, has_left: bool = False) -> None:
         id_ = id_of(alive.key)
@@ -304,6 +313,8 @@ class Control:
         if has_left:
             self._left.add(id_)
         self.plane.told(self._letters())
+        gone = rosters.departed(self._peers[id_], rosters.MESH, Departure.LOST, sentence)
+        self.plane.told(gone)
 
     def _letters(self) -> Any:
         known = (
@@ -355,15 +366,14 @@ class Control:
         plane.begin(rosters.member(view, self.me))
 
     def _give_up(self, view: View, members: Iterable[str]) -> None:
-        for one in members:
-            why = self._lost.get(one) or "it is in another view of the mesh"
-            self._lost_in_view[one] = f"{self._peers[one].alias}: {why}"
-        self.plane.told(rosters.collectives(view, self._peers, self._lost_in_view))
         swarm_id = rosters.swarm_of(view.token)
         for one in members:
-            why = self._lost_in_view[one]
-            gone = rosters.departed(self._peers[one], swarm_id, Departure.LOST, why)
-            self.plane.told(gone)
+            why = self._lost.get(one) or "it is in another view of the mesh"
+            peer = self._peers[one]
+            self._lost_in_view[one] = why
+            self.plane.give_up(swarm_id, one, why)
+            self.plane.told(rosters.departed(peer, swarm_id, Departure.LOST, why))
+        self.plane.told(rosters.collectives(view, self._peers, self._lost_in_view))
 
     def _enter(self, view: View) -> None:
         if self._former is not None:
@@ -383,6 +393,10 @@ class Control:
         at = rosters.member(view, self.me)
         self.plane.end(at, counts=False, is_gone=False)
         self.plane.told(DirectoryOver(at.swarm_id))
+        for one in self._left.difference(self.views.view.members, self._entered_view.members):
+            self._left.discard(one)
+            self._lost.pop(one, None)
+            self._revoke(one)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -410,9 +424,13 @@ class Control:
         self._perform(self.views.waits(bool(self._waiters), now))
         for id_ in [one for one, until in self._admitted.items() if until <= now]:
             del self._admitted[id_]
-            peer = self._peers.pop(id_)
-            self.plane.told(rosters.departed(peer, rosters.MESH, Departure.REVOKED, ""))
+            self._revoke(id_)
         self._set_timer()
+
+    def _revoke(self, id_: str) -> None:
+        """Its key is nobody's any more."""
+        peer = self._peers.pop(id_)
+        self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
 
     def _in_vain(self, waiter: _Waiter) -> str:
         view, alive = self.views.view, len(self._alive)

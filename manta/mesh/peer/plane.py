@@ -54,6 +54,11 @@ class PeerPlane(Plane):
         """Does any peer still need anything of a collective from here?"""
         return any(desk.calls.open for desk in self._desks.all)
 
+    def give_up(self, swarm_id: str, peer: str, why: str) -> None:
+        """In the collectives of a view."""
+        if (desk := self._desks.desk(swarm_id)) is not None:
+            desk.peer_lost(peer, why)
+
     def ask_again(self, ask: Ask) -> None:
         """One that the gate held."""
         self._ask(ask, ask.value)

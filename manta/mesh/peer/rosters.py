@@ -21,6 +21,8 @@ from manta.protocol.states import AttemptState
 
 MESH = "mesh"
 """The swarm of letters; the timeline of all."""
+LINKS = "links"
+"""The swarm of all with whom there is to be a link: the dead as well, since a parted mesh heals."""
 MEMBER = "peer"
 """The task whose instances are a view's members."""
 
@@ -52,8 +54,10 @@ def member(view: View, me: str) -> Instance:
     return Instance(swarm_of(view.token), MEMBER, view.members.index(me), 0)
 
 
-def introduced(peers: Iterable[Peer], *, began: bool = False) -> DirectoryChanged:
-    return DirectoryChanged(MESH, MESH, began, tuple(peers))
+def introduced(
+    peers: Iterable[Peer], swarm_id: str = MESH, *, began: bool = False
+) -> DirectoryChanged:
+    return DirectoryChanged(swarm_id, MESH, began, tuple(peers))
 
 
 def departed(peer: Peer, swarm_id: str, why: Departure, sentence: str) -> DirectoryChanged:

@@ -169,7 +169,12 @@ def test_frozen_peers_are_lost_and_come_back(peers: Peers) -> None:
         left[0].send(frozen[0].id, "waits", "for you")
     finally:
         peers.each(lambda mesh: os.kill(mesh._client.pid, signal.SIGCONT), frozen)
-    peers.meet(5)
+    waiting = threading.Thread(target=peers.meet, args=(5, left))
+    waiting.start()
+    for mesh, found in zip(frozen, peers.each(reduce, frozen), strict=True):
+        # The call in which they were lost: it names those that have left.
+        assert isinstance(found, PeerLost) or found == 5 - len(mesh.left_out) < 3, found
+    waiting.join()
     assert peers.each(lambda mesh: mesh.all_reduce(1, timeout=PATIENCE)) == [5] * 5
     assert frozen[0].receive(left[0].id, "waits", PATIENCE) == "for you"
 
