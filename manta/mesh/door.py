@@ -90,21 +90,21 @@ class Door:
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._failures = Buckets(FAILURES / 60, FAILURES, _SOURCES)
         self._counting = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         threading.Thread(target=self._accept, name="manta-mesh-door", daemon=True).start()
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         with suppress(OSError):  # it is closed already
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
     def _accept(self) -> None:
-        while not self._closed:
+        while not self._closed.is_set():
             try:
                 stream, address = self._listening.accept()
             except OSError as error:
-                if self._closed:
+                if self._closed.is_set():
                     return
                 log.warning("Nobody can be admitted for now: %s", error)
                 time.sleep(1.0)  # as where descriptors run out

@@ -120,6 +120,7 @@ def pack(said: Said) -> bytes:
 def unpack(data: bytes) -> Said:
     """Raises RemoteProtocolError."""
     try:
-        return _decode(data)
+        found: Said = _decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"what a peer of the mesh says is malformed: {error}") from error
+    return found

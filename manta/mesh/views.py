@@ -56,6 +56,10 @@ ANSWER = 1.0
 """Seconds until a proposal that was not answered by all is made again."""
 AGAIN = 0.05
 """Seconds until one that was refused is made again."""
+MOST_WEIGHT = 2_000
+"""Of the calls in a view, before another with the same members takes its place, so that what is
+kept of them goes. A call weighs 1, and 1 more for each `UNIT` bytes of its outcome."""
+UNIT = 128 * 1024
 BEHIND = 1.0
 """Seconds that members have to accept a commit before another is proposed."""
 
@@ -144,6 +148,7 @@ class Views:
         self._linked: frozenset[str] = frozenset()
         self._done = NONE
         self._inside = NONE
+        self._weight = 0
         self._is_pending = False
         self._is_free = False
         self._held: Ballot | None = None
@@ -195,12 +200,17 @@ class Views:
         """The number of the last call in the view, once it is called."""
         return None if self._ending is None else self._ending.last
 
-    def ended(self, number: int, now: float) -> list[Action]:
-        """The call that was under way was answered."""
+    def ended(self, number: int, now: float, size: int = 0) -> list[Action]:
+        """The call that was under way was answered, with so many bytes."""
         self._done, self._inside = max(self._done, number), NONE
+        self._weight += 1 + size // UNIT
         if self.last == number:
             return self._enter(now)
-        return self._say_position(now)
+        return [*self._say_position(now), *(self._look(now) if self._is_heavy else ())]
+
+    @property
+    def _is_heavy(self) -> bool:
+        return self._weight >= MOST_WEIGHT and self._ending is None
 
     def abandoned(self, now: float) -> list[Action]:
         """Nobody waits any more for a call that was held or under way."""
@@ -271,7 +281,7 @@ class Views:
         return [Tell(min(self._alive), Apart(self._target.ballot))]
 
     def _is_reason(self, now: float) -> bool:
-        if self._is_asked:
+        if self._is_asked or self._is_heavy:
             return True
         if self._alive != set(self._target.members):
             return True
@@ -391,6 +401,7 @@ class Views:
         assert self._ending is not None
         self.view, self._ending = self._ending.next, None
         self._done = self._inside = NONE
+        self._weight = 0
         return [Enter(self.view), *self._say_position(now), *self._look(now)]
 
     def _let_go(self) -> list[Action]:

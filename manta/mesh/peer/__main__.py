@@ -158,8 +158,14 @@ class Process:
     def _entered(self) -> None:
         own = self.control.own
         door = join_host(self._door_socket.host, self._door_socket.port)
-        told = {"id": self.control.me, "name": own.name, "door": door, "key": own.key}
-        self.answer(self._join_number, view=self.control.present(), **told)
+        self.answer(
+            self._join_number,
+            view=self.control.present(),
+            id=self.control.me,
+            name=own.name,
+            door=door,
+            key=own.key,
+        )
 
     # --- your process ---------------------------------------------------------------------------
 

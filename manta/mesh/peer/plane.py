@@ -111,7 +111,7 @@ class Gate:
 
     def admits(self, ask: Ask) -> bool:
         """Whether the call is to be carried out now; else it is asked again, or has failed."""
-        number = ask.body.number
+        number = _call(ask).number
         if (ask.at.swarm_id, number) == self._other_half:
             return True
         if ask.at.swarm_id != self._swarm_of(self._views.view.token):
@@ -136,12 +136,14 @@ class Gate:
             self._held = ask, told, [os.dup(fd) for fd in fds]
             return
         self._inside = None
-        number, last = ask.body.number, self._views.last
-        actions = self._views.ended(number, self._clock())
+        call, last = _call(ask), self._views.last
+        number = call.number
+        size = sum(part[1] for part in told.get("parts", ()))
+        actions = self._views.ended(number, self._clock(), size)
         self._perform(actions)
         if number == last:
             told = {**told, "view": self._present()}
-            halves = operation(ask.body.words) in TWO_NUMBERS
+            halves = operation(call.words) in TWO_NUMBERS
             self._other_half = (ask.at.swarm_id, number + 1) if halves else None
         self._plane.answer(ask, told, fds)
 
@@ -172,3 +174,8 @@ class Gate:
         else:
             return
         self._perform(self._views.abandoned(self._clock()))
+
+
+def _call(ask: Ask) -> CallCollective:
+    assert isinstance(ask.body, CallCollective), "only these come to the gate"
+    return ask.body
