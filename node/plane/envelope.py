@@ -62,15 +62,7 @@ class Aside(msgspec.Struct, frozen=True, array_like=True, tag=38):
 
 
 Body = (
-    messages.Message
-    | WantParcel
-    | NoParcel
-    | NotNow
-    | BulkAt
-    | Ping
-    | Pong
-    | Aside
-    | OfCollective
+    messages.Message | WantParcel | NoParcel | NotNow | BulkAt | Ping | Pong | Aside | OfCollective
 )
 
 

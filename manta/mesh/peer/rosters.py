@@ -79,7 +79,7 @@ def letters(known: Iterable[Known], edges: Sequence[tuple[str, str]] | None) -> 
         for one in known
     }
     networks = {} if edges is None else {MESH: NetworkSpec(MESH, "edges", tuple(edges))}
-    return RosterChanged(MESH, Roster(MESH, 0, tasks, networks))
+    return RosterChanged(MESH, Roster(MESH, 0, tasks, networks, is_final=True))
 
 
 def directory(view: View, peers: Mapping[str, Peer]) -> DirectoryChanged:
