@@ -5,10 +5,10 @@ A peer that joins connects to the door of any member, and both prove that they k
 exchanged by who is in between. With a list of keys in place of a secret nothing is proved here,
 since the links prove keys: who is on the list is told who is there.
 
-    joins   → "manta mesh 1", kind, share           (kind 1: secret, 2: keys)
+    joins   → "manta mesh 1", kind, share           (kind 1: secret, 2: keys, 3: asks for status)
     admits  → share
     joins   → proof, sealed card
-    admits  → proof, sealed cards                   or nothing, and the connection ends
+    admits  → proof, sealed cards (or status)       or nothing, and the connection ends
 
 Each is a frame of at most a mebibyte behind its length in four bytes. A door serves a few at a
 time, each for a few seconds, and lets a source fail ten times a minute.
@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -38,7 +38,7 @@ from manta.transports.security.keys import KEY_CHARACTERS
 from manta.transports.security.strangers import source_of
 
 HELLO = b"manta mesh 1"
-SECRET, KEYS = b"\x01", b"\x02"
+SECRET, KEYS, ASKS = b"\x01", b"\x02", b"\x03"
 PATIENCE = 5.0
 """Seconds for one connection."""
 AT_ONCE = 16
@@ -48,6 +48,7 @@ MOST_CARDS = 64
 """Of whom a peer that joins is told: the rest it hears from these."""
 _LARGEST = 1 << 20
 _SOURCES = 4096
+_OTHER = "its secret, or what it admits peers by, is another one"
 
 log = logging.getLogger("manta.mesh")
 
@@ -82,8 +83,14 @@ class Door:
     proved the secret, and returns the cards of who is there, this peer's first."""
 
     def __init__(
-        self, listening: socket.socket, trust: Trust, admitted: Callable[[Card], Sequence[Card]]
+        self,
+        listening: socket.socket,
+        trust: Trust,
+        admitted: Callable[[Card], Sequence[Card]],
+        status: Callable[[], dict[str, Any]],
     ) -> None:
+        """`status` is called there as well, for who proved the secret and only asks."""
+        self._status = status
         self._listening = listening
         self._trust = trust
         self._admitted = admitted
@@ -138,7 +145,7 @@ class Door:
                 raise NotAdmitted("its key is none of those that are admitted")
             frames.send(_encode(tuple(self._admitted(card))))
             return
-        if kind != SECRET or self._trust.w is None:
+        if kind not in (SECRET, ASKS) or self._trust.w is None:
             raise NotAdmitted("it is to be admitted by other means than this mesh has")
         with self._counting:
             if not self._failures.of(source).take(time.monotonic()):
@@ -151,8 +158,9 @@ class Door:
         with self._counting:
             self._failures.of(source).give_back()
         box = SecretBox(spake.box_key(keys.shared))
-        card = _card(box.decrypt(said[spake.POINT :]))
-        frames.send(keys.b + box.encrypt(_encode(tuple(self._admitted(card)))))
+        asked = box.decrypt(said[spake.POINT :])
+        told = self._status() if kind == ASKS else tuple(self._admitted(_card(asked)))
+        frames.send(keys.b + box.encrypt(_encode(told)))
 
 
 def knock(
@@ -160,24 +168,43 @@ def knock(
 ) -> tuple[Card, ...]:
     """Joins by the member whose door is there: returns the cards of who is there, its own first.
     Raises OSError, NotAdmitted."""
+    try:
+        if trust.w is not None:
+            return _cards(_prove(address, trust.w, SECRET, _encode(own), timeout))
+        with socket.create_connection(address, timeout=timeout) as stream:
+            frames = _Frames(stream, timeout)
+            frames.send(HELLO + KEYS + _encode(own))
+            return _cards(frames.receive())
+    except msgspec.MsgspecError as error:
+        raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
+    except EOFError:
+        raise NotAdmitted(_OTHER) from None
+
+
+def ask_status(address: tuple[str, int], secret: str, timeout: float = PATIENCE) -> dict[str, Any]:
+    """What the member whose door is there knows of its mesh. Raises OSError, NotAdmitted."""
+    data = _prove(address, spake.scalar_of(secret), ASKS, b"", timeout)
+    found: dict[str, Any] = msgspec.msgpack.decode(data)
+    return found
+
+
+def _prove(address: tuple[str, int], w: bytes, kind: bytes, told: bytes, timeout: float) -> bytes:
+    """Proves the secret, tells that, and returns the answer. Raises OSError, NotAdmitted."""
     with socket.create_connection(address, timeout=timeout) as stream:
         frames = _Frames(stream, timeout)
         try:
-            if trust.w is None:
-                frames.send(HELLO + KEYS + _encode(own))
-                return _cards(frames.receive())
-            side = spake.Side(trust.w, os.urandom(64), joins=True)
-            frames.send(HELLO + SECRET + side.share)
+            side = spake.Side(w, os.urandom(64), joins=True)
+            frames.send(HELLO + kind + side.share)
             keys = side.keys(frames.receive())
             box = SecretBox(spake.box_key(keys.shared))
-            frames.send(keys.a + box.encrypt(_encode(own)))
+            frames.send(keys.a + box.encrypt(told))
             said = frames.receive()
             spake.check(said[: spake.POINT], keys.b)
-            return _cards(box.decrypt(said[spake.POINT :]))
-        except (spake.WrongProof, msgspec.MsgspecError, CryptoError) as error:
+            return box.decrypt(said[spake.POINT :])
+        except (spake.WrongProof, CryptoError) as error:
             raise NotAdmitted(f"it does not know this secret ({error})") from error
         except EOFError:
-            raise NotAdmitted("its secret, or what it admits peers by, is another one") from None
+            raise NotAdmitted(_OTHER) from None
 
 
 class _Frames:

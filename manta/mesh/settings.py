@@ -15,6 +15,7 @@ from manta.roster.topologies import Topology
 LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE = (
     f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE")
 )
+ALL = frozenset((LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE))
 LOOPBACK = "127.0.0.1"
 MEMORY = 1 << 30
 """Bytes of large values that a peer keeps in memory, as a node does."""

@@ -110,7 +110,8 @@ class Process:
         w = None if join.secret is None else scalar_of(join.secret)
         trust = Trust(w, frozenset(join.keys))
         door = socket.socket(fileno=os.dup(self._door_socket.fd))
-        self._door = Door(door, trust, self._admitted)
+        status = partial(self._run, self.control.status)
+        self._door = Door(door, trust, self._admitted, status)
         until = time.monotonic() + join.timeout
         cards = self._knock(trust, until) if join.peers else ()
         self._transport.call_soon(partial(self.control.join, cards))
