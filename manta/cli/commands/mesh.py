@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -14,8 +13,10 @@ from manta.cli.exit_codes import LocalError
 from manta.console import json_form, text
 from manta.console.commands import Group, as_json_option
 from manta.console.exit_codes import Exit
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.lines import Line, Words, styled
 from manta.console.terminal import Screen, print_lines
+from manta.transports.errors import remedied
 
 _COLOURS = {"self": "green", "alive": "green", "suspect": "yellow", "joining": "yellow"}
 _EVERY = 1.0
@@ -50,24 +51,20 @@ def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> 
     def say(name: str, line: str) -> None:
         screen.show([styled(name.ljust(width), fg="cyan") + " | " + line])
 
-    try:
-        running = Run(str(script), arguments, count, topology, say)
-    except OSError as error:
-        raise LocalError(f"The peers could not be started: {error.strerror or error}.") from error
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        code = running.wait()
-    except KeyboardInterrupt:
-        running.end(signal.SIGINT)
-        raise
-    except SystemExit:
-        running.end(signal.SIGTERM)
-        raise
-    raise SystemExit(code)
-
-
-def _terminated(signum: int, _: FrameType | None) -> None:
-    raise SystemExit(Exit.TERMINATED)
+    with Interrupts() as interrupts:
+        try:
+            running = Run(str(script), arguments, count, topology, say)
+        except OSError as error:
+            raise LocalError(f"The peers could not be started: {remedied(error)}") from error
+        try:
+            interrupts.begin()
+            code = running.wait()
+        except Interrupted as interrupted:
+            interrupts.finish()
+            is_int = interrupted.exit is Exit.INTERRUPTED
+            running.end(signal.SIGINT if is_int else signal.SIGTERM)
+            raise
+    raise click.exceptions.Exit(code)
 
 
 @mesh.command()
