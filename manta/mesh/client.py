@@ -232,6 +232,8 @@ class Letters(_Speaker):
         super().__init__(client, "", brief)
 
     def _other(self, request: str, fields: dict[str, Any]) -> Any:
+        if request in ("lock", "unlock"):
+            return self._client.ask(request, **fields)
         if request != "resolve_node":
             return super()._other(request, fields)
         name = fields["name"]

@@ -234,6 +234,18 @@ class Mesh:
         """`world.barrier`."""
         self._call(lambda: _world.barrier(timeout))
 
+    @contextmanager
+    def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
+        """`world.lock`: in one peer of the mesh at a time; each side of a partition has its own."""
+        taken = _world.lock(name, timeout)
+        with _through(self._client.letters):
+            taken.__enter__()
+        try:
+            yield
+        finally:
+            with _through(self._client.letters):
+                taken.__exit__(None, None, None)
+
     def _call(self, call: Callable[[], T]) -> T:
         with self._calling:
             while True:

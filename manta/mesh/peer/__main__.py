@@ -213,6 +213,16 @@ class Process:
                 control.connect(message["of"], ours.detach())
                 with theirs:
                     self.answer(number, (theirs.fileno(),))
+            case "lock":
+                control.lock(
+                    message["name"],
+                    message["timeout"],
+                    lambda _: self.answer(number),
+                    partial(self.fail, number),
+                )
+            case "unlock":
+                control.unlock(message["name"])
+                self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))
             case "status":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from manta.mesh import said
+from manta.mesh import locks, said
 from manta.mesh.door import MOST_CARDS, Card
 from manta.mesh.peer import rosters
 from manta.mesh.peer.plane import Gate, PeerPlane
@@ -28,6 +28,7 @@ from manta.mesh.views import (
     View,
     Views,
 )
+from manta.mesh.words import MOST_LOCKS
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryOver
 from manta.protocol.base import Instance
@@ -49,12 +50,16 @@ ADMITTED = 30.0
 log = logging.getLogger("manta.mesh")
 
 
+Answer = Callable[[dict[str, Any]], None]
+Fail = Callable[[str, str], None]
+
+
 @dataclass
 class _Waiter:
-    """A request that is answered when the view is large enough."""
+    """A request that is answered when the view is large enough, or a lock is had."""
 
-    answer: Callable[[dict[str, Any]], None]
-    fail: Callable[[str, str], None]
+    answer: Answer
+    fail: Fail
     size: int
     timeout: float
     until: float
@@ -92,6 +97,8 @@ class Control:
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
         self._lost_in_view: dict[str, str] = {}
+        self._locks = locks.Locks(self.me, self.views.view)
+        self._lock_waits: dict[str, _Waiter] = {}
         self._entered_view = self.views.view
         self._former: View | None = None
         """The one before: others may be in its last call yet."""
@@ -160,14 +167,38 @@ class Control:
         self,
         size: int,
         timeout: float,
-        answer: Callable[[dict[str, Any]], None],
-        fail: Callable[[str, str], None],
+        answer: Answer,
+        fail: Fail,
     ) -> None:
         if len(self.views.view.members) >= size:
             answer(self.present())
             return
         self._waiters.append(_Waiter(answer, fail, size, timeout, time.monotonic() + timeout))
         self._perform(self.views.waits(True, time.monotonic()))
+
+    def lock(self, name: str, timeout: float, answer: Answer, fail: Fail) -> None:
+        if len(self._lock_waits) >= MOST_LOCKS:
+            fail("ResourceExhaustionError", f"{MOST_LOCKS:,} locks are waited for: use fewer.")
+            return
+        self._lock_waits[name] = _Waiter(answer, fail, 0, timeout, time.monotonic() + timeout)
+        self._perform_locks(self._locks.want(name))
+
+    def unlock(self, name: str) -> None:
+        if (waiter := self._lock_waits.pop(name, None)) is not None:
+            waiter.fail("RequestFailed", f"The lock {name!r} is not wanted any more.")
+        self._perform_locks(self._locks.drop(name))
+
+    def _perform_locks(self, actions: Iterable[locks.Action]) -> None:
+        for action in actions:
+            if isinstance(action, locks.Tell):
+                self._say_to(action.peer, action.message)
+            elif (waiter := self._lock_waits.pop(action.name, None)) is not None:
+                waiter.answer({})
+        self._set_timer()
+
+    def _say_to(self, id_: str, message: said.Said) -> None:
+        if (peer := self._peers.get(id_)) is not None:
+            self.plane.aside(peer.key, CONTROL + said.pack(message))
 
     def connect(self, token: str, fd: int) -> None:
         """A connection of your process: for letters, or for the collectives of a view."""
@@ -220,8 +251,12 @@ class Control:
             self._swim(swim.Received(key, decode(body)))
         elif kind == CONTROL:
             message = said.unpack(body)
-            if (id_ := id_of(key)) in self._alive and isinstance(message, said.Proposals):
+            if (id_ := id_of(key)) not in self._alive:
+                return
+            if isinstance(message, said.Proposals):
                 self._perform(self.views.heard(id_, message, time.monotonic()))
+            else:
+                self._perform_locks(self._locks.heard(id_, message))
         else:
             raise RemoteProtocolError("what a peer of the mesh says is malformed")
 
@@ -347,10 +382,10 @@ class Control:
         for action in actions:
             match action:
                 case Tell(id_, message):
-                    if (peer := self._peers.get(id_)) is not None:
-                        self.plane.aside(peer.key, CONTROL + said.pack(message))
+                    self._say_to(id_, message)
                 case Prepare(view):
                     self._prepare(view)
+                    self._perform_locks(self._locks.committed(view))
                 case GiveUp(view, members):
                     self._give_up(view, members)
                 case Enter(view):
@@ -401,7 +436,8 @@ class Control:
     # --- time -----------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        times = [self.views.due, *(one.until for one in self._waiters), *self._admitted.values()]
+        waiters = [*self._waiters, *self._lock_waits.values()]
+        times = [self.views.due, *(one.until for one in waiters), *self._admitted.values()]
         if self._membership is not None:
             times.append(self._membership.due)
         due = min((one for one in times if one is not None), default=None)
@@ -422,6 +458,18 @@ class Control:
             self._waiters.remove(waiter)
             waiter.fail("Timeout", self._in_vain(waiter))
         self._perform(self.views.waits(bool(self._waiters), now))
+        for name in [name for name, one in self._lock_waits.items() if one.until <= now]:
+            holder = self._peers.get(self._locks.holders.get(name, ""))
+            whose = (
+                f"the lock {name!r} is held by {holder.alias}"
+                if holder
+                else (
+                    f"it is not known yet who has the lock {name!r}: members of the view have not "
+                    "said so"
+                )
+            )
+            waiter = self._lock_waits.pop(name)
+            waiter.fail("Timeout", f"Waited {waiter.timeout:g} s in vain: {whose}.")
         for id_ in [one for one, until in self._admitted.items() if until <= now]:
             del self._admitted[id_]
             self._revoke(id_)

@@ -211,3 +211,40 @@ def test_a_peer_that_leaves_is_said_to_have_left(peers: Peers) -> None:
         assert isinstance(error, PeerLost), error
         assert "has left the mesh" in str(error)
     assert peers.each(lambda mesh: mesh.barrier(PATIENCE), [one, two]) == [None, None]
+
+
+def test_a_lock_is_one_peers_at_a_time_and_free_when_that_dies(peers: Peers) -> None:
+    peers.add(3)
+    peers.meet(3)
+    inside: list[str] = []
+
+    def count(mesh: Mesh) -> None:
+        for _ in range(5):
+            with mesh.lock("the lock", PATIENCE):
+                inside.append(mesh.id)
+                assert len(inside) == 1
+                inside.remove(mesh.id)
+
+    assert peers.each(count) == [None] * 3
+    one, two, three = peers.each(lambda mesh: mesh)
+    with one.lock("held"), pytest.raises(Timeout, match=f"'held' is held by {one.name}"):
+        two.lock("held", timeout=0.5).__enter__()
+    held = three.lock("held", PATIENCE)
+    held.__enter__()
+    os.kill(three._client.pid, signal.SIGKILL)
+    with two.lock("held", PATIENCE):
+        assert two.size == 3, "the loss is told in a call"
+    with pytest.raises(MeshLost):
+        held.__exit__(None, None, None)
+
+
+def test_a_view_that_was_long_in_use_is_renewed(peers: Peers) -> None:
+    peers.add(2)
+    peers.meet(2)
+    array = numpy.ones(8 << 20, dtype="float32")
+    tokens = set()
+    for _ in range(16):
+        assert [float(found[0]) for found in peers.each(lambda m: m.all_reduce(array))] == [2.0] * 2
+        tokens.add(peers.all[0].status()["view"]["token"])
+    assert len(tokens) > 1
+    assert peers.each(lambda mesh: mesh.size) == [2, 2]
