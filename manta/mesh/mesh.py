@@ -119,6 +119,11 @@ class Mesh:
     def __repr__(self) -> str:
         return f"Mesh({self.name!r}, rank {self.rank} of {self.size})"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the mesh was left, or this peer's process has ended."""
+        return self._client.is_gone
+
     # --- who is there ---------------------------------------------------------------------------
 
     @property
