@@ -24,7 +24,7 @@ have left: those are given up in it with the next one.
 A proposal may neither leave out whom a member of its view takes for alive, nor name whom it does
 not: so it is repeated until all have heard who is there. Who does not propose, and is in a view of
 others than those, asks for it. A ballot is a number and its proposer; the highest counts. A member
-that has held anything for two seconds goes on as before, and says so: it can't know whether others
+that has held anything for ten seconds goes on as before, and says so: it can't know whether others
 have heard the commit.
 """
 
@@ -50,7 +50,7 @@ from manta.mesh.said import (
 
 SOON = 0.03
 """Seconds that others have to come as well, once somebody has."""
-PATIENCE = 2.0
+PATIENCE = 10.0
 """Seconds for which anything is held without a commit."""
 ANSWER = 1.0
 """Seconds until a proposal that was not answered by all is made again."""

@@ -58,7 +58,6 @@ class Process:
         self._sending = threading.Lock()
         self._join_number = number
         self._join = join
-        self._left = threading.Event()
         host = split_host(join.listen.removesuffix(":0"))[0]
         near = is_loopback(host)
         self._door_socket = PeerSocket(join.listen, near=near, setting="listen")
@@ -187,13 +186,14 @@ class Process:
         log.error("Your process broke the protocol: %s", why)
 
     def serve(self) -> None:
-        """Until your process has ended, or wants to leave."""
+        """Until your process has ended, which others find out, or wants to leave."""
         while (received := self._client.receive()) is not None:
             message, fds = received
             for fd in fds:
                 os.close(fd)
             if message["k"] == "leave":
                 self._leave(min(LINGER, message["timeout"]))
+                self._run(self.control.leave)
                 self.answer(message["n"])
                 return
             self._transport.call_soon(partial(self._serve, message))
@@ -239,7 +239,6 @@ class Process:
     def close(self) -> None:
         if self._door is not None:
             self._door.close()
-        self._transport.call_soon(self.control.leave)
         self._transport.call_soon(self._plane.close)
         self._transport.close()
         self._bulk.close()
