@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from manta.light.runtime.plane import PlaneConnection
 from manta.mesh.errors import JoinFailed, MeshLost
 from manta.mesh.words import VIEW_OVER, Join
 
+NEEDED = ("cryptography", "numpy")
 MOST_EVENTS = 10_000
 """That wait to be read: of more, the oldest go."""
 ENDING = 20.0
@@ -51,7 +53,12 @@ class _Reply:
 
 class Client:
     def __init__(self) -> None:
-        """Begins the process. Raises OSError."""
+        """Begins the process. Raises JoinFailed, OSError."""
+        missing = [name for name in NEEDED if find_spec(name) is None]
+        if missing:
+            raise JoinFailed(
+                f"A mesh needs {' and '.join(missing)}: pip install 'manta-swarm[node]'."
+            )
         self.folder = tempfile.mkdtemp(prefix="manta-mesh-")
         ours, theirs = socket.socketpair()
         try:
