@@ -81,6 +81,7 @@ class AsyncMesh:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     async def leave(self) -> None:
+        """Leaves in good order; the second time it does nothing."""
         await asyncio.to_thread(self._mesh.leave)
         self._threads.shutdown(wait=False)
 
@@ -89,41 +90,51 @@ class AsyncMesh:
 
     @property
     def id(self) -> str:
+        """16 characters, which follow from this peer's key."""
         return self._mesh.id
 
     @property
     def name(self) -> str:
+        """What others call it."""
         return self._mesh.name
 
     @property
     def address(self) -> str:
+        """HOST:PORT where others join by this peer."""
         return self._mesh.address
 
     @property
     def key(self) -> str:
+        """This peer's public key."""
         return self._mesh.key
 
     @property
     def rank(self) -> int:
+        """This peer's number in the view, from 0."""
         return self._mesh.rank
 
     @property
     def size(self) -> int:
+        """How many peers are in the view."""
         return self._mesh.size
 
     @property
     def peers(self) -> list[Peer]:
+        """All in the view by rank, this one among them."""
         return self._mesh.peers
 
     @property
     def neighbors(self) -> list[Peer]:
+        """Those that the topology joins to this one, by rank."""
         return self._mesh.neighbors
 
     @property
     def left_out(self) -> dict[int, str]:
+        """The ranks whose values are not in this peer's last collective, and why."""
         return self._mesh.left_out
 
     async def wait(self, size: int, timeout: float | None = None) -> None:
+        """Waits until at least `size` peers are in the view. Raises Timeout, naming who is."""
         await self._run(lambda: self._mesh.wait(size, timeout))
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
@@ -137,18 +148,23 @@ class AsyncMesh:
                 return
 
     async def status(self) -> dict[str, Any]:
+        """All that this peer knows of the others."""
         return await self._run(self._mesh.status)
 
     async def send(self, peer: str, tag: str, value: Any, timeout: float | None = None) -> None:
+        """`Mesh.send`."""
         await self._run(lambda: self._mesh.send(peer, tag, value, timeout))
 
     async def receive(self, peer: str, tag: str, timeout: float | None = None) -> Any:
+        """`Mesh.receive`."""
         return await self._run(lambda: self._mesh.receive(peer, tag, timeout))
 
     async def broadcast(self, tag: str, value: Any) -> None:
+        """`Mesh.broadcast`."""
         await self._run(lambda: self._mesh.broadcast(tag, value))
 
     async def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
+        """`Mesh.get_broadcast`."""
         return await self._run(lambda: self._mesh.get_broadcast(tag, timeout))
 
     async def all_reduce(
@@ -159,6 +175,7 @@ class AsyncMesh:
         dtype: Any = None,
         timeout: float | None = None,
     ) -> Any:
+        """`Mesh.all_reduce`."""
         return await self._run(
             lambda: self._mesh.all_reduce(value, op, on_peer_lost, dtype, timeout)
         )
@@ -166,9 +183,11 @@ class AsyncMesh:
     async def reduce_scatter(
         self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None
     ) -> Any:
+        """`Mesh.reduce_scatter`."""
         return await self._run(lambda: self._mesh.reduce_scatter(value, op, timeout, dtype))
 
     async def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
+        """`Mesh.all_gather`."""
         return await self._run(lambda: self._mesh.all_gather(value, timeout))
 
     async def gather(
@@ -179,14 +198,17 @@ class AsyncMesh:
         deadline: float | str | None = None,
         timeout: float | None = None,
     ) -> list[Any] | dict[int, Any] | None:
+        """`Mesh.gather`."""
         return await self._run(lambda: self._mesh.gather(value, root, quorum, deadline, timeout))
 
     async def scatter(
         self, values: Sequence[Any] | None = None, root: int = 0, timeout: float | None = None
     ) -> Any:
+        """`Mesh.scatter`."""
         return await self._run(lambda: self._mesh.scatter(values, root, timeout))
 
     async def barrier(self, timeout: float | None = None) -> None:
+        """`Mesh.barrier`."""
         await self._run(lambda: self._mesh.barrier(timeout))
 
     @asynccontextmanager
