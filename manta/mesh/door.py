@@ -7,6 +7,7 @@ since the links prove keys: who is on the list is told who is there.
 
     joins   → "manta mesh 1", kind, share           (kind 1: secret, 2: keys, 3: asks for status)
     admits  → share
+                                                    or "busy", or "refused"
     joins   → proof, sealed card
     admits  → proof, sealed cards (or status)       or nothing, and the connection ends
 
@@ -38,6 +39,8 @@ from manta.transports.security.keys import KEY_CHARACTERS
 from manta.transports.security.strangers import source_of
 
 HELLO = b"manta mesh 1"
+BUSY, REFUSED = b"busy", b"refused"
+"""In place of any answer."""
 SECRET, KEYS, ASKS = b"\x01", b"\x02", b"\x03"
 PATIENCE = 5.0
 """Seconds for one connection."""
@@ -48,7 +51,6 @@ MOST_CARDS = 64
 """Of whom a peer that joins is told: the rest it hears from these."""
 _LARGEST = 1 << 20
 _SOURCES = 4096
-_OTHER = "its secret, or what it admits peers by, is another one"
 
 log = logging.getLogger("manta.mesh")
 
@@ -69,6 +71,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 class NotAdmitted(Exception):
     """The other end does not let this peer in, or is none that could."""
+
+
+class Refused(NotAdmitted):
+    """It is told so."""
+
+
+class Busy(OSError):
+    """The door admits nobody for now: it is to be tried again."""
 
 
 class Trust(NamedTuple):
@@ -117,7 +127,9 @@ class Door:
                 time.sleep(1.0)  # as where descriptors run out
                 continue
             if not self._places.acquire(blocking=False):
-                stream.close()
+                with stream, suppress(OSError):
+                    stream.settimeout(0.0)
+                    stream.send(len(BUSY).to_bytes(4, "big") + BUSY)
                 continue
             threading.Thread(
                 target=self._serve, args=(stream, source_of(address[0])), daemon=True
@@ -126,7 +138,12 @@ class Door:
     def _serve(self, stream: socket.socket, source: str) -> None:
         try:
             with stream:
-                self._admit(_Frames(stream), source)
+                frames = _Frames(stream)
+                try:
+                    self._admit(frames, source)
+                except (Refused, spake.WrongProof):
+                    frames.send(REFUSED)
+                    raise
         except (OSError, EOFError, NotAdmitted, msgspec.MsgspecError, CryptoError) as error:
             log.info("Who came from %s was not admitted: %s", source, error)
         except spake.WrongProof as error:
@@ -142,13 +159,14 @@ class Door:
         if kind == KEYS and self._trust.w is None:
             card = _card(rest)
             if card.key not in self._trust.keys:
-                raise NotAdmitted("its key is none of those that are admitted")
+                raise Refused("its key is none of those that are admitted")
             frames.send(_encode(tuple(self._admitted(card))))
             return
         if kind not in (SECRET, ASKS) or self._trust.w is None:
-            raise NotAdmitted("it is to be admitted by other means than this mesh has")
+            raise Refused("it is to be admitted by other means than this mesh has")
         with self._counting:
             if not self._failures.of(source).take(time.monotonic()):
+                frames.send(BUSY)
                 raise NotAdmitted("too many have failed")
         side = spake.Side(self._trust.w, os.urandom(64), joins=False)
         keys = side.keys(rest)
@@ -178,7 +196,7 @@ def knock(
     except msgspec.MsgspecError as error:
         raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
     except EOFError:
-        raise NotAdmitted(_OTHER) from None
+        raise OSError("it has ended the connection") from None
 
 
 def ask_status(address: tuple[str, int], secret: str, timeout: float = PATIENCE) -> dict[str, Any]:
@@ -204,7 +222,7 @@ def _prove(address: tuple[str, int], w: bytes, kind: bytes, told: bytes, timeout
         except (spake.WrongProof, CryptoError) as error:
             raise NotAdmitted(f"it does not know this secret ({error})") from error
         except EOFError:
-            raise NotAdmitted(_OTHER) from None
+            raise OSError("it has ended the connection") from None
 
 
 class _Frames:
@@ -218,11 +236,16 @@ class _Frames:
         self._stream.sendall(len(data).to_bytes(4, "big") + data)
 
     def receive(self) -> bytes:
-        """Raises OSError, EOFError, NotAdmitted."""
+        """Raises OSError, Busy, EOFError, NotAdmitted."""
         size = int.from_bytes(self._read(4), "big")
         if size > _LARGEST:
             raise NotAdmitted("what came is no peer's")
-        return self._read(size)
+        data = self._read(size)
+        if data == REFUSED:
+            raise NotAdmitted("its secret, or what it admits peers by, is another one")
+        if data == BUSY:
+            raise Busy("it admits nobody for now, as many come or too many have failed")
+        return data
 
     def _read(self, size: int) -> bytes:
         data = bytearray()

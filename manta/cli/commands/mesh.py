@@ -31,10 +31,22 @@ def mesh() -> None:
 @mesh.command(context_settings={"ignore_unknown_options": True})
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--peers", "count", type=click.IntRange(1, 256), default=4, show_default=True)
-@click.option("--topology", default="full", show_default=True, help="Who may talk to whom.")
+@click.option(
+    "--peers",
+    "count",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="How many peers run the script.",
+)
+@click.option(
+    "--topology",
+    default="full",
+    show_default=True,
+    help="Who may talk to whom: full, ring, star, torus or random-regular.",
+)
 def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> None:
-    """Run a script as several peers on this machine.
+    """Run SCRIPT as several peers on this machine, each with the ARGUMENTS.
 
     In each, `Mesh.join()` joins the others and waits until all are there. What they print follows
     their names. Exits with the first exit code of theirs that is not 0.
@@ -74,7 +86,7 @@ def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> 
 def status(address: str, watch: bool, as_json: bool) -> None:
     """Show who is in a mesh, as one of its peers sees it.
 
-    The address is that where others join by it. The secret is taken from MANTA_MESH_SECRET.
+    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET.
     """
     import os
 
