@@ -21,6 +21,7 @@ from manta.transports.membership.actions import (
     Send,
     Tick,
 )
+from manta.transports.membership.members import State
 from manta.transports.membership.membership import Membership
 from manta.transports.membership.messages import (
     ROOM,
@@ -35,6 +36,8 @@ from manta.transports.membership.rumours import Rumours
 TICK = Tick()
 INBOX = 1_000
 """Messages that lie before a frozen peer."""
+ANSWERS = 1.0
+"""Seconds after which a peer that is thawed, or reached again, has answered others."""
 
 
 def key_of(number: int) -> str:
@@ -56,6 +59,8 @@ class Peer:
         self.is_frozen = False
         self.side = 0
         """Of a partition: those on one side reach each other."""
+        self.since = net.now
+        """When it was able to answer again, last."""
         self.inbox: list[Event] = []
         self.wakes: float | None = None
         self.rise()
@@ -90,7 +95,7 @@ class Peer:
         self.is_frozen = True
 
     def thaw(self) -> None:
-        self.is_frozen = False
+        self.is_frozen, self.since = False, self.net.now
         inbox, self.inbox = self.inbox, []
         for event in inbox:
             self.take(event)
@@ -120,7 +125,7 @@ class Net:
         self.now = 0.0
         self.loss, self.delay, self.is_wire = loss, delay, is_wire
         self.peers: dict[str, Peer] = {}
-        self.false_deaths = 0
+        self.false_deaths: list[str] = []
         """Of peers that were up and answered."""
         self.deaths: list[tuple[float, Peer, str]] = []
         """When who gave whom up."""
@@ -179,6 +184,16 @@ class Net:
         peer.is_up = False
         del self.peers[peer.key]
 
+    def part(self, *sides: Iterable[Peer]) -> None:
+        """Those of one side reach each other only."""
+        for side, peers in enumerate(sides):
+            for peer in peers:
+                peer.side = side
+
+    def heal(self) -> None:
+        for peer in self.peers.values():
+            peer.side, peer.since = 0, self.now
+
     # --- messages and time ------------------------------------------------------------------
 
     def at(self, when: float, peer: Peer, event: Event) -> None:
@@ -210,8 +225,11 @@ class Net:
         if isinstance(action, Died):
             self.deaths.append((self.now, peer, action.peer.key))
             other = self.peers.get(action.peer.key)
-            if other is not None and not other.is_frozen and other.side == peer.side:
-                self.false_deaths += other.machine.me.session == action.peer.session
+            if other is None or other.is_frozen or other.side != peer.side:
+                return
+            is_same = other.machine.me.session == action.peer.session
+            if is_same and self.now > other.since + ANSWERS:
+                self.false_deaths.append(f"{self.now:.2f} s: {peer} gives {other} up")
 
     def run(self, seconds: float) -> None:
         until, due = self.now + seconds, self._due
@@ -235,8 +253,12 @@ class Net:
         return self.now - begun
 
     def agree(self, peers: Iterable[Peer]) -> bool:
-        """Whether all of them know these peers, and no others."""
+        """Whether all of them know these peers, as they announced themselves last, and no others,
+        and suspect none."""
         peers = list(peers)
-        expected = {peer.number for peer in peers}
-        one = peers[0].machine.view.digest
-        return all(peer.view == expected and peer.machine.view.digest == one for peer in peers)
+        expected = {peer.key: peer.machine.me for peer in peers}
+        return all(
+            {one.key: one for one in peer.machine.view.peers} == expected
+            and not any(state is State.SUSPECT for _, state in peer.machine.peers())
+            for peer in peers
+        )
