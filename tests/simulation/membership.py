@@ -177,7 +177,7 @@ class Net:
         del self.peers[peer.key]
         if closed:
             for other in list(self.peers.values()):
-                self.at(self.now + 0.001, other, LinkClosed(peer.key))
+                self.at(self.now + self.delay[1], other, LinkClosed(peer.key))
 
     def leave(self, peer: Peer) -> None:
         peer.take(Leave())

@@ -60,7 +60,7 @@ class Beliefs:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._members = context.members
-        self.prober = Prober(context, self._failed, self._new_life)
+        self.prober = Prober(context, self._failed, self._vouched)
         self._doubts: Counter[str] = Counter()
         """By whose word, in this second."""
         self._suspects: dict[str, Member] = {}
@@ -71,7 +71,8 @@ class Beliefs:
 
     # --- what others say --------------------------------------------------------------------
 
-    def hear(self, claim: Claim, sender: str) -> None:
+    def hear(self, claim: Claim, sender: str, *, answers: bool = False) -> None:
+        """`answers`: the sender was pinged, and says so now."""
         key = claim.key
         if key == self._context.me.key:
             self._hear_of_me(claim, sender)
@@ -81,7 +82,7 @@ class Beliefs:
             if member is None:
                 self._welcome(claim, sender)
             elif key == sender:
-                self._own_word(member, claim)
+                self._own_word(member, claim, answers=answers)
             else:
                 self._hear_life(member, claim)
         elif member is not None and not member.is_gone:
@@ -91,12 +92,18 @@ class Beliefs:
             else:
                 self._hear_accusation(member, claim, sender)
 
-    def _own_word(self, member: Member, claim: Alive) -> None:
+    def _own_word(self, member: Member, claim: Alive, *, answers: bool) -> None:
         known = member.peer
-        if claim.session != known.session:
+        if claim.session == member.former and not answers:
+            self.prober.check(member, claim)  # it may be late; or what was believed since is a lie
+        elif claim.session != known.session:
             self._new_life(member, claim)
         elif claim.incarnation > known.incarnation:
             self._renew(member, claim)
+
+    def _vouched(self, member: Member, claim: Alive) -> None:
+        if claim.session != member.peer.session:
+            self._new_life(member, claim)
 
     def _hear_life(self, member: Member, claim: Alive) -> None:
         known = member.peer
@@ -246,10 +253,11 @@ class Beliefs:
 
     def _due(self, about: tuple[Member, Suspicion]) -> None:
         context, (member, suspicion) = self._context, about
-        if member.suspicion is not suspicion or context.now < suspicion.due:
+        if member.suspicion is not suspicion:
             return
         if member.heard > suspicion.since:  # others lie, or its refutation is under way
             suspicion.since = member.heard
+        if context.now < suspicion.due:
             context.timers.at(suspicion.due, self._due, about)
         elif suspicion.has_left:
             self._leave(member)
@@ -298,10 +306,13 @@ class Beliefs:
             member.suspicion.is_closed = False
 
     def overslept(self, seconds: float) -> None:
-        """What was not heard in that time proves nothing of others."""
+        """What was not heard in that time proves nothing of others, and what they said in it is yet
+        to be read: after more than a period, suspicions begin anew."""
+        now, period = self._context.now, self._context.pace.period
         for member in self._suspects.values():
             assert member.suspicion is not None
-            member.suspicion.since += seconds
+            since = member.suspicion.since
+            member.suspicion.since = now if seconds > period else since + 2 * seconds
 
     # --- what is said of this peer ----------------------------------------------------------
 

@@ -9,8 +9,8 @@ public key, which its link proves; whom the mesh admits is the shell's matter.
     joining --it is the first--> in the mesh
 
 The machine knows no clock, and draws its chances from the shell's `random`. `due` says when it
-wants a `Tick`. If that comes late by more than a period, the process was suspended: what it did not
-hear meanwhile proves nothing of others, and all that waits goes on waiting.
+wants a `Tick`. If that comes late by more than a step, the process was held up: what it did not hear
+meanwhile proves nothing of others, and all that waits goes on waiting.
 """
 
 from __future__ import annotations
@@ -154,10 +154,11 @@ class Membership:
     def _oversleep(self) -> None:
         context, due = self._context, self.due
         late = 0.0 if due is None else context.now - due
-        if late > context.pace.period:
+        if late > context.pace.step:
             context.timers.shift(late)
             self._beliefs.overslept(late)
-            context.health.worse()
+            if late > context.pace.period:
+                context.health.worse()
 
     def _receive(self, sender: str, message: Message) -> None:
         context = self._context
@@ -168,8 +169,9 @@ class Membership:
         if member is not None:
             member.heard, member.is_closed = context.now, False
         if not isinstance(message, Compare | Refused):
+            answers = isinstance(message, Ack)
             for claim in message.news:
-                self._beliefs.hear(claim, sender)
+                self._beliefs.hear(claim, sender, answers=answers)
         self._handlers[type(message)](sender, message)
         if not was_there and self._members.is_entered:
             member = self._members.get(sender)
