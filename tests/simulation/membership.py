@@ -136,11 +136,11 @@ class Net:
 
     # --- peers ------------------------------------------------------------------------------
 
-    def start(self, number: int, via: Iterable[Peer] = (), session: int | None = None) -> Peer:
+    def start(self, number: int, via: Iterable[Peer] = (), *, joins: bool = False) -> Peer:
         """Begins a peer, which joins through those, or is the first."""
         via = list(via)
-        drawn = self.random.getrandbits(32) if session is None else session
-        peer = self.peers[key_of(number)] = Peer(self, number, drawn, joins=bool(via))
+        peer = Peer(self, number, self.random.getrandbits(32), joins=joins or bool(via))
+        self.peers[peer.key] = peer
         for other in via:
             self.at(self.now + 0.01, peer, LinkUp(other.key))
             self.at(self.now + 0.01, other, LinkUp(peer.key))

@@ -244,7 +244,7 @@ def test_a_page_that_is_lost_is_asked_for_again() -> None:
 
 def test_of_those_that_only_find_each_other_one_is_the_first() -> None:
     net = Net(6)
-    peers = [net.start(0, [Peer(net, 999, 1, joins=True)])]
+    peers = [net.start(0, joins=True)]
     for number in range(1, 4):
         peers.append(net.start(number, peers))
     net.until(lambda: net.agree(peers), 10)
@@ -253,7 +253,7 @@ def test_of_those_that_only_find_each_other_one_is_the_first() -> None:
 
 def test_who_finds_nobody_waits() -> None:
     net = Net(7)
-    alone = net.start(0, [Peer(net, 999, 1, joins=True)])
+    alone = net.start(0, joins=True)
     net.run(60)
     assert not alone.said
     assert alone.machine.due is not None
