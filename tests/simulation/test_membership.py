@@ -434,6 +434,17 @@ def test_who_answers_stays_whatever_one_says(lie: str, loss: float) -> None:
     assert all(known(peer, victim) == victim.machine.me for peer in peers if peer is not victim)
 
 
+@pytest.mark.parametrize("lie", ["elsewhere, at the end of time", "begun anew"])
+def test_who_is_lied_to_before_it_knows_better_learns_better(lie: str) -> None:
+    net, peers = eight(15)
+    liar, victim = peers[1], peers[6]
+    ninth = net.start(9, [peers[0]])
+    ninth.take(Received(liar.key, Gossip((LIES[lie](net, victim.machine.me, liar),))))
+    assert known(ninth, victim).addresses == ("tcp://6.6.6.6:6",)
+    net.until(lambda: net.agree([*peers, ninth]), 10)
+    assert not any(peer.of(Died) for peer in peers)
+
+
 def known(peer: Peer, other: Peer) -> Alive:
     found = peer.machine.peer(other.key)
     assert found is not None

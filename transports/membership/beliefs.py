@@ -5,7 +5,8 @@
     any --it says that it leaves--> left
 
 *Its own word counts.* What a peer says of itself over its own link is believed, whatever others say
-of it. Nobody who is heard is given up: a suspicion begins again when the suspect says anything.
+of it; and whoever says of a peer, to its face, what is not so hears from it what is. Nobody who is
+heard is given up: a suspicion begins again when the suspect says anything.
 
 *Nobody is given up on others' word.* "Dead" and "left", from others, are suspicions that need no
 more accusers. Who suspects a peer asks it itself, until it answers or the time is over; so a lie
@@ -98,8 +99,8 @@ class Beliefs:
             self.prober.check(member, claim)  # it may be late; or what was believed since is a lie
         elif claim.session != known.session:
             self._new_life(member, claim)
-        elif claim.incarnation > known.incarnation:
-            self._renew(member, claim)
+        elif not -2 * STEP <= claim.incarnation - known.incarnation <= 0:
+            self._renew(member, claim)  # far below it, what was known before was a lie
 
     def _vouched(self, member: Member, claim: Alive) -> None:
         if claim.session != member.peer.session:
@@ -317,20 +318,21 @@ class Beliefs:
     # --- what is said of this peer ----------------------------------------------------------
 
     def _hear_of_me(self, claim: Claim, sender: str) -> None:
-        """Whatever others say of this peer that it did not say itself, it outbids."""
+        """Whatever others say of this peer that it did not say itself, it outbids; and whoever says
+        what is not so hears from it directly."""
         context, me = self._context, self._context.me
-        if claim.session != me.session or claim == me or not self._members.is_entered:
+        if claim == me or not self._members.is_entered:
             return
-        if claim.incarnation > me.incarnation + STEP:
-            return
-        is_accused = not isinstance(claim, Alive)
-        if claim.incarnation >= me.incarnation and claim.incarnation > self._claimed:
+        is_mine, is_accused = claim.session == me.session, not isinstance(claim, Alive)
+        if is_mine and not is_accused and claim.incarnation < me.incarnation:
+            return  # it was so
+        is_open = me.incarnation <= claim.incarnation <= me.incarnation + STEP
+        if is_mine and is_open and claim.incarnation > self._claimed:
             self._claimed = claim.incarnation
             if is_accused:
                 context.health.worse()
             self.refute()
-        if is_accused and claim.incarnation < context.me.incarnation:
-            context.tell(sender, [context.me])  # who says so hears it first
+        context.tell(sender, [context.me])
 
     def refute(self, _: None = None) -> None:
         """At most once in a step: a flood of lies is answered by no flood."""
