@@ -129,6 +129,8 @@ class Net:
         """Of peers that were up and answered."""
         self.deaths: list[tuple[float, Peer, str]] = []
         """When who gave whom up."""
+        self.sent = 0
+        """Bytes of all."""
         self.largest = 0
         """Bytes of a message that is no page."""
         self._due: list[tuple[float, int, Any, Any]] = []
@@ -207,6 +209,7 @@ class Net:
     def carry(self, source: Peer, to: str, message: Message) -> None:
         data = encode(message)
         source.sent += len(data)
+        self.sent += len(data)
         if not isinstance(message, Records):
             self.largest = max(self.largest, len(data))
             assert len(data) <= ROOM, message
