@@ -95,6 +95,8 @@ class Peer:
         self.is_frozen = True
 
     def thaw(self) -> None:
+        if not self.is_up:
+            return
         self.is_frozen, self.since = False, self.net.now
         inbox, self.inbox = self.inbox, []
         for event in inbox:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.membership.actions import (
     Action,
+    Died,
     Entered,
     LinkUp,
     Moved,
@@ -19,7 +21,7 @@ from manta.transports.membership.actions import (
 )
 from manta.transports.membership.lifeguard import Health, Suspicion
 from manta.transports.membership.members import MEMORY, MOST_GONE, Members, State
-from manta.transports.membership.membership import Membership
+from manta.transports.membership.membership import MOST_MESSAGES, Membership
 from manta.transports.membership.messages import (
     BUCKETS,
     CLAIM,
@@ -29,6 +31,7 @@ from manta.transports.membership.messages import (
     Ack,
     Alive,
     Compare,
+    Dead,
     Gossip,
     Message,
     Nack,
@@ -338,7 +341,7 @@ class Mine:
         return self.last
 
     @staticmethod
-    def sent(actions: list[Action], kind: type) -> list[Message]:
+    def sent(actions: list[Action], kind: type) -> list[Any]:
         sends = [one.message for one in actions if isinstance(one, Send)]
         return [message for message in sends if isinstance(message, kind)]
 
@@ -364,7 +367,7 @@ def test_who_was_told_who_is_there_enters_and_says_so() -> None:
 def test_a_page_that_is_not_the_last_is_followed_by_a_question_for_the_next() -> None:
     machine = Membership(alive(0), Random(1), joins=True, now=0.0)
     first = machine.handle(LinkUp(key_of(1)), 0.0)
-    assert [one.message.asks for one in first if isinstance(one, Send)] == [True, True]
+    assert [ping.asks for ping in Mine.sent(first, Ping)] == [True, True]
     actions = machine.handle(Received(key_of(1), Ack(1, 1, (alive(1),))), 0.0)
     (asked,) = Mine.sent(actions, Compare)
     actions = machine.handle(Received(key_of(1), Records(asked.number, 20, (3,), (alive(2),))), 0.1)
@@ -410,18 +413,50 @@ def test_a_helper_answers_for_the_peer_or_says_that_it_has_no_answer() -> None:
 
 def test_an_answer_of_another_answers_no_probe() -> None:
     mine = Mine(alive(1), alive(2))
-    sends: list[Send] = []
+    sends: list[tuple[str, Any]] = []
     while not sends:
         actions = mine.until(mine.now + 0.01)
-        sends = [one for one in actions if isinstance(one, Send) and isinstance(one.message, Ping)]
-    (send,) = sends
-    other = key_of(1) if send.peer == key_of(2) else key_of(2)
-    probed = mine.machine._members.get(send.peer)
-    for liar in (other, key_of(33)):
-        mine.hear(liar, Ack(send.message.number, 1))
+        sends = [(one.peer, one.message) for one in actions if isinstance(one, Send)]
+        sends = [(peer, message) for peer, message in sends if isinstance(message, Ping)]
+    ((peer, ping),) = sends
+    probed = mine.machine._members.get(peer)
+    assert probed is not None
+    for liar in ({key_of(1), key_of(2)} - {peer}).pop(), key_of(33):
+        mine.hear(liar, Ack(ping.number, 1))
         assert mine.machine._prober.is_probing(probed)
-    mine.hear(send.peer, Ack(send.message.number, 1))
+    mine.hear(peer, Ack(ping.number, 1))
     assert not mine.machine._prober.is_probing(probed)
+
+
+def test_a_suspect_that_says_anything_is_not_given_up() -> None:
+    mine = Mine(alive(1), alive(2))
+    said: list[Action] = []
+    for _ in range(60):
+        said += mine.until(mine.now + 0.4)
+        said += mine.hear(key_of(1), Gossip(()))
+        said += mine.hear(key_of(2), Gossip((suspect(1), Dead(key_of(1), 1, 0, key_of(2)))))
+    died = {one.peer.key for one in said if isinstance(one, Died)}
+    assert key_of(1) not in died
+    assert mine.machine.view.ranks.keys() >= {key_of(1), key_of(2)}
+
+
+def test_what_comes_beyond_bounds_is_not_answered() -> None:
+    mine = Mine(alive(1))
+    answered = [bool(mine.sent(mine.hear(key_of(1), Ping(1, 1)), Ack)) for _ in range(300)]
+    assert answered.count(True) == MOST_MESSAGES - 2  # two were heard before
+    mine.until(2.0)
+    assert mine.sent(mine.hear(key_of(1), Ping(1, 1)), Ack)
+
+
+def test_one_that_is_linked_and_not_known_is_asked_again_who_it_is() -> None:
+    mine = Mine(alive(1))
+    mine.machine.handle(LinkUp(key_of(7)), mine.now)
+    asked = [
+        one
+        for one in mine.until(20.0)
+        if isinstance(one, Send) and one.peer == key_of(7) and isinstance(one.message, Ping)
+    ]
+    assert len(asked) >= 5
 
 
 def test_claims_are_as_small_as_their_bound_says() -> None:
