@@ -440,6 +440,24 @@ def test_a_suspect_that_says_anything_is_not_given_up() -> None:
     assert mine.machine.view.ranks.keys() >= {key_of(1), key_of(2)}
 
 
+def test_late_word_of_a_former_life_is_asked_about_before_it_counts() -> None:
+    mine = Mine(alive(1), alive(2))
+
+    def session() -> int:
+        found = mine.machine.peer(key_of(1))
+        assert found is not None
+        return found[0].session
+
+    mine.hear(key_of(1), Gossip((alive(1, session=2),)))
+    assert session() == 2
+    actions = mine.hear(key_of(1), Gossip((alive(1, session=1),)))
+    assert session() == 2
+    (ping,) = mine.sent(actions, Ping)
+    assert ping.asks
+    mine.hear(key_of(1), Ack(ping.number, 1, (alive(1, session=1),)))  # it was no late word
+    assert session() == 1
+
+
 def test_what_comes_beyond_bounds_is_not_answered() -> None:
     mine = Mine(alive(1))
     answered = [bool(mine.sent(mine.hear(key_of(1), Ping(1, 1)), Ack)) for _ in range(300)]
