@@ -440,6 +440,14 @@ def test_a_suspect_that_says_anything_is_not_given_up() -> None:
     assert mine.machine.view.ranks.keys() >= {key_of(1), key_of(2)}
 
 
+def test_one_that_is_alone_has_nobody_to_gossip_to() -> None:
+    machine, ticks = Membership(alive(0), Random(1), joins=False, now=0.0), 0
+    while machine.due is not None and machine.due < 25.0:
+        machine.handle(Tick(), machine.due)
+        ticks += 1
+    assert ticks < 120  # a period is 0.25 s
+
+
 def test_late_word_of_a_former_life_is_asked_about_before_it_counts() -> None:
     mine = Mine(alive(1), alive(2))
 
