@@ -21,6 +21,7 @@ from manta.transports.membership.actions import (
     Send,
     Tick,
 )
+from manta.transports.membership.members import State
 from manta.transports.membership.membership import Membership
 from manta.transports.membership.messages import (
     ROOM,
@@ -35,6 +36,8 @@ from manta.transports.membership.rumours import Rumours
 TICK = Tick()
 INBOX = 1_000
 """Messages that lie before a frozen peer."""
+ANSWERS = 1.0
+"""Seconds after which a peer that is thawed, or reached again, has answered others."""
 
 
 def key_of(number: int) -> str:
@@ -56,6 +59,8 @@ class Peer:
         self.is_frozen = False
         self.side = 0
         """Of a partition: those on one side reach each other."""
+        self.since = net.now
+        """When it was able to answer again, last."""
         self.inbox: list[Event] = []
         self.wakes: float | None = None
         self.rise()
@@ -90,7 +95,9 @@ class Peer:
         self.is_frozen = True
 
     def thaw(self) -> None:
-        self.is_frozen = False
+        if not self.is_up:
+            return
+        self.is_frozen, self.since = False, self.net.now
         inbox, self.inbox = self.inbox, []
         for event in inbox:
             self.take(event)
@@ -120,10 +127,12 @@ class Net:
         self.now = 0.0
         self.loss, self.delay, self.is_wire = loss, delay, is_wire
         self.peers: dict[str, Peer] = {}
-        self.false_deaths = 0
+        self.false_deaths: list[str] = []
         """Of peers that were up and answered."""
         self.deaths: list[tuple[float, Peer, str]] = []
         """When who gave whom up."""
+        self.sent = 0
+        """Bytes of all."""
         self.largest = 0
         """Bytes of a message that is no page."""
         self._due: list[tuple[float, int, Any, Any]] = []
@@ -131,11 +140,11 @@ class Net:
 
     # --- peers ------------------------------------------------------------------------------
 
-    def start(self, number: int, via: Iterable[Peer] = (), session: int | None = None) -> Peer:
+    def start(self, number: int, via: Iterable[Peer] = (), *, joins: bool = False) -> Peer:
         """Begins a peer, which joins through those, or is the first."""
         via = list(via)
-        drawn = self.random.getrandbits(32) if session is None else session
-        peer = self.peers[key_of(number)] = Peer(self, number, drawn, joins=bool(via))
+        peer = Peer(self, number, self.random.getrandbits(32), joins=joins or bool(via))
+        self.peers[peer.key] = peer
         for other in via:
             self.at(self.now + 0.01, peer, LinkUp(other.key))
             self.at(self.now + 0.01, other, LinkUp(peer.key))
@@ -172,12 +181,22 @@ class Net:
         del self.peers[peer.key]
         if closed:
             for other in list(self.peers.values()):
-                self.at(self.now + 0.001, other, LinkClosed(peer.key))
+                self.at(self.now + self.delay[1], other, LinkClosed(peer.key))
 
     def leave(self, peer: Peer) -> None:
         peer.take(Leave())
         peer.is_up = False
         del self.peers[peer.key]
+
+    def part(self, *sides: Iterable[Peer]) -> None:
+        """Those of one side reach each other only."""
+        for side, peers in enumerate(sides):
+            for peer in peers:
+                peer.side = side
+
+    def heal(self) -> None:
+        for peer in self.peers.values():
+            peer.side, peer.since = 0, self.now
 
     # --- messages and time ------------------------------------------------------------------
 
@@ -192,6 +211,7 @@ class Net:
     def carry(self, source: Peer, to: str, message: Message) -> None:
         data = encode(message)
         source.sent += len(data)
+        self.sent += len(data)
         if not isinstance(message, Records):
             self.largest = max(self.largest, len(data))
             assert len(data) <= ROOM, message
@@ -210,8 +230,11 @@ class Net:
         if isinstance(action, Died):
             self.deaths.append((self.now, peer, action.peer.key))
             other = self.peers.get(action.peer.key)
-            if other is not None and not other.is_frozen and other.side == peer.side:
-                self.false_deaths += other.machine.me.session == action.peer.session
+            if other is None or other.is_frozen or other.side != peer.side:
+                return
+            is_same = other.machine.me.session == action.peer.session
+            if is_same and self.now > other.since + ANSWERS:
+                self.false_deaths.append(f"{self.now:.2f} s: {peer} gives {other} up")
 
     def run(self, seconds: float) -> None:
         until, due = self.now + seconds, self._due
@@ -235,8 +258,12 @@ class Net:
         return self.now - begun
 
     def agree(self, peers: Iterable[Peer]) -> bool:
-        """Whether all of them know these peers, and no others."""
+        """Whether all of them know these peers, as they announced themselves last, and no others,
+        and suspect none."""
         peers = list(peers)
-        expected = {peer.number for peer in peers}
-        one = peers[0].machine.view.digest
-        return all(peer.view == expected and peer.machine.view.digest == one for peer in peers)
+        expected = {peer.key: peer.machine.me for peer in peers}
+        return all(
+            {one.key: one for one in peer.machine.view.peers} == expected
+            and not any(state is State.SUSPECT for _, state in peer.machine.peers())
+            for peer in peers
+        )

@@ -5,7 +5,8 @@
     any --it says that it leaves--> left
 
 *Its own word counts.* What a peer says of itself over its own link is believed, whatever others say
-of it. Nobody who is heard is given up: a suspicion begins again when the suspect says anything.
+of it; and whoever says of a peer, to its face, what is not so hears from it what is. Nobody who is
+heard is given up: a suspicion begins again when the suspect says anything.
 
 *Nobody is given up on others' word.* "Dead" and "left", from others, are suspicions that need no
 more accusers. Who suspects a peer asks it itself, until it answers or the time is over; so a lie
@@ -60,7 +61,7 @@ class Beliefs:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._members = context.members
-        self.prober = Prober(context, self._failed, self._new_life)
+        self.prober = Prober(context, self._failed, self._vouched)
         self._doubts: Counter[str] = Counter()
         """By whose word, in this second."""
         self._suspects: dict[str, Member] = {}
@@ -71,7 +72,8 @@ class Beliefs:
 
     # --- what others say --------------------------------------------------------------------
 
-    def hear(self, claim: Claim, sender: str) -> None:
+    def hear(self, claim: Claim, sender: str, *, answers: bool = False) -> None:
+        """`answers`: the sender was pinged, and says so now."""
         key = claim.key
         if key == self._context.me.key:
             self._hear_of_me(claim, sender)
@@ -81,7 +83,7 @@ class Beliefs:
             if member is None:
                 self._welcome(claim, sender)
             elif key == sender:
-                self._own_word(member, claim)
+                self._own_word(member, claim, answers=answers)
             else:
                 self._hear_life(member, claim)
         elif member is not None and not member.is_gone:
@@ -91,12 +93,18 @@ class Beliefs:
             else:
                 self._hear_accusation(member, claim, sender)
 
-    def _own_word(self, member: Member, claim: Alive) -> None:
+    def _own_word(self, member: Member, claim: Alive, *, answers: bool) -> None:
         known = member.peer
-        if claim.session != known.session:
+        if claim.session == member.former and not answers:
+            self.prober.check(member, claim)  # it may be late; or what was believed since is a lie
+        elif claim.session != known.session:
             self._new_life(member, claim)
-        elif claim.incarnation > known.incarnation:
-            self._renew(member, claim)
+        elif not -2 * STEP <= claim.incarnation - known.incarnation <= 0:
+            self._renew(member, claim)  # far below it, what was known before was a lie
+
+    def _vouched(self, member: Member, claim: Alive) -> None:
+        if claim.session != member.peer.session:
+            self._new_life(member, claim)
 
     def _hear_life(self, member: Member, claim: Alive) -> None:
         known = member.peer
@@ -246,10 +254,11 @@ class Beliefs:
 
     def _due(self, about: tuple[Member, Suspicion]) -> None:
         context, (member, suspicion) = self._context, about
-        if member.suspicion is not suspicion or context.now < suspicion.due:
+        if member.suspicion is not suspicion:
             return
         if member.heard > suspicion.since:  # others lie, or its refutation is under way
             suspicion.since = member.heard
+        if context.now < suspicion.due:
             context.timers.at(suspicion.due, self._due, about)
         elif suspicion.has_left:
             self._leave(member)
@@ -298,28 +307,32 @@ class Beliefs:
             member.suspicion.is_closed = False
 
     def overslept(self, seconds: float) -> None:
-        """What was not heard in that time proves nothing of others."""
+        """What was not heard in that time proves nothing of others, and what they said in it is yet
+        to be read: after more than a period, suspicions begin anew."""
+        now, period = self._context.now, self._context.pace.period
         for member in self._suspects.values():
             assert member.suspicion is not None
-            member.suspicion.since += seconds
+            since = member.suspicion.since
+            member.suspicion.since = now if seconds > period else since + 2 * seconds
 
     # --- what is said of this peer ----------------------------------------------------------
 
     def _hear_of_me(self, claim: Claim, sender: str) -> None:
-        """Whatever others say of this peer that it did not say itself, it outbids."""
+        """Whatever others say of this peer that it did not say itself, it outbids; and whoever says
+        what is not so hears from it directly."""
         context, me = self._context, self._context.me
-        if claim.session != me.session or claim == me or not self._members.is_entered:
+        if claim == me or not self._members.is_entered:
             return
-        if claim.incarnation > me.incarnation + STEP:
-            return
-        is_accused = not isinstance(claim, Alive)
-        if claim.incarnation >= me.incarnation and claim.incarnation > self._claimed:
+        is_mine, is_accused = claim.session == me.session, not isinstance(claim, Alive)
+        if is_mine and not is_accused and claim.incarnation < me.incarnation:
+            return  # it was so
+        is_open = me.incarnation <= claim.incarnation <= me.incarnation + STEP
+        if is_mine and is_open and claim.incarnation > self._claimed:
             self._claimed = claim.incarnation
             if is_accused:
                 context.health.worse()
             self.refute()
-        if is_accused and claim.incarnation < context.me.incarnation:
-            context.tell(sender, [context.me])  # who says so hears it first
+        context.tell(sender, [context.me])
 
     def refute(self, _: None = None) -> None:
         """At most once in a step: a flood of lies is answered by no flood."""

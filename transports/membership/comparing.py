@@ -2,8 +2,10 @@
 
 One asks (`Compare`), bucket by bucket; the other answers with a page of what it knows (`Records`)
 in the first buckets that differ, and so on until all were compared. What the other lacked of a page
-it is told at once. A peer joins so: it knows nothing, and is told all. Where all whom it reaches
-are joining as well, the one with the lowest key is the first in the mesh.
+it is told at once.
+
+A peer joins so: it pings whoever is linked, and is told all by the first that is in the mesh. Where
+all of them answer that they are joining as well, the one with the lowest key is the first in it.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ from manta.transports.membership.messages import (
     Alive,
     Claim,
     Compare,
+    Ping,
     Records,
 )
 from manta.transports.membership.pace import COMPARE
 
 PATIENCE = 2.0
-"""Periods in which a page is to come."""
+"""Periods in which a page is to come, and of a round of joining."""
+ROUNDS = 2
+"""Of joining, in which all others say that they join, and this peer is to be the first."""
+MOST_LINKED = 64
 
 
 class Comparing:
@@ -38,9 +44,11 @@ class Comparing:
         """From whom; "" if none is."""
         self._until = 0.0
         self.linked: dict[str, None] = {}
-        """Through whom this peer may join."""
-        self._joining: set[str] = set()
-        """Those that join themselves, as they say."""
+        """Those with whom there are links, or some of them: through these this peer may join."""
+        self.joining: set[str] = set()
+        """Those that answered, and are joining as well."""
+        self._alone = 0
+        """Rounds in which this peer ought to have been the first."""
 
     # --- this peer asks ---------------------------------------------------------------------
 
@@ -68,20 +76,39 @@ class Comparing:
         self.later()
 
     def join(self, _: None = None) -> None:
-        """Asks those that are linked, one after another, until this peer is in the mesh."""
+        """Asks those that are linked until this peer is in the mesh."""
         context = self._context
         if context.members.is_entered:
             return
-        if self._joining and min(self._joining) > context.me.key and not self._peer:
+        answered = self.joining.issuperset(self.linked)
+        is_first = bool(self.linked) and answered and context.me.key < min(self.joining)
+        self._alone = self._alone + 1 if is_first and not context.members.living else 0
+        if self._alone == ROUNDS:
             self._entered("")
             return
-        self._joining.clear()
         context.timers.at(context.now + PATIENCE * context.pace.period, self.join)
-        if self.linked:
-            peer = next(iter(self.linked))
-            del self.linked[peer]
-            self.linked[peer] = None  # its next turn is after all others'
+        self.meet_linked()
+        for peer in context.order.some(1):
             self.begin(peer)
+
+    def link_up(self, peer: str) -> None:
+        if len(self.linked) < MOST_LINKED:
+            self.linked[peer] = None
+
+    def link_closed(self, peer: str) -> None:
+        self.linked.pop(peer, None)
+        self.joining.discard(peer)
+
+    def meet_linked(self) -> None:
+        """Has all that are linked and not known say who they are."""
+        for peer in self.linked:
+            if self._context.members.get(peer) is None:
+                self.meet(peer)
+
+    def meet(self, peer: str) -> None:
+        """Has a peer say who it is."""
+        context = self._context
+        context.reply(peer, Ping(context.number(), context.me.session, asks=True))
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -99,9 +126,7 @@ class Comparing:
                 buckets.append(bucket)
                 found += context.random.sample(claims, min(len(claims), PAGE))
             upto = bucket + 1
-        news = tuple(found)
-        is_member = members.is_entered
-        context.reply(sender, Records(compare.number, upto, tuple(buckets), news, is_member))
+        context.reply(sender, Records(compare.number, upto, tuple(buckets), tuple(found)))
 
     def told(self, sender: str, records: Records) -> None:
         """Its news has been heard already."""
@@ -110,9 +135,6 @@ class Comparing:
             return
         self._peer, self._until = "", context.now
         is_entered = context.members.is_entered
-        if not is_entered and not records.is_member:
-            self._joining.add(sender)
-            return
         if is_entered:
             self._tell_lacking(sender, records)
         if max(records.buckets, default=-1) < records.upto < BUCKETS:

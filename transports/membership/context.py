@@ -60,16 +60,18 @@ class Context:
             return  # whom it knows of has told all others already
         self.rumours.put(claim, self.pace.copies)
         if not self._is_gossiping:
-            self._is_gossiping = True
+            self._gossip_later()
+
+    def _gossip_later(self) -> None:
+        self._is_gossiping = bool(self.rumours) and len(self.order) > 0
+        if self._is_gossiping:
             self.timers.at(self.now + self.pace.step, self._gossip)
 
     def _gossip(self, _: None) -> None:
         for key in self.order.some(FANOUT):
             if news := self.rumours.take():
                 self.reply(key, Gossip(news))
-        self._is_gossiping = bool(self.rumours)
-        if self._is_gossiping:
-            self.timers.at(self.now + self.pace.step, self._gossip)
+        self._gossip_later()
 
     def tell(self, peer: str, first: Iterable[Claim]) -> None:
         """A peer is told of these, now."""

@@ -9,7 +9,7 @@ public key, which its link proves; whom the mesh admits is the shell's matter.
     joining --it is the first--> in the mesh
 
 The machine knows no clock, and draws its chances from the shell's `random`. `due` says when it
-wants a `Tick`. If that comes late by more than a period, the process was suspended: what it did not
+wants a `Tick`. If that comes late by more than a step, the process was held up: what it did not
 hear meanwhile proves nothing of others, and all that waits goes on waiting.
 """
 
@@ -57,8 +57,6 @@ from manta.transports.membership.view import View
 
 MOST_MESSAGES = 200
 """That one peer sends in a second. In good order it sends fewer than 50."""
-MOST_LINKED = 64
-"""Peers through which one may join."""
 _LAST = (1 << 32) - 1
 
 
@@ -154,10 +152,11 @@ class Membership:
     def _oversleep(self) -> None:
         context, due = self._context, self.due
         late = 0.0 if due is None else context.now - due
-        if late > context.pace.period:
+        if late > context.pace.step:
             context.timers.shift(late)
             self._beliefs.overslept(late)
-            context.health.worse()
+            if late > context.pace.period:
+                context.health.worse()
 
     def _receive(self, sender: str, message: Message) -> None:
         context = self._context
@@ -168,13 +167,20 @@ class Membership:
         if member is not None:
             member.heard, member.is_closed = context.now, False
         if not isinstance(message, Compare | Refused):
+            answers = isinstance(message, Ack)
             for claim in message.news:
-                self._beliefs.hear(claim, sender)
+                self._beliefs.hear(claim, sender, answers=answers)
         self._handlers[type(message)](sender, message)
-        if not was_there and self._members.is_entered:
-            member = self._members.get(sender)
-            if member is not None and not member.is_gone:
-                self._comparing.begin(sender)
+        if not was_there or not self._members.is_entered:
+            self._met_first(sender, message)
+
+    def _met_first(self, sender: str, message: Message) -> None:
+        """What a peer says that was not in the mesh, or to one that is not."""
+        member = self._members.get(sender)
+        if member is not None and not member.is_gone:
+            self._comparing.begin(sender)
+        elif isinstance(message, Ack) and not self._members.is_entered:
+            self._comparing.joining.add(sender)
 
     def _pinged(self, sender: str, ping: Ping) -> None:
         self._prober.pinged(sender, ping)
@@ -184,10 +190,9 @@ class Membership:
 
     def _meet(self, peer: str) -> None:
         """Has a peer of which nothing is known yet say who it is."""
-        context = self._context
         if peer not in self._met:
             self._met.add(peer)
-            context.reply(peer, Ping(context.number(), context.me.session, asks=True))
+            self._comparing.meet(peer)
 
     def _refused(self, sender: str, refused: Refused) -> None:
         self._context.actions.append(Refusal(sender, refused.sentence))
@@ -213,11 +218,8 @@ class Membership:
         member = self._members.get(peer)
         if peer == self._context.me.key:
             return
-        if not self._members.is_entered:
-            if len(self._comparing.linked) < MOST_LINKED:
-                self._comparing.linked[peer] = None
-            self._comparing.begin(peer)
-        elif member is None:
+        self._comparing.link_up(peer)
+        if member is None:
             self._meet(peer)
         else:
             self._beliefs.link_up(member)
@@ -225,7 +227,7 @@ class Membership:
                 self._prober.ask(member)
 
     def _link_closed(self, peer: str) -> None:
-        self._comparing.linked.pop(peer, None)
+        self._comparing.link_closed(peer)
         if (member := self._members.get(peer)) is not None:
             self._beliefs.link_closed(member)
 
@@ -244,10 +246,12 @@ class Membership:
         self._comparing.later()
 
     def _reconnect(self, _: None) -> None:
-        """One of the dead is asked whether it is: so a mesh that was parted becomes one again."""
+        """One of the dead is asked whether it is, and those that are linked and strangers are asked
+        who they are: so a mesh that was parted becomes one again."""
         context, members = self._context, self._members
         context.timers.at(context.now + RECONNECT * context.pace.period, self._reconnect)
         members.forget(context.now)
+        self._comparing.meet_linked()
         dead = [member for member in members.gone if member.state is State.DEAD]
         if dead and context.random.random() * members.living < len(dead):
             self._prober.ask(context.random.choice(dead))

@@ -81,7 +81,8 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ping(_Message, frozen=True, tag=1):
-    """Asks for `Ack`. With `asks`, the answer has what the receiver announces of itself."""
+    """Asks for `Ack`. With `asks`, the answer has what the receiver announces of itself, if it is
+    in the mesh."""
 
     number: Number
     session: Number
@@ -134,8 +135,6 @@ class Records(_Message, frozen=True, tag=7):
     upto: Annotated[int, msgspec.Meta(ge=0, le=BUCKETS)]
     buckets: Annotated[tuple[int, ...], msgspec.Meta(max_length=BUCKETS)]
     news: News
-    is_member: bool = True
-    """Whether the sender is in the mesh, not joining itself."""
 
 
 class Refused(_Message, frozen=True, tag=8):

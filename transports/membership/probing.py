@@ -62,7 +62,7 @@ class Prober:
         vouched: Callable[[Member, Alive], None],
     ) -> None:
         """`failed` is told of a peer that did not answer, with what others say of it, and
-        `vouched` that a helper had an answer of a life that others speak of, and this peer none."""
+        `vouched` that a helper had an answer of the session that others speak of."""
         self._context = context
         self._failed = failed
         self._vouched = vouched
@@ -173,7 +173,7 @@ class Prober:
                 if ack.session != probe.member.peer.session:
                     self.ask(probe.member)
             elif isinstance(claim, Alive) and claim.session == ack.session:
-                self._vouched(probe.member, claim)
+                self._vouched(probe.member, claim)  # a helper had the answer, this peer none
         elif (relayed := self._relayed.get(ack.number)) is not None and sender == relayed.target:
             del self._relayed[ack.number]
             news = context.rumours.take()

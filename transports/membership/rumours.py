@@ -48,6 +48,7 @@ class Rumours:
         if not self._latest and not first:
             return ()
         taken = list(first)
+        about = {claim.key for claim in taken}
         room = ROOM - FIXED - sum(map(size_of, taken))
         told: list[_Rumour] = []
         for _ in range(len(self._queue)):
@@ -57,9 +58,10 @@ class Rumours:
             if rumour.size > room:
                 self._queue.appendleft(rumour)
                 break
-            room -= rumour.size
             rumour.left -= 1
-            taken.append(rumour.claim)
+            if rumour.claim.key not in about:
+                room -= rumour.size
+                taken.append(rumour.claim)
             told.append(rumour)
         for rumour in told:
             if rumour.left:
