@@ -1,6 +1,6 @@
 """Peers of a mesh that coordinate: machines in virtual time, with loss, deaths and partitions.
 
-The mesh's membership is played: each peer learns at its own time, within `NEWS` seconds, whom it
+The mesh's membership is played: each peer learns at its own time, within `news` seconds, whom it
 can reach no more and whom again, and suspects some wrongly.
 """
 
@@ -33,10 +33,12 @@ class Net:
         make: Callable[[str], Machine],
         perform: Callable[[str, Any], None],
         loss: float = 0.0,
+        news: float = NEWS,
     ) -> None:
         self.clock = Clock(seed)
         self.random = self.clock.random
         self.loss = loss
+        self.news = news
         self.sent: Counter[str] = Counter()
         self.views: dict[str, set[str]] = {}
         """Whom each peer counts alive, besides itself."""
@@ -113,13 +115,13 @@ class Net:
     def suspect(self, name: str, peer: str) -> None:
         """Wrongly, for a while."""
         self.tell(name, Left(peer))
-        self.clock.soon(NEWS, partial(self._see, name, peer))
+        self.clock.soon(self.news, partial(self._see, name, peer))
 
     def _news(self) -> None:
         for name in self.living:
             for peer in self.machines:
                 if peer != name:
-                    self.clock.soon(NEWS, partial(self._see, name, peer))
+                    self.clock.soon(self.news, partial(self._see, name, peer))
 
     def _see(self, name: str, peer: str) -> None:
         is_there = peer not in self.dead and self.reaches(name, peer)
