@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
 
 
 class Joined(NamedTuple):
@@ -19,20 +19,20 @@ class Left(NamedTuple):
     peer: str
 
 
-class Received(NamedTuple, Generic[M]):
+class Received(NamedTuple, Generic[M_co]):
     sender: str
-    message: M
+    message: M_co
 
 
 class Tick(NamedTuple):
     """It is `due`."""
 
 
-class Send(NamedTuple, Generic[M]):
+class Send(NamedTuple, Generic[M_co]):
     """The message may be lost, come twice, or overtake others."""
 
     peer: str
-    message: M
+    message: M_co
 
 
 class Ignored(NamedTuple):

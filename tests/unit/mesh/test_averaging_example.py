@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -50,3 +53,12 @@ def test_more_and_longer_links_are_faster(averaging: ModuleType) -> None:
 
 def test_whoever_is_alone_keeps_its_value(averaging: ModuleType) -> None:
     assert averaging.errors(Topology.of("ring"), {0: 3.0}, 2) == [0, 0, 0]
+
+
+def test_its_picture_is_drawn(tmp_path: Path) -> None:
+    target = tmp_path / "expected.svg"
+    subprocess.run([sys.executable, FILE.with_name("expected.py"), target], check=True)
+    text = target.read_text()
+    ElementTree.fromstring(text)
+    for name in ("ring", "star", "torus", "random-regular", "full"):
+        assert f">{name}</text>" in text

@@ -30,9 +30,9 @@ def met(me: str, *others: str) -> Leadership:
 
 def test_who_is_alone_leads() -> None:
     machine = Leadership("a")
-    assert machine.leader is None
+    before = machine.leader
     assert machine.handle(Tick(), 0.0) == [Lead(Epoch(1, "a"))]
-    assert (machine.leader, machine.due) == ("a", None)
+    assert (before, machine.leader, machine.due) == (None, "a", None)
 
 
 def test_the_lowest_leads_once_all_have_promised() -> None:
