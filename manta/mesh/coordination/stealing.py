@@ -39,7 +39,7 @@ PERIOD = 0.2
 FAN = 3
 """To how many peers at most what is new is told in a period, in turn."""
 MOST_ITEMS = 10_000
-MOST_RESULT = 4096
+MOST_RESULT = 1024
 """Bytes that a result may have, since all peers keep all."""
 _MOST_PEERS = 10_000
 

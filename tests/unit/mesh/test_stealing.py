@@ -169,7 +169,7 @@ def test_only_what_runs_can_be_completed() -> None:
     machine.handle(Tick(), 0.0)
     with pytest.raises(ValueError, match="Item 1 was not to be run"):
         machine.handle(Completed(1), 0.0)
-    with pytest.raises(ValueError, match="has 4097 bytes: 4096 at most; keep more elsewhere"):
+    with pytest.raises(ValueError, match="has 1025 bytes: 1024 at most; keep more elsewhere"):
         machine.handle(Completed(0, bytes(MOST_RESULT + 1)), 0.0)
     assert machine.running == Run(0, 1)
 
