@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from manta.mesh.said import Proposals
 from manta.mesh.views import Action, Enter, GiveUp, Tell, Verdict, View, Views
 
 HEARD = 0.4
@@ -99,7 +100,7 @@ class Net:
         there = one in self.members and other in self.members
         return there and not any((one in side) != (other in side) for side in self.sides)
 
-    def send(self, sender: str, receiver: str, message: object) -> None:
+    def send(self, sender: str, receiver: str, message: Proposals) -> None:
         """In order; lost where there is no link."""
         when = max(self.now + self.random.uniform(0, 0.02), self._last.get((sender, receiver), 0.0))
         self._last[sender, receiver] = when

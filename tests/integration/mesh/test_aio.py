@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,12 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def meet() -> None:
-    options = {"secret": SECRET, "timeout": PATIENCE}
+    options: dict[str, Any] = {"secret": SECRET, "timeout": PATIENCE}
     async with AsyncMesh.join(name="one", **options) as one:
         two = await AsyncMesh.join(peers=one.address, name="two", **options)
         try:
             await asyncio.gather(one.wait(2, PATIENCE), two.wait(2, PATIENCE))
-            assert await asyncio.gather(one.all_reduce(1), two.all_reduce(2)) == [3, 3]
+            assert set(await asyncio.gather(one.all_reduce(1), two.all_reduce(2))) == {3}
             received = asyncio.create_task(two.receive("one", "tag", PATIENCE))
             await one.send("two", "tag", "value")
             assert await received == "value"

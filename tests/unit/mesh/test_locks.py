@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 import pytest
 
 from manta.mesh.locks import Got, Locks, Tell
-from manta.mesh.said import Ballot
+from manta.mesh.said import Ballot, Locking
 from manta.mesh.views import View
 
 
@@ -16,7 +16,7 @@ class Net:
     def __init__(self, *names: str) -> None:
         self.view = View(Ballot(1, names[0]), names)
         self.peers = {name: Locks(name, View(Ballot(0, name), (name,))) for name in names}
-        self.way: dict[tuple[str, str], deque[object]] = defaultdict(deque)
+        self.way: dict[tuple[str, str], deque[Locking]] = defaultdict(deque)
         self.has: dict[str, set[str]] = {name: set() for name in names}
         for name in names:
             self.do(name, self.peers[name].committed(self.view))
