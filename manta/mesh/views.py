@@ -173,7 +173,7 @@ class Views:
         ending = self._ending
         if ending is not None and ending.last is not None and number > ending.last:
             return Verdict.OVER, []
-        if self._held is not None:
+        if self._holds:
             self._hold(now)
             if self._is_pending:
                 return Verdict.HOLD, []
@@ -187,9 +187,14 @@ class Views:
 
     def may_end(self, now: float) -> bool:
         """Whether the call that is under way may be answered now; else after `Release`."""
-        if self._held is not None:
+        if self._holds:
             self._hold(now)
-        return self._held is None
+        return not self._holds
+
+    @property
+    def _holds(self) -> bool:
+        """Who is ending goes on to its last call: that is decided, and a commit waits for it."""
+        return self._held is not None and self._ending is None
 
     def _hold(self, now: float) -> None:
         if self._held_until is None:
