@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import RLock  # importing threading costs each forked attempt a tenth
+from _thread import RLock, _local  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.light.errors import NotInTask
@@ -119,11 +119,20 @@ class Usage:
         self.log_sink: int | None = None
 
 
+class Here(_local):
+    """Of a thread: what it speaks through in place of the attempt, as within a call of a mesh."""
+
+    context: Context | None = None
+
+
 usage = Usage()
+here = Here()
 
 
 def current() -> Context:
     """Raises NotInTask."""
+    if here.context is not None:
+        return here.context
     if usage.context is not None:
         return usage.context
     raise NotInTask(

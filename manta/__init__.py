@@ -14,11 +14,31 @@ if TYPE_CHECKING:
     from manta.apis import Swarm as Swarm
     from manta.apis import Task as Task
     from manta.apis import UserAPI as UserAPI
+    from manta.mesh.aio import AsyncMesh as AsyncMesh
+    from manta.mesh.mesh import Mesh as Mesh
 
-__all__ = ["AsyncUserAPI", "Condition", "Module", "Results", "Swarm", "Task", "UserAPI"]
+__all__ = [
+    "AsyncMesh",
+    "AsyncUserAPI",
+    "Condition",
+    "Mesh",
+    "Module",
+    "Results",
+    "Swarm",
+    "Task",
+    "UserAPI",
+]
 
 
 def __getattr__(name: str) -> object:
+    if name == "Mesh":
+        from manta.mesh import mesh
+
+        return mesh.Mesh
+    if name == "AsyncMesh":
+        from manta.mesh import aio
+
+        return aio.AsyncMesh
     if name in __all__:
         from manta import apis
 

@@ -130,7 +130,7 @@ class _Channel:
         if request in wire.PLANE_REQUESTS:
             if self._has_ended:
                 raise NodeLost(_OVER)
-            return self._plane.call(request, fields, _outcome)
+            return self._plane.call(request, fields, outcome)
         if "value" in fields:
             fields["value"] = self.payload(fields["value"])
         return self.exchange({"k": request, **fields})
@@ -255,8 +255,8 @@ def _check(message: dict[str, Any]) -> None:
         raise BY_NAME.get(message["kind"], RequestFailed)(message["sentence"])
 
 
-def _outcome(message: dict[str, Any], fds: list[int]) -> Any:
-    """Of what the plane answers."""
+def outcome(message: dict[str, Any], fds: list[int]) -> Any:
+    """What an answer of the plane stands for. Raises the error that it tells of."""
     _check(message)
     if "parts" in message or "room" in message:  # `manta.light.collectives` makes of it what it is
         return message, fds

@@ -11,6 +11,7 @@ from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, Invalid
 from manta.apis.graph import Graph, build
 from manta.apis.module import Module
 from manta.apis.task import Condition, Task, Wiring, flattened
+from manta.roster.topologies import NAMES
 
 if TYPE_CHECKING:
     from manta.apis.schedule import Schedule
@@ -19,7 +20,7 @@ __all__ = ["Condition", "Module", "Swarm", "Task", "graph_of", "schedule_of"]
 
 
 class Network(NamedTuple):
-    """`topology` is full, ring, star or edges; `edges` only with the last."""
+    """`topology` is full, ring, star, torus or edges; `edges` only with the last."""
 
     topology: str
     edges: tuple[tuple[str, str], ...] = ()
@@ -150,7 +151,8 @@ class Swarm:
         """Adds a network: instances of `Task(network=name)` can talk to their neighbors only.
 
         `topology` is "full"; "ring", each instance with the next and the last with the first;
-        "star", all with the first; or pairs of nodes, by id or alias. Instances are ordered by
+        "star", all with the first; "torus", each with four in the squarest grid that they fill,
+        whose opposite sides touch; or pairs of nodes, by id or alias. Instances are ordered by
         task and rank. Raises InvalidArgument.
         """
         name, network = _named_network(name, topology)
@@ -319,9 +321,10 @@ def _network(topology: object) -> Network:
     if isinstance(topology, Network):
         return topology
     topology = checks.plain(topology)
-    remedy = 'give "full", "ring", "star", or pairs of nodes'
+    names = ", ".join(f'"{name}"' for name in NAMES)
+    remedy = f"give {names}, or pairs of nodes"
     if isinstance(topology, str):
-        if topology not in ("full", "ring", "star"):
+        if topology not in NAMES:
             raise InvalidArgument(f"The topology of add_network is {topology!r}: {remedy}.")
         return Network(topology)
     if not isinstance(topology, Iterable):

@@ -142,6 +142,11 @@ COMMANDS = {
         "Show a supervision tree, and which actors crashed.",
         "manta tree --node node-1",
     ),
+    "mesh": (
+        "mesh",
+        "Run peers that talk to each other with no manager, and see how they are.",
+        "manta mesh run script.py --peers 8",
+    ),
     "manager": (
         "manager",
         "Start, stop, back up and restore a manager on this machine.",

@@ -65,6 +65,8 @@ class Roster(msgspec.Struct, frozen=True):
     networks: dict[str, NetworkSpec]
     """By name."""
     former: Former = {}
+    is_final: bool = False
+    """No attempt is made in the place of another, as in a mesh."""
 
 
 # Node to manager.

@@ -78,7 +78,7 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):
-    """`topology` is full, ring, star or edges; `edges` only with the last."""
+    """`topology` is full, ring, star, torus or edges; `edges` only with the last."""
 
     name: Name
     topology: str

@@ -1,9 +1,9 @@
 """Who may talk to whom: the networks of a swarm.
 
 The members of a network in an iteration are the instances of its tasks that are placed,
-ordered by task and rank. `full` joins all of them; `ring` joins each to the next, and the last
-to the first; `star` joins all to the first; `edges` joins those on the nodes that are named in
-pairs. Instances on one node may always talk, and so may all tasks without a network.
+ordered by task and rank, which gives their ranks in the network's topology (`topologies.py`);
+`edges` joins those on the nodes that are named in pairs. Instances on one node may always talk,
+and so may all tasks without a network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.protocol.spec import NetworkSpec
+from manta.roster.topologies import Topology
 
 
 class Member(Protocol):
@@ -40,21 +41,15 @@ def members(roster: Roster, network: str | None) -> list[RosterInstance]:
 
 def neighbors(spec: NetworkSpec, of: M, all_: Sequence[M]) -> set[str]:
     """Ids of the nodes whose instances this member may talk to, including its own."""
-    found = {of.node_id}
-    if spec.topology == "full":
-        found.update(member.node_id for member in all_)
-    elif spec.topology == "ring":
-        place = next(place for place, member in enumerate(all_) if member is of)
-        found |= {all_[place - 1].node_id, all_[(place + 1) % len(all_)].node_id}
-    elif spec.topology == "star":
-        found.update(member.node_id for member in (all_ if of is all_[0] else all_[:1]))
-    else:
+    if spec.topology == "edges":
         mine = (of.node_id, of.node_alias)
         theirs = {there for a, b in spec.edges for here, there in ((a, b), (b, a)) if here in mine}
-        found.update(
-            member.node_id for member in all_ if theirs & {member.node_id, member.node_alias}
-        )
-    return found
+        found = {one.node_id for one in all_ if theirs & {one.node_id, one.node_alias}}
+    else:
+        rank = next(rank for rank, member in enumerate(all_) if member is of)
+        ranks = Topology.of(spec.topology).neighbors(rank, len(all_))
+        found = {all_[other].node_id for other in ranks}
+    return found | {of.node_id}
 
 
 def is_connected(spec: NetworkSpec, all_: Sequence[M], wanted: Sequence[M]) -> bool:

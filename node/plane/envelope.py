@@ -55,7 +55,15 @@ class NotNow(msgspec.Struct, frozen=True, array_like=True, tag=37):
     why: messages.Sentence
 
 
-Body = messages.Message | WantParcel | NoParcel | NotNow | BulkAt | Ping | Pong | OfCollective
+class Aside(msgspec.Struct, frozen=True, array_like=True, tag=38):
+    """What those have to say to each other who keep the two planes, as the peers of a mesh."""
+
+    data: bytes
+
+
+Body = (
+    messages.Message | WantParcel | NoParcel | NotNow | BulkAt | Ping | Pong | Aside | OfCollective
+)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

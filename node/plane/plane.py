@@ -28,7 +28,7 @@ from manta.node.plane.collectives.desks import Desks
 from manta.node.plane.collectives.messages import CollectiveSaid, CollectivesHeard, Introduced
 from manta.node.plane.daemon import Daemon
 from manta.node.plane.deliveries import Deliveries
-from manta.node.plane.envelope import BulkAt, NoParcel, NotNow, Ping, Pong, WantParcel
+from manta.node.plane.envelope import Aside, BulkAt, NoParcel, NotNow, Ping, Pong, WantParcel
 from manta.node.plane.lending import ParcelLending
 from manta.node.plane.links import PeerLinks
 from manta.node.plane.local import LocalSocket
@@ -41,7 +41,7 @@ from manta.node.plane.spool import Spool, Timeline
 from manta.node.plane.swarm import SwarmExchange
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, Peer
-from manta.transports.errors import LocalTransportError
+from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote, Value
@@ -393,6 +393,9 @@ class Plane:
             case Pong(number):
                 self._reports.ponged(key, number)
                 return
+            case Aside(data):
+                self.heard_aside(key, data)
+                return
         peer = self._known.peer(said.swarm_id, key)
         if peer is None or said.epoch != self._known.epoch(said.swarm_id):
             # Not, or not yet, or not any more of this swarm and timeline.
@@ -412,6 +415,9 @@ class Plane:
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
                 self._set_timer()
+
+    def heard_aside(self, key: str, data: bytes) -> None:
+        raise RemoteProtocolError("nodes say nothing aside")
 
     # --- swarms (swarm.Outside) ---------------------------------------------------------------
 

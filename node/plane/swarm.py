@@ -268,7 +268,7 @@ class SwarmExchange:
     def _open(self, view: RosterView, timeline: Timeline) -> None:
         self.timeline = timeline
         self._kept = self._outside.restored(timeline)
-        group = self._group = Group(self._me, self, view, self._kept)
+        group = self._group = Group(self._me, self, view, self._kept, is_final=view.is_final)
         self._look_at_era(group)
         for at in self._live:
             self._begin(group, at)

@@ -69,6 +69,7 @@ class RosterView:
         former: RosterView | None = None,
     ) -> None:
         self.era = roster.iteration
+        self.is_final = roster.is_final
         self._swarm_id = swarm_id
         self._me = me
         self._roster = roster

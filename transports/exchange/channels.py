@@ -164,6 +164,8 @@ class Channel(Generic[Attempt, Value]):
         self._streams: dict[tuple[int, Member], _Stream] = {}
         """By era and sender."""
         self._claims: dict[Attempt, list[_Claim[Value]]] = {}
+        self._consumed: dict[Attempt, int] = {}
+        """How many claims each has made before these, whose letters nobody will ask for."""
         self._waiting: deque[_Claim[Value]] = deque()
         """Claims without a letter; some may have been dropped since."""
         self._places = 0
@@ -242,23 +244,37 @@ class Channel(Generic[Attempt, Value]):
 
     def claimed(self, at: Attempt, number: int) -> Letter[Value] | None:
         """The letter that this claim of the attempt was given, if it was."""
-        mine = self._claims.get(at, ())
-        return mine[number].letter if number < len(mine) else None
+        mine, place = self._claims.get(at, ()), number - self.consumed(at)
+        return mine[place].letter if 0 <= place < len(mine) else None
 
     def claims(self, at: Attempt) -> int:
         """How many claims the attempt has made."""
-        return len(self._claims.get(at, ()))
+        return self.consumed(at) + len(self._claims.get(at, ()))
+
+    def consumed(self, at: Attempt) -> int:
+        """Of how many, from its first on, `consume` was told."""
+        return self._consumed.get(at, 0)
+
+    def consume(self, at: Attempt, count: int) -> list[tuple[Name, Value | None]]:
+        """The attempt has received the letters of its first claims, and no other is made in its
+        place: returns them."""
+        mine = self._claims.get(at, [])
+        done = mine[: max(0, count - self.consumed(at))]
+        del mine[: len(done)]
+        self._consumed[at] = self.consumed(at) + len(done)
+        return [self._consume(claim) for claim in done if claim.has_letter]
 
     def give_back(self, at: Attempt, received: int) -> None:
         """Drops all but the first claims of the attempt."""
-        mine = self._claims.get(at, [])
-        dropped = mine[received:]
-        del mine[received:]
+        mine, first = self._claims.get(at, []), max(0, received - self.consumed(at))
+        dropped = mine[first:]
+        del mine[first:]
         self._drop(dropped)
 
     def end_attempt(self, at: Attempt) -> list[Name]:
         """What it has received, which stays its own until `settle`; its other claims are over."""
         mine = self._claims.pop(at, [])
+        self._consumed.pop(at, None)
         self._drop([claim for claim in mine if claim.letter is None])
         if received := [claim for claim in mine if claim.letter is not None]:
             self._claims[at] = received
@@ -280,6 +296,7 @@ class Channel(Generic[Attempt, Value]):
         """If the attempt counts, nobody else is given what it received: returns the letters, with
         the values that were here."""
         mine = self._claims.pop(at, [])
+        self._consumed.pop(at, None)
         gone = [self._consume(claim) for claim in mine if counts and claim.has_letter]
         self._drop([claim for claim in mine if not (counts and claim.has_letter)])
         return gone

@@ -78,11 +78,19 @@ class Roster(Names, Protocol):
 
 class Group:
     def __init__(
-        self, me: str, shell: Shell, roster: Roster, restored: Sequence[Kept] = ()
+        self,
+        me: str,
+        shell: Shell,
+        roster: Roster,
+        restored: Sequence[Kept] = (),
+        *,
+        is_final: bool = False,
     ) -> None:
         """`restored` is what was kept of attempts that ended before, those first that ended
-        first: where one is of a later era than the roster, that era has begun."""
+        first: where one is of a later era than the roster, that era has begun. `is_final`: no
+        attempt is made in the place of another, so what one has received is consumed."""
         self._me = me
+        self._is_final = is_final
         self._shell = shell
         self._roster = roster
         self.letters = Letters(me, shell)
@@ -234,6 +242,9 @@ class Group:
     ) -> None:
         if refusal := self._roster.refusal(at, source):
             request.fail("UnknownPeer", refusal)
+            return
+        if self._is_final and not self.letters.consume(at, source, tag, number):
+            request.answer(None)  # another thread has received it meanwhile
             return
         claimed = self.letters.claims(at, source, tag)
         if number > claimed:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 STREAMS = 100_000
 """Tags of each sender to one peer in an era, and tags that an attempt asks for."""
+RECEIVED = 16
+"""Small letters that are kept though an attempt has received them for good."""
 MOST_STREAMS = 4 * STREAMS
 """Of one peer that are known: those of two eras, and those that were kept from before."""
 
@@ -200,6 +202,19 @@ class Letters:
             letter = channel.claim(at)
             self._serve(None if letter is None else (source, letter.name.sender))
         return channel.claimed(at, number)
+
+    def consume(self, at: Attempt, source: str, tag: str, received: int) -> bool:
+        """The attempt, in whose place no other is made, has received so many of the letters that
+        it claimed: they are forgotten, some at a time. False if more have been forgotten."""
+        channel = self.channels.get((source, tag))
+        if channel is None:
+            return True
+        before = channel.consumed(at)
+        last = channel.claimed(at, received - 1)
+        if received - before >= RECEIVED or (last is not None and not last.size):
+            self._consumed(source, tag, channel.consume(at, received))
+            self._serve()
+        return received >= before
 
     def lose(self, value: Remote) -> None:
         """Its holder has it no more: it tells the letter's present value, now or when the member

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manta.protocol.spec import SwarmSpec, TaskSpec
+from manta.roster.topologies import NAMES
 
 METHODS = ("all", "any", "random", "best_resources")
 MAX_REPLICAS = 1_000_000
@@ -98,8 +99,9 @@ def _flaws_of_networks(spec: SwarmSpec) -> Iterator[str]:
         head = f"The network {network.name!r}"
         if names.count(network.name) > 1:
             yield f"{head} is described twice; give one of them another name."
-        if network.topology not in ("full", "ring", "star", "edges"):
-            yield f"{head} has the topology {network.topology!r}; use full, ring, star or edges."
+        if network.topology not in (*NAMES, "edges"):
+            known = ", ".join(NAMES)
+            yield f"{head} has the topology {network.topology!r}; use {known} or edges."
         if (network.topology == "edges") != bool(network.edges):
             yield f"{head}: give edges, pairs of nodes, or the name of a topology."
         for one, other in network.edges:

@@ -83,6 +83,10 @@ class Desks:
         self._unheard: dict[str, dict[str, None]] = {}
         """By key: swarms that it spoke of and this node had not heard of yet."""
 
+    @property
+    def all(self) -> list[Desk]:
+        return list(self._desks.values())
+
     def desk(self, swarm_id: str) -> Desk | None:
         """None for a swarm in which this node has no part."""
         found, epoch = self._desks.get(swarm_id), self._known.epoch(swarm_id)

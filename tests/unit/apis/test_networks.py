@@ -20,11 +20,13 @@ def test_networks_arrive_in_the_specification() -> None:
     swarm.add_network("ring", "ring")
     swarm.add_network("pairs", [("node-1", "node-2"), ("node-2", "node-3")])
     swarm.add_network("all")
+    swarm.add_network("grid", "torus")
     spec = compile_swarm(swarm).spec
     assert spec.networks == (
         NetworkSpec("ring", "ring"),
         NetworkSpec("pairs", "edges", (("node-1", "node-2"), ("node-2", "node-3"))),
         NetworkSpec("all", "full"),
+        NetworkSpec("grid", "torus"),
     )
     assert spec.tasks[0].network == "ring"
 
@@ -39,7 +41,8 @@ def test_a_network_that_the_swarm_does_not_have_is_refused() -> None:
 @pytest.mark.parametrize(
     ("topology", "words"),
     [
-        ("torus", "'torus': give"),
+        ("toru", '\'toru\': give "full", "ring", "star", "torus", or pairs of nodes'),
+        ("random-regular", "'random-regular': give"),
         (3, "3: give"),
         ([], "no pairs"),
         ([("a",)], "not a pair of nodes"),

@@ -74,7 +74,7 @@ def test_star_and_edges(bench, make):
     ("networks", "network", "words"),
     [
         ((), "ring", "which the swarm does not have (it has none)"),
-        ((NetworkSpec("r", "rng"),), "r", "use full, ring, star or edges"),
+        ((NetworkSpec("r", "rng"),), "r", "use full, ring, star, torus or edges"),
         ((NetworkSpec("r", "ring"), NetworkSpec("r", "full")), "r", "described twice"),
         ((NetworkSpec("r", "edges"),), "r", "give edges"),
         ((NetworkSpec("r", "edges", (("a", "a"),)),), "r", "to itself"),

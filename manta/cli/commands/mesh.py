@@ -1,0 +1,145 @@
+"""`manta mesh`: peers that talk to each other with no manager."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from manta.cli.exit_codes import LocalError
+from manta.console import json_form, text
+from manta.console.commands import Group, as_json_option
+from manta.console.exit_codes import Exit
+from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.lines import Line, Words, styled
+from manta.console.terminal import Screen, print_lines
+from manta.transports.errors import remedied
+
+_COLOURS = {"self": "green", "alive": "green", "suspect": "yellow", "joining": "yellow"}
+_EVERY = 1.0
+"""Seconds between two looks."""
+
+
+@click.group(cls=Group)
+def mesh() -> None:
+    """Run peers that talk to each other with no manager, and see how they are."""
+
+
+@mesh.command(context_settings={"ignore_unknown_options": True})
+@click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--peers",
+    "count",
+    type=click.IntRange(1, 256),
+    default=4,
+    show_default=True,
+    help="How many peers run the script.",
+)
+@click.option(
+    "--topology",
+    default="full",
+    show_default=True,
+    help="Who may talk to whom: full, ring, star, torus or random-regular.",
+)
+def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> None:
+    """Run SCRIPT as several peers on this machine, each with the ARGUMENTS.
+
+    In each, `Mesh.join()` joins the others and waits until all are there. What they print follows
+    their names. Exits with the first exit code of theirs that is not 0.
+    """
+    from manta.mesh.run import Run
+    from manta.roster.topologies import InvalidTopology, Topology
+
+    try:
+        Topology.of(topology)
+    except InvalidTopology as error:
+        raise click.BadParameter(str(error), param_hint="--topology") from None
+    screen, width = Screen(), len(f"peer-{count - 1}")
+
+    def say(name: str, line: str) -> None:
+        screen.show([styled(name.ljust(width), fg="cyan") + " | " + line])
+
+    with Interrupts() as interrupts:
+        try:
+            running = Run(str(script), arguments, count, topology, say)
+        except OSError as error:
+            raise LocalError(f"The peers could not be started: {remedied(error)}") from error
+        try:
+            interrupts.begin()
+            code = running.wait()
+        except Interrupted as interrupted:
+            interrupts.finish()
+            is_int = interrupted.exit is Exit.INTERRUPTED
+            running.end(signal.SIGINT if is_int else signal.SIGTERM)
+            raise
+    raise click.exceptions.Exit(code)
+
+
+@mesh.command()
+@click.argument("address", metavar="HOST:PORT")
+@click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
+@as_json_option
+def status(address: str, watch: bool, as_json: bool) -> None:
+    """Show who is in a mesh, as one of its peers sees it.
+
+    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET.
+    """
+    import os
+
+    from manta.mesh.door import NotAdmitted, ask_status
+    from manta.mesh.settings import SECRET
+    from manta.transports.addresses import split_host
+
+    secret = os.environ.get(SECRET)
+    if not secret:
+        raise LocalError(f"The mesh's secret is wanted: set {SECRET}.")
+    try:
+        host, port = split_host(address)
+    except ValueError as error:
+        raise click.BadParameter(f"{address}: {error}", param_hint="HOST:PORT") from None
+    if port is None:
+        raise click.BadParameter(f"{address} has no port.", param_hint="HOST:PORT")
+    screen = Screen()
+    while True:
+        try:
+            found = ask_status((host, port), secret)
+        except NotAdmitted as error:
+            raise LocalError(f"{address} tells nothing: {error}.") from error
+        except OSError as error:
+            raise LocalError(f"No peer was reached at {address}: {error}.") from error
+        if as_json:
+            json_form.show(found)
+        else:
+            screen.show([], _lines(found, screen.room)) if watch else print_lines(
+                *_lines(found, screen.room)
+            )
+        if not watch:
+            return
+        time.sleep(_EVERY)
+
+
+def _lines(found: dict[str, Any], room: int | None) -> list[Line]:
+    ranks = {id_: rank for rank, (id_, _) in enumerate(found["view"]["members"])}
+    names = ("NAME", "ID", "STATE", "RANK", "LINK", "ROUND TRIP", "SENT", "RECEIVED")
+    rows: list[list[Words]] = []
+    for one in found["peers"]:
+        rank = ranks.get(one["id"])
+        trip = one.get("round_trip")
+        rows.append(
+            [
+                one["name"],
+                one["id"],
+                styled(one["state"], fg=_COLOURS.get(one["state"], "red")),
+                "" if rank is None else str(rank),
+                one.get("link", ""),
+                f"{1000 * trip:.1f} ms" if trip else "",
+                text.size(one["sent"]) if "sent" in one else "",
+                text.size(one["received"]) if "received" in one else "",
+            ]
+        )
+    header = [styled(name, bold=True) for name in names]
+    return text.table(header, rows, right=(3, 5, 6, 7), room=room)

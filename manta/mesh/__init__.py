@@ -1,0 +1,1 @@
+"""Peers that talk to each other with no manager."""

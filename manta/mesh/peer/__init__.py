@@ -1,0 +1,1 @@
+"""A peer's process: the plane, and the control that takes the manager's place."""

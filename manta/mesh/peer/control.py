@@ -1,0 +1,495 @@
+"""What a manager is to a node, in the peer's own process: it owns the machines and tells the plane.
+
+All of it runs on the plane's I/O thread. Membership says who is alive, views say who takes part in
+collectives, and `rosters` makes of both what a plane is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from manta.mesh import locks, said
+from manta.mesh.door import MOST_CARDS, Card
+from manta.mesh.peer import rosters
+from manta.mesh.peer.plane import Gate, PeerPlane
+from manta.mesh.peer.rosters import Known, id_of
+from manta.mesh.views import (
+    Action,
+    Enter,
+    GiveUp,
+    Prepare,
+    Release,
+    Tell,
+    View,
+    Views,
+)
+from manta.mesh.words import MOST_LOCKS
+from manta.node.peers.book import PeersAnew
+from manta.node.peers.directory import DirectoryOver
+from manta.protocol.base import Instance
+from manta.protocol.peers import Departure, LinksTold, Peer
+from manta.roster.topologies import Topology
+from manta.transports.errors import RemoteProtocolError
+from manta.transports.membership import actions as swim
+from manta.transports.membership.membership import Membership
+from manta.transports.membership.messages import Alive, announcement, decode, encode
+from manta.transports.membership.view import View as Ranked
+
+MEMBERSHIP, CONTROL = b"m", b"c"
+"""How messages begin, by whom they are for."""
+MOST_ADMITTED = 256
+"""Peers that a door has let in, and that are not in the mesh yet."""
+ADMITTED = 30.0
+"""Seconds that they have for that."""
+
+log = logging.getLogger("manta.mesh")
+
+
+Answer = Callable[[dict[str, Any]], None]
+Fail = Callable[[str, str], None]
+
+
+@dataclass
+class _Waiter:
+    """A request that is answered when the view is large enough, or a lock is had."""
+
+    answer: Answer
+    fail: Fail
+    size: int
+    timeout: float
+    until: float
+
+
+class Control:
+    """Implements `plane.Owner`, and `node.plane.daemon.Daemon`. `tell` is called with each event,
+    `entered` once, when this peer is in the mesh."""
+
+    def __init__(
+        self,
+        own: Card,
+        topology: Topology,
+        tell: Callable[[dict[str, Any]], None],
+        entered: Callable[[], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        """`broken` is called where your process has broken the protocol."""
+        self.me = id_of(own.key)
+        self.own = own
+        self._topology = topology
+        self._tell = tell
+        self._entered = entered
+        self._broken = broken
+        self._peers = {self.me: Peer(self.me, own.name, own.key, own.addresses)}
+        """All that were ever members, for as long as membership remembers them, and those that
+        are let in."""
+        self._lost: dict[str, str] = {}
+        """Those of them that are dead, or have left, and why."""
+        self._left: set[str] = set()
+        self._linked: set[str] = set()
+        self._admitted: dict[str, float] = {}
+        """Those that were let in and are no members yet, and until when."""
+        self._alive: tuple[str, ...] = (self.me,)
+        """In the order of membership's view."""
+        self.views = Views(self.me, self._ordered)
+        self._lost_in_view: dict[str, str] = {}
+        self._locks = locks.Locks(self.me, self.views.view)
+        self._lock_waits: dict[str, _Waiter] = {}
+        self._entered_view = self.views.view
+        self._former: View | None = None
+        """The one before: others may be in its last call yet."""
+        self._waiters: list[_Waiter] = []
+        self._links: LinksTold = ()
+        self._timer: tuple[float, Any] | None = None
+        self._membership: Membership | None = None
+        self.plane: PeerPlane
+        self.gate: Gate
+
+    def begin(self, plane: PeerPlane, io: Any) -> None:
+        self.plane, self._io = plane, io
+        plane.owner = self
+        self.gate = plane.gate = Gate(
+            plane, self.views, self._perform, self.present, rosters.swarm_of, time.monotonic
+        )
+        own = tuple(self._peers.values())
+        found = (rosters.introduced(own, one, began=True) for one in (rosters.LINKS, rosters.MESH))
+        plane.told(PeersAnew(tuple(found), (self._letters(),)))
+        plane.begin(rosters.speaker(self.me))
+        self._prepare(self.views.view)
+
+    def join(self, cards: Iterable[Card]) -> None:
+        """By who is there, as a door told; the first in the mesh where nobody is."""
+        session, now = random.SystemRandom().getrandbits(32), time.monotonic()
+        me = announcement(self.own.key, session, self.own.name, self.own.addresses)
+        cards = [one for one in cards if one.key != self.own.key]
+        joins = bool(cards)
+        self._membership = Membership(me, random.Random(), joins=joins, now=now)
+        for card in cards:
+            self.admit(card)
+        self._swim(swim.Tick())
+
+    def admit(self, card: Card) -> None:
+        """Lets a peer in that a door has admitted, or that is there already."""
+        id_ = id_of(card.key)
+        if id_ == self.me:
+            return
+        is_member = id_ in self._peers and id_ not in self._admitted
+        if not is_member and (id_ in self._admitted or len(self._admitted) < MOST_ADMITTED):
+            self._admitted[id_] = time.monotonic() + ADMITTED
+            self._know(Peer(id_, card.name, card.key, card.addresses))
+            self._set_timer()
+
+    def cards(self) -> list[Card]:
+        """Of who is there, this peer first."""
+        peers = [self._peers[one] for one in self._alive if one != self.me]
+        others = [Card(one.key, one.alias, one.addresses) for one in peers]
+        return [self.own, *others[: MOST_CARDS - 1]]
+
+    def leave(self) -> None:
+        if self._membership is not None:
+            self._swim(swim.Leave())
+
+    # --- requests of your process ---------------------------------------------------------------
+
+    def present(self) -> dict[str, Any]:
+        """The view that holds now."""
+        view = self.views.view
+        members = [[one, self._peers[one].alias] for one in view.members]
+        rank = view.members.index(self.me)
+        near = list(self._topology.neighbors(rank, len(members)))
+        return {"token": view.token, "rank": rank, "members": members, "neighbors": near}
+
+    def wait(
+        self,
+        size: int,
+        timeout: float,
+        answer: Answer,
+        fail: Fail,
+    ) -> None:
+        if len(self.views.view.members) >= size:
+            answer(self.present())
+            return
+        self._waiters.append(_Waiter(answer, fail, size, timeout, time.monotonic() + timeout))
+        self._perform(self.views.waits(True, time.monotonic()))
+
+    def lock(self, name: str, timeout: float, answer: Answer, fail: Fail) -> None:
+        if len(self._lock_waits) >= MOST_LOCKS:
+            fail("ResourceExhaustionError", f"{MOST_LOCKS:,} locks are waited for: use fewer.")
+            return
+        self._lock_waits[name] = _Waiter(answer, fail, 0, timeout, time.monotonic() + timeout)
+        self._perform_locks(self._locks.want(name))
+
+    def unlock(self, name: str) -> None:
+        if (waiter := self._lock_waits.pop(name, None)) is not None:
+            waiter.fail("RequestFailed", f"The lock {name!r} is not wanted any more.")
+        self._perform_locks(self._locks.drop(name))
+
+    def _perform_locks(self, actions: Iterable[locks.Action]) -> None:
+        for action in actions:
+            if isinstance(action, locks.Tell):
+                self._say_to(action.peer, action.message)
+            elif (waiter := self._lock_waits.pop(action.name, None)) is not None:
+                waiter.answer({})
+        self._set_timer()
+
+    def _say_to(self, id_: str, message: said.Said) -> None:
+        if (peer := self._peers.get(id_)) is not None:
+            self.plane.aside(peer.key, CONTROL + said.pack(message))
+
+    def connect(self, token: str, fd: int) -> None:
+        """A connection of your process: for letters, or for the collectives of a view."""
+        at = rosters.speaker(self.me)
+        if token:
+            found = [one for one in (self.views.view, self._former) if one and one.token == token]
+            view = found[0] if found else self.views.view
+            at = rosters.member(view, self.me)
+            if not found:  # it is told so when it asks
+                at = Instance(rosters.swarm_of(token), at.alias, at.index, 0)
+        self.plane.attach(at, fd)
+
+    def find(self, name: str) -> list[str]:
+        """The ids of all that have this id or name, dead ones too."""
+        if name in self._peers:
+            return [name]
+        return [id_ for id_, peer in self._peers.items() if peer.alias == name]
+
+    def status(self) -> dict[str, Any]:
+        """Who is there, as this peer sees it, and its links."""
+        links = {one.node_id: one for one in self._links}
+        found = []
+        for id_, peer in sorted(self._peers.items(), key=lambda one: (one[1].alias, one[0])):
+            link = links.get(id_)
+            one: dict[str, Any] = {"id": id_, "name": peer.alias, "state": self._state(id_)}
+            one["addresses"] = list(peer.addresses)
+            if link is not None:
+                one["link"], one["round_trip"] = str(link.kind), link.round_trip
+                one["sent"], one["received"] = link.sent, link.received
+                one["error"] = link.error
+            found.append(one)
+        return {"id": self.me, "view": self.present(), "peers": found}
+
+    def _state(self, id_: str) -> str:
+        if id_ == self.me:
+            return "self"
+        if id_ in self._admitted:
+            return "joining"
+        known = self._membership and self._membership.peer(self._peers[id_].key)
+        return known[1].value if known else "gone"
+
+    # --- what the plane says (plane.Owner and Daemon) -------------------------------------------
+
+    def heard(self, key: str, data: bytes) -> None:
+        """Raises RemoteProtocolError."""
+        if self._membership is None:
+            return
+        kind, body = data[:1], data[1:]
+        if kind == MEMBERSHIP:
+            self._swim(swim.Received(key, decode(body)))
+        elif kind == CONTROL:
+            message = said.unpack(body)
+            if (id_ := id_of(key)) not in self._alive:
+                return
+            if isinstance(message, said.Proposals):
+                self._perform(self.views.heard(id_, message, time.monotonic()))
+            else:
+                self._perform_locks(self._locks.heard(id_, message))
+        else:
+            raise RemoteProtocolError("what a peer of the mesh says is malformed")
+
+    def linked(self, key: str) -> None:
+        self._linked.add(id_of(key))
+        self._swim(swim.LinkUp(key))
+        self._look_at_views()
+
+    def unlinked(self, key: str) -> None:
+        self._linked.discard(id_of(key))
+        self._swim(swim.LinkClosed(key))
+
+    def want_roster(self, swarm_id: str, wanted: bool) -> None:
+        """It is told all there are."""
+
+    def settle(self, at: Instance) -> None:
+        self.plane.settled(at)
+
+    def broke(self, at: Instance, why: str) -> None:
+        self._broken(why)
+
+    def lost(self, at: Instance, how: str) -> None:
+        self._broken(how)
+
+    def links_changed(self, links: LinksTold) -> None:
+        self._links = links
+
+    # --- membership -----------------------------------------------------------------------------
+
+    def _swim(self, event: swim.Event) -> None:
+        if self._membership is None:
+            return
+        for action in self._membership.handle(event, time.monotonic()):
+            self._do(action)
+        self._set_timer()
+
+    def _do(self, action: swim.Action) -> None:
+        match action:
+            case swim.Send(key, _, message):
+                self.plane.aside(key, MEMBERSHIP + encode(message))
+            case swim.Cut(key, sentence):
+                self.plane.links.end(key, sentence)
+            case swim.Entered(view):
+                for peer in view.peers:
+                    if peer.key != self.own.key:
+                        self._arrived(peer)
+                self._is_alive(view)
+                self._entered()
+            case swim.Refusal(key, sentence):
+                log.warning("%s does not take this peer in: %s", id_of(key), sentence)
+            case swim.Joined(peer) | swim.AddressChanged(peer):
+                self._arrived(peer)
+                self._say("joined" if isinstance(action, swim.Joined) else "moved", peer)
+            case swim.Suspected(peer):
+                self._say("suspected", peer)
+            case swim.AliveAgain(peer, was_dead):
+                self._arrived(peer)
+                self._say("back" if was_dead else "alive", peer)
+            case swim.LeftMesh(peer):
+                self._gone(peer, "it has left the mesh", has_left=True)
+                self._say("left", peer)
+            case swim.Died(peer, sentence):
+                self._gone(peer, sentence)
+                self._say("died", peer, sentence)
+            case swim.ViewChanged(view):
+                self._is_alive(view)
+
+    def _is_alive(self, view: Ranked) -> None:
+        self._alive = tuple(id_of(one.key) for one in view.peers)
+        self._look_at_views()
+
+    def _arrived(self, alive: Alive) -> None:
+        id_ = id_of(alive.key)
+        self._admitted.pop(id_, None)
+        self._lost.pop(id_, None)
+        self._left.discard(id_)
+        self._know(Peer(id_, alive.name, alive.key, alive.addresses))
+
+    def _know(self, peer: Peer) -> None:
+        self._peers[peer.node_id] = peer
+        self.plane.told(rosters.introduced((peer,), rosters.LINKS))
+        if peer.node_id not in self._admitted:
+            self.plane.told(rosters.introduced((peer,)))
+            self.plane.told(self._letters())
+
+    def _gone(self, alive: Alive, sentence: str, *, has_left: bool = False) -> None:
+        id_ = id_of(alive.key)
+        self._lost[id_] = sentence
+        if has_left:
+            self._left.add(id_)
+        self.plane.told(self._letters())
+        gone = rosters.departed(self._peers[id_], rosters.MESH, Departure.LOST, sentence)
+        self.plane.told(gone)
+
+    def _letters(self) -> Any:
+        known = (
+            Known(peer, "" if id_ in self._left else self._lost.get(id_, ""), id_ in self._left)
+            for id_, peer in self._peers.items()
+            if id_ not in self._admitted
+        )
+        return rosters.letters(known, self._edges())
+
+    def _edges(self) -> list[tuple[str, str]] | None:
+        if self._topology.name == "full":
+            return None
+        members = self.views.view.members
+        return [(members[a], members[b]) for a, b in self._topology.links(len(members))]
+
+    def _say(self, what: str, peer: Alive, why: str = "") -> None:
+        event = {"event": what, "id": id_of(peer.key), "name": peer.name, "why": why}
+        self._tell({**event, "time": time.time()})
+
+    # --- views ----------------------------------------------------------------------------------
+
+    def _ordered(self, ids: Iterable[str]) -> list[str]:
+        wanted = set(ids)
+        return [one for one in self._alive if one in wanted]
+
+    def _look_at_views(self) -> None:
+        self._perform(self.views.know(self._alive, self._linked, time.monotonic()))
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Tell(id_, message):
+                    self._say_to(id_, message)
+                case Prepare(view):
+                    self._prepare(view)
+                    self._perform_locks(self._locks.committed(view))
+                case GiveUp(view, members):
+                    self._give_up(view, members)
+                case Enter(view):
+                    self._enter(view)
+                case Release():
+                    self.gate.released()
+        self._set_timer()
+
+    def _prepare(self, view: View) -> None:
+        plane = self.plane
+        plane.told(rosters.directory(view, self._peers))
+        plane.told(rosters.collectives(view, self._peers, {}))
+        plane.begin(rosters.member(view, self.me))
+
+    def _give_up(self, view: View, members: Iterable[str]) -> None:
+        swarm_id = rosters.swarm_of(view.token)
+        for one in members:
+            why = self._lost.get(one) or "it is in another view of the mesh"
+            peer = self._peers[one]
+            self._lost_in_view[one] = why
+            self.plane.give_up(swarm_id, one, why)
+            self.plane.told(rosters.departed(peer, swarm_id, Departure.LOST, why))
+        self.plane.told(rosters.collectives(view, self._peers, self._lost_in_view))
+
+    def _enter(self, view: View) -> None:
+        if self._former is not None:
+            self._forget(self._former)
+        self._former = self._entered_view
+        self._entered_view = view
+        self._lost_in_view = {}
+        self.plane.told(self._letters())
+        self._tell({"event": "view", "time": time.time(), "view": self.present()})
+        size = len(view.members)
+        for waiter in [one for one in self._waiters if one.size <= size]:
+            self._waiters.remove(waiter)
+            waiter.answer(self.present())
+        self._perform(self.views.waits(bool(self._waiters), time.monotonic()))
+
+    def _forget(self, view: View) -> None:
+        at = rosters.member(view, self.me)
+        self.plane.end(at, counts=False, is_gone=False)
+        self.plane.told(DirectoryOver(at.swarm_id))
+        for one in self._left.difference(self.views.view.members, self._entered_view.members):
+            self._left.discard(one)
+            self._lost.pop(one, None)
+            self._revoke(one)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        waiters = [*self._waiters, *self._lock_waits.values()]
+        times = [self.views.due, *(one.until for one in waiters), *self._admitted.values()]
+        if self._membership is not None:
+            times.append(self._membership.due)
+        due = min((one for one in times if one is not None), default=None)
+        if due is None or (self._timer is not None and self._timer[0] <= due):
+            return
+        if self._timer is not None:
+            self._timer[1].cancel()
+        pause = max(0.0, due - time.monotonic())
+        self._timer = due, self._io.call_later(pause, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if self._membership is not None and (self._membership.due or now + 1) <= now:
+            self._swim(swim.Tick())
+        self._perform(self.views.tick(now))
+        for waiter in [one for one in self._waiters if one.until <= now]:
+            self._waiters.remove(waiter)
+            waiter.fail("Timeout", self._in_vain(waiter))
+        self._perform(self.views.waits(bool(self._waiters), now))
+        for name in [name for name, one in self._lock_waits.items() if one.until <= now]:
+            holder = self._peers.get(self._locks.holders.get(name, ""))
+            whose = (
+                f"the lock {name!r} is held by {holder.alias}"
+                if holder
+                else (
+                    f"it is not known yet who has the lock {name!r}: members of the view have not "
+                    "said so"
+                )
+            )
+            waiter = self._lock_waits.pop(name)
+            waiter.fail("Timeout", f"Waited {waiter.timeout:g} s in vain: {whose}.")
+        for id_ in [one for one, until in self._admitted.items() if until <= now]:
+            del self._admitted[id_]
+            self._revoke(id_)
+        self._set_timer()
+
+    def _revoke(self, id_: str) -> None:
+        """Its key is nobody's any more."""
+        peer = self._peers.pop(id_)
+        self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
+
+    def _in_vain(self, waiter: _Waiter) -> str:
+        view, alive = self.views.view, len(self._alive)
+        more = ""
+        if alive >= waiter.size:
+            more = (
+                f"; {alive} are there, and meet when all members have made one more collective or "
+                "wait as well"
+            )
+        names = ", ".join(self._peers[one].alias for one in view.members[:20])
+        return (
+            f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {len(view.members)} are "
+            f"in the view ({names}){more}."
+        )

@@ -1,0 +1,181 @@
+"""The plane of a peer: a node's, with what controls say aside, and a gate for collectives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from manta.mesh.views import Action, Verdict, Views
+from manta.mesh.words import VIEW_OVER
+from manta.node.plane import envelope
+from manta.node.plane.channels import Ask, Channel
+from manta.node.plane.plane import Plane
+from manta.node.plane.requests import CallCollective
+from manta.roster.waits import operation
+from manta.transports.exchange.letters import Value
+
+TWO_NUMBERS = frozenset({"all_reduce", "reduce_scatter"})
+"""Collectives that may be made in two calls: of the arrays, and of the rest."""
+
+
+class Owner(Protocol):
+    """The control."""
+
+    def heard(self, key: str, data: bytes) -> None:
+        """Raises RemoteProtocolError."""
+
+    def linked(self, key: str) -> None: ...
+
+    def unlinked(self, key: str) -> None: ...
+
+
+class PeerPlane(Plane):
+    owner: Owner
+    gate: Gate
+
+    def aside(self, key: str, data: bytes) -> bool:
+        """False where there is no link."""
+        return self.links.send(key, envelope.pack("", "", envelope.Aside(data)))
+
+    def heard_aside(self, key: str, data: bytes) -> None:
+        self.owner.heard(key, data)
+
+    def link_up(self, key: str, *, anew: bool) -> None:
+        super().link_up(key, anew=anew)
+        self.owner.linked(key)
+
+    def link_down(self, key: str) -> None:
+        super().link_down(key)
+        self.owner.unlinked(key)
+
+    @property
+    def goes_on(self) -> bool:
+        """Does any peer still need anything of a collective from here?"""
+        return any(desk.calls.open for desk in self._desks.all)
+
+    def give_up(self, swarm_id: str, peer: str, why: str) -> None:
+        """In the collectives of a view."""
+        if (desk := self._desks.desk(swarm_id)) is not None:
+            desk.peer_lost(peer, why)
+
+    def ask_again(self, ask: Ask) -> None:
+        """One that the gate held."""
+        self._ask(ask, ask.value)
+        self._set_timer()
+
+    def answer(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
+        """One that the gate has let pass."""
+        super()._send(ask, told, fds)
+
+    def _ask(self, ask: Ask, value: Value | None) -> None:
+        ask.value = value
+        if not isinstance(ask.body, CallCollective) or self.gate.admits(ask):
+            super()._ask(ask, value)
+
+    def _send(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
+        if ask.channel.current is ask:
+            self.gate.answered(ask, told, fds)
+
+    def _close(self, channel: Channel) -> None:
+        ask = channel.current
+        super()._close(channel)
+        if ask is not None:
+            self.gate.abandoned(ask)
+
+
+class Gate:
+    """Keeps calls of the member here to their views: one at a time."""
+
+    def __init__(
+        self,
+        plane: PeerPlane,
+        views: Views,
+        perform: Callable[[list[Action]], None],
+        present: Callable[[], dict[str, Any]],
+        swarm_of: Callable[[str], str],
+        clock: Callable[[], float],
+    ) -> None:
+        """`present` is the view as your process is told of it."""
+        self._plane = plane
+        self._views = views
+        self._perform = perform
+        self._present = present
+        self._swarm_of = swarm_of
+        self._clock = clock
+        self._pending: Ask | None = None
+        self._inside: Ask | None = None
+        self._held: tuple[Ask, dict[str, Any], list[int]] | None = None
+        self._other_half: tuple[str, int] | None = None
+        """The swarm and number of a call that belongs to the last one of a view that is over."""
+
+    def admits(self, ask: Ask) -> bool:
+        """Whether the call is to be carried out now; else it is asked again, or has failed."""
+        number = _call(ask).number
+        if (ask.at.swarm_id, number) == self._other_half:
+            return True
+        if ask.at.swarm_id != self._swarm_of(self._views.view.token):
+            ask.fail(VIEW_OVER, "The view of that call is over.")
+            return False
+        if self._inside is not None or self._pending not in (None, ask):
+            ask.fail("RequestFailed", "Another thread is in a collective of this mesh.")
+            return False
+        verdict, actions = self._views.call(number, self._clock())
+        self._pending = ask if verdict is Verdict.HOLD else None
+        self._inside = ask if verdict is Verdict.GO else None
+        if verdict is Verdict.OVER:
+            ask.fail(VIEW_OVER, "The view of that call is over.")
+        self._perform(actions)
+        return verdict is Verdict.GO
+
+    def answered(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
+        if ask is not self._inside:
+            self._plane.answer(ask, told, fds)
+            return
+        if not self._views.may_end(self._clock()):
+            self._held = ask, told, [os.dup(fd) for fd in fds]
+            return
+        self._inside = None
+        call, last = _call(ask), self._views.last
+        number = call.number
+        size = sum(part[1] for part in told.get("parts", ()))
+        actions = self._views.ended(number, self._clock(), size)
+        self._perform(actions)
+        if number == last:
+            told = {**told, "view": self._present()}
+            halves = operation(call.words) in TWO_NUMBERS
+            self._other_half = (ask.at.swarm_id, number + 1) if halves else None
+        self._plane.answer(ask, told, fds)
+
+    def released(self) -> None:
+        """Views hold nothing any more."""
+        held, self._held = self._held, None
+        if held is not None:
+            ask, told, fds = held
+            try:
+                self.answered(ask, told, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        if self._pending is not None:
+            self._plane.ask_again(self._pending)
+
+    def abandoned(self, ask: Ask) -> None:
+        if ask is self._pending:
+            self._pending = None
+            if ask.value is not None:
+                self._plane.release(ask.value)
+        elif ask is self._inside:
+            self._inside = None
+            if self._held is not None:
+                for fd in self._held[2]:
+                    os.close(fd)
+                self._held = None
+        else:
+            return
+        self._perform(self._views.abandoned(self._clock()))
+
+
+def _call(ask: Ask) -> CallCollective:
+    assert isinstance(ask.body, CallCollective), "only these come to the gate"
+    return ask.body

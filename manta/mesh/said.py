@@ -1,0 +1,126 @@
+"""What the controls of two peers say to each other about views and locks, over the link between
+their planes. What they say about membership is in `manta.transports.membership.messages`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from manta.transports.errors import RemoteProtocolError
+
+MOST_PEERS = 4_096
+"""In a view."""
+NONE = -1
+"""Of calls: there is no such one."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=40)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Call = Annotated[int, Meta(ge=NONE, lt=2**53)]
+Text = Annotated[str, Meta(max_length=300)]
+
+
+class _Said(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Ballot(_Said, frozen=True, order=True):
+    """Names a proposal and the view that comes of it: the higher one counts."""
+
+    number: Count
+    proposer: Id
+
+
+class Propose(_Said, frozen=True, tag=10):
+    ballot: Ballot
+    members: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_PEERS)]
+
+
+class Position(_Said, frozen=True, tag=11):
+    """Where the sender is in its view, named by its ballot: the last call that has ended, the one
+    that it is in, whether one waits to begin, whether it waits for a view, and whether it has yet
+    to make the last call there, after an earlier commit."""
+
+    ballot: Ballot
+    view: Ballot
+    done: Call
+    inside: Call
+    is_pending: bool
+    is_free: bool
+    is_ending: bool
+
+
+class Commit(_Said, frozen=True, tag=12):
+    """`ends`: of each former view the number after which its last call comes, or nothing where it
+    is over at once. `was`: the former view of each member."""
+
+    ballot: Ballot
+    members: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_PEERS)]
+    ends: Annotated[tuple[tuple[Ballot, Call | None], ...], Meta(max_length=MOST_PEERS)]
+    was: Annotated[tuple[tuple[Id, Ballot], ...], Meta(max_length=MOST_PEERS)]
+
+
+class Refuse(_Said, frozen=True, tag=13):
+    """The proposal does not count there; `highest` is the ballot that does."""
+
+    ballot: Ballot
+    highest: Ballot
+
+
+class Accepted(_Said, frozen=True, tag=14):
+    """The sender has heard the commit."""
+
+    ballot: Ballot
+
+
+class Apart(_Said, frozen=True, tag=15):
+    """The members of the sender's view, which has that ballot, are not those whom it takes for
+    alive: the receiver is to propose another."""
+
+    view: Ballot
+
+
+class Locks(_Said, frozen=True, tag=20):
+    """What the sender has and wants of the locks of a view, in order: it says all of it whenever
+    that changes. A want is a name and a number of the sender's own."""
+
+    view: Ballot
+    has: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=10_000)]
+    wants: Annotated[tuple[tuple[Text, Count], ...], Meta(max_length=10_000)]
+
+
+class Granted(_Said, frozen=True, tag=21):
+    """The sender's lock with that name is the receiver's, for the want of that number."""
+
+    view: Ballot
+    name: Text
+    number: Count
+
+
+class Holders(_Said, frozen=True, tag=22):
+    """Who has the locks that the receiver waits for: names of locks, and ids."""
+
+    view: Ballot
+    of: Annotated[tuple[tuple[Text, Id], ...], Meta(max_length=10_000)]
+
+
+Proposals = Propose | Position | Commit | Refuse | Accepted | Apart
+Locking = Locks | Granted | Holders
+Said = Proposals | Locking
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Said).decode
+
+
+def pack(said: Said) -> bytes:
+    return _encode(said)
+
+
+def unpack(data: bytes) -> Said:
+    """Raises RemoteProtocolError."""
+    try:
+        found: Said = _decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"what a peer of the mesh says is malformed: {error}") from error
+    return found

@@ -1,0 +1,81 @@
+"""How a mesh is joined: arguments before `MANTA_MESH_*`, as `manta mesh run` sets these."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from manta.light import arguments
+from manta.mesh.errors import JoinFailed
+from manta.roster.topologies import Topology
+
+LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE = (
+    f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE")
+)
+ALL = frozenset((LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE))
+LOOPBACK = "127.0.0.1"
+MEMORY = 1 << 30
+"""Bytes of large values that a peer keeps in memory, as a node does."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """In place of a secret: who is admitted, by public keys. `secret` is the secret half of this
+    peer's own pair; both are 40 characters, as `transports.security.keys.KeyPair` has them."""
+
+    secret: str
+    known: Iterable[str] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    listen: str
+    peers: tuple[str, ...]
+    secret: str | Keys | None
+    name: str
+    topology: Any
+    size: int
+    """How many peers `join` waits for."""
+
+
+def settings(
+    listen: str | None,
+    peers: str | Iterable[str],
+    secret: str | Keys | None,
+    name: str | None,
+    topology: Any,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Raises JoinFailed, TypeError, ValueError, each with what was wrong and what will do."""
+    if isinstance(peers, str):
+        peers = [peers]
+    told = tuple(peers) or tuple(filter(None, environment.get(PEERS, "").split(",")))
+    secret = secret or environment.get(SECRET) or None
+    if secret is None:
+        raise JoinFailed(
+            f"A mesh needs a secret, which all its peers know: give secret=..., or set {SECRET} "
+            "(`manta mesh run` makes one)."
+        )
+    if not isinstance(secret, str | Keys):
+        raise TypeError(f"secret is a str, or Keys, not a {type(secret).__name__}.")
+    size = environment.get(SIZE, "1")
+    if not size.isascii() or not size.isdigit() or not int(size):
+        raise ValueError(f"{SIZE} is {size!r:.60}: give how many peers are waited for, from 1 on.")
+    given = topology if topology != "full" else environment.get(TOPOLOGY, "full")
+    found = Topology.of(given)
+    plain = str(found) if found.name != "edges" else sorted(found.edges)
+    return Settings(
+        listen or environment.get(LISTEN) or LOOPBACK,
+        told,
+        secret,
+        arguments.name("peer's name", name or environment.get(NAME) or _own_name()),
+        plain,
+        int(size),
+    )
+
+
+def _own_name() -> str:
+    return f"{socket.gethostname().partition('.')[0] or 'peer'}-{os.getpid()}"

@@ -1,0 +1,84 @@
+"""`manta mesh`: peers of one script on this machine, and what one of them knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.mesh.conftest import SECRET, Peers
+
+pytestmark = pytest.mark.timeout(120)
+
+SCRIPT = """
+import sys, time
+from manta import Mesh
+with Mesh.join() as mesh:
+    print(mesh.name, "of", mesh.size, "sum", mesh.all_reduce(mesh.rank), *sys.argv[1:])
+    if mesh.rank == 1 and sys.argv[1:] == ["fails"]:
+        sys.exit(7)
+    if sys.argv[1:] == ["stays"]:
+        print("stays")
+        time.sleep(100)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def manta(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "manta", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_script_runs_as_several_peers_that_are_all_there(script: Path) -> None:
+    out, err = manta("mesh", "run", script, "--peers", 3, "--", "--x", "1").communicate()
+    lines = sorted(out.splitlines())
+    assert lines == [f"peer-{n} | peer-{n} of 3 sum 3 --x 1" for n in range(3)], out + err
+
+
+def test_the_exit_code_is_that_of_a_peer_that_failed(script: Path) -> None:
+    running = manta("mesh", "run", "--peers", 2, script, "fails")
+    out, err = running.communicate()
+    assert running.returncode == 7, out + err
+
+
+def test_a_signal_ends_all_peers(script: Path) -> None:
+    running = manta("mesh", "run", "--peers", 2, script, "stays")
+    assert running.stdout is not None
+    came = 0
+    while came < 2:
+        came += "| stays" in running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    running.communicate()
+    assert running.returncode == 130
+
+
+def test_status_is_what_a_peer_knows(peers: Peers) -> None:
+    peers.add(2)
+    peers.meet(2)
+    address = peers.all[0].address
+    asked = manta("mesh", "status", address, "--json", MANTA_MESH_SECRET=SECRET)
+    out, err = asked.communicate()
+    assert asked.returncode == 0, err
+    states = {one["name"]: one["state"] for one in json.loads(out)["peers"]}
+    assert states == {"peer-0": "self", "peer-1": "alive"}
+    shown = manta("mesh", "status", address, MANTA_MESH_SECRET=SECRET)
+    assert "peer-1" in shown.communicate()[0]
+    refused = manta("mesh", "status", address, MANTA_MESH_SECRET="another")
+    assert refused.communicate()[0] == ""
+    assert refused.returncode == 11

@@ -1,0 +1,205 @@
+"""Views of many peers in virtual time: who joins, dies, is parted, computes for long, and waits."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+
+import pytest
+
+from manta.mesh.said import Proposals
+from manta.mesh.views import Action, Enter, GiveUp, Tell, Verdict, View, Views
+
+HEARD = 0.4
+"""Seconds until all have heard who is alive."""
+
+
+class Member:
+    """Makes calls one after another; each ends when all members of its view that are not given up
+    have come to it."""
+
+    def __init__(self, net: Net, name: str) -> None:
+        self.net, self.name = net, name
+        self.views = Views(name, lambda ids: sorted(ids))
+        self.number = -1
+        self.state = "idle"
+        self.given_up: dict[str, set[str]] = defaultdict(set)
+        self.made: dict[str, list[int]] = defaultdict(list)
+        """By view: the calls that have ended, which the user saw with that view."""
+        self.losses: dict[str, int] = defaultdict(int)
+        self.opinion: set[str] = {name}
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Tell):
+                self.net.send(self.name, action.peer, action.message)
+            elif isinstance(action, GiveUp):
+                self.given_up[action.view.token].update(action.members)
+            elif isinstance(action, Enter):
+                self.number = -1
+                self.net.entered(self, action.view)
+        self.net.wake(self)
+
+    def know(self) -> None:
+        linked = {one for one in self.opinion if self.net.joins(self.name, one)}
+        self.perform(self.views.know(self.opinion, linked, self.net.now))
+
+    def step(self) -> None:
+        """What its program does next."""
+        net, views = self.net, self.views
+        token = views.view.token
+        if self.state == "idle":
+            verdict, actions = views.call(self.number + 1, net.now)
+            assert verdict is not Verdict.OVER, "a call is made in the view that its caller sees"
+            if verdict is Verdict.GO:
+                self.number += 1
+                self.state = "inside"
+                net.come[token, self.number].add(self.name)
+            self.perform(actions)
+        elif self.state == "inside":
+            wanted = set(views.view.members) - self.given_up[token]
+            if not wanted <= net.come[token, self.number] or not views.may_end(net.now):
+                return
+            self.made[token].append(self.number)
+            if self.given_up[token] - net.come[token, self.number]:
+                self.losses[token] += 1
+            self.state = "computing"
+            pause = net.random.choice([0.0, 0.001, 0.01, 0.3])
+            net.at(net.now + pause, self.computed)
+            self.perform(views.ended(self.number, net.now))
+
+    def computed(self) -> None:
+        self.state = "idle"
+
+    def run(self) -> None:
+        due = self.views.due
+        if due is not None and due <= self.net.now:
+            self.perform(self.views.tick(self.net.now))
+        self.step()
+
+
+class Net:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.now = 0.0
+        self.members: dict[str, Member] = {}
+        self.come: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.known: dict[str, tuple[str, ...]] = {}
+        self.sides: list[set[str]] = []
+        self._due: list[tuple[float, int, object]] = []
+        self._count = itertools.count()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def at(self, when: float, call: object) -> None:
+        heapq.heappush(self._due, (when, next(self._count), call))
+
+    def joins(self, one: str, other: str) -> bool:
+        there = one in self.members and other in self.members
+        return there and not any((one in side) != (other in side) for side in self.sides)
+
+    def send(self, sender: str, receiver: str, message: Proposals) -> None:
+        """In order; lost where there is no link."""
+        when = max(self.now + self.random.uniform(0, 0.02), self._last.get((sender, receiver), 0.0))
+        self._last[sender, receiver] = when
+
+        def arrive() -> None:
+            if self.joins(sender, receiver):
+                member = self.members[receiver]
+                member.perform(member.views.heard(sender, message, self.now))
+
+        self.at(when, arrive)
+
+    def entered(self, member: Member, view: View) -> None:
+        assert self.known.setdefault(view.token, view.members) == view.members
+        assert member.name in view.members
+
+    def wake(self, member: Member) -> None:
+        pass
+
+    def changed(self) -> None:
+        """Who is there is heard by each at its own time."""
+        for member in list(self.members.values()):
+
+            def hear(member: Member = member) -> None:
+                if self.members.get(member.name) is member:
+                    there = (one for one in self.members if self.joins(member.name, one))
+                    member.opinion = {member.name, *there}
+                    member.know()
+
+            self.at(self.now + self.random.uniform(0, HEARD), hear)
+
+    def run(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 0.005
+            while self._due and self._due[0][0] <= self.now:
+                heapq.heappop(self._due)[2]()  # type: ignore[operator]
+            for member in list(self.members.values()):
+                member.run()
+
+    def add(self, name: str) -> None:
+        self.members[name] = Member(self, name)
+        self.changed()
+
+    def check_whole(self) -> None:
+        views = {member.views.view for member in self.members.values()}
+        assert [set(view.members) for view in views] == [set(self.members)], views
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_all_that_are_there_come_to_one_view_and_make_the_same_calls(case: int) -> None:
+    net = Net(case)
+    for number in range(net.random.randint(2, 6)):
+        net.add(f"p{number}")
+        net.run(net.random.choice([0.0, 0.1, 1.0]))
+    net.run(8.0)
+    net.check_whole()
+    whole = {name: dict(member.made) for name, member in net.members.items()}
+    for token, members in net.known.items():
+        # Nobody was lost: whoever was in a view made the same calls in it, but for the one in
+        # which they are.
+        counts = {len(whole[one].get(token, ())) for one in members}
+        assert max(counts) - min(counts) <= 1, (token, members, counts)
+    assert not any(member.losses for member in net.members.values())
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_a_death_costs_one_call_and_the_others_go_on(case: int) -> None:
+    net = Net(case)
+    for number in range(5):
+        net.add(f"p{number}")
+    net.run(6.0)
+    net.check_whole()
+    lost = net.random.choice(sorted(net.members))
+    del net.members[lost]
+    net.changed()
+    net.run(6.0)
+    net.check_whole()
+    for member in net.members.values():
+        assert sum(member.losses.values()) <= 1, member.losses
+        before = len(member.made[member.views.view.token])
+        net.run(1.0)
+        assert len(member.made[member.views.view.token]) > before or before == 0
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_two_sides_of_a_partition_go_on_and_become_one_again(case: int) -> None:
+    net = Net(case)
+    for number in range(6):
+        net.add(f"p{number}")
+    net.run(6.0)
+    net.check_whole()
+    side = set(net.random.sample(sorted(net.members), 2))
+    net.sides.append(side)
+    net.changed()
+    net.run(6.0)
+    for member in net.members.values():
+        mine = side if member.name in side else set(net.members) - side
+        assert set(member.views.view.members) == mine
+    net.sides.clear()
+    net.changed()
+    net.run(8.0)
+    net.check_whole()
