@@ -14,8 +14,8 @@ costs the one that it is about an answer to each that believed it. Of a peer tha
 ago not even that much is believed, before a probe of it has failed: at most one in a period.
 
 *Life is believed where it can be checked.* Within a session, a higher incarnation is, but no step
-beyond STEP, so that a peer that is lied about can always outbid. A session that is not the known
-one is not: the peer is asked; and so is one that is gone and of which others say that it lives.
+beyond STEP, so that a peer that is lied about can always outbid. Beyond it, and of a session that
+is not the known one, the peer is asked; and so is one that is gone and lives, as others say.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Beliefs:
                 self.prober.check(member, claim)
         elif known.incarnation < claim.incarnation <= known.incarnation + STEP:
             self._renew(member, claim)
-        elif member.is_gone:
+        elif member.is_gone or claim.incarnation > known.incarnation:
             self.prober.check(member, claim)
 
     def _hear_accusation(self, member: Member, claim: Accusation, sender: str) -> None:
