@@ -92,6 +92,8 @@ class Beliefs:
                     self._leave(member)
             else:
                 self._hear_accusation(member, claim, sender)
+        elif member is not None and member.state is State.LEFT and isinstance(claim, Suspect):
+            self._context.tell(sender, [self._members.claim(member)])  # it has missed that
 
     def _own_word(self, member: Member, claim: Alive, *, answers: bool) -> None:
         known = member.peer
