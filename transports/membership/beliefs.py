@@ -14,8 +14,8 @@ costs the one that it is about an answer to each that believed it. Of a peer tha
 ago not even that much is believed, before a probe of it has failed: at most one in a period.
 
 *Life is believed where it can be checked.* Within a session, a higher incarnation is, but no step
-beyond STEP, so that a peer that is lied about can always outbid. A session that is not the known
-one is not: the peer is asked; and so is one that is gone and of which others say that it lives.
+beyond STEP, so that a peer that is lied about can always outbid. Beyond it, and of a session that
+is not the known one, the peer is asked; and so is one that is gone and lives, as others say.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ class Beliefs:
                     self._leave(member)
             else:
                 self._hear_accusation(member, claim, sender)
+        elif member is not None and member.state is State.LEFT and isinstance(claim, Suspect):
+            self._context.tell(sender, [self._members.claim(member)])  # it has missed that
 
     def _own_word(self, member: Member, claim: Alive, *, answers: bool) -> None:
         known = member.peer
@@ -113,7 +115,7 @@ class Beliefs:
                 self.prober.check(member, claim)
         elif known.incarnation < claim.incarnation <= known.incarnation + STEP:
             self._renew(member, claim)
-        elif member.is_gone:
+        elif member.is_gone or claim.incarnation > known.incarnation:
             self.prober.check(member, claim)
 
     def _hear_accusation(self, member: Member, claim: Accusation, sender: str) -> None:

@@ -83,18 +83,17 @@ class Prober:
         if member is not None and key not in self._by_peer:
             self._begin(member, None, span)
 
-    def check(self, member: Member, claim: Claim | None = None) -> bool:
-        """Probes a peer out of turn; whether it could. At most once in a period for each."""
+    def check(self, member: Member, claim: Claim | None = None) -> None:
+        """Probes a peer out of turn: at most once in a period for each."""
         context = self._context
         period = context.pace.period
-        if len(self._probes) >= MOST_PROBES or context.now < member.checked + period:
-            return False
-        member.checked = context.now
-        if member.peer.key not in self._by_peer:
+        if (probe := self._by_peer.get(member.peer.key)) is not None:
+            probe.claim = probe.claim or claim
+        elif len(self._probes) < MOST_PROBES and context.now >= member.checked + period:
+            member.checked = context.now
             probe = self._begin(member, claim, period * (1 + context.health.doubt))
             if member.is_closed:
                 self._ask_helpers(probe)
-        return True
 
     def is_probing(self, member: Member) -> bool:
         return member.peer.key in self._by_peer
