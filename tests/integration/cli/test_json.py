@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+from manta import Mesh
 from manta.cli.main import cli
 from manta.console.json_form import dumps
 from tests.support.lab import Lab
@@ -100,9 +101,11 @@ class Shell:
         self.folder = folder
         self.printed: dict[str, list[Any]] = {}
 
-    def __call__(self, row: str, *arguments: object, said: str = "", ok: int = 0) -> Any:
+    def __call__(
+        self, row: str, *arguments: object, said: str = "", ok: int = 0, **environment: str
+    ) -> Any:
         words = [*row.split(), *arguments]
-        done = self.lab.attempt(*words, "--json", said=said)
+        done = self.lab.attempt(*words, "--json", said=said, **environment)
         assert done.returncode == ok, (words, done.stdout, done.stderr)
         self.printed[row] = records = parsed(row, table("## manta\n")[row][0], done.stdout)
         return records[0] if records else None
@@ -182,6 +185,10 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
 
     shell("up", "--nodes", 1, "--background")
     shell("up --stop")
+
+    with Mesh.join(secret=(secret := "what all know")) as mesh:
+        shown = shell("mesh status", mesh.address, MANTA_MESH_SECRET=secret)
+        assert [one["id"] for one in shown["peers"]] == [mesh.id]
 
     assert set(shell.printed) == set(documented) - silent
     inner = nested("## manta\n")
