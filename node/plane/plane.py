@@ -442,6 +442,10 @@ class Plane:
         node = self._known.node(swarm_id, peer)
         return node is not None and self._links.is_up(node.key)
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        node = self._known.node(swarm_id, peer)
+        return node is not None and self._links.has_room(node.key)
+
     # --- collectives (desks.Outside) ----------------------------------------------------------
 
     def say(self, swarm_id: str, peer: str, message: envelope.Body) -> None:
@@ -450,16 +454,14 @@ class Plane:
             self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
-        node = self._known.node(swarm_id, peer)
-        if node is not None:
+        if (node := self._known.node(swarm_id, peer)) is not None:
             self._links.end(node.key, why)
 
     def settle(self, at: Instance) -> None:
         self._daemon.settle(at)
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
-        node = self._known.node(swarm_id, peer)
-        if node is None:
+        if (node := self._known.node(swarm_id, peer)) is None:
             raise LocalTransportError("its node has no part in the swarm any more")
         return self._bulk.peer(node.key)
 

@@ -13,6 +13,7 @@ from manta.node.peers.directory import DirectoryChanged
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.requests import CallCollective
@@ -28,6 +29,8 @@ from tests.support.budgets import Budget
 
 EPOCH = "e"
 MEMORY, DISK = 64 << 20, 1 << 30
+LINK = 8192
+"""Bytes that a link takes and its peer has not."""
 Ended = Callable[[list[tuple[int, bytes]], dict[int, str], str], None]
 """Is told values by rank, who is not in them and why, and an error."""
 
@@ -207,7 +210,8 @@ class Plane:
         self._unheard: set[str] = set()
         random = time.random
         token, first = random.randbytes(8), random.randrange(1 << 40)
-        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, self)
+        room = MessageRoom(self.pool)
+        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, room, self)
         self.pool.keeps = Keeps(self.desk)
 
     # --- the daemon ---------------------------------------------------------------------------
@@ -320,9 +324,20 @@ class Plane:
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
         if (mine := self._connections.get(peer)) and self._knows(peer):
             mine[0].send(self, EPOCH, message)
+            self.time.seen["parts"] += getattr(message, "left", 0) > 0
+            self.time.seen["asked for again"] += getattr(message, "again", False)
+            assert mine[0].on_way(self) <= LINK, f"{self.name} says more than a link takes"
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return bool(self._connections.get(peer))
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        if not (mine := self._connections.get(peer)):
+            return False
+        if mine[0].on_way(self) < LINK // 2 and self.time.random.random() > 0.05:
+            return True
+        self.time.seen["full links"] += 1
+        return False
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         raise AssertionError(f"{self.name} cuts {peer}: {why}")

@@ -89,6 +89,8 @@ class Connection:
         self.is_cut = False
         self._ways: dict[End, deque[Said]] = {one: deque(), other: deque()}
         """By who receives."""
+        self._on_way = Counter[End]()
+        """By who receives: bytes."""
         self._have_heard: list[End] = []
         """That it is up."""
         for end in self.ends:
@@ -110,7 +112,7 @@ class Connection:
         self.is_cut = True
         for end, way in self._ways.items():
             while len(way) > self.clock.random.randrange(len(way) + 1):
-                way.pop()
+                self._on_way[end] -= _size(way.pop()[1])
             self.clock.after(self.clock.random.uniform(0.1, 0.5), partial(self._down, end))
 
     def _down(self, end: End) -> None:
@@ -122,12 +124,24 @@ class Connection:
             return
         to = self.other(source)
         self._ways[to].append((epoch, message))
+        self._on_way[to] += _size(message)
         self.clock.soon(0.02, lambda: self._arrive(to))
+
+    def on_way(self, source: End) -> int:
+        """Bytes that it has said, and that have not arrived, about."""
+        return self._on_way[self.other(source)]
 
     def _arrive(self, to: End) -> None:
         self._up(to)
         if self._ways[to] and to.is_alive and to in self._have_heard:
-            to.received(self, *self._ways[to].popleft())
+            epoch, message = self._ways[to].popleft()
+            self._on_way[to] -= _size(message)
+            to.received(self, epoch, message)
+
+
+def _size(message: Any) -> int:
+    """Of what it brings, with what it costs."""
+    return 64 + len(getattr(message, "part", b""))
 
 
 class Disk:

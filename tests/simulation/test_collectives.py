@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from manta.node.plane.collectives import pieces
+from manta.node.plane.collectives import early, peers, pieces, post
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -34,6 +34,12 @@ SHOWN = 80
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pieces, "INLINE", 8 * INLINE)
+    # What is said goes in parts, waits for room at its receiver, and has calls wait.
+    monkeypatch.setattr(post, "PART", 150)
+    monkeypatch.setattr(post, "WINDOW", 1_200)
+    monkeypatch.setattr(peers, "FULL", 1_900)
+    monkeypatch.setattr(early, "OF_A_NODE", 500)
+    monkeypatch.setattr(early, "OF_ALL", 900)
     with small_sizes():
         yield
 
@@ -75,7 +81,8 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     if seen["runs"] < 50:
         pytest.skip("asks for fifty seeds")
-    for what in ("cuts", "plane crashes", "node crashes", "lost", "moved away", "moved", "spills"):
+    went_through = ("cuts", "plane crashes", "node crashes", "lost", "moved away", "moved")
+    for what in (*went_through, "spills", "parts", "asked for again", "full links"):
         assert seen[what] >= 10, f"hardly a seed saw {what}"
     for what in ("FINISHED", "FAILED", "INTERRUPTED", "PeerLost"):
         assert seen[what], f"no seed saw {what}"

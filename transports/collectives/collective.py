@@ -39,7 +39,7 @@ only one side does. Who hears that others gave it up fails with PeerLost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from manta.transports.collectives.actions import (
     Action,
@@ -74,11 +74,10 @@ from manta.transports.collectives.others import Others
 from manta.transports.collectives.planner import given
 from manta.transports.collectives.plans import whole
 from manta.transports.collectives.roll import Roll
-from manta.transports.collectives.spreading import values_for
+from manta.transports.collectives.rooted import Rooted
 from manta.transports.errors import RemoteProtocolError
 
 _LOST = "its node was lost"
-_LATE = "it was late"
 
 
 class Collective:
@@ -89,13 +88,12 @@ class Collective:
         self._placement = placement
         self._me = me
         self._is_anew = directly
-        self._roll = Roll(placement, me, directly=directly)
-        self._course = Course(placement, me, self._roll)
+        self._roll = Roll(placement, me, self._called, directly=directly)
+        self._course = Course(placement, me, self._roll, lambda it: self._rooted.completed(it))
         self._flow = self._course.flow
         self._others = Others(placement, me, self._roll, self._course)
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
-        self._enough = placement.size
         self._done: Done | None = None
         self._seeks = False
         """Is it to be seen whether others have the outcome?"""
@@ -105,6 +103,9 @@ class Collective:
         """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
+        self._rooted = Rooted(placement, self._roll, self._course, self._others, self._deliver)
+        self._faced: tuple[object, ...] = ()
+        """What it was last seen with that nothing is needed of the lost."""
         self._failure: tuple[str, str] | None = None
         self.is_closed = False
 
@@ -130,7 +131,7 @@ class Collective:
         if rank in self._others.away:
             named = self._placement.named([rank], self._others.away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
-        if first is not None and rank in self._roll.own:
+        if first is not None and self._roll.has_own(rank):
             return []
         # What it brings is of no use if another peer has said what it brought before.
         sentence = self._roll.enter(rank, first or entry, {} if first else data or {})
@@ -152,12 +153,13 @@ class Collective:
         actions: list[Action] = []
         sentence = ""
         if isinstance(message, Announcement):
-            if message.peer != peer or not set(message.lost) <= set(range(self._placement.size)):
+            ranks = range(self._placement.size)
+            if message.peer != peer or not all(rank in ranks for rank in message.lost):
                 raise RemoteProtocolError(f"peer {peer} announces peer {message.peer}")
             actions, sentence = self._roll.take(message)
             self._roll.rounds[peer] = message.lost
             if message.done is not None:
-                self._roll.done[peer] = message.done
+                self._roll.hear_done(peer, message.done)
             elif message.lost and self._roll.is_known:
                 return [Tell(peer, begun_anew(self._placement, message.lost))]
             elif message.seeks:
@@ -172,7 +174,8 @@ class Collective:
         elif isinstance(message, Noted):
             self._course.hear_notes(peer, message)
         elif isinstance(message, Finished):
-            self._others.finished.add(peer)
+            self._others.finish(peer)
+            self._rooted.finish(peer)
         else:
             return self._fail(message.error, message.sentence, tell=False)
         if sentence:
@@ -232,7 +235,7 @@ class Collective:
     def suffice(self, enough: int) -> list[Action]:
         """The root of a gather takes what is there, once it is of so many members: the quorum at
         first, any at the deadline. Who comes later is told that it need not send."""
-        self._enough = enough
+        self._rooted.enough = enough
         return self._step()
 
     def abort(self, error: str, sentence: str) -> list[Action]:
@@ -245,9 +248,9 @@ class Collective:
         return self._fail(error, sentence)
 
     @property
-    def come(self) -> frozenset[int]:
+    def come(self) -> Collection[int]:
         """The ranks that are known to have made the call."""
-        return frozenset(self._roll.entries)
+        return self._roll.entries.keys()
 
     def holder(self, placement: Placement, me: int) -> Holder | None:
         """What gives the outcome that is here to those who begin the call anew, at this placement;
@@ -281,12 +284,12 @@ class Collective:
 
     def has_value(self, rank: int) -> bool:
         """Of a gather, at its root: is this member's value there?"""
-        return self._others.has_value(rank)
+        return rank in self._rooted.there
 
     @property
-    def away(self) -> dict[int, str]:
+    def away(self) -> Mapping[int, str]:
         """The ranks that are lost, and why."""
-        return dict(self._others.away)
+        return self._others.away
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._delivered
@@ -296,12 +299,12 @@ class Collective:
         """Have all members here that are left got their outcome, of a call with a root?"""
         call = self._roll.call
         has_root = call is not None and call.kind.has_root
-        return has_root and self._delivered.keys() >= self._others.left
+        return has_root and not self._others.unserved
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes to remember what was called."""
-        return self._roll.weight
+        """About how many bytes it takes to remember what was called, and what others want."""
+        return self._roll.weight + self._course.weight
 
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
@@ -312,6 +315,12 @@ class Collective:
         return f"{call.operation} waits for {self._placement.named(missing)}" if missing else ""
 
     # What follows from it.
+
+    def _called(self, rank: int) -> None:
+        """A member, on whichever peer, is found to have made the call."""
+        self._others.called(rank)
+        self._course.called(rank)
+        self._rooted.called(rank, self._roll.entries[rank])
 
     @property
     def has_failed(self) -> bool:
@@ -358,7 +367,7 @@ class Collective:
         if self.has_failed or self.is_closed:
             return []
         actions = self._course.go_on(call, is_done=self._done is not None)
-        actions += self._deliver_one(call) if call.kind.has_root else self._deliver_all(call)
+        actions += self._rooted.give(call) if call.kind.has_root else self._deliver_all(call)
         return actions + self._close(call)
 
     def _fail(self, error: str, sentence: str, *, tell: bool = True) -> list[Action]:
@@ -372,6 +381,7 @@ class Collective:
         if has_outcome:
             return [*actions, *self._end()]
         self._failure = error, sentence
+        self._roll.fail()
         waiting = [rank for rank in self._roll.own if rank not in self._delivered]
         return actions + [Fail(rank, error, sentence) for rank in waiting]
 
@@ -380,7 +390,7 @@ class Collective:
     def _face_losses(self, call: Call) -> list[Action]:
         if not self._others.away:
             return []
-        own = [rank for rank in self._roll.own if rank in self._others.away]
+        own = [rank for rank in self._others.lost_here if self._roll.has_own(rank)]
         if own:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
@@ -388,7 +398,11 @@ class Collective:
         goes_on = call.on_lost == "continue" and not call.kind.has_root
         if goes_on and not self._roll.is_known:
             return self._go_without(call)
-        needed = self._others.needed(call, self._enough, self._delivered, self._done is not None)
+        # Nothing that was not needed comes to be, but by one of these.
+        seen = len(self._others.away), len(self._roll.own), self._flow.planned, bool(self._done)
+        if seen == self._faced and not self._seeks:
+            return []
+        needed = self._needed(call)
         if needed and self._held is not None:
             return self._give()
         self._seeks = self._others.made(needed) and self._others.may_hold(call)
@@ -397,6 +411,7 @@ class Collective:
         if needed:
             named = self._placement.named(needed, self._others.away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
+        self._faced = seen
         actions = self._flow.drop(lambda transfer: transfer.peer not in self._course.peers)
         lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._others.away)
         if call.kind is Kind.GATHER and lost != self._given_up:
@@ -406,12 +421,17 @@ class Collective:
 
     def _go_without(self, call: Call) -> list[Action]:
         """In another round, unless it was begun anew and others have what came of it before."""
-        lost = tuple(sorted(self._others.away))
+        away = self._others.away
+        if len(away) == self._placement.size:
+            sentence = f"{call.operation} has lost all that would take part: "
+            sentence += f"{self._placement.named(away)}."
+            return self._fail("PeerLost", sentence, tell=False)
         is_first = not self._course.lost and self._done is None
         self._seeks = self._is_anew and is_first and self._others.may_hold(call)
         if self._seeks:
             return self._roll.seek(self._course.peers)
-        return self._begin(call, lost) if lost != self._course.lost else []
+        is_another = len(away) > len(self._course.lost)
+        return self._begin(call, tuple(sorted(away))) if is_another else []
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
@@ -421,9 +441,15 @@ class Collective:
             done = done._replace(members=self._roll.members(since))
         return [*self._course.begin(lost), *self._announce(done, anew=True)]
 
+    def _needed(self, call: Call) -> list[int]:
+        """The lost members of whom anything is to come, which then can't."""
+        if call.kind is Kind.GATHER:
+            return self._rooted.lacking(call) if self._roll.has_own(call.root) else []
+        return self._others.needed(call, is_done=self._done is not None)
+
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
-        lost = self._course.lost or self._given_up
-        return self._roll.announce(lost, self._others.away, done, self._course.peers, anew=anew)
+        lost, waits = self._course.lost or self._given_up, self._others.waits_here
+        return self._roll.announce(lost, done, self._course.peers, waits=waits, anew=anew)
 
     # Outcomes.
 
@@ -438,46 +464,28 @@ class Collective:
                 actions += [Tell(peer, Finished()) for peer in self._course.peers]
             if call.kind is not Kind.REDUCE_SCATTER:
                 self._held = self._outcome(call, self._placement.ranks[self._me][0], self._done)
-        for rank in self._roll.own:
-            if rank not in self._delivered:
-                self._delivered[rank] = self._held or self._outcome(call, rank, self._done)
-                actions.append(Deliver(rank, self._delivered[rank]))
+        if len(self._delivered) < len(self._roll.own):
+            for rank in self._roll.own:
+                if rank not in self._delivered:
+                    outcome = self._held or self._outcome(call, rank, self._done)
+                    actions.append(self._deliver(rank, outcome))
         return actions
+
+    def _deliver(self, rank: int, outcome: Outcome) -> Action:
+        self._delivered[rank] = outcome
+        self._others.unserved.discard(rank)
+        return Deliver(rank, outcome)
 
     def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
         buffers = self._course.outcome_of(call, rank, done.lost)
         return self._others.outcome(buffers, done.lost, _LOST, *done.notes)
 
-    def _deliver_one(self, call: Call) -> list[Action]:
-        """Of a call with a root: each member gets its own, when it is there."""
-        actions: list[Action] = []
-        sizes = {rank: entry.sizes for rank, entry in self._roll.entries.items()}
-        for rank in self._roll.own:
-            if rank in self._delivered:
-                continue
-            absent: list[int] = []
-            if call.kind is Kind.GATHER and rank == call.root:
-                everybody = range(self._placement.size)
-                absent = [other for other in everybody if not self.has_value(other)]
-                if not self._others.are_enough(call, absent, self._enough):
-                    continue
-                sizes = {other: size for other, size in sizes.items() if other not in absent}
-                actions += [*self._course.leave_out(absent), *self._others.tell(self._course.peers)]
-            buffers = values_for(call, self._placement, rank, sizes)
-            if not all(map(self._flow.is_whole, buffers)) or (
-                call.kind is not Kind.GATHER and not buffers
-            ):
-                continue
-            self._delivered[rank] = self._others.outcome(buffers, absent, _LATE)
-            actions.append(Deliver(rank, self._delivered[rank]))
-        return actions
-
     def _close(self, call: Call) -> list[Action]:
-        if self._seeks or not self._delivered.keys() >= self._others.left:
+        if self._seeks or self._others.unserved:
             return []
         actions: list[Action] = []
-        if call.kind.has_root:  # they go without
-            actions = self._flow.drop(self._others.need_not)
+        if call.kind.has_root:
+            actions = self._rooted.drop_unneeded()
         if not self._others.are_done(call):
             return actions
         if call.kind.has_root:

@@ -8,7 +8,7 @@ that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from manta.transports.collectives.actions import (
     Action,
@@ -65,6 +65,7 @@ class Holder:
         self._entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
         members = (Member(rank, entry) for rank, entry in self._entries.items())
         self._done = done._replace(members=tuple(members))
+        self.weight = sum(entry.weight for entry in self._entries.values())
         self.outcome = outcome
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
@@ -152,8 +153,8 @@ class Holder:
     # What is known.
 
     @property
-    def come(self) -> frozenset[int]:
-        return frozenset(range(self._placement.size))
+    def come(self) -> Collection[int]:
+        return range(self._placement.size)
 
     @property
     def away(self) -> dict[int, str]:
@@ -168,10 +169,6 @@ class Holder:
     @property
     def has_served(self) -> bool:
         return True
-
-    @property
-    def weight(self) -> int:
-        return sum(entry.weight for entry in self._entries.values())
 
     def counts_on(self, peer: int) -> bool:
         return False

@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.plans import SHARE, VALUE, Buffer, Plan
 from manta.transports.collectives.reducing import plan_reduction, wanted_outcomes
-from manta.transports.collectives.spreading import plan_spreading, share_of, values_for
-from manta.transports.collectives.table import INLINE, Algorithm, for_reduction
+from manta.transports.collectives.spreading import does_ride, plan_spreading, share_of, values_for
+from manta.transports.collectives.table import Algorithm, for_reduction
 
 
 def algorithm_of(call: Call, placement: Placement, sizes: Sequence[int]) -> Algorithm:
     """Of a call that reduces."""
     ring = call.local_first and call.on_lost == "raise"
     peers = len(placement.ranks)
-    return for_reduction(sum(sizes), peers, exchange=call.reproducible, ring=ring)
+    exchange = call.reproducible
+    return for_reduction(sum(sizes), peers, placement.size, exchange=exchange, ring=ring)
 
 
 def plan(call: Call, placement: Placement, me: int, entries: Mapping[int, Sequence[int]]) -> Plan:
@@ -62,7 +63,8 @@ def ridden(entry: Entry, rank: int, placement: Placement) -> dict[int, Buffer]:
         return {
             to: Buffer(SHARE, rank, size, to=to)
             for to, size in enumerate(sizes)
-            if size <= INLINE and placement.peer_of[to] != placement.peer_of[rank]
+            if placement.peer_of[to] != placement.peer_of[rank]
+            and does_ride(call, placement, rank, size, to)
         }
     if not sizes:
         return {}
@@ -70,5 +72,5 @@ def ridden(entry: Entry, rank: int, placement: Placement) -> dict[int, Buffer]:
     if call.kind.reduces:
         rides = algorithm_of(call, placement, sizes) is Algorithm.EXCHANGE
     else:
-        rides = size <= INLINE
+        rides = does_ride(call, placement, rank, size)
     return {-1: Buffer(VALUE, rank, size)} if rides else {}

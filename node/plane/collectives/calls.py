@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,6 +65,8 @@ class Call:
     meeting: Meeting
     nodes: tuple[str, ...]
     """By peer of its placement: their ids."""
+    peers: Mapping[str, int]
+    """The same, by id."""
     me: int
     """The peer that this plane is."""
     places: Places
@@ -76,8 +79,16 @@ class Call:
     """It is a gather that needs all, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
+    announced: Counter[str] = field(default_factory=Counter)
+    """By node: bytes that it said of it, until a member here makes the call."""
+    is_joined: bool = False
+    """A member here makes it."""
     is_over: bool = False
     """It is closed or has failed."""
+    is_followed_up: bool = False
+    """It is over, and what waited for that was looked at."""
+    looked_at: tuple[int, int] = (0, 0)
+    """How many had come, in which roster, when it was last seen whether it can be complete."""
 
     @property
     def own(self) -> tuple[int, ...]:
@@ -86,7 +97,7 @@ class Call:
 
     def ranks_on(self, node: str) -> tuple[int, ...]:
         """Of a node that has a part in it."""
-        return self.meeting.placement.ranks[self.nodes.index(node)]
+        return self.meeting.placement.ranks[self.peers[node]]
 
     def suffice(self, enough: int) -> None:
         self.enough = enough
@@ -131,6 +142,9 @@ class Outside(Protocol):
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None: ...
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        """Whether the link is up and takes more: what can wait is to wait for that."""
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         """The peer breaks the protocol, or does not listen."""

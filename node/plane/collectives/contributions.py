@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.pieces import Piece
+from manta.node.plane.collectives.pieces import Piece, bytes_of
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED, CallCollective
 from manta.node.reduction import kernel
@@ -94,7 +94,8 @@ class Contributions:
         if not pieces:
             self.drop(ask)
         data = {
-            to: bytes(pieces[buffer].view) for to, buffer in ridden(entry, rank, placement).items()
+            to: bytes_of(pieces[buffer].view)
+            for to, buffer in ridden(entry, rank, placement).items()
         }
         return Given(entry, pieces, kernel), data
 

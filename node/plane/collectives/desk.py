@@ -31,7 +31,9 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import losses, messages, placing
 from manta.node.plane.collectives.calls import Ask, Call, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
+from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.delivery import Delivery
+from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.gathering import Gathering, lasts
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
@@ -40,13 +42,14 @@ from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.moving import Moving
 from manta.node.plane.collectives.peers import Peers
+from manta.node.plane.collectives.post import TooLong
 from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.unwaited import Member, Unwaited
+from manta.node.plane.collectives.waits import OpenWaits, Task
 from manta.node.plane.parcels import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
-from manta.roster import waits
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.collective import Collective
@@ -66,6 +69,7 @@ class Desk:
         first: int,
         known: KnownPeers,
         pool: Pool,
+        room: MessageRoom,
         outside: Outside,
     ) -> None:
         self.epoch = epoch
@@ -78,11 +82,16 @@ class Desk:
         self._contributions = Contributions(pool, outside)
         self._delivery = Delivery(pool, self, outside)
         self._hearing = Hearing(self)
-        self.peers = Peers(swarm_id, token, first, self._hearing, outside)
+        self.peers = Peers(swarm_id, token, first, self._hearing, outside, pool, room)
+        self.placings = placing.Placings(me, self._is_there)
         self.roster: Roster | None = None
+        self.most_announced = pool.most_small // 2
+        self._rosters = 0
+        """How many there were, and changes of the directory."""
         self.calls = Calls()
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
-        self._waits: dict[Ask, Wait] = {}
+        self._waits = OpenWaits()
+        self._gathers = Deadlines[Call](self._is_gathering)
         self.settling = Settling(outside.settle)
         self._unwaited = Unwaited()
         self._since: dict[Member, int] = {}
@@ -96,22 +105,23 @@ class Desk:
         for number in body.returned:
             self._pool.returned(ask.at, number)
         name = CallName(ask.at.iteration, ask.at.alias, body.number)
-        wait = self._waits[ask] = Wait(ask, name, body, since + lasts(body))
+        wait = Wait(ask, name, body, since + lasts(body))
         if body.settles:
             wait.settles = self.settling.begin(ask.at)
+        self._waits.add(wait)
         self._enter(wait)
 
     def settled(self, at: Instance) -> None:
         """The manager has applied what the attempt had written when that was asked for."""
         number = self.settling.settled(at)
-        for wait in list(self._waits.values()):
+        for wait in self._waits.parked((at.iteration, at.alias)):
             if wait.ask.at == at and 0 < wait.settles <= number and wait.ask in self._waits:
                 wait.settles = 0
                 self._enter(wait)
 
     def abandon(self, ask: Ask) -> None:
         """Nobody waits for the answer any more; what it contributed counts."""
-        wait = self._waits.pop(ask, None)
+        wait = self._waits.pop(ask)
         if wait is not None and wait.is_parked:
             self._contributions.drop(ask)
 
@@ -124,26 +134,28 @@ class Desk:
         if self.roster.iteration != name.era or task is None or wait.rank >= task.size:
             self._fail(ask, "SwarmStopped", f"{ask.at} was ended: it waits for nothing any more.")
             return
-        if problem := waits.cannot_meet(self.roster, name.task):
+        if problem := self.placings.problem(self.roster, task):
             self._fail(ask, "CollectiveError", problem)
             return
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
         call = self.calls.get(name)
         if wait.settles:
-            if failure := losses.meanwhile(wait, call, task):
+            if failure := losses.meanwhile(wait, call, task, self.placings.places(task)):
                 self._fail(ask, *failure)
             return
         member = name.era, name.task, wait.rank
         # What an attempt before it gave elsewhere may count in calls that others began before.
-        now = placing.places(task).version if ask.at.attempt else 0
+        now = self.placings.places(task).version if ask.at.attempt else 0
         since = self._since.setdefault(member, now)
+        if self._full(call, task) is not None:
+            return  # who takes part has yet to hear what it was told
         if call is None:
             if self.calls.is_full:
                 self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))
                 return
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
-        elif placing.is_outdated(call, task, wait.rank) or call.places.version < since:
+        elif self._is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
                 self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
                 return
@@ -154,6 +166,16 @@ class Desk:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
         else:
             self._contribute(wait, call)
+
+    def _full(self, call: Call | None, task: RosterTask) -> str | None:
+        """A node that would be told of the call, and is to hear more before."""
+        if call is not None:
+            return None if call.is_over else self.peers.full(call.nodes)
+        placed = self.placings.placed(task)
+        return None if placed is None else self.peers.full(placed.nodes)
+
+    def _is_outdated(self, call: Call, task: RosterTask, rank: int | None = None) -> bool:
+        return placing.is_outdated(call, self.placings.places(task), rank)
 
     def _contribute(self, wait: Wait, call: Call) -> None:
         ask, body, placement = wait.ask, wait.body, call.meeting.placement
@@ -170,16 +192,20 @@ class Desk:
         except TypeError as error:
             self._fail(ask, "TypeError", str(error))
             return
-        wait.is_parked = False
+        self._waits.enters(wait)
+        self.calls.joined(call)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
+            self._watch(call)
             call.suffice(call.gathering.enough)
         try:
             call.meeting.contribute(wait.rank, given, data)
         except NoRoom as error:
             self._fail(ask, "ResourceExhaustionError", str(error))
+        if call.is_over:
+            self.calls.came(call, wait.rank)
         if not wait.passes:
             self._pass_on(call, wait.rank)
         self.look(call)
@@ -187,7 +213,7 @@ class Desk:
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
         """None while the roster does not say where all are. Others may have begun it at `places`
         before."""
-        found = placing.placed(task, self._me, self._is_there)
+        found = self.placings.placed(task)
         if found is None:
             return None
         places = places or found.places
@@ -196,31 +222,36 @@ class Desk:
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
-        call = Call(name, meeting, found.nodes, found.me, places)
+        call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
         losses.tell_losses(call, task, self._is_there)
-        self.peers.take_early(self._is_there)
+        self.peers.take_early(self._is_there, name)
         return self.calls.get(name)
 
     def begin_anew(self, call: Call, task: RosterTask, places: Places | None = None) -> Call | None:
         """At the places of the roster, or at these of another plane. None while it does not say
         where all are."""
-        found = placing.placed(task, self._me, self._is_there)
+        found = self.placings.placed(task)
         if found is None or self.calls.get(call.name) is not call:
             return None  # it was begun anew meanwhile
         meeting, given = call.meeting.anew(found.placement, found.me)
-        new = Call(call.name, meeting, found.nodes, found.me, places or found.places)
+        places = places or found.places
+        new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
         new.gathering = call.gathering
         self.calls.replace(call, new)
+        self._watch(new)
+        if given:
+            self.calls.joined(new)
         if call.enough is not None:
             new.suffice(call.enough)
         meeting.begin(given)
         losses.tell_losses(new, task, self._is_there)
-        for wait in [one for one in self._waits.values() if one.name == call.name]:
-            if not wait.is_parked and wait.rank not in meeting.machine.come:
-                self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        for rank in call.own:
+            for wait in self._waits.met(call.name, rank):
+                if rank not in meeting.machine.come:
+                    self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
         self.look(new)
-        self.peers.take_early(self._is_there)
+        self.peers.take_early(self._is_there, call.name)
         return self.calls.get(call.name)
 
     def _is_there(self, node: str) -> bool:
@@ -234,7 +265,10 @@ class Desk:
             return
         if not call.is_over:
             call.told.setdefault(node, []).append(message)
-        self.peers.say(node, call.name, call.places, message)
+        try:
+            self.peers.say(node, call.name, call.places, message)
+        except TooLong as error:
+            meeting.abort("ResourceExhaustionError", losses.too_long(call.name, *error.args))
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         self._outside.work(job, then)
@@ -263,14 +297,7 @@ class Desk:
 
     def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         call = self.calls.of(meeting)
-        return [
-            wait
-            for wait in self._waits.values()
-            if call is not None
-            and not wait.is_parked
-            and wait.rank == rank
-            and wait.name == call.name
-        ]
+        return [] if call is None else self._waits.met(call.name, rank)
 
     def lacks(self, meeting: Meeting) -> None:
         if (call := self.calls.of(meeting)) is not None:
@@ -280,13 +307,14 @@ class Desk:
         return ask in self._waits
 
     def is_answered(self, ask: Ask) -> None:
-        del self._waits[ask]
+        self._waits.pop(ask)
 
     def fail_wait(self, ask: Ask, error: str, sentence: str) -> None:
         self._fail(ask, error, sentence)
 
     def _fail(self, ask: Ask, error: str, sentence: str) -> None:
-        if self._waits.pop(ask).is_parked:
+        wait = self._waits.pop(ask)
+        if wait is not None and wait.is_parked:
             self._contributions.drop(ask)
         ask.fail(error, sentence)
 
@@ -299,8 +327,10 @@ class Desk:
         machine = call.meeting.machine
         if call.is_over or task is None or machine.has_served:
             return
-        if machine.come.issuperset(range(task.size)):
+        now = len(machine.come), self._rosters
+        if now[0] >= task.size or now == call.looked_at or not self.placings.is_queued(task):
             return
+        call.looked_at = now
         if stuck := losses.deadlock(call, task):
             call.meeting.abort("CollectiveError", stuck)
             self._after(call.meeting)
@@ -311,8 +341,12 @@ class Desk:
         if call is None:
             return
         gathering = call.gathering
-        if gathering is not None and not gathering.look(meeting, self._outside.clock()):
-            call.gathering = None
+        if gathering is not None:
+            due = gathering.due
+            if not gathering.look(meeting, self._outside.clock()):
+                call.gathering = None
+            elif gathering.due != due:
+                self._watch(call)
         machine = meeting.machine
         if machine.has_failed and not call.is_over:
             self.calls.lay_aside(call)
@@ -320,8 +354,19 @@ class Desk:
             for rank in call.own if error == "CollectiveError" else ():
                 if machine.has_delivered(rank):
                     self._remember(call.name, rank, error, sentence)
-        if call.is_over:
-            self._retry()
+        if call.is_over and not call.is_followed_up:
+            call.is_followed_up = True
+            self.retry((call.name.era, call.name.task))
+
+    def _watch(self, call: Call) -> None:
+        """Its deadline, if it has one."""
+        if call.gathering is not None and call.gathering.due is not None:
+            self._gathers.add(call.gathering.due, call)
+
+    def _is_gathering(self, call: Call, due: float) -> bool:
+        """Is that still its deadline?"""
+        is_open = not call.is_over and self.calls.of(call.meeting) is call
+        return is_open and call.gathering is not None and call.gathering.due == due
 
     def _remember(self, name: CallName, rank: int, error: str, sentence: str) -> None:
         """It did not wait in the call that failed: the one that it is in raises, or its next."""
@@ -329,9 +374,8 @@ class Desk:
             return  # by a call in which it has heard of it
         member = name.era, name.task, rank
         self._unwaited.failed(member, name.number, error, sentence)
-        for call in self.calls.open:
-            is_next = (call.name.era, call.name.task) == (name.era, name.task)
-            if is_next and self.waiting(call.meeting, rank):
+        for call in self.calls.open_of(name.era, name.task):
+            if self.waiting(call.meeting, rank):
                 self._pass_on(call, rank)
                 self._after(call.meeting)
 
@@ -341,8 +385,9 @@ class Desk:
         if (failure := self._unwaited.take(member, call.name.number)) is not None:
             call.meeting.abort(*failure)
 
-    def _retry(self) -> None:
-        for wait in list(self._waits.values()):
+    def retry(self, task: Task | None = None) -> None:
+        """What waits to be begun, of one task or of all, may be by now."""
+        for wait in self._waits.parked(task):
             if wait.is_parked and wait.ask in self._waits:
                 self._enter(wait)
 
@@ -350,6 +395,7 @@ class Desk:
 
     def roster_changed(self, roster: Roster) -> None:
         before, self.roster = self.roster, roster
+        self._places_changed()
         if before is not None and before.iteration != roster.iteration:
             self.calls.end_eras(roster.iteration)
             for call in self.calls.all:
@@ -363,7 +409,7 @@ class Desk:
                 continue
             if placing.is_left(call, task, self._me):
                 self._end(call)
-            elif not placing.is_outdated(call, task) or self.begin_anew(call, task) is None:
+            elif not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
                 losses.tell_losses(call, task, self._is_there)
                 self._hearing.look_at_gone(call, task)
                 self.look(call)
@@ -371,11 +417,17 @@ class Desk:
 
     def look_again(self) -> None:
         """What waited for a roster, or for a node to be known, may go on."""
+        self._places_changed()
         self.peers.take_early(self._is_there)
-        self._retry()
+        self.retry()
+
+    def _places_changed(self) -> None:
+        self.placings.forget()
+        self._rosters += 1
 
     def peer_lost(self, node: str, why: str) -> None:
         """A node is in the swarm no longer."""
+        self._places_changed()
         self.peers.lost(node)
         self._hearing.lost(node, why)
 
@@ -388,10 +440,11 @@ class Desk:
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here."""
-        for ask in list(self._waits):
+        for ask in self._waits:
             self._fail(ask, "SwarmStopped", "The swarm is over here: nothing is waited for.")
         for call in self.calls.all:
             self._end(call)
+        self.peers.close()
 
     # --- peers ------------------------------------------------------------------------------------
 
@@ -406,22 +459,23 @@ class Desk:
 
     @property
     def due(self) -> float | None:
-        times = [wait.deadline for wait in self._waits.values()]
-        for call in self.calls.open:
-            if call.gathering is not None and call.gathering.due is not None:
-                times.append(call.gathering.due)
-        return min(times, default=None)
+        times = (self._waits.due, self._gathers.due, self.peers.due)
+        return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
-        for call in self.calls.open:
-            one = call.gathering
-            if one is not None and one.due is not None and one.due <= now:
-                call.gathering = None
-                call.suffice(1)
-                self._after(call.meeting)
-        for wait in [wait for wait in self._waits.values() if wait.deadline <= now]:
+        for call in self._gathers.take(now):
+            call.gathering = None
+            call.suffice(1)
+            self._after(call.meeting)
+        for wait in self._waits.late(now):
             if wait.ask in self._waits:
-                call_ = self.calls.get(wait.name)
-                sentence = losses.outlook(wait, call_, self.roster, self._is_there)
-                told = f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."
-                self._fail(wait.ask, "Timeout", told)
+                self._fail(wait.ask, "Timeout", self._in_vain(wait))
+        self.peers.tick(now)
+
+    def _in_vain(self, wait: Wait) -> str:
+        """What it waited for."""
+        call, roster = self.calls.get(wait.name), self.roster
+        task = None if roster is None else roster.tasks.get(wait.name.task)
+        full = None if task is None else self._full(call, task)
+        sentence = losses.outlook(wait, call, roster, self._is_there, full)
+        return f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."

@@ -14,7 +14,9 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.contributions import Contributions
+from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.gathering import lasts
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
@@ -52,6 +54,9 @@ class Outside(Protocol):
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        """Whether the link is up and takes more."""
+
     def cut(self, swarm_id: str, peer: str, why: str) -> None: ...
 
     def settle(self, at: Instance) -> None:
@@ -74,12 +79,14 @@ class Desks:
         self._outside = outside
         self._pool = Pool(parcels, self.clock)
         self._pool.keeps = self
+        self._message_room = MessageRoom(self._pool)
         self._contributions = Contributions(self._pool, self)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
         self._early: dict[Ask, float] = {}
         """Calls that came before the directory of their swarm, and when."""
-        self._early_room = SharedRoom(MOST_EARLY)
+        self._early_until = Deadlines[Ask](lambda ask, _: ask in self._early)
+        self._call_room = SharedRoom(MOST_EARLY)
         self._unheard: dict[str, dict[str, None]] = {}
         """By key: swarms that it spoke of and this node had not heard of yet."""
 
@@ -96,6 +103,7 @@ class Desks:
                 first,
                 self._known,
                 self._pool,
+                self._message_room,
                 self,
             )
             for node in self._known.nodes(swarm_id):
@@ -110,11 +118,12 @@ class Desks:
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
-        elif self._early_room.fits(ask.at.swarm_id, 1):
-            self._early_room.take(ask.at.swarm_id, 1)
-            self._early[ask] = self.clock()
+        elif self._call_room.fits(ask.at.swarm_id, 1):
+            self._call_room.take(ask.at.swarm_id, 1)
+            self._early[ask] = now = self.clock()
+            self._early_until.add(now + lasts(ask.body), ask)
         else:
-            room, swarm_id = self._early_room, ask.at.swarm_id
+            room, swarm_id = self._call_room, ask.at.swarm_id
             ask.fail(
                 "ResourceExhaustionError",
                 f"{room.used:,} calls wait until this node hears who takes part in their swarms, "
@@ -147,7 +156,7 @@ class Desks:
 
     def _leave_early(self, ask: Ask) -> None:
         del self._early[ask]
-        self._early_room.give(ask.at.swarm_id, 1)
+        self._call_room.give(ask.at.swarm_id, 1)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
         for ask in [ask for ask in self._early if which(ask)]:
@@ -246,20 +255,19 @@ class Desks:
 
     @property
     def due(self) -> float | None:
-        early = (since + lasts(ask.body) for ask, since in self._early.items())
-        times = [self._pool.due, *early, *(desk.due for desk in self._desks.values())]
+        desks = (desk.due for desk in self._desks.values())
+        times = (self._pool.due, self._early_until.due, *desks)
         return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
         self._pool.tick(now)
-        for ask, since in list(self._early.items()):
-            if since + lasts(ask.body) <= now:
-                sentence = (
-                    f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits "
-                    "until this node hears where the swarm's instances are. It was not told yet "
-                    "who takes part in it; look whether it reaches its manager."
-                )
-                self._fail_early(ask, "Timeout", sentence)
+        for ask in self._early_until.take(now):
+            sentence = (
+                f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits until "
+                "this node hears where the swarm's instances are. It was not told yet who takes "
+                "part in it; look whether it reaches its manager."
+            )
+            self._fail_early(ask, "Timeout", sentence)
         for desk in list(self._desks.values()):
             desk.tick(now)
 
@@ -273,6 +281,9 @@ class Desks:
 
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return self._outside.is_up(swarm_id, peer)
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        return self._outside.has_room(swarm_id, peer)
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         self._outside.cut(swarm_id, peer, why)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from manta.node.plane.collectives import losses, messages, placing
+from manta.node.plane.collectives import losses, placing
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
-from manta.node.plane.collectives.messages import CallName, CollectiveSaid, Places
+from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.peers import Peers
+from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
 from manta.transports.collectives.messages import Aborted, Finished
 from manta.transports.errors import RemoteProtocolError
@@ -19,6 +20,9 @@ class Desk(Protocol):
 
     calls: Calls
     peers: Peers
+    placings: placing.Placings
+    most_announced: int
+    """Bytes that a node may say of calls that no member here has made."""
     roster: Roster | None
 
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
@@ -31,6 +35,9 @@ class Desk(Protocol):
     def look(self, call: Call) -> None:
         """What may follow from anything that has happened to it or to its members."""
 
+    def retry(self) -> None:
+        """Calls that waited may be begun."""
+
 
 class Hearing:
     """Implements `peers.Listener`."""
@@ -41,22 +48,22 @@ class Hearing:
     def lost(self, node: str, why: str) -> None:
         """A node is in the swarm no longer."""
         for call in self._desk.calls.open:
-            if node in call.nodes:
+            if node in call.peers:
                 call.told.pop(node, None)
-                call.meeting.peer_lost(call.nodes.index(node), why)
+                call.meeting.peer_lost(call.peers[node], why)
                 self._desk.look(call)
 
     def lost_by(self, node: str) -> None:
         for call in self._desk.calls.open:
-            if node in call.nodes:
+            if node in call.peers:
                 call.meeting.left_out()
                 self._desk.look(call)
 
     def begun_anew(self, node: str) -> None:
         for call in self._desk.calls.open:
-            if node not in call.nodes or call.is_over:
+            if node not in call.peers or call.is_over:
                 continue
-            if call.meeting.machine.counts_on(call.nodes.index(node)):
+            if call.meeting.machine.counts_on(call.peers[node]):
                 call.gone.add(node)
                 if (task := self._task(call.name)) is not None:
                     self.look_at_gone(call, task)
@@ -64,20 +71,23 @@ class Hearing:
             for message in call.told.get(node, []):
                 self._desk.peers.say(node, call.name, call.places, message)
 
+    def took(self, node: str) -> None:
+        self._desk.retry()
+
     def _task(self, name: CallName) -> RosterTask | None:
         roster = self._desk.roster
         return None if roster is None else roster.tasks.get(name.task)
 
     def look_at_gone(self, call: Call, task: RosterTask) -> None:
         """What members gave is gone with their planes: it is given again by next attempts."""
-        if call.gone and placing.is_outdated(call, task):
+        if call.gone and placing.is_outdated(call, self._desk.placings.places(task)):
             self._desk.begin_anew(call, task)
             return
         for peer in losses.forgotten(call, task):
             call.meeting.peer_lost(peer, losses.FORGOT)
             self._desk.look(call)
 
-    def take(self, node: str, said: CollectiveSaid) -> bool:
+    def take(self, node: str, said: Heard) -> bool:
         """Raises RemoteProtocolError."""
         name, roster = said.call, self._desk.roster
         if roster is None or name.era > roster.iteration:
@@ -87,7 +97,7 @@ class Hearing:
         task = roster.tasks.get(name.task)
         if task is None:
             raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
-        now = placing.places(task)
+        now = self._desk.placings.places(task)
         if said.places.version > now.version:
             return False
         places = said.places if said.places.nodes == now.nodes else now
@@ -115,32 +125,37 @@ class Hearing:
             return losses.too_far(name.task, name.number)
         return losses.too_many_failed(name.task) if self._desk.calls.is_full else ""
 
-    def _is_answered(self, call: Call, task: RosterTask, node: str, said: CollectiveSaid) -> bool:
+    def _is_answered(self, call: Call, task: RosterTask, node: str, said: Heard) -> bool:
         """Who says this has begun the call anew, and this plane need not."""
         if placing.is_hopeless(call):
             self._refuse(node, said, *call.meeting.machine.failure)
         elif placing.goes_without(call, task):
             self._desk.peers.say(node, said.call, said.places, Finished())
-        elif not placing.needs_nothing(call, said.said.message):
+        elif not placing.needs_nothing(call, said.message):
             if not placing.is_unrepeatable(call):
                 return False
             name = call.name
             self._refuse(node, said, "PeerLost", losses.no_more(name.task, name.number))
         return True
 
-    def _hear(self, call: Call, node: str, said: CollectiveSaid) -> None:
+    def _hear(self, call: Call, node: str, said: Heard) -> None:
         """Raises RemoteProtocolError."""
         name, machine = said.call, call.meeting.machine
-        if node not in call.nodes or said.places != call.places:
+        if node not in call.peers or said.places != call.places:
             self._refuse(node, said, "PeerLost", losses.moved(name.task, name.number))
         elif machine.has_failed:  # what it was told may be lost with a plane before
             self._refuse(node, said, *machine.failure)
-        elif machine.away.keys() >= {*call.ranks_on(node)}:
+        elif machine.away and all(rank in machine.away for rank in call.ranks_on(node)):
             self._refuse(node, said, "PeerLost", losses.without(name.task, name.number, node))
         elif node not in call.gone:
-            call.meeting.heard(call.nodes.index(node), said.said.message)
+            most = self._desk.most_announced
+            if self._desk.calls.announce(call, node, OVERHEAD + said.size, most):
+                call.meeting.heard(call.peers[node], said.message)
+            else:
+                sentence = losses.too_much_said(name.task, node, most)
+                call.meeting.abort("ResourceExhaustionError", sentence)
             self._desk.look(call)
 
-    def _refuse(self, node: str, said: CollectiveSaid, error: str, sentence: str) -> None:
-        if not isinstance(said.said, messages.Aborted):
+    def _refuse(self, node: str, said: Heard, error: str, sentence: str) -> None:
+        if not isinstance(said.message, Aborted):
             self._desk.peers.say(node, said.call, said.places, Aborted(error, sentence))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import Counter
 
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.meeting import Meeting
@@ -34,6 +35,13 @@ class Calls:
         self._next: dict[tuple[int, str], int] = {}
         """By era and task: the number after all that are over."""
         self._failed: set[CallName] = set()
+        self._open_of: dict[tuple[int, str], dict[CallName, Call]] = {}
+        """By era and task: those that go on."""
+        self._announced: Counter[str] = Counter()
+        """By node: bytes that it said of those that no member here has made."""
+        self._last: dict[tuple[int, str, int], int] = {}
+        """By era, task and rank: the number of the last call that a member here made of those that
+        are over."""
         self._in_memory: dict[CallName, Call] = {}
         """Those that are over and may have small values in memory, the oldest first."""
         self._giving: dict[CallName, Footprint] = {}
@@ -47,6 +55,7 @@ class Calls:
         self._open[call.name] = call
         self._by_meeting[call.meeting] = call
         task = call.name.era, call.name.task
+        self._open_of.setdefault(task, {})[call.name] = call
         heapq.heappush(self._numbers.setdefault(task, []), call.name.number)
 
     def replace(self, call: Call, new: Call) -> None:
@@ -84,20 +93,47 @@ class Calls:
         first = numbers[0] if numbers else self._next.get(task, 0)
         return name.number - first > most
 
+    def announce(self, call: Call, node: str, size: int, most: int) -> bool:
+        """A node says so much of a call. False if that makes more than `most` bytes of calls that
+        go on and that no member here has made."""
+        if call.is_over or call.is_joined:
+            return True
+        if self._announced[node] + size > most:
+            return False
+        self._announced[node] += size
+        call.announced[node] += size
+        return True
+
+    def joined(self, call: Call) -> None:
+        """A member here makes it, or nobody is to any more."""
+        call.is_joined = True
+        for node, size in call.announced.items():
+            self._announced[node] -= size
+            if not self._announced[node]:
+                del self._announced[node]
+        call.announced.clear()
+
+    def open_of(self, era: int, task: str) -> list[Call]:
+        """Those of a task that go on."""
+        return list(self._open_of.get((era, task), {}).values())
+
+    def came(self, call: Call, rank: int) -> None:
+        """A member here has made a call that is over."""
+        member = call.name.era, call.name.task, rank
+        self._last[member] = max(call.name.number, self._last.get(member, 0))
+
     def is_followed(self, name: CallName, rank: int) -> bool:
         """Has the member made a later call that is over?"""
-        return any(
-            one.number > name.number
-            and (one.era, one.task) == (name.era, name.task)
-            and rank in call.meeting.machine.come
-            for one, call in self._over.items()
-        )
+        return self._last.get((name.era, name.task, rank), 0) > name.number
 
     def lay_aside(self, call: Call) -> None:
         """It is over."""
         call.is_over = True
         call.told.clear()
-        del self._open[call.name]
+        self._close(call)
+        for rank in call.own:
+            if rank in call.meeting.machine.come:
+                self.came(call, rank)
         self._over[call.name] = self._in_memory[call.name] = call
         if any(given := call.meeting.given):
             self._giving[call.name] = given
@@ -155,8 +191,16 @@ class Calls:
         call.meeting.end()
         self._forget(call)
 
+    def _close(self, call: Call) -> None:
+        self.joined(call)
+        if self._open.pop(call.name, None) is not None:
+            task = call.name.era, call.name.task
+            del self._open_of[task][call.name]
+            if not self._open_of[task]:
+                del self._open_of[task]
+
     def _forget(self, call: Call) -> None:
-        self._open.pop(call.name, None)
+        self._close(call)
         self._in_memory.pop(call.name, None)
         self._gives_no_longer(call.name)
         self._over.pop(call.name, None)
@@ -168,3 +212,4 @@ class Calls:
         for counted in (self._numbers, self._next):
             for task in [task for task in counted if task[0] < now]:
                 del counted[task]
+        self._last = {member: number for member, number in self._last.items() if member[0] >= now}

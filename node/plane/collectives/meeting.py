@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,7 @@ from typing import Protocol
 from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
 from manta.node.plane.collectives.given import Given, Giving
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.pieces import COST, Piece, Pieces
+from manta.node.plane.collectives.pieces import COST, Piece, Pieces, bytes_of
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
@@ -121,6 +120,10 @@ class Meeting:
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
         self.arranging = Arranging(self._memory, pool, outside.work)
+        self._copied = 0
+        """Bytes of small values that are here twice, as they ride with announcements."""
+        self.is_gone = False
+        """Nothing is kept of it any more."""
         self.is_over = False
         """Nothing is carried out any more, and no memory kept but that of outcomes, and of what
         members gave."""
@@ -143,8 +146,11 @@ class Meeting:
                 self._given.lay_aside(rank, given)
             self._perform(self.machine.contributed(rank, given.entry, data))
             return
+        views = {id(piece.view.obj) for piece in given.pieces.values()}
+        copied = sum(len(part) for part in data.values() if id(part) not in views)
         try:
-            self._count()
+            self._memory.weigh(COST + self._copied + copied + self.machine.weight)
+            self._copied += copied
             self._memory.add(given.pieces)
         except NoRoom as error:
             sentence = self._refusal(error)
@@ -157,6 +163,7 @@ class Meeting:
             raise
         self._given.came(rank, given)
         self._perform(actions)
+        self._weigh()
 
     def _has_outcome(self, rank: int) -> bool:
         return self.machine.outcome is not None or self.machine.has_delivered(rank)
@@ -170,6 +177,7 @@ class Meeting:
         except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
             raise RemoteProtocolError(f"peer {peer} says what makes no sense: {error}") from error
         self._perform(actions)
+        self._weigh()
 
     def received(self, key: str, upto: int) -> None:
         move = self._moves.get(key)
@@ -265,11 +273,19 @@ class Meeting:
             if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
                 self._given.forget()
             self._memory.drop_others(self._kept())
+            self._copied = 0  # what rode with announcements is forgotten
+            self._weigh()
 
-    def _count(self) -> None:
-        """Raises NoRoom."""
-        if not self._memory.is_counted:
-            self._memory.count(COST)
+    def _weigh(self) -> None:
+        """Counts what is remembered beside values. Where there is no room for it, all are told."""
+        if self.is_gone:
+            return
+        size = COST + self._copied + self.machine.weight
+        try:
+            self._memory.weigh(size)
+        except NoRoom as error:
+            self._memory.weigh(size, anyway=True)
+            self.abort("ResourceExhaustionError", self._refusal(error))
 
     def _refusal(self, error: NoRoom) -> str:
         """Members on other nodes are told, too."""
@@ -294,7 +310,6 @@ class Meeting:
             case Tell(peer, message):
                 self._outside.tell(self, peer, message)
             case Store(buffer, data):
-                self._count()
                 self._memory.add({buffer: Piece(memoryview(data))})
             case Forget(buffer):
                 self._given.make_way(buffer)
@@ -379,8 +394,8 @@ class Meeting:
         if not self._is_needed_again:
             self._given.forget()
         self._memory.drop_others(self._kept())
-        with contextlib.suppress(NoRoom):  # then no further call begins
-            self._memory.count(self.machine.weight)
+        self._copied = 0
+        self._weigh()
         self._outside.closed(self)
 
     def _holder(self) -> Holder | None:
@@ -416,13 +431,11 @@ class Meeting:
         """Of one that was begun anew."""
         if isinstance(self.machine, Holder):
             outcome = self.machine.outcome
-            with contextlib.suppress(NoRoom):  # then no further call begins
-                self._count()
             self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
             self._close()
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
-            data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}
+            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in small.items()}
             try:
                 self.contribute(rank, one, data)
             except NoRoom as error:
@@ -469,6 +482,6 @@ class Meeting:
             if not move.is_over:
                 move.is_over = True
                 self._moving.cancel(self, move.transfer, sends=move.sends)
-        self.is_over = True
+        self.is_over = self.is_gone = True
         self._memory.end()
         self._given.end()

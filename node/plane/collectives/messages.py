@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from manta.transports.collectives import messages as collective
+from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Count, Name
 
 Token = Annotated[bytes, Meta(max_length=16)]
@@ -57,9 +58,21 @@ _TAGGED = {
 }
 
 
-def tagged(message: collective.Message) -> Tagged:
-    made: Tagged = _TAGGED[type(message)](message)
-    return made
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Tagged).decode
+
+
+def packed(message: collective.Message) -> bytes:
+    return _encode(_TAGGED[type(message)](message))
+
+
+def unpacked(data: bytes | bytearray) -> collective.Message:
+    """Raises RemoteProtocolError."""
+    try:
+        tagged: Tagged = _decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"what is said of a collective is malformed: {error}") from error
+    return tagged.message
 
 
 class CallName(msgspec.Struct, frozen=True, array_like=True):
@@ -100,20 +113,24 @@ class Introduced(_Said, frozen=True, tag=40):
 
 
 class CollectiveSaid(_Said, frozen=True, tag=41):
-    """The message with this serial to this receiver; `heard` is the next of its messages that is to
-    come. `places` are those at which the sender carries the call out."""
+    """A part of a message, with its serial to this receiver; `left` bytes of the message follow in
+    further parts. `heard` is the next of the receiver's own parts that is to come, and `places` are
+    those at which the sender carries the call out."""
 
     serial: Count
     heard: Count
     call: CallName
     places: Places
-    said: Tagged
+    part: bytes
+    left: Count = 0
 
 
 class CollectivesHeard(_Said, frozen=True, tag=42):
-    """The next message that is to come."""
+    """The next part that is to come. With `again` it, and what follows it, is to be said again:
+    there was no room for it before."""
 
     heard: Count
+    again: bool = False
 
 
 Message = Introduced | CollectiveSaid | CollectivesHeard

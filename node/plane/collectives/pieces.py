@@ -39,6 +39,12 @@ class Piece(NamedTuple):
         return self.block is None and self.parcel is None
 
 
+def bytes_of(view: memoryview) -> bytes:
+    """Without a copy where they are bytes as a whole."""
+    whole = view.obj
+    return whole if isinstance(whole, bytes) and len(whole) == len(view) else bytes(view)
+
+
 _SMALL = Piece(memoryview(b""))
 
 
@@ -65,14 +71,16 @@ class Pieces:
         self._counted = 0
         """Bytes beside those of values."""
 
-    def count(self, size: int) -> None:
-        """Counts so many bytes that the meeting takes beside its values. Raises NoRoom."""
-        self._take_small(size)
-        self._counted += size
-
-    @property
-    def is_counted(self) -> bool:
-        return self._counted > 0
+    def weigh(self, size: int, *, anyway: bool = False) -> None:
+        """So many bytes the meeting takes beside its values: what they are more than before is
+        counted. Raises NoRoom, unless they are there `anyway`."""
+        if anyway:
+            self._pool.count_small(size - self._counted, self._swarm_id)
+        elif size > self._counted:
+            self._take_small(size - self._counted)
+        else:
+            self._give_small(self._counted - size)
+        self._counted = size
 
     @property
     def is_empty(self) -> bool:

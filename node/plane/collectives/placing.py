@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.messages import Places
-from manta.protocol.roster import RosterTask
+from manta.protocol.roster import Roster, RosterTask
+from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
@@ -27,6 +28,8 @@ class Placed(NamedTuple):
     placement: Placement
     nodes: tuple[str, ...]
     """By peer: their ids."""
+    peers: dict[str, int]
+    """The same, by id."""
     me: int
     places: Places
 
@@ -52,7 +55,49 @@ def placed(task: RosterTask, me: str, is_there: Callable[[str], bool]) -> Placed
     by_id = Placement.of(task.alias, ids)
     nodes = by_id.nodes
     placement = Placement(task.alias, tuple(aliases[node] for node in nodes), by_id.ranks)
-    return Placed(placement, nodes, nodes.index(me), places(task))
+    peers = {node: peer for peer, node in enumerate(nodes)}
+    return Placed(placement, nodes, peers, peers[me], places(task))
+
+
+class Placings:
+    """What is asked of a roster for each call and each message: found out once for each task."""
+
+    def __init__(self, me: str, is_there: Callable[[str], bool]) -> None:
+        self._me = me
+        self._is_there = is_there
+        self._places: dict[str, Places] = {}
+        self._placed: dict[str, Placed | None] = {}
+        self._problems: dict[str, str] = {}
+        self._queued: dict[str, bool] = {}
+
+    def forget(self) -> None:
+        """The roster, or the directory, is another."""
+        for known in (self._places, self._placed, self._problems, self._queued):
+            known.clear()
+
+    def places(self, task: RosterTask) -> Places:
+        found = self._places.get(task.alias)
+        if found is None:
+            found = self._places[task.alias] = places(task)
+        return found
+
+    def placed(self, task: RosterTask) -> Placed | None:
+        if task.alias not in self._placed:
+            self._placed[task.alias] = placed(task, self._me, self._is_there)
+        return self._placed[task.alias]
+
+    def problem(self, roster: Roster, task: RosterTask) -> str:
+        """Why its instances can't meet, or nothing."""
+        if task.alias not in self._problems:
+            self._problems[task.alias] = waits.cannot_meet(roster, task.alias)
+        return self._problems[task.alias]
+
+    def is_queued(self, task: RosterTask) -> bool:
+        """Is an instance of it yet to begin?"""
+        if task.alias not in self._queued:
+            states = (one.state for one in task.instances)
+            self._queued[task.alias] = AttemptState.PLACED in states
+        return self._queued[task.alias]
 
 
 def is_left(call: Call, task: RosterTask, me: str) -> bool:
@@ -60,10 +105,10 @@ def is_left(call: Call, task: RosterTask, me: str) -> bool:
     return len(task.instances) >= task.size and all(one.node_id != me for one in task.instances)
 
 
-def is_outdated(call: Call, task: RosterTask, rank: int | None = None) -> bool:
+def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:
     """Is there a reason here to begin it anew at the places that the roster has? `rank` is of a
     member that is here now."""
-    now, machine = places(task), call.meeting.machine
+    machine = call.meeting.machine
     if now.version <= call.places.version:
         return False
     if machine.has_failed or call.lacks:

@@ -33,6 +33,9 @@ class Outside:
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return True
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        return True
+
     def post(self, call: Callable[[], None]) -> object:
         raise AssertionError
 

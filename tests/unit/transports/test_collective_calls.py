@@ -267,6 +267,49 @@ def test_what_a_peer_would_have_reduced_with_a_lost_member_is_not_awaited_any_mo
     assert {one.span.buffer.lost for one in expected} == {(3,)}
 
 
+def test_a_call_of_which_all_are_lost_before_a_member_here_calls_has_failed() -> None:
+    placement = Placement.of("train", ["a", "b", "b"])
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", on_lost="continue")
+    machine = Collective(placement, 0)
+    machine.heard(1, Announcement(1, (Member(1, Entry(call, (100_000,))),)))
+    machine.left_out()
+    machine.peer_lost(1)
+    assert machine.has_failed
+    assert machine.failure[0] == "PeerLost"
+    assert "has lost all that would take part: train.0 on a" in machine.failure[1]
+
+
+def test_what_others_called_is_forgotten_with_a_failure() -> None:
+    placement = Placement.of("train", ["a", "b"])
+    entry = Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x" * 900, "y" * 900),) * 20)
+    machine = Collective(placement, 0)
+    machine.heard(1, Announcement(1, (Member(1, entry),)))
+    assert machine.weight > 20 * 1800
+    machine.abort("ResourceExhaustionError", "no room")
+    assert machine.weight == 0
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(Call(Kind.BARRIER, "b" * 1_001)),
+        Entry(Call(Kind.BARRIER, "barrier()"), before="b" * 1_001),
+        Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x", "y"),) * 33),
+        Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x", "y" * 1_001),)),
+        Entry(Call(Kind.BARRIER, "barrier()"), digest=b"d" * 65),
+    ],
+)
+@pytest.mark.parametrize("kind", [Announcement, Probe])
+def test_who_announces_more_words_than_a_call_has_breaks_the_protocol(
+    entry: Entry, kind: type
+) -> None:
+    machine = Collective(Placement.of("train", ["a", "b"]), 0)
+    member = Member(1, entry)
+    told = Probe(member) if kind is Probe else Announcement(1, (member,))
+    with pytest.raises(RemoteProtocolError):
+        machine.heard(1, told)
+
+
 # Members that need not wait.
 
 
