@@ -304,25 +304,25 @@ class Plane:
         except Unsealed as error:
             raise BrokenFrame(str(error)) from error
         except NoRoom as error:
-            ask.fail("ResourceExhaustionError", str(error))
+            self._ask(ask, None, str(error))
 
     def _taken_in(self, ask: Ask, value: Parcel | None, why: str) -> None:
         if ask.channel.current is not ask:  # it was closed meanwhile
             if value is not None:
                 self._parcels.release(value)
-        elif value is None:
-            ask.fail("ResourceExhaustionError", why)
         else:
-            self._ask(ask, value)
+            self._ask(ask, value, why)
             self._set_timer()
 
-    def _ask(self, ask: Ask, value: Value | None) -> None:
-        ask.value = value
+    def _ask(self, ask: Ask, value: Value | None, refusal: str = "") -> None:
+        ask.value, ask.refusal = value, refusal
         swarm = self._swarm(ask.at.swarm_id)
         if isinstance(ask.body, CallCollective | MakeRoom):
             if self._known.epoch(swarm.id) is not None:
                 swarm.spoke(ask.at)
             self._desks.take(ask)
+        elif refusal:
+            ask.fail("ResourceExhaustionError", refusal)
         else:
             swarm.ask(ask, time.monotonic())
 

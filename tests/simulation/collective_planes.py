@@ -68,6 +68,7 @@ class Asked:
     """A call; `ended` is called once."""
 
     connection = 0
+    refusal = ""
 
     def __init__(self, at: Instance, body: CallCollective, value: bytes, ended: Ended) -> None:
         self.at, self.body, self.ended = at, body, ended

@@ -11,7 +11,7 @@ may be made before any member here has called. Times and bytes are its owner's.
 | failed | final: members that call later are told the same |
 
 *Disagreement.* Every announcement is compared with those before. The first that differs fails
-the collective, here and, as `Aborted`, on all peers.
+the collective, here and, as `Aborted`, on all peers. So does a want of room: see `refusal`.
 
 *Losses.* With `on_lost="raise"` a peer that needs something of a lost member asks all others for
 the outcome: who has it gives it to all, as a `Holder`; once all have said that they lack it, the
@@ -41,22 +41,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from manta.transports.collectives.actions import (
-    Action,
-    Close,
-    Deliver,
-    Fail,
-    Outcome,
-    Tell,
-)
-from manta.transports.collectives.calls import (
-    Call,
-    Entry,
-    Kind,
-    Placement,
-    checked,
-    difference,
-)
+from manta.transports.collectives.actions import Action, Close, Deliver, Fail, Outcome, Tell
+from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked, difference
 from manta.transports.collectives.course import Course
 from manta.transports.collectives.holder import Holder, begun_anew
 from manta.transports.collectives.messages import (
@@ -73,6 +59,7 @@ from manta.transports.collectives.messages import (
 from manta.transports.collectives.others import Others
 from manta.transports.collectives.planner import given
 from manta.transports.collectives.plans import whole
+from manta.transports.collectives.refusal import NO_ROOM, Refusal
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.rooted import Rooted
 from manta.transports.errors import RemoteProtocolError
@@ -83,8 +70,11 @@ _LOST = "its node was lost"
 class Collective:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
-        """`directly`: all announce themselves to all, however many, as some may begin anew."""
+    def __init__(
+        self, placement: Placement, me: int, *, directly: bool = False, refusal: str = ""
+    ) -> None:
+        """`directly`: all announce themselves to all, however many, as some may begin anew.
+        `refusal`: why it was refused before that."""
         self._placement = placement
         self._me = me
         self._is_anew = directly
@@ -92,6 +82,7 @@ class Collective:
         self._course = Course(placement, me, self._roll, lambda it: self._rooted.completed(it))
         self._flow = self._course.flow
         self._others = Others(placement, me, self._roll, self._course)
+        self._refusal = Refusal(self._roll, self._course, self._others, refusal, is_anew=directly)
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
         self._done: Done | None = None
@@ -112,11 +103,12 @@ class Collective:
     # What happens.
 
     def contributed(
-        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None, refusal: str = ""
     ) -> list[Action]:
-        """A member of this peer makes the call; its buffers are there. `data` are the bytes of
-        those that `ridden` names. A second call of a member, by its next attempt, is answered like
-        the first, whatever it brings. Raises ValueError for what no member can bring."""
+        """A member of this peer makes the call; its buffers are there, or there is no room for
+        them (`refusal`, in a sentence). `data` are the bytes of those that `ridden` names. A second
+        call of a member, by its next attempt, is answered like the first, whatever it brings.
+        Raises ValueError for what no member can bring."""
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
         checked(entry, rank, self._placement)
@@ -124,21 +116,24 @@ class Collective:
             sentence = difference(self._placement.alias, (rank, first), (rank, entry))
             if sentence:
                 return [Fail(rank, "CollectiveError", sentence)]
-        if self._failure:
+        found = self._delivered.get(rank)
+        if self._failure and (found is None or self._failure[0] == "CollectiveError"):
             return [Fail(rank, *self._failure)]
-        if (found := self._delivered.get(rank)) is not None:
+        if found is not None:
             return [Deliver(rank, found)]
         if rank in self._others.away:
             named = self._placement.named([rank], self._others.away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
         if first is not None and self._roll.has_own(rank):
             return []
+        self._refusal.why = self._refusal.why or refusal
         # What it brings is of no use if another peer has said what it brought before.
-        sentence = self._roll.enter(rank, first or entry, {} if first else data or {})
+        is_used = first is None and not self._refusal.why
+        sentence = self._roll.enter(rank, first or entry, data or {} if is_used else {})
         if sentence:
             return self._fail("CollectiveError", sentence)
         actions = []
-        for buffer in given(rank, entry) if first is None else ():
+        for buffer in given(rank, entry) if is_used else ():
             actions += self._flow.filled(whole(buffer))
         if self.is_closed and self._roll.call is not None:  # the outcome came before the member
             return self._deliver_all(self._roll.call)
@@ -241,9 +236,8 @@ class Collective:
     def abort(self, error: str, sentence: str) -> list[Action]:
         """It can't be carried out, for a reason that its owner knows: all are told, unless the
         members here have what they called for, and others do not depend on them."""
-        if self._failure or self.is_closed or self.has_served:
-            return []
-        if self._done and error == "CollectiveError":
+        is_settled = self._failure or self.is_closed or self.has_served
+        if is_settled or (self._done and error == "CollectiveError"):
             return []
         return self._fail(error, sentence)
 
@@ -302,6 +296,11 @@ class Collective:
         return has_root and not self._others.unserved
 
     @property
+    def refusal(self) -> str:
+        """Why there is no room here for what members bring, if so, and no outcome is known."""
+        return self._refusal.why if self._refusal.stands else ""
+
+    @property
     def weight(self) -> int:
         """About how many bytes it takes to remember what was called, and what others want."""
         return self._roll.weight + self._course.weight
@@ -335,15 +334,18 @@ class Collective:
         call = self._roll.call
         if call is None or self.has_failed or self.is_closed:
             return []
-        actions = self._announce()
+        actions = [] if self._refusal.stands else self._announce()
+        actions += self._settle(call)
+        if self._refusal.stands:
+            ask = self._refusal.ask(call)
+            return self._fail(NO_ROOM, self._refusal.why) if ask is None else ask
         if not self._course.lost:
-            actions += self._settle(call)
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
     def _settle(self, call: Call) -> list[Action]:
         """Another peer gives what came of the call."""
-        if (holder := self._course.holder()) is None:
+        if self._course.lost or (holder := self._course.holder()) is None:
             return []
         return self._end() if self._done else self._course.settle(call, holder)
 
@@ -483,9 +485,7 @@ class Collective:
     def _close(self, call: Call) -> list[Action]:
         if self._seeks or self._others.unserved:
             return []
-        actions: list[Action] = []
-        if call.kind.has_root:
-            actions = self._rooted.drop_unneeded()
+        actions = self._rooted.drop_unneeded() if call.kind.has_root else []
         if not self._others.are_done(call):
             return actions
         if call.kind.has_root:

@@ -46,6 +46,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
+    refusal = ""
     gives = False
     failure = ("", "")
 
@@ -81,7 +82,7 @@ class Holder:
     # What happens.
 
     def contributed(
-        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None, refusal: str = ""
     ) -> list[Action]:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")

@@ -46,6 +46,16 @@ def wanted(
     return list(dict.fromkeys(buffer for buffers in found for buffer in buffers))
 
 
+def made(call: Call, placement: Placement, me: int, sizes: Sequence[int]) -> list[Buffer]:
+    """The buffers that peer `me` fills in a call that reduces, beside what its members bring, once
+    all have come; none of another call, as what others bring is not known."""
+    if not call.kind.reduces:
+        return []
+    drawn = plan(call, placement, me, {placement.ranks[me][0]: sizes})
+    spans = [one.span for one in drawn.receives] + [one.target for one in drawn.reductions]
+    return list(dict.fromkeys(span.buffer for span in spans))
+
+
 def given(rank: int, entry: Entry) -> list[Buffer]:
     """The buffers that a member's call comes with."""
     if entry.call.kind is Kind.SCATTER:

@@ -25,6 +25,8 @@ class Ask(Protocol):
     at: Instance
     body: Any
     value: Value | None
+    refusal: str
+    """Why there is no room for its value, if so."""
     connection: int
     """Over which it came: a number that no other one has at the same time."""
 

@@ -47,13 +47,13 @@ from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.collectives.waits import OpenWaits, Task
-from manta.node.plane.parcels import NoRoom
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.exchange.messages import Parcel
 
 
@@ -140,6 +140,9 @@ class Desk:
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
         call = self.calls.get(name)
+        if call is None and (why := self._why_not(name, task)):
+            self._fail(ask, NO_ROOM, why)
+            return
         if wait.settles:
             if failure := losses.meanwhile(wait, call, task, self.placings.places(task)):
                 self._fail(ask, *failure)
@@ -151,9 +154,6 @@ class Desk:
         if self._full(call, task) is not None:
             return  # who takes part has yet to hear what it was told
         if call is None:
-            if self.calls.is_full:
-                self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))
-                return
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
         elif self._is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
@@ -166,6 +166,15 @@ class Desk:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
         else:
             self._contribute(wait, call)
+
+    def _why_not(self, name: CallName, task: RosterTask) -> str:
+        """Why it is not begun here, if so. One that was refused is, at later places, as others may
+        have what came of it before."""
+        refused = self.calls.refused(name)
+        if refused is not None:
+            version = self.placings.places(task).version
+            return refused.why if version <= refused.places.version else ""
+        return losses.too_many_failed(name.task) if self.calls.is_full else ""
 
     def _full(self, call: Call | None, task: RosterTask) -> str | None:
         """A node that would be told of the call, and is to hear more before."""
@@ -183,9 +192,6 @@ class Desk:
         try:
             before = self._unwaited.before(member, body.number)
             given, data = self._contributions.of(ask, wait.rank, placement, before)
-        except NoRoom as error:
-            self._fail(ask, "ResourceExhaustionError", str(error))
-            return
         except (Unfit, ValueError) as error:
             self._fail(ask, "RequestFailed", str(error))
             return
@@ -200,10 +206,7 @@ class Desk:
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
             self._watch(call)
             call.suffice(call.gathering.enough)
-        try:
-            call.meeting.contribute(wait.rank, given, data)
-        except NoRoom as error:
-            self._fail(ask, "ResourceExhaustionError", str(error))
+        call.meeting.contribute(wait.rank, given, data)
         if call.is_over:
             self.calls.came(call, wait.rank)
         if not wait.passes:
@@ -217,8 +220,9 @@ class Desk:
         if found is None:
             return None
         places = places or found.places
-        where = found.placement, found.me
-        machine = Collective(*where, directly=places.version > 0)
+        where, refused = (found.placement, found.me), self.calls.refused(name)
+        why = "" if refused is None else refused.why
+        machine = Collective(*where, directly=places.version > 0, refusal=why)
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
@@ -268,7 +272,7 @@ class Desk:
         try:
             self.peers.say(node, call.name, call.places, message)
         except TooLong as error:
-            meeting.abort("ResourceExhaustionError", losses.too_long(call.name, *error.args))
+            meeting.abort(NO_ROOM, losses.too_long(call.name, *error.args))
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         self._outside.work(job, then)
@@ -351,6 +355,8 @@ class Desk:
         if machine.has_failed and not call.is_over:
             self.calls.lay_aside(call)
             error, sentence = machine.failure
+            if error == NO_ROOM and not any(map(machine.has_delivered, call.own)):
+                self.calls.refuse(call, sentence)
             for rank in call.own if error == "CollectiveError" else ():
                 if machine.has_delivered(rank):
                     self._remember(call.name, rank, error, sentence)

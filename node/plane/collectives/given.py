@@ -28,6 +28,8 @@ class Given:
     entry: Entry
     pieces: Mapping[Buffer, Piece]
     kernel: Kernel | None = None
+    refusal: str = ""
+    """Why there is no room for its value, which is not there then."""
 
 
 class _Known(NamedTuple):

@@ -11,7 +11,8 @@ from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
-from manta.transports.collectives.messages import Aborted, Finished
+from manta.transports.collectives.messages import Aborted, Announcement, Finished, Probe
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.errors import RemoteProtocolError
 
 
@@ -101,11 +102,10 @@ class Hearing:
         if said.places.version > now.version:
             return False
         places = said.places if said.places.nodes == now.nodes else now
-        call = self._desk.calls.get(name)
+        call, refused = self._desk.calls.get(name), self._desk.calls.refused(name)
         if call is None:
-            if why := self._why_not(name):
-                self._refuse(node, said, "PeerLost", why)
-                return True
+            if (answered := self._is_refused(node, said, task)) is not None:
+                return answered
             if said.places.version < places.version:
                 return True  # it is yet to hear where all are now
             call = self._desk.begin(name, task, places)
@@ -113,17 +113,38 @@ class Hearing:
             if self._is_answered(call, task, node, said):
                 return True
             call = self._desk.begin_anew(call, task, places)
-        if call is None:
-            return False
+        if call is None:  # it can't be begun, or was refused as soon as it was
+            return self._desk.calls.refused(name) is not refused and self.take(node, said)
         if said.places.version == call.places.version:
             self._hear(call, node, said)
         return True
 
-    def _why_not(self, name: CallName) -> str:
-        """Why no further call is begun for what another plane says, if so."""
-        if self._desk.calls.is_ahead(name, FAR):
-            return losses.too_far(name.task, name.number)
-        return losses.too_many_failed(name.task) if self._desk.calls.is_full else ""
+    def _is_refused(self, node: str, said: Heard, task: RosterTask) -> bool | None:
+        """Of a call that is not known, or is known to have been refused: whether what another plane
+        says of it is answered, or has to wait. None if the call is to be begun for it."""
+        calls, name, message = self._desk.calls, said.call, said.message
+        refused = calls.refused(name)
+        if refused is None:
+            if calls.is_ahead(name, FAR):
+                self._refuse(node, said, "PeerLost", losses.too_far(name.task, name.number))
+            elif calls.is_full:
+                self._refuse(node, said, NO_ROOM, losses.too_many_failed(name.task))
+            else:
+                return None
+        elif said.places.version == refused.places.version:
+            self._refuse(node, said, NO_ROOM, refused.why)
+        elif said.places.version > refused.places.version:
+            if isinstance(message, Announcement) and message.seeks:
+                placed = self._desk.placings.placed(task)
+                if placed is None:
+                    return False
+                lacks = Announcement(placed.me, ())
+                self._desk.peers.say(node, name, said.places, lacks)
+            elif isinstance(message, Probe) or (
+                isinstance(message, Announcement) and message.members
+            ):
+                return None  # it forgot that: others may yet have what came of the call before
+        return True
 
     def _is_answered(self, call: Call, task: RosterTask, node: str, said: Heard) -> bool:
         """Who says this has begun the call anew, and this plane need not."""
@@ -153,7 +174,7 @@ class Hearing:
                 call.meeting.heard(call.peers[node], said.message)
             else:
                 sentence = losses.too_much_said(name.task, node, most)
-                call.meeting.abort("ResourceExhaustionError", sentence)
+                call.meeting.abort(NO_ROOM, sentence)
             self._desk.look(call)
 
     def _refuse(self, node: str, said: Heard, error: str, sentence: str) -> None:

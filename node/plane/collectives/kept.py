@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import Counter
+from typing import NamedTuple
 
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.meeting import Meeting
-from manta.node.plane.collectives.messages import CallName
+from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.collectives.pieces import COST
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.parcels import NoRoom
 
@@ -19,9 +21,19 @@ FAR = 4 * AHEAD
 the root's node until all have come to it, elsewhere until the root has got what it wants: so who
 breaks no rule is ahead of who has not come by AHEAD, or by as much again of a root that is."""
 FAILED = 2_000
-"""Calls that failed, which are kept though there may be no room for them."""
+"""Calls that failed or were refused, which are kept though there may be no room for them."""
+LONGEST = 2_000
+"""Characters of why a call was refused."""
 
 log = logging.getLogger("manta.node.plane")
+
+
+class Refused(NamedTuple):
+    """What is kept of a call for which a node had no room."""
+
+    places: Places
+    """Those at which it was refused last."""
+    why: str
 
 
 class Calls:
@@ -35,6 +47,8 @@ class Calls:
         self._next: dict[tuple[int, str], int] = {}
         """By era and task: the number after all that are over."""
         self._failed: set[CallName] = set()
+        self._refused: dict[CallName, Refused] = {}
+        """Nothing else is known of these: there is always room for that, as FAILED bounds it."""
         self._open_of: dict[tuple[int, str], dict[CallName, Call]] = {}
         """By era and task: those that go on."""
         self._announced: Counter[str] = Counter()
@@ -52,6 +66,7 @@ class Calls:
         """Did the disk take no small values when it was tried last?"""
 
     def add(self, call: Call) -> None:
+        self._refused.pop(call.name, None)
         self._open[call.name] = call
         self._by_meeting[call.meeting] = call
         task = call.name.era, call.name.task
@@ -65,6 +80,10 @@ class Calls:
 
     def get(self, name: CallName) -> Call | None:
         return self._open.get(name) or self._over.get(name)
+
+    def refused(self, name: CallName) -> Refused | None:
+        """None of one that is known otherwise: it was begun anew since."""
+        return self._refused.get(name)
 
     def of(self, meeting: Meeting) -> Call | None:
         """None if it is kept no longer."""
@@ -81,7 +100,7 @@ class Calls:
     @property
     def is_full(self) -> bool:
         """Have so many failed that no more are begun?"""
-        return len(self._failed) >= FAILED
+        return len(self._failed) + len(self._refused) >= FAILED
 
     def is_ahead(self, name: CallName, most: int) -> bool:
         """Is it more than that ahead of the oldest call of its task that goes on, or of the next
@@ -98,6 +117,7 @@ class Calls:
         go on and that no member here has made."""
         if call.is_over or call.is_joined:
             return True
+        size += 0 if node in call.announced else COST
         if self._announced[node] + size > most:
             return False
         self._announced[node] += size
@@ -142,6 +162,11 @@ class Calls:
             self._failed.add(call.name)
         task = call.name.era, call.name.task
         self._next[task] = max(self._next.get(task, 0), call.name.number + 1)
+
+    def refuse(self, call: Call, why: str) -> None:
+        """It is over, and has come to nothing for any member here."""
+        self.remove(call)
+        self._refused[call.name] = Refused(call.places, why[:LONGEST])
 
     def small(self) -> int:
         """Bytes of small values of calls that are over, in memory."""
@@ -213,3 +238,4 @@ class Calls:
             for task in [task for task in counted if task[0] < now]:
                 del counted[task]
         self._last = {member: number for member, number in self._last.items() if member[0] >= now}
+        self._refused = {name: why for name, why in self._refused.items() if name.era >= now}

@@ -36,8 +36,9 @@ from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
-from manta.transports.collectives.planner import ridden
+from manta.transports.collectives.planner import made, ridden
 from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
 
@@ -116,6 +117,8 @@ class Meeting:
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
+        self._uncalled = set(placement.ranks[me])
+        """Members here that have not made the call."""
         self.has_let_go = False
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
@@ -129,6 +132,12 @@ class Meeting:
         members gave."""
 
     @property
+    def refusal(self) -> str:
+        """Why it is refused, or has been; empty if it is not."""
+        error, sentence = self.machine.failure
+        return sentence if error == NO_ROOM else self.machine.refusal
+
+    @property
     def kind(self) -> Kind | None:
         return None if self.machine.call is None else self.machine.call.kind
 
@@ -136,34 +145,45 @@ class Meeting:
 
     def contribute(self, rank: int, given: Given, data: dict[int, bytes]) -> None:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
-        was there. Raises ValueError for what no member can bring, and NoRoom; then it is dropped,
-        and with NoRoom all are told."""
+        was there, or there is no room for it: then the call is refused to all."""
         self.kernel = self.kernel or given.kernel
-        if rank in self.machine.come or self.is_over:
-            if self.is_over or rank in self._given or self._has_outcome(rank):
+        refuses = bool(self.machine.refusal)
+        if rank in self.machine.come or self.is_over or refuses:
+            if self.is_over or refuses or rank in self._given or self._has_outcome(rank):
                 self._memory.drop_given(given.pieces)
             else:
                 self._given.lay_aside(rank, given)
             self._perform(self.machine.contributed(rank, given.entry, data))
+            self._weigh()
             return
+        refusal = ""
+        try:
+            self._take_in(rank, given, data)
+            self._given.came(rank, given)
+        except NoRoom as error:
+            refusal = self._refusal(error)
+        self._perform(self.machine.contributed(rank, given.entry, data, refusal))
+        self._weigh()
+
+    def _take_in(self, rank: int, given: Given, data: dict[int, bytes]) -> None:
+        """Takes all room that is known to be needed, while nobody has been told of the member.
+        Raises NoRoom; then what it brought is dropped."""
         views = {id(piece.view.obj) for piece in given.pieces.values()}
         copied = sum(len(part) for part in data.values() if id(part) not in views)
+        weight = self.machine.weight + given.entry.weight
+        call, sizes = given.entry.call, given.entry.sizes
+        self._uncalled.discard(rank)
         try:
-            self._memory.weigh(COST + self._copied + copied + self.machine.weight)
-            self._copied += copied
-            self._memory.add(given.pieces)
-        except NoRoom as error:
-            sentence = self._refusal(error)
-            self.abort("ResourceExhaustionError", sentence)
-            raise NoRoom(sentence) from error
-        try:
-            actions = self.machine.contributed(rank, given.entry, data)
-        except ValueError:
-            self._memory.drop(list(given.pieces))
+            if given.refusal:
+                raise NoRoom(given.refusal)
+            self._memory.weigh(COST + self._copied + copied + weight)
+            for buffer in () if self._uncalled else made(call, self.placement, self._me, sizes):
+                self._memory.of(buffer)
+        except NoRoom:
+            self._memory.drop_given(given.pieces)
             raise
-        self._given.came(rank, given)
-        self._perform(actions)
-        self._weigh()
+        self._memory.add(given.pieces)
+        self._copied += copied
 
     def _has_outcome(self, rank: int) -> bool:
         return self.machine.outcome is not None or self.machine.has_delivered(rank)
@@ -224,7 +244,7 @@ class Meeting:
             block = self._pool.adopt(fd, buffer.size, self._swarm_id)
         except NoRoom as error:
             move.piece = Piece(memoryview(b""))
-            self.abort("ResourceExhaustionError", self._refusal(error))
+            self.abort(NO_ROOM, self._refusal(error))
             return
         move.piece = Piece(block.view[: buffer.size], block)
         self._pool.hold(block)
@@ -259,7 +279,7 @@ class Meeting:
                     self._do(self._actions.popleft())
                 except NoRoom as error:
                     sentence = self._refusal(error)
-                    if told := self.machine.abort("ResourceExhaustionError", sentence):
+                    if told := self.machine.abort(NO_ROOM, sentence):
                         self._actions.clear()
                         self._actions.extend(told)
         finally:
@@ -270,22 +290,17 @@ class Meeting:
                 self._close()
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
-            if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
-                self._given.forget()
+            if self.machine.failure[0] in ("CollectiveError", NO_ROOM):
+                self._given.forget()  # it is so wherever it is begun
             self._memory.drop_others(self._kept())
             self._copied = 0  # what rode with announcements is forgotten
             self._weigh()
 
     def _weigh(self) -> None:
-        """Counts what is remembered beside values. Where there is no room for it, all are told."""
-        if self.is_gone:
-            return
-        size = COST + self._copied + self.machine.weight
-        try:
-            self._memory.weigh(size)
-        except NoRoom as error:
-            self._memory.weigh(size, anyway=True)
-            self.abort("ResourceExhaustionError", self._refusal(error))
+        """Counts what is remembered beside values, though there be no room: others may have what
+        came of the call by now. How much they may say of one is the desk's matter."""
+        if not self.is_gone:
+            self._memory.weigh(COST + self._copied + self.machine.weight, anyway=True)
 
     def _refusal(self, error: NoRoom) -> str:
         """Members on other nodes are told, too."""
@@ -309,8 +324,8 @@ class Meeting:
         match action:
             case Tell(peer, message):
                 self._outside.tell(self, peer, message)
-            case Store(buffer, data):
-                self._memory.add({buffer: Piece(memoryview(data))})
+            case Store(buffer, data):  # it is in memory, and may be all that others lacked
+                self._memory.add({buffer: Piece(memoryview(data))}, anyway=True)
             case Forget(buffer):
                 self._given.make_way(buffer)
             case Expect(transfer):
@@ -414,7 +429,7 @@ class Meeting:
         """The call at other places, to be begun with what is here of it; this one is over."""
         holder = self.machine.holder(placement, me)
         of = self._pool, self._spill, self._outside, self._moving
-        machine = holder or Collective(placement, me, directly=True)
+        machine = holder or Collective(placement, me, directly=True, refusal=self.refusal)
         new = Meeting(self._swarm_id, placement, me, *of, machine)
         new.kernel = self.kernel
         given: dict[int, Given] = {}
@@ -436,10 +451,7 @@ class Meeting:
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
             data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in small.items()}
-            try:
-                self.contribute(rank, one, data)
-            except NoRoom as error:
-                self._outside.fail(self, rank, "ResourceExhaustionError", str(error))
+            self.contribute(rank, one, data)
 
     # --- what is kept -------------------------------------------------------------------------
 

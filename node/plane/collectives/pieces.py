@@ -74,12 +74,13 @@ class Pieces:
     def weigh(self, size: int, *, anyway: bool = False) -> None:
         """So many bytes the meeting takes beside its values: what they are more than before is
         counted. Raises NoRoom, unless they are there `anyway`."""
-        if anyway:
-            self._pool.count_small(size - self._counted, self._swarm_id)
-        elif size > self._counted:
-            self._take_small(size - self._counted)
+        more = size - self._counted
+        if more <= 0:
+            self._give_small(-more)
+        elif anyway:
+            self._pool.count_small(more, self._swarm_id)
         else:
-            self._give_small(self._counted - size)
+            self._take_small(more)
         self._counted = size
 
     @property
@@ -119,10 +120,14 @@ class Pieces:
             raise LookupError("what came of it is not kept any more")
         return found
 
-    def add(self, given: Mapping[Buffer, Piece]) -> None:
-        """Raises NoRoom; then they are dropped."""
+    def add(self, given: Mapping[Buffer, Piece], *, anyway: bool = False) -> None:
+        """Raises NoRoom, unless they are there `anyway`; then they are dropped."""
+        size = sum(len(one.view) for one in given.values() if one.is_small)
         try:
-            self._take_small(sum(len(one.view) for one in given.values() if one.is_small))
+            if anyway:
+                self._pool.count_small(size, self._swarm_id)
+            else:
+                self._take_small(size)
         except NoRoom:
             self._let_go(list(given.values()), small=False)
             raise

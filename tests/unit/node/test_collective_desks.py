@@ -43,6 +43,7 @@ class Outside:
 class Asked:
     connection = 3
     value: Value | None = None
+    refusal = ""
 
     def __init__(self, body: Any, at: Instance = AT) -> None:
         self.at, self.body = at, body
