@@ -33,6 +33,8 @@ PATIENCE = 120.0
 ATTEMPTS = 30
 """Of an instance in an iteration; then it is given up."""
 FOREVER = 1e9
+REFUSED = "refused"
+"""What comes of a call for which a node has no room: of one of which all get the same, at all."""
 LATE = 10.0
 """Seconds after which all have heard of what happened."""
 KINDS = (
@@ -60,9 +62,11 @@ class Planned:
 
 
 class Scenario:
-    def __init__(self, seed: int, *, settles: bool = False) -> None:
-        """`settles`: instances of odd ranks have written before each call for which all wait."""
+    def __init__(self, seed: int, *, settles: bool = False, lacks_room: bool = False) -> None:
+        """`settles`: instances of odd ranks have written before each call for which all wait.
+        `lacks_room`: other swarms fill nodes for a while."""
         self.clock = Clock(seed)
+        self.lacks_room = lacks_room
         self.settles = settles
         self.settled: set[tuple[int, int, int]] = set()
         """By era, rank and number: calls of which the manager has what was written before."""
@@ -95,6 +99,8 @@ class Scenario:
         self.manager.begin()
         self._trouble()
         self._crowd()
+        if self.lacks_room:
+            self._fill()
         self.clock.run(self._is_over)
         for node in self.nodes.values():
             self._check_empty(node)
@@ -123,6 +129,15 @@ class Scenario:
             if node.plane.is_alive and self.crowds.random() < 0.2:
                 while node.plane.pool.keeps.spill(lambda _: True):
                     self.clock.seen["spills"] += 1
+
+    def _fill(self) -> None:
+        """Some nodes take nothing more that is small, until this is looked at again."""
+        self.clock.after(0.5, self._fill)
+        for node in self.nodes.values():
+            room = node.plane.pool._small
+            room.give("another", room.of("another"))
+            if self.crowds.random() < 0.2:
+                room.take("another", room.most)
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random
@@ -445,6 +460,12 @@ class Program:
         if error.startswith("SwarmStopped: "):
             assert self.at not in self.scenario.manager.desired(self.node.name)
             return  # it is about to be ended
+        if error.startswith("ResourceExhaustionError: "):
+            assert self.scenario.lacks_room, error
+            self.clock.seen["refused"] += 1
+            self.got.append(REFUSED)  # and goes on without what comes of it
+            self.clock.soon(self.scenario.pace, self._go_on)
+            return
         if error:
             assert error.startswith("PeerLost: "), error
             assert any(name in error for name in (TASK + ".", *self.scenario.names, TASK)), error

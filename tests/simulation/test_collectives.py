@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from manta.node.plane.collectives import early, peers, pieces, post
+from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -50,8 +51,8 @@ def seen() -> Counter[str]:
     return Counter()
 
 
-def run(seed: int, *, settles: bool = False) -> Scenario:
-    scenario = Scenario(seed, settles=settles)
+def run(seed: int, *, settles: bool = False, lacks_room: bool = False) -> Scenario:
+    scenario = Scenario(seed, settles=settles, lacks_room=lacks_room)
     try:
         scenario.run()
     except Exception:
@@ -70,6 +71,11 @@ def test_all_get_the_same_or_an_error_whatever_fails(seed: int, seen: Counter[st
 @pytest.mark.parametrize("number", range(20))
 def test_who_has_written_comes_once_the_manager_has_it_whatever_fails(number: int) -> None:
     run(number, settles=True)
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_a_call_is_refused_to_all_or_to_nobody_whatever_fails(number: int) -> None:
+    assert run(number, lacks_room=True).clock.seen["refused"]
 
 
 @pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934, 2435])
@@ -130,16 +136,22 @@ class Lab:
         for name in by or self.net:
             self.net[name].told(Roster(EPOCH, 0, {"t": task}, {}))
 
-    def calls(self, node: str, rank: int, attempt: int, kind: Kind, size: int = 2) -> None:
-        value = f"{rank}{attempt}".encode().ljust(size, b".")
+    def calls(
+        self, node: str, rank: int, attempt: int, kind: Kind, size: int = 2, refusal: str = ""
+    ) -> None:
+        """`refusal`: why the node does not take the value."""
+        value = f"{rank}{attempt}".encode().ljust(size, b".") if size else b""
+        sizes = (size,) if size else ()
         body = CallCollective(
-            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=0, sizes=(size,)
+            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=0, sizes=sizes
         )
 
         def answered(*answer: Any) -> None:
             self.outcomes[rank, attempt] = answer
 
-        self.net[node].ask(Asked(Instance(SWARM, "t", rank, 0, attempt), body, value, answered))
+        asked = Asked(Instance(SWARM, "t", rank, 0, attempt), body, value, answered)
+        asked.refusal = refusal
+        self.net[node].ask(asked)
 
     def begins_anew(self, node: str) -> None:
         """Its plane crashes, and is told who is there; it is yet to be told of the roster."""
@@ -221,6 +233,116 @@ def test_what_was_given_is_kept_until_what_came_before_is_here(lab: Make) -> Non
     for rank in (0, 1):
         values, _, error = outcomes[rank, 1]
         assert (error, [data[:2] for _, data in values]) == ("", [b"01", b"11"])
+
+
+FIRST = CallName(0, "t", 0)
+
+
+def full(plane: Plane) -> None:
+    """It takes nothing more that is small."""
+    room = plane.pool._small
+    room.take("another", room.most)
+
+
+def emptied(plane: Plane) -> None:
+    room = plane.pool._small
+    room.give("another", room.of("another"))
+
+
+def errors(made: Lab) -> dict[Key, str]:
+    return {key: answer[2].partition(":")[0] for key, answer in made.outcomes.items()}
+
+
+@pytest.mark.parametrize("kind", [Kind.BARRIER, Kind.ALL_GATHER])
+@pytest.mark.parametrize("again", [0, 1])
+def test_what_was_refused_stays_so_for_a_next_attempt_though_there_is_room_by_then(
+    lab: Make, kind: Kind, again: int
+) -> None:
+    made = lab(1, "a", "b")
+    made.told("ab", (0, 0))
+    full(made.net["a"])
+    for rank, node in enumerate("ab"):
+        made.calls(node, rank, 0, kind, 0 if kind is Kind.BARRIER else 2)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    emptied(made.net["a"])
+    made.told("ab", [int(rank == again) for rank in (0, 1)])
+    made.calls("ab"[again], again, 1, kind, 0 if kind is Kind.BARRIER else 2)
+    made.clock.run(lambda: len(made.outcomes) == 3)
+    assert set(errors(made).values()) == {"ResourceExhaustionError"}
+    planes = made.net.values()
+    assert not any(plane.desk.calls.all for plane in planes)
+    made.clock.run(lambda: all(plane.budget.sizes == (0, 0) for plane in planes))
+
+
+@pytest.mark.parametrize("restarts", ["a", "b"])
+def test_what_was_refused_stays_so_though_one_plane_forgot_it(lab: Make, restarts: str) -> None:
+    made = lab(1, "a", "b", "c")
+    made.told("abc", (0, 0, 0))
+    full(made.net["a"])
+    for rank, node in enumerate("abc"):
+        made.calls(node, rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 3)
+    emptied(made.net["a"])
+    made.begins_anew(restarts)
+    attempts = [int(node == restarts) for node in "abc"]
+    made.told("abc", attempts)
+    rank = "abc".index(restarts)
+    made.calls(restarts, rank, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: (rank, 1) in made.outcomes)
+    assert set(errors(made).values()) == {"ResourceExhaustionError"}
+
+
+def test_who_has_no_room_for_a_call_that_others_have_been_served_is_given_what_came_of_it(
+    lab: Make,
+) -> None:
+    """Its plane had begun anew meanwhile, and others fill its node."""
+    made = lab(1, "a", "b")
+    made.told("ab", (0, 0))
+    for rank, node in enumerate("ab"):
+        made.calls(node, rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    made.begins_anew("b")
+    full(made.net["b"])
+    made.told("ab", (0, 1))
+    made.calls("b", 1, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 3)
+    emptied(made.net["b"])
+    assert made.outcomes[1, 1][0] == made.outcomes[0, 0][0]
+
+
+def test_a_refusal_at_the_root_is_told_to_who_gives_later_and_to_a_next_attempt(lab: Make) -> None:
+    made = lab(1, "a", "b", "c")
+    made.told("abc", (0, 0, 0))
+    full(made.net["a"])
+    made.calls("b", 1, 0, Kind.GATHER)  # it has given, and goes on
+    made.calls("a", 0, 0, Kind.GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    emptied(made.net["a"])
+    made.told("abc", (1, 1, 0))
+    made.calls("a", 0, 1, Kind.GATHER)
+    heard = made.net["c"].desk.calls
+    made.clock.run(lambda: (0, 1) in made.outcomes and heard.refused(FIRST) is not None)
+    made.calls("b", 1, 1, Kind.GATHER)
+    made.calls("c", 2, 0, Kind.GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 5)
+    refused = "ResourceExhaustionError"
+    assert errors(made) == {
+        (0, 0): refused,
+        (0, 1): refused,
+        (1, 0): "",
+        (1, 1): "",
+        (2, 0): refused,
+    }
+
+
+def test_a_value_that_a_node_takes_no_more_is_refused_to_all(lab: Make) -> None:
+    """It never came to the plane; who waits for it hears why."""
+    made = lab(1, "a", "b")
+    made.told("ab", (0, 0))
+    made.calls("a", 0, 0, Kind.ALL_GATHER, refusal="no room here")
+    made.calls("b", 1, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    assert all("no room here" in answer[2] for answer in made.outcomes.values())
 
 
 def lone_straggler(lab: Make) -> Lab:

@@ -13,6 +13,7 @@ from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill, Spilled
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED
+from manta.transports.collectives import table
 from manta.transports.collectives.plans import Buffer, Span
 from manta.transports.exchange.messages import Parcel
 
@@ -70,6 +71,8 @@ class Pieces:
         self._spilled: dict[Buffer, Spilled] = {}
         self._counted = 0
         """Bytes beside those of values."""
+        self._small = 0
+        """Bytes of small values that were made, whether there was room or not."""
 
     def weigh(self, size: int, *, anyway: bool = False) -> None:
         """So many bytes the meeting takes beside its values: what they are more than before is
@@ -93,12 +96,17 @@ class Pieces:
         return [*self._pieces, *self._spilled]
 
     def of(self, buffer: Buffer) -> Piece:
-        """Made at first mention. Raises NoRoom."""
+        """Made at first mention. Raises NoRoom, of what is small for that alone which is more than
+        may ride together: others may have what comes of the call by now."""
         found = self._pieces.get(buffer)
         if found is None:
             assert buffer not in self._spilled, "what is on disk is copied, or taken out"
             if buffer.size <= INLINE:
-                self._take_small(buffer.size)
+                if self._small + buffer.size > table.TOGETHER:
+                    self._take_small(buffer.size)
+                else:
+                    self._pool.count_small(buffer.size, self._swarm_id)
+                    self._small += buffer.size
                 found = Piece(memoryview(bytearray(buffer.size)))
             else:
                 block = self._pool.take(buffer.size, self._swarm_id)

@@ -20,6 +20,7 @@ from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
+from manta.transports.collectives.refusal import NO_ROOM
 
 
 class Placed(NamedTuple):
@@ -119,8 +120,9 @@ def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:
 
 
 def is_hopeless(call: Call) -> bool:
-    """Has it failed so that it does at all places?"""
-    return call.meeting.machine.failure[0] == "CollectiveError"
+    """Has it failed so that it does at all places? Of one that was refused some here had what is
+    theirs: else it is known as refused alone (`kept.Refused`)."""
+    return call.meeting.machine.failure[0] in ("CollectiveError", NO_ROOM)
 
 
 def is_unrepeatable(call: Call) -> bool:
