@@ -266,6 +266,10 @@ class Plane:
         if due is not None and due < 1e8:
             self.time.after(max(0.0, due - self.time.now), self._tick)
 
+    def look_again(self) -> None:
+        """There may be room for what there was none for."""
+        self._set_timer()
+
     def _tick(self) -> None:
         if self.is_alive:
             self.desk.tick(self.time.now)

@@ -138,6 +138,8 @@ class Scenario:
             room.give("another", room.of("another"))
             if self.crowds.random() < 0.2:
                 room.take("another", room.most)
+            elif node.plane.is_alive:
+                node.plane.look_again()
 
     def _trouble(self) -> None:
         clock, random = self.clock, self.clock.random

@@ -38,6 +38,7 @@ class _Known(NamedTuple):
     entry: Entry
     buffers: tuple[Buffer, ...]
     kernel: Kernel | None
+    refusal: str
 
 
 class Giving:
@@ -74,8 +75,9 @@ class Giving:
         return self._aside.footprint(self._aside.buffers)
 
     def came(self, rank: int, given: Given) -> None:
-        """Its values lie in the meeting's memory."""
-        self._known[rank] = _Known(given.entry, tuple(given.pieces), given.kernel)
+        """Its values lie in the meeting's memory, or were refused."""
+        buffers = () if given.refusal else tuple(given.pieces)
+        self._known[rank] = _Known(given.entry, buffers, given.kernel, given.refusal)
 
     def lay_aside(self, rank: int, given: Given) -> None:
         """Of a call whose outcome is on its way. What finds no room is to be given again."""
@@ -99,7 +101,8 @@ class Giving:
         for place in (self._aside, self._memory):
             if place.has(one.buffers):
                 with contextlib.suppress(OSError):
-                    return Given(one.entry, place.take_out(one.buffers), one.kernel)
+                    pieces = place.take_out(one.buffers)
+                    return Given(one.entry, pieces, one.kernel, one.refusal)
         return None
 
     def forget(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -147,21 +147,18 @@ class Meeting:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
         was there, or there is no room for it: then the call is refused to all."""
         self.kernel = self.kernel or given.kernel
-        refuses = bool(self.machine.refusal)
-        if rank in self.machine.come or self.is_over or refuses:
-            if self.is_over or refuses or rank in self._given or self._has_outcome(rank):
+        refusal = self.machine.refusal
+        if rank in self.machine.come or self.is_over:
+            if self.is_over or rank in self._given or self._has_outcome(rank):
                 self._memory.drop_given(given.pieces)
             else:
                 self._given.lay_aside(rank, given)
-            self._perform(self.machine.contributed(rank, given.entry, data))
-            self._weigh()
-            return
-        refusal = ""
-        try:
-            self._take_in(rank, given, data)
-            self._given.came(rank, given)
-        except NoRoom as error:
-            refusal = self._refusal(error)
+        else:
+            try:
+                self._take_in(rank, given, data)
+            except NoRoom as error:
+                refusal = refusal or self._refusal(error)
+            self._given.came(rank, replace(given, refusal=refusal))
         self._perform(self.machine.contributed(rank, given.entry, data, refusal))
         self._weigh()
 
@@ -174,8 +171,8 @@ class Meeting:
         call, sizes = given.entry.call, given.entry.sizes
         self._uncalled.discard(rank)
         try:
-            if given.refusal:
-                raise NoRoom(given.refusal)
+            if why := given.refusal or self.machine.refusal:
+                raise NoRoom(why)
             self._memory.weigh(COST + self._copied + copied + weight)
             for buffer in () if self._uncalled else made(call, self.placement, self._me, sizes):
                 self._memory.of(buffer)
@@ -450,7 +447,8 @@ class Meeting:
             self._close()
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
-            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in small.items()}
+            there = {to: buffer for to, buffer in small.items() if not one.refusal}
+            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in there.items()}
             self.contribute(rank, one, data)
 
     # --- what is kept -------------------------------------------------------------------------
