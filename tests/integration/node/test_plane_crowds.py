@@ -163,7 +163,7 @@ def test_more_calls_that_only_another_node_has_made_than_there_is_room_for_fail_
     with members([0, 1], most=16 << 20) as them:
         assert them.begin(1, gives(40)).result(20) == 40
         node = them.planes.nodes[0]
-        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls._failed))
+        until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls._refused))
         error = them.begin(0, takes(40)).exception(20)
         assert isinstance(error, ResourceExhaustionError)
         assert "before instances on another node have" in str(error)
