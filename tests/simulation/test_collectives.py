@@ -144,7 +144,7 @@ class Lab:
     def begins_anew(self, node: str) -> None:
         """Its plane crashes, and is told who is there; it is yet to be told of the roster."""
         self.net[node].crash()
-        plane = Plane(self.clock, node, self.net)
+        plane = Plane(self.clock, node, self.net, self.net[node].disk)
         plane.introduced(list(self.net))
         for other in self.net:
             if other != node:

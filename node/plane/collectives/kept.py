@@ -113,6 +113,10 @@ class Calls:
                 del self._announced[node]
         call.announced.clear()
 
+    def of_task(self, era: int, task: str) -> list[Call]:
+        """All of a task."""
+        return [call for call in self.all if (call.name.era, call.name.task) == (era, task)]
+
     def open_of(self, era: int, task: str) -> list[Call]:
         """Those of a task that go on."""
         return list(self._open_of.get((era, task), {}).values())
