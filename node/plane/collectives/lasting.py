@@ -274,7 +274,7 @@ class Lasting:
             log.warning(
                 "What others may need of the collectives of %s, which has ended, is kept in memory "
                 "alone: if the plane ends, they raise PeerLost. %s",
-                *(at, error),
+                *(at, str(error)),
             )
 
     # --- what was kept ----------------------------------------------------------------------------
@@ -299,7 +299,8 @@ class Lasting:
             except NoRoom as error:
                 found.failure = "ResourceExhaustionError", str(error)
             except OSError as error:
-                log.error("What was kept of %s is lost: %s", name, error)
+                lost = f"collective {name.number} of {name.task!r}"
+                log.error("What was kept of %s is lost: %s.", lost, str(error))
                 self._known.discard(name)
         return found
 
