@@ -130,10 +130,16 @@ class Lab:
         for name in by or self.net:
             self.net[name].told(Roster(EPOCH, 0, {"t": task}, {}))
 
-    def calls(self, node: str, rank: int, attempt: int, kind: Kind, size: int = 2) -> None:
+    def calls(
+        self, node: str, rank: int, attempt: int, kind: Kind, size: int = 2, root: int = 0
+    ) -> None:
         value = f"{rank}{attempt}".encode().ljust(size, b".")
+        sizes: tuple[int, ...] = (size,)
+        if kind is Kind.SCATTER:
+            sizes = (0, size) if rank == root else ()
+            value = value if rank == root else b""
         body = CallCollective(
-            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=0, sizes=(size,)
+            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=root, sizes=sizes
         )
 
         def answered(*answer: Any) -> None:
@@ -202,6 +208,19 @@ def test_what_came_of_a_call_is_taken_from_any_plane_that_has_it(lab: Make) -> N
     assert (error, [data[:2] for _, data in values]) == ("", [b"00", b"10", b"20"])
 
 
+@pytest.mark.parametrize("kind", [Kind.ALL_GATHER, Kind.GATHER, Kind.SCATTER])
+def test_what_a_finished_member_had_or_gave_comes_from_its_disk(lab: Make, kind: Kind) -> None:
+    """Its plane crashes while another one lacks it, of which no attempt begins anew."""
+    made = straggler(lab, kind)
+    made.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    made.begins_anew("a")
+    made.told("ab", (0, 0), finished=[0])
+    made.clock.run(lambda: (1, 0) in made.outcomes)
+    values, _, error = made.outcomes[1, 0]
+    wanted = [b"00"] if kind is Kind.SCATTER else [b"00", b"10"]
+    assert (error, [data[:2] for _, data in values]) == ("", wanted)
+
+
 def test_what_was_given_is_kept_until_what_came_before_is_here(lab: Make) -> None:
     """The plane that gives what came of the call crashes before all of it has come."""
     made = lab(1, "a", "b")
@@ -221,6 +240,19 @@ def test_what_was_given_is_kept_until_what_came_before_is_here(lab: Make) -> Non
     for rank in (0, 1):
         values, _, error = outcomes[rank, 1]
         assert (error, [data[:2] for _, data in values]) == ("", [b"01", b"11"])
+
+
+def straggler(lab: Make, kind: Kind) -> Lab:
+    """Of two members the second one waits for what comes of the call, or what the first gave."""
+    for seed in range(100):
+        made = lab(seed, "a", "b")
+        made.told("ab", (0, 0))
+        for rank, node in enumerate("ab"):
+            made.calls(node, rank, 0, kind, LARGE, root=int(kind is Kind.GATHER))
+        made.clock.run(partial(_has_one_of, made.outcomes, {(0, 0)}, {(1, 0)}))
+        if (1, 0) not in made.outcomes:
+            return made
+    raise AssertionError("it waited in none")
 
 
 def lone_straggler(lab: Make) -> Lab:

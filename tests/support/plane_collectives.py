@@ -84,7 +84,7 @@ class Members:
         planes.introduce()
         planes.enroll(on)
         self._attempts: dict[int, int] = {}
-        self._states: dict[str, str] = {}
+        self._states: dict[str, Any] = {}
         self._threads = ThreadPoolExecutor(max(1, len(on)))
         self.all = [Member(planes, rank, len(on), node) for rank, node in enumerate(on)]
         self._before, usage.context = usage.context, contexts

@@ -181,7 +181,7 @@ class Desks:
         """Nothing more comes over a connection of the attempt."""
         self._pool.leave(at, connection)
 
-    def ends(self, at: Instance, then: Callable[[], None], *, counts: bool) -> Ending:
+    def ends(self, at: Instance, then: Callable[[], object], *, counts: bool) -> Ending:
         """What of its calls, if it counts, must outlive this process before `then` is called."""
         desk = self._desks.get(at.swarm_id) if counts else None
         if desk is None or desk.roster is None:

@@ -130,6 +130,11 @@ class Calls:
         """Has the member made a later call that is over?"""
         return self._last.get((name.era, name.task, rank), 0) > name.number
 
+    def took_part(self, name: CallName) -> None:
+        """A member here came to it, as a plane before knew."""
+        task = name.era, name.task
+        self._next[task] = max(self._next.get(task, 0), name.number)
+
     def lay_aside(self, call: Call) -> None:
         """It is over."""
         call.is_over = True

@@ -136,7 +136,7 @@ class _Record(NamedTuple):
 class Ending:
     """What is to be kept of an attempt's calls."""
 
-    then: Callable[[], None]
+    then: Callable[[], object]
     items: tuple[KeptCall, ...] = ()
     records: Sequence[_Record] = ()
 
@@ -213,7 +213,7 @@ class Lasting:
 
     # --- an attempt has ended ---------------------------------------------------------------------
 
-    def ends(self, at: Instance, roster: Roster, then: Callable[[], None]) -> Ending:
+    def ends(self, at: Instance, roster: Roster, then: Callable[[], object]) -> Ending:
         ending = Ending(then, records=list(self._records(at, roster)))
         try:
             ending.items = tuple(self._packed(ending.records))
@@ -284,11 +284,19 @@ class Lasting:
         for one in kept:
             for item in one.items:
                 if isinstance(item, KeptCall):
-                    what: What = _decode(item.what)
-                    name = CallName(one.era, one.task, what.number)
-                    self._found.setdefault(name, []).append((what, item))
-                    if not isinstance(what, Gave):
-                        self._known.add(name)
+                    self._restore(one, item)
+
+    def _restore(self, kept: Kept, item: KeptCall) -> None:
+        try:
+            what: What = _decode(item.what)
+        except msgspec.MsgspecError as error:
+            log.error("What was kept of a collective of %r is lost: %s.", kept.task, str(error))
+            return
+        name = CallName(kept.era, kept.task, what.number)
+        self._calls.took_part(name)
+        self._found.setdefault(name, []).append((what, item))
+        if not isinstance(what, Gave):
+            self._known.add(name)
 
     def found(self, name: CallName, placement: Placement, me: int) -> Found:
         """Of a call that is begun at this placement."""
