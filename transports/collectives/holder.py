@@ -9,6 +9,7 @@ that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 
 from manta.transports.collectives.actions import (
     Action,
@@ -65,7 +66,6 @@ class Holder:
         self.entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
         members = (Member(rank, entry) for rank, entry in self.entries.items())
         self.done = done._replace(members=tuple(members))
-        self.weight = sum(entry.weight for entry in self.entries.values())
         self.outcome = outcome
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
@@ -151,6 +151,10 @@ class Holder:
         return [Tell(peer, Aborted(error, sentence)) for peer in sorted({*self._sends.values()})]
 
     # What is known.
+
+    @cached_property
+    def weight(self) -> int:
+        return sum(entry.weight for entry in self.entries.values())
 
     @property
     def come(self) -> Collection[int]:
