@@ -217,10 +217,11 @@ class Plane:
         Calls `then` when what it told others, if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
             self._close(channel)
+        ending = self._desks.ends(at, then, counts=counts)
         if at.swarm_id in self._swarms:
-            self._swarms[at.swarm_id].end(at, counts=counts, then=then)
+            self._swarms[at.swarm_id].end(at, counts=counts, calls=ending.items, then=ending.kept)
         else:
-            then()
+            ending.kept()
         self._desks.end(at, is_gone=is_gone)
 
     def close(self) -> None:
@@ -430,7 +431,9 @@ class Plane:
         self._io.call(call)
 
     def restored(self, timeline: Timeline) -> list[Kept]:
-        return self.spool.take(timeline)
+        kept = self.spool.take(timeline)
+        self._desks.restored(timeline.swarm_id, kept)
+        return kept
 
     def keep(self, timeline: Timeline, kept: Kept, then: Job) -> None:
         self.spool.keep(timeline, kept, self._parcels.filed(kept), then)

@@ -16,12 +16,14 @@ from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
+from manta.node.plane.parcels import Parts
 from manta.node.plane.requests import CallCollective
 from manta.node.plane.shares import Whose
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, Peer
 from manta.protocol.roster import Roster
 from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 from tests.simulation.exchange_planes import SWARM, Clock, Connection
@@ -188,11 +190,26 @@ class Mover:
         self._clock.soon(0.02, lambda: done(why) if plane.is_alive else None)
 
 
-class Plane:
-    """Implements `calls.Outside`. A second one of a node is the same one restarted."""
+class Disk:
+    """Of a node: it outlives its planes."""
 
-    def __init__(self, time: Clock, name: str, net: dict[str, Plane]) -> None:
+    def __init__(self) -> None:
+        self.kept: list[Kept] = []
+        self.files: dict[bytes, bytes] = {}
+
+    def keep(self, at: Instance, items: tuple[KeptCall, ...]) -> None:
+        self.kept.append(Kept(at.iteration, at.alias, at.index, at.attempt, items))
+
+
+class Plane:
+    """Implements `calls.Outside`. A second one of a node is the same one restarted, with its
+    disk."""
+
+    def __init__(
+        self, time: Clock, name: str, net: dict[str, Plane], disk: Disk | None = None
+    ) -> None:
         self.time = time
+        self.disk = disk or Disk()
         self.name = name
         self.is_alive = True
         self.net = net
@@ -214,6 +231,7 @@ class Plane:
         room = MessageRoom(self.pool)
         self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, room, self)
         self.pool.keeps = Keeps(self.desk)
+        self.desk.lasting.restore(self.disk.kept)
 
     # --- the daemon ---------------------------------------------------------------------------
 
@@ -245,8 +263,12 @@ class Plane:
         self.desk.ask(asked, self.time.now)
         self._set_timer()
 
-    def end(self, at: Instance, asked: Asked | None) -> None:
+    def end(self, at: Instance, asked: Asked | None = None, *, counts: bool = False) -> None:
         """Of an attempt, with the call that it waits in."""
+        if counts and self.desk.roster is not None:
+            ending = self.desk.lasting.ends(at, self.desk.roster, lambda: None)
+            self.disk.keep(at, ending.items)
+            ending.kept()
         if asked is not None:
             self.desk.abandon(asked)
         self.desk.settling.forget(at)
@@ -256,7 +278,7 @@ class Plane:
         self.is_alive = False
         for call in self.desk.calls.all:  # its files go with its process
             call.meeting._memory.end()
-            call.meeting._given.end()
+            call.meeting.giving.end()
         self.pool.close()
         for connection in self.begun:
             connection.cut()
@@ -363,6 +385,16 @@ class Plane:
 
     def release(self, value: Parcel) -> None:
         raise AssertionError("values here are bytes")
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        parcel = Parcel(self.time.random.randbytes(16), size)
+        self.disk.files[parcel.id] = data = b"".join(map(bytes, parts()))
+        assert len(data) == size
+        return parcel
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        data = self.disk.files[value.id] if isinstance(value, Parcel) else value
+        into[:] = data[at : at + len(into)]
 
     def own(self, parcel: bytes) -> int | None:
         raise AssertionError("values here are bytes")

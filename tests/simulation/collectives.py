@@ -22,7 +22,7 @@ from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.protocol.states import AttemptState
 from manta.transports.collectives.calls import Kind
-from tests.simulation.collective_planes import EPOCH, Asked, Plane
+from tests.simulation.collective_planes import EPOCH, Asked, Disk, Plane
 from tests.simulation.exchange_planes import SWARM, Clock
 
 TASK = "t"
@@ -174,7 +174,10 @@ class Manager:
         self.states = [AttemptState.RUNNING] * scenario.size
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
-        """Instances that had finished when what they had given was lost."""
+        """Instances that had finished when what they had given was lost, with their node or with
+        the planes of two nodes, as what one of them keeps is not on the disk of the other."""
+        self.crashed: set[str] = set()
+        """Nodes whose planes began anew in this iteration."""
         self.lacked_at = -FOREVER
         """When it last lacked a node."""
         self.got: dict[Instance, list[Any]] = {}
@@ -187,6 +190,7 @@ class Manager:
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
+        self.crashed.clear()
         for rank, place in enumerate(self.places):
             if place not in self.heard:
                 self._place(rank)
@@ -272,8 +276,14 @@ class Manager:
 
     # --- nodes --------------------------------------------------------------------------------
 
+    def crashes(self, name: str) -> None:
+        """What the plane of this node had in memory is lost."""
+        self.crashed.add(name)
+        for one in self.crashed if len(self.crashed) > 1 else ():
+            self.forgets(one)
+
     def forgets(self, name: str) -> None:
-        """What the plane of this node knew is lost."""
+        """What the node's plane knew is lost, or may be."""
         for rank, place in enumerate(self.places):
             if place == name and self.states[rank] is AttemptState.FINISHED:
                 self.forgot.add(rank)
@@ -315,11 +325,12 @@ class Node:
         self.programs: dict[Instance, Program] = {}
         self.ended: dict[Instance, AttemptState] = {}
         self.is_up = True
+        self.disk = Disk()
         self.plane = self._made()
         self._dial()
 
     def _made(self) -> Plane:
-        plane = Plane(self.clock, self.name, self.scenario.net)
+        plane = Plane(self.clock, self.name, self.scenario.net, self.disk)
         plane.desk.settling = Settling(partial(self._settle, plane))
         return plane
 
@@ -376,7 +387,8 @@ class Node:
         self.ended[program.at] = state
         program.is_over = True
         if program.plane is not None and program.plane.is_alive:
-            program.plane.end(program.at, program.asked)
+            counts = state is AttemptState.FINISHED
+            program.plane.end(program.at, program.asked, counts=counts)
 
     def fail_one(self) -> None:
         if self.programs:
@@ -390,7 +402,7 @@ class Node:
         self.clock.note(self.name, "its plane crashes")
         self.clock.seen["plane crashes"] += 1
         self.plane.crash()
-        self.scenario.manager.forgets(self.name)
+        self.scenario.manager.crashes(self.name)
         for program in list(self.programs.values()):
             if program.plane is not None:  # else it has not met it
                 self.end(program, AttemptState.INTERRUPTED)
@@ -409,7 +421,7 @@ class Node:
         self.is_up = False
         if self.plane.is_alive:
             self.plane.crash()
-        self.scenario.manager.forgets(self.name)
+        self.scenario.manager.crashes(self.name)
         for program in list(self.programs.values()):
             self.end(program, AttemptState.INTERRUPTED)
         self.clock.soon(2.0, self._restart)

@@ -139,13 +139,23 @@ class Lab:
             self.net[name].told(Roster(EPOCH, 0, {"t": task}, {}))
 
     def calls(
-        self, node: str, rank: int, attempt: int, kind: Kind, size: int = 2, refusal: str = ""
+        self,
+        node: str,
+        rank: int,
+        attempt: int,
+        kind: Kind,
+        size: int = 2,
+        root: int = 0,
+        refusal: str = "",
     ) -> None:
         """`refusal`: why the node does not take the value."""
         value = f"{rank}{attempt}".encode().ljust(size, b".") if size else b""
-        sizes = (size,) if size else ()
+        sizes: tuple[int, ...] = (size,) if size else ()
+        if kind is Kind.SCATTER:
+            sizes = (0, size) if rank == root else ()
+            value = value if rank == root else b""
         body = CallCollective(
-            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=0, sizes=sizes
+            n=1, number=0, kind=kind, words="call()", timeout=60.0, root=root, sizes=sizes
         )
 
         def answered(*answer: Any) -> None:
@@ -158,7 +168,7 @@ class Lab:
     def begins_anew(self, node: str) -> None:
         """Its plane crashes, and is told who is there; it is yet to be told of the roster."""
         self.net[node].crash()
-        plane = Plane(self.clock, node, self.net)
+        plane = Plane(self.clock, node, self.net, self.net[node].disk)
         plane.introduced(list(self.net))
         for other in self.net:
             if other != node:
@@ -214,6 +224,19 @@ def test_what_came_of_a_call_is_taken_from_any_plane_that_has_it(lab: Make) -> N
     made.clock.run(lambda: (1, 0) in made.outcomes)
     values, _, error = made.outcomes[1, 0]
     assert (error, [data[:2] for _, data in values]) == ("", [b"00", b"10", b"20"])
+
+
+@pytest.mark.parametrize("kind", [Kind.ALL_GATHER, Kind.GATHER, Kind.SCATTER])
+def test_what_a_finished_member_had_or_gave_comes_from_its_disk(lab: Make, kind: Kind) -> None:
+    """Its plane crashes while another one lacks it, of which no attempt begins anew."""
+    made = straggler(lab, kind)
+    made.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    made.begins_anew("a")
+    made.told("ab", (0, 0), finished=[0])
+    made.clock.run(lambda: (1, 0) in made.outcomes)
+    values, _, error = made.outcomes[1, 0]
+    wanted = [b"00"] if kind is Kind.SCATTER else [b"00", b"10"]
+    assert (error, [data[:2] for _, data in values]) == ("", wanted)
 
 
 def test_what_was_given_is_kept_until_what_came_before_is_here(lab: Make) -> None:
@@ -345,6 +368,19 @@ def test_a_value_that_a_node_takes_no_more_is_refused_to_all(lab: Make) -> None:
     made.calls("b", 1, 0, Kind.ALL_GATHER)
     made.clock.run(lambda: len(made.outcomes) == 2)
     assert all("no room here" in answer[2] for answer in made.outcomes.values())
+
+
+def straggler(lab: Make, kind: Kind) -> Lab:
+    """Of two members the second one waits for what comes of the call, or what the first gave."""
+    for seed in range(100):
+        made = lab(seed, "a", "b")
+        made.told("ab", (0, 0))
+        for rank, node in enumerate("ab"):
+            made.calls(node, rank, 0, kind, LARGE, root=int(kind is Kind.GATHER))
+        made.clock.run(partial(_has_one_of, made.outcomes, {(0, 0)}, {(1, 0)}))
+        if (1, 0) not in made.outcomes:
+            return made
+    raise AssertionError("it waited in none")
 
 
 def lone_straggler(lab: Make) -> Lab:

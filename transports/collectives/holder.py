@@ -9,6 +9,7 @@ that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 
 from manta.transports.collectives.actions import (
     Action,
@@ -63,10 +64,9 @@ class Holder:
         self._placement = placement
         self._me = me
         self.call = call
-        self._entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
-        members = (Member(rank, entry) for rank, entry in self._entries.items())
-        self._done = done._replace(members=tuple(members))
-        self.weight = sum(entry.weight for entry in self._entries.values())
+        self.entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
+        members = (Member(rank, entry) for rank, entry in self.entries.items())
+        self.done = done._replace(members=tuple(members))
         self.outcome = outcome
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
@@ -75,7 +75,7 @@ class Holder:
     def tell(self, peer: int) -> list[Action]:
         """That it may be had here."""
         return [
-            Tell(peer, Announcement(self._me, (), (), self._done)),
+            Tell(peer, Announcement(self._me, (), (), self.done)),
             Tell(peer, Finished()),
         ]
 
@@ -87,7 +87,7 @@ class Holder:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
         # Without whom it went on gets it as all others do, and goes on with them.
-        first = self._entries.get(rank, entry)
+        first = self.entries.get(rank, entry)
         if sentence := difference(self._placement.alias, (rank, first), (rank, entry)):
             return [Fail(rank, "CollectiveError", sentence)]
         return [Deliver(rank, self.outcome)]
@@ -153,6 +153,10 @@ class Holder:
 
     # What is known.
 
+    @cached_property
+    def weight(self) -> int:
+        return sum(entry.weight for entry in self.entries.values())
+
     @property
     def come(self) -> Collection[int]:
         return range(self._placement.size)
@@ -178,4 +182,4 @@ class Holder:
         return ""
 
     def holder(self, placement: Placement, me: int) -> Holder:
-        return Holder(placement, me, self.call, self._done, self.outcome, self._entries)
+        return Holder(placement, me, self.call, self.done, self.outcome, self.entries)

@@ -11,6 +11,7 @@ from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.gathering import Gathering
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.parcels import Parts
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
@@ -160,6 +161,12 @@ class Outside(Protocol):
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None: ...
 
     def release(self, value: Parcel) -> None: ...
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        """A value that becomes a file when what names it is kept. Raises NoRoom."""
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        """Bytes of a value that was kept, from `at` on. Raises OSError."""
 
     def own(self, parcel: bytes) -> int | None:
         """Its descriptor."""

@@ -10,6 +10,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | an instance was given up, or has finished without the call | its plane tells the machine |
 | a node is lost | all others tell their machines; it learns that when it is back |
 | a plane begins anew | it is told again what it may know; the call is begun anew if it had given |
+| an attempt ends | what others may need because of it is on disk first (`lasting.py`) |
 | an instance is placed on another node | calls that go on are begun anew, with what others gave |
 | a call has failed because of a loss | it is begun anew when a next attempt makes it |
 | a call is begun anew that is over here | what came of it before is what comes of it |
@@ -37,6 +38,7 @@ from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.gathering import Gathering, lasts
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
+from manta.node.plane.collectives.lasting import Lasting
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, Places
@@ -89,6 +91,7 @@ class Desk:
         self._rosters = 0
         """How many there were, and changes of the directory."""
         self.calls = Calls()
+        self.lasting = Lasting(swarm_id, self.calls, pool, outside)
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
         self._waits = OpenWaits()
         self._gathers = Deadlines[Call](self._is_gathering)
@@ -222,12 +225,16 @@ class Desk:
         places = places or found.places
         where, refused = (found.placement, found.me), self.calls.refused(name)
         why = "" if refused is None else refused.why
-        machine = Collective(*where, directly=places.version > 0, refusal=why)
+        before = self.lasting.found(name, *where)
+        machine = before.holder(*where) or Collective(
+            *where, directly=places.version > 0, refusal=why
+        )
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
         call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
+        before.begin(meeting)
         losses.tell_losses(call, task, self._is_there)
         self.peers.take_early(self._is_there, name)
         return self.calls.get(name)
@@ -248,7 +255,7 @@ class Desk:
             self.calls.joined(new)
         if call.enough is not None:
             new.suffice(call.enough)
-        meeting.begin(given)
+        meeting.begin(given, {})
         losses.tell_losses(new, task, self._is_there)
         for rank in call.own:
             for wait in self._waits.met(call.name, rank):
@@ -404,6 +411,7 @@ class Desk:
         self._places_changed()
         if before is not None and before.iteration != roster.iteration:
             self.calls.end_eras(roster.iteration)
+            self.lasting.end_eras(roster.iteration)
             for call in self.calls.all:
                 if call.name.era < roster.iteration:
                     self._end(call)

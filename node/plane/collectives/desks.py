@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -18,10 +18,11 @@ from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.desk import Desk
 from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.gathering import lasts
+from manta.node.plane.collectives.lasting import Ending
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.collectives.workers import Workers
-from manta.node.plane.parcels import NoRoom, Parcels
+from manta.node.plane.parcels import NoRoom, Parcels, Parts
 from manta.node.plane.requests import MakeRoom
 from manta.node.plane.shares import SharedRoom, Whose
 from manta.protocol.base import Instance
@@ -33,6 +34,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
+from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -179,6 +181,18 @@ class Desks:
         """Nothing more comes over a connection of the attempt."""
         self._pool.leave(at, connection)
 
+    def ends(self, at: Instance, then: Callable[[], object], *, counts: bool) -> Ending:
+        """What of its calls, if it counts, must outlive this process before `then` is called."""
+        desk = self._desks.get(at.swarm_id) if counts else None
+        if desk is None or desk.roster is None:
+            return Ending(then)
+        return desk.lasting.ends(at, desk.roster, then)
+
+    def restored(self, swarm_id: str, kept: Iterable[Kept]) -> None:
+        """What was kept of the swarm before this process began."""
+        if (desk := self.desk(swarm_id)) is not None:
+            desk.lasting.restore(kept)
+
     def end(self, at: Instance, *, is_gone: bool = False) -> None:
         """The attempt is over; its connections are closed. `is_gone`: so is its process."""
         self._drop_early(lambda ask: ask.at == at)
@@ -311,6 +325,12 @@ class Desks:
 
     def release(self, value: Parcel) -> None:
         self._parcels.release(value)
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        return self._parcels.file(swarm_id, size, parts)
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        self._parcels.read(value, into, at)
 
     def own(self, parcel: bytes) -> int | None:
         return self._parcels.held(parcel)

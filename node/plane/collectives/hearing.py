@@ -7,6 +7,7 @@ from typing import Protocol
 from manta.node.plane.collectives import losses, placing
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
+from manta.node.plane.collectives.lasting import Lasting
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import OVERHEAD, Heard
@@ -20,6 +21,7 @@ class Desk(Protocol):
     """Whose calls it is about."""
 
     calls: Calls
+    lasting: Lasting
     peers: Peers
     placings: placing.Placings
     most_announced: int
@@ -48,6 +50,7 @@ class Hearing:
 
     def lost(self, node: str, why: str) -> None:
         """A node is in the swarm no longer."""
+        self._desk.lasting.forgot(node)
         for call in self._desk.calls.open:
             if node in call.peers:
                 call.told.pop(node, None)
@@ -61,6 +64,7 @@ class Hearing:
                 self._desk.look(call)
 
     def begun_anew(self, node: str) -> None:
+        self._desk.lasting.forgot(node)
         for call in self._desk.calls.open:
             if node not in call.peers or call.is_over:
                 continue
@@ -80,13 +84,13 @@ class Hearing:
         return None if roster is None else roster.tasks.get(name.task)
 
     def look_at_gone(self, call: Call, task: RosterTask) -> None:
-        """What members gave is gone with their planes: it is given again by next attempts."""
+        """What members gave is gone with their planes: it is given again by next attempts, and by
+        those planes what members gave that have ended, which is on their disk."""
         if call.gone and placing.is_outdated(call, self._desk.placings.places(task)):
             self._desk.begin_anew(call, task)
             return
-        for peer in losses.forgotten(call, task):
-            call.meeting.peer_lost(peer, losses.FORGOT)
-            self._desk.look(call)
+        if losses.has_ended(call, task):
+            self._desk.begin_anew(call, task, self._desk.placings.again(call, task))
 
     def take(self, node: str, said: Heard) -> bool:
         """Raises RemoteProtocolError."""
@@ -99,7 +103,7 @@ class Hearing:
         if task is None:
             raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
         now = self._desk.placings.places(task)
-        if said.places.version > now.version:
+        if placing.is_later(said.places, now):
             return False
         places = said.places if said.places.nodes == now.nodes else now
         call, refused = self._desk.calls.get(name), self._desk.calls.refused(name)
@@ -171,6 +175,7 @@ class Hearing:
         elif node not in call.gone:
             most = self._desk.most_announced
             if self._desk.calls.announce(call, node, OVERHEAD + said.size, most):
+                self._desk.lasting.heard(node, call, said.message)
                 call.meeting.heard(call.peers[node], said.message)
             else:
                 sentence = losses.too_much_said(name.task, node, most)

@@ -133,6 +133,10 @@ class Calls:
                 del self._announced[node]
         call.announced.clear()
 
+    def of_task(self, era: int, task: str) -> list[Call]:
+        """All of a task."""
+        return [call for call in self.all if (call.name.era, call.name.task) == (era, task)]
+
     def open_of(self, era: int, task: str) -> list[Call]:
         """Those of a task that go on."""
         return list(self._open_of.get((era, task), {}).values())
@@ -145,6 +149,11 @@ class Calls:
     def is_followed(self, name: CallName, rank: int) -> bool:
         """Has the member made a later call that is over?"""
         return self._last.get((name.era, name.task, rank), 0) > name.number
+
+    def took_part(self, name: CallName) -> None:
+        """A member here came to it, as a plane before knew."""
+        task = name.era, name.task
+        self._next[task] = max(self._next.get(task, 0), name.number)
 
     def lay_aside(self, call: Call) -> None:
         """It is over."""

@@ -15,7 +15,6 @@ from manta.transports.collectives.calls import Kind
 
 MIB = 1 << 20
 LOST = "its node was lost"
-FORGOT = "its node began anew, and it had ended by then"
 
 
 def why_lost(task: RosterTask, rank: int) -> str:
@@ -64,14 +63,11 @@ def meanwhile(
     return None
 
 
-def forgotten(call: Call, task: RosterTask) -> list[int]:
-    """Peers whose planes forgot what members gave that have ended, and will not give it again."""
+def has_ended(call: Call, task: RosterTask) -> bool:
+    """Has a member ended that gave to it, and whose plane has begun anew since?"""
     come = call.meeting.machine.come
-    return [
-        call.peers[node]
-        for node in call.gone
-        if any(rank in come and why_lost(task, rank) for rank in call.ranks_on(node))
-    ]
+    ranks = (rank for node in call.gone for rank in call.ranks_on(node))
+    return any(rank in come and why_lost(task, rank) for rank in ranks)
 
 
 def deadlock(call: Call, task: RosterTask) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol
 from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
 from manta.node.plane.collectives.given import Given, Giving
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.pieces import COST, Piece, Pieces, bytes_of
+from manta.node.plane.collectives.pieces import COST, Piece, Pieces, Reading, bytes_of
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
@@ -113,7 +113,7 @@ class Meeting:
         self._moving = moving
         self._memory = Pieces(swarm_id, pool, spill, outside.release)
         aside = Pieces(swarm_id, pool, spill, outside.release)
-        self._given = Giving(self._memory, aside)
+        self.giving = Giving(self._memory, aside)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
@@ -149,16 +149,16 @@ class Meeting:
         self.kernel = self.kernel or given.kernel
         refusal = self.machine.refusal
         if rank in self.machine.come or self.is_over:
-            if self.is_over or rank in self._given or self._has_outcome(rank):
+            if self.is_over or rank in self.giving or self._has_outcome(rank):
                 self._memory.drop_given(given.pieces)
             else:
-                self._given.lay_aside(rank, given)
+                self.giving.lay_aside(rank, given)
         else:
             try:
                 self._take_in(rank, given, data)
             except NoRoom as error:
                 refusal = refusal or self._refusal(error)
-            self._given.came(rank, replace(given, refusal=refusal))
+            self.giving.came(rank, replace(given, refusal=refusal))
         self._perform(self.machine.contributed(rank, given.entry, data, refusal))
         self._weigh()
 
@@ -288,7 +288,7 @@ class Meeting:
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
             if self.machine.failure[0] in ("CollectiveError", NO_ROOM):
-                self._given.forget()  # it is so wherever it is begun
+                self.giving.forget()  # it is so wherever it is begun
             self._memory.drop_others(self._kept())
             self._copied = 0  # what rode with announcements is forgotten
             self._weigh()
@@ -308,7 +308,7 @@ class Meeting:
 
     def _kept(self) -> set[Buffer]:
         """What next attempts may be given, and what others may need again."""
-        return self._given.buffers | self._of_outcomes()
+        return self.giving.buffers | self._of_outcomes()
 
     def _of_outcomes(self) -> set[Buffer]:
         outcomes = [*self._outcomes.values()]
@@ -324,7 +324,7 @@ class Meeting:
             case Store(buffer, data):  # it is in memory, and may be all that others lacked
                 self._memory.add({buffer: Piece(memoryview(data))}, anyway=True)
             case Forget(buffer):
-                self._given.make_way(buffer)
+                self.giving.make_way(buffer)
             case Expect(transfer):
                 piece = self._begin(transfer, sends=False)
                 self._moving.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
@@ -404,7 +404,7 @@ class Meeting:
     def _close(self) -> None:
         """Only what next attempts may be given is kept, and what others may need again."""
         if not self._is_needed_again:
-            self._given.forget()
+            self.giving.forget()
         self._memory.drop_others(self._kept())
         self._copied = 0
         self._weigh()
@@ -434,13 +434,15 @@ class Meeting:
             self._memory.hand_over(holder.outcome.buffers, new._memory)
         else:
             for rank in placement.ranks[me]:
-                if (one := self._given.take_out(rank)) is not None:
+                if (one := self.giving.take_out(rank)) is not None:
                     given[rank] = one
         self.end()
         return new, given
 
-    def begin(self, given: Mapping[int, Given]) -> None:
-        """Of one that was begun anew."""
+    def begin(self, given: Mapping[int, Given], values: Mapping[Buffer, Piece]) -> None:
+        """Of one that was begun anew, or of which something was kept on disk, with the `values` of
+        its outcome that are not here yet."""
+        self._memory.restore(values)
         if isinstance(self.machine, Holder):
             outcome = self.machine.outcome
             self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
@@ -457,33 +459,37 @@ class Meeting:
         """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
         return self._memory.kept(buffer)
 
+    def readings(self, buffers: Iterable[Buffer]) -> list[Reading]:
+        """Of an outcome."""
+        return [self._memory.reading(buffer) for buffer in buffers]
+
     @property
     def small(self) -> int:
         """Bytes that `spill` moves."""
-        return self._memory.small + self._given.small
+        return self._memory.small + self.giving.small
 
     def spill(self) -> bool:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
-        return self._memory.spill() or self._given.spill()
+        return self._memory.spill() or self.giving.spill()
 
     def let_go(self) -> bool:
         """Lets go of what members gave; false if there is nothing of it. Of one that is over."""
         mine = self._only_given()
-        if not mine and not self._given.is_aside:
+        if not mine and not self.giving.is_aside:
             return False
         self.has_let_go = True
-        self._given.forget()
+        self.giving.forget()
         self._memory.drop(mine)
         return True
 
     @property
     def given(self) -> Footprint:
         """What `let_go` gives back."""
-        return self._memory.footprint(self._only_given()).plus(self._given.footprint)
+        return self._memory.footprint(self._only_given()).plus(self.giving.footprint)
 
     def _only_given(self) -> set[Buffer]:
         """What members gave and nobody got."""
-        given = self._given.buffers
+        given = self.giving.buffers
         return given - self._of_outcomes() if given else given
 
     def end(self) -> None:
@@ -494,4 +500,4 @@ class Meeting:
                 self._moving.cancel(self, move.transfer, sends=move.sends)
         self.is_over = self.is_gone = True
         self._memory.end()
-        self._given.end()
+        self.giving.end()

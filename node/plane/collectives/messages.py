@@ -85,7 +85,8 @@ class CallName(msgspec.Struct, frozen=True, array_like=True):
 
 class Places(msgspec.Struct, frozen=True, array_like=True):
     """Where the instances of a task are: of two rosters of an iteration, the later one has the
-    greater `version`, or the same if no instance began another attempt meanwhile."""
+    greater `version`, or the same if no instance began another attempt meanwhile. Between these are
+    versions of calls that are begun anew for a plane that has."""
 
     version: Count
     nodes: Token

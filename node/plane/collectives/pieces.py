@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from manta.light.wire import MAX_FDS
 from manta.node.plane.collectives.block import Block
@@ -49,11 +49,16 @@ def bytes_of(view: memoryview) -> bytes:
 _SMALL = Piece(memoryview(b""))
 
 
+class Read(Protocol):
+    def __call__(self, into: memoryview, at: int = 0) -> None:
+        """Copies what is there from byte `at` on, on any thread. Raises OSError where that is on
+        disk and can't be read."""
+
+
 class Reading(NamedTuple):
     """Bytes that stay where they are until `end` is called."""
 
-    read: Callable[[memoryview], None]
-    """Copies them, on any thread. Raises OSError where they are on disk and can't be read."""
+    read: Read
     end: Callable[[], None]
 
 
@@ -140,6 +145,12 @@ class Pieces:
             self._let_go(list(given.values()), small=False)
             raise
         self._pieces.update(given)
+
+    def restore(self, values: Mapping[Buffer, Piece]) -> None:
+        """What was kept when another process had room for it."""
+        small = sum(len(one.view) for one in values.values() if one.is_small)
+        self._pool.count_small(small, self._swarm_id)
+        self._pieces.update(values)
 
     def put(self, buffer: Buffer, piece: Piece) -> None:
         """It lies in a block, which is held once for it."""
@@ -322,8 +333,8 @@ class Pieces:
         return block, made
 
 
-def _copy(source: memoryview, into: memoryview) -> None:
-    into[:] = source
+def _copy(source: memoryview, into: memoryview, at: int = 0) -> None:
+    into[:] = source[at : at + len(into)]
 
 
 def _nothing() -> None:

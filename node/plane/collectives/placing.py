@@ -4,7 +4,8 @@ A call is carried out at the places that the first plane that begins it sees. It
 later ones, with what its members gave, where an instance is on another node, a plane has forgotten
 what its members gave, or the call has failed because of a loss. Whoever has a reason does so; who
 hears of later places follows, and waits for the roster that says so. What is said at earlier places
-does not count any more.
+does not count any more. Where a plane has begun anew whose members had ended, no roster says so:
+the call is begun anew at the same places, under a version between those of two rosters.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
 from manta.transports.collectives.refusal import NO_ROOM
 
+ANEW = 1 << 16
+"""Versions from one roster's to the next."""
+
 
 class Placed(NamedTuple):
     """As this plane sees it."""
@@ -37,7 +41,7 @@ class Placed(NamedTuple):
 
 def places(task: RosterTask) -> Places:
     """Each instance that begins another attempt makes the version greater."""
-    version = sum(one.attempt for one in task.instances)
+    version = ANEW * sum(one.attempt for one in task.instances)
     named = blake2b(digest_size=8)
     for one in task.instances:
         data = one.node_id.encode("utf-8", "surrogatepass")
@@ -82,6 +86,11 @@ class Placings:
             found = self._places[task.alias] = places(task)
         return found
 
+    def again(self, call: Call, task: RosterTask) -> Places:
+        """Where all are, as of later than the call was begun."""
+        now = self.places(task)
+        return Places(max(now.version, call.places.version) + 1, now.nodes)
+
     def placed(self, task: RosterTask) -> Placed | None:
         if task.alias not in self._placed:
             self._placed[task.alias] = placed(task, self._me, self._is_there)
@@ -99,6 +108,11 @@ class Placings:
             states = (one.state for one in task.instances)
             self._queued[task.alias] = AttemptState.PLACED in states
         return self._queued[task.alias]
+
+
+def is_later(one: Places, now: Places) -> bool:
+    """Is it of a roster that is yet to come?"""
+    return one.version // ANEW > now.version // ANEW
 
 
 def is_left(call: Call, task: RosterTask, me: str) -> bool:
