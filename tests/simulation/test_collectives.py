@@ -239,6 +239,22 @@ def test_what_a_finished_member_had_or_gave_comes_from_its_disk(lab: Make, kind:
     assert (error, [data[:2] for _, data in values]) == ("", wanted)
 
 
+def test_what_was_refused_stays_so_though_all_planes_that_knew_are_gone(lab: Make) -> None:
+    made = lab(1, "a")
+    made.told("aa", (0, 0))
+    full(made.net["a"])
+    for rank in (0, 1):
+        made.calls("a", rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    emptied(made.net["a"])
+    made.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    made.begins_anew("a")
+    made.told("aa", (0, 1), finished=[0])
+    made.calls("a", 1, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: (1, 1) in made.outcomes)
+    assert set(errors(made).values()) == {"ResourceExhaustionError"}
+
+
 def test_what_was_given_is_kept_until_what_came_before_is_here(lab: Make) -> None:
     """The plane that gives what came of the call crashes before all of it has come."""
     made = lab(1, "a", "b")

@@ -177,6 +177,15 @@ class Calls:
         self.remove(call)
         self._refused[call.name] = Refused(call.places, why[:LONGEST])
 
+    def refused_before(self, name: CallName, why: str) -> None:
+        """A plane before refused it, at places that nobody knows any more."""
+        self._refused[name] = Refused(Places(0, b""), why[:LONGEST])
+
+    def refused_of(self, era: int, task: str) -> dict[int, str]:
+        """By number: why those of the task were refused."""
+        names = [name for name in self._refused if (name.era, name.task) == (era, task)]
+        return {name.number: self._refused[name].why for name in names}
+
     def small(self) -> int:
         """Bytes of small values of calls that are over, in memory."""
         found = 0

@@ -6,7 +6,7 @@ are (output commit: Strom and Yemini 1985). Of each call that it took part in th
 
 | the call | what is kept |
 |---|---|
-| failed, however often it is begun | the error |
+| failed, or was refused, however often it is begun | the error |
 | has an outcome here that is the same for all | that, once for all members here |
 | else | what the member gave, if it gave anything that some who may run again are to get |
 
@@ -49,6 +49,7 @@ from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.plans import Buffer
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.messages import Parcel, Value
 
@@ -230,6 +231,10 @@ class Lasting:
         if task is None or roster.iteration != at.iteration:
             return
         others = {rank for rank in _open(task) if rank != at.index}
+        refused = self._calls.refused_of(at.iteration, at.alias) if others else {}
+        for number, why in refused.items():
+            if CallName(at.iteration, at.alias, number) not in self._known:
+                yield _Record(Failed(number, NO_ROOM, why))
         for call in self._calls.of_task(at.iteration, at.alias) if others else ():
             has_come = at.index in call.own and at.index in call.meeting.machine.come
             if has_come and (record := self._record(call, at.index, others)) is not None:
@@ -294,7 +299,10 @@ class Lasting:
             return
         name = CallName(kept.era, kept.task, what.number)
         self._calls.took_part(name)
-        self._found.setdefault(name, []).append((what, item))
+        if isinstance(what, Failed) and what.error == NO_ROOM:
+            self._calls.refused_before(name, what.sentence)
+        else:
+            self._found.setdefault(name, []).append((what, item))
         if not isinstance(what, Gave):
             self._known.add(name)
 
@@ -305,7 +313,7 @@ class Lasting:
             try:
                 self._add(found, what, item, placement, me)
             except NoRoom as error:
-                found.failure = "ResourceExhaustionError", str(error)
+                found.failure = NO_ROOM, str(error)
             except OSError as error:
                 lost = f"collective {name.number} of {name.task!r}"
                 log.error("What was kept of %s is lost: %s.", lost, str(error))
