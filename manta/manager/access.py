@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from manta.manager.auth.principals import Kind, Principal
@@ -26,6 +26,7 @@ from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import Roles
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
+from manta.protocol.states import SwarmState
 from manta.transports.bulk.options import Operation, Verdict
 
 LENT = 900.0
@@ -117,10 +118,19 @@ class Access:
             for digest in digests:
                 self._naming.setdefault(digest, Counter())[swarm] += 1
 
-    def named(self, cluster_id: str, swarm_id: str, digests: Iterable[str]) -> None:
-        """It is stored that the swarm names these."""
+    def named(self, cluster_id: str, swarm_id: str, digests: Collection[str]) -> None:
+        """It is stored that the swarm names these. Nodes that run it need what they were lent no
+        longer: they may read what it names."""
         swarm = _Swarm(cluster_id, swarm_id)
+        view = self._clusters.get(cluster_id)
+        runs = view.held.get(swarm_id, {}).copy() if view is not None else {}
         with self._lock:
+            for node_id in runs:
+                lent = self._lent.get((Kind.NODE, node_id), OrderedDict())
+                for digest in digests:
+                    lent.pop(digest, None)
+                if not lent:
+                    self._lent.pop((Kind.NODE, node_id), None)
             for digest in digests:
                 names = self._naming.get(digest, Counter())
                 names[swarm] -= 1
@@ -155,9 +165,13 @@ class Access:
         return Verdict.LATER if self._is_starting(who) else Verdict.REFUSED
 
     def _is_starting(self, who: Principal) -> bool:
-        """Whether a swarm of the node's cluster has yet to say what nodes run."""
+        """Whether a swarm of the node's cluster has yet to say what nodes run, or says it no more,
+        as one that runs does when the manager stops."""
         view = self._clusters.get(who.cluster_id)
-        return who.kind is Kind.NODE and (view is None or bool(view.unread))
+        if who.kind is not Kind.NODE or view is None or view.unread:
+            return who.kind is Kind.NODE
+        live = (id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final)
+        return any(swarm_id not in view.held for swarm_id in live)
 
     def readable(self, who: Principal, digests: Iterable[str]) -> set[str]:
         """Those of the blobs that the user or node may read and name, if they are here."""

@@ -113,6 +113,9 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     """The manager has heard that it began: a daemon that does not know it must not run it."""
     direct: bool = False
     """What it says to others goes from node to node, not through the manager."""
+    epoch: str = ""
+    """The manager's timeline of the swarm. One that was restored from a backup may give an attempt
+    the name of another, which ran in a past that it has lost."""
 
 
 # Node to manager.

@@ -25,6 +25,9 @@ class RosterInstance(msgspec.Struct, frozen=True, array_like=True):
     given_up: str = ""
     places: int = 0
     """How many instances of its task its node runs at the same time, at most."""
+    stay: int = 0
+    """Another number each time that it has come to a node, or its node was lost: between two
+    rosters with the same one, others have not gone on without what is there."""
 
 
 class RosterTask(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -22,7 +22,7 @@ from manta.node.errors import StorageError
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
-from manta.node.journal.swarm import Journal, blob_of, linger
+from manta.node.journal.swarm import Journal, Write, blob_of, linger
 from manta.node.journal.swarm_files import SwarmFiles
 from manta.protocol.node import (
     Instance,
@@ -126,22 +126,23 @@ class Journals:
         with self._lock:
             return tuple(i for swarm in self._swarms.values() for i in swarm.journal.open)
 
-    def last_write(self, instance: Instance) -> int:
-        """Returns the number of the attempt's last write that is not acknowledged, or 0."""
+    def last_write(self, instance: Instance) -> Write:
+        """The attempt's last write that is not acknowledged, or one that is."""
         with self._lock:
             swarm = self._swarms.get(instance.swarm_id)
-            return swarm.journal.last_write(instance) if swarm else 0
+            return swarm.journal.last_write(instance) if swarm else Write(0)
+
+    def is_acknowledged(self, swarm_id: str, write: Write) -> bool:
+        """Also if its entry has another number by now, or is gone."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm is None or swarm.journal.entries.acknowledged >= write.number
 
     def crowded(self, swarm_id: str) -> str:
         """Why the swarm's tasks may not write more for now; "" if they may."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.crowded if swarm else ""
-
-    def acknowledged(self, swarm_id: str) -> int:
-        with self._lock:
-            swarm = self._swarms.get(swarm_id)
-            return swarm.journal.entries.acknowledged if swarm else 0
 
     def held(self, swarm_id: str) -> set[str]:
         """Digests of values of which the manager has yet to take that a result stays here."""
@@ -241,6 +242,13 @@ class Journals:
                     self._rewrite(swarm.file, swarm.records)
             self._delete_unnamed(digest)
 
+    def disown(self, instance: Instance, at: float, *, goes_on: bool) -> None:
+        """As of the journal: the manager wants another attempt under this name."""
+        with self._lock:
+            swarm = self._swarm(instance.swarm_id)
+            if swarm.journal.disown(instance, at, goes_on=goes_on):
+                self._rewrite(swarm.file, swarm.records)
+
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
         with self._lock:
@@ -281,6 +289,7 @@ class Journals:
         before only the log lines are of use."""
         with self._lock:
             for swarm_id, before in list(self._swarms.items()):
+                before.journal.end()
                 swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
                 swarm.journal = Journal(Begin(swarm_id, 0, before.journal.open))
                 for kept in before.lines:
@@ -356,6 +365,10 @@ class Journals:
 
     def _append(self, entry: JournalEntry) -> int:
         swarm = self._swarm(entry.instance.swarm_id)
+        admitted = swarm.journal.admitted(entry)
+        if admitted is None:
+            return swarm.journal.entries.last
+        entry = admitted
         number = swarm.journal.entries.last + 1
         record = encode(KeptEntry(number, entry))
         try:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
+from weakref import WeakSet
 
 from manta.node.journal.outbox import Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, Record, encode
@@ -44,6 +46,13 @@ ENTRIES_BOUND, BYTES_BOUND = 100_000, 64 << 20
 """Entries that wait for the manager, and their bytes. From there on tasks have to wait as well."""
 
 
+@dataclass(eq=False)
+class Write:
+    """An entry that others may read; `number` changes with that of the entry."""
+
+    number: int
+
+
 class Journal:
     """One swarm's entries with the blobs that they name, and its attempts under way."""
 
@@ -57,8 +66,12 @@ class Journal:
         """By digest: how many entries name it."""
         self._pushed: set[str] = set()
         self._unpushed: dict[str, BlobRef] = {}
-        self._writes: dict[Instance, int] = {}
-        """The attempt's last entry that others may read."""
+        self._writes: dict[Instance, Write] = {}
+        """The attempt's last entry that others may read, if it is not acknowledged."""
+        self._awaited: WeakSet[Write] = WeakSet()
+        """Those that somebody may wait for, and of which later ones have taken the place."""
+        self._disowned: set[Instance] = set()
+        """Attempts under way of which only the end counts."""
 
     @classmethod
     def recover(cls, records: list[Record]) -> Journal | None:
@@ -112,7 +125,7 @@ class Journal:
             self._open.pop(entry.instance, None)
         number = self.entries.append(entry, size)
         if isinstance(entry, WITH_A_VALUE | WITHOUT):
-            self._writes[entry.instance] = number
+            self._writes[entry.instance] = Write(number)
         if (blob := blob_of(entry)) is not None:
             self._blobs[number] = blob
             self._named[blob.digest] += 1
@@ -120,10 +133,41 @@ class Journal:
                 self._unpushed[blob.digest] = blob
         return number
 
-    def last_write(self, instance: Instance) -> int:
-        """Number of the attempt's last entry that others may read and that is not
-        acknowledged, or 0."""
-        return self._writes.get(instance, 0)
+    def admitted(self, entry: JournalEntry) -> JournalEntry | None:
+        """What is to be appended in its place; None if nothing is."""
+        if entry.instance not in self._disowned:
+            return entry
+        if not isinstance(entry, TaskEnded):
+            return None
+        self._disowned.remove(entry.instance)
+        return _of_another_timeline(entry.instance, entry.at)
+
+    def disown(self, instance: Instance, at: float, *, goes_on: bool) -> bool:
+        """What the attempt told, and is yet to tell if it goes on, does not count any more: its end
+        tells so. Returns whether that is in the journal already."""
+        ends = [kept for kept in self.entries if isinstance(kept.item, TaskEnded)]
+        ends = [kept for kept in ends if kept.item.instance == instance]
+        for kept in ends:
+            self.entries.replace(kept.number, _of_another_timeline(instance, at))
+            if (blob := self._blobs.pop(kept.number, None)) is not None:
+                self._forget(blob)
+        if goes_on and not ends:
+            self._disowned.add(instance)
+        return bool(ends)
+
+    def last_write(self, instance: Instance) -> Write:
+        """The attempt's last entry that others may read and that is not acknowledged, or one that
+        is."""
+        write = self._writes.get(instance)
+        if write is None:
+            return Write(0)
+        self._awaited.add(write)
+        return write
+
+    def end(self) -> None:
+        """Nobody will acknowledge what is in it, so nobody waits for that any more."""
+        for write in self._awaited:
+            write.number = 0
 
     def names(self, digest: str) -> bool:
         return digest in self._named
@@ -146,15 +190,16 @@ class Journal:
     def shift(self, after: int, by: int) -> None:
         """As of the outbox."""
         self.entries.shift(after, by)
-        blobs, writes = self._blobs.items(), self._writes.items()
+        blobs = self._blobs.items()
         self._blobs = OrderedDict((n + by if n > after else n, blob) for n, blob in blobs)
-        self._writes = {at: n + by if n > after else n for at, n in writes}
+        for write in {*self._writes.values(), *self._awaited}:
+            write.number += by if write.number > after else 0
 
     def acknowledge(self, upto: int, missing: tuple[BlobRef, ...], now: float) -> list[BlobRef]:
         """Returns the blobs that this journal no longer names."""
         self.entries.acknowledge(upto)
         self.entries.heard(now)
-        self._writes = {at: number for at, number in self._writes.items() if number > upto}
+        self._writes = {at: one for at, one in self._writes.items() if one.number > upto}
         freed: dict[str, BlobRef] = {}
         while self._blobs and next(iter(self._blobs)) <= upto:
             _, blob = self._blobs.popitem(last=False)
@@ -227,6 +272,15 @@ class Journal:
             if blob.digest not in self._pushed:
                 return number - 1
         return self.entries.last
+
+
+def _of_another_timeline(instance: Instance, at: float) -> TaskEnded:
+    sentence = (
+        f"The manager was restored while its node knew of another {instance}, in the past that the "
+        "manager has lost: it is run again."
+    )
+    error = TaskError("Restored", sentence)
+    return TaskEnded(instance, AttemptState.INTERRUPTED, at, error=error)
 
 
 WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed

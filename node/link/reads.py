@@ -15,6 +15,7 @@ import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Reply
 from manta.node.journal.files import Journals
+from manta.node.journal.swarm import Write
 from manta.node.shared.messages import AskManager
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged
@@ -32,8 +33,8 @@ class _Wait(msgspec.Struct):
     """Who waits until the manager has what an attempt wrote."""
 
     instance: Instance
-    after: int
-    """Entry of the journal that the manager must have applied."""
+    after: Write
+    """The manager must have applied it."""
     reply: Reply
 
 
@@ -112,7 +113,7 @@ class ManagerReads:
             self._send(request, reads)
 
     def _is_applied(self, one: _Wait) -> bool:
-        return self._journals.acknowledged(one.instance.swarm_id) >= one.after
+        return self._journals.is_acknowledged(one.instance.swarm_id, one.after)
 
     def _send(self, request: Any, reads: list[_Read]) -> None:
         """`reads` are a single one, or several of the same global."""

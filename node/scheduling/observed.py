@@ -6,12 +6,18 @@ desired, and whatever is desired and unknown is taken, once. The manager's wishe
 version: a change that continues ours is applied, anything else leads to fetching the whole,
 which may come in several pages; changes that overtake them wait until it is there.
 
+A manager that went back to an earlier state may want an attempt under the name of one that ran
+here in the past that it has lost. Their epochs tell the two apart: what the former one told, and
+is yet to tell, does not count.
+
 | held  | still desired | revoked                       | attempt ends           |
 |-------|---------------|-------------------------------|------------------------|
 | no    | Take -> live  | nothing                       |                        |
 | no, though it had begun | Forget -> live | nothing  |                        |
 | live  | nothing       | Cancel; forgotten at its end  | ended, or forgotten    |
+| live, of another epoch  | Disown, Cancel | as live     | ended: it is to be begun again |
 | ended | nothing       | forgotten                     |                        |
+| ended, of another epoch | Disown, Take -> live | forgotten |                   |
 """
 
 from __future__ import annotations
@@ -35,6 +41,14 @@ class Forget(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Disown(msgspec.Struct, frozen=True):
+    """What it told that the manager does not have does not count, nor what it is yet to tell if it
+    `goes_on`: its end is reported as an interruption."""
+
+    instance: Instance
+    goes_on: bool = False
+
+
 class Cancel(msgspec.Struct, frozen=True):
     """The manager no longer wants it: end it."""
 
@@ -49,7 +63,7 @@ class StopRuntimes(msgspec.Struct, frozen=True):
     kill: bool = False
 
 
-ObservedAction = Take | Forget | Cancel | StopRuntimes | FetchDesired
+ObservedAction = Take | Forget | Disown | Cancel | StopRuntimes | FetchDesired
 """A FetchDesired is answered with `fetched` or `fetch_failed`."""
 
 
@@ -57,7 +71,8 @@ class Observed:
     def __init__(self) -> None:
         self.version = -1
         self._live: dict[Instance, Assignment] = {}
-        self._ended: set[Instance] = set()
+        self._ended: dict[Instance, str] = {}
+        """With their epochs."""
         self._revoked: set[Instance] = set()
         self._swarms: set[str] = set()
         self._killed: set[str] = set()
@@ -83,8 +98,9 @@ class Observed:
         return frozenset(self._swarms)
 
     def remember(self, ended: Iterable[Instance]) -> None:
-        """After a start: attempts whose end is in the journal still."""
-        self._ended.update(ended)
+        """After a start: attempts whose end is in the journal still. Their epochs are not known:
+        in a swarm that was restored from a backup they are run again, which costs time alone."""
+        self._ended.update(dict.fromkeys(ended, ""))
 
     def registered(self, desired: Desired) -> list[ObservedAction]:
         """A connection began: whatever was on its way before is void."""
@@ -141,12 +157,13 @@ class Observed:
 
     def ended(self, instance: Instance) -> None:
         """Its TaskEnded is in the journal."""
-        if self._live.pop(instance, None) is None:
+        assignment = self._live.pop(instance, None)
+        if assignment is None:
             return
         if instance in self._revoked:
             self._revoked.discard(instance)
         else:
-            self._ended.add(instance)
+            self._ended[instance] = assignment.epoch
 
     def _replace(
         self, version: int, whole: list[Assignment], swarms: Iterable[str]
@@ -162,16 +179,27 @@ class Observed:
         return actions + self._keep_swarms(swarms)
 
     def _take(self, assignment: Assignment) -> list[ObservedAction]:
-        instance = assignment.instance
-        if instance in self._live or instance in self._ended:
+        instance, live = assignment.instance, self._live.get(assignment.instance)
+        actions: list[ObservedAction] = []
+        if live is not None:
+            is_ending = instance in self._revoked
             self._revoked.discard(instance)  # wanted after all: its end is to be remembered
-            return []
+            if live.epoch != assignment.epoch:
+                self._live[instance] = assignment
+                actions.append(Disown(instance, goes_on=True))
+                actions += [] if is_ending else [Cancel(instance)]
+            return actions
+        if instance in self._ended:
+            if self._ended[instance] == assignment.epoch:
+                return []
+            del self._ended[instance]
+            actions.append(Disown(instance))
         self._live[instance] = assignment
         self._swarms.add(instance.swarm_id)
-        return [Forget(instance) if assignment.begun else Take(assignment)]
+        return [*actions, Forget(instance) if assignment.begun else Take(assignment)]
 
     def _revoke(self, instance: Instance) -> list[ObservedAction]:
-        self._ended.discard(instance)
+        self._ended.pop(instance, None)
         if instance not in self._live or instance in self._revoked:
             return []
         self._revoked.add(instance)

@@ -147,6 +147,9 @@ class NodeSupervisor(Supervisor):
                     self.log.error("%s", sentence)
                     error = TaskError("Forgotten", sentence)
                     self._tell_end(instance, AttemptState.INTERRUPTED, error)
+                case obs.Disown(instance, goes_on):
+                    now = self.clock.wall()
+                    self._context.journals.disown(instance, now, goes_on=goes_on)
                 case obs.Cancel(instance):
                     self._cancel(instance)
                 case obs.StopRuntimes(swarm_id, kill):

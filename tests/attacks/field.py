@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import zmq
 
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
@@ -55,6 +57,8 @@ class Place(NamedTuple):
     folder: str
     people: tuple[tuple[str, str, str], ...] = ()
     """Users without a role: address, and the two halves of a key that is signed in."""
+    bare: tuple[str, str] = ("", "")
+    """The address and the key of a ROUTER that is none of Manta's."""
 
     def connect(self, keys: KeyPair | None = None) -> UserAPI:
         """Opens the SDK as the administrator, or as whoever holds the keys."""
@@ -209,6 +213,16 @@ class Field:
         return [Usage(0, 0, 0)] * len(before)
 
 
+def take_all(pipe: Connection, keys: KeyPair) -> None:
+    """A ROUTER with CURVE alone, which takes whatever comes; says where it listens."""
+    router = zmq.Context().socket(zmq.ROUTER)
+    router.curve_server = True
+    router.curve_publickey, router.curve_secretkey = keys.public.encode(), keys.secret.encode()
+    pipe.send(f"tcp://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}")
+    while True:
+        router.recv_multipart()
+
+
 def ask(place: Place) -> None:
     """A user who asks again and again, and writes down when and how long it took."""
     with place.connect() as api, open(Path(place.folder) / "asks", "w", buffering=1) as file:
@@ -223,17 +237,19 @@ def ask(place: Place) -> None:
 
 
 @contextmanager
-def field(nodes: int = 2) -> Iterator[Field]:
+def field(nodes: int = 2, *, nice: int = _ELSEWHERE) -> Iterator[Field]:
     """A fresh manager with so many nodes, beside which a user goes on working."""
     spawn = get_context("spawn")
     with (
         running(LocalCluster, nodes) as cluster,
-        ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(_ELSEWHERE,)) as attacker,
+        ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(nice,)) as attacker,
     ):
         here = Field(cluster, attacker)
-        user = spawn.Process(target=ask, args=(here.place,), daemon=True)
-        user.start()
+        keys, (told, tells) = KeyPair.generate(), spawn.Pipe(duplex=False)
+        spawn.Process(target=take_all, args=(tells, keys), daemon=True).start()
+        spawn.Process(target=ask, args=(here.place,), daemon=True).start()
         try:
+            here.place = here.place._replace(bare=(told.recv(), keys.public))
             while not here.asks.exists():
                 time.sleep(0.05)
             # Beforehand, since a password takes 64 MiB and a tenth of a second.
@@ -241,8 +257,9 @@ def field(nodes: int = 2) -> Iterator[Field]:
             _warm_up(here.place)
             yield here
         finally:
-            user.kill()
-            user.join()
+            for child in active_children():  # also an attacker that is not over
+                child.kill()
+                child.join()
 
 
 def _warm_up(place: Place) -> None:

@@ -18,7 +18,8 @@ from manta.transports.frames import Hello, Kind, Limits
 from manta.transports.security.keys import KeyPair
 
 LIMITS = Limits()
-HELLO = frames.encode_hello(Hello(LIMITS, 1 << 22, 60_000))
+WINDOW = 1 << 22
+HELLO = frames.encode_hello(Hello(LIMITS, WINDOW, 60_000))
 REFUSALS = (NotWelcome, Hangup, TimeoutError, OSError)
 """What meets who is not served."""
 _pack = msgspec.msgpack.Encoder().encode
@@ -47,6 +48,9 @@ class Guest:
             client.close()
             raise
         self._ids = itertools.count(1)
+        self._timeout = timeout
+        self._received = self._reported = 0
+        """What came so far, and what of it was said, as the window counts it."""
 
     def greet(self) -> None:
         """Becomes a link. Raises Hangup."""
@@ -54,21 +58,31 @@ class Guest:
         self.client.receive()
 
     def ask(self, message: Any) -> wire.Answer | wire.Failure:
-        """Raises Hangup, or TimeoutError."""
+        """Raises Hangup, or TimeoutError where the answer doesn't come in time."""
         number = next(self._ids)
+        deadline = time.monotonic() + self._timeout
         asked = wire.Ask(number, GATEWAY, 0, 10.0, msgspec.Raw(_pack(message)))
         encoded, _ = frames.encode([wire.encode(asked)], LIMITS)
         self.client.send(*map(bytes, encoded))
-        while True:
+        while time.monotonic() < deadline:
             parts = self.client.receive()
             head = frames.decode_head(parts[0], LIMITS)
             if head.kind == Kind.PING:
-                self.client.send(frames.encode_pong(0))
+                self.client.send(frames.encode_pong(self._received))
             if head.kind != Kind.DATA:
                 continue
+            self._take(frames.cost(head.sizes))
             said = wire.decode(b"".join(head.parts if head.parts is not None else parts[1:]))
             if isinstance(said, (wire.Answer, wire.Failure)) and said.id == number:
                 return said
+        raise TimeoutError
+
+    def _take(self, size: int) -> None:
+        """Says what came, before there is a window of it: who says nothing is sent no more."""
+        self._received += size
+        if self._received - self._reported >= WINDOW // 4:
+            self._reported = self._received
+            self.client.send(frames.encode_pong(self._received))
 
     def close(self) -> None:
         self.client.close()

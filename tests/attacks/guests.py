@@ -62,6 +62,19 @@ def endless_messages(place: Place) -> Told:
     return _endless(place, (place.users, place.nodes, place.bulk), noise(65536))
 
 
+def elsewhere(place: Place) -> Told:
+    """No attack: as many bytes to a ROUTER that is none of Manta's, on the same machine."""
+    address, key = place.bare
+    part, connections = noise(65536), 0
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        guest = Guest(address, key)
+        guest.client.flood(guest.client.endless(part), most=28 * MIB)
+        guest.close()
+        connections += 1
+    return Told(f"{connections} connections of 28 MiB: what the machine alone makes a user wait")
+
+
 def empty_parts(place: Place) -> Told:
     return _endless(place, (place.users, place.nodes), b"")
 
@@ -113,6 +126,7 @@ def long_words(place: Place) -> Told:
 
 ATTACKS = [
     Attack("guest", "50 new keys a second", new_keys),
+    Attack("nobody", "the same bytes to a socket of another program", elsewhere),
     Attack("guest", "messages without an end, on every port", endless_messages),
     Attack("guest", "messages of empty parts without an end", empty_parts),
     Attack("guest", "8 guesses a second, at known and unknown addresses", guesses),

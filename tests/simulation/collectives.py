@@ -62,12 +62,21 @@ class Planned:
 
 
 class Scenario:
-    def __init__(self, seed: int, *, settles: bool = False, lacks_room: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        settles: bool = False,
+        lacks_room: bool = False,
+        moves: bool = False,
+    ) -> None:
         """`settles`: instances of odd ranks have written before each call for which all wait.
-        `lacks_room`: other swarms fill nodes for a while."""
+        `lacks_room`: other swarms fill nodes for a while. `moves`: next attempts are often placed
+        on other nodes, and come back."""
         self.clock = Clock(seed)
         self.lacks_room = lacks_room
         self.settles = settles
+        self.moves = Random(f"moves {seed}") if moves else None
         self.settled: set[tuple[int, int, int]] = set()
         """By era, rank and number: calls of which the manager has what was written before."""
         random = self.clock.random
@@ -171,6 +180,7 @@ class Manager:
         """Nodes that are there, as it believes."""
         self.places = [scenario.names[at % len(scenario.names)] for at in range(scenario.size)]
         self.numbers = [0] * scenario.size
+        self.stays = [0] * scenario.size
         self.states = [AttemptState.RUNNING] * scenario.size
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
@@ -187,6 +197,7 @@ class Manager:
     def begin(self) -> None:
         self.since = self.clock.now
         self.numbers = [0] * self.scenario.size
+        self.stays = [0] * self.scenario.size
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
@@ -205,9 +216,15 @@ class Manager:
     def roster(self) -> Roster:
         instances = tuple(
             RosterInstance(
-                rank, place, place, number, self.states[rank], self.given_up.get(rank, "")
+                rank,
+                place,
+                place,
+                self.numbers[rank],
+                self.states[rank],
+                self.given_up.get(rank, ""),
+                stay=self.stays[rank],
             )
-            for rank, (place, number) in enumerate(zip(self.places, self.numbers, strict=True))
+            for rank, place in enumerate(self.places)
         )
         task = RosterTask(TASK, "RUNNING", self.scenario.size, instances=instances)
         return Roster(EPOCH, self.era, {TASK: task}, {})
@@ -247,10 +264,16 @@ class Manager:
         self.since = self.clock.now
 
     def _place(self, rank: int) -> None:
-        """Where it was, if that node is there."""
-        if self.places[rank] not in self.heard:
+        """Where it was, if that node is there and it does not move."""
+        moves, former = self.scenario.moves, self.places[rank]
+        if former not in self.heard:
             self.clock.seen["moved away"] += 1
             self.places[rank] = self.clock.random.choice(sorted(self.heard))
+        elif moves is not None and moves.random() < 0.7:
+            self.places[rank] = moves.choice(sorted(self.heard))
+        if self.places[rank] != former:
+            self.clock.seen["placed elsewhere"] += 1
+            self.stays[rank] += 1
 
     def _end_era(self) -> None:
         self.check()
@@ -305,6 +328,9 @@ class Manager:
         self.clock.seen["lost"] += 1
         self.heard.remove(name)
         self.forgets(name)
+        for rank, place in enumerate(self.places):
+            if place == name:
+                self.stays[rank] += 1
         for rank, place in enumerate(self.places):
             if place == name and not self.states[rank].final and not self.is_over:
                 self._again(rank)
@@ -501,7 +527,8 @@ class Program:
         if manager.has_lost:
             return
         assert manager.forgot, f"nothing was lost for good: {error}"
-        holders = [node.name for node in self.scenario.nodes.values() if node.holds(self)]
+        there = [self.scenario.nodes[name] for name in sorted(set(manager.places))]
+        holders = [node.name for node in there if node.holds(self)]
         assert not holders, f"{holders} have what came of it: {error}"
 
     def _failed(self) -> None:

@@ -51,8 +51,10 @@ def seen() -> Counter[str]:
     return Counter()
 
 
-def run(seed: int, *, settles: bool = False, lacks_room: bool = False) -> Scenario:
-    scenario = Scenario(seed, settles=settles, lacks_room=lacks_room)
+def run(
+    seed: int, *, settles: bool = False, lacks_room: bool = False, moves: bool = False
+) -> Scenario:
+    scenario = Scenario(seed, settles=settles, lacks_room=lacks_room, moves=moves)
     try:
         scenario.run()
     except Exception:
@@ -78,6 +80,11 @@ def test_a_call_is_refused_to_all_or_to_nobody_whatever_fails(
     number: int, seen: Counter[str]
 ) -> None:
     seen["refused"] += run(number, lacks_room=True).clock.seen["refused"]
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_all_get_the_same_where_instances_leave_nodes_and_come_back(number: int) -> None:
+    run(number, moves=True)
 
 
 @pytest.mark.parametrize("failed", [47, 100, 160, 165, 458, 536, 563, 572, 1557, 1691, 1934, 2435])
@@ -122,6 +129,7 @@ class Lab:
         attempts: Sequence[int],
         finished: Collection[int] = (),
         by: Collection[str] = (),
+        stays: Sequence[int] = (),
     ) -> None:
         """The roster, by rank; all planes are told it, or these."""
         instances = tuple(
@@ -131,6 +139,7 @@ class Lab:
                 node,
                 attempt,
                 AttemptState.FINISHED if rank in finished else AttemptState.RUNNING,
+                stay=stays[rank] if stays else 0,
             )
             for rank, (node, attempt) in enumerate(zip(nodes, attempts, strict=True))
         )
@@ -211,6 +220,74 @@ def test_a_gather_that_its_root_repeats_elsewhere_has_what_the_one_beside_it_gav
     made.clock.run(lambda: len(made.outcomes) == 4)
     values, _, error = made.outcomes[0, 1]
     assert (values, error) == ([(0, b"01"), (1, b"10"), (2, b"20")], "")
+
+
+def test_what_a_plane_had_before_its_instance_was_elsewhere_does_not_count(lab: Make) -> None:
+    """Those that went on without it have crashed since, and what came of the call is another."""
+    made = lab(1, "a", "b", "c")
+    made.told("ab", (0, 0))
+    for rank, node in enumerate("ab"):
+        made.calls(node, rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 2)
+    made.begins_anew("b")
+    made.told("cb", (1, 1), by="bc", stays=(1, 0))  # a is told later what it is by then
+    for rank, node in enumerate("cb"):
+        made.calls(node, rank, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 4)
+    made.told("ab", (2, 1), stays=(2, 0))
+    made.calls("a", 0, 2, Kind.ALL_GATHER)
+    made.clock.run(lambda: (0, 2) in made.outcomes)
+    assert made.outcomes[0, 2] == made.outcomes[1, 1]
+    assert [data for _, data in made.outcomes[0, 2][0]] == [b"01", b"11"]
+
+
+def test_what_a_node_had_before_it_was_lost_does_not_count(lab: Make) -> None:
+    """Another instance on it has stayed in the roster all the time."""
+    made = lab(1, "a", "b")
+    made.told("aab", (0, 0, 0))
+    for rank, node in enumerate("aab"):
+        made.calls(node, rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 3)
+    made.net["b"].introduced(["b"])
+    made.begins_anew("b")
+    made.net["b"].introduced(["b"])
+    made.told("bbb", (1, 1, 1), by="b", stays=(1, 1, 0))
+    for rank in range(3):
+        made.calls("b", rank, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 6)
+    made.net["b"].introduced(["a", "b"])
+    made.told("aab", (2, 2, 1), stays=(2, 2, 0))
+    made.calls("a", 0, 2, Kind.ALL_GATHER)
+    made.clock.run(lambda: (0, 2) in made.outcomes)
+    assert made.outcomes[0, 2] == made.outcomes[2, 1]
+
+
+def test_a_node_that_was_lost_has_nothing_of_instances_that_finished_on_it(lab: Make) -> None:
+    """No next attempt of them says so."""
+    made = lab(1, "a", "b")
+    made.told("aab", (0, 0, 0))
+    for rank, node in enumerate("aab"):
+        made.calls(node, rank, 0, Kind.ALL_GATHER)
+    made.clock.run(lambda: len(made.outcomes) == 3)
+    made.told("aab", (0, 1, 0), finished=[0, 2], stays=(1, 1, 0))
+    assert not made.net["a"].desk.calls.all
+    made.calls("a", 1, 1, Kind.ALL_GATHER)
+    made.clock.run(lambda: (1, 1) in made.outcomes)
+    assert made.outcomes[1, 1] == made.outcomes[1, 0]  # which the other node has
+
+
+def test_what_a_lost_node_was_given_to_keep_is_not_waited_for(lab: Make) -> None:
+    """Who waits for it on another node has heard nothing of that node meanwhile."""
+    made = lab(1, "a", "b")
+    made.told("bab", (0, 0, 0))
+    made.calls("a", 1, 0, Kind.GATHER, LARGE)
+    made.calls("b", 0, 0, Kind.GATHER, LARGE)
+    made.calls("b", 2, 0, Kind.GATHER, LARGE)
+    made.clock.run(lambda: any(one.ready for one in made.net["a"].sending.values()))
+    made.told("bab", (0, 0, 0), finished=[1], stays=(0, 1, 0))
+    made.clock.run(lambda: (0, 0) in made.outcomes)
+    assert made.outcomes[0, 0][2].startswith("PeerLost: "), made.outcomes[0, 0]
+    assert "t.1" in made.outcomes[0, 0][2]
 
 
 LARGE = 5_000

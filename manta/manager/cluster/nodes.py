@@ -42,7 +42,7 @@ from manta.manager.directory import not_run
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
-from manta.manager.swarm.messages import JournalAhead
+from manta.manager.swarm.messages import NodeRegistered
 from manta.manager.views import ClusterView
 from manta.protocol.clusters import NodeInfo, NodeLinks
 from manta.protocol.codes import Code
@@ -64,6 +64,8 @@ ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
 CONTEST = 30.0
 """Seconds for which it is told that another daemon wanted to be a node; it asks more often."""
+UNTOLD = -1
+"""The version of a roster of which a node that was lost is told no more, until it asks again."""
 TROUBLE = 500
 """Characters of why a node takes no work."""
 
@@ -81,7 +83,7 @@ class ClusterNodes:
     on_lost: Callable[[str, str], None]
     on_moved: Callable[[], None]
     on_noticed: Callable[[], None]
-    on_ahead: Callable[[str, JournalAhead], None]
+    on_registered: Callable[[str, NodeRegistered], None]
     """Called with the swarm's id."""
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
@@ -139,9 +141,12 @@ class ClusterNodes:
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
         self._backlogs.registered(node_id, self._ahead(node, register.journals), now)
         self._show(node_id)
-        for swarm_id, upto in register.acknowledged.items():
-            if swarm_id in self.view.swarms and upto > node.acknowledged.get(swarm_id, 0):
-                self.on_ahead(swarm_id, JournalAhead(node_id, upto))
+        given = self.orders.running & {*self.orders.given(node_id)}
+        for swarm_id in {*register.journals, *register.acknowledged, *given}:
+            if swarm_id in self.view.swarms:
+                upto = register.acknowledged.get(swarm_id, 0)
+                last = max(upto, register.journals.get(swarm_id, 0))
+                self.on_registered(swarm_id, NodeRegistered(node_id, upto, last))
         self._note_unknown(node_id, {*register.journals, *register.acknowledged}, now)
         self._publish_notices()
         self.on_moved()
@@ -339,6 +344,8 @@ class ClusterNodes:
                 case Lost(node_id, reason):
                     self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
+                    if (node := self._nodes.get(node_id)) is not None:  # it is told no more of them
+                        node.rosters = dict.fromkeys(node.rosters, UNTOLD)
                     self.orders.peers.lost(node_id, reason)
                     self.orders.spreads.gone(node_id)
                     self.on_lost(node_id, reason)

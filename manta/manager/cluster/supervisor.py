@@ -124,7 +124,7 @@ class ClusterSupervisor(Supervisor):
             on_lost=lambda node_id, reason: self._tell_swarms(NodeGone(node_id, reason)),
             on_moved=self._nodes_moved,
             on_noticed=self._noticed,
-            on_ahead=self._tell_swarm,
+            on_registered=self._tell_swarm,
         )
         removals = [one for one in reader.all(RemovedSwarmRecord) if one.cluster_id == self._id]
         for removal in sorted(removals, key=lambda one: one.at):

@@ -31,7 +31,7 @@ from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import attempts, events, journal, phases, sentences
 from manta.manager.swarm.roster import roster_of
-from manta.manager.swarm.state import UNSET, Ask, Phase, SwarmData
+from manta.manager.swarm.state import UNSET, Ask, Phase, SwarmData, TaskRun
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, TaskError
 from manta.protocol.roster import Roster
@@ -291,17 +291,22 @@ def _unplaceable(step: Step, event: events.Unplaceable) -> bool:
 
 def _node_lost(step: Step, event: events.NodeLost) -> bool:
     data, node_id = step.data, event.node_id
-    hit = [  # instances that run on the node, or have to run there again
+    there = [
         (run, index)
         for run in data.runs[data.iteration].values()
-        if run.phase is Phase.RUNNING
         for index, instance in enumerate(run.instances)
         if instance.last.node_id == node_id
-        and (instance.last.instance in data.live or (run.bound and instance.idle))
     ]
-    if node_id in data.gone and not hit:
+    if node_id in data.gone and not there:
         return False
     data.gone.add(node_id)
+    hit: list[tuple[TaskRun, int]] = []  # instances that run there, or have to run there again
+    for run, index in there:
+        instance = run.instances[index]
+        instance.losses += 1
+        to_run = instance.last.instance in data.live or (run.bound and instance.idle)
+        if run.phase is Phase.RUNNING and to_run:
+            hit.append((run, index))
     if hit:
         lost = [run.instances[index].last for run, index in hit]
         step.tell("lost", sentences.lost(lost, event.reason))
@@ -366,5 +371,6 @@ def _rewound(step: Step, event: events.Rewound) -> bool:
             attempts.ended(step, attempt, AttemptState.INTERRUPTED)
     ahead = {id_: upto for id_, upto in event.reached.items() if upto > data.applied.get(id_, 0)}
     data.applied.update(ahead)
-    data.heard_since.update(ahead)
-    return is_new or bool(ahead)
+    heard = event.reached.keys() - data.heard_since
+    data.heard_since.update(heard)
+    return is_new or bool(ahead or heard)

@@ -49,12 +49,13 @@ class NodeGone(msgspec.Struct, frozen=True):
     reason: str
 
 
-class JournalAhead(msgspec.Struct, frozen=True):
-    """To a swarm: the node was told that its journal is held up to this entry, by a manager with
-    a newer database."""
+class NodeRegistered(msgspec.Struct, frozen=True):
+    """To a swarm: a node has registered, whose journal has `last` entries, and which was told that
+    it is held up to the entry `upto`."""
 
     node_id: str
     upto: int
+    last: int
 
 
 class NodesMoved(msgspec.Struct, frozen=True):

@@ -160,6 +160,7 @@ def assign(step: Step, run: TaskRun, placement: Placement) -> None:
         gpu=task.gpu,
         direct=data.direct,
         collect=task.collect,
+        epoch=data.backup,
     )
     attempt = Attempt(assignment, placement.node_alias, step.now)
     attempts.append(attempt)

@@ -89,6 +89,7 @@ def _instance(rank: int, run: InstanceRun, rooms: dict[str, int]) -> RosterInsta
         last.state,
         run.given_up[:MOST_SAID],
         rooms.get(last.node_id, 0),
+        run.stay,
     )
 
 

@@ -72,10 +72,20 @@ class InstanceRun:
     interruptions: int = 0
     given_up: str = ""
     """Why it will not answer any more."""
+    losses: int = 0
+    """How often the node of its last attempt was lost."""
 
     @property
     def last(self) -> Attempt:
         return self.attempts[-1]
+
+    @property
+    def stay(self) -> int:
+        """Grows each time that it has come to a node, or its node was lost."""
+        node_id, first = self.last.node_id, len(self.attempts) - 1
+        while first and self.attempts[first - 1].node_id == node_id:
+            first -= 1
+        return first + self.losses
 
     @property
     def is_open(self) -> bool:
@@ -234,7 +244,7 @@ class SwarmData:
     backup: str = ""
     """Id of the backup that the log was last restored from."""
     heard_since: set[str] = field(default_factory=set)
-    """Nodes that have sent entries since then."""
+    """Nodes that have registered or sent entries since then, or were first given an attempt."""
     globals: dict[str, Global] = field(default_factory=dict)
     replaced: list[BlobRef] = field(default_factory=list)
     """Values of globals that were overwritten in this iteration: attempts may still read them."""
@@ -303,6 +313,8 @@ class SwarmData:
 
     def add_live(self, attempt: Attempt) -> None:
         node_id = attempt.node_id
+        if self.backup and node_id not in self.given:  # what it has to tell came after that
+            self.heard_since.add(node_id)
         self.given.add(node_id)
         self.live[attempt.instance] = attempt
         self.held[node_id] = self.held.get(node_id, 0) + 1

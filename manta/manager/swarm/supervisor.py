@@ -59,8 +59,8 @@ from manta.manager.swarm.intake import Intake
 from manta.manager.swarm.loading import load
 from manta.manager.swarm.messages import (
     ClusterStopped,
-    JournalAhead,
     NodeGone,
+    NodeRegistered,
     NodesMoved,
     Orders,
     Restored,
@@ -280,9 +280,11 @@ class SwarmSupervisor(Actor):
                 self._go_on()
             case Noticed():
                 self._feeds.noticed()
-            case JournalAhead(node_id, upto):
-                if (rewound := self._timeline.ahead(node_id, upto)) is not None:
-                    self._lines.went_back()
+            case NodeRegistered(node_id, upto, last):
+                is_ahead = upto > self._machine.applied(node_id)
+                if (rewound := self._timeline.registered(node_id, upto, last)) is not None:
+                    if is_ahead:
+                        self._lines.went_back()
                     self._feed(rewound)
             case NodesMoved():
                 self._place_outstanding()

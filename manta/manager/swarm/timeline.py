@@ -30,17 +30,22 @@ class Timeline:
         if restored is not None and data.backup != restored.backup:
             self.rewound = restored.backup if data.last <= restored.made_at else ""
 
-    def ahead(self, node_id: str, upto: int) -> Rewound | None:
-        """A node was told that its journal is held up to this entry: if it is not, the database is
-        older than that.
+    def registered(self, node_id: str, upto: int, last: int) -> Rewound | None:
+        """A node was told that its journal is held up to the entry `upto`: if it is not, the
+        database is older than that. What a node has up to its `last` entry when it registers first
+        is of the former timeline, whose attempts may have the names of later ones.
 
         Of a node that was never given anything here, nothing can be missed, whatever it says.
         """
-        held = self.machine.applied(node_id)
-        if upto <= held or self.machine.state.final:
+        data, held = self.machine.data, self.machine.applied(node_id)
+        reached = max(last, held)
+        if self.machine.state.final:
             return None
-        if node_id not in self.machine.data.given:
-            return Rewound(self.machine.data.backup, {node_id: upto})
+        if upto <= held:
+            is_new = data.backup and node_id in data.given and node_id not in data.heard_since
+            return Rewound(data.backup, {node_id: reached}) if is_new else None
+        if node_id not in data.given:
+            return Rewound(data.backup, {node_id: reached})
         if self.context.restored is None or self.rewound != self.context.restored.backup:
             self.log.error(
                 "the manager's database is older than what it told its nodes: %s has been told "
@@ -51,4 +56,9 @@ class Timeline:
             )
         # One id for each start of the manager, so that only the first node has tasks run again.
         self.rewound = self.rewound or f"older than its nodes at {self.context.started_at:.3f}"
-        return Rewound(self.rewound, {node_id: upto})
+        if self.rewound == data.backup:
+            return Rewound(self.rewound, {node_id: reached})
+        # Those that are here already will not register first after this.
+        here = {one.id for one in self.view.node_views if one.connected} & data.given
+        others = {one: self.machine.applied(one) for one in sorted(here)}
+        return Rewound(self.rewound, {**others, node_id: reached})

@@ -12,6 +12,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | a plane begins anew | it is told again what it may know; the call is begun anew if it had given |
 | an attempt ends | what others may need because of it is on disk first (`lasting.py`) |
 | an instance is placed on another node | calls that go on are begun anew, with what others gave |
+| no instance of a task has stayed here, or this node was lost | its calls are forgotten |
 | a call has failed because of a loss | it is begun anew when a next attempt makes it |
 | a call is begun anew that is over here | what came of it before is what comes of it |
 | others have a later roster | what they say waits for it |
@@ -225,7 +226,7 @@ class Desk:
         places = places or found.places
         where, refused = (found.placement, found.me), self.calls.refused(name)
         why = "" if refused is None else refused.why
-        before = self.lasting.found(name, *where)
+        before = self.lasting.found(name, task, *where)
         machine = before.holder(*where) or Collective(
             *where, directly=places.version > 0, refusal=why
         )
@@ -417,17 +418,40 @@ class Desk:
                     self._end(call)
             self._unwaited.clear()
             self._since.clear()
+        elif before is not None:
+            self._forget_left(before, roster)
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
             if call.name.era != roster.iteration or task is None or call.is_over:
                 continue
-            if placing.is_left(call, task, self._me):
-                self._end(call)
-            elif not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
+            if not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
                 losses.tell_losses(call, task, self._is_there)
                 self._hearing.look_at_gone(call, task)
                 self.look(call)
         self.look_again()
+
+    def _forget_left(self, before: Roster, roster: Roster) -> None:
+        """What is known of members that were elsewhere since, or with a node that was lost; and
+        calls of tasks of which nobody else has stayed here."""
+        calls = self.calls.all
+        tasks = {call.name.task for call in calls} | {task for _, task, _ in self._since}
+        tasks |= self.lasting.tasks
+        stayed = {
+            alias: placing.stayed(before.tasks[alias], roster.tasks.get(alias), self._me)
+            for alias in tasks
+        }
+
+        def is_here(member: Member) -> bool:
+            return member[2] in stayed.get(member[1], ())
+
+        self._unwaited.keep_only(is_here)
+        self._since = {member: now for member, now in self._since.items() if is_here(member)}
+        left = [call for call in calls if not stayed[call.name.task]]
+        for call in left:
+            self._end(call)
+        self.lasting.forget({alias for alias, ranks in stayed.items() if not ranks})
+        if left and not self.calls.all:  # nothing here relies on what was said
+            self.peers.begin_anew()
 
     def look_again(self) -> None:
         """What waited for a roster, or for a node to be known, may go on."""

@@ -72,21 +72,26 @@ class Outside(Protocol):
 # What is written. Buffers say what the values are that follow each other.
 
 
-class Gave(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A member's contribution; `op` and `leaves` make its kernel."""
+class _OfMember(msgspec.Struct, frozen=True, array_like=True):
+    """Written when this member's attempt ended: it counts for as long as the member stays."""
 
     number: int
     rank: int
+    stay: int
+
+
+class Gave(_OfMember, frozen=True, tag=1):
+    """A member's contribution; `op` and `leaves` make its kernel."""
+
     entry: Entry
     buffers: tuple[Buffer, ...]
     op: str = ""
     leaves: tuple[Leaf, ...] = ()
 
 
-class Came(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Came(_OfMember, frozen=True, tag=2):
     """What all members get."""
 
-    number: int
     call: calls.Call
     done: messages.Done
     outcome: Outcome
@@ -97,8 +102,7 @@ class Came(msgspec.Struct, frozen=True, array_like=True, tag=2):
         return self.outcome.buffers
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    number: int
+class Failed(_OfMember, frozen=True, tag=3):
     error: str
     sentence: str
     buffers: tuple[Buffer, ...] = ()
@@ -179,8 +183,9 @@ class Lasting:
         self._calls = calls
         self._pool = pool
         self._outside = outside
-        self._known: set[CallName] = set()
-        """Calls of which what came is on disk, or on its way there."""
+        self._known: dict[CallName, tuple[int, int]] = {}
+        """Calls of which what came is on disk, or on its way there: the rank and the stay of the
+        member for whose end it was."""
         self._found: dict[CallName, list[tuple[What, KeptCall]]] = {}
         """What a plane before kept."""
         self._passed: dict[str, dict[tuple[int, str], int]] = {}
@@ -222,8 +227,10 @@ class Lasting:
             self._tell_lack(at, error)
             return ending
         self._lacks_room = False
-        came = (one.what.number for one in ending.records if not isinstance(one.what, Gave))
-        self._known.update(CallName(at.iteration, at.alias, number) for number in came)
+        for what in (record.what for record in ending.records):
+            if not isinstance(what, Gave):
+                name = CallName(at.iteration, at.alias, what.number)
+                self._known[name] = what.rank, what.stay
         return ending
 
     def _records(self, at: Instance, roster: Roster) -> Iterator[_Record]:
@@ -231,33 +238,37 @@ class Lasting:
         if task is None or roster.iteration != at.iteration:
             return
         others = {rank for rank in _open(task) if rank != at.index}
+        stays = _stays(task)
+        known = {name for name, (rank, stay) in self._known.items() if stays.get(rank) == stay}
+        member = at.index, stays.get(at.index, 0)
         refused = self._calls.refused_of(at.iteration, at.alias) if others else {}
         for number, why in refused.items():
-            if CallName(at.iteration, at.alias, number) not in self._known:
-                yield _Record(Failed(number, NO_ROOM, why))
+            if CallName(at.iteration, at.alias, number) not in known:
+                yield _Record(Failed(number, *member, NO_ROOM, why))
         for call in self._calls.of_task(at.iteration, at.alias) if others else ():
             has_come = at.index in call.own and at.index in call.meeting.machine.come
-            if has_come and (record := self._record(call, at.index, others)) is not None:
+            if not has_come or call.name in known:
+                continue
+            if (record := self._record(call, member, others)) is not None:
                 yield record
 
-    def _record(self, call: Call, rank: int, others: Collection[int]) -> _Record | None:
-        meeting, machine, number = call.meeting, call.meeting.machine, call.name.number
-        if call.name in self._known:
-            return None
+    def _record(self, call: Call, by: tuple[int, int], others: Collection[int]) -> _Record | None:
+        meeting, machine = call.meeting, call.meeting.machine
+        member, rank = (call.name.number, *by), by[0]
         if machine.has_failed and machine.failure[0] == "CollectiveError":
-            return _Record(Failed(number, *machine.failure))
+            return _Record(Failed(*member, *machine.failure))
         if (holder := machine.holder(meeting.placement, call.me)) is not None:
             if self._is_elsewhere(call.name):
                 return None
             outcome = holder.outcome
-            came = Came(number, holder.call, holder.done, outcome, holder.entries)
+            came = Came(*member, holder.call, holder.done, outcome, holder.entries)
             return _Record(came, meeting.readings(outcome.buffers))
         if not _serves(call, rank, others) or (found := meeting.giving.reading(rank)) is None:
             return None
         known, readings = found
-        gave = Gave(number, rank, known.entry, known.buffers)
+        gave = Gave(*member, known.entry, known.buffers)
         if (kernel := known.kernel) is not None:
-            gave = Gave(number, rank, known.entry, known.buffers, kernel.op, kernel.leaves)
+            gave = Gave(*member, known.entry, known.buffers, kernel.op, kernel.leaves)
         return _Record(gave, readings)
 
     def _packed(self, records: Sequence[_Record]) -> Iterator[KeptCall]:
@@ -304,12 +315,15 @@ class Lasting:
         else:
             self._found.setdefault(name, []).append((what, item))
         if not isinstance(what, Gave):
-            self._known.add(name)
+            self._known[name] = what.rank, what.stay
 
-    def found(self, name: CallName, placement: Placement, me: int) -> Found:
+    def found(self, name: CallName, task: RosterTask, placement: Placement, me: int) -> Found:
         """Of a call that is begun at this placement."""
         found = Found()
+        stays = _stays(task)
         for what, item in self._found.get(name, ()):
+            if stays.get(what.rank) != what.stay:  # others may have gone on without it
+                continue
             try:
                 self._add(found, what, item, placement, me)
             except NoRoom as error:
@@ -317,13 +331,13 @@ class Lasting:
             except OSError as error:
                 lost = f"collective {name.number} of {name.task!r}"
                 log.error("What was kept of %s is lost: %s.", lost, str(error))
-                self._known.discard(name)
+                self._known.pop(name, None)
         return found
 
     def _add(self, found: Found, what: What, item: KeptCall, placement: Placement, me: int) -> None:
         """Raises NoRoom, OSError."""
         match what:
-            case Failed(_, error, sentence):
+            case Failed(error=error, sentence=sentence):
                 found.failure = error, sentence
             case Came():
                 found.values = self._values(what, item)
@@ -360,9 +374,18 @@ class Lasting:
         block = self._pool.take(size, self._swarm_id)
         return Piece(block.view[:size], block)
 
+    @property
+    def tasks(self) -> set[str]:
+        """Of which something was kept."""
+        return {name.task for name in self._found}
+
+    def forget(self, tasks: Collection[str]) -> None:
+        """Others have gone on without what was kept of these."""
+        self._found = {name: kept for name, kept in self._found.items() if name.task not in tasks}
+
     def end_eras(self, now: int) -> None:
         """Those before this one are over."""
-        self._known = {name for name in self._known if name.era >= now}
+        self._known = {name: by for name, by in self._known.items() if name.era >= now}
         self._found = {name: kept for name, kept in self._found.items() if name.era >= now}
         for passed in self._passed.values():
             for task in [task for task in passed if task[0] < now]:
@@ -373,6 +396,10 @@ def _open(task: RosterTask) -> list[int]:
     """The ranks whose instances may yet run."""
     there = [rank for rank, one in enumerate(task.instances) if waits.is_open(one)]
     return [*there, *range(len(task.instances), task.size)]
+
+
+def _stays(task: RosterTask) -> dict[int, int]:
+    return {one.rank: one.stay for one in task.instances}
 
 
 def _serves(call: Call, rank: int, others: Collection[int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Protocol
 
 from manta.node.plane.collectives import messages
@@ -68,7 +69,7 @@ class Peers:
     ) -> None:
         """`token` is the desk's own; serials begin with `first`."""
         self._swarm_id = swarm_id
-        self._token = token
+        self._side = Side(token, 0)
         self._first = first
         self._listener = listener
         self._outside = outside
@@ -129,6 +130,15 @@ class Peers:
         if (post := self._posts.get(node)) is not None:
             self._posts[node] = post.after_loss()
         self._forget(node)
+
+    def begin_anew(self) -> None:
+        """All that was said is forgotten here: others take this for another process."""
+        self._side = Side(blake2b(self._side.desk, digest_size=8).digest(), 0)
+        for node, post in self._posts.items():
+            self._posts[node] = post.begun_anew(self._side)
+            self._forget(node)
+            if self._outside.is_up(self._swarm_id, node):
+                self.link_up(node)
 
     # --- what is heard --------------------------------------------------------------------------
 
@@ -223,8 +233,7 @@ class Peers:
     def _post(self, node: str) -> Post:
         found = self._posts.get(node)
         if found is None:
-            side = Side(self._token, 0)
-            found = self._posts[node] = Post(side, self._first, self._counted)
+            found = self._posts[node] = Post(self._side, self._first, self._counted)
         return found
 
     def _counted(self, size: int) -> None:

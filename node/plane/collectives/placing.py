@@ -115,9 +115,14 @@ def is_later(one: Places, now: Places) -> bool:
     return one.version // ANEW > now.version // ANEW
 
 
-def is_left(call: Call, task: RosterTask, me: str) -> bool:
-    """Has this plane no part in it any more?"""
-    return len(task.instances) >= task.size and all(one.node_id != me for one in task.instances)
+def stayed(before: RosterTask, task: RosterTask | None, me: str) -> set[int]:
+    """Which ranks have been here since the roster before. If none has, others may have begun the
+    calls of the task anew without this plane: what it has of them does not count."""
+    now = () if task is None else task.instances
+    both = zip(before.instances, now, strict=False)
+    return {
+        one.rank for old, one in both if one.node_id == old.node_id == me and one.stay == old.stay
+    }
 
 
 def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:

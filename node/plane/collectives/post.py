@@ -146,6 +146,11 @@ class Post:
         self._clear()
         return Post(Side(self._me.desk, self._me.losses + 1), self._said, self._counted)
 
+    def begun_anew(self, me: Side) -> Post:
+        """This side has forgotten what was between them: what is used for the peer from now on."""
+        self._clear()
+        return Post(me, self._said, self._counted)
+
     def link_up(self) -> Message:
         """What was said over the link before may be lost: the peer is asked what it has heard."""
         self._introductions, self._has_asked, self._is_met, self._ignored = 0, False, False, 0

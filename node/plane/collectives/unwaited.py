@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 Member = tuple[int, str, int]
 """Era, task and rank."""
 
@@ -35,6 +37,11 @@ class Unwaited:
             return None
         del self._failed[member]
         return error, sentence
+
+    def keep_only(self, which: Callable[[Member], bool]) -> None:
+        """The others are not here any more."""
+        self._failed = {at: one for at, one in self._failed.items() if which(at)}
+        self._passed = {at: one for at, one in self._passed.items() if which(at)}
 
     def clear(self) -> None:
         self._failed.clear()

@@ -265,6 +265,9 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     while "stopped" not in node(shell, "status"):
         assert time.monotonic() < deadline
     node(shell, "start", "--background")
+    deadline = time.monotonic() + 30
+    while shell("node show", "n1")["status"] != "CONNECTED":
+        assert time.monotonic() < deadline
     shell("node stop", "n1")
     shell("node rm", "n1", "--yes")
     shell("cluster rm", "lab", "--yes")

@@ -206,3 +206,68 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
             assert Counter(shown) == {f"round {i}": 2 for i in range(ROUNDS)}
     assert "is intact" in lab("manager", "verify")
     lab("manager", "stop")
+
+
+TWICE = """
+from manta import Module, Swarm, Task
+
+CODE = '''
+import time
+from pathlib import Path
+from manta.light import World
+
+FOLDER = Path({folder!r})
+
+def until(name):
+    while not (FOLDER / name).exists():
+        time.sleep(0.02)
+
+def main():
+    world = World()
+    number = len(list(FOLDER.glob(f"began-{{world.rank}}-*")))
+    (FOLDER / f"began-{{world.rank}}-{{number}}").touch()
+    if number == 0:
+        until("fail")
+        raise RuntimeError("it fails")
+    world.results.add("value", number)
+    until("finish")
+'''
+
+class Twice(Swarm):
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = Task(Module(CODE, name="only"), retries=3)
+"""
+
+
+def test_what_ran_in_a_past_that_was_lost_does_not_run_on_under_the_same_name(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that began after the backup has written a result, which is lost."""
+    monkeypatch.setenv("MANTA_HOME", str(lab.home))
+    lab.start()
+    (file := tmp_path / "swarm.py").write_text(TWICE.format(folder=str(tmp_path)))
+
+    def began(number: int) -> Callable[[], bool]:
+        paths = [tmp_path / f"began-{rank}-{number}" for rank in (0, 1)]
+        return lambda: all(path.exists() for path in paths)
+
+    with UserAPI(port=lab.users) as api:
+        until(lambda: api.get_cluster("lab").node_count == 2)
+        swarm = lab("deploy", "--cluster", "lab", file)
+        until(began(0))
+        lab("manager", "backup", path := tmp_path / "manager.backup")
+        (tmp_path / "fail").touch()
+        until(lambda: len(api.get_swarm_results(swarm, "value")) == 2)
+    lab("manager", "stop")
+    lab("manager", "restore", path, "--replace")
+    assert lab.start().returncode == 0
+    with UserAPI(port=lab.users) as api:
+        until(began(2))
+        (tmp_path / "finish").touch()
+        ended = api.wait_swarm(swarm, timeout=60)
+        assert ended.status == "COMPLETED", ended.reason
+        found = [one.value for one in api.get_swarm_results(swarm, "value") if one.counts]
+        assert len(found) == 2
+        assert min(found) >= 2
+    lab("manager", "stop")

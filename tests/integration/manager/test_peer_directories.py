@@ -14,13 +14,16 @@ from manta.actors import ActorError, Refused
 from manta.manager.backup import backup, restore
 from manta.manager.directory import not_run
 from manta.manager.home import Home, RestoredFile
+from manta.node.peers.rosters import Rosters
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contributed, ReadBroadcast, ReadContributions, ReadMessage
 from manta.protocol.node import (
     Assignment,
     Capabilities,
+    Heartbeat,
     JournalEntry,
+    Load,
     Register,
     TaskEnded,
     TaskError,
@@ -427,6 +430,29 @@ def test_a_roster_is_told_no_more_once_it_is_not_wanted(bench, admin: Client, pe
     two.say(swarm, TaskStarted(two.ran[0], 0.0))
     wait_until(lambda: len(rosters(two, swarm)) > 1)
     assert len(rosters(one, swarm)) == seen
+
+
+def test_a_node_that_was_lost_over_a_link_that_held_asks_for_rosters_again(
+    bench, admin: Client, peers
+) -> None:
+    bench.settings = replace(bench.settings, lease=2.0)
+    bench.restart()
+    one, two, *_ = nodes = peers(4, lambda _: [])
+    swarm = deploy(admin, quorum=0.1, deadline=60.0)
+    wait_until(know(nodes, swarm))
+    one.ask(WantRoster(swarm))
+    wait_until(lambda: rosters(one, swarm))
+    machine = Rosters()
+    machine.registered(has_rosters=True)
+    machine.want(swarm)
+    for message in list(one.heard):
+        if isinstance(message, RosterTold):
+            machine.told(message)
+    assert machine.heard(one.ask(Heartbeat(0, Load())).rosters) == []
+    registrations, one.heartbeat = one.registrations, False
+    wait_until(lambda: departed(two, swarm, one), 20)
+    assert machine.heard(one.ask(Heartbeat(0, Load())).rosters) == [WantRoster(swarm)]
+    assert one.registrations == registrations  # the link held
 
 
 def test_many_changes_are_told_together(bench, admin: Client, peers) -> None:

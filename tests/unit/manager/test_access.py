@@ -12,6 +12,7 @@ from manta.manager.store.interface import Reference, Release
 from manta.manager.store.records import GrantRecord, ModuleRecord
 from manta.manager.views import ClusterView
 from manta.protocol.spec import ModuleSpec
+from manta.protocol.user import SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.testing.stores.memory import MemoryStore
 from manta.transports.bulk.options import Verdict
@@ -119,6 +120,21 @@ def test_what_is_forgotten_leaves_nothing_behind(bench: Bench) -> None:
     assert not bench.access._released._ends
 
 
+def test_what_a_swarm_names_takes_no_room_of_what_its_nodes_were_lent(bench: Bench) -> None:
+    for who in (NODE, IDLE):
+        for digest in ("d2", "d3"):
+            bench.access.lend(who, digest)
+    for digests in (("d2",), ("d3",)):
+        bench.access.naming("c1", "s1", digests)
+        bench.store.commit([Reference("s1", digests, "c1")])
+        bench.access.named("c1", "s1", digests)
+        assert bench.may(digests[0]) == keys(VIEWER, NODE, IDLE, ADMIN)
+    # The one that does not run the swarm could not read them otherwise.
+    assert list(bench.access._lent) == [(Kind.NODE, "n2")]
+    bench.access.lend(NODE, "d4")
+    assert NODE.key in bench.may("d4")
+
+
 def test_what_is_being_stored_may_be_read_already(bench: Bench) -> None:
     bench.access.naming("c1", "s1", ["d2"])
     bench.access.naming("c1", "s1", ["d2"])
@@ -135,6 +151,26 @@ def test_who_was_told_of_what_is_released_may_still_fetch_it(bench: Bench) -> No
     assert bench.may("d1") == keys(VIEWER, NODE, ADMIN)
     bench.now = LINGERS
     assert bench.may("d1") == keys(ADMIN)
+
+
+def test_once_a_swarm_that_runs_has_ended_with_its_manager_nodes_are_asked_to_come_again(
+    bench: Bench,
+) -> None:
+    """Blobs are served a little longer than swarms say what nodes run."""
+    view, verdict = bench.clusters["c1"], bench.access.verdict
+    view.swarms = {"s1": info("s1", "ACTIVE"), "s2": info("s2", "COMPLETED")}
+    assert verdict(NODE, "fetch", "d1") is Verdict.GRANTED
+    assert verdict(IDLE, "fetch", "d1") is Verdict.REFUSED
+    del view.held["s1"]
+    assert verdict(NODE, "fetch", "d1") is Verdict.LATER
+    assert verdict(VIEWER, "fetch", "d1") is Verdict.GRANTED
+    assert verdict(ELSEWHERE, "fetch", "d1") is Verdict.REFUSED
+    view.swarms["s1"] = info("s1", "STOPPED")
+    assert verdict(NODE, "fetch", "d1") is Verdict.REFUSED
+
+
+def info(swarm_id: str, status: str) -> SwarmInfo:
+    return SwarmInfo(swarm_id, swarm_id, "c1", status)
 
 
 def test_while_swarms_are_being_read_nodes_are_asked_to_come_again(bench: Bench) -> None:

@@ -186,6 +186,30 @@ def test_a_blob_that_is_too_large_fails_whoever_wrote_it_and_holds_back_nothing_
         assert told.error.sentence.endswith("failed: It is too large.")
 
 
+def test_of_one_that_is_disowned_nothing_counts_and_its_end_says_so() -> None:
+    box = journal(TaskStarted(I0, 0.0), result(BLOB))
+    assert not box.disown(I0, 1.0, goes_on=True)
+    assert box.admitted(result(BLOB)) is None
+    assert box.admitted(result(BLOB, I1)) == result(BLOB, I1)
+    told = box.admitted(TaskEnded(I0, AttemptState.FINISHED, 2.0))
+    assert isinstance(told, TaskEnded)
+    assert (told.state, told.at) == ("INTERRUPTED", 2.0)
+    assert told.error is not None
+    assert told.error.kind == "Restored"
+    box.append(told, 1)
+    assert box.admitted(TaskStarted(I0, 3.0)) == TaskStarted(I0, 3.0)  # its namesake's
+
+
+def test_an_end_that_is_disowned_is_replaced_and_its_output_let_go_of() -> None:
+    box = journal(TaskStarted(I0, 0.0), TaskEnded(I0, AttemptState.FINISHED, 1.0, output=BLOB))
+    box.append(TaskEnded(I1, AttemptState.FINISHED, 1.0), 1)
+    assert box.disown(I0, 2.0, goes_on=True)
+    ends = [kept.item for kept in box.entries if isinstance(kept.item, TaskEnded)]
+    assert [(end.instance, end.state) for end in ends] == [(I0, "INTERRUPTED"), (I1, "FINISHED")]
+    assert not box.names(BLOB.digest)
+    assert box.admitted(TaskStarted(I0, 3.0)) == TaskStarted(I0, 3.0)
+
+
 def test_resent_after_a_new_connection_or_silence() -> None:
     made = journal(STARTED, ENDED)
     assert made.entries.resend_at() is None
@@ -201,12 +225,12 @@ def test_resent_after_a_new_connection_or_silence() -> None:
 
 def test_last_write_of_an_attempt() -> None:
     made = journal(STARTED, result(BLOB), result(OTHER, I1), Progressed(I0, 0.5, "", 1.0))
-    assert made.last_write(I0) == 2
-    assert made.last_write(I1) == 3
+    assert made.last_write(I0).number == 2
+    assert made.last_write(I1).number == 3
     made.pushed(BLOB.digest)
     made.due(0.0)
     made.acknowledge(2, (), 0.0)
-    assert made.last_write(I0) == 0
+    assert made.last_write(I0).number == 0
 
 
 @pytest.mark.parametrize("acknowledged", [0, 1, 2, 3, 4])
@@ -273,11 +297,29 @@ def test_tasks_wait_while_too_much_is_not_acknowledged(monkeypatch: pytest.Monke
 def test_the_last_write_of_an_attempt_counts_until_it_is_acknowledged() -> None:
     other = Instance("s", "worker", 1, 0)
     made = journal(result(BLOB), STARTED, result(OTHER, other), ENDED, upto=10)
-    assert (made.last_write(I0), made.last_write(other), made.last_write(I1)) == (11, 13, 0)
+    assert (
+        made.last_write(I0).number,
+        made.last_write(other).number,
+        made.last_write(I1).number,
+    ) == (11, 13, 0)
     made.shift(11, 5)
-    assert (made.last_write(I0), made.last_write(other)) == (11, 18)
+    assert (made.last_write(I0).number, made.last_write(other).number) == (11, 18)
     made.acknowledge(12, (), 0.0)
-    assert (made.last_write(I0), made.last_write(other)) == (0, 18)
+    assert (made.last_write(I0).number, made.last_write(other).number) == (0, 18)
+
+
+def test_who_waits_for_a_write_waits_for_it_under_whatever_number() -> None:
+    made = journal(result(BLOB), result(OTHER), upto=10)
+    first = made.last_write(I0)
+    made.append(result(BLOB), 1)  # of which nobody waits for the end
+    last = made.last_write(I0)
+    made.shift(11, 5)
+    assert (first.number, last.number) == (17, 18)
+    made.acknowledge(17, (), 0.0)
+    made.shift(17, 3)
+    assert (first.number, last.number, made.last_write(I0).number) == (17, 21, 21)
+    made.end()
+    assert last.number == 0
 
 
 def test_some_blobs_are_pushed_at_a_time_and_each_is_freed_once() -> None:

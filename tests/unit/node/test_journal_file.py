@@ -272,6 +272,42 @@ def test_an_acknowledgement_beyond_what_is_there_moves_what_is_new_behind_it(mak
     assert again.due() == [LogBatch("s", 8, (line,))]
 
 
+def test_who_waits_for_a_write_goes_neither_early_nor_in_vain(make) -> None:
+    journals = make()
+    journals.registered({})
+    write = ResultWritten(I0, "a", Inline(b"1"))
+    journals.append(STARTED)
+    journals.append(write)
+    awaited = journals.last_write(I0)
+    journals.acknowledge(JournalAck("s", 5))  # the manager took both for repeats: they follow
+    assert not journals.is_acknowledged("s", awaited)
+    journals.acknowledge(JournalAck("s", 6))
+    assert not journals.is_acknowledged("s", awaited)
+    journals.acknowledge(JournalAck("s", 7))
+    assert journals.is_acknowledged("s", awaited)
+    journals.append(write)
+    awaited = journals.last_write(I0)
+    journals.begin_anew()  # nobody takes it any more
+    assert journals.is_acknowledged("s", awaited)
+    journals.append(write)
+    awaited = journals.last_write(I0)
+    assert not journals.is_acknowledged("s", awaited)
+    journals.acknowledge(JournalAck("s", 1))
+    assert journals.is_acknowledged("s", awaited)
+
+
+def test_who_waits_when_the_manager_has_more_than_the_file(make) -> None:
+    """A daemon that has just begun is told how much the manager has."""
+    journals = make()
+    journals.append(STARTED)
+    journals.append(ResultWritten(I0, "a", Inline(b"1")))
+    awaited = journals.last_write(I0)
+    journals.registered({"s": 40})
+    assert not journals.is_acknowledged("s", awaited)
+    journals.acknowledge(JournalAck("s", 42))
+    assert journals.is_acknowledged("s", awaited)
+
+
 def test_a_file_that_cannot_be_read_costs_its_swarm_alone(make, tmp_path, caplog) -> None:
     journals = make()
     journals.append(STARTED)
@@ -416,7 +452,7 @@ def test_resent_when_nobody_acknowledges(make, time) -> None:
     journals.registered({"s": 1, "unknown": 0})
     assert journals.due() == []
     assert journals.resend_at() is None
-    assert journals.acknowledged("s") == 1
+    assert journals.all_acknowledged() == {"s": 1}
 
 
 def test_a_folder_that_was_lost_goes_on_after_the_manager_s_number(make) -> None:
@@ -599,7 +635,7 @@ def test_what_is_written_after_damage_follows_what_the_manager_has(make, tmp_pat
     [batch] = third.due()
     assert (batch.first, len(batch.entries)) == (8, 2)
     third.registered({"s": 8})  # not at the start: what it has was sent by this daemon
-    assert third.acknowledged("s") == 8
+    assert third.all_acknowledged() == {"s": 8}
 
 
 def test_what_the_manager_lacks_is_known_by_swarm(make: Callable[[], Journals]) -> None:

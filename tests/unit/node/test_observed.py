@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.scheduling.observed import Cancel, Forget, Observed, StopRuntimes, Take
+from manta.node.scheduling.observed import Cancel, Disown, Forget, Observed, StopRuntimes, Take
 from manta.protocol.node import Assignment, Desired, DesiredChanged, FetchDesired, Instance
 from manta.protocol.spec import ModuleSpec
 
@@ -127,6 +127,55 @@ def test_vanished_swarms_stop() -> None:
     assert observed.changed(DesiredChanged(3)) == []
     gone = observed.changed(DesiredChanged(4, (), (attempt().instance,), ()))
     assert gone == [Cancel(attempt().instance), StopRuntimes("s")]
+
+
+def of(epoch: str, index: int = 0) -> Assignment:
+    return msgspec.structs.replace(attempt(index), epoch=epoch)
+
+
+def test_one_that_ended_in_a_past_that_was_lost_does_not_keep_its_namesake_from_running() -> None:
+    """The manager was restored before the node heard that the former one is wanted no longer."""
+    observed = Observed()
+    at = attempt().instance
+    for epoch in ("", "first", "second"):  # restored twice from one backup
+        taken = observed.registered(Desired(1, (of(epoch),), ("s",)))
+        assert taken == ([Disown(at)] if epoch else []) + [Take(of(epoch))]
+        observed.ended(at)
+        assert observed.registered(Desired(1, (of(epoch),), ("s",))) == []
+
+
+def test_one_that_runs_since_a_past_that_was_lost_does_not_run_on_for_its_namesake() -> None:
+    observed = Observed()
+    at = attempt().instance
+    observed.registered(Desired(1, (of(""),), ("s",)))
+    restored = Desired(1, (of("first"),), ("s",))
+    assert observed.registered(restored) == [Disown(at, goes_on=True), Cancel(at)]
+    assert observed.registered(restored) == []
+    assert observed.live == (of("first"),)
+    observed.ended(at)
+    assert observed.registered(restored) == []  # its end is told: another attempt follows
+    assert observed.registered(Desired(2, (of("second"),), ("s",)))[-1] == Take(of("second"))
+
+
+def test_one_that_was_to_end_when_its_namesake_is_wanted_is_cancelled_once() -> None:
+    observed = Observed()
+    at = attempt().instance
+    observed.registered(Desired(1, (of(""),), ("s",)))
+    assert observed.changed(DesiredChanged(2, (), (at,), ("s",))) == [Cancel(at)]
+    told = observed.changed(DesiredChanged(3, (of("first"),), (), ("s",)))
+    assert told == [Disown(at, goes_on=True)]
+    observed.ended(at)
+    assert observed.held == (at,)
+
+
+def test_one_that_ended_before_the_start_may_be_of_a_past_that_was_lost() -> None:
+    observed = Observed()
+    at = attempt().instance
+    observed.remember([at])
+    assert observed.registered(Desired(1, (of("first"),), ("s",))) == [
+        Disown(at),
+        Take(of("first")),
+    ]
 
 
 class Manager:

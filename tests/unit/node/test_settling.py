@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from manta.actors import Reply
+from manta.node.journal.swarm import Write
 from manta.node.link.reads import ManagerReads
 from manta.node.plane.collectives.settling import Settling
 from manta.node.shared.messages import AskManager
@@ -52,12 +53,11 @@ class Journals:
         self.upto = 0
         self.written: dict[Instance, int] = {}
 
-    def acknowledged(self, swarm_id: str) -> int:
-        return self.upto
+    def is_acknowledged(self, swarm_id: str, write: Write) -> bool:
+        return self.upto >= write.number
 
-    def last_write(self, instance: Instance) -> int:
-        number = self.written.get(instance, 0)
-        return number if number > self.upto else 0
+    def last_write(self, instance: Instance) -> Write:
+        return Write(self.written.get(instance, 0))
 
 
 def test_who_waits_for_writes_is_answered_when_the_manager_has_applied_them() -> None:

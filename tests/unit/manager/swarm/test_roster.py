@@ -48,6 +48,33 @@ def test_it_says_what_counted_in_the_iteration_before(bench, make):
     assert b.machine.roster().former == {"worker": {1: NONE, 2: 1, 3: NONE}}
 
 
+def test_it_says_that_an_instance_was_elsewhere_or_its_node_was_lost(bench, make):
+    b = bench(make.task("w", method="any", retries=9), make.task("after", "w"), nodes=3)
+
+    def stays() -> list[tuple[str, int]]:
+        instances = b.machine.roster().tasks["w"].instances
+        return [(one.node_id, one.stay) for one in instances]
+
+    first, all_ = b.node_of(b.running("w")[0]), b.nodes
+    assert stays() == [(first, 0)]
+    b.nodes = [view for view in all_ if view.id == first]
+    b.end(b.running("w")[0], "FAILED")
+    assert stays() == [(first, 0)]  # tried again there
+    b.nodes = [view for view in all_ if view.id != first][:1]
+    b.end(b.running("w")[0], "FAILED")
+    (other, stay) = stays()[0]
+    assert (other != first, stay) == (True, 2)
+    b.nodes = [view for view in all_ if view.id == first]
+    b.end(b.running("w")[0], "FAILED")
+    assert stays() == [(first, 3)]
+    b.feed(NodeLost(first, "no sign of life"))
+    assert stays() == [(first, 4)]
+    b.finish("w")
+    b.feed(NodeLost(first, "no sign of life"))
+    assert stays() == [(first, 5)]
+    assert b.replayed().roster() == b.machine.roster()
+
+
 def test_it_is_made_once_for_each_state(bench, make):
     b = bench(make.task("worker"), nodes=1)
     before = b.machine.roster()
