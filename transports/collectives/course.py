@@ -235,7 +235,8 @@ class Course:
         """Takes over what another peer has, in place of all that was given here."""
         self.source, self._settled = holder, self._roll.done[holder]
         self._wanted = self._unnoted = None
-        self.planned = ()
+        self.lost = self.planned = ()
+        self._asked.clear()
         actions = self.flow.drop(lambda _: True)
         self.flow.drop_reductions(ROLES)
         forgotten = self.flow.forget(VALUE)
@@ -245,6 +246,12 @@ class Course:
             return actions
         wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]
         return actions + self._fetch(wanted, _GIVEN)
+
+    def takes_from(self, lost: Iterable[int]) -> bool:
+        """Is it what a peer of these members gives that is taken over here? Others that go on
+        without them come to something else, unless both hear of that."""
+        ranks = () if self.source is None else self._placement.ranks[self.source]
+        return not set(ranks).isdisjoint(lost)
 
     # Further rounds.
 

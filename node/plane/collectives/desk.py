@@ -160,8 +160,8 @@ class Desk:
                 self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
                 return
             call = self.begin_anew(call, task)
-        if call is None or ask not in self._waits:
-            return
+        if call is None or ask not in self._waits or not wait.is_parked:
+            return  # it became one, or was answered, with what followed from the call's beginning
         if wait.rank not in call.own:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
         else:
@@ -218,7 +218,7 @@ class Desk:
             return None
         places = places or found.places
         where = found.placement, found.me
-        machine = Collective(*where, directly=places.version > 0)
+        machine = Collective(*where, directly=places.order > (0, 0))
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
@@ -403,12 +403,15 @@ class Desk:
                     self._end(call)
             self._unwaited.clear()
             self._since.clear()
-        for call in self.calls.open:
+        for call in self.calls.all:
             task = roster.tasks.get(call.name.task)
-            if call.name.era != roster.iteration or task is None or call.is_over:
+            is_kept = self.calls.get(call.name) is call  # else it was begun anew meanwhile
+            if call.name.era != roster.iteration or task is None or not is_kept:
                 continue
             if placing.is_left(call, task, self._me):
                 self._end(call)
+            elif call.is_over:
+                continue
             elif not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
                 losses.tell_losses(call, task, self._is_there)
                 self._hearing.look_at_gone(call, task)

@@ -7,11 +7,19 @@ from typing import Protocol
 from manta.node.plane.collectives import losses, placing
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
+from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
-from manta.transports.collectives.messages import Aborted, Finished
+from manta.transports.collectives.messages import (
+    Aborted,
+    Announcement,
+    Begun,
+    Finished,
+    Message,
+    Probe,
+)
 from manta.transports.errors import RemoteProtocolError
 
 
@@ -35,6 +43,9 @@ class Desk(Protocol):
     def look(self, call: Call) -> None:
         """What may follow from anything that has happened to it or to its members."""
 
+    def tell(self, meeting: Meeting, peer: int, message: Message) -> None:
+        """Says it to the peer, at the places of its call."""
+
     def retry(self) -> None:
         """Calls that waited may be begun."""
 
@@ -54,9 +65,16 @@ class Hearing:
                 self._desk.look(call)
 
     def lost_by(self, node: str) -> None:
+        """What was said to it is lost. It is said again: of a call from before, it answers that it
+        goes on without this plane."""
         for call in self._desk.calls.open:
-            if node in call.peers:
-                call.meeting.left_out()
+            if node not in call.peers or self._say_again(call, node):
+                continue
+            machine = call.meeting.machine
+            if machine.call is None or machine.call.kind.has_root:
+                continue  # it waits for nothing from here, nor does this plane from there
+            if any(rank in machine.come for rank in call.own):
+                call.meeting.left_out()  # it may never hear of it
                 self._desk.look(call)
 
     def begun_anew(self, node: str) -> None:
@@ -68,8 +86,14 @@ class Hearing:
                 if (task := self._task(call.name)) is not None:
                     self.look_at_gone(call, task)
                 continue
-            for message in call.told.get(node, []):
-                self._desk.peers.say(node, call.name, call.places, message)
+            self._say_again(call, node)
+
+    def _say_again(self, call: Call, node: str) -> bool:
+        """All that was said to it of the call, if anything was."""
+        told = call.told.get(node, [])
+        for message in told:
+            self._desk.peers.say(node, call.name, call.places, message)
+        return bool(told)
 
     def took(self, node: str) -> None:
         self._desk.retry()
@@ -83,9 +107,12 @@ class Hearing:
         if call.gone and placing.is_outdated(call, self._desk.placings.places(task)):
             self._desk.begin_anew(call, task)
             return
-        for peer in losses.forgotten(call, task):
+        forgotten = losses.forgotten(call, task)
+        for peer in forgotten:
             call.meeting.peer_lost(peer, losses.FORGOT)
             self._desk.look(call)
+        if call.gone and not forgotten:
+            self._desk.begin_anew(call, task, placing.anew(call, task))
 
     def take(self, node: str, said: Heard) -> bool:
         """Raises RemoteProtocolError."""
@@ -106,18 +133,28 @@ class Hearing:
             if why := self._why_not(name):
                 self._refuse(node, said, "PeerLost", why)
                 return True
-            if said.places.version < places.version:
+            if said.places.order < places.order:
                 return True  # it is yet to hear where all are now
             call = self._desk.begin(name, task, places)
-        elif said.places.version > call.places.version:
+        elif said.places.order > call.places.order:
             if self._is_answered(call, task, node, said):
                 return True
             call = self._desk.begin_anew(call, task, places)
         if call is None:
             return False
-        if said.places.version == call.places.version:
+        if said.places.order == call.places.order:
             self._hear(call, node, said)
+        elif node in call.peers and not call.meeting.machine.has_failed:
+            self._lead(call, node)
         return True
+
+    def _lead(self, call: Call, node: str) -> None:
+        """To the later places that this plane has begun the call at, if it says nothing there else:
+        as it has what came of the call, or none of its members have come."""
+        if call.is_over:
+            self._desk.peers.say(node, call.name, call.places, Finished())
+        elif not call.told.get(node):
+            self._desk.tell(call.meeting, call.peers[node], Begun())
 
     def _why_not(self, name: CallName) -> str:
         """Why no further call is begun for what another plane says, if so."""
@@ -143,10 +180,20 @@ class Hearing:
         name, machine = said.call, call.meeting.machine
         if node not in call.peers or said.places != call.places:
             self._refuse(node, said, "PeerLost", losses.moved(name.task, name.number))
+        elif machine.has_failed and placing.goes_on(call):  # without this plane alone
+            if not placing.has_all(said.message):
+                out = Announcement(call.me, (), call.own)
+                self._desk.peers.say(node, name, call.places, out)
         elif machine.has_failed:  # what it was told may be lost with a plane before
-            self._refuse(node, said, *machine.failure)
+            asks = not isinstance(said.message, Probe)  # else it compares calls alone
+            if asks or placing.is_hopeless(call):
+                self._refuse(node, said, *machine.failure)
         elif machine.away and all(rank in machine.away for rank in call.ranks_on(node)):
             self._refuse(node, said, "PeerLost", losses.without(name.task, name.number, node))
+        elif placing.is_repeated(call, said.message) and (task := self._task(name)):
+            new = self._desk.begin_anew(call, task, placing.anew(call, task))
+            if new is not None and node in new.peers:
+                self._lead(new, node)
         elif node not in call.gone:
             most = self._desk.most_announced
             if self._desk.calls.announce(call, node, OVERHEAD + said.size, most):

@@ -15,7 +15,7 @@ from manta.transports.collectives.calls import Kind
 
 MIB = 1 << 20
 LOST = "its node was lost"
-FORGOT = "its node began anew, and it had ended by then"
+FORGOT = "its node began anew, with instances that had ended by then"
 
 
 def why_lost(task: RosterTask, rank: int) -> str:
@@ -43,7 +43,7 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
         ended = [rank for rank in ranks if has_finished(task, rank)]
-        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
+        meeting.peer_lost(peer, task.instances[ranks[0]].given_up or LOST, ended)
 
 
 def meanwhile(

@@ -19,6 +19,7 @@ from manta.protocol.roster import Roster, RosterTask
 from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives.calls import Kind, Placement
+from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
 
 
@@ -101,8 +102,12 @@ class Placings:
 
 
 def is_left(call: Call, task: RosterTask, me: str) -> bool:
-    """Has this plane no part in it any more?"""
-    return len(task.instances) >= task.size and all(one.node_id != me for one in task.instances)
+    """Has this plane no part in it any more? Those that go on with it may come to something else
+    than it did; so it gives what it has of one that is over to no others that come here later."""
+    if len(task.instances) < task.size:
+        return False
+    ranks = call.own if call.is_over else range(task.size)
+    return all(task.instances[rank].node_id != me for rank in ranks)
 
 
 def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:
@@ -116,6 +121,36 @@ def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:
     if rank is not None and rank not in call.own:
         return True
     return not call.is_over and (now.nodes != call.places.nodes or bool(call.gone))
+
+
+def anew(call: Call, task: RosterTask) -> Places:
+    """Where it is begun anew, if a plane has forgotten what its members gave. What it gives again
+    need not be the same at the same version: an attempt goes on that had not met its plane before,
+    though one before it gave."""
+    now = places(task)
+    return now if now.version > call.places.version else call.places.again()
+
+
+def is_repeated(call: Call, message: Message) -> bool:
+    """Does a plane say this of a call that is over here because it has begun it anew since, and
+    waits for what it had been told before? In a gather its root alone waits, which has said before
+    that it has all."""
+    machine = call.meeting.machine
+    if not call.is_over or not isinstance(machine, Collective):
+        return False
+    if machine.call is None or not isinstance(message, Announcement) or has_all(message):
+        return False
+    ranks = {member.rank for member in message.members}
+    if machine.call.kind is Kind.GATHER:
+        return machine.call.root in ranks
+    return bool(ranks) and all(rank in machine.come for rank in ranks)
+
+
+def goes_on(call: Call) -> bool:
+    """Has it failed for the members here alone, as others go on without them?"""
+    machine = call.meeting.machine
+    waits = machine.call is None or machine.call.kind.has_root or machine.call.on_lost == "raise"
+    return not waits and machine.failure[0] == "PeerLost"
 
 
 def is_hopeless(call: Call) -> bool:
@@ -133,6 +168,11 @@ def needs_nothing(call: Call, message: Message) -> bool:
     """Is nothing to come of a call that is over here, for who says this as of later places?"""
     if not call.is_over or call.meeting.machine.has_failed:
         return False
+    return has_all(message)
+
+
+def has_all(message: Message) -> bool:
+    """Does who says this want nothing?"""
     if isinstance(message, Finished | Aborted):
         return True
     return isinstance(message, Announcement) and message.done is not None
