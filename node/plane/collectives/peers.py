@@ -50,7 +50,7 @@ class Listener(Protocol):
         """This node goes on without it."""
 
     def took(self, node: str) -> None:
-        """It has heard what calls waited for."""
+        """It has heard what calls waited for, or is gone on without."""
 
 
 class Peers:
@@ -121,6 +121,7 @@ class Peers:
         self.lost(node)
         self._outside.cut(self._swarm_id, node, why)
         self._listener.lost(node, why)
+        self._listener.took(node)
 
     def link_up(self, node: str) -> None:
         self._outside.tell(self._swarm_id, node, self._post(node).link_up())
@@ -129,6 +130,7 @@ class Peers:
         if (post := self._posts.get(node)) is not None:
             self._posts[node] = post.after_loss()
         self._forget(node)
+        self._full.discard(node)
 
     # --- what is heard --------------------------------------------------------------------------
 
@@ -215,7 +217,6 @@ class Peers:
     def _forget(self, node: str) -> None:
         """What it said and was told is over."""
         self._early.drop(node)
-        self._full.discard(node)
         self._crowded.pop(node, None)
         self._stalled.pop(node, None)
         self._unreported.pop(node, None)
