@@ -160,10 +160,10 @@ class Mover:
             del sender.sending[self._peer, transfer]
             del peer.expecting[sender.name, transfer]
             self._then(sender, sending.done, "")
-            expecting.done("")
+            peer.does(partial(expecting.done, ""))
         elif most:
             self._clock.soon(0.05, partial(self._move, transfer))
-            expecting.progress(expecting.got)
+            peer.does(partial(expecting.progress, expecting.got))
 
     def cancel(self, transfer: bytes) -> None:
         sending = self._plane.sending.pop((self._peer, transfer), None)
@@ -184,7 +184,7 @@ class Mover:
             self._then(peer, sending.done, None)
 
     def _then(self, plane: Plane, done: Callable[[str | None], None], why: str | None) -> None:
-        self._clock.soon(0.02, lambda: done(why) if plane.is_alive else None)
+        self._clock.soon(0.02, lambda: plane.does(partial(done, why)))
 
 
 class Plane(Linked):
@@ -264,9 +264,7 @@ class Plane(Linked):
             self.time.after(max(0.0, due - self.time.now), self._tick)
 
     def _tick(self) -> None:
-        if self.is_alive:
-            self.desk.tick(self.time.now)
-            self._set_timer()
+        self.does(lambda: self.desk.tick(self.time.now))
 
     # --- links --------------------------------------------------------------------------------
 
@@ -334,15 +332,20 @@ class Plane(Linked):
         return Mover(self, peer) if self.knows(peer) else Nowhere(self._post)
 
     def _post(self, call: Callable[[], None]) -> None:
-        self.time.soon(0.02, lambda: call() if self.is_alive else None)
+        self.time.soon(0.02, lambda: self.does(call))
+
+    def does(self, call: Callable[[], object]) -> None:
+        """On its thread."""
+        if self.is_alive:
+            call()
+            self._set_timer()
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         def done() -> None:
-            if self.is_alive:
-                job()
-                then(None)
+            job()
+            then(None)
 
-        self.time.soon(0.05, done)
+        self.time.soon(0.05, lambda: self.does(done))
 
     def release(self, value: Parcel) -> None:
         raise AssertionError("values here are bytes")

@@ -459,7 +459,7 @@ class Node(Host[Plane]):
             if plane.is_alive and program is not None:
                 self.clock.seen["settled"] += 1
                 self.scenario.settled.add((at.iteration, at.index, program.number))
-                plane.desk.settled(at)
+                plane.does(partial(plane.desk.settled, at))
 
         self.clock.soon(2.0, settled)
 

@@ -268,6 +268,25 @@ def test_who_waits_for_what_came_of_a_call_before_does_so_while_it_is_begun_anew
     assert lab.got(1, 1) == lab.got(2, 1) == lab.got(0, 0)
 
 
+def test_who_takes_what_came_of_a_call_goes_where_its_holder_begins_it_anew(make: Make) -> None:
+    """As a member makes it there for the first time, which is no reason to who takes it."""
+    lab = make("a", "b")
+    lab.tell("abb")
+    for rank, place in enumerate("abb"):
+        lab.call(rank, place, size=LARGE)
+    lab.until((0, 0), (1, 0), (2, 0))
+    lab.restart("b")
+    lab.introduce("ab", to="b")
+    lab.tell("aab", (0, 1, 1))
+    lab.link()
+    lab.call(2, "b", 1, size=LARGE)
+    lab.clock.run(lambda: bool(lab.net["a"].sending))
+    lab.tell("aab", (0, 2, 1))
+    lab.call(1, "a", 2, size=LARGE)
+    lab.until((1, 2), (2, 1))
+    assert lab.got(1, 2) == lab.got(2, 1) == lab.got(0, 0)
+
+
 def test_who_came_while_that_was_taken_over_gave_too(make: Make) -> None:
     lab = make("a", "b", "c")
     lab.tell("abbc")

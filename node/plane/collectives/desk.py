@@ -234,6 +234,7 @@ class Desk:
         found = self.placings.placed(task)
         if found is None or self.calls.get(call.name) is not call:
             return None  # it was begun anew meanwhile
+        receivers = [call.nodes[peer] for peer in call.meeting.receivers]
         meeting, given = call.meeting.anew(found.placement, found.me)
         places = places or found.places
         new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
@@ -250,6 +251,9 @@ class Desk:
             for wait in self._waits.met(call.name, rank):
                 if rank not in meeting.machine.come:
                     self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        for node in receivers:  # what they wait for does not come at the places before
+            if node in new.peers and self.calls.get(call.name) is new:
+                self._hearing.lead(new, node)
         self.look(new)
         self.peers.take_early(self._is_there, call.name)
         return self.calls.get(call.name)

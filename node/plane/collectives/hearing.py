@@ -145,10 +145,10 @@ class Hearing:
         if said.places.order == call.places.order:
             self._hear(call, node, said)
         elif node in call.peers and not call.meeting.machine.has_failed:
-            self._lead(call, node)
+            self.lead(call, node)
         return True
 
-    def _lead(self, call: Call, node: str) -> None:
+    def lead(self, call: Call, node: str) -> None:
         """To the later places that this plane has begun the call at, if it says nothing there else:
         as it has what came of the call, or none of its members have come."""
         if call.is_over:
@@ -193,7 +193,7 @@ class Hearing:
         elif placing.is_repeated(call, said.message) and (task := self._task(name)):
             new = self._desk.begin_anew(call, task, placing.anew(call, task))
             if new is not None and node in new.peers:
-                self._lead(new, node)
+                self.lead(new, node)
         elif node not in call.gone:
             most = self._desk.most_announced
             if self._desk.calls.announce(call, node, OVERHEAD + said.size, most):
