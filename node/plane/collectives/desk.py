@@ -34,7 +34,7 @@ from manta.node.plane.collectives.contributions import Contributions, Unfit
 from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.delivery import Delivery
 from manta.node.plane.collectives.early import MessageRoom
-from manta.node.plane.collectives.gathering import Gathering, lasts
+from manta.node.plane.collectives.gathering import Gathering, lasts, needs_all
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
 from manta.node.plane.collectives.meeting import Meeting
@@ -195,6 +195,7 @@ class Desk:
         self._waits.enters(wait)
         self.calls.joined(call)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
+        call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
@@ -238,7 +239,7 @@ class Desk:
         meeting, given = call.meeting.anew(found.placement, found.me)
         places = places or found.places
         new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
-        new.gathering = call.gathering
+        new.gathering, new.needs_all = call.gathering, call.needs_all
         self.calls.replace(call, new)
         self._watch(new)
         if given:
@@ -295,6 +296,8 @@ class Desk:
             self.calls.lay_aside(call)
 
     def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None:
+        if outcome.lost and (call := self.calls.of(meeting)) is not None:
+            call.lacks = call.needs_all
         self._delivery.deliver(meeting, rank, outcome)
 
     # --- who waits (delivery.Waits) ---------------------------------------------------------------
@@ -302,10 +305,6 @@ class Desk:
     def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         call = self.calls.of(meeting)
         return [] if call is None else self._waits.met(call.name, rank)
-
-    def lacks(self, meeting: Meeting) -> None:
-        if (call := self.calls.of(meeting)) is not None:
-            call.lacks = True
 
     def is_waiting(self, ask: Ask) -> bool:
         return ask in self._waits
