@@ -106,10 +106,11 @@ class Course:
             if self.planned is None:
                 self.flow.chunk = max(1, REDUCED // call.itemsize) * call.itemsize
                 actions = self.flow.adopt(plan(call, self._placement, self._me, self._sizes()))
-            complete = self._roll.complete[self._opened :]  # they have planned, too
+            complete = self._roll.complete[self._opened :]
             self._opened += len(complete)
-            for peer in complete:
-                actions += self.flow.open_to(peer) if peer in self.peers else []
+            for peer in complete:  # they have planned, too, unless they are in another round
+                if peer in self.peers and not self._roll.rounds.get(peer):
+                    actions += self.flow.open_to(peer)
         elif not self._roll.own:
             return []  # a peer of which no member has called is not counted on by others
         elif self._unplanned:
