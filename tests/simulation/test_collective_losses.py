@@ -545,6 +545,31 @@ def test_what_came_of_a_call_where_others_went_on_without_is_given_to_nobody(mak
     assert lab.got(1, 2) == lab.got(0, 1)
 
 
+def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(make: Make) -> None:
+    """Others have gone on without the one that has finished there, and came to something else."""
+    lab = make("a", "b", "c")
+    lab.tell("abc")
+    for rank, place in enumerate("abc"):
+        lab.call(rank, place, goes_on=True)
+    lab.until((0, 0), (1, 0), (2, 0))
+    assert lab.lost(2) == []
+    lab.introduce("ab")
+    lab.restart("b")
+    lab.introduce("ab", to="b")
+    lab.tell("bbc", (1, 1, 0), to="ab", finished=[2])
+    for rank in range(2):
+        lab.call(rank, "b", 1, goes_on=True)
+    lab.until((0, 1), (1, 1))
+    lab.introduce("abc")
+    lab.link()
+    lab.run(1.0)
+    lab.tell("cbc", (2, 1, 0), finished=[2])
+    lab.call(0, "c", 2, goes_on=True)
+    lab.until((0, 2))
+    assert lab.got(0, 2) == lab.got(1, 1)
+    assert lab.lost(0, 2) == lab.lost(1, 1) == [2]
+
+
 def test_of_a_plane_that_forgot_what_instances_gave_that_had_ended_just_that_is_said(
     make: Make,
 ) -> None:

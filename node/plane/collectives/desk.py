@@ -437,6 +437,13 @@ class Desk:
         self.peers.lost(node)
         self._hearing.lost(node, why)
 
+    def forget(self, call: Call) -> None:
+        """What came of it counts no more; who waits for that fails."""
+        for rank in call.own:
+            for wait in self.waiting(call.meeting, rank):
+                self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        self.calls.remove(call)
+
     def _end(self, call: Call) -> None:
         for rank in call.own:
             for wait in self.waiting(call.meeting, rank):

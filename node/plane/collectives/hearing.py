@@ -43,6 +43,9 @@ class Desk(Protocol):
     def look(self, call: Call) -> None:
         """What may follow from anything that has happened to it or to its members."""
 
+    def forget(self, call: Call) -> None:
+        """What came of it counts no more; who waits for that fails."""
+
     def tell(self, meeting: Meeting, peer: int, message: Message) -> None:
         """Says it to the peer, at the places of its call."""
 
@@ -66,7 +69,11 @@ class Hearing:
 
     def lost_by(self, node: str) -> None:
         """What was said to it is lost. It is said again: of a call from before, it answers that it
-        goes on without this plane."""
+        goes on without this plane. What came of those that are over may have come to something else
+        there since: it is given to nobody."""
+        for call in self._desk.calls.all:
+            if node in call.peers and call.meeting.machine.outcome is not None:
+                self._desk.forget(call)
         for call in self._desk.calls.open:
             if node not in call.peers or self._say_again(call, node):
                 continue
