@@ -376,6 +376,25 @@ def test_an_attempt_gives_anew_what_one_before_gave_to_a_plane_that_is_gone(
         assert lab.got(1, 1) == lab.got(0)
 
 
+def test_a_gather_begun_anew_where_its_root_was_done_has_what_others_gave_again(make: Make) -> None:
+    """They were told that the root has all before another member came to it there."""
+    lab = make("a", "b", "c")
+    lab.tell("abcc")
+    for rank, place in enumerate("abcc"):
+        lab.call(rank, place, kind=Kind.GATHER)
+    lab.until((0, 0), (1, 0), (2, 0), (3, 0))
+    lab.tell("aabb", (0, 1, 1, 1))
+    lab.call(2, "b", 1, kind=Kind.GATHER)
+    lab.run(1.0)
+    lab.call(1, "a", 1, kind=Kind.GATHER)
+    lab.run(1.0)
+    lab.call(3, "b", 1, kind=Kind.GATHER)
+    lab.tell("aabb", (1, 1, 1, 1))
+    lab.call(0, "a", 1, kind=Kind.GATHER)
+    lab.until((0, 1))
+    assert lab.got(0, 1).keys() == {0, 1, 2, 3}
+
+
 def test_who_begins_a_call_anew_that_is_over_here_gives_once(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,9 @@ class Call:
     """It is such a one, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
+    passed: Places | None = None
+    """Where others have begun it anew last, and were told that this plane takes no part: what they
+    said there was heard by nobody."""
     announced: Counter[str] = field(default_factory=Counter)
     """By node: bytes that it said of it, until a member here makes the call."""
     is_joined: bool = False

@@ -237,7 +237,7 @@ class Desk:
             return None  # it was begun anew meanwhile
         receivers = [call.nodes[peer] for peer in call.meeting.receivers]
         meeting, given = call.meeting.anew(found.placement, found.me)
-        places = places or found.places
+        places = placing.after(places or found.places, call.passed)
         new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
         new.gathering, new.needs_all = call.gathering, call.needs_all
         self.calls.replace(call, new)

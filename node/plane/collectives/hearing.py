@@ -174,6 +174,8 @@ class Hearing:
         if placing.is_hopeless(call):
             self._refuse(node, said, *call.meeting.machine.failure)
         elif placing.goes_without(call, task):
+            if call.passed is None or call.passed.order < said.places.order:
+                call.passed = said.places
             self._desk.peers.say(node, said.call, said.places, Finished())
         elif not placing.needs_nothing(call, said.message):
             if not placing.is_unrepeatable(call):

@@ -131,6 +131,11 @@ def anew(call: Call, task: RosterTask) -> Places:
     return now if now.version > call.places.version else call.places.again()
 
 
+def after(places: Places, passed: Places | None) -> Places:
+    """Those, or later ones than where this plane took no part: there nothing is said to it again."""
+    return places if passed is None or places.order > passed.order else passed.again()
+
+
 def is_repeated(call: Call, message: Message) -> bool:
     """Does a plane say this of a call that is over here because it has begun it anew since, and
     waits for what it had been told before? In a gather its root alone waits, which has said before
