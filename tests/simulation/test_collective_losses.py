@@ -589,6 +589,30 @@ def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(make: M
     assert lab.lost(0, 2) == lab.lost(1, 1) == [2]
 
 
+def test_what_came_of_a_call_is_given_by_a_plane_that_was_lost_if_it_is_all_there_can_be(
+    make: Make,
+) -> None:
+    """It needs all, of whom one has finished there."""
+    lab = make("a", "b")
+    lab.tell("ab")
+    for rank, place in enumerate("ab"):
+        lab.call(rank, place)
+    lab.until((0, 0), (1, 0))
+    lab.tell("ab", finished=[1])
+    lab.introduce("a")
+    lab.introduce("ab", to="a")
+    lab.run(1.0)
+    lab.link()
+    lab.run(1.0)
+    lab.restart("a")
+    lab.introduce("ab", to="a")
+    lab.tell("ab", (1, 0), finished=[1])
+    lab.link()
+    lab.call(0, "a", 1)
+    lab.until((0, 1))
+    assert lab.got(0, 1) == lab.got(0)
+
+
 def test_of_a_plane_that_forgot_what_instances_gave_that_had_ended_just_that_is_said(
     make: Make,
 ) -> None:

@@ -72,7 +72,8 @@ class Hearing:
         goes on without this plane. What came of those that are over may have come to something else
         there since: it is given to nobody."""
         for call in self._desk.calls.all:
-            if node in call.peers and call.meeting.machine.outcome is not None:
+            is_done = node in call.peers and call.meeting.machine.outcome is not None
+            if is_done and not losses.stands(call, self._task(call.name)):
                 self._desk.forget(call)
         for call in self._desk.calls.open:
             if node not in call.peers or self._say_again(call, node):

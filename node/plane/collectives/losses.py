@@ -74,6 +74,15 @@ def forgotten(call: Call, task: RosterTask) -> list[int]:
     ]
 
 
+def stands(call: Call, task: RosterTask | None) -> bool:
+    """Can a call that is over here have come to nothing else, also where others went on without
+    this plane? They need what a member here gave, which has finished and gives it no more."""
+    it = call.meeting.machine.call
+    if task is None or it is None or it.on_lost == "continue":
+        return False
+    return any(has_finished(task, rank) for rank in call.own)
+
+
 def deadlock(call: Call, task: RosterTask) -> str:
     """Why it can never be complete, or nothing."""
     machine = call.meeting.machine

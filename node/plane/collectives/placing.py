@@ -132,7 +132,7 @@ def anew(call: Call, task: RosterTask) -> Places:
 
 
 def after(places: Places, passed: Places | None) -> Places:
-    """Those, or later ones than where this plane took no part: there nothing is said to it again."""
+    """Those, or later ones than where this plane took no part: there it is told nothing again."""
     return places if passed is None or places.order > passed.order else passed.again()
 
 
