@@ -564,11 +564,15 @@ def test_what_came_of_a_call_where_others_went_on_without_is_given_to_nobody(mak
     assert lab.got(1, 2) == lab.got(0, 1)
 
 
-def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(make: Make) -> None:
-    """Others have gone on without the one that has finished there, and came to something else."""
+@pytest.mark.parametrize("places", ["abc", "bbc"])
+def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(
+    make: Make, places: str
+) -> None:
+    """Others have gone on without the one that has finished there, and came to something else. It
+    hears of the loss from a node with a part in the call, or from one without."""
     lab = make("a", "b", "c")
-    lab.tell("abc")
-    for rank, place in enumerate("abc"):
+    lab.tell(places)
+    for rank, place in enumerate(places):
         lab.call(rank, place, goes_on=True)
     lab.until((0, 0), (1, 0), (2, 0))
     assert lab.lost(2) == []

@@ -69,10 +69,10 @@ class Hearing:
 
     def lost_by(self, node: str) -> None:
         """What was said to it is lost. It is said again: of a call from before, it answers that it
-        goes on without this plane. What came of those that are over may have come to something else
-        there since: it is given to nobody."""
+        goes on without this plane. Those that are over may have come to something else since, also
+        where it has no part in them: what came of them here is given to nobody."""
         for call in self._desk.calls.all:
-            is_done = node in call.peers and call.meeting.machine.outcome is not None
+            is_done = call.meeting.machine.outcome is not None
             if is_done and not losses.stands(call, self._task(call.name)):
                 self._desk.forget(call)
         for call in self._desk.calls.open:
