@@ -564,6 +564,43 @@ def test_what_came_of_a_call_where_others_went_on_without_is_given_to_nobody(mak
     assert lab.got(1, 2) == lab.got(0, 1)
 
 
+def test_what_came_of_a_call_whose_member_went_elsewhere_is_given_to_nobody(make: Make) -> None:
+    """Also where its node was never lost: there others came to something else."""
+    lab = make("a", "b")
+    lab.tell("ab")
+    lab.call(0, "a")
+    lab.run(1.0)
+    lab.call(1, "b")
+    assert lab.got(1)  # it has all, of which a has not heard
+    lab.tell("aa", (0, 1))
+    lab.call(1, "a", 1)
+    lab.until((0, 0), (1, 1))
+    lab.tell("ab", (0, 2))
+    lab.call(1, "b", 2)
+    lab.until((1, 2))
+    assert lab.got(1, 2) == lab.got(0)
+
+
+def test_a_gather_that_went_without_whom_it_needs_while_nobody_waited_is_begun_anew(
+    make: Make,
+) -> None:
+    lab = make("a", "b", "c")
+    lab.tell("abc")
+    for rank, place in enumerate("abc"):
+        lab.call(rank, place, kind=Kind.GATHER)
+    lab.until((0, 0), (1, 0), (2, 0))
+    lab.tell("aac", (0, 1, 0))
+    lab.call(1, "a", 1, kind=Kind.GATHER)  # whose root is in another call
+    lab.introduce("ab", to="a")
+    lab.introduce("abc", to="a")
+    lab.run(1.0)
+    lab.link()
+    lab.tell("aac", (1, 1, 0))
+    lab.call(0, "a", 1, kind=Kind.GATHER)
+    lab.until((0, 1))
+    assert lab.got(0, 1).keys() == {0, 1, 2}
+
+
 @pytest.mark.parametrize("places", ["abc", "bbc"])
 def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(
     make: Make, places: str
