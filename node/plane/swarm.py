@@ -250,7 +250,7 @@ class SwarmExchange:
         for ask in waiting:
             del former._early[ask]
             self.ask(ask, now)
-        return list(former._spoken)
+        return [at for at in former._live if at in former._spoken]
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""

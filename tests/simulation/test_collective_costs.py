@@ -18,7 +18,7 @@ from manta.protocol.states import AttemptState
 from manta.transports.collectives.calls import Kind
 from tests.simulation import collective_planes
 from tests.simulation.collective_planes import EPOCH, Asked, Plane
-from tests.simulation.exchange_planes import SWARM, Clock
+from tests.simulation.network import SWARM, Clock
 from tests.unit.transports.test_collective_costs import steps
 
 FEW, MANY = 40, 320

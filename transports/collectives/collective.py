@@ -48,6 +48,7 @@ from manta.transports.collectives.holder import Holder, begun_anew
 from manta.transports.collectives.messages import (
     Aborted,
     Announcement,
+    Begun,
     Done,
     Finished,
     Message,
@@ -143,7 +144,7 @@ class Collective:
         """Another peer says something. Raises RemoteProtocolError."""
         if self._failure or peer not in self._course.peers:
             return []
-        if self.is_closed and isinstance(message, Wanted | Noted | Finished):
+        if self.is_closed and isinstance(message, Wanted | Noted | Begun | Finished):
             return []
         actions: list[Action] = []
         sentence = ""
@@ -156,7 +157,8 @@ class Collective:
             if message.done is not None:
                 self._roll.hear_done(peer, message.done)
             elif message.lost and self._roll.is_known:
-                return [Tell(peer, begun_anew(self._placement, message.lost))]
+                is_parted = not self._done and self._course.takes_from(message.lost)
+                return [Tell(peer, begun_anew(self._placement, message.lost))] if is_parted else []
             elif message.seeks:
                 return self._answer(peer)
             self._others.lose(message.lost, _LOST)
@@ -171,7 +173,7 @@ class Collective:
         elif isinstance(message, Finished):
             self._others.finish(peer)
             self._rooted.finish(peer)
-        else:
+        elif isinstance(message, Aborted):
             return self._fail(message.error, message.sentence, tell=False)
         if sentence:
             return self._fail("CollectiveError", sentence)
@@ -339,20 +341,21 @@ class Collective:
         if self._refusal.stands:
             ask = self._refusal.ask(call)
             return self._fail(NO_ROOM, self._refusal.why) if ask is None else ask
-        if not self._course.lost:
+        if not (self._course.lost or self.is_closed):
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
     def _settle(self, call: Call) -> list[Action]:
         """Another peer gives what came of the call."""
-        if self._course.lost or (holder := self._course.holder()) is None:
+        if (holder := self._course.holder()) is None:
             return []
         return self._end() if self._done else self._course.settle(call, holder)
 
     def _answer(self, peer: int) -> list[Action]:
         """To one that seeks the outcome."""
         call = self._roll.call
-        if self._held is not None and call is not None and call.on_lost == "raise":
+        is_given = self.is_closed or (call is not None and call.on_lost == "raise")
+        if self._held is not None and is_given:
             return self._give()
         self._roll.lack.add(peer)  # or it finds the outcome here in another round
         return [*self._roll.seek([peer]), *self._step()]
@@ -397,8 +400,11 @@ class Collective:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
-        goes_on = call.on_lost == "continue" and not call.kind.has_root
-        if goes_on and not self._roll.is_known:
+        if len(self._others.away) == self._placement.size:  # also those here, who have not come
+            everybody = self._placement.named(self._others.away)
+            sentence = f"{call.operation} has lost all that would take part: {everybody}."
+            return self._fail("PeerLost", sentence, tell=False)
+        if call.on_lost == "continue" and not (call.kind.has_root or self._roll.is_known):
             return self._go_without(call)
         # Nothing that was not needed comes to be, but by one of these.
         seen = len(self._others.away), len(self._roll.own), self._flow.planned, bool(self._done)
@@ -423,17 +429,12 @@ class Collective:
 
     def _go_without(self, call: Call) -> list[Action]:
         """In another round, unless it was begun anew and others have what came of it before."""
-        away = self._others.away
-        if len(away) == self._placement.size:
-            sentence = f"{call.operation} has lost all that would take part: "
-            sentence += f"{self._placement.named(away)}."
-            return self._fail("PeerLost", sentence, tell=False)
         is_first = not self._course.lost and self._done is None
         self._seeks = self._is_anew and is_first and self._others.may_hold(call)
         if self._seeks:
             return self._roll.seek(self._course.peers)
-        is_another = len(away) > len(self._course.lost)
-        return self._begin(call, tuple(sorted(away))) if is_another else []
+        is_another = len(self._others.away) > len(self._course.lost)
+        return self._begin(call, tuple(sorted(self._others.away))) if is_another else []
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""

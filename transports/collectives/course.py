@@ -106,10 +106,11 @@ class Course:
             if self.planned is None:
                 self.flow.chunk = max(1, REDUCED // call.itemsize) * call.itemsize
                 actions = self.flow.adopt(plan(call, self._placement, self._me, self._sizes()))
-            complete = self._roll.complete[self._opened :]  # they have planned, too
+            complete = self._roll.complete[self._opened :]
             self._opened += len(complete)
-            for peer in complete:
-                actions += self.flow.open_to(peer) if peer in self.peers else []
+            for peer in complete:  # they have planned, too, unless they are in another round
+                if peer in self.peers and not self._roll.rounds.get(peer):
+                    actions += self.flow.open_to(peer)
         elif not self._roll.own:
             return []  # a peer of which no member has called is not counted on by others
         elif self._unplanned:
@@ -235,7 +236,8 @@ class Course:
         """Takes over what another peer has, in place of all that was given here."""
         self.source, self._settled = holder, self._roll.done[holder]
         self._wanted = self._unnoted = None
-        self.planned = ()
+        self.lost = self.planned = ()
+        self._asked.clear()
         actions = self.flow.drop(lambda _: True)
         self.flow.drop_reductions(ROLES)
         forgotten = self.flow.forget(VALUE)
@@ -245,6 +247,12 @@ class Course:
             return actions
         wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]
         return actions + self._fetch(wanted, _GIVEN)
+
+    def takes_from(self, lost: Iterable[int]) -> bool:
+        """Is it what a peer of these members gives that is taken over here? Others that go on
+        without them come to something else, unless both hear of that."""
+        ranks = () if self.source is None else self._placement.ranks[self.source]
+        return not set(ranks).isdisjoint(lost)
 
     # Further rounds.
 

@@ -98,8 +98,6 @@ class Holder:
             return []
         if isinstance(message, Announcement) and message.done is not None:
             return []  # it has it, too
-        if isinstance(message, Announcement) and message.lost:
-            return [Tell(peer, begun_anew(self._placement, message.lost))]
         # It may be another process of the peer than the one that was told before.
         return self._serve(peer, message) if isinstance(message, Wanted) else self.tell(peer)
 

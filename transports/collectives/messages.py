@@ -85,6 +85,10 @@ class Noted(NamedTuple):
     notes: tuple[bytes, ...]
 
 
+class Begun(NamedTuple):
+    """The sender has begun the call, of which it has nothing else to say yet."""
+
+
 class Finished(NamedTuple):
     """The members of the sender have the outcome."""
 
@@ -96,7 +100,7 @@ class Aborted(NamedTuple):
     sentence: str
 
 
-Message = Announcement | Probe | Relayed | Wanted | Noted | Finished | Aborted
+Message = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
 
 
 def weight_of(message: Message) -> int:

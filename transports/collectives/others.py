@@ -114,6 +114,8 @@ class Others:
             return flow.awaits(peer) or (rank == call.root and not is_there)
         if is_done:  # what others are to have may go by way of this peer
             return peer not in peers and flow.awaits(peer)
+        if self._roll.is_known and rank in self._course.settled:
+            return False  # what came of it before is without it
         if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in peers:

@@ -78,10 +78,15 @@ class Call:
     told: dict[str, list[Message]] = field(default_factory=dict)
     """By node: what was said to it, for as long as it goes on."""
     gathering: Gathering | None = None
+    needs_all: bool = False
+    """It is a gather whose root, which is here, needs all."""
     lacks: bool = False
-    """It is a gather that needs all, and went without some."""
+    """It is such a one, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
+    passed: Places | None = None
+    """Where others have begun it anew last, and were told that this plane takes no part: what they
+    said there was heard by nobody."""
     announced: Counter[str] = field(default_factory=Counter)
     """By node: bytes that it said of it, until a member here makes the call."""
     is_joined: bool = False

@@ -36,7 +36,7 @@ from manta.node.plane.collectives.contributions import Contributions, Unfit
 from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.delivery import Delivery
 from manta.node.plane.collectives.early import MessageRoom
-from manta.node.plane.collectives.gathering import Gathering, lasts
+from manta.node.plane.collectives.gathering import Gathering, lasts, needs_all
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
 from manta.node.plane.collectives.lasting import Lasting
@@ -164,8 +164,8 @@ class Desk:
                 self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
                 return
             call = self.begin_anew(call, task)
-        if call is None or ask not in self._waits:
-            return
+        if call is None or ask not in self._waits or not wait.is_parked:
+            return  # it became one, or was answered, with what followed from the call's beginning
         if wait.rank not in call.own:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
         else:
@@ -176,8 +176,8 @@ class Desk:
         have what came of it before."""
         refused = self.calls.refused(name)
         if refused is not None:
-            version = self.placings.places(task).version
-            return refused.why if version <= refused.places.version else ""
+            now = self.placings.places(task)
+            return refused.why if now.order <= refused.places.order else ""
         return losses.too_many_failed(name.task) if self.calls.is_full else ""
 
     def _full(self, call: Call | None, task: RosterTask) -> str | None:
@@ -205,6 +205,7 @@ class Desk:
         self._waits.enters(wait)
         self.calls.joined(call)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
+        call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
             now = self._outside.clock()
             call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
@@ -228,7 +229,7 @@ class Desk:
         why = "" if refused is None else refused.why
         before = self.lasting.found(name, task, *where)
         machine = before.holder(*where) or Collective(
-            *where, directly=places.version > 0, refusal=why
+            *where, directly=places.order > (0, 0), refusal=why
         )
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
@@ -246,10 +247,11 @@ class Desk:
         found = self.placings.placed(task)
         if found is None or self.calls.get(call.name) is not call:
             return None  # it was begun anew meanwhile
+        receivers = [call.nodes[peer] for peer in call.meeting.receivers]
         meeting, given = call.meeting.anew(found.placement, found.me)
-        places = places or found.places
+        places = placing.after(places or found.places, call.passed)
         new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
-        new.gathering = call.gathering
+        new.gathering, new.needs_all = call.gathering, call.needs_all
         self.calls.replace(call, new)
         self._watch(new)
         if given:
@@ -262,6 +264,9 @@ class Desk:
             for wait in self._waits.met(call.name, rank):
                 if rank not in meeting.machine.come:
                     self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        for node in receivers:  # what they wait for does not come at the places before
+            if node in new.peers and self.calls.get(call.name) is new:
+                self._hearing.lead(new, node)
         self.look(new)
         self.peers.take_early(self._is_there, call.name)
         return self.calls.get(call.name)
@@ -303,6 +308,8 @@ class Desk:
             self.calls.lay_aside(call)
 
     def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None:
+        if outcome.lost and (call := self.calls.of(meeting)) is not None:
+            call.lacks = call.needs_all
         self._delivery.deliver(meeting, rank, outcome)
 
     # --- who waits (delivery.Waits) ---------------------------------------------------------------
@@ -310,10 +317,6 @@ class Desk:
     def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         call = self.calls.of(meeting)
         return [] if call is None else self._waits.met(call.name, rank)
-
-    def lacks(self, meeting: Meeting) -> None:
-        if (call := self.calls.of(meeting)) is not None:
-            call.lacks = True
 
     def is_waiting(self, ask: Ask) -> bool:
         return ask in self._waits
@@ -422,7 +425,8 @@ class Desk:
             self._forget_left(before, roster)
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
-            if call.name.era != roster.iteration or task is None or call.is_over:
+            is_kept = self.calls.get(call.name) is call  # else it was begun anew meanwhile
+            if call.name.era != roster.iteration or task is None or not is_kept:
                 continue
             if not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
                 losses.tell_losses(call, task, self._is_there)
@@ -435,7 +439,6 @@ class Desk:
         calls of tasks of which nobody else has stayed here."""
         calls = self.calls.all
         tasks = {call.name.task for call in calls} | {task for _, task, _ in self._since}
-        tasks |= self.lasting.tasks
         stayed = {
             alias: placing.stayed(before.tasks[alias], roster.tasks.get(alias), self._me)
             for alias in tasks
@@ -448,9 +451,10 @@ class Desk:
         self._since = {member: now for member, now in self._since.items() if is_here(member)}
         left = [call for call in calls if not stayed[call.name.task]]
         for call in left:
-            self._end(call)
-        self.lasting.forget({alias for alias, ranks in stayed.items() if not ranks})
-        if left and not self.calls.all:  # nothing here relies on what was said
+            task, former = (one.tasks.get(call.name.task) for one in (roster, before))
+            if not losses.stands(call, task, former):
+                self._end(call)
+        if left and not self.calls.open:  # nothing here relies on what was said
             self.peers.begin_anew()
 
     def look_again(self) -> None:
@@ -468,6 +472,13 @@ class Desk:
         self._places_changed()
         self.peers.lost(node)
         self._hearing.lost(node, why)
+
+    def forget(self, call: Call) -> None:
+        """What came of it counts no more; who waits for that fails."""
+        for rank in call.own:
+            for wait in self.waiting(call.meeting, rank):
+                self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        self.calls.remove(call)
 
     def _end(self, call: Call) -> None:
         for rank in call.own:

@@ -308,8 +308,8 @@ class Desks:
     def move(self, swarm_id: str, peer: str) -> Mover:
         try:
             bulk = self._outside.bulk_peer(swarm_id, peer)
-        except LocalTransportError as error:
-            return _Nowhere(self._outside.post, str(error))
+        except LocalTransportError:
+            return Nowhere(self._outside.post)
         return _Bulk(bulk, self._outside.post)
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
@@ -446,12 +446,12 @@ class _Bulk:
         return ended
 
 
-class _Nowhere:
-    """Bulk with a peer that is known no longer: what is to come of it never does."""
+class Nowhere:
+    """Bulk with a peer that is known no longer: it is given up. What that costs a call is decided
+    where it is told that the peer is lost."""
 
-    def __init__(self, post: Callable[[Callable[[], None]], object], why: str) -> None:
+    def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
         self._post = post
-        self._why = why
 
     def expect(
         self,
@@ -461,7 +461,7 @@ class _Nowhere:
         done: Callable[[str | None], None],
         adopted: Callable[[int], None] | None,
     ) -> None:
-        self._post(partial(done, self._why))
+        self._post(partial(done, None))
 
     def send(
         self,
@@ -471,7 +471,7 @@ class _Nowhere:
         memfd: int,
         at: int,
     ) -> None:
-        self._post(partial(done, self._why))
+        self._post(partial(done, None))
 
     def ready(self, transfer: bytes, upto: int) -> None:
         """Nobody takes it."""

@@ -43,6 +43,7 @@ from manta.node.plane.parcels import NoRoom, Parts
 from manta.node.reduction.kernel import Kernel, Leaf
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
+from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives import calls, messages
 from manta.transports.collectives.actions import Outcome
@@ -73,7 +74,8 @@ class Outside(Protocol):
 
 
 class _OfMember(msgspec.Struct, frozen=True, array_like=True):
-    """Written when this member's attempt ended: it counts for as long as the member stays."""
+    """Written when this member's attempt ended: it counts for as long as the member stays, and what
+    came of a call that needs all for as long as the attempt counts."""
 
     number: int
     rank: int
@@ -112,6 +114,26 @@ What = Gave | Came | Failed
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(What).decode
+
+
+class _Found(NamedTuple):
+    what: What
+    item: KeptCall
+    attempt: int
+    """Whose end it was."""
+
+    @property
+    def stands(self) -> bool:
+        """Can others have come to nothing else, whether this plane was lost or not?"""
+        return isinstance(self.what, Came) and self.what.call.on_lost != "continue"
+
+    def counts(self, task: RosterTask) -> bool:
+        """Is it so that others would ask this plane for it, or that they can have nothing else?"""
+        if self.what.rank >= len(task.instances):
+            return False
+        member = task.instances[self.what.rank]
+        has_finished = (member.attempt, member.state) == (self.attempt, AttemptState.FINISHED)
+        return member.stay == self.what.stay or (self.stands and has_finished)
 
 
 class _Record(NamedTuple):
@@ -186,7 +208,7 @@ class Lasting:
         self._known: dict[CallName, tuple[int, int]] = {}
         """Calls of which what came is on disk, or on its way there: the rank and the stay of the
         member for whose end it was."""
-        self._found: dict[CallName, list[tuple[What, KeptCall]]] = {}
+        self._found: dict[CallName, list[_Found]] = {}
         """What a plane before kept."""
         self._passed: dict[str, dict[tuple[int, str], int]] = {}
         """By node, era and task: the last call that a member on it was heard to make."""
@@ -313,19 +335,18 @@ class Lasting:
         if isinstance(what, Failed) and what.error == NO_ROOM:
             self._calls.refused_before(name, what.sentence)
         else:
-            self._found.setdefault(name, []).append((what, item))
+            self._found.setdefault(name, []).append(_Found(what, item, kept.number))
         if not isinstance(what, Gave):
             self._known[name] = what.rank, what.stay
 
     def found(self, name: CallName, task: RosterTask, placement: Placement, me: int) -> Found:
         """Of a call that is begun at this placement."""
         found = Found()
-        stays = _stays(task)
-        for what, item in self._found.get(name, ()):
-            if stays.get(what.rank) != what.stay:  # others may have gone on without it
+        for one in self._found.get(name, ()):
+            if not one.counts(task):  # others may have gone on without it
                 continue
             try:
-                self._add(found, what, item, placement, me)
+                self._add(found, one.what, one.item, placement, me)
             except NoRoom as error:
                 found.failure = NO_ROOM, str(error)
             except OSError as error:
@@ -374,14 +395,12 @@ class Lasting:
         block = self._pool.take(size, self._swarm_id)
         return Piece(block.view[:size], block)
 
-    @property
-    def tasks(self) -> set[str]:
-        """Of which something was kept."""
-        return {name.task for name in self._found}
-
-    def forget(self, tasks: Collection[str]) -> None:
-        """Others have gone on without what was kept of these."""
-        self._found = {name: kept for name, kept in self._found.items() if name.task not in tasks}
+    def lost(self) -> None:
+        """Others have gone on without this plane: they may have come to something else."""
+        self._found = {
+            name: [one for one in found if one.stands or not isinstance(one.what, Came)]
+            for name, found in self._found.items()
+        }
 
     def end_eras(self, now: int) -> None:
         """Those before this one are over."""

@@ -42,7 +42,7 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
         ended = [rank for rank in ranks if has_finished(task, rank)]
-        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
+        meeting.peer_lost(peer, task.instances[ranks[0]].given_up or LOST, ended)
 
 
 def meanwhile(
@@ -63,11 +63,21 @@ def meanwhile(
     return None
 
 
-def has_ended(call: Call, task: RosterTask) -> bool:
-    """Has a member ended that gave to it, and whose plane has begun anew since?"""
-    come = call.meeting.machine.come
-    ranks = (rank for node in call.gone for rank in call.ranks_on(node))
-    return any(rank in come and why_lost(task, rank) for rank in ranks)
+def stands(call: Call, task: RosterTask | None, before: RosterTask | None = None) -> bool:
+    """Can a call that is over here have come to nothing else, also where others went on without
+    this plane? They need what a member here gave, which has finished and gives it no more; it is
+    the same attempt as `before`, if that is given, when what came of the call counted."""
+    it = call.meeting.machine.call
+    if call.meeting.machine.outcome is None or it is None or task is None:
+        return False
+    if it.on_lost == "continue":
+        return False
+    return any(
+        has_finished(task, rank)
+        and task.instances[rank].node_id == call.nodes[call.me]
+        and (before is None or before.instances[rank].attempt == task.instances[rank].attempt)
+        for rank in call.own
+    )
 
 
 def deadlock(call: Call, task: RosterTask) -> str:

@@ -422,6 +422,12 @@ class Meeting:
 
     # --- begun anew ---------------------------------------------------------------------------
 
+    @property
+    def receivers(self) -> list[int]:
+        """Peers to which something of it is on its way."""
+        moves = self._moves.values()
+        return sorted({one.transfer.peer for one in moves if one.sends and not one.is_over})
+
     def anew(self, placement: Placement, me: int) -> tuple[Meeting, dict[int, Given]]:
         """The call at other places, to be begun with what is here of it; this one is over."""
         holder = self.machine.holder(placement, me)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from manta.transports.collectives import messages as collective
 from manta.transports.errors import RemoteProtocolError
@@ -46,13 +46,18 @@ class Aborted(_Said, frozen=True, tag=7):
     message: collective.Aborted
 
 
-Tagged = Announcement | Probe | Relayed | Wanted | Noted | Finished | Aborted
+class Begun(_Said, frozen=True, tag=8):
+    message: collective.Begun
+
+
+Tagged = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
 _TAGGED = {
     collective.Announcement: Announcement,
     collective.Probe: Probe,
     collective.Relayed: Relayed,
     collective.Wanted: Wanted,
     collective.Noted: Noted,
+    collective.Begun: Begun,
     collective.Finished: Finished,
     collective.Aborted: Aborted,
 }
@@ -85,12 +90,21 @@ class CallName(msgspec.Struct, frozen=True, array_like=True):
 
 class Places(msgspec.Struct, frozen=True, array_like=True):
     """Where the instances of a task are: of two rosters of an iteration, the later one has the
-    greater `version`, or the same if no instance began another attempt meanwhile. Between these are
-    versions of calls that are begun anew for a plane that has."""
+    greater `version`, or the same if no instance began another attempt meanwhile."""
 
     version: Count
     nodes: Token
     """Stands for the nodes, by rank."""
+    begun: Count = 0
+    """How often the call was begun anew there, as a plane had forgotten what its members gave."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Those are later that have a greater one."""
+        return self.version, self.begun
+
+    def again(self) -> Places:
+        return structs.replace(self, begun=self.begun + 1)
 
 
 class Side(msgspec.Struct, frozen=True, array_like=True):

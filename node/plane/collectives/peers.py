@@ -51,7 +51,7 @@ class Listener(Protocol):
         """This node goes on without it."""
 
     def took(self, node: str) -> None:
-        """It has heard what calls waited for."""
+        """It has heard what calls waited for, or is gone on without."""
 
 
 class Peers:
@@ -122,6 +122,7 @@ class Peers:
         self.lost(node)
         self._outside.cut(self._swarm_id, node, why)
         self._listener.lost(node, why)
+        self._listener.took(node)
 
     def link_up(self, node: str) -> None:
         self._outside.tell(self._swarm_id, node, self._post(node).link_up())
@@ -130,10 +131,12 @@ class Peers:
         if (post := self._posts.get(node)) is not None:
             self._posts[node] = post.after_loss()
         self._forget(node)
+        self._full.discard(node)
 
     def begin_anew(self) -> None:
         """All that was said is forgotten here: others take this for another process."""
         self._side = Side(blake2b(self._side.desk, digest_size=8).digest(), 0)
+        self._full.clear()
         for node, post in self._posts.items():
             self._posts[node] = post.begun_anew(self._side)
             self._forget(node)
@@ -225,7 +228,6 @@ class Peers:
     def _forget(self, node: str) -> None:
         """What it said and was told is over."""
         self._early.drop(node)
-        self._full.discard(node)
         self._crowded.pop(node, None)
         self._stalled.pop(node, None)
         self._unreported.pop(node, None)

@@ -4,8 +4,8 @@ A call is carried out at the places that the first plane that begins it sees. It
 later ones, with what its members gave, where an instance is on another node, a plane has forgotten
 what its members gave, or the call has failed because of a loss. Whoever has a reason does so; who
 hears of later places follows, and waits for the roster that says so. What is said at earlier places
-does not count any more. Where a plane has begun anew whose members had ended, no roster says so:
-the call is begun anew at the same places, under a version between those of two rosters.
+does not count any more. Where no roster says why, as a plane began anew whose members had ended,
+the call is begun anew at the same places, which counts how often.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from manta.protocol.roster import Roster, RosterTask
 from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives.calls import Kind, Placement
+from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Aborted, Announcement, Finished, Message
 from manta.transports.collectives.refusal import NO_ROOM
-
-ANEW = 1 << 16
-"""Versions from one roster's to the next."""
 
 
 class Placed(NamedTuple):
@@ -41,7 +39,7 @@ class Placed(NamedTuple):
 
 def places(task: RosterTask) -> Places:
     """Each instance that begins another attempt makes the version greater."""
-    version = ANEW * sum(one.attempt for one in task.instances)
+    version = sum(one.attempt for one in task.instances)
     named = blake2b(digest_size=8)
     for one in task.instances:
         data = one.node_id.encode("utf-8", "surrogatepass")
@@ -86,11 +84,6 @@ class Placings:
             found = self._places[task.alias] = places(task)
         return found
 
-    def again(self, call: Call, task: RosterTask) -> Places:
-        """Where all are, as of later than the call was begun."""
-        now = self.places(task)
-        return Places(max(now.version, call.places.version) + 1, now.nodes)
-
     def placed(self, task: RosterTask) -> Placed | None:
         if task.alias not in self._placed:
             self._placed[task.alias] = placed(task, self._me, self._is_there)
@@ -108,11 +101,6 @@ class Placings:
             states = (one.state for one in task.instances)
             self._queued[task.alias] = AttemptState.PLACED in states
         return self._queued[task.alias]
-
-
-def is_later(one: Places, now: Places) -> bool:
-    """Is it of a roster that is yet to come?"""
-    return one.version // ANEW > now.version // ANEW
 
 
 def stayed(before: RosterTask, task: RosterTask | None, me: str) -> set[int]:
@@ -138,6 +126,41 @@ def is_outdated(call: Call, now: Places, rank: int | None = None) -> bool:
     return not call.is_over and (now.nodes != call.places.nodes or bool(call.gone))
 
 
+def anew(call: Call, task: RosterTask) -> Places:
+    """Where it is begun anew, if a plane has forgotten what its members gave. What it gives again
+    need not be the same at the same version: an attempt goes on that had not met its plane before,
+    though one before it gave."""
+    now = places(task)
+    return now if now.version > call.places.version else call.places.again()
+
+
+def after(places: Places, passed: Places | None) -> Places:
+    """Those, or later ones than where this plane took no part: there it is told nothing again."""
+    return places if passed is None or places.order > passed.order else passed.again()
+
+
+def is_repeated(call: Call, message: Message) -> bool:
+    """Does a plane say this of a call that is over here because it has begun it anew since, and
+    waits for what it had been told before? In a gather its root alone waits, which has said before
+    that it has all."""
+    machine = call.meeting.machine
+    if not call.is_over or not isinstance(machine, Collective):
+        return False
+    if machine.call is None or not isinstance(message, Announcement) or has_all(message):
+        return False
+    ranks = {member.rank for member in message.members}
+    if machine.call.kind is Kind.GATHER:
+        return machine.call.root in ranks
+    return bool(ranks) and all(rank in machine.come for rank in ranks)
+
+
+def goes_on(call: Call) -> bool:
+    """Has it failed for the members here alone, as others go on without them?"""
+    machine = call.meeting.machine
+    waits = machine.call is None or machine.call.kind.has_root or machine.call.on_lost == "raise"
+    return not waits and machine.failure[0] == "PeerLost"
+
+
 def is_hopeless(call: Call) -> bool:
     """Has it failed so that it does at all places? Of one that was refused some here had what is
     theirs: else it is known as refused alone (`kept.Refused`)."""
@@ -154,6 +177,11 @@ def needs_nothing(call: Call, message: Message) -> bool:
     """Is nothing to come of a call that is over here, for who says this as of later places?"""
     if not call.is_over or call.meeting.machine.has_failed:
         return False
+    return has_all(message)
+
+
+def has_all(message: Message) -> bool:
+    """Does who says this want nothing?"""
     if isinstance(message, Finished | Aborted):
         return True
     return isinstance(message, Announcement) and message.done is not None

@@ -68,6 +68,8 @@ class Desk:
         self.got: list[tuple[str, int]] = []
         self.cuts: list[str] = []
         self.events: list[str] = []
+        self.again = 0
+        """So many messages are said again to a peer that begins anew."""
         self.asked = 0
         """How often it was seen whether a message can be heard."""
         self.peers = Peers("s", token, 7, self, self, pool, MessageRoom(pool))  # type: ignore[arg-type]
@@ -103,6 +105,8 @@ class Desk:
 
     def begun_anew(self, node: str) -> None:
         self.events.append(f"anew {node}")
+        for number in range(self.again):
+            self.say(node, number, 150)
 
     def lost_by(self, node: str) -> None:
         self.events.append(f"lost by {node}")
@@ -252,6 +256,20 @@ def test_calls_go_on_when_a_peer_that_had_yet_to_hear_much_begins_anew() -> None
     assert net["a"].peers.full(["b"]) is None
 
 
+def test_calls_go_on_once_a_peer_that_began_anew_has_heard_what_was_said_again() -> None:
+    """Which is less than calls begin to wait for, and more than they go on with."""
+    net = met("a", "b")
+    for number in range(30):
+        net["a"].say("b", number, 150)
+    net["b"].on_way.clear()
+    net["a"].again = 7
+    Desk("b", net).peers.link_up("a")
+    settle(net, 2.0)
+    assert net["a"].events == ["anew b", "took b"]
+    assert net["a"].peers.full(["b"]) is None
+    assert len(net["b"].got) == 7
+
+
 def test_a_peer_that_never_listens_is_gone_on_without() -> None:
     net = met("a", "b")
     one = net["a"]
@@ -260,7 +278,8 @@ def test_a_peer_that_never_listens_is_gone_on_without() -> None:
         one.say("b", number, 300)
         number += 1
         assert one.budget.memory.used <= 50_000 + one.budget.memory.most // 2
-    assert one.events == [f"lost b: {one.cuts[0]}"]
+    assert one.events == [f"lost b: {one.cuts[0]}", "took b"]
+    assert one.peers.full(["b"]) is None
     assert "does not listen" in one.cuts[0]
     assert one.budget.memory.used == 0
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail, Tell
+from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail, Ready, Send, Tell
 from manta.transports.collectives.calls import Call, Entry, Kind, OnLost, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
@@ -413,3 +413,17 @@ def test_of_what_is_over_only_what_was_called_is_kept() -> None:
         message = Announcement((at + 1) % 3, (Member((at + 1) % 3, simulation.entries[0]),))
         assert not peer.machine.heard((at + 1) % 3, message)
         assert peer.machine.weight == before
+
+
+def test_nothing_goes_to_a_peer_whose_members_come_while_it_goes_on_without_others() -> None:
+    """It has no plan of the round in which this one yet asks who has what came of the call."""
+    placement = Placement.of("train", ["a", "b", "b", "c"])
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", itemsize=4, on_lost="continue")
+    entries = {rank: Entry(call, (4_000,)) for rank in range(placement.size)}
+    (own,), (first, second), (lost,) = placement.ranks
+    machine = Collective(placement, 0, directly=True)
+    machine.contributed(own, entries[own])
+    machine.heard(1, Announcement(1, (Member(first, entries[first]),)))
+    assert Tell(1, Announcement(0, ())) in machine.peer_lost(2)
+    actions = machine.heard(1, Announcement(1, (Member(second, entries[second]),), (lost,)))
+    assert not [one for one in actions if isinstance(one, Send | Ready)]
