@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from manta.node.plane.collectives import arranging, pieces
-from manta.node.plane.collectives.losses import FORGOT, LOST
+from manta.node.plane.collectives.losses import LOST
 from manta.node.plane.requests import ALIGNED, CallCollective, Leaf
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -70,6 +70,7 @@ class Lab:
         to: Collection[str] | None = None,
         finished: Collection[int] = (),
         given_up: Collection[int] = (),
+        stays: Sequence[int] = (),
     ) -> None:
         """The roster, to all or some."""
         instances = tuple(
@@ -80,6 +81,7 @@ class Lab:
                 0 if attempts is None else attempts[rank],
                 FINISHED if rank in finished else RUNNING,
                 "it was lost" if rank in given_up else "",
+                stay=stays[rank] if stays else 0,
             )
             for rank, place in enumerate(places)
         )
@@ -601,12 +603,12 @@ def test_a_gather_that_went_without_whom_it_needs_while_nobody_waited_is_begun_a
     assert lab.got(0, 1).keys() == {0, 1, 2}
 
 
-@pytest.mark.parametrize("places", ["abc", "bbc"])
+@pytest.mark.parametrize(("places", "stays"), [("abc", (2, 0, 1)), ("bbc", ())])
 def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(
-    make: Make, places: str
+    make: Make, places: str, stays: Sequence[int]
 ) -> None:
     """Others have gone on without the one that has finished there, and came to something else. It
-    hears of the loss from a node with a part in the call, or from one without."""
+    hears of the loss by its roster, or from a node without a part in the call."""
     lab = make("a", "b", "c")
     lab.tell(places)
     for rank, place in enumerate(places):
@@ -623,7 +625,7 @@ def test_what_came_of_a_call_where_it_was_lost_before_is_given_to_nobody(
     lab.introduce("abc")
     lab.link()
     lab.run(1.0)
-    lab.tell("cbc", (2, 1, 0), finished=[2])
+    lab.tell("cbc", (2, 1, 0), finished=[2], stays=stays)
     lab.call(0, "c", 2, goes_on=True)
     lab.until((0, 2))
     assert lab.got(0, 2) == lab.got(1, 1)
@@ -654,7 +656,7 @@ def test_what_came_of_a_call_is_given_by_a_plane_that_was_lost_if_it_is_all_ther
     assert lab.got(0, 1) == lab.got(0)
 
 
-def test_of_a_plane_that_forgot_what_instances_gave_that_had_ended_just_that_is_said(
+def test_of_a_plane_that_forgot_what_an_instance_gave_that_had_ended_just_that_is_said(
     make: Make,
 ) -> None:
     lab = make("a", "b")
@@ -664,10 +666,12 @@ def test_of_a_plane_that_forgot_what_instances_gave_that_had_ended_just_that_is_
     lab.run(1.0)
     lab.restart("b")
     lab.introduce("ab", to="b")
-    lab.tell("abb", finished=[2])
+    lab.tell("abb", finished=[2])  # what it gave is not on disk
     lab.link()
-    lab.until((0, 0))
-    assert f"t.1 on b ({FORGOT})" in lab.error(0)  # which had not, and is yet to come
+    lab.call(1, "b")  # who had not, and comes now
+    lab.until((0, 0), (1, 0))
+    for rank in (0, 1):
+        assert "t.2 on b (it has finished without that call)" in lab.error(rank)
 
 
 def test_of_a_finished_instance_whose_node_is_lost_is_said_that_it_is_lost(make: Make) -> None:

@@ -338,10 +338,14 @@ class Collective:
             return []
         actions = [] if self._refusal.stands else self._announce()
         actions += self._settle(call)
+        return actions if self.is_closed else [*actions, *self._proceed(call)]
+
+    def _proceed(self, call: Call) -> list[Action]:
         if self._refusal.stands:
             ask = self._refusal.ask(call)
             return self._fail(NO_ROOM, self._refusal.why) if ask is None else ask
-        if not (self._course.lost or self.is_closed):
+        actions: list[Action] = []
+        if not self._course.lost:
             actions += [*self._roll.relay(), *self._course.draw(call)]
         return actions + self._face_losses(call) + self._go_on(call)
 
