@@ -215,8 +215,7 @@ class Manager:
         self.states = [AttemptState.RUNNING] * scenario.size
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
-        """Instances that had finished when what they had given was lost, with their node or with
-        the planes of two nodes, as what one of them keeps is not on the disk of the other."""
+        """Instances that had finished when what they had given was lost, or may have been."""
         self.crashed: set[str] = set()
         """Nodes whose planes began anew in this iteration."""
         self.lost_at = -LATE
@@ -328,6 +327,7 @@ class Manager:
             self.clock.seen["moved from a live node" if is_there else "moved away"] += 1
             self.places[rank] = self.clock.random.choice(others)
             self.stays[rank] += 1
+            self._look_at_crashed()
             self.lost_at = self.clock.now
             self.scenario.judge.moves(rank, before)
 
@@ -367,8 +367,13 @@ class Manager:
         """What the plane of this node had in memory is lost."""
         self.crashed.add(name)
         self.scenario.judge.plane_died(name)
-        for one in sorted(self.crashed) if len(self.crashed) > 1 else ():
-            self.scenario.judge.gone(one, self.forgets(one))
+        self._look_at_crashed()
+
+    def _look_at_crashed(self) -> None:
+        """What one plane keeps is not on the disk of another, nor sent after who leaves it."""
+        if len(self.crashed) > 1 or any(self.stays):
+            for one in sorted(self.crashed):
+                self.scenario.judge.gone(one, self.forgets(one))
 
     def forgets(self, name: str) -> list[int]:
         """What the node's plane knew is lost, or may be. Returns members there that had ended."""
