@@ -26,7 +26,7 @@ def test_all_get_the_same_or_an_error_whatever_fails(seed: int, seen: Counter[st
     seen.update(scenario.clock.seen)
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", [*range(30), 112, 171])
 def test_a_call_is_refused_to_all_or_to_nobody_whatever_fails(
     number: int, seen: Counter[str]
 ) -> None:
@@ -34,7 +34,7 @@ def test_a_call_is_refused_to_all_or_to_nobody_whatever_fails(
     seen["refused"] += scenario.clock.seen["refused"]
 
 
-@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("number", [*range(20), 50])
 def test_all_get_the_same_where_instances_leave_nodes_and_come_back(number: int) -> None:
     seeds.run(partial(Scenario, moves=True), number)
 

@@ -57,15 +57,13 @@ from manta.transports.collectives.messages import (
     Relayed,
     Wanted,
 )
-from manta.transports.collectives.others import Others
+from manta.transports.collectives.others import LOST, Others
 from manta.transports.collectives.planner import given
 from manta.transports.collectives.plans import whole
 from manta.transports.collectives.refusal import NO_ROOM, Refusal
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.rooted import Rooted
 from manta.transports.errors import RemoteProtocolError
-
-_LOST = "its node was lost"
 
 
 class Collective:
@@ -113,10 +111,10 @@ class Collective:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
         checked(entry, rank, self._placement)
-        if (first := self._roll.entries.get(rank)) is not None:
-            sentence = difference(self._placement.alias, (rank, first), (rank, entry))
-            if sentence:
-                return [Fail(rank, "CollectiveError", sentence)]
+        first = self._roll.entries.get(rank)
+        sentence = first and difference(self._placement.alias, (rank, first), (rank, entry))
+        if sentence:
+            return [Fail(rank, "CollectiveError", sentence)]
         found = self._delivered.get(rank)
         if self._failure and (found is None or self._failure[0] == "CollectiveError"):
             return [Fail(rank, *self._failure)]
@@ -130,12 +128,10 @@ class Collective:
         self._refusal.why = self._refusal.why or refusal
         # What it brings is of no use if another peer has said what it brought before.
         is_used = first is None and not self._refusal.why
-        sentence = self._roll.enter(rank, first or entry, data or {} if is_used else {})
-        if sentence:
+        if sentence := self._roll.enter(rank, first or entry, data or {} if is_used else {}):
             return self._fail("CollectiveError", sentence)
-        actions = []
-        for buffer in given(rank, entry) if is_used else ():
-            actions += self._flow.filled(whole(buffer))
+        buffers = given(rank, entry) if is_used else ()
+        actions = [one for buffer in buffers for one in self._flow.filled(whole(buffer))]
         if self.is_closed and self._roll.call is not None:  # the outcome came before the member
             return self._deliver_all(self._roll.call)
         return actions + self._step()
@@ -149,8 +145,7 @@ class Collective:
         actions: list[Action] = []
         sentence = ""
         if isinstance(message, Announcement):
-            ranks = range(self._placement.size)
-            if message.peer != peer or not all(rank in ranks for rank in message.lost):
+            if message.peer != peer or not {*message.lost} <= {*range(self._placement.size)}:
                 raise RemoteProtocolError(f"peer {peer} announces peer {message.peer}")
             actions, sentence = self._roll.take(message)
             self._roll.rounds[peer] = message.lost
@@ -161,7 +156,7 @@ class Collective:
                 return [Tell(peer, begun_anew(self._placement, message.lost))] if is_parted else []
             elif message.seeks:
                 return self._answer(peer)
-            self._others.lose(message.lost, _LOST)
+            self._others.lose(message.lost, LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
         elif isinstance(message, Probe):
@@ -211,7 +206,7 @@ class Collective:
         actions = self._flow.reduced(number, note)
         return actions if self._flow.left == left else actions + self._step()
 
-    def peer_lost(self, peer: int, why: str = _LOST, ended: Iterable[int] = ()) -> list[Action]:
+    def peer_lost(self, peer: int, why: str = LOST, ended: Iterable[int] = ()) -> list[Action]:
         """Nothing more comes from this peer, nor gets there. Some of its members had ended."""
         self._others.ended.update(ended)
         self._others.lose(self._placement.ranks[peer], why)
@@ -226,7 +221,7 @@ class Collective:
 
     def left_out(self) -> list[Action]:
         """Other peers have lost this one, and go on without it."""
-        self._others.lose(self._placement.ranks[self._me], _LOST)
+        self._others.lose(self._placement.ranks[self._me], LOST)
         return self._step()
 
     def suffice(self, enough: int) -> list[Action]:
@@ -338,16 +333,16 @@ class Collective:
             return []
         actions = [] if self._refusal.stands else self._announce()
         actions += self._settle(call)
-        return actions if self.is_closed else [*actions, *self._proceed(call)]
+        return [*actions, *self._proceed(call)]
 
     def _proceed(self, call: Call) -> list[Action]:
+        if self.is_closed:  # others have what members here got, too
+            return []
         if self._refusal.stands:
             ask = self._refusal.ask(call)
             return self._fail(NO_ROOM, self._refusal.why) if ask is None else ask
-        actions: list[Action] = []
-        if not self._course.lost:
-            actions += [*self._roll.relay(), *self._course.draw(call)]
-        return actions + self._face_losses(call) + self._go_on(call)
+        drawn = [] if self._course.lost else [*self._roll.relay(), *self._course.draw(call)]
+        return [*drawn, *self._face_losses(call), *self._go_on(call)]
 
     def _settle(self, call: Call) -> list[Action]:
         """Another peer gives what came of the call."""
@@ -485,7 +480,7 @@ class Collective:
 
     def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
         buffers = self._course.outcome_of(call, rank, done.lost)
-        return self._others.outcome(buffers, done.lost, _LOST, *done.notes)
+        return self._others.outcome(buffers, done.lost, LOST, *done.notes)
 
     def _close(self, call: Call) -> list[Action]:
         if self._seeks or self._others.unserved:

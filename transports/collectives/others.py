@@ -13,6 +13,9 @@ from manta.transports.collectives.plans import Buffer
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.table import Algorithm
 
+LOST = "its node was lost"
+"""Why a member is lost, if nothing else is said."""
+
 
 class Others:
     """As peer `me` knows it."""

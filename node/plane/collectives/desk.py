@@ -33,10 +33,10 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import losses, messages, placing
 from manta.node.plane.collectives.calls import Ask, Call, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
-from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.delivery import Delivery
 from manta.node.plane.collectives.early import MessageRoom
-from manta.node.plane.collectives.gathering import Gathering, lasts, needs_all
+from manta.node.plane.collectives.gathering import lasts, needs_all
+from manta.node.plane.collectives.gathers import Gathers
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
 from manta.node.plane.collectives.lasting import Lasting
@@ -48,6 +48,7 @@ from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import TooLong
 from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
+from manta.node.plane.collectives.staying import Staying
 from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.collectives.waits import OpenWaits, Task
 from manta.protocol.base import Instance
@@ -95,7 +96,7 @@ class Desk:
         self.lasting = Lasting(swarm_id, self.calls, pool, outside)
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
         self._waits = OpenWaits()
-        self._gathers = Deadlines[Call](self._is_gathering)
+        self._gathers = Gathers(self.calls)
         self.settling = Settling(outside.settle)
         self._unwaited = Unwaited()
         self._since: dict[Member, int] = {}
@@ -207,10 +208,7 @@ class Desk:
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
         call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
-            now = self._outside.clock()
-            call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
-            self._watch(call)
-            call.suffice(call.gathering.enough)
+            self._gathers.begin(call, body, self._outside.clock())
         call.meeting.contribute(wait.rank, given, data)
         if call.is_over:
             self.calls.came(call, wait.rank)
@@ -253,7 +251,7 @@ class Desk:
         new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
         new.gathering, new.needs_all = call.gathering, call.needs_all
         self.calls.replace(call, new)
-        self._watch(new)
+        self._gathers.watch(new)
         if given:
             self.calls.joined(new)
         if call.enough is not None:
@@ -355,13 +353,7 @@ class Desk:
         call = self.calls.of(meeting)
         if call is None:
             return
-        gathering = call.gathering
-        if gathering is not None:
-            due = gathering.due
-            if not gathering.look(meeting, self._outside.clock()):
-                call.gathering = None
-            elif gathering.due != due:
-                self._watch(call)
+        self._gathers.look(call, self._outside.clock())
         machine = meeting.machine
         if machine.has_failed and not call.is_over:
             self.calls.lay_aside(call)
@@ -374,16 +366,6 @@ class Desk:
         if call.is_over and not call.is_followed_up:
             call.is_followed_up = True
             self.retry((call.name.era, call.name.task))
-
-    def _watch(self, call: Call) -> None:
-        """Its deadline, if it has one."""
-        if call.gathering is not None and call.gathering.due is not None:
-            self._gathers.add(call.gathering.due, call)
-
-    def _is_gathering(self, call: Call, due: float) -> bool:
-        """Is that still its deadline?"""
-        is_open = not call.is_over and self.calls.of(call.meeting) is call
-        return is_open and call.gathering is not None and call.gathering.due == due
 
     def _remember(self, name: CallName, rank: int, error: str, sentence: str) -> None:
         """It did not wait in the call that failed: the one that it is in raises, or its next."""
@@ -437,23 +419,13 @@ class Desk:
     def _forget_left(self, before: Roster, roster: Roster) -> None:
         """What is known of members that were elsewhere since, or with a node that was lost; and
         calls of tasks of which nobody else has stayed here."""
-        calls = self.calls.all
-        tasks = {call.name.task for call in calls} | {task for _, task, _ in self._since}
-        stayed = {
-            alias: placing.stayed(before.tasks[alias], roster.tasks.get(alias), self._me)
-            for alias in tasks
-        }
-
-        def is_here(member: Member) -> bool:
-            return member[2] in stayed.get(member[1], ())
-
-        self._unwaited.keep_only(is_here)
-        self._since = {member: now for member, now in self._since.items() if is_here(member)}
-        left = [call for call in calls if not stayed[call.name.task]]
+        tasks = {call.name.task for call in self.calls.all} | {task for _, task, _ in self._since}
+        staying = Staying(before, roster, self._me, tasks)
+        self._unwaited.keep_only(staying.has)
+        self._since = {member: now for member, now in self._since.items() if staying.has(member)}
+        left = [call for call in self.calls.all if not staying.counts(call)]
         for call in left:
-            task, former = (one.tasks.get(call.name.task) for one in (roster, before))
-            if not losses.stands(call, task, former):
-                self._end(call)
+            self._end(call)
         if left and not self.calls.open:  # nothing here relies on what was said
             self.peers.begin_anew()
 
@@ -513,8 +485,6 @@ class Desk:
 
     def tick(self, now: float) -> None:
         for call in self._gathers.take(now):
-            call.gathering = None
-            call.suffice(1)
             self._after(call.meeting)
         for wait in self._waits.late(now):
             if wait.ask in self._waits:

@@ -6,17 +6,17 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
-from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
+from manta.node.plane.collectives.arranging import Arranging
 from manta.node.plane.collectives.given import Given, Giving
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import COST, Piece, Pieces, Reading, bytes_of
+from manta.node.plane.collectives.reductions import Reductions
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
-from manta.node.reduction.kernel import Kernel, Source
+from manta.node.reduction.kernel import Kernel
 from manta.transports.collectives.actions import (
     Action,
     Cancel,
@@ -123,6 +123,7 @@ class Meeting:
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
         self.arranging = Arranging(self._memory, pool, outside.work)
+        self._reductions = Reductions(self._memory, pool, outside.work)
         self._copied = 0
         """Bytes of small values that are here twice, as they ride with announcements."""
         self.is_gone = False
@@ -371,35 +372,19 @@ class Meeting:
 
     def _reduce(self, order: Reduce) -> None:
         """Raises NoRoom."""
-        kernel = self.kernel
-        assert kernel is not None, "nothing is reduced before a member here has called"
-        number, target, spans, members = order
-        into = self._memory.span(target)
-        sources = [Source(self._memory.span(span), span.buffer.is_interim) for span in spans]
-        job = partial(kernel.reduce, target.start, into, sources, members)
-        if len(into) * len(sources) <= AT_ONCE:
-            self._actions.extend(self.machine.reduced(number, job()))
-            return
-        pieces = [self._memory.of(span.buffer) for span in (target, *spans)]
-        blocks = [piece.block for piece in pieces if piece.block is not None]
-        for block in blocks:
-            self._pool.hold(block)
-        note = [b""]
+        assert self.kernel is not None, "nothing is reduced before a member here has called"
 
-        def work() -> None:
-            note[0] = job()
-
-        def then(error: Exception | None) -> None:
-            for block in blocks:
-                self._pool.drop(block)
+        def then(note: bytes, error: Exception | None) -> None:
             if self.is_over:
                 return
             if error is None:
-                self._perform(self.machine.reduced(number, note[0]))
+                self._perform(self.machine.reduced(order.number, note))
             else:
                 self.abort("RequestFailed", f"A reduction failed: {error}")
 
-        self._outside.work(work, then)
+        note = self._reductions.begin(self.kernel, order, then)
+        if note is not None:
+            self._actions.extend(self.machine.reduced(order.number, note))
 
     def _close(self) -> None:
         """Only what next attempts may be given is kept, and what others may need again."""
