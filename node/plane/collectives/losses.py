@@ -49,8 +49,7 @@ def meanwhile(
     wait: Wait, call: Call | None, task: RosterTask, now: Places
 ) -> tuple[str, str] | None:
     """How a call fails, with what sentence, that its member is yet to come to. Of a next attempt
-    that is not known: it may be given what came of the call before. Nor is it where a member has
-    finished: the call may have been refused to that one."""
+    that is not known: it may be given what came of the call before."""
     if wait.ask.at.attempt:
         return None
     come: Collection[int] = ()
@@ -58,9 +57,7 @@ def meanwhile(
         come = call.meeting.machine.come
         if call.meeting.machine.has_failed and not placing.is_outdated(call, now, wait.rank):
             return call.meeting.machine.failure
-    finished = {one.rank for one in task.instances if one.state == AttemptState.FINISHED}
-    others = finished.union(come, [wait.rank])
-    late = (rank for rank in range(task.size) if rank not in others)
+    late = (rank for rank in range(task.size) if rank != wait.rank and rank not in come)
     if gone := waits.lost(task, late):
         return waits.in_vain(task, wait.body.words, gone)
     return None
