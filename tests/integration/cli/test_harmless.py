@@ -118,6 +118,8 @@ OF_THIS_MACHINE = {
     "manager status": [],
     "manager stop": [],
     "manager verify": [],
+    "mesh run": ["swarm.py"],
+    "mesh status": ["localhost:1"],
 }
 SILENT = {
     "pull", "role rm", "module rm", "user passwd", "token create", "token rotate", "sign-out",
@@ -298,6 +300,24 @@ class HostileCluster:
         return UserAPI()
 
 
+class HostileRun:
+    """In place of peers of a mesh: they print what an attacker wrote."""
+
+    def __init__(self, *arguments: Any) -> None:
+        *_, say = arguments
+        say(EVIL.replace("\n", " "), EVIL.replace("\n", " "))
+
+    def wait(self) -> int:
+        return 0
+
+
+HOSTILE_STATUS = {
+    "id": EVIL,
+    "view": {"token": EVIL, "rank": 0, "members": [[EVIL, EVIL]], "neighbors": []},
+    "peers": [{"id": EVIL, "name": EVIL, "state": EVIL, "addresses": [EVIL], "link": EVIL}],
+}
+
+
 FOUND = ManagerFile(1, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, 0.0)
 
 
@@ -323,6 +343,9 @@ def hostile_machine(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(backup, "backup", lambda *_: made)
     monkeypatch.setattr(backup, "restore", lambda *_, **__: restored)
     monkeypatch.setattr(backup, "verify_home", lambda _: verdict)
+    monkeypatch.setattr("manta.mesh.run.Run", HostileRun)
+    monkeypatch.setattr("manta.mesh.door.ask_status", lambda *_: HOSTILE_STATUS)
+    monkeypatch.setenv("MANTA_MESH_SECRET", "secret")
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
@@ -337,7 +360,7 @@ def test_a_command_shows_what_is_on_this_machine_harmless(
 ) -> None:
     if command == "manager status":
         monkeypatch.setattr(manager, "running", lambda _: FOUND)
-    if command == "completion" and form:
+    if command in ("completion", "mesh run") and form:
         pytest.skip("it has no JSON")
     _, out = printed(*command.split(), *OF_THIS_MACHINE[command], *form)
     assert_harmless(out)
