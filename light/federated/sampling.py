@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 
 from manta.light import arguments
 from manta.light.federated import hyperparameters
 from manta.light.federated.errors import TooFewClients
+
+try:  # as for the seeds of attempts: hashlib would load OpenSSL
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 
 _BITS = 53  # of a float's fraction
 

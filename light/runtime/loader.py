@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from manta.light.runtime.sources import Import
 
 _NEEDED = (
-    *("asyncio", "faulthandler", "json", "logging", "pickletools", "random", "traceback"),
-    *("zipfile", "numpy"),
+    *("asyncio", "dataclasses", "faulthandler", "json", "logging", "pickletools", "random"),
+    *("traceback", "zipfile", "numpy"),
 )
 """What Manta imports in the course of time, and what these import in turn."""
 _STARTERS = {

@@ -92,9 +92,9 @@ class Client:
 
     def join(self, join: Join) -> dict[str, Any]:
         """Raises JoinFailed."""
-        return self.ask("join", join=msgspec.to_builtins(join))
+        return self.request("join", join=msgspec.to_builtins(join))
 
-    def ask(self, request: str, **fields: Any) -> dict[str, Any]:
+    def request(self, request: str, **fields: Any) -> dict[str, Any]:
         """Raises MeshLost, and what the answer says."""
         return self._ask(request, fields).told or {}
 
@@ -146,7 +146,7 @@ class Client:
         if os.getpid() != self._owner or self.has_left:
             return
         with suppress(LightError):
-            self.ask("leave", timeout=timeout)
+            self.request("leave", timeout=timeout)
         self.has_left = True
         self._end()
 
@@ -240,11 +240,11 @@ class Letters(_Speaker):
 
     def _other(self, request: str, fields: dict[str, Any]) -> Any:
         if request in ("lock", "unlock"):
-            return self._client.ask(request, **fields)
+            return self._client.request(request, **fields)
         if request != "resolve_node":
             return super()._other(request, fields)
         name = fields["name"]
-        found: list[str] = self._client.ask("find", name=name)["ids"]
+        found: list[str] = self._client.request("find", name=name)["ids"]
         if len(found) == 1:  # one that is lost, of which the plane does not know
             return found[0]
         many = f"{len(found)} peers" if found else "no peer"

@@ -160,7 +160,7 @@ class Mesh:
         size = arguments.whole("size", size)
         left = waiting_time(timeout) if timeout is not None else 300.0
         with self._calling:
-            self._enter(self._client.ask("wait", size=size, timeout=left)["view"])
+            self._enter(self._client.request("wait", size=size, timeout=left)["view"])
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """What happens, as dicts with "event", "time" and what it is about: joined, suspected,
@@ -170,7 +170,7 @@ class Mesh:
 
     def status(self) -> dict[str, Any]:
         """All that this peer knows of the others: states, links, bytes, round trips in seconds."""
-        found: dict[str, Any] = self._client.ask("status")["status"]
+        found: dict[str, Any] = self._client.request("status")["status"]
         return found
 
     # --- one to one, one to all -----------------------------------------------------------------
@@ -259,7 +259,7 @@ class Mesh:
                     with _through(view):
                         return call()
                 except ViewOver:
-                    view.next = self._client.ask("wait", size=0, timeout=1.0)["view"]
+                    view.next = self._client.request("wait", size=0, timeout=1.0)["view"]
                 finally:
                     self._left_out = view.brief.left_out
                     if view.next is not None:

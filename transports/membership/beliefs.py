@@ -251,7 +251,7 @@ class Beliefs:
         if context.now >= suspicion.since + context.pace.period and member.heard <= suspicion.since:
             self._confirm(member, self._mine(member))
         if not self.prober.is_probing(member):
-            self.prober.ask(member)
+            self.prober.greet(member)
         context.timers.at(context.now + context.pace.period / 2, self._ask, about)
 
     def _due(self, about: tuple[Member, Suspicion]) -> None:

@@ -224,7 +224,7 @@ class Membership:
         else:
             self._beliefs.link_up(member)
             if member.is_gone:
-                self._prober.ask(member)
+                self._prober.greet(member)
 
     def _link_closed(self, peer: str) -> None:
         self._comparing.link_closed(peer)
@@ -254,7 +254,7 @@ class Membership:
         self._comparing.meet_linked()
         dead = [member for member in members.gone if member.state is State.DEAD]
         if dead and context.random.random() * members.living < len(dead):
-            self._prober.ask(context.random.choice(dead))
+            self._prober.greet(context.random.choice(dead))
 
     def _move(self, addresses: tuple[str, ...]) -> None:
         me = self._context.me

@@ -98,7 +98,7 @@ class Prober:
     def is_probing(self, member: Member) -> bool:
         return member.peer.key in self._by_peer
 
-    def ask(self, member: Member) -> None:
+    def greet(self, member: Member) -> None:
         """Pings a peer and waits for nothing: it says of itself what it wants to."""
         self._ping(member, self._context.number(), member.peer, asks=True)
 
@@ -170,7 +170,7 @@ class Prober:
             context.health.better()
             if sender == key:
                 if ack.session != probe.member.peer.session:
-                    self.ask(probe.member)
+                    self.greet(probe.member)
             elif isinstance(claim, Alive) and claim.session == ack.session:
                 self._vouched(probe.member, claim)  # a helper had the answer, this peer none
         elif (relayed := self._relayed.get(ack.number)) is not None and sender == relayed.target:

@@ -177,7 +177,7 @@ def test_what_comes_faster_than_it_may_takes_no_more_room_and_ends_the_session(
                 break
         may_go.set()
         assert 0 < max(sizes) <= curve._MOST_ASIDE
-        assert session._aside._size == 0
+        wait(lambda: session._aside._size == 0)
         wait(lambda: [END + ID, b""] in one.said)
         assert one.peer.state is DownReason.LOST
         assert not one.down
