@@ -100,7 +100,7 @@ def test_peers_are_admitted_by_their_keys() -> None:
 
 
 def soon(peers: Peers, call: Callable[[Mesh], object], left: list[Mesh]) -> list[object]:
-    """What comes of the first call without a loss: now and then two are told of one."""
+    """What comes of the first call without the loss: a view that was changing tells it in two."""
     found = peers.each(call, left)
     if all(isinstance(one, PeerLost) for one in found):
         found = peers.each(call, left)
