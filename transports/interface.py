@@ -42,6 +42,10 @@ class Link(Protocol):
     def peer_version(self) -> str:
         """The peer's version of the protocol, once it refused this side's; else ""."""
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether the peer has yet to take half of what it lets this side send."""
+
     def send(self, message: Message) -> None:
         """Queue a message; thread-safe, never blocks.
 

@@ -111,6 +111,8 @@ class Ask:
         self.connection = channel.fileno()
         self.body = body
         self.value = value
+        self.refusal = ""
+        """Why there is no room for the value that it comes with, if so."""
         self.until = math.inf
         """When its time is over."""
         self._done = done

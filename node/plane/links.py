@@ -142,6 +142,11 @@ class PeerLinks:
         linked = self._peers.get(key)
         return linked is not None and linked.up in linked.relayed
 
+    def has_room(self, key: str) -> bool:
+        """Whether the link takes what can wait: its other half is left to what cannot."""
+        linked = self._peers.get(key)
+        return linked is not None and linked.up is not None and not linked.up.is_half_full
+
     def link(self, key: str) -> Link | None:
         """That over which is sent, if one is up."""
         linked = self._peers.get(key)

@@ -17,7 +17,7 @@ import mmap
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,7 @@ from manta.node.plane.copies import FUTURE_WRITE, Carrier, Copies, ValueGone
 from manta.node.plane.mapped import Mapped
 from manta.node.plane.shares import Cost, Spare, Whose
 from manta.node.plane.spool import Spool, Timeline
-from manta.node.plane.value_room import NoRoom, ValueRoom
+from manta.node.plane.value_room import NoRoom, ValueRoom, mib, share
 from manta.transports.descriptors import descriptor_limit
 from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.letters import Remote
@@ -39,6 +39,8 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 MOST_OPEN = 16_384
 """Values that are open at most: each may be mapped, and the system maps so many."""
+Parts = Callable[[], Iterable[bytes | memoryview]]
+"""What a value consists of, from its start each time; on any thread. Raises OSError."""
 DESCRIPTORS = 4
 """Of the process's there are so many for each value that may be open: its own, its mapping's, one
 to file it, and one for links and attempts."""
@@ -72,6 +74,8 @@ class Own:
     is_kept: bool = True
     is_held: bool = False
     """It stays open until it is released."""
+    parts: Parts | None = None
+    """Of one that is nowhere yet: what its file is to consist of."""
     transfers: set[Transfer] = field(default_factory=set)
     """Which read it: until they have ended it takes its room."""
     _memory: Mapped | None = None
@@ -218,8 +222,34 @@ class Parcels:
             if (own := self._own.get(parcel.id)) is not None and not own.is_filed
         ]
 
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        """A value that becomes a file when what names it is kept (`filed`). Nothing gives way to
+        it. Raises NoRoom."""
+        if not self.disk.fits(swarm_id, size):
+            raise NoRoom(
+                f"This node keeps {mib(self.disk.used)} MiB of values on its disk, of at most "
+                f"{mib(self.disk.most)} MiB{share(self.disk, swarm_id)}: {mib(size)} MiB do not "
+                "fit."
+            )
+        self.disk.take(swarm_id, size)
+        parcel = Parcel(secrets.token_bytes(16), size)
+        path = self._path(parcel.id)
+        self._own[parcel.id] = Own(swarm_id, size, path, is_filed=False, parts=parts)
+        return parcel
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        """Bytes of what was kept, from `at` on. Raises OSError."""
+        if isinstance(value, Parcel):
+            value_files.read(self._path(value.id), value.size, into, at)
+        elif len(value) < at + len(into):
+            raise OSError(5, "It is shorter than it was")
+        else:
+            into[:] = value[at : at + len(into)]
+
     def _filing(self, parcel: Parcel, own: Own) -> Callable[[], None]:
         own.is_filed = True
+        if own.parts is not None:
+            return self._writing(parcel, own, own.parts)
         held = [os.dup(own.fd)]
 
         def write() -> None:
@@ -228,6 +258,16 @@ class Parcels:
                 if parcel.id in self._own:  # else nobody asks for it any more
                     value_files.copy(held[0], parcel.size, own.path)
                 os.close(held.pop())
+
+        return write
+
+    def _writing(self, parcel: Parcel, own: Own, parts: Parts) -> Callable[[], None]:
+        own.parts = None
+
+        def write() -> None:
+            """On the spool's thread; again after an OSError."""
+            if parcel.id in self._own:
+                value_files.write(parts(), own.path)
 
         return write
 

@@ -217,10 +217,11 @@ class Plane:
         Calls `then` when what it told others, if it counts, outlives this process."""
         for channel in [one for one in self._channels.values() if one.at == at]:
             self._close(channel)
+        ending = self._desks.ends(at, then, counts=counts)
         if at.swarm_id in self._swarms:
-            self._swarms[at.swarm_id].end(at, counts=counts, then=then)
+            self._swarms[at.swarm_id].end(at, counts=counts, calls=ending.items, then=ending.kept)
         else:
-            then()
+            ending.kept()
         self._desks.end(at, is_gone=is_gone)
 
     def close(self) -> None:
@@ -304,25 +305,25 @@ class Plane:
         except Unsealed as error:
             raise BrokenFrame(str(error)) from error
         except NoRoom as error:
-            ask.fail("ResourceExhaustionError", str(error))
+            self._ask(ask, None, str(error))
 
     def _taken_in(self, ask: Ask, value: Parcel | None, why: str) -> None:
         if ask.channel.current is not ask:  # it was closed meanwhile
             if value is not None:
                 self._parcels.release(value)
-        elif value is None:
-            ask.fail("ResourceExhaustionError", why)
         else:
-            self._ask(ask, value)
+            self._ask(ask, value, why)
             self._set_timer()
 
-    def _ask(self, ask: Ask, value: Value | None) -> None:
-        ask.value = value
+    def _ask(self, ask: Ask, value: Value | None, refusal: str = "") -> None:
+        ask.value, ask.refusal = value, refusal
         swarm = self._swarm(ask.at.swarm_id)
         if isinstance(ask.body, CallCollective | MakeRoom):
             if self._known.epoch(swarm.id) is not None:
                 swarm.spoke(ask.at)
             self._desks.take(ask)
+        elif refusal:
+            ask.fail("ResourceExhaustionError", refusal)
         else:
             swarm.ask(ask, time.monotonic())
 
@@ -436,7 +437,9 @@ class Plane:
         self._io.call(call)
 
     def restored(self, timeline: Timeline) -> list[Kept]:
-        return self.spool.take(timeline)
+        kept = self.spool.take(timeline)
+        self._desks.restored(timeline.swarm_id, kept)
+        return kept
 
     def keep(self, timeline: Timeline, kept: Kept, then: Job) -> None:
         self.spool.keep(timeline, kept, self._parcels.filed(kept), then)
@@ -448,6 +451,10 @@ class Plane:
         node = self._known.node(swarm_id, peer)
         return node is not None and self._links.is_up(node.key)
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        node = self._known.node(swarm_id, peer)
+        return node is not None and self._links.has_room(node.key)
+
     # --- collectives (desks.Outside) ----------------------------------------------------------
 
     def say(self, swarm_id: str, peer: str, message: envelope.Body) -> None:
@@ -456,16 +463,14 @@ class Plane:
             self._links.send(node.key, envelope.pack(swarm_id, epoch, message))
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
-        node = self._known.node(swarm_id, peer)
-        if node is not None:
+        if (node := self._known.node(swarm_id, peer)) is not None:
             self._links.end(node.key, why)
 
     def settle(self, at: Instance) -> None:
         self._daemon.settle(at)
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
-        node = self._known.node(swarm_id, peer)
-        if node is None:
+        if (node := self._known.node(swarm_id, peer)) is None:
             raise LocalTransportError("its node has no part in the swarm any more")
         return self._bulk.peer(node.key)
 

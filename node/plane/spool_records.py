@@ -76,8 +76,8 @@ def _parts(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
 
 def _size(item: Item) -> int:
     value = getattr(item, "value", b"")
-    spans = getattr(item, "serials", ())
-    return 100 + (len(value) if isinstance(value, bytes) else 0) + 20 * len(spans)
+    size = len(value) if isinstance(value, bytes) else 0
+    return 100 + size + len(getattr(item, "what", b"")) + 20 * len(getattr(item, "serials", ()))
 
 
 def decode(data: bytes) -> tuple[list[Record], int, str]:

@@ -23,8 +23,9 @@ from manta.transports.exchange import messages
 from manta.transports.exchange.broadcasts import TooMuchSaid
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.group import Group
-from manta.transports.exchange.kept import Kept
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.letters import Attempt, Remote, Value
+from manta.transports.exchange.messages import Parcel
 
 MOST_USELESS = 1_000
 """Items that are kept, in an iteration, and that nobody needs any more, beyond as many as are."""
@@ -128,8 +129,16 @@ class SwarmExchange:
         else:
             group.begin(_attempt(at))
 
-    def end(self, at: Instance, *, counts: bool, then: Callable[[], object]) -> None:
-        """Calls `then` when what the attempt told others outlives this process, if it counts."""
+    def end(
+        self,
+        at: Instance,
+        *,
+        counts: bool,
+        then: Callable[[], object],
+        calls: tuple[KeptCall, ...] = (),
+    ) -> None:
+        """Calls `then` when what the attempt told others outlives this process, if it counts, and
+        so do its `calls`."""
         if self._group is not None and at in self._live:
             self._over.add(at)
         self._live.pop(at, None)
@@ -140,6 +149,9 @@ class SwarmExchange:
             then()
             return
         kept = self._group.end(_attempt(at), counts=counts)
+        if calls:
+            said = () if kept is None else kept.items
+            kept = Kept(at.iteration, at.alias, at.index, at.attempt, (*said, *calls))
         if kept is None:
             then()
             return
@@ -238,7 +250,7 @@ class SwarmExchange:
         for ask in waiting:
             del former._early[ask]
             self.ask(ask, now)
-        return list(former._spoken)
+        return [at for at in former._live if at in former._spoken]
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here: nothing of it is kept."""
@@ -247,6 +259,7 @@ class SwarmExchange:
             for at in self._live:
                 self._group.end(_attempt(at), counts=False)
             self._group.close()
+        self._release_others(())
 
     # --- what the node is told --------------------------------------------------------------
 
@@ -341,6 +354,11 @@ class SwarmExchange:
         if len(self._settling) == 1:
             self._outside.soon(self._settle)
 
+    def _release_others(self, still: Sequence[Kept]) -> None:
+        """Values of calls: all but these. Those of letters are the group's."""
+        for value in _of_calls(self._kept) - _of_calls(still):
+            self._outside.release(value)
+
     def _settle(self) -> None:
         """Forgets on disk what is needed no longer, once for all who wait for it."""
         waiting, self._settling = self._settling, []
@@ -358,6 +376,7 @@ class SwarmExchange:
             for then in waiting:
                 then()
 
+        self._release_others(still)
         self._kept = still
         self._forgetting += 1
         self._outside.keep_only(self.timeline, still, forgotten)
@@ -366,6 +385,11 @@ class SwarmExchange:
 def _refuse(ask: Ask) -> None:
     at = _attempt(ask.at)
     ask.fail("SwarmStopped", f"{at.member} was ended: it waits for nothing any more.")
+
+
+def _of_calls(kept: Iterable[Kept]) -> set[Parcel]:
+    items = (item for one in kept for item in one.items if isinstance(item, KeptCall))
+    return {item.value for item in items if isinstance(item.value, Parcel)}
 
 
 def _nothing() -> None:

@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
 def copy(fd: int, size: int, path: Path) -> None:
     """Writes what a descriptor holds into a file, on disk for good. Raises OSError; the file is
     then not there."""
-    draft = path.with_name(f"{path.name}.new")
-    out = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
-    try:
+
+    def fill(out: int) -> None:
         at = 0
         while at < size:
             sent = os.sendfile(out, fd, at, size - at)
             if not sent:
                 raise OSError(5, "The value is shorter than it was")
             at += sent
+
+    _make(path, fill)
+
+
+def write(parts: Iterable[bytes | memoryview], path: Path) -> None:
+    """The same, with these bytes one after the other."""
+
+    def fill(out: int) -> None:
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                left = left[os.write(out, left) :]
+
+    _make(path, fill)
+
+
+def _make(path: Path, fill: Callable[[int], None]) -> None:
+    """Raises OSError."""
+    draft = path.with_name(f"{path.name}.new")
+    out = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
+    try:
+        fill(out)
         os.fsync(out)
         os.rename(draft, path)
     except OSError:
@@ -38,6 +60,19 @@ def open_whole(path: Path, size: int) -> int:
         os.close(fd)
         raise OSError(5, "The file has another size than its value")
     return fd
+
+
+def read(path: Path, size: int, into: memoryview, at: int) -> None:
+    """Bytes of a value of that size, from `at` on. Raises OSError."""
+    fd = open_whole(path, size)
+    try:
+        while into:
+            count = os.preadv(fd, [into], at)
+            if not count:
+                raise OSError(5, "The file is shorter than what is to lie in it")
+            into, at = into[count:], at + count
+    finally:
+        os.close(fd)
 
 
 def check(path: Path, size: int) -> None:

@@ -99,8 +99,8 @@ class Kernel:
 
     def __init__(self, op: str, leaves: Sequence[Leaf], members: int) -> None:
         """Raises TypeError for what can't be reduced by this operation, whatever its values."""
-        self._op = op
-        self._leaves = tuple(leaves)
+        self.op = op
+        self.leaves = tuple(leaves)
         self._scale = 2.0 ** -members.bit_length()
         covered = Coverage()
         for leaf in leaves:
@@ -115,28 +115,28 @@ class Kernel:
     @property
     def itemsize(self) -> int:
         """No range may begin or end within so many bytes."""
-        sizes = {_numpy(leaf).itemsize for leaf in self._leaves}
+        sizes = {_numpy(leaf).itemsize for leaf in self.leaves}
         return sizes.pop() if len(sizes) == 1 else 16
 
     @property
     def local_first(self) -> bool:
         """Have interim results the width of values?"""
-        is_extreme = self._op in ("min", "max")
-        return is_extreme or all(leaf.dtype in _DIRECT for leaf in self._leaves)
+        is_extreme = self.op in ("min", "max")
+        return is_extreme or all(leaf.dtype in _DIRECT for leaf in self.leaves)
 
     @property
     def reproducible(self) -> bool:
         """Does every machine come to the same bits? Sums, products and quotients of floats are
         rounded alike everywhere (IEEE 754), but products of complex numbers are several of these,
         which some processors round once."""
-        kinds = {_numpy(leaf).kind for leaf in self._leaves}
-        return self._op != "prod" or "c" not in kinds
+        kinds = {_numpy(leaf).kind for leaf in self.leaves}
+        return self.op != "prod" or "c" not in kinds
 
     @property
     def noted(self) -> bool:
         """May there be notes?"""
-        kinds = {_numpy(leaf).kind for leaf in self._leaves if leaf.dtype != _BFLOAT16}
-        return self._op not in ("min", "max") and bool(kinds & set("biumM"))
+        kinds = {_numpy(leaf).kind for leaf in self.leaves if leaf.dtype != _BFLOAT16}
+        return self.op not in ("min", "max") and bool(kinds & set("biumM"))
 
     def reduce(
         self,
@@ -158,7 +158,7 @@ class Kernel:
             if low < high:
                 memoryview(target)[low - start : high - start] = bytes(high - low)
         with np.errstate(all="ignore"):
-            for number, leaf in enumerate(self._leaves):
+            for number, leaf in enumerate(self.leaves):
                 dtype = _numpy(leaf)
                 block = BLOCK if self._is_direct(leaf) else WIDENED * dtype.itemsize
                 for low, high in _blocks(max(start, leaf.start), min(stop, leaf.stop), block):
@@ -177,7 +177,7 @@ class Kernel:
         """Is it reduced straight into the target?"""
         if leaf.dtype in _NARROW:
             return False
-        is_extreme = self._op in ("min", "max") and _numpy(leaf).kind in "biu"
+        is_extreme = self.op in ("min", "max") and _numpy(leaf).kind in "biu"
         return is_extreme or leaf.dtype in _DIRECT
 
     def _block(
@@ -191,7 +191,7 @@ class Kernel:
             self._narrow(leaf, arrays, out, count)
             return None
         try:
-            outcome, is_exact = reduce_arrays(arrays, self._op, leaf.into or None)
+            outcome, is_exact = reduce_arrays(arrays, self.op, leaf.into or None)
         except DoesNotFit as refused:
             return Note(False, refused.least, refused.most)
         except Refused:  # bools that differ have no mean
@@ -200,10 +200,10 @@ class Kernel:
         return None if is_exact else Note(True)
 
     def _floats(self, parts: list[tuple[Any, bool]], out: Any, count: int) -> None:
-        if self._op == "mean":
+        if self.op == "mean":
             self._mean(parts, out, count)
         else:
-            _fold(_FOLDS[self._op], [part for part, _ in parts], out)
+            _fold(_FOLDS[self.op], [part for part, _ in parts], out)
 
     def _narrow(self, leaf: Leaf, arrays: list[Any], out: Any, count: int) -> None:
         """In float32, block by block."""
@@ -243,13 +243,13 @@ class Kernel:
                 found[number] = _joined(found.get(number), one)
         rounded = []
         for number in sorted(found):
-            if not 0 <= number < len(self._leaves):
-                raise ValueError(f"a note is about leaf {number} of {len(self._leaves)}")
-            leaf = self._leaves[number]
+            if not 0 <= number < len(self.leaves):
+                raise ValueError(f"a note is about leaf {number} of {len(self.leaves)}")
+            leaf = self.leaves[number]
             is_rounded, least, most = found[number]
             refused: Refused | None = None
             if least or most:
-                refused = _unfit(self._op, leaf, (least, most))
+                refused = _unfit(self.op, leaf, (least, most))
             elif is_rounded and "bool" in (leaf.dtype, leaf.into):
                 refused = not_whole()
             if refused is not None:

@@ -286,6 +286,7 @@ def test_a_peer_that_does_not_read_costs_its_window_and_no_more(harness):
     sent = 0
     with harness.frozen(pair.server):
         for _ in range(7):
+            assert pair.link.is_half_full == (sent >= 4)
             pair.link.send([megabyte])
             sent += 1
         with pytest.raises(LinkOverflow, match="slower than this side sends"):
@@ -295,6 +296,7 @@ def test_a_peer_that_does_not_read_costs_its_window_and_no_more(harness):
     harness.wait(lambda: len(pair.at_server.messages) == sent)
     harness.wait(lambda: len(pair.at_client.messages) == sent)
     pair.link.send([megabyte])  # there is room again
+    assert not pair.link.is_half_full
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), RemoteProtocolError("nonsense")])

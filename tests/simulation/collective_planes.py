@@ -10,24 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from manta.node.peers.directory import DirectoryChanged
-from manta.node.peers.known import KnownPeers
-from manta.node.plane.collectives import messages
+from manta.node.plane.collectives import calls, messages
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.desks import Nowhere
+from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
+from manta.node.plane.parcels import Parts
 from manta.node.plane.requests import CallCollective
 from manta.node.plane.shares import Whose
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, Peer
 from manta.protocol.roster import Roster
 from manta.transports.errors import RemoteProtocolError
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
-from tests.simulation.exchange_planes import SWARM, Clock, Connection
+from tests.simulation.network import LATENCY, SWARM, Clock, Connection, Linked
 from tests.support.budgets import Budget
 
 EPOCH = "e"
 MEMORY, DISK = 64 << 20, 1 << 30
+LINK = 8192
+"""Bytes that a link takes and its peer has not."""
 Ended = Callable[[list[tuple[int, bytes]], dict[int, str], str], None]
 """Is told values by rank, who is not in them and why, and an error."""
 
@@ -65,6 +70,7 @@ class Asked:
     """A call; `ended` is called once."""
 
     connection = 0
+    refusal = ""
 
     def __init__(self, at: Instance, body: CallCollective, value: bytes, ended: Ended) -> None:
         self.at, self.body, self.ended = at, body, ended
@@ -157,10 +163,10 @@ class Mover:
             del sender.sending[self._peer, transfer]
             del peer.expecting[sender.name, transfer]
             self._then(sender, sending.done, "")
-            expecting.done("")
+            peer.does(partial(expecting.done, ""))
         elif most:
             self._clock.soon(0.05, partial(self._move, transfer))
-            expecting.progress(expecting.got)
+            peer.does(partial(expecting.progress, expecting.got))
 
     def cancel(self, transfer: bytes) -> None:
         sending = self._plane.sending.pop((self._peer, transfer), None)
@@ -181,34 +187,51 @@ class Mover:
             self._then(peer, sending.done, None)
 
     def _then(self, plane: Plane, done: Callable[[str | None], None], why: str | None) -> None:
-        self._clock.soon(0.02, lambda: done(why) if plane.is_alive else None)
+        self._clock.soon(0.02, lambda: plane.does(partial(done, why)))
 
 
-class Plane:
-    """Implements `calls.Outside`. A second one of a node is the same one restarted."""
+class Disk:
+    """Of a node: it outlives its planes."""
 
-    def __init__(self, time: Clock, name: str, net: dict[str, Plane]) -> None:
-        self.time = time
-        self.name = name
-        self.is_alive = True
-        self.net = net
-        net[name] = self
-        self.known = KnownPeers()
+    def __init__(self) -> None:
+        self.kept: list[Kept] = []
+        self.files: dict[bytes, bytes] = {}
+
+    def keep(self, at: Instance, items: tuple[KeptCall, ...]) -> None:
+        self.kept.append(Kept(at.iteration, at.alias, at.index, at.attempt, items))
+
+
+class Plane(Linked):
+    """Implements `calls.Outside`. A second one of a node is the same one restarted, with its disk.
+    `shares`: the nodes have another swarm in common, for which they stay linked while one of them
+    is lost to this one."""
+
+    def __init__(
+        self,
+        time: Clock,
+        name: str,
+        net: dict[str, Plane],
+        disk: Disk | None = None,
+        *,
+        shares: bool = True,
+    ) -> None:
+        super().__init__(time, name, net)
+        self.disk = disk or Disk()
         self.budget = Files(MEMORY, DISK, Path())
         self.pool = Pool(self.budget, lambda: time.now)
-        self.begun: list[Connection] = []
         self.sending: dict[tuple[str, bytes], Sending] = {}
         self.expecting: dict[tuple[str, bytes], Expecting] = {}
         """By the other node and the transfer."""
         self.unsettled: list[Instance] = []
         """Attempts that wait until the manager has applied what they wrote, as often as they do."""
-        self._connections: dict[str, list[Connection]] = {}
-        """Over the first of each is sent."""
+        self._shares = shares
         self._unheard: set[str] = set()
         random = time.random
         token, first = random.randbytes(8), random.randrange(1 << 40)
-        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, self)
+        room = MessageRoom(self.pool)
+        self.desk = Desk(SWARM, EPOCH, name, token, first, self.known, self.pool, room, self)
         self.pool.keeps = Keeps(self.desk)
+        self.desk.lasting.restore(self.disk.kept)
 
     # --- the daemon ---------------------------------------------------------------------------
 
@@ -222,6 +245,8 @@ class Plane:
         self.known.apply(DirectoryChanged(SWARM, EPOCH, began, peers, departed))
         for name in lost:
             self.desk.peer_lost(name, "its node was lost")
+            for connection in () if self._shares else list(self._connections.get(name, ())):
+                connection.cut()
         self.desk.look_again()
         for name in sorted(set(names) - before):
             if self._connections.get(name):
@@ -240,61 +265,67 @@ class Plane:
         self.desk.ask(asked, self.time.now)
         self._set_timer()
 
-    def end(self, at: Instance, asked: Asked | None) -> None:
+    def end(self, at: Instance, asked: Asked | None = None, *, counts: bool = False) -> None:
         """Of an attempt, with the call that it waits in."""
+        if counts and self.desk.roster is not None:
+            ending = self.desk.lasting.ends(at, self.desk.roster, lambda: None)
+            self.disk.keep(at, ending.items)
+            ending.kept()
         if asked is not None:
             self.desk.abandon(asked)
         self.desk.settling.forget(at)
         self.pool.forget(at)
 
     def crash(self) -> None:
-        self.is_alive = False
+        super().crash()
+        self.sending.clear()
+        self.expecting.clear()
         for call in self.desk.calls.all:  # its files go with its process
             call.meeting._memory.end()
-            call.meeting._given.end()
+            call.meeting.giving.end()
         self.pool.close()
-        for connection in self.begun:
-            connection.cut()
 
     def _set_timer(self) -> None:
         due = self.desk.due
         if due is not None and due < 1e8:
             self.time.after(max(0.0, due - self.time.now), self._tick)
 
+    def look_again(self) -> None:
+        """There may be room for what there was none for."""
+        self._set_timer()
+
     def _tick(self) -> None:
-        if self.is_alive:
-            self.desk.tick(self.time.now)
+        self.does(lambda: self.desk.tick(self.time.now))
 
     # --- links --------------------------------------------------------------------------------
 
     def dial(self, other: str) -> None:
-        """Some have two connections for a while."""
-        peer = self.net[other]
-        mine = self._connections.get(other, ())
-        if peer.is_alive and (not mine or (len(mine) == 1 and self.time.random.random() < 0.05)):
-            Connection(self.time, self, peer)
+        if self._shares or (self.knows(other) and self.net[other].knows(self.name)):
+            super().dial(other)
 
-    def connected(self, connection: Connection) -> None:
-        other = connection.other(self).name
-        mine = self._connections.setdefault(other, [])
-        mine.append(connection)
-        if len(mine) == 1 and self._knows(other):
-            self.desk.link_up(other)
+    def latency(self) -> float:
+        """What comes over a slow one may be overtaken over the one that takes its place."""
+        return self.time.random.choice((LATENCY, LATENCY, 20 * LATENCY))
 
-    def disconnected(self, connection: Connection) -> None:
-        other = connection.other(self).name
-        mine = self._connections.get(other, [])
-        if connection not in mine:
-            return
-        was_first = mine[0] is connection
-        mine.remove(connection)
-        if was_first and mine and self._knows(other):
-            self.desk.link_up(other)
+    def flap(self) -> None:
+        """Each link goes down, and another is up before all have noticed."""
+        for other, mine in list(self._connections.items()):
+            for connection in list(mine):
+                self.time.seen["flaps"] += 1
+                connection.cut()
+            if mine and self.net[other].is_alive:
+                Connection(self, self.net[other], self.latency())
+
+    def link_up(self, other: str, *, anew: bool) -> None:
+        self.desk.link_up(other)
+
+    def link_down(self, other: str) -> None:
+        """Desks wait for the next."""
 
     def received(self, connection: Connection, epoch: str | None, message: Any) -> None:
         other = connection.other(self).name
         self.time.note(self.name, f"<- {other} {message}")
-        if not self._knows(other):
+        if not self.knows(other):
             self._unheard.add(other)
             return
         try:
@@ -305,24 +336,22 @@ class Plane:
             connection.cut()
         self._set_timer()
 
-    def cut_links(self) -> None:
-        for connections in list(self._connections.values()):
-            for connection in connections:
-                if self.time.random.random() < 0.5:
-                    self.time.seen["cuts"] += 1
-                    connection.cut()
-
-    def _knows(self, other: str) -> bool:
-        return self.known.node(SWARM, other) is not None
-
     # --- calls.Outside ------------------------------------------------------------------------
 
     def tell(self, swarm_id: str, peer: str, message: messages.Message) -> None:
-        if (mine := self._connections.get(peer)) and self._knows(peer):
-            mine[0].send(self, EPOCH, message)
+        if (mine := self._connections.get(peer)) and self.knows(peer):
+            self.send(peer, message)
+            self.time.seen["parts"] += getattr(message, "left", 0) > 0
+            self.time.seen["asked for again"] += getattr(message, "again", False)
+            assert mine[0].on_way(self) <= LINK, f"{self.name} says more than a link takes"
 
-    def is_up(self, swarm_id: str, peer: str) -> bool:
-        return bool(self._connections.get(peer))
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        if not (mine := self._connections.get(peer)):
+            return False
+        if mine[0].on_way(self) < LINK // 2 and self.time.random.random() > 0.05:
+            return True
+        self.time.seen["full links"] += 1
+        return False
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         raise AssertionError(f"{self.name} cuts {peer}: {why}")
@@ -330,19 +359,37 @@ class Plane:
     def settle(self, at: Instance) -> None:
         self.unsettled.append(at)
 
-    def move(self, swarm_id: str, peer: str) -> Mover:
-        return Mover(self, peer)
+    def move(self, swarm_id: str, peer: str) -> calls.Mover:
+        return Mover(self, peer) if self.knows(peer) else Nowhere(self._post)
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self.time.soon(0.02, lambda: self.does(call))
+
+    def does(self, call: Callable[[], object]) -> None:
+        """On its thread."""
+        if self.is_alive:
+            call()
+            self._set_timer()
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         def done() -> None:
-            if self.is_alive:
-                job()
-                then(None)
+            job()
+            then(None)
 
-        self.time.soon(0.05, done)
+        self.time.soon(0.05, lambda: self.does(done))
 
     def release(self, value: Parcel) -> None:
         raise AssertionError("values here are bytes")
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        parcel = Parcel(self.time.random.randbytes(16), size)
+        self.disk.files[parcel.id] = data = b"".join(map(bytes, parts()))
+        assert len(data) == size
+        return parcel
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        data = self.disk.files[value.id] if isinstance(value, Parcel) else value
+        into[:] = data[at : at + len(into)]
 
     def own(self, parcel: bytes) -> int | None:
         raise AssertionError("values here are bytes")

@@ -21,8 +21,9 @@ from manta.protocol.spec import NetworkSpec
 from manta.protocol.states import AttemptState
 from manta.transports.exchange import credit, letters
 from manta.transports.exchange.channels import Room
-from tests.simulation.exchange_planes import SWARM, Clock, Disk, Plane
+from tests.simulation.exchange_planes import Disk, Plane
 from tests.simulation.exchange_programs import Letter, Program
+from tests.simulation.network import SWARM, Clock, Host
 
 TROUBLE = 40.0
 """Seconds in which things go wrong, where it is not calm."""
@@ -66,6 +67,10 @@ class Scenario:
         self.manager = Manager(self)
         self.nodes = {name: Node(self, name) for name in self.names}
 
+    @property
+    def trace(self) -> list[str]:
+        return self.clock.trace
+
     # --- what is said -------------------------------------------------------------------------
 
     def place(self, rank: int) -> str:
@@ -100,7 +105,6 @@ class Scenario:
 
     def _check_empty(self, node: Node) -> None:
         plane = node.plane
-        assert plane is not None
         group = plane.swarm._group
         if group is not None:
             assert group.letters.kept.letters == group.letters.kept.size == 0, node.name
@@ -127,8 +131,7 @@ class Scenario:
                 case 6 if random.random() < 0.3:
                     self.manager.go_back()
                 case _:
-                    if node.plane is not None:
-                        node.plane.cut()
+                    node.plane.cut_links()
 
 
 @contextmanager
@@ -299,40 +302,31 @@ class Manager:
             self.begin()
 
 
-class Node:
-    """A node: its daemon, its plane, and what is on its disk."""
+class Node(Host[Plane]):
+    """With what is on its disk."""
 
     def __init__(self, scenario: Scenario, name: str) -> None:
-        self.scenario, self.name, self.clock = scenario, name, scenario.clock
+        self.scenario = scenario
         self.disk = Disk()
         self.journal = Journal()
         self.heard: dict[Instance, list[tuple[str, Letter]]] = {}
         self.programs: dict[Instance, Program] = {}
-        self.is_up = True
         self.epoch = -1
         self.book: Roster | None = None
         """The roster that the daemon was told last."""
-        self.plane: Plane | None = None
-        self._begin_plane()
-        self._dial()
+        super().__init__(scenario.clock, name, scenario.names, learns=0.5)
 
-    def _begin_plane(self) -> None:
-        if self.is_up and (self.plane is None or not self.plane.is_alive):
-            self.plane = Plane(self.clock, self.name, self.disk, self.scenario.net)
-            self.plane.lost = self._lost
-            if self.book is not None:
-                self.clock.seen["told what was known"] += 1
-                self.plane.introduced(self.book.epoch, self.scenario.names)
-                self.plane.told(self.book)
-            self.clock.soon(0.3, self.sync)
+    def new_plane(self) -> Plane:
+        plane = Plane(self.clock, self.name, self.disk, self.scenario.net)
+        plane.lost = self._lost
+        return plane
 
-    def _dial(self) -> None:
-        self.clock.after(self.clock.random.uniform(0.2, 0.6), self._dial)
-        if self.plane is not None and self.plane.is_alive:
-            for other in self.scenario.names:
-                if self.name < other and other in self.scenario.net:
-                    self.plane.dial(other)
-        self.clock.soon(0.5, self._report)
+    def plane_begun(self) -> None:
+        if self.book is not None:
+            self.clock.seen["told what was known"] += 1
+            self.plane.introduced(self.book.epoch, self.scenario.names)
+            self.plane.told(self.book)
+        self.clock.soon(0.3, self.sync)
 
     # --- with the manager ---------------------------------------------------------------------
 
@@ -346,7 +340,7 @@ class Node:
             for program in list(self.programs.values()):
                 self._end(program, AttemptState.CANCELLED)
             self.journal = Journal()
-        if plane is None or not plane.is_alive:
+        if not plane.is_alive:
             return
         if self.clock.random.random() < 0.3:  # attempts come first
             self.clock.soon(self.clock.random.choice((0.5, 5.0)), partial(self._meet, plane))
@@ -377,7 +371,7 @@ class Node:
             plane.introduced(self.book.epoch, self.scenario.names)
             plane.told(self.book)
 
-    def _report(self) -> None:
+    def report(self) -> None:
         if self.is_up and self.scenario.manager.is_up:
             epoch = self.scenario.manager.epoch
             for at, state in list(self.journal.ended.items()):
@@ -427,33 +421,19 @@ class Node:
             self.clock.note(self.name, "an attempt fails")
             self._end(self.clock.random.choice(running), AttemptState.FAILED)
 
-    def crash_plane(self) -> None:
-        plane = self.plane
-        if plane is None or not plane.is_alive or not self.is_up:
-            return
-        self.clock.note(self.name, "its plane crashes")
-        self.clock.seen["plane crashes"] += 1
-        plane.crash()
+    # --- crashes ------------------------------------------------------------------------------
+
+    def plane_crashed(self) -> None:
         for program in list(self.programs.values()):
             self._end(program, AttemptState.INTERRUPTED)
-        self.clock.soon(1.0, self._begin_plane)
 
-    def crash(self) -> None:
-        if not self.is_up:
-            return
-        self.clock.note(self.name, "crashes")
-        self.clock.seen["node crashes"] += 1
-        self.is_up, self.book = False, None
-        if self.plane is not None and self.plane.is_alive:
-            self.plane.crash()
+    def crashed(self) -> None:
+        self.book = None
         for program in self.programs.values():
             program.is_over = True
             self.clock.seen["ends in vain"] += program.is_kept
         self.programs.clear()
-        self.clock.soon(2.0, self._restart)
 
-    def _restart(self) -> None:
-        self.is_up = True
+    def restarted(self) -> None:
         for at in self.journal.began:
             self.journal.ended.setdefault(at, AttemptState.INTERRUPTED)
-        self._begin_plane()

@@ -229,6 +229,10 @@ class Scenario:
 
     # A run.
 
+    @property
+    def trace(self) -> list[str]:
+        return self.world.trace
+
     def run(self) -> None:
         with patch.multiple(letters, **FEW_LETTERS):  # so that senders have to wait
             self._run()

@@ -13,7 +13,7 @@ from manta.protocol.roster import Roster, RosterInstance, RosterTask
 from manta.protocol.states import AttemptState
 from manta.transports.collectives.calls import Kind
 from tests.simulation.collective_planes import EPOCH, Asked, Plane
-from tests.simulation.exchange_planes import SWARM, Clock
+from tests.simulation.network import SWARM, Clock
 
 Answer = tuple[Any, ...]
 DONE: Answer = ([], {}, "")

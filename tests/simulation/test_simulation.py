@@ -7,19 +7,12 @@ it identically.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from tests.simulation import seeds
 from tests.simulation.scenario import Scenario
-
-ROOT = Path(__file__).parents[2]
-SHOWN = 80
-"""Lines of a failing seed's trace."""
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +22,9 @@ def seen() -> Counter[str]:
 
 
 def test_a_seed(seed: int, seen: Counter[str]) -> None:
-    scenario = Scenario(seed)
-    try:
-        scenario.run()
-    except Exception:
-        print(f"\nThe end of seed {seed}; replay it: pytest tests/simulation --seed {seed}")
-        print("\n".join(scenario.world.trace[-SHOWN:]))
-        raise
+    ran = seeds.run(Scenario, seed)
     seen["runs"] += 1
-    seen.update(scenario.checker.counts)
+    seen.update(ran.checker.counts)
 
 
 def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
@@ -52,25 +39,9 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     assert seen["COMPLETED"] >= 20
 
 
-def digest(seed: int) -> str:
-    scenario = Scenario(seed)
-    scenario.run()
-    return scenario.world.digest()
-
-
 @pytest.mark.parametrize("replayed", [2, 9])
 def test_a_seed_replays_the_identical_trace(replayed: int) -> None:
     """Also in another process, whose sets and dictionaries hash otherwise."""
-    first = digest(replayed)
-    assert digest(replayed) == first
-    program = f"from {__name__} import digest; print(digest({replayed}))"
-    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
-    other = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert other.stdout.strip() == first
+    first = seeds.digest(Scenario, replayed)
+    assert seeds.digest(Scenario, replayed) == first
+    assert seeds.digest_elsewhere(Scenario, replayed) == first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import blake2b
 from random import Random
 
 from manta.protocol.values import BlobRef
@@ -74,9 +73,6 @@ class World:
 
     def note(self, who: str, what: object) -> None:
         self.trace.append(f"{self.now:10.4f} {who:8} {what}")
-
-    def digest(self) -> str:
-        return blake2b("\n".join(self.trace).encode(), digest_size=16).hexdigest()
 
     # Processes, by name; a second one of a name is the same process restarted.
 

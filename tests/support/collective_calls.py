@@ -9,7 +9,7 @@ from itertools import accumulate
 
 import pytest
 
-from manta.transports.collectives import course, planner, spreading, table
+from manta.transports.collectives import course, planner, table
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.plans import PARTIAL
 from manta.transports.collectives.reducing import blocks_of, parts_of
@@ -23,9 +23,9 @@ INLINE = 64
 def small_sizes() -> Iterator[None]:
     """Sizes at which tests are quick, in the proportions of the real ones."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (table, planner, spreading):
-            patch.setattr(module, "INLINE", INLINE)
+        patch.setattr(table, "INLINE", INLINE)
         patch.setattr(table, "EXCHANGED", 16 * INLINE)
+        patch.setattr(table, "TOGETHER", 4 * INLINE)
         patch.setattr(table, "PIPELINE", 4 * INLINE)
         patch.setattr(course, "REDUCED", 2 * INLINE)
         is_small = [row.algorithm is Algorithm.EXCHANGE for row in table.REDUCING]

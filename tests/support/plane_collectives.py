@@ -84,6 +84,7 @@ class Members:
         planes.introduce()
         planes.enroll(on)
         self._attempts: dict[int, int] = {}
+        self._states: dict[str, Any] = {}
         self._threads = ThreadPoolExecutor(max(1, len(on)))
         self.all = [Member(planes, rank, len(on), node) for rank, node in enumerate(on)]
         self._before, usage.context = usage.context, contexts
@@ -95,10 +96,26 @@ class Members:
         self.on[rank] = self.on[rank] if node is None else node
         self._attempts[rank] = attempt
         self.all[rank].end.close()
-        self.planes.enroll(self.on, told=told, attempts=self._attempts)
+        self.planes.enroll(self.on, told=told, attempts=self._attempts, **self._states)
         member = Member(self.planes, rank, len(self.on), self.on[rank], attempt)
         self.all[rank] = member
         return member
+
+    def finish(self, rank: int) -> None:
+        """Its attempt ends in good order, as all learn once that may be told."""
+        member = self.all[rank]
+        member.end.close()
+        self.planes.nodes[self.on[rank]].end(member.at)
+        self._states[f"r{rank}"] = "FINISHED"
+        self.planes.enroll(self.on, attempts=self._attempts, **self._states)
+
+    def restart(self, *nodes: int) -> None:
+        """Planes end, and others begin with what is on disk."""
+        for rank, node in enumerate(self.on):
+            if node in nodes:
+                self.all[rank].end.close()
+        self.planes.restart(*nodes)
+        self.planes.enroll(self.on, attempts=self._attempts, **self._states)
 
     def begin(self, rank: int, work: Callable[[World], Any]) -> Any:
         """A future of what it returns."""

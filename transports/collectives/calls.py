@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple
 
+MOST_FORMS = 32
+LONGEST = 1_000
+"""Characters of a call, and of a form."""
 OnLost = Literal["raise", "continue"]
 
 
@@ -73,9 +76,10 @@ class Entry(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes to remember it."""
-        forms = sum(len(text) for form in self.forms for text in form)
-        return 512 + 16 * len(self.sizes) + forms
+        """About how many bytes it takes to remember it, and no fewer than it is sent with."""
+        texts = [self.call.words, self.before, *(text for form in self.forms for text in form)]
+        size = sum(len(text) if text.isascii() else 4 * len(text) for text in texts)
+        return 512 + 16 * len(self.sizes) + len(self.digest) + size
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ def checked(entry: Entry, rank: int, placement: Placement) -> Entry:
         gives = 0
     if len(sizes) != gives or any(size < 0 for size in sizes):
         raise ValueError(f"{call.words} of rank {rank} comes with the sizes {sizes!s:.60}.")
+    texts = [call.words, entry.before, *(text for form in entry.forms for text in form)]
+    if len(entry.forms) > MOST_FORMS or max(map(len, texts)) > LONGEST or len(entry.digest) > 64:
+        raise ValueError(f"{call.words:.60} of rank {rank} comes with more words than any does.")
     if not 0 <= call.root < count or call.itemsize < 1:
         raise ValueError(f"{call.words}: no rank {call.root}, or no items of {call.itemsize}.")
     if call.kind.reduces and any(size % call.itemsize for size in sizes):

@@ -11,7 +11,7 @@ may be made before any member here has called. Times and bytes are its owner's.
 | failed | final: members that call later are told the same |
 
 *Disagreement.* Every announcement is compared with those before. The first that differs fails
-the collective, here and, as `Aborted`, on all peers.
+the collective, here and, as `Aborted`, on all peers. So does a want of room: see `refusal`.
 
 *Losses.* With `on_lost="raise"` a peer that needs something of a lost member asks all others for
 the outcome: who has it gives it to all, as a `Holder`; once all have said that they lack it, the
@@ -39,29 +39,16 @@ only one side does. Who hears that others gave it up fails with PeerLost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from manta.transports.collectives.actions import (
-    Action,
-    Close,
-    Deliver,
-    Fail,
-    Outcome,
-    Tell,
-)
-from manta.transports.collectives.calls import (
-    Call,
-    Entry,
-    Kind,
-    Placement,
-    checked,
-    difference,
-)
+from manta.transports.collectives.actions import Action, Close, Deliver, Fail, Outcome, Tell
+from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked, difference
 from manta.transports.collectives.course import Course
 from manta.transports.collectives.holder import Holder, begun_anew
 from manta.transports.collectives.messages import (
     Aborted,
     Announcement,
+    Begun,
     Done,
     Finished,
     Message,
@@ -70,32 +57,33 @@ from manta.transports.collectives.messages import (
     Relayed,
     Wanted,
 )
-from manta.transports.collectives.others import Others
+from manta.transports.collectives.others import LOST, Others
 from manta.transports.collectives.planner import given
 from manta.transports.collectives.plans import whole
+from manta.transports.collectives.refusal import NO_ROOM, Refusal
 from manta.transports.collectives.roll import Roll
-from manta.transports.collectives.spreading import values_for
+from manta.transports.collectives.rooted import Rooted
 from manta.transports.errors import RemoteProtocolError
-
-_LOST = "its node was lost"
-_LATE = "it was late"
 
 
 class Collective:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
-        """`directly`: all announce themselves to all, however many, as some may begin anew."""
+    def __init__(
+        self, placement: Placement, me: int, *, directly: bool = False, refusal: str = ""
+    ) -> None:
+        """`directly`: all announce themselves to all, however many, as some may begin anew.
+        `refusal`: why it was refused before that."""
         self._placement = placement
         self._me = me
         self._is_anew = directly
-        self._roll = Roll(placement, me, directly=directly)
-        self._course = Course(placement, me, self._roll)
+        self._roll = Roll(placement, me, self._called, directly=directly)
+        self._course = Course(placement, me, self._roll, lambda it: self._rooted.completed(it))
         self._flow = self._course.flow
         self._others = Others(placement, me, self._roll, self._course)
+        self._refusal = Refusal(self._roll, self._course, self._others, refusal, is_anew=directly)
         self._given_up: tuple[int, ...] = ()
         """The members of this peer that the root of a gather was told not to wait for."""
-        self._enough = placement.size
         self._done: Done | None = None
         self._seeks = False
         """Is it to be seen whether others have the outcome?"""
@@ -105,40 +93,45 @@ class Collective:
         """What all members get, of whichever peer."""
         self._delivered: dict[int, Outcome] = {}
         """By rank: kept for its next attempt."""
+        self._rooted = Rooted(placement, self._roll, self._course, self._others, self._deliver)
+        self._faced: tuple[object, ...] = ()
+        """What it was last seen with that nothing is needed of the lost."""
         self._failure: tuple[str, str] | None = None
         self.is_closed = False
 
     # What happens.
 
     def contributed(
-        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None, refusal: str = ""
     ) -> list[Action]:
-        """A member of this peer makes the call; its buffers are there. `data` are the bytes of
-        those that `ridden` names. A second call of a member, by its next attempt, is answered like
-        the first, whatever it brings. Raises ValueError for what no member can bring."""
+        """A member of this peer makes the call; its buffers are there, or there is no room for
+        them (`refusal`, in a sentence). `data` are the bytes of those that `ridden` names. A second
+        call of a member, by its next attempt, is answered like the first, whatever it brings.
+        Raises ValueError for what no member can bring."""
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
         checked(entry, rank, self._placement)
-        if (first := self._roll.entries.get(rank)) is not None:
-            sentence = difference(self._placement.alias, (rank, first), (rank, entry))
-            if sentence:
-                return [Fail(rank, "CollectiveError", sentence)]
-        if self._failure:
+        first = self._roll.entries.get(rank)
+        sentence = first and difference(self._placement.alias, (rank, first), (rank, entry))
+        if sentence:
+            return [Fail(rank, "CollectiveError", sentence)]
+        found = self._delivered.get(rank)
+        if self._failure and (found is None or self._failure[0] == "CollectiveError"):
             return [Fail(rank, *self._failure)]
-        if (found := self._delivered.get(rank)) is not None:
+        if found is not None:
             return [Deliver(rank, found)]
         if rank in self._others.away:
             named = self._placement.named([rank], self._others.away)
             return [Fail(rank, "PeerLost", f"{entry.call.words} goes on without {named}.")]
-        if first is not None and rank in self._roll.own:
+        if first is not None and self._roll.has_own(rank):
             return []
+        self._refusal.why = self._refusal.why or refusal
         # What it brings is of no use if another peer has said what it brought before.
-        sentence = self._roll.enter(rank, first or entry, {} if first else data or {})
-        if sentence:
+        is_used = first is None and not self._refusal.why
+        if sentence := self._roll.enter(rank, first or entry, data or {} if is_used else {}):
             return self._fail("CollectiveError", sentence)
-        actions = []
-        for buffer in given(rank, entry) if first is None else ():
-            actions += self._flow.filled(whole(buffer))
+        buffers = given(rank, entry) if is_used else ()
+        actions = [one for buffer in buffers for one in self._flow.filled(whole(buffer))]
         if self.is_closed and self._roll.call is not None:  # the outcome came before the member
             return self._deliver_all(self._roll.call)
         return actions + self._step()
@@ -147,22 +140,23 @@ class Collective:
         """Another peer says something. Raises RemoteProtocolError."""
         if self._failure or peer not in self._course.peers:
             return []
-        if self.is_closed and isinstance(message, Wanted | Noted | Finished):
+        if self.is_closed and isinstance(message, Wanted | Noted | Begun | Finished):
             return []
         actions: list[Action] = []
         sentence = ""
         if isinstance(message, Announcement):
-            if message.peer != peer or not set(message.lost) <= set(range(self._placement.size)):
+            if message.peer != peer or not {*message.lost} <= {*range(self._placement.size)}:
                 raise RemoteProtocolError(f"peer {peer} announces peer {message.peer}")
             actions, sentence = self._roll.take(message)
             self._roll.rounds[peer] = message.lost
             if message.done is not None:
-                self._roll.done[peer] = message.done
+                self._roll.hear_done(peer, message.done)
             elif message.lost and self._roll.is_known:
-                return [Tell(peer, begun_anew(self._placement, message.lost))]
+                is_parted = not self._done and self._course.takes_from(message.lost)
+                return [Tell(peer, begun_anew(self._placement, message.lost))] if is_parted else []
             elif message.seeks:
                 return self._answer(peer)
-            self._others.lose(message.lost, _LOST)
+            self._others.lose(message.lost, LOST)
         elif isinstance(message, Relayed):
             actions, sentence = self._roll.relayed(peer, message)
         elif isinstance(message, Probe):
@@ -172,8 +166,9 @@ class Collective:
         elif isinstance(message, Noted):
             self._course.hear_notes(peer, message)
         elif isinstance(message, Finished):
-            self._others.finished.add(peer)
-        else:
+            self._others.finish(peer)
+            self._rooted.finish(peer)
+        elif isinstance(message, Aborted):
             return self._fail(message.error, message.sentence, tell=False)
         if sentence:
             return self._fail("CollectiveError", sentence)
@@ -211,7 +206,7 @@ class Collective:
         actions = self._flow.reduced(number, note)
         return actions if self._flow.left == left else actions + self._step()
 
-    def peer_lost(self, peer: int, why: str = _LOST, ended: Iterable[int] = ()) -> list[Action]:
+    def peer_lost(self, peer: int, why: str = LOST, ended: Iterable[int] = ()) -> list[Action]:
         """Nothing more comes from this peer, nor gets there. Some of its members had ended."""
         self._others.ended.update(ended)
         self._others.lose(self._placement.ranks[peer], why)
@@ -226,28 +221,27 @@ class Collective:
 
     def left_out(self) -> list[Action]:
         """Other peers have lost this one, and go on without it."""
-        self._others.lose(self._placement.ranks[self._me], _LOST)
+        self._others.lose(self._placement.ranks[self._me], LOST)
         return self._step()
 
     def suffice(self, enough: int) -> list[Action]:
         """The root of a gather takes what is there, once it is of so many members: the quorum at
         first, any at the deadline. Who comes later is told that it need not send."""
-        self._enough = enough
+        self._rooted.enough = enough
         return self._step()
 
     def abort(self, error: str, sentence: str) -> list[Action]:
         """It can't be carried out, for a reason that its owner knows: all are told, unless the
         members here have what they called for, and others do not depend on them."""
-        if self._failure or self.is_closed or self.has_served:
-            return []
-        if self._done and error == "CollectiveError":
+        is_settled = self._failure or self.is_closed or self.has_served
+        if is_settled or (self._done and error == "CollectiveError"):
             return []
         return self._fail(error, sentence)
 
     @property
-    def come(self) -> frozenset[int]:
+    def come(self) -> Collection[int]:
         """The ranks that are known to have made the call."""
-        return frozenset(self._roll.entries)
+        return self._roll.entries.keys()
 
     def holder(self, placement: Placement, me: int) -> Holder | None:
         """What gives the outcome that is here to those who begin the call anew, at this placement;
@@ -281,12 +275,12 @@ class Collective:
 
     def has_value(self, rank: int) -> bool:
         """Of a gather, at its root: is this member's value there?"""
-        return self._others.has_value(rank)
+        return rank in self._rooted.there
 
     @property
-    def away(self) -> dict[int, str]:
+    def away(self) -> Mapping[int, str]:
         """The ranks that are lost, and why."""
-        return dict(self._others.away)
+        return self._others.away
 
     def has_delivered(self, rank: int) -> bool:
         return rank in self._delivered
@@ -296,12 +290,17 @@ class Collective:
         """Have all members here that are left got their outcome, of a call with a root?"""
         call = self._roll.call
         has_root = call is not None and call.kind.has_root
-        return has_root and self._delivered.keys() >= self._others.left
+        return has_root and not self._others.unserved
+
+    @property
+    def refusal(self) -> str:
+        """Why there is no room here for what members bring, if so, and no outcome is known."""
+        return self._refusal.why if self._refusal.stands else ""
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes to remember what was called."""
-        return self._roll.weight
+        """About how many bytes it takes to remember what was called, and what others want."""
+        return self._roll.weight + self._course.weight
 
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
@@ -312,6 +311,12 @@ class Collective:
         return f"{call.operation} waits for {self._placement.named(missing)}" if missing else ""
 
     # What follows from it.
+
+    def _called(self, rank: int) -> None:
+        """A member, on whichever peer, is found to have made the call."""
+        self._others.called(rank)
+        self._course.called(rank)
+        self._rooted.called(rank, self._roll.entries[rank])
 
     @property
     def has_failed(self) -> bool:
@@ -326,11 +331,18 @@ class Collective:
         call = self._roll.call
         if call is None or self.has_failed or self.is_closed:
             return []
-        actions = self._announce()
-        if not self._course.lost:
-            actions += self._settle(call)
-            actions += [*self._roll.relay(), *self._course.draw(call)]
-        return actions + self._face_losses(call) + self._go_on(call)
+        actions = [] if self._refusal.stands else self._announce()
+        actions += self._settle(call)
+        return [*actions, *self._proceed(call)]
+
+    def _proceed(self, call: Call) -> list[Action]:
+        if self.is_closed:  # others have what members here got, too
+            return []
+        if self._refusal.stands:
+            sought = self._refusal.seek(call)
+            return self._fail(NO_ROOM, self._refusal.why) if sought is None else sought
+        drawn = [] if self._course.lost else [*self._roll.relay(), *self._course.draw(call)]
+        return [*drawn, *self._face_losses(call), *self._go_on(call)]
 
     def _settle(self, call: Call) -> list[Action]:
         """Another peer gives what came of the call."""
@@ -341,7 +353,8 @@ class Collective:
     def _answer(self, peer: int) -> list[Action]:
         """To one that seeks the outcome."""
         call = self._roll.call
-        if self._held is not None and call is not None and call.on_lost == "raise":
+        is_given = self.is_closed or (call is not None and call.on_lost == "raise")
+        if self._held is not None and is_given:
             return self._give()
         self._roll.lack.add(peer)  # or it finds the outcome here in another round
         return [*self._roll.seek([peer]), *self._step()]
@@ -358,7 +371,7 @@ class Collective:
         if self.has_failed or self.is_closed:
             return []
         actions = self._course.go_on(call, is_done=self._done is not None)
-        actions += self._deliver_one(call) if call.kind.has_root else self._deliver_all(call)
+        actions += self._rooted.give(call) if call.kind.has_root else self._deliver_all(call)
         return actions + self._close(call)
 
     def _fail(self, error: str, sentence: str, *, tell: bool = True) -> list[Action]:
@@ -372,6 +385,7 @@ class Collective:
         if has_outcome:
             return [*actions, *self._end()]
         self._failure = error, sentence
+        self._roll.fail()
         waiting = [rank for rank in self._roll.own if rank not in self._delivered]
         return actions + [Fail(rank, error, sentence) for rank in waiting]
 
@@ -380,15 +394,22 @@ class Collective:
     def _face_losses(self, call: Call) -> list[Action]:
         if not self._others.away:
             return []
-        own = [rank for rank in self._roll.own if rank in self._others.away]
+        own = [rank for rank in self._others.lost_here if self._roll.has_own(rank)]
         if own:
             named = self._placement.named(own)
             sentence = f"{call.operation} goes on without {named}: others have lost its node."
             return self._fail("PeerLost", sentence, tell=False)
-        goes_on = call.on_lost == "continue" and not call.kind.has_root
-        if goes_on and not self._roll.is_known:
+        if len(self._others.away) == self._placement.size:  # also those here, who have not come
+            everybody = self._placement.named(self._others.away)
+            sentence = f"{call.operation} has lost all that would take part: {everybody}."
+            return self._fail("PeerLost", sentence, tell=False)
+        if call.on_lost == "continue" and not (call.kind.has_root or self._roll.is_known):
             return self._go_without(call)
-        needed = self._others.needed(call, self._enough, self._delivered, self._done is not None)
+        # Nothing that was not needed comes to be, but by one of these.
+        seen = len(self._others.away), len(self._roll.own), self._flow.planned, bool(self._done)
+        if seen == self._faced and not self._seeks:
+            return []
+        needed = self._needed(call)
         if needed and self._held is not None:
             return self._give()
         self._seeks = self._others.made(needed) and self._others.may_hold(call)
@@ -397,6 +418,7 @@ class Collective:
         if needed:
             named = self._placement.named(needed, self._others.away)
             return self._fail("PeerLost", f"{call.operation} waits for {named} in vain.")
+        self._faced = seen
         actions = self._flow.drop(lambda transfer: transfer.peer not in self._course.peers)
         lost = tuple(rank for rank in self._placement.ranks[self._me] if rank in self._others.away)
         if call.kind is Kind.GATHER and lost != self._given_up:
@@ -406,12 +428,12 @@ class Collective:
 
     def _go_without(self, call: Call) -> list[Action]:
         """In another round, unless it was begun anew and others have what came of it before."""
-        lost = tuple(sorted(self._others.away))
         is_first = not self._course.lost and self._done is None
         self._seeks = self._is_anew and is_first and self._others.may_hold(call)
         if self._seeks:
             return self._roll.seek(self._course.peers)
-        return self._begin(call, lost) if lost != self._course.lost else []
+        is_another = len(self._others.away) > len(self._course.lost)
+        return self._begin(call, tuple(sorted(self._others.away))) if is_another else []
 
     def _begin(self, call: Call, lost: tuple[int, ...]) -> list[Action]:
         """Another round."""
@@ -421,9 +443,15 @@ class Collective:
             done = done._replace(members=self._roll.members(since))
         return [*self._course.begin(lost), *self._announce(done, anew=True)]
 
+    def _needed(self, call: Call) -> list[int]:
+        """The lost members of whom anything is to come, which then can't."""
+        if call.kind is Kind.GATHER:
+            return self._rooted.lacking(call) if self._roll.has_own(call.root) else []
+        return self._others.needed(call, is_done=self._done is not None)
+
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
-        lost = self._course.lost or self._given_up
-        return self._roll.announce(lost, self._others.away, done, self._course.peers, anew=anew)
+        lost, waits = self._course.lost or self._given_up, self._others.waits_here
+        return self._roll.announce(lost, done, self._course.peers, waits=waits, anew=anew)
 
     # Outcomes.
 
@@ -438,46 +466,26 @@ class Collective:
                 actions += [Tell(peer, Finished()) for peer in self._course.peers]
             if call.kind is not Kind.REDUCE_SCATTER:
                 self._held = self._outcome(call, self._placement.ranks[self._me][0], self._done)
-        for rank in self._roll.own:
-            if rank not in self._delivered:
-                self._delivered[rank] = self._held or self._outcome(call, rank, self._done)
-                actions.append(Deliver(rank, self._delivered[rank]))
+        if len(self._delivered) < len(self._roll.own):
+            for rank in self._roll.own:
+                if rank not in self._delivered:
+                    outcome = self._held or self._outcome(call, rank, self._done)
+                    actions.append(self._deliver(rank, outcome))
         return actions
+
+    def _deliver(self, rank: int, outcome: Outcome) -> Action:
+        self._delivered[rank] = outcome
+        self._others.unserved.discard(rank)
+        return Deliver(rank, outcome)
 
     def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
         buffers = self._course.outcome_of(call, rank, done.lost)
-        return self._others.outcome(buffers, done.lost, _LOST, *done.notes)
-
-    def _deliver_one(self, call: Call) -> list[Action]:
-        """Of a call with a root: each member gets its own, when it is there."""
-        actions: list[Action] = []
-        sizes = {rank: entry.sizes for rank, entry in self._roll.entries.items()}
-        for rank in self._roll.own:
-            if rank in self._delivered:
-                continue
-            absent: list[int] = []
-            if call.kind is Kind.GATHER and rank == call.root:
-                everybody = range(self._placement.size)
-                absent = [other for other in everybody if not self.has_value(other)]
-                if not self._others.are_enough(call, absent, self._enough):
-                    continue
-                sizes = {other: size for other, size in sizes.items() if other not in absent}
-                actions += [*self._course.leave_out(absent), *self._others.tell(self._course.peers)]
-            buffers = values_for(call, self._placement, rank, sizes)
-            if not all(map(self._flow.is_whole, buffers)) or (
-                call.kind is not Kind.GATHER and not buffers
-            ):
-                continue
-            self._delivered[rank] = self._others.outcome(buffers, absent, _LATE)
-            actions.append(Deliver(rank, self._delivered[rank]))
-        return actions
+        return self._others.outcome(buffers, done.lost, LOST, *done.notes)
 
     def _close(self, call: Call) -> list[Action]:
-        if self._seeks or not self._delivered.keys() >= self._others.left:
+        if self._seeks or self._others.unserved:
             return []
-        actions: list[Action] = []
-        if call.kind.has_root:  # they go without
-            actions = self._flow.drop(self._others.need_not)
+        actions = self._rooted.drop_unneeded() if call.kind.has_root else []
         if not self._others.are_done(call):
             return actions
         if call.kind.has_root:

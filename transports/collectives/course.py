@@ -8,12 +8,12 @@ further round each peer asks for what it lacks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from manta.transports.collectives.actions import Action, Forget, Store, Tell
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.flow import Flow
-from manta.transports.collectives.messages import Done, Noted, Want, Wanted
+from manta.transports.collectives.messages import Done, Noted, Want, Wanted, weight_of
 from manta.transports.collectives.planner import algorithm_of, plan, wanted
 from manta.transports.collectives.plans import (
     OUTCOME,
@@ -40,6 +40,10 @@ from manta.transports.errors import RemoteProtocolError
 
 MAX_WANTS = 1 << 16
 """Transfers that others may ask for; a plan has fewer."""
+_KEY = 200
+"""Characters of a transfer's key, beside the ranks that it names."""
+_WANT = 400
+"""Bytes that it takes to remember what another peer wants, beside its key."""
 _FINAL = (OUTCOME, RING)
 _GIVEN = -1
 """Tells transfers of an outcome that another peer gives."""
@@ -48,12 +52,15 @@ _GIVEN = -1
 class Course:
     """On peer `me` of the placement."""
 
-    def __init__(self, placement: Placement, me: int, roll: Roll) -> None:
+    def __init__(
+        self, placement: Placement, me: int, roll: Roll, completed: Callable[[Buffer], object]
+    ) -> None:
+        """`completed` is told of each buffer that becomes whole."""
         self._placement = placement
         self._me = me
         self._roll = roll
-        self.flow = Flow(placement.size)
-        self.peers = [peer for peer in range(len(placement.ranks)) if peer != me]
+        self.flow = Flow(placement.size, completed)
+        self.peers = dict.fromkeys(peer for peer in range(len(placement.ranks)) if peer != me)
         """The others that have members left."""
         self.lost: tuple[int, ...] = ()
         """The round: the ranks that it goes on without."""
@@ -61,7 +68,18 @@ class Course:
         """The round that was planned last."""
         self.left_out: set[int] = set()
         """Members without whose values the root of a gather here has gone on."""
-        self._entries_planned = 0
+        self._unplanned: list[int] = []
+        """Who has made the call since the last plan."""
+        self._opened = 0
+        """So many of the peers that are complete may be sent what the plan has for them."""
+        self._wanted: list[Buffer] | None = None
+        """What the members here get in this round."""
+        self._whole = 0
+        """The first so many of that are whole."""
+        self._unnoted: set[int] | None = None
+        """Peers whose notes are to come in this round."""
+        self.weight = 0
+        """About how many bytes it takes what others want and noted."""
         self._asked: list[tuple[int, Want]] = []
         """What others wanted in this round that was not looked at yet."""
         self.source: int | None = None
@@ -73,25 +91,34 @@ class Course:
 
     # The first round.
 
+    def called(self, rank: int) -> None:
+        """The member has made the call."""
+        self._unplanned.append(rank)
+
     def draw(self, call: Call) -> list[Action]:
         """The plan, of what is known."""
         actions: list[Action] = []
         if self._settled:
             return []
         if call.kind.reduces:
-            if self._missing_here():
+            if self._roll.lacks(self._me):
                 return []
             if self.planned is None:
                 self.flow.chunk = max(1, REDUCED // call.itemsize) * call.itemsize
                 actions = self.flow.adopt(plan(call, self._placement, self._me, self._sizes()))
-            for peer in self.peers:
-                if not self._roll.missing(self._placement.ranks[peer]):  # it has planned, too
+            complete = self._roll.complete[self._opened :]
+            self._opened += len(complete)
+            for peer in complete:  # they have planned, too, unless they are in another round
+                if peer in self.peers and not self._roll.rounds.get(peer):
                     actions += self.flow.open_to(peer)
         elif not self._roll.own:
             return []  # a peer of which no member has called is not counted on by others
-        elif len(self._roll.entries) > self._entries_planned:
-            self._entries_planned = len(self._roll.entries)
-            drawn = plan(call, self._placement, self._me, self._sizes())
+        elif self._unplanned:
+            entries, left_out = self._roll.entries, self.left_out
+            ranks = [rank for rank in self._unplanned if rank not in left_out]
+            self._unplanned.clear()
+            sizes = {rank: entries[rank].sizes for rank in ranks}
+            drawn = plan(call, self._placement, self._me, sizes)
             new = [one for one in drawn.receives if not self.flow.knows(one.key)]
             actions = [*self.flow.adopt(drawn), *self._want(new)]
         self.planned = ()
@@ -135,7 +162,9 @@ class Course:
         """Nothing moves any more."""
         self.flow.close()
         self._asked.clear()
+        self._unplanned.clear()
         self._notes.clear()
+        self._wanted, self.weight = None, 0
 
     # What others want.
 
@@ -147,6 +176,9 @@ class Course:
             return []
         actions: list[Action] = []
         for want in message.wants:
+            if len(want.key) > _KEY + 8 * self._placement.size:
+                raise RemoteProtocolError(f"peer {peer} wants {want.key!r:.100}")
+            self.weight += _WANT + len(want.key)
             if self.lost and not self.flow.knows(want.key):
                 self._check(peer, want)
                 self._asked.append((peer, want))
@@ -197,13 +229,15 @@ class Course:
         if self._settled and (self.source is None or self.source in self.peers):
             return None
         done, rounds = self._roll.done, self._roll.rounds
-        giving = (peer for peer in self.peers if peer in done and rounds.get(peer) == ())
+        giving = (peer for peer in done if peer in self.peers and rounds.get(peer) == ())
         return min(giving, default=None)
 
     def settle(self, call: Call, holder: int) -> list[Action]:
         """Takes over what another peer has, in place of all that was given here."""
         self.source, self._settled = holder, self._roll.done[holder]
-        self.planned = ()
+        self._wanted = self._unnoted = None
+        self.lost = self.planned = ()
+        self._asked.clear()
         actions = self.flow.drop(lambda _: True)
         self.flow.drop_reductions(ROLES)
         forgotten = self.flow.forget(VALUE)
@@ -214,11 +248,18 @@ class Course:
         wanted = [(holder, whole(buffer)) for buffer in self.wanted(call)]
         return actions + self._fetch(wanted, _GIVEN)
 
+    def takes_from(self, lost: Iterable[int]) -> bool:
+        """Is it what a peer of these members gives that is taken over here? Others that go on
+        without them come to something else, unless both hear of that."""
+        ranks = () if self.source is None else self._placement.ranks[self.source]
+        return not set(ranks).isdisjoint(lost)
+
     # Further rounds.
 
     def begin(self, lost: tuple[int, ...]) -> list[Action]:
         """A round without these ranks. What is of no use in it is given up."""
         self.lost = lost
+        self._wanted = self._unnoted = None
 
         def is_stale(transfer: Transfer) -> bool:
             buffer = transfer.span.buffer
@@ -274,7 +315,8 @@ class Course:
     def _take_over(self, call: Call, holder: int) -> list[Action]:
         """The outcome that another peer has."""
         self._settled = done = self._roll.done[holder]
-        known, _ = self._roll.add(done.members, self.lost)
+        self._wanted = self._unnoted = None
+        known, _ = self._roll.add(done.members, {*self.lost}.__contains__)
         actions = self.kept(known)
         if call.kind is Kind.ALL_REDUCE:
             actions += self.flow.drop(lambda _: True)
@@ -311,10 +353,18 @@ class Course:
     # Notes.
 
     def hear_notes(self, peer: int, message: Noted) -> None:
-        self._notes[peer] = message
+        before, self._notes[peer] = self._notes.get(peer), message
+        self.weight += weight_of(message) - (0 if before is None else weight_of(before))
+        if self._unnoted is not None and message.lost == self.lost:
+            self._unnoted.discard(peer)
 
     def unnoted(self, call: Call) -> set[int]:
         """The peers whose notes are to come."""
+        if self._unnoted is None:
+            self._unnoted = self._whose_notes_lack(call)
+        return self._unnoted
+
+    def _whose_notes_lack(self, call: Call) -> set[int]:
         if not call.noted or call.kind is not Kind.ALL_REDUCE or self._settled:
             return set()
         if algorithm_of(call, self._placement, self.size) is Algorithm.EXCHANGE:
@@ -362,13 +412,25 @@ class Course:
 
     def outcome(self, call: Call) -> Done | None:
         """As soon as all of it is here."""
-        out = {*self.lost, *self.settled}
-        everybody = (rank for rank in range(self._placement.size) if rank not in out)
-        if self.planned != self.lost or self._roll.missing(everybody):
+        if self.planned != self.lost or not self._have_come():
             return None
-        if not all(map(self.flow.is_whole, self.wanted(call))) or self.unnoted(call):
+        if self._wanted is None:
+            self._wanted, self._whole = self.wanted(call), 0
+        wanted = self._wanted
+        while self._whole < len(wanted) and self.flow.is_whole(wanted[self._whole]):
+            self._whole += 1
+        if self._whole < len(wanted) or self.unnoted(call):
             return None
         if self._settled:
             return self._settled
         theirs = (self._noted(peer) or () for peer in sorted(self._notes))
         return Done(self.lost, (*self.flow.notes, *(note for them in theirs for note in them)))
+
+    def _have_come(self) -> bool:
+        """Have all made the call that are in the outcome?"""
+        if not (self.lost or self.settled):
+            return len(self._roll.entries) == self._placement.size
+        out = {*self.lost, *self.settled}
+        return all(
+            rank in self._roll.entries or rank in out for rank in range(self._placement.size)
+        )

@@ -7,13 +7,21 @@ transfers with those before, which then just go on.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from manta.transports.collectives.actions import Action, Cancel, Expect, Ready, Reduce, Send
 from manta.transports.collectives.coverage import Coverage
-from manta.transports.collectives.plans import OUTCOME, Buffer, Plan, Reduction, Span, Transfer
+from manta.transports.collectives.plans import (
+    OUTCOME,
+    Buffer,
+    Plan,
+    Reduction,
+    Span,
+    Transfer,
+    whole,
+)
 from manta.transports.collectives.table import REDUCED
 
 
@@ -35,6 +43,8 @@ class _Reducing:
     reduction: Reduction
     issued: int = 0
     reduced: int = 0
+    there: int = 0
+    """The first so many sources have what is reduced next."""
 
 
 @dataclass
@@ -43,6 +53,8 @@ class Flow:
 
     members: int
     """Of the task."""
+    completed: Callable[[Buffer], object]
+    """Is told of each buffer that becomes whole."""
     chunk: int = REDUCED
     sends: dict[str, _Sending] = field(default_factory=dict)
     """That have not arrived."""
@@ -60,6 +72,9 @@ class Flow:
         self._permitted: set[tuple[int, str]] = set()
         self._open_to: set[int] = set()
         self._users: dict[Buffer, list[_Sending | _Reducing]] = defaultdict(list)
+        self._sends_to: dict[int, dict[str, _Sending]] = defaultdict(dict)
+        self._awaited: Counter[int] = Counter()
+        """By peer: how many transfers are to come from it."""
 
     @property
     def is_reducing(self) -> bool:
@@ -84,7 +99,7 @@ class Flow:
 
     def awaits(self, peer: int) -> bool:
         """Is anything to come from this peer?"""
-        return any(one.transfer.peer == peer for one in self.receives.values())
+        return self._awaited[peer] > 0
 
     # What is to be done.
 
@@ -94,11 +109,13 @@ class Flow:
         for transfer in plan.receives:
             if self._is_new(transfer.key):
                 self.receives[transfer.key] = _Receiving(transfer)
+                self._awaited[transfer.peer] += 1
                 actions.append(Expect(transfer))
         for transfer in plan.sends:
             if self._is_new(transfer.key):
                 sending = _Sending(transfer)
                 self.sends[transfer.key] = sending
+                self._sends_to[transfer.peer][transfer.key] = sending
                 self._users[transfer.span.buffer].append(sending)
                 actions += self._send(sending)
         for reduction in plan.reductions:
@@ -126,8 +143,12 @@ class Flow:
         if peer in self._open_to:
             return []
         self._open_to.add(peer)
-        sends = [one for one in self.sends.values() if one.transfer.peer == peer]
-        return [action for one in sends for action in self._send(one)]
+        return [action for one in self._sends_to[peer].values() for action in self._send(one)]
+
+    @property
+    def planned(self) -> int:
+        """How many steps there were in all plans."""
+        return len(self._known)
 
     @property
     def permitted(self) -> int:
@@ -136,14 +157,30 @@ class Flow:
 
     def drop(self, is_stale: Callable[[Transfer], bool]) -> list[Action]:
         """Gives up transfers, and reductions to outcomes."""
-        actions: list[Action] = []
-        for steps in (self.sends, self.receives):
-            stale = [key for key, step in steps.items() if is_stale(step.transfer)]
-            for key in stale:
-                step = steps.pop(key)
-                if isinstance(step, _Receiving) or step.is_open:
-                    actions.append(Cancel(key))
+        sends = [one for one in self.sends.values() if is_stale(one.transfer)]
+        actions = self._drop_sends(sends)
+        receives = [one for one in self.receives.values() if is_stale(one.transfer)]
+        for one in receives:
+            self._no_longer_awaits(one.transfer)
+            actions.append(Cancel(one.transfer.key))
         return actions
+
+    def drop_to(self, peer: int) -> list[Action]:
+        """Gives up what is to go to this peer."""
+        return self._drop_sends(list(self._sends_to[peer].values()))
+
+    def _drop_sends(self, stale: Iterable[_Sending]) -> list[Action]:
+        actions: list[Action] = []
+        for one in stale:
+            key = one.transfer.key
+            del self.sends[key], self._sends_to[one.transfer.peer][key]
+            if one.is_open:
+                actions.append(Cancel(key))
+        return actions
+
+    def _no_longer_awaits(self, transfer: Transfer) -> None:
+        del self.receives[transfer.key]
+        self._awaited[transfer.peer] -= 1
 
     def close(self) -> None:
         """Forgets what is there: nothing depends on it any more."""
@@ -153,6 +190,7 @@ class Flow:
         self._reducing.clear()
         self._running.clear()
         self._permitted.clear()
+        self._sends_to.clear()
         self.notes.clear()
 
     def drop_reductions(self, roles: Iterable[str]) -> None:
@@ -178,6 +216,8 @@ class Flow:
     def filled(self, span: Span) -> list[Action]:
         """The bytes of the span are there."""
         self._there[span.buffer].add(span.start, span.stop)
+        if self._reach(whole(span.buffer)) == span.buffer.size:
+            self.completed(span.buffer)
         actions: list[Action] = []
         for user in list(self._users[span.buffer]):
             actions += self._send(user) if isinstance(user, _Sending) else self._reduce(user)
@@ -194,13 +234,14 @@ class Flow:
         part = Span(span.buffer, span.start + receiving.received, span.start + upto)
         receiving.received = upto
         if part.stop == span.stop:
-            del self.receives[key]
+            self._no_longer_awaits(receiving.transfer)
         return self.filled(part)
 
     def sent(self, key: str) -> None:
         """All of the transfer has arrived."""
         sending = self.sends.pop(key, None)
         if sending is not None:
+            del self._sends_to[sending.transfer.peer][key]
             self._users[sending.transfer.span.buffer].remove(sending)
 
     def reduced(self, number: int, note: bytes = b"") -> list[Action]:
@@ -236,14 +277,16 @@ class Flow:
     def _reduce(self, reducing: _Reducing) -> list[Action]:
         target, sources = reducing.reduction
         length = target.stop - target.start
-        ready = min(map(self._reach, sources))
         actions: list[Action] = []
         while reducing.issued < length:
             start = reducing.issued
             stop = min(start + self.chunk, length)
-            if stop > ready:
+            # So each source is looked at once for a range, however many there are.
+            while reducing.there < len(sources) and self._reach(sources[reducing.there]) >= stop:
+                reducing.there += 1
+            if reducing.there < len(sources):
                 break
-            reducing.issued = stop
+            reducing.issued, reducing.there = stop, 0
             self._number += 1
             self._running[self._number] = reducing, start, stop
             pieces = tuple(_cut(source, start, stop) for source in sources)

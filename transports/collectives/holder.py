@@ -8,7 +8,8 @@ that are the same for all members: `all_reduce`, `all_gather`, `barrier`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 
 from manta.transports.collectives.actions import (
     Action,
@@ -46,6 +47,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
+    refusal = ""
     gives = False
     failure = ("", "")
 
@@ -62,9 +64,9 @@ class Holder:
         self._placement = placement
         self._me = me
         self.call = call
-        self._entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
-        members = (Member(rank, entry) for rank, entry in self._entries.items())
-        self._done = done._replace(members=tuple(members))
+        self.entries = {rank: entries[rank] for rank in sorted(entries.keys() - done.lost)}
+        members = (Member(rank, entry) for rank, entry in self.entries.items())
+        self.done = done._replace(members=tuple(members))
         self.outcome = outcome
         self._sends: dict[str, int] = {}
         """By key of a transfer: the peer that wants it."""
@@ -73,19 +75,19 @@ class Holder:
     def tell(self, peer: int) -> list[Action]:
         """That it may be had here."""
         return [
-            Tell(peer, Announcement(self._me, (), (), self._done)),
+            Tell(peer, Announcement(self._me, (), (), self.done)),
             Tell(peer, Finished()),
         ]
 
     # What happens.
 
     def contributed(
-        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None
+        self, rank: int, entry: Entry, data: dict[int, bytes] | None = None, refusal: str = ""
     ) -> list[Action]:
         if rank not in self._placement.ranks[self._me]:
             raise ValueError(f"rank {rank} is not on peer {self._me}")
         # Without whom it went on gets it as all others do, and goes on with them.
-        first = self._entries.get(rank, entry)
+        first = self.entries.get(rank, entry)
         if sentence := difference(self._placement.alias, (rank, first), (rank, entry)):
             return [Fail(rank, "CollectiveError", sentence)]
         return [Deliver(rank, self.outcome)]
@@ -96,8 +98,6 @@ class Holder:
             return []
         if isinstance(message, Announcement) and message.done is not None:
             return []  # it has it, too
-        if isinstance(message, Announcement) and message.lost:
-            return [Tell(peer, begun_anew(self._placement, message.lost))]
         # It may be another process of the peer than the one that was told before.
         return self._serve(peer, message) if isinstance(message, Wanted) else self.tell(peer)
 
@@ -151,9 +151,13 @@ class Holder:
 
     # What is known.
 
+    @cached_property
+    def weight(self) -> int:
+        return sum(entry.weight for entry in self.entries.values())
+
     @property
-    def come(self) -> frozenset[int]:
-        return frozenset(range(self._placement.size))
+    def come(self) -> Collection[int]:
+        return range(self._placement.size)
 
     @property
     def away(self) -> dict[int, str]:
@@ -169,10 +173,6 @@ class Holder:
     def has_served(self) -> bool:
         return True
 
-    @property
-    def weight(self) -> int:
-        return sum(entry.weight for entry in self._entries.values())
-
     def counts_on(self, peer: int) -> bool:
         return False
 
@@ -180,4 +180,4 @@ class Holder:
         return ""
 
     def holder(self, placement: Placement, me: int) -> Holder:
-        return Holder(placement, me, self.call, self._done, self.outcome, self._entries)
+        return Holder(placement, me, self.call, self.done, self.outcome, self.entries)

@@ -5,10 +5,14 @@ Between two peers, messages arrive in the order in which they were told, each on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from manta.transports.collectives.calls import Entry
 from manta.transports.collectives.plans import Span
+
+_BASE = 128
+"""Bytes of what each message, or wish, has beside what it names."""
 
 
 class Member(NamedTuple):
@@ -81,6 +85,10 @@ class Noted(NamedTuple):
     notes: tuple[bytes, ...]
 
 
+class Begun(NamedTuple):
+    """The sender has begun the call, of which it has nothing else to say yet."""
+
+
 class Finished(NamedTuple):
     """The members of the sender have the outcome."""
 
@@ -92,4 +100,36 @@ class Aborted(NamedTuple):
     sentence: str
 
 
-Message = Announcement | Probe | Relayed | Wanted | Noted | Finished | Aborted
+Message = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
+
+
+def weight_of(message: Message) -> int:
+    """About how many bytes it takes, and no fewer than are sent."""
+    match message:
+        case Announcement(_, members, lost, done):
+            return _weight(members, lost) + (0 if done is None else _weight_of_done(done))
+        case Probe(member):
+            return _weight([member])
+        case Relayed(_, announcements):
+            return _BASE + sum(map(weight_of, announcements))
+        case Wanted(lost, wants):
+            spans = sum(len(want.key) + 9 * len(want.span.buffer.lost) for want in wants)
+            return _weight((), lost) + spans + _BASE * len(wants)
+        case Noted(lost, notes):
+            return _weight((), lost, notes)
+        case Aborted(error, sentence):
+            return _BASE + 4 * (len(error) + len(sentence))
+    return _BASE
+
+
+def _weight_of_done(done: Done) -> int:
+    return _weight(done.members, done.lost, done.notes)
+
+
+def _weight(
+    members: Iterable[Member], lost: Sequence[int] = (), notes: Sequence[bytes] = ()
+) -> int:
+    size = _BASE + 9 * len(lost) + sum(5 + len(note) for note in notes)
+    for member in members:
+        size += member.entry.weight + sum(14 + len(part) for _, part in member.data)
+    return size

@@ -9,10 +9,12 @@ from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.course import Course
 from manta.transports.collectives.messages import Finished
 from manta.transports.collectives.planner import algorithm_of
-from manta.transports.collectives.plans import VALUE, Buffer, Transfer
-from manta.transports.collectives.reducing import alive_peers
+from manta.transports.collectives.plans import Buffer
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.table import Algorithm
+
+LOST = "its node was lost"
+"""Why a member is lost, if nothing else is said."""
 
 
 class Others:
@@ -29,19 +31,59 @@ class Others:
         """Of those: who has finished, and so had what came of the call, if it made that."""
         self.finished: set[int] = set()
         """Peers that have said so."""
+        self._unfinished = set(course.peers)
+        """Those that have not, and have members left."""
+        self.unserved = set(placement.ranks[me])
+        """The members of this peer that are left and have no outcome."""
+        self.lost_here: list[int] = []
+        """The members of this peer that are lost."""
+        self._left = [len(ranks) for ranks in placement.ranks]
+        """By peer: how many of its members are not lost."""
+        self._away_alone = 0
+        """How many that are lost have not made the call."""
+        self._uncalled_here = set(placement.ranks[me])
+        """The members of this peer that are left and have not made the call."""
+        self._everybody = tuple(range(placement.size))
         self._told: set[int] = set()
         """Peers that were told so."""
 
     def lose(self, ranks: Iterable[int], why: str) -> None:
         for rank in ranks:
-            self.away.setdefault(rank, why)
-        alive = alive_peers(self._placement, [*self.away])
-        self._course.peers = [peer for peer in alive if peer != self._me]
+            if rank not in self.away:
+                self._lose(rank, why)
+
+    def _lose(self, rank: int, why: str) -> None:
+        self.away[rank] = why
+        self._away_alone += rank not in self._roll.entries
+        peer = self._placement.peer_of[rank]
+        if peer == self._me:
+            self.lost_here.append(rank)
+            self.unserved.discard(rank)
+            self._uncalled_here.discard(rank)
+        self._left[peer] -= 1
+        if not self._left[peer]:
+            self._course.peers.pop(peer, None)
+            self._unfinished.discard(peer)
+
+    def called(self, rank: int) -> None:
+        """The member has made the call."""
+        self._away_alone -= rank in self.away
+        self._uncalled_here.discard(rank)
+
+    def finish(self, peer: int) -> None:
+        """It has said that its members have the outcome."""
+        self.finished.add(peer)
+        self._unfinished.discard(peer)
 
     @property
-    def left(self) -> set[int]:
-        """The members of this peer that are not lost."""
-        return {rank for rank in self._placement.ranks[self._me] if rank not in self.away}
+    def waits_here(self) -> bool:
+        """May members of this peer still make the call?"""
+        return bool(self._uncalled_here)
+
+    @property
+    def are_accounted(self) -> bool:
+        """Has everybody made the call, or is lost?"""
+        return len(self._roll.entries) + self._away_alone == self._placement.size
 
     def awaited(self, call: Call) -> list[int]:
         """Whose call, or else what of whom, is to come."""
@@ -54,38 +96,29 @@ class Others:
         sources = {one.transfer.peer for one in self._course.flow.receives.values()}
         return [rank for peer in sources for rank in self._placement.ranks[peer]]
 
-    def are_enough(self, call: Call, absent: list[int], enough: int) -> bool:
-        """Need a gather, for which so many are enough, wait for none of the absent any more?"""
-        if self._placement.size - len(absent) >= enough:
+    def are_enough(self, call: Call, there: Collection[int], enough: int) -> bool:
+        """Need a gather, for which so many are enough, wait for none but these any more?"""
+        if len(there) >= enough:
             return True
-        return call.on_lost == "continue" and all(rank in self.away for rank in absent)
+        if call.on_lost != "continue" or len(there) + len(self.away) < self._placement.size:
+            return False
+        gone = sum(rank not in there for rank in self.away)
+        return len(there) + gone == self._placement.size
 
-    def has_value(self, rank: int) -> bool:
-        """Of a gather, at its root: is this member's value there?"""
-        entry = self._roll.entries.get(rank)
-        return entry is not None and self._course.flow.is_whole(Buffer(VALUE, rank, entry.sizes[0]))
+    def needed(self, call: Call, *, is_done: bool) -> list[int]:
+        """The lost members of whom anything is to come, which then can't; of a call that is no
+        gather."""
+        return [rank for rank in self.away if self._needs(call, rank, is_done=is_done)]
 
-    def needed(
-        self, call: Call, enough: int, delivered: Collection[int], is_done: bool
-    ) -> list[int]:
-        """The lost members of whom anything is to come, which then can't. `enough` are so many
-        values of a gather, `delivered` the members here that have got theirs."""
-        if call.kind is Kind.GATHER:
-            if call.root not in self._roll.own or call.root in delivered:
-                return []
-            out = [one for one in self.away if not self.has_value(one)]
-            too_few = self._placement.size - len(out) < enough
-            return out if call.on_lost == "raise" and too_few else []
-        return [rank for rank in self.away if self._needs(call, rank, is_done)]
-
-    def _needs(self, call: Call, rank: int, is_done: bool) -> bool:
-        """Of a call that is no gather."""
+    def _needs(self, call: Call, rank: int, *, is_done: bool) -> bool:
         peer, is_there = self._placement.peer_of[rank], rank in self._roll.entries
         flow, peers = self._course.flow, self._course.peers
         if call.kind.has_root:
             return flow.awaits(peer) or (rank == call.root and not is_there)
         if is_done:  # what others are to have may go by way of this peer
             return peer not in peers and flow.awaits(peer)
+        if self._roll.is_known and rank in self._course.settled:
+            return False  # what came of it before is without it
         if not is_there:  # else all is here, too, that was to come by way of its peer
             return True
         if peer in peers:
@@ -96,7 +129,8 @@ class Others:
 
     def made(self, needed: Collection[int]) -> bool:
         """Are there such members, and have they made the call, or may have before they finished?"""
-        return bool(needed) and self.ended.union(self._roll.entries).issuperset(needed)
+        entries = self._roll.entries
+        return bool(needed) and all(rank in entries or rank in self.ended for rank in needed)
 
     def may_hold(self, call: Call) -> bool:
         """May another peer have the outcome, as it has not said that it lacks it?"""
@@ -109,8 +143,10 @@ class Others:
     ) -> Outcome:
         """`why`, unless more is known."""
         reasons = {rank: self.away.get(rank, why) for rank in lost}
-        ranks = (rank for rank in range(self._placement.size) if rank not in reasons)
-        return Outcome(tuple(buffers), tuple(ranks), reasons, notes)
+        ranks = self._everybody
+        if reasons:
+            ranks = tuple(rank for rank in ranks if rank not in reasons)
+        return Outcome(tuple(buffers), ranks, reasons, notes)
 
     # Who is done.
 
@@ -127,24 +163,19 @@ class Others:
             return self.tell(self._course.peers if root == self._me else ())
         return self.tell([root] if root in self._course.peers else ())
 
-    def need_not(self, transfer: Transfer) -> bool:
-        """Is it to go to a peer that has what it wants?"""
-        return transfer.key in self._course.flow.sends and transfer.peer in self.finished
-
     def are_done(self, call: Call) -> bool:
         """Does no other peer need anything from here, or is to catch up?"""
         flow, peers = self._course.flow, self._course.peers
         moves = bool(flow.sends or flow.receives)
         if call.on_lost == "continue" and not call.kind.has_root:
-            return self.finished.issuperset(peers)
+            return not self._unfinished
         if not call.kind.has_root:
             return not moves
         root = self._placement.peer_of[call.root]
         if call.kind is Kind.GATHER and root == self._me:
-            here = self._roll.entries.keys() | self.away.keys()
-            return not moves and len(here) == self._placement.size
+            return not moves and self.are_accounted
         if call.kind is Kind.GATHER:  # what is on its way yet, its root goes without
             return root in self.finished or root not in peers
         if root == self._me:
-            return not moves and self.finished.issuperset(peers)
+            return not moves and not self._unfinished
         return not moves

@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.plans import SHARE, VALUE, Buffer, Plan
 from manta.transports.collectives.reducing import plan_reduction, wanted_outcomes
-from manta.transports.collectives.spreading import plan_spreading, share_of, values_for
-from manta.transports.collectives.table import INLINE, Algorithm, for_reduction
+from manta.transports.collectives.spreading import does_ride, plan_spreading, share_of, values_for
+from manta.transports.collectives.table import Algorithm, for_reduction
 
 
 def algorithm_of(call: Call, placement: Placement, sizes: Sequence[int]) -> Algorithm:
     """Of a call that reduces."""
     ring = call.local_first and call.on_lost == "raise"
     peers = len(placement.ranks)
-    return for_reduction(sum(sizes), peers, exchange=call.reproducible, ring=ring)
+    exchange = call.reproducible
+    return for_reduction(sum(sizes), peers, placement.size, exchange=exchange, ring=ring)
 
 
 def plan(call: Call, placement: Placement, me: int, entries: Mapping[int, Sequence[int]]) -> Plan:
@@ -45,6 +46,16 @@ def wanted(
     return list(dict.fromkeys(buffer for buffers in found for buffer in buffers))
 
 
+def made(call: Call, placement: Placement, me: int, sizes: Sequence[int]) -> list[Buffer]:
+    """The buffers that peer `me` fills in a call that reduces, beside what its members bring, once
+    all have come; none of another call, as what others bring is not known."""
+    if not call.kind.reduces:
+        return []
+    drawn = plan(call, placement, me, {placement.ranks[me][0]: sizes})
+    spans = [one.span for one in drawn.receives] + [one.target for one in drawn.reductions]
+    return list(dict.fromkeys(span.buffer for span in spans))
+
+
 def given(rank: int, entry: Entry) -> list[Buffer]:
     """The buffers that a member's call comes with."""
     if entry.call.kind is Kind.SCATTER:
@@ -62,7 +73,8 @@ def ridden(entry: Entry, rank: int, placement: Placement) -> dict[int, Buffer]:
         return {
             to: Buffer(SHARE, rank, size, to=to)
             for to, size in enumerate(sizes)
-            if size <= INLINE and placement.peer_of[to] != placement.peer_of[rank]
+            if placement.peer_of[to] != placement.peer_of[rank]
+            and does_ride(call, placement, rank, size, to)
         }
     if not sizes:
         return {}
@@ -70,5 +82,5 @@ def ridden(entry: Entry, rank: int, placement: Placement) -> dict[int, Buffer]:
     if call.kind.reduces:
         rides = algorithm_of(call, placement, sizes) is Algorithm.EXCHANGE
     else:
-        rides = size <= INLINE
+        rides = does_ride(call, placement, rank, size)
     return {-1: Buffer(VALUE, rank, size)} if rides else {}

@@ -14,8 +14,9 @@ calls are compared that would meet nowhere else, or late.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from manta.transports.collectives.actions import Action, Store, Tell
 from manta.transports.collectives.calls import (
@@ -26,7 +27,14 @@ from manta.transports.collectives.calls import (
     checked,
     difference,
 )
-from manta.transports.collectives.messages import Announcement, Done, Member, Probe, Relayed
+from manta.transports.collectives.messages import (
+    Announcement,
+    Done,
+    Member,
+    Probe,
+    Relayed,
+    weight_of,
+)
 from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.plans import Buffer
 from manta.transports.collectives.table import DIRECT_PEERS
@@ -36,9 +44,18 @@ from manta.transports.errors import RemoteProtocolError
 class Roll:
     """As peer `me` knows it."""
 
-    def __init__(self, placement: Placement, me: int, *, directly: bool = False) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        me: int,
+        called: Callable[[int], object],
+        *,
+        directly: bool = False,
+    ) -> None:
+        """`called` is told of each member that is found to have made the call."""
         self._placement = placement
         self._me = me
+        self._called = called
         self._directly = directly
         self.entries: dict[int, Entry] = {}
         """By rank: who has made the call."""
@@ -54,12 +71,25 @@ class Roll:
         """What all brought is known from before the call was begun anew, without the bytes of it:
         nobody is told of anybody."""
         self._data: dict[int, tuple[tuple[int, bytes], ...]] = {}
-        self._told: dict[int, set[int]] = defaultdict(set)
+        self._in_order: list[int] = []
+        """Members on this peer that have made the call, as they made it."""
+        self._told: dict[int, int] = defaultdict(int)
+        """By peer: how many of those it was told of."""
         self._sought: set[int] = set()
         """Peers that were asked for the outcome."""
         self.lack: set[int] = set()
         """Those that lack it."""
-        self._probed: dict[int, Entry] = {}
+        self._first: tuple[int, Entry] | None = None
+        """The lowest rank that is known, also by a probe: all others are compared with it."""
+        self._lacks = [len(ranks) for ranks in placement.ranks]
+        """By peer: how many of its members have not made the call."""
+        self.complete = [peer for peer, lacks in enumerate(self._lacks) if not lacks]
+        """Peers of which all members have, in the order in which that came about."""
+        self.weight = 0
+        """About how many bytes the entries take, and what came with them."""
+        self._weight_of_done: dict[int, int] = {}
+        self._reach = 0
+        """Of so many peers, up to this one, all have made the call."""
         self._has_probed = me == 0
         self._announced = 0
         self._step = 0
@@ -70,12 +100,25 @@ class Roll:
         self._is_closed = True
         self._data.clear()
         self._told.clear()
-        self._probed.clear()
+        self.done.clear()
+        self.weight -= sum(self._weight_of_done.values())
+        self._weight_of_done.clear()
 
-    @property
-    def weight(self) -> int:
-        """About how many bytes the entries take."""
-        return sum(entry.weight for entry in self.entries.values())
+    def fail(self) -> None:
+        """Nobody meets here any more: what others called is forgotten, too."""
+        self.close()
+        own = {rank: self.entries[rank] for rank in self.own}
+        self.entries = own
+        self.weight = sum(entry.weight for entry in own.values())
+
+    def has_own(self, rank: int) -> bool:
+        """Has that member of this peer made the call?"""
+        at = bisect_left(self.own, rank)
+        return at < len(self.own) and self.own[at] == rank
+
+    def lacks(self, peer: int) -> int:
+        """How many of its members have not made the call."""
+        return self._lacks[peer]
 
     def missing(self, ranks: Iterable[int]) -> list[int]:
         return [rank for rank in ranks if rank not in self.entries]
@@ -85,26 +128,40 @@ class Roll:
     def enter(self, rank: int, entry: Entry, data: dict[int, bytes]) -> str:
         """A member of this peer makes the call. Returns why it can't meet with others, if so."""
         sentence = self._compare(rank, entry)
-        self.entries[rank] = entry
+        insort(self.own, rank)
+        self._in_order.append(rank)
+        self._enter(rank, entry)
         if not self._is_closed:
             self._data[rank] = tuple(data.items())
-        self.own = sorted([*self.own, rank])
         self.call = self.entries[self.own[0]].call
         return sentence
 
     def take(self, announcement: Announcement) -> tuple[list[Action], str]:
         """Another peer's announcement, with what is to be stored of it, and why its members can't
         meet with others, if so. Raises RemoteProtocolError."""
-        ranks = self._placement.ranks[announcement.peer]
-        return self.add(announcement.members, ranks)
+        peer = announcement.peer
+        return self.add(announcement.members, lambda rank: self._is_on(rank, peer))
 
-    def add(self, members: Iterable[Member], ranks: Iterable[int]) -> tuple[list[Action], str]:
-        """The same of members that are to be of these ranks. Raises RemoteProtocolError."""
+    def _is_on(self, rank: int, peer: int) -> bool:
+        return 0 <= rank < self._placement.size and self._placement.peer_of[rank] == peer
+
+    def hear_done(self, peer: int, done: Done) -> None:
+        """It has that outcome."""
+        if self._is_closed:
+            return
+        self.done[peer] = done
+        before = self._weight_of_done.get(peer, 0)
+        weight = self._weight_of_done[peer] = weight_of(Announcement(peer, (), (), done))
+        self.weight += weight - before
+
+    def add(
+        self, members: Iterable[Member], is_one: Callable[[int], bool]
+    ) -> tuple[list[Action], str]:
+        """The same of members, of ranks that may be among them. Raises RemoteProtocolError."""
         actions: list[Action] = []
         sentence = ""
-        allowed = set(ranks)
         for rank, entry, data in members:
-            if rank not in allowed:
+            if not is_one(rank):
                 raise RemoteProtocolError(f"rank {rank} is announced by another's peer")
             if rank in self.entries:
                 continue
@@ -113,7 +170,7 @@ class Roll:
             self.call = self.call or entry.call
             if entry.call == self.call:  # one of them is kept
                 entry = entry._replace(call=self.call)
-            self.entries[rank] = entry
+            self._enter(rank, entry)
             if not self._is_closed:
                 self._data[rank] = data
                 actions += buffers
@@ -123,23 +180,42 @@ class Roll:
         """What they brought before the call was begun anew."""
         self.is_known = True
         for rank, entry, _ in members:
-            self.entries[rank] = entry
+            self._enter(rank, entry)
             self._data[rank] = ()
+
+    def _enter(self, rank: int, entry: Entry) -> None:
+        before = self.entries.get(rank)
+        self.entries[rank] = entry
+        self.weight += entry.weight - (0 if before is None else before.weight)
+        self._knows(rank, entry)
+        if before is not None:
+            return
+        peer = self._placement.peer_of[rank]
+        self._lacks[peer] -= 1
+        if not self._lacks[peer]:
+            self.complete.append(peer)
+        self._called(rank)
+
+    def _knows(self, rank: int, entry: Entry) -> None:
+        if self._first is None or rank <= self._first[0]:
+            self._first = rank, entry
 
     def probe(self, peer: int, probe: Probe) -> str:
         rank, entry, _ = probe.member
-        if rank not in self._placement.ranks[peer]:
+        if not self._is_on(rank, peer):
             raise RemoteProtocolError(f"rank {rank} is not on peer {peer}")
+        try:
+            checked(entry, rank, self._placement)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error)) from None
         sentence = self._compare(rank, entry)
-        self._probed[rank] = entry
+        self._knows(rank, entry)
         return sentence
 
     def _compare(self, rank: int, entry: Entry) -> str:
-        known = {**self._probed, **self.entries}
-        if not known:
+        if self._first is None:
             return ""
-        other = min(known)
-        return difference(self._placement.alias, (other, known[other]), (rank, entry))
+        return difference(self._placement.alias, self._first, (rank, entry))
 
     def _stored(self, rank: int, entry: Entry, data: tuple[tuple[int, bytes], ...]) -> list[Action]:
         try:
@@ -166,24 +242,22 @@ class Roll:
     def announce(
         self,
         lost: tuple[int, ...],
-        absent: Collection[int],
         done: Done | None,
         peers: Iterable[int],
         *,
+        waits: bool,
         anew: bool = False,
     ) -> list[Action]:
         """What is due, to those of `peers` that are to know; `anew` where a round begins.
 
-        `absent` are members that will not call.
+        `waits`: members here may still make the call.
         """
         call, own = self.call, self.own
         if self.is_known:
             return []
         if not anew:
-            ranks = self._placement.ranks[self._me]
-            waiting = [rank for rank in self.missing(ranks) if rank not in absent]
             is_alone = call is not None and call.kind is Kind.GATHER  # a quorum counts members
-            if len(own) == self._announced or (len(own) > 1 and waiting and not is_alone):
+            if len(own) == self._announced or (len(own) > 1 and waits and not is_alone):
                 return []
         self._announced = len(own)
         if not lost and self._is_disseminated:
@@ -205,8 +279,8 @@ class Roll:
         return many and call is not None and not call.kind.has_root
 
     def _announcement(self, to: int, lost: tuple[int, ...], done: Done | None) -> Announcement:
-        ranks = [rank for rank in self.own if rank not in self._told[to]]
-        self._told[to].update(ranks)
+        ranks = sorted(self._in_order[self._told[to] :])
+        self._told[to] = len(self._in_order)
         members = []
         for rank in ranks:
             meant = self.meant(rank, self.entries[rank], to)
@@ -233,10 +307,11 @@ class Roll:
         count = len(self._placement.ranks)
         actions: list[Action] = []
         while self._is_disseminated and not self.is_known and 1 << self._step < count:
-            peers = self._window(self._me, self._step)
-            if any(self.missing(self._placement.ranks[peer]) for peer in peers):
+            while self._reach < count and not self._lacks[(self._me - self._reach) % count]:
+                self._reach += 1
+            if self._reach < min(1 << self._step, count - (1 << self._step)):
                 break
-            known = tuple(self._known(peer) for peer in peers)
+            known = tuple(self._known(peer) for peer in self._window(self._me, self._step))
             to = (self._me + (1 << self._step)) % count
             actions.append(Tell(to, Relayed(self._step, known)))
             self._step += 1

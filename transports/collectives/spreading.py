@@ -22,7 +22,7 @@ the cost of bytes, as values pass through others; but small values ride with ann
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.plans import (
@@ -34,7 +34,7 @@ from manta.transports.collectives.plans import (
     transfer_key,
     whole,
 )
-from manta.transports.collectives.table import INLINE, Algorithm, for_spreading
+from manta.transports.collectives.table import DIRECT_PEERS, Algorithm, for_spreading, rides
 
 
 def parent_of(algorithm: Algorithm, peer: int, source: int, count: int) -> int:
@@ -51,12 +51,30 @@ def parent_of(algorithm: Algorithm, peer: int, source: int, count: int) -> int:
 
 def children_of(algorithm: Algorithm, peer: int, source: int, count: int) -> list[int]:
     """To whom it passes it on; first to those with most peers behind them."""
-    found = [
-        other
-        for other in range(count)
-        if other not in (peer, source) and parent_of(algorithm, other, source, count) == peer
-    ]
-    return sorted(found, key=lambda other: (source - other) % count)
+    relative = (peer - source) % count
+    found: Iterable[int] = ()
+    if algorithm is Algorithm.STAR:
+        found = range(1, count) if not relative else ()
+    elif algorithm is Algorithm.CHAIN:
+        found = [relative + 1]
+    else:  # those that are named by one bit more, below the lowest that is set
+        bits = (1 << at for at in range((count - 1).bit_length()))
+        found = (relative | bit for bit in bits if not relative & (2 * bit - 1))
+    return [(source + other) % count for other in sorted(found, reverse=True) if other < count]
+
+
+def does_ride(call: Call, placement: Placement, rank: int, size: int, to: int = -1) -> bool:
+    """Whether a value of a member, or what of it is for another one, rides with the announcement.
+
+    Those that ride are as small as needed for all that are announced at once.
+    """
+    if call.kind is Kind.SCATTER:
+        together = len(placement.ranks[placement.peer_of[to]])
+    elif call.kind is Kind.GATHER or len(placement.ranks) <= DIRECT_PEERS:
+        together = len(placement.ranks[placement.peer_of[rank]])
+    else:
+        together = placement.size  # announcements of many peers go together
+    return rides(size, together)
 
 
 def values_for(
@@ -81,7 +99,7 @@ def plan_spreading(
     """What peer `me` does about the values that are known, `entries` being sizes by rank.
 
     Of more entries comes a plan with all that was in the one of fewer. What is small enough
-    (`INLINE`) rode with the announcements and is not in it.
+    (`does_ride`) rode with the announcements and is not in it.
     """
     sends: list[Transfer] = []
     receives: list[Transfer] = []
@@ -100,9 +118,9 @@ def plan_spreading(
         if call.kind is Kind.SCATTER:
             for other, size in enumerate(sizes):
                 to = placement.peer_of[other]
-                if size > INLINE and to != source:
+                if to != source and not does_ride(call, placement, rank, size, other):
                     move(share_of(rank, other, size), source, to)
-        elif not sizes or sizes[0] <= INLINE:
+        elif not sizes or does_ride(call, placement, rank, sizes[0]):
             continue
         elif call.kind is Kind.GATHER:
             to = placement.peer_of[call.root]

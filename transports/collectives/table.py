@@ -19,7 +19,11 @@ KIB = 1 << 10
 INLINE = 64 * KIB
 """Values up to this many bytes ride with the announcement of the call."""
 EXCHANGED = 1024 * KIB
-"""What the values of all peers together may have to be reduced by everybody, who holds them all."""
+"""What the values of all members together may have to be reduced by everybody, who holds them
+all."""
+TOGETHER = 4096 * KIB
+"""What values that ride together may have: more would hold up what else a link carries, and is in
+memory twice while it comes."""
 DIRECT_PEERS = 16
 """With more peers than this, a peer does not speak with all others: announcements are
 disseminated in log2(p) rounds, as p messages take longer (1 ms), and blocks go round in a ring."""
@@ -55,7 +59,12 @@ REDUCING = (
 )
 
 
-def for_reduction(size: int, peers: int, *, exchange: bool, ring: bool) -> Algorithm:
+def rides(size: int, together: int) -> bool:
+    """Whether a value rides with an announcement, if so many of its size may ride together."""
+    return size <= INLINE and size * together <= TOGETHER
+
+
+def for_reduction(size: int, peers: int, members: int, *, exchange: bool, ring: bool) -> Algorithm:
     """`exchange` says whether everybody may reduce the same: all machines come to the same bits.
 
     `ring` says whether interim results may go round: they have the width of a value, and no peer
@@ -64,7 +73,7 @@ def for_reduction(size: int, peers: int, *, exchange: bool, ring: bool) -> Algor
     for row in REDUCING:
         if peers <= row.peers and size <= row.size:
             found = row.algorithm
-            if found is Algorithm.EXCHANGE and not (exchange and size * peers <= EXCHANGED):
+            if found is Algorithm.EXCHANGE and not (exchange and size * members <= EXCHANGED):
                 continue
             return Algorithm.DIRECT if found is Algorithm.RING and not ring else found
     raise AssertionError("the last row is for all")

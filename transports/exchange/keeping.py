@@ -89,6 +89,8 @@ def _is_needed(
             return stands and channel is not None and channel.knows(era, Member(task, rank))
         case kinds.KeptBroadcast():
             return kept.era == letters.era and broadcasts.says(member, item)
+        case kinds.KeptCall():
+            return kept.era == letters.era
         case _:
             assert_never(item)
 

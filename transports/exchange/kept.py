@@ -51,7 +51,16 @@ class Received(_Item, frozen=True, tag=3):
     serials: tuple[Span, ...]
 
 
-Item = KeptLetter | KeptBroadcast | Received
+class KeptCall(_Item, frozen=True, tag=4):
+    """What came of a collective, or what the attempt gave to it, which its peer understands. The
+    bytes that belong to it are in the value, from `at` on."""
+
+    what: bytes
+    value: Value
+    at: Count = 0
+
+
+Item = KeptLetter | KeptBroadcast | Received | KeptCall
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):

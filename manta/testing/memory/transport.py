@@ -144,6 +144,10 @@ class MemoryLink:
     def __repr__(self) -> str:
         return f"<{self.transport.name} {'->' if self.address else '<-'} {self.peer_key[:8]}>"
 
+    @property
+    def is_half_full(self) -> bool:
+        return self._in_flight > self._window // 2
+
     def send(self, message: Message) -> None:
         with self._medium.lock:
             if self.state is not None or self.transport.closed:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.gathering import Gathering
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.parcels import Parts
 from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
@@ -24,6 +26,8 @@ class Ask(Protocol):
     at: Instance
     body: Any
     value: Value | None
+    refusal: str
+    """Why there is no room for its value, if so."""
     connection: int
     """Over which it came: a number that no other one has at the same time."""
 
@@ -64,6 +68,8 @@ class Call:
     meeting: Meeting
     nodes: tuple[str, ...]
     """By peer of its placement: their ids."""
+    peers: Mapping[str, int]
+    """The same, by id."""
     me: int
     """The peer that this plane is."""
     places: Places
@@ -72,12 +78,25 @@ class Call:
     told: dict[str, list[Message]] = field(default_factory=dict)
     """By node: what was said to it, for as long as it goes on."""
     gathering: Gathering | None = None
+    needs_all: bool = False
+    """It is a gather whose root, which is here, needs all."""
     lacks: bool = False
-    """It is a gather that needs all, and went without some."""
+    """It is such a one, and went without some."""
     enough: int | None = None
     """Of a gather whose root is here: how many values are."""
+    passed: Places | None = None
+    """Where others have begun it anew last, and were told that this plane takes no part: what they
+    said there was heard by nobody."""
+    announced: Counter[str] = field(default_factory=Counter)
+    """By node: bytes that it said of it, until a member here makes the call."""
+    is_joined: bool = False
+    """A member here makes it."""
     is_over: bool = False
     """It is closed or has failed."""
+    is_followed_up: bool = False
+    """It is over, and what waited for that was looked at."""
+    looked_at: tuple[int, int] = (0, 0)
+    """How many had come, in which roster, when it was last seen whether it can be complete."""
 
     @property
     def own(self) -> tuple[int, ...]:
@@ -86,7 +105,7 @@ class Call:
 
     def ranks_on(self, node: str) -> tuple[int, ...]:
         """Of a node that has a part in it."""
-        return self.meeting.placement.ranks[self.nodes.index(node)]
+        return self.meeting.placement.ranks[self.peers[node]]
 
     def suffice(self, enough: int) -> None:
         self.enough = enough
@@ -132,6 +151,9 @@ class Outside(Protocol):
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        """Whether the link is up and takes more: what can wait is to wait for that."""
+
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         """The peer breaks the protocol, or does not listen."""
 
@@ -144,6 +166,12 @@ class Outside(Protocol):
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None: ...
 
     def release(self, value: Parcel) -> None: ...
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        """A value that becomes a file when what names it is kept. Raises NoRoom."""
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        """Bytes of a value that was kept, from `at` on. Raises OSError."""
 
     def own(self, parcel: bytes) -> int | None:
         """Its descriptor."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.pieces import Piece
+from manta.node.plane.collectives.pieces import Piece, bytes_of
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED, CallCollective
 from manta.node.reduction import kernel
@@ -33,6 +33,8 @@ class Ask(Protocol):
     at: Instance
     body: Any
     value: Value | None
+    refusal: str
+    """Why there is no room for its value, if so."""
 
 
 class Parcels(Protocol):
@@ -56,7 +58,8 @@ class Contributions:
         """With the bytes of its small values, by the rank that they are for; `before` is what
         `Entry` has of it. What the request brought is the meeting's from now on.
 
-        Raises Unfit, NoRoom, TypeError and ValueError; then nothing of it is kept.
+        Raises Unfit, TypeError and ValueError; then nothing of it is kept, nor where there is no
+        room for it (`Given.refusal`).
         """
         try:
             found = self._of(ask, rank, placement, before)
@@ -86,7 +89,11 @@ class Contributions:
         checked(entry, rank, placement)
         buffers = list(_buffers(body, rank))
         stop = max((start + buffer.size for start, buffer in buffers), default=0)
-        whole = self._memory(ask, stop)
+        try:
+            whole = self._memory(ask, stop)
+        except NoRoom as error:
+            self.drop(ask)
+            return Given(entry, {}, kernel, refusal=str(error)), {}
         pieces = {
             buffer: whole._replace(view=whole.view[start : start + buffer.size], offset=start)
             for start, buffer in buffers
@@ -94,7 +101,8 @@ class Contributions:
         if not pieces:
             self.drop(ask)
         data = {
-            to: bytes(pieces[buffer].view) for to, buffer in ridden(entry, rank, placement).items()
+            to: bytes_of(pieces[buffer].view)
+            for to, buffer in ridden(entry, rank, placement).items()
         }
         return Given(entry, pieces, kernel), data
 
@@ -109,6 +117,8 @@ class Contributions:
                 raise Unfit(f"{body.words} comes with a room that was not made for it.")
             return Piece(block.view, block)
         value = ask.value
+        if ask.refusal:
+            raise NoRoom(ask.refusal)
         if isinstance(value, bytes) and len(value) >= size:
             return Piece(memoryview(value))
         if isinstance(value, Parcel) and value.size >= size:

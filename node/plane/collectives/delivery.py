@@ -26,9 +26,6 @@ class Waits(Protocol):
     def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         """Of that member, for what comes of it."""
 
-    def lacks(self, meeting: Meeting) -> None:
-        """What came of it is without members that are needed."""
-
     def is_waiting(self, ask: Ask) -> bool: ...
 
     def is_answered(self, ask: Ask) -> None:
@@ -85,7 +82,6 @@ class Delivery:
                 error, sentence = type(concluded).__name__, str(concluded)
         for wait in waiting:
             if outcome.lost and not wait.passes and needs_all(wait.body):
-                self._waits.lacks(meeting)
                 named = meeting.placement.named(sorted(outcome.lost), outcome.lost)
                 self._fail([wait], "PeerLost", f"gather waits for {named} in vain.")
             elif error:

@@ -10,6 +10,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | an instance was given up, or has finished without the call | its plane tells the machine |
 | a node is lost | all others tell their machines; it learns that when it is back |
 | a plane begins anew | it is told again what it may know; the call is begun anew if it had given |
+| an attempt ends | what others may need because of it is on disk first (`lasting.py`) |
 | an instance is placed on another node | calls that go on are begun anew, with what others gave |
 | no instance of a task has stayed here, or this node was lost | its calls are forgotten |
 | a call has failed because of a loss | it is begun anew when a next attempt makes it |
@@ -33,25 +34,30 @@ from manta.node.plane.collectives import losses, messages, placing
 from manta.node.plane.collectives.calls import Ask, Call, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
 from manta.node.plane.collectives.delivery import Delivery
-from manta.node.plane.collectives.gathering import Gathering, lasts
+from manta.node.plane.collectives.early import MessageRoom
+from manta.node.plane.collectives.gathering import lasts, needs_all
+from manta.node.plane.collectives.gathers import Gathers
 from manta.node.plane.collectives.hearing import Hearing
 from manta.node.plane.collectives.kept import AHEAD, Calls
+from manta.node.plane.collectives.lasting import Lasting
 from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.moving import Moving
 from manta.node.plane.collectives.peers import Peers
+from manta.node.plane.collectives.post import TooLong
 from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
+from manta.node.plane.collectives.staying import Staying
 from manta.node.plane.collectives.unwaited import Member, Unwaited
-from manta.node.plane.parcels import NoRoom
+from manta.node.plane.collectives.waits import OpenWaits, Task
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
-from manta.roster import waits
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.exchange.messages import Parcel
 
 
@@ -67,6 +73,7 @@ class Desk:
         first: int,
         known: KnownPeers,
         pool: Pool,
+        room: MessageRoom,
         outside: Outside,
     ) -> None:
         self.epoch = epoch
@@ -79,11 +86,17 @@ class Desk:
         self._contributions = Contributions(pool, outside)
         self._delivery = Delivery(pool, self, outside)
         self._hearing = Hearing(self)
-        self.peers = Peers(swarm_id, token, first, self._hearing, outside)
+        self.peers = Peers(swarm_id, token, first, self._hearing, outside, pool, room)
+        self.placings = placing.Placings(me, self._is_there)
         self.roster: Roster | None = None
+        self.most_announced = pool.most_small // 2
+        self._rosters = 0
+        """How many there were, and changes of the directory."""
         self.calls = Calls()
+        self.lasting = Lasting(swarm_id, self.calls, pool, outside)
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
-        self._waits: dict[Ask, Wait] = {}
+        self._waits = OpenWaits()
+        self._gathers = Gathers(self.calls)
         self.settling = Settling(outside.settle)
         self._unwaited = Unwaited()
         self._since: dict[Member, int] = {}
@@ -97,22 +110,23 @@ class Desk:
         for number in body.returned:
             self._pool.returned(ask.at, number)
         name = CallName(ask.at.iteration, ask.at.alias, body.number)
-        wait = self._waits[ask] = Wait(ask, name, body, since + lasts(body))
+        wait = Wait(ask, name, body, since + lasts(body))
         if body.settles:
             wait.settles = self.settling.begin(ask.at)
+        self._waits.add(wait)
         self._enter(wait)
 
     def settled(self, at: Instance) -> None:
         """The manager has applied what the attempt had written when that was asked for."""
         number = self.settling.settled(at)
-        for wait in list(self._waits.values()):
+        for wait in self._waits.parked((at.iteration, at.alias)):
             if wait.ask.at == at and 0 < wait.settles <= number and wait.ask in self._waits:
                 wait.settles = 0
                 self._enter(wait)
 
     def abandon(self, ask: Ask) -> None:
         """Nobody waits for the answer any more; what it contributed counts."""
-        wait = self._waits.pop(ask, None)
+        wait = self._waits.pop(ask)
         if wait is not None and wait.is_parked:
             self._contributions.drop(ask)
 
@@ -125,36 +139,57 @@ class Desk:
         if self.roster.iteration != name.era or task is None or wait.rank >= task.size:
             self._fail(ask, "SwarmStopped", f"{ask.at} was ended: it waits for nothing any more.")
             return
-        if problem := waits.cannot_meet(self.roster, name.task):
+        if problem := self.placings.problem(self.roster, task):
             self._fail(ask, "CollectiveError", problem)
             return
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
         call = self.calls.get(name)
+        if call is None and (why := self._why_not(name, task)):
+            self._fail(ask, NO_ROOM, why)
+            return
         if wait.settles:
-            if failure := losses.meanwhile(wait, call, task):
+            if failure := losses.meanwhile(wait, call, task, self.placings.places(task)):
                 self._fail(ask, *failure)
             return
         member = name.era, name.task, wait.rank
         # What an attempt before it gave elsewhere may count in calls that others began before.
-        now = placing.places(task).version if ask.at.attempt else 0
+        now = self.placings.places(task).version if ask.at.attempt else 0
         since = self._since.setdefault(member, now)
+        if self._full(call, task) is not None:
+            return  # who takes part has yet to hear what it was told
         if call is None:
-            if self.calls.is_full:
-                self._fail(ask, "ResourceExhaustionError", losses.too_many_failed(name.task))
-                return
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
-        elif placing.is_outdated(call, task, wait.rank) or call.places.version < since:
+        elif self._is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
                 self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
                 return
             call = self.begin_anew(call, task)
-        if call is None or ask not in self._waits:
-            return
+        if call is None or ask not in self._waits or not wait.is_parked:
+            return  # it became one, or was answered, with what followed from the call's beginning
         if wait.rank not in call.own:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
         else:
             self._contribute(wait, call)
+
+    def _why_not(self, name: CallName, task: RosterTask) -> str:
+        """Why it is not begun here, if so. One that was refused is, at later places, as others may
+        have what came of it before."""
+        refused = self.calls.refused(name)
+        if refused is not None:
+            now = self.placings.places(task)
+            return refused.why if now.order <= refused.places.order else ""
+        return losses.too_many_failed(name.task) if self.calls.is_full else ""
+
+    def _full(self, call: Call | None, task: RosterTask) -> str | None:
+        """A node that would be told of the call, and is to hear more before."""
+        if call is not None:
+            return None if call.is_over else self.peers.full(call.nodes)
+        placed = self.placings.placed(task)
+        return None if placed is None else self.peers.full(placed.nodes)
+
+    def _is_outdated(self, call: Call, task: RosterTask, rank: int | None = None) -> bool:
+        return placing.is_outdated(call, self.placings.places(task), rank)
 
     def _contribute(self, wait: Wait, call: Call) -> None:
         ask, body, placement = wait.ask, wait.body, call.meeting.placement
@@ -162,25 +197,21 @@ class Desk:
         try:
             before = self._unwaited.before(member, body.number)
             given, data = self._contributions.of(ask, wait.rank, placement, before)
-        except NoRoom as error:
-            self._fail(ask, "ResourceExhaustionError", str(error))
-            return
         except (Unfit, ValueError) as error:
             self._fail(ask, "RequestFailed", str(error))
             return
         except TypeError as error:
             self._fail(ask, "TypeError", str(error))
             return
-        wait.is_parked = False
+        self._waits.enters(wait)
+        self.calls.joined(call)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
+        call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
-            now = self._outside.clock()
-            call.gathering = Gathering(placement.size, body.quorum, body.deadline, now)
-            call.suffice(call.gathering.enough)
-        try:
-            call.meeting.contribute(wait.rank, given, data)
-        except NoRoom as error:
-            self._fail(ask, "ResourceExhaustionError", str(error))
+            self._gathers.begin(call, body, self._outside.clock())
+        call.meeting.contribute(wait.rank, given, data)
+        if call.is_over:
+            self.calls.came(call, wait.rank)
         if not wait.passes:
             self._pass_on(call, wait.rank)
         self.look(call)
@@ -188,40 +219,54 @@ class Desk:
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
         """None while the roster does not say where all are. Others may have begun it at `places`
         before."""
-        found = placing.placed(task, self._me, self._is_there)
+        found = self.placings.placed(task)
         if found is None:
             return None
         places = places or found.places
-        where = found.placement, found.me
-        machine = Collective(*where, directly=places.version > 0)
+        where, refused = (found.placement, found.me), self.calls.refused(name)
+        why = "" if refused is None else refused.why
+        before = self.lasting.found(name, task, *where)
+        machine = before.holder(*where) or Collective(
+            *where, directly=places.order > (0, 0), refusal=why
+        )
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
-        call = Call(name, meeting, found.nodes, found.me, places)
+        call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
+        before.begin(meeting)
         losses.tell_losses(call, task, self._is_there)
-        self.peers.take_early(self._is_there)
+        self.peers.take_early(self._is_there, name)
         return self.calls.get(name)
 
     def begin_anew(self, call: Call, task: RosterTask, places: Places | None = None) -> Call | None:
         """At the places of the roster, or at these of another plane. None while it does not say
         where all are."""
-        found = placing.placed(task, self._me, self._is_there)
+        found = self.placings.placed(task)
         if found is None or self.calls.get(call.name) is not call:
             return None  # it was begun anew meanwhile
+        receivers = [call.nodes[peer] for peer in call.meeting.receivers]
         meeting, given = call.meeting.anew(found.placement, found.me)
-        new = Call(call.name, meeting, found.nodes, found.me, places or found.places)
-        new.gathering = call.gathering
+        places = placing.after(places or found.places, call.passed)
+        new = Call(call.name, meeting, found.nodes, found.peers, found.me, places)
+        new.gathering, new.needs_all = call.gathering, call.needs_all
         self.calls.replace(call, new)
+        self._gathers.watch(new)
+        if given:
+            self.calls.joined(new)
         if call.enough is not None:
             new.suffice(call.enough)
-        meeting.begin(given)
+        meeting.begin(given, {})
         losses.tell_losses(new, task, self._is_there)
-        for wait in [one for one in self._waits.values() if one.name == call.name]:
-            if not wait.is_parked and wait.rank not in meeting.machine.come:
-                self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        for rank in call.own:
+            for wait in self._waits.met(call.name, rank):
+                if rank not in meeting.machine.come:
+                    self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        for node in receivers:  # what they wait for does not come at the places before
+            if node in new.peers and self.calls.get(call.name) is new:
+                self._hearing.lead(new, node)
         self.look(new)
-        self.peers.take_early(self._is_there)
+        self.peers.take_early(self._is_there, call.name)
         return self.calls.get(call.name)
 
     def _is_there(self, node: str) -> bool:
@@ -235,7 +280,10 @@ class Desk:
             return
         if not call.is_over:
             call.told.setdefault(node, []).append(message)
-        self.peers.say(node, call.name, call.places, message)
+        try:
+            self.peers.say(node, call.name, call.places, message)
+        except TooLong as error:
+            meeting.abort(NO_ROOM, losses.too_long(call.name, *error.args))
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
         self._outside.work(job, then)
@@ -258,36 +306,28 @@ class Desk:
             self.calls.lay_aside(call)
 
     def deliver(self, meeting: Meeting, rank: int, outcome: Outcome) -> None:
+        if outcome.lost and (call := self.calls.of(meeting)) is not None:
+            call.lacks = call.needs_all
         self._delivery.deliver(meeting, rank, outcome)
 
     # --- who waits (delivery.Waits) ---------------------------------------------------------------
 
     def waiting(self, meeting: Meeting, rank: int) -> list[Wait]:
         call = self.calls.of(meeting)
-        return [
-            wait
-            for wait in self._waits.values()
-            if call is not None
-            and not wait.is_parked
-            and wait.rank == rank
-            and wait.name == call.name
-        ]
-
-    def lacks(self, meeting: Meeting) -> None:
-        if (call := self.calls.of(meeting)) is not None:
-            call.lacks = True
+        return [] if call is None else self._waits.met(call.name, rank)
 
     def is_waiting(self, ask: Ask) -> bool:
         return ask in self._waits
 
     def is_answered(self, ask: Ask) -> None:
-        del self._waits[ask]
+        self._waits.pop(ask)
 
     def fail_wait(self, ask: Ask, error: str, sentence: str) -> None:
         self._fail(ask, error, sentence)
 
     def _fail(self, ask: Ask, error: str, sentence: str) -> None:
-        if self._waits.pop(ask).is_parked:
+        wait = self._waits.pop(ask)
+        if wait is not None and wait.is_parked:
             self._contributions.drop(ask)
         ask.fail(error, sentence)
 
@@ -300,8 +340,10 @@ class Desk:
         machine = call.meeting.machine
         if call.is_over or task is None or machine.has_served:
             return
-        if machine.come.issuperset(range(task.size)):
+        now = len(machine.come), self._rosters
+        if now[0] >= task.size or now == call.looked_at or not self.placings.is_queued(task):
             return
+        call.looked_at = now
         if stuck := losses.deadlock(call, task):
             call.meeting.abort("CollectiveError", stuck)
             self._after(call.meeting)
@@ -311,18 +353,19 @@ class Desk:
         call = self.calls.of(meeting)
         if call is None:
             return
-        gathering = call.gathering
-        if gathering is not None and not gathering.look(meeting, self._outside.clock()):
-            call.gathering = None
+        self._gathers.look(call, self._outside.clock())
         machine = meeting.machine
         if machine.has_failed and not call.is_over:
             self.calls.lay_aside(call)
             error, sentence = machine.failure
+            if error == NO_ROOM and not any(map(machine.has_delivered, call.own)):
+                self.calls.refuse(call, sentence)
             for rank in call.own if error == "CollectiveError" else ():
                 if machine.has_delivered(rank):
                     self._remember(call.name, rank, error, sentence)
-        if call.is_over:
-            self._retry()
+        if call.is_over and not call.is_followed_up:
+            call.is_followed_up = True
+            self.retry((call.name.era, call.name.task))
 
     def _remember(self, name: CallName, rank: int, error: str, sentence: str) -> None:
         """It did not wait in the call that failed: the one that it is in raises, or its next."""
@@ -330,9 +373,8 @@ class Desk:
             return  # by a call in which it has heard of it
         member = name.era, name.task, rank
         self._unwaited.failed(member, name.number, error, sentence)
-        for call in self.calls.open:
-            is_next = (call.name.era, call.name.task) == (name.era, name.task)
-            if is_next and self.waiting(call.meeting, rank):
+        for call in self.calls.open_of(name.era, name.task):
+            if self.waiting(call.meeting, rank):
                 self._pass_on(call, rank)
                 self._after(call.meeting)
 
@@ -342,8 +384,9 @@ class Desk:
         if (failure := self._unwaited.take(member, call.name.number)) is not None:
             call.meeting.abort(*failure)
 
-    def _retry(self) -> None:
-        for wait in list(self._waits.values()):
+    def retry(self, task: Task | None = None) -> None:
+        """What waits to be begun, of one task or of all, may be by now."""
+        for wait in self._waits.parked(task):
             if wait.is_parked and wait.ask in self._waits:
                 self._enter(wait)
 
@@ -351,8 +394,10 @@ class Desk:
 
     def roster_changed(self, roster: Roster) -> None:
         before, self.roster = self.roster, roster
+        self._places_changed()
         if before is not None and before.iteration != roster.iteration:
             self.calls.end_eras(roster.iteration)
+            self.lasting.end_eras(roster.iteration)
             for call in self.calls.all:
                 if call.name.era < roster.iteration:
                     self._end(call)
@@ -362,9 +407,10 @@ class Desk:
             self._forget_left(before, roster)
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
-            if call.name.era != roster.iteration or task is None or call.is_over:
+            is_kept = self.calls.get(call.name) is call  # else it was begun anew meanwhile
+            if call.name.era != roster.iteration or task is None or not is_kept:
                 continue
-            if not placing.is_outdated(call, task) or self.begin_anew(call, task) is None:
+            if not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
                 losses.tell_losses(call, task, self._is_there)
                 self._hearing.look_at_gone(call, task)
                 self.look(call)
@@ -373,33 +419,38 @@ class Desk:
     def _forget_left(self, before: Roster, roster: Roster) -> None:
         """What is known of members that were elsewhere since, or with a node that was lost; and
         calls of tasks of which nobody else has stayed here."""
-        calls = self.calls.all
-        tasks = {call.name.task for call in calls} | {task for _, task, _ in self._since}
-        stayed = {
-            alias: placing.stayed(before.tasks[alias], roster.tasks.get(alias), self._me)
-            for alias in tasks
-        }
-
-        def is_here(member: Member) -> bool:
-            return member[2] in stayed.get(member[1], ())
-
-        self._unwaited.keep_only(is_here)
-        self._since = {member: now for member, now in self._since.items() if is_here(member)}
-        left = [call for call in calls if not stayed[call.name.task]]
+        tasks = {call.name.task for call in self.calls.all} | {task for _, task, _ in self._since}
+        staying = Staying(before, roster, self._me, tasks)
+        self._unwaited.keep_only(staying.has)
+        self._since = {member: now for member, now in self._since.items() if staying.has(member)}
+        left = [call for call in self.calls.all if not staying.counts(call)]
         for call in left:
             self._end(call)
-        if left and not self.calls.all:  # nothing here relies on what was said
+        if left and not self.calls.open:  # nothing here relies on what was said
             self.peers.begin_anew()
 
     def look_again(self) -> None:
         """What waited for a roster, or for a node to be known, may go on."""
+        self._places_changed()
         self.peers.take_early(self._is_there)
-        self._retry()
+        self.retry()
+
+    def _places_changed(self) -> None:
+        self.placings.forget()
+        self._rosters += 1
 
     def peer_lost(self, node: str, why: str) -> None:
         """A node is in the swarm no longer."""
+        self._places_changed()
         self.peers.lost(node)
         self._hearing.lost(node, why)
+
+    def forget(self, call: Call) -> None:
+        """What came of it counts no more; who waits for that fails."""
+        for rank in call.own:
+            for wait in self.waiting(call.meeting, rank):
+                self._fail(wait.ask, "PeerLost", losses.moved(call.name.task, call.name.number))
+        self.calls.remove(call)
 
     def _end(self, call: Call) -> None:
         for rank in call.own:
@@ -410,10 +461,11 @@ class Desk:
 
     def close(self) -> None:
         """The swarm, or its timeline, is over here."""
-        for ask in list(self._waits):
+        for ask in self._waits:
             self._fail(ask, "SwarmStopped", "The swarm is over here: nothing is waited for.")
         for call in self.calls.all:
             self._end(call)
+        self.peers.close()
 
     # --- peers ------------------------------------------------------------------------------------
 
@@ -428,22 +480,21 @@ class Desk:
 
     @property
     def due(self) -> float | None:
-        times = [wait.deadline for wait in self._waits.values()]
-        for call in self.calls.open:
-            if call.gathering is not None and call.gathering.due is not None:
-                times.append(call.gathering.due)
-        return min(times, default=None)
+        times = (self._waits.due, self._gathers.due, self.peers.due)
+        return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
-        for call in self.calls.open:
-            one = call.gathering
-            if one is not None and one.due is not None and one.due <= now:
-                call.gathering = None
-                call.suffice(1)
-                self._after(call.meeting)
-        for wait in [wait for wait in self._waits.values() if wait.deadline <= now]:
+        for call in self._gathers.take(now):
+            self._after(call.meeting)
+        for wait in self._waits.late(now):
             if wait.ask in self._waits:
-                call_ = self.calls.get(wait.name)
-                sentence = losses.outlook(wait, call_, self.roster, self._is_there)
-                told = f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."
-                self._fail(wait.ask, "Timeout", told)
+                self._fail(wait.ask, "Timeout", self._in_vain(wait))
+        self.peers.tick(now)
+
+    def _in_vain(self, wait: Wait) -> str:
+        """What it waited for."""
+        call, roster = self.calls.get(wait.name), self.roster
+        task = None if roster is None else roster.tasks.get(wait.name.task)
+        full = None if task is None else self._full(call, task)
+        sentence = losses.outlook(wait, call, roster, self._is_there, full)
+        return f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -14,12 +14,15 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.contributions import Contributions
+from manta.node.plane.collectives.deadlines import Deadlines
 from manta.node.plane.collectives.desk import Desk
+from manta.node.plane.collectives.early import MessageRoom
 from manta.node.plane.collectives.gathering import lasts
+from manta.node.plane.collectives.lasting import Ending
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.collectives.workers import Workers
-from manta.node.plane.parcels import NoRoom, Parcels
+from manta.node.plane.parcels import NoRoom, Parcels, Parts
 from manta.node.plane.requests import MakeRoom
 from manta.node.plane.shares import SharedRoom, Whose
 from manta.protocol.base import Instance
@@ -31,6 +34,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
+from manta.transports.exchange.kept import Kept
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -51,6 +55,9 @@ class Outside(Protocol):
     def say(self, swarm_id: str, peer: str, message: messages.Message) -> None: ...
 
     def is_up(self, swarm_id: str, peer: str) -> bool: ...
+
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        """Whether the link is up and takes more."""
 
     def cut(self, swarm_id: str, peer: str, why: str) -> None: ...
 
@@ -74,12 +81,14 @@ class Desks:
         self._outside = outside
         self._pool = Pool(parcels, self.clock)
         self._pool.keeps = self
+        self._message_room = MessageRoom(self._pool)
         self._contributions = Contributions(self._pool, self)
         self._workers = Workers(WORKERS)
         self._desks: dict[str, Desk] = {}
         self._early: dict[Ask, float] = {}
         """Calls that came before the directory of their swarm, and when."""
-        self._early_room = SharedRoom(MOST_EARLY)
+        self._early_until = Deadlines[Ask](lambda ask, _: ask in self._early)
+        self._call_room = SharedRoom(MOST_EARLY)
         self._unheard: dict[str, dict[str, None]] = {}
         """By key: swarms that it spoke of and this node had not heard of yet."""
 
@@ -100,6 +109,7 @@ class Desks:
                 first,
                 self._known,
                 self._pool,
+                self._message_room,
                 self,
             )
             for node in self._known.nodes(swarm_id):
@@ -114,11 +124,12 @@ class Desks:
             self._make_room(ask)
         elif (desk := self.desk(ask.at.swarm_id)) is not None:
             desk.ask(ask, self.clock())
-        elif self._early_room.fits(ask.at.swarm_id, 1):
-            self._early_room.take(ask.at.swarm_id, 1)
-            self._early[ask] = self.clock()
+        elif self._call_room.fits(ask.at.swarm_id, 1):
+            self._call_room.take(ask.at.swarm_id, 1)
+            self._early[ask] = now = self.clock()
+            self._early_until.add(now + lasts(ask.body), ask)
         else:
-            room, swarm_id = self._early_room, ask.at.swarm_id
+            room, swarm_id = self._call_room, ask.at.swarm_id
             ask.fail(
                 "ResourceExhaustionError",
                 f"{room.used:,} calls wait until this node hears who takes part in their swarms, "
@@ -151,7 +162,7 @@ class Desks:
 
     def _leave_early(self, ask: Ask) -> None:
         del self._early[ask]
-        self._early_room.give(ask.at.swarm_id, 1)
+        self._call_room.give(ask.at.swarm_id, 1)
 
     def _drop_early(self, which: Callable[[Ask], bool]) -> None:
         for ask in [ask for ask in self._early if which(ask)]:
@@ -173,6 +184,18 @@ class Desks:
     def disconnected(self, at: Instance, connection: int) -> None:
         """Nothing more comes over a connection of the attempt."""
         self._pool.leave(at, connection)
+
+    def ends(self, at: Instance, then: Callable[[], object], *, counts: bool) -> Ending:
+        """What of its calls, if it counts, must outlive this process before `then` is called."""
+        desk = self._desks.get(at.swarm_id) if counts else None
+        if desk is None or desk.roster is None:
+            return Ending(then)
+        return desk.lasting.ends(at, desk.roster, then)
+
+    def restored(self, swarm_id: str, kept: Iterable[Kept]) -> None:
+        """What was kept of the swarm before this process began."""
+        if (desk := self.desk(swarm_id)) is not None:
+            desk.lasting.restore(kept)
 
     def end(self, at: Instance, *, is_gone: bool = False) -> None:
         """The attempt is over; its connections are closed. `is_gone`: so is its process."""
@@ -250,20 +273,19 @@ class Desks:
 
     @property
     def due(self) -> float | None:
-        early = (since + lasts(ask.body) for ask, since in self._early.items())
-        times = [self._pool.due, *early, *(desk.due for desk in self._desks.values())]
+        desks = (desk.due for desk in self._desks.values())
+        times = (self._pool.due, self._early_until.due, *desks)
         return min((one for one in times if one is not None), default=None)
 
     def tick(self, now: float) -> None:
         self._pool.tick(now)
-        for ask, since in list(self._early.items()):
-            if since + lasts(ask.body) <= now:
-                sentence = (
-                    f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits "
-                    "until this node hears where the swarm's instances are. It was not told yet "
-                    "who takes part in it; look whether it reaches its manager."
-                )
-                self._fail_early(ask, "Timeout", sentence)
+        for ask in self._early_until.take(now):
+            sentence = (
+                f"Waited {ask.body.timeout:g} s in vain: {operation(ask.body.words)} waits until "
+                "this node hears where the swarm's instances are. It was not told yet who takes "
+                "part in it; look whether it reaches its manager."
+            )
+            self._fail_early(ask, "Timeout", sentence)
         for desk in list(self._desks.values()):
             desk.tick(now)
 
@@ -278,6 +300,9 @@ class Desks:
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return self._outside.is_up(swarm_id, peer)
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        return self._outside.has_room(swarm_id, peer)
+
     def cut(self, swarm_id: str, peer: str, why: str) -> None:
         self._outside.cut(swarm_id, peer, why)
 
@@ -287,8 +312,8 @@ class Desks:
     def move(self, swarm_id: str, peer: str) -> Mover:
         try:
             bulk = self._outside.bulk_peer(swarm_id, peer)
-        except LocalTransportError as error:
-            return _Nowhere(self._outside.post, str(error))
+        except LocalTransportError:
+            return Nowhere(self._outside.post)
         return _Bulk(bulk, self._outside.post)
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
@@ -304,6 +329,12 @@ class Desks:
 
     def release(self, value: Parcel) -> None:
         self._parcels.release(value)
+
+    def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
+        return self._parcels.file(swarm_id, size, parts)
+
+    def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
+        self._parcels.read(value, into, at)
 
     def own(self, parcel: bytes) -> int | None:
         return self._parcels.held(parcel)
@@ -419,12 +450,12 @@ class _Bulk:
         return ended
 
 
-class _Nowhere:
-    """Bulk with a peer that is known no longer: what is to come of it never does."""
+class Nowhere:
+    """Bulk with a peer that is known no longer: it is given up. What that costs a call is decided
+    where it is told that the peer is lost."""
 
-    def __init__(self, post: Callable[[Callable[[], None]], object], why: str) -> None:
+    def __init__(self, post: Callable[[Callable[[], None]], object]) -> None:
         self._post = post
-        self._why = why
 
     def expect(
         self,
@@ -434,7 +465,7 @@ class _Nowhere:
         done: Callable[[str | None], None],
         adopted: Callable[[int], None] | None,
     ) -> None:
-        self._post(partial(done, self._why))
+        self._post(partial(done, None))
 
     def send(
         self,
@@ -444,7 +475,7 @@ class _Nowhere:
         memfd: int,
         at: int,
     ) -> None:
-        self._post(partial(done, self._why))
+        self._post(partial(done, None))
 
     def ready(self, transfer: bytes, upto: int) -> None:
         """Nobody takes it."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from manta.node.plane.collectives.pieces import Piece, Pieces
+from manta.node.plane.collectives.pieces import Piece, Pieces, Reading
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.parcels import NoRoom
 from manta.node.reduction.kernel import Kernel
@@ -28,14 +28,17 @@ class Given:
     entry: Entry
     pieces: Mapping[Buffer, Piece]
     kernel: Kernel | None = None
+    refusal: str = ""
+    """Why there is no room for its value, which is not there then."""
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """What of it is remembered."""
 
     entry: Entry
     buffers: tuple[Buffer, ...]
     kernel: Kernel | None
+    refusal: str
 
 
 class Giving:
@@ -44,7 +47,7 @@ class Giving:
     def __init__(self, memory: Pieces, aside: Pieces) -> None:
         self._memory = memory
         self._aside = aside
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, Known] = {}
         """By rank."""
 
     def __contains__(self, rank: int) -> bool:
@@ -72,8 +75,9 @@ class Giving:
         return self._aside.footprint(self._aside.buffers)
 
     def came(self, rank: int, given: Given) -> None:
-        """Its values lie in the meeting's memory."""
-        self._known[rank] = _Known(given.entry, tuple(given.pieces), given.kernel)
+        """Its values lie in the meeting's memory, or were refused."""
+        buffers = () if given.refusal else tuple(given.pieces)
+        self._known[rank] = Known(given.entry, buffers, given.kernel, given.refusal)
 
     def lay_aside(self, rank: int, given: Given) -> None:
         """Of a call whose outcome is on its way. What finds no room is to be given again."""
@@ -97,7 +101,16 @@ class Giving:
         for place in (self._aside, self._memory):
             if place.has(one.buffers):
                 with contextlib.suppress(OSError):
-                    return Given(one.entry, place.take_out(one.buffers), one.kernel)
+                    pieces = place.take_out(one.buffers)
+                    return Given(one.entry, pieces, one.kernel, one.refusal)
+        return None
+
+    def reading(self, rank: int) -> tuple[Known, list[Reading]] | None:
+        """What the member gave, with a reading of each buffer; None of what is not kept here."""
+        one = self._known.get(rank)
+        for place in (self._aside, self._memory):
+            if one is not None and place.has(one.buffers):
+                return one, [place.reading(buffer) for buffer in one.buffers]
         return None
 
     def forget(self) -> None:

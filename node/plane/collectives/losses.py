@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterable
 
 from manta.node.plane.collectives import placing
 from manta.node.plane.collectives.calls import Call, Wait
+from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.collectives.post import LONGEST
 from manta.protocol.roster import Roster, RosterTask
 from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.transports.collectives.calls import Kind
 
+MIB = 1 << 20
 LOST = "its node was lost"
-FORGOT = "its node began anew, and it had ended by then"
 
 
 def why_lost(task: RosterTask, rank: int) -> str:
@@ -40,10 +42,12 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
         ended = [rank for rank in ranks if has_finished(task, rank)]
-        meeting.peer_lost(peer, why_lost(task, ranks[0]) or LOST, ended)
+        meeting.peer_lost(peer, task.instances[ranks[0]].given_up or LOST, ended)
 
 
-def meanwhile(wait: Wait, call: Call | None, task: RosterTask) -> tuple[str, str] | None:
+def meanwhile(
+    wait: Wait, call: Call | None, task: RosterTask, now: Places
+) -> tuple[str, str] | None:
     """How a call fails, with what sentence, that its member is yet to come to. Of a next attempt
     that is not known: it may be given what came of the call before."""
     if wait.ask.at.attempt:
@@ -51,7 +55,7 @@ def meanwhile(wait: Wait, call: Call | None, task: RosterTask) -> tuple[str, str
     come: Collection[int] = ()
     if call is not None:
         come = call.meeting.machine.come
-        if call.meeting.machine.has_failed and not placing.is_outdated(call, task, wait.rank):
+        if call.meeting.machine.has_failed and not placing.is_outdated(call, now, wait.rank):
             return call.meeting.machine.failure
     late = (rank for rank in range(task.size) if rank != wait.rank and rank not in come)
     if gone := waits.lost(task, late):
@@ -59,14 +63,21 @@ def meanwhile(wait: Wait, call: Call | None, task: RosterTask) -> tuple[str, str
     return None
 
 
-def forgotten(call: Call, task: RosterTask) -> list[int]:
-    """Peers whose planes forgot what members gave that have ended, and will not give it again."""
-    come = call.meeting.machine.come
-    return [
-        call.nodes.index(node)
-        for node in call.gone
-        if any(why_lost(task, rank) for rank in come.intersection(call.ranks_on(node)))
-    ]
+def stands(call: Call, task: RosterTask | None, before: RosterTask | None = None) -> bool:
+    """Can a call that is over here have come to nothing else, also where others went on without
+    this plane? They need what a member here gave, which has finished and gives it no more; it is
+    the same attempt as `before`, if that is given, when what came of the call counted."""
+    it = call.meeting.machine.call
+    if call.meeting.machine.outcome is None or it is None or task is None:
+        return False
+    if it.on_lost == "continue":
+        return False
+    return any(
+        has_finished(task, rank)
+        and task.instances[rank].node_id == call.nodes[call.me]
+        and (before is None or before.instances[rank].attempt == task.instances[rank].attempt)
+        for rank in call.own
+    )
 
 
 def deadlock(call: Call, task: RosterTask) -> str:
@@ -78,9 +89,13 @@ def deadlock(call: Call, task: RosterTask) -> str:
 
 
 def outlook(
-    wait: Wait, call: Call | None, roster: Roster | None, is_there: Callable[[str], bool]
+    wait: Wait,
+    call: Call | None,
+    roster: Roster | None,
+    is_there: Callable[[str], bool],
+    full: str | None,
 ) -> str:
-    """Whom it waits for."""
+    """Whom it waits for; `full` is a node that has yet to hear more before it can be begun."""
     operation = waits.operation(wait.body.words)
     task = None if roster is None else roster.tasks.get(wait.name.task)
     if task is None:
@@ -95,6 +110,12 @@ def outlook(
         missing += range(len(task.instances), task.size)
         if missing:
             return waits.missing(task, operation, missing).sentence
+        if full is not None:
+            aliases = {one.node_id: one.node_alias for one in task.instances}
+            return (
+                f"{operation} waits until {aliases.get(full, full)} has taken what it was told of "
+                "the collectives before it"
+            )
         return f"{operation} waits for others to come to the collectives before it"
     wanted: Iterable[int] = range(task.size)
     if wait.body.kind is Kind.SCATTER:
@@ -110,6 +131,15 @@ def too_far(task: str, number: int) -> str:
     return (
         f"Collective {number} of {task!r} is called, and its instances on another node have come "
         "to none of the thousands before it."
+    )
+
+
+def too_much_said(task: str, node: str, most: int) -> str:
+    """Of a call after too many that wait for the instances here."""
+    return (
+        f"What is on {node} has called so many collectives of {task!r} before instances on another "
+        f"node have that it takes more than {most / MIB:,.0f} MiB there: have them wait for each "
+        "other, or give the nodes more (value_memory_mb, of which it is an eighth)."
     )
 
 
@@ -140,3 +170,12 @@ def moved(task: str, number: int) -> str:
 def without(task: str, number: int, node: str) -> str:
     """Of a call that does not wait for a node's instances any more."""
     return f"Collective {number} of {task!r} goes on without what is on {node}, which was lost."
+
+
+def too_long(name: CallName, size: int) -> str:
+    """Of a call of which a node would have to tell another more than a message may have."""
+    return (
+        f"What one node is to tell another of collective {name.number} of {name.task!r} takes "
+        f"{size / MIB:,.1f} MiB at once, of at most {LONGEST / MIB:,.0f} MiB: give the task fewer "
+        "instances, or its values fewer parts."
+    )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from manta.node.plane.collectives.arranging import AT_ONCE, Arranging
+from manta.node.plane.collectives.arranging import Arranging
 from manta.node.plane.collectives.given import Given, Giving
 from manta.node.plane.collectives.memory import Pool
-from manta.node.plane.collectives.pieces import COST, Piece, Pieces
+from manta.node.plane.collectives.pieces import COST, Piece, Pieces, Reading, bytes_of
+from manta.node.plane.collectives.reductions import Reductions
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
-from manta.node.reduction.kernel import Kernel, Source
+from manta.node.reduction.kernel import Kernel
 from manta.transports.collectives.actions import (
     Action,
     Cancel,
@@ -37,8 +36,9 @@ from manta.transports.collectives.calls import Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
-from manta.transports.collectives.planner import ridden
+from manta.transports.collectives.planner import made, ridden
 from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, whole
+from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
 
@@ -113,17 +113,30 @@ class Meeting:
         self._moving = moving
         self._memory = Pieces(swarm_id, pool, spill, outside.release)
         aside = Pieces(swarm_id, pool, spill, outside.release)
-        self._given = Giving(self._memory, aside)
+        self.giving = Giving(self._memory, aside)
         self._moves: dict[str, _Move] = {}
         self._actions: deque[Action] = deque()
         self._is_performing = False
+        self._uncalled = set(placement.ranks[me])
+        """Members here that have not made the call."""
         self.has_let_go = False
         """Is something that members here gave kept no longer, though others may need it again?"""
         self._outcomes: dict[int, Outcome] = {}
         self.arranging = Arranging(self._memory, pool, outside.work)
+        self._reductions = Reductions(self._memory, pool, outside.work)
+        self._copied = 0
+        """Bytes of small values that are here twice, as they ride with announcements."""
+        self.is_gone = False
+        """Nothing is kept of it any more."""
         self.is_over = False
         """Nothing is carried out any more, and no memory kept but that of outcomes, and of what
         members gave."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it is refused, or has been; empty if it is not."""
+        error, sentence = self.machine.failure
+        return sentence if error == NO_ROOM else self.machine.refusal
 
     @property
     def kind(self) -> Kind | None:
@@ -133,30 +146,42 @@ class Meeting:
 
     def contribute(self, rank: int, given: Given, data: dict[int, bytes]) -> None:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
-        was there. Raises ValueError for what no member can bring, and NoRoom; then it is dropped,
-        and with NoRoom all are told."""
+        was there, or there is no room for it: then the call is refused to all."""
         self.kernel = self.kernel or given.kernel
+        refusal = self.machine.refusal
         if rank in self.machine.come or self.is_over:
-            if self.is_over or rank in self._given or self._has_outcome(rank):
+            if self.is_over or rank in self.giving or self._has_outcome(rank):
                 self._memory.drop_given(given.pieces)
             else:
-                self._given.lay_aside(rank, given)
-            self._perform(self.machine.contributed(rank, given.entry, data))
-            return
+                self.giving.lay_aside(rank, given)
+        else:
+            try:
+                self._take_in(rank, given, data)
+            except NoRoom as error:
+                refusal = refusal or self._refusal(error)
+            self.giving.came(rank, replace(given, refusal=refusal))
+        self._perform(self.machine.contributed(rank, given.entry, data, refusal))
+        self._weigh()
+
+    def _take_in(self, rank: int, given: Given, data: dict[int, bytes]) -> None:
+        """Takes all room that is known to be needed, while nobody has been told of the member.
+        Raises NoRoom; then what it brought is dropped."""
+        views = {id(piece.view.obj) for piece in given.pieces.values()}
+        copied = sum(len(part) for part in data.values() if id(part) not in views)
+        weight = self.machine.weight + given.entry.weight
+        call, sizes = given.entry.call, given.entry.sizes
+        self._uncalled.discard(rank)
         try:
-            self._count()
-            self._memory.add(given.pieces)
-        except NoRoom as error:
-            sentence = self._refusal(error)
-            self.abort("ResourceExhaustionError", sentence)
-            raise NoRoom(sentence) from error
-        try:
-            actions = self.machine.contributed(rank, given.entry, data)
-        except ValueError:
-            self._memory.drop(list(given.pieces))
+            if why := given.refusal or self.machine.refusal:
+                raise NoRoom(why)
+            self._memory.weigh(COST + self._copied + copied + weight)
+            for buffer in () if self._uncalled else made(call, self.placement, self._me, sizes):
+                self._memory.of(buffer)
+        except NoRoom:
+            self._memory.drop_given(given.pieces)
             raise
-        self._given.came(rank, given)
-        self._perform(actions)
+        self._memory.add(given.pieces)
+        self._copied += copied
 
     def _has_outcome(self, rank: int) -> bool:
         return self.machine.outcome is not None or self.machine.has_delivered(rank)
@@ -170,6 +195,7 @@ class Meeting:
         except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
             raise RemoteProtocolError(f"peer {peer} says what makes no sense: {error}") from error
         self._perform(actions)
+        self._weigh()
 
     def received(self, key: str, upto: int) -> None:
         move = self._moves.get(key)
@@ -216,7 +242,7 @@ class Meeting:
             block = self._pool.adopt(fd, buffer.size, self._swarm_id)
         except NoRoom as error:
             move.piece = Piece(memoryview(b""))
-            self.abort("ResourceExhaustionError", self._refusal(error))
+            self.abort(NO_ROOM, self._refusal(error))
             return
         move.piece = Piece(block.view[: buffer.size], block)
         self._pool.hold(block)
@@ -251,7 +277,7 @@ class Meeting:
                     self._do(self._actions.popleft())
                 except NoRoom as error:
                     sentence = self._refusal(error)
-                    if told := self.machine.abort("ResourceExhaustionError", sentence):
+                    if told := self.machine.abort(NO_ROOM, sentence):
                         self._actions.clear()
                         self._actions.extend(told)
         finally:
@@ -262,14 +288,17 @@ class Meeting:
                 self._close()
         if self.machine.has_failed and not self.is_over:
             self.is_over = True
-            if self.machine.failure[0] == "CollectiveError":  # it is so wherever it is begun
-                self._given.forget()
+            if self.machine.failure[0] in ("CollectiveError", NO_ROOM):
+                self.giving.forget()  # it is so wherever it is begun
             self._memory.drop_others(self._kept())
+            self._copied = 0  # what rode with announcements is forgotten
+            self._weigh()
 
-    def _count(self) -> None:
-        """Raises NoRoom."""
-        if not self._memory.is_counted:
-            self._memory.count(COST)
+    def _weigh(self) -> None:
+        """Counts what is remembered beside values, though there be no room: others may have what
+        came of the call by now. How much they may say of one is the desk's matter."""
+        if not self.is_gone:
+            self._memory.weigh(COST + self._copied + self.machine.weight, anyway=True)
 
     def _refusal(self, error: NoRoom) -> str:
         """Members on other nodes are told, too."""
@@ -280,7 +309,7 @@ class Meeting:
 
     def _kept(self) -> set[Buffer]:
         """What next attempts may be given, and what others may need again."""
-        return self._given.buffers | self._of_outcomes()
+        return self.giving.buffers | self._of_outcomes()
 
     def _of_outcomes(self) -> set[Buffer]:
         outcomes = [*self._outcomes.values()]
@@ -293,11 +322,10 @@ class Meeting:
         match action:
             case Tell(peer, message):
                 self._outside.tell(self, peer, message)
-            case Store(buffer, data):
-                self._count()
-                self._memory.add({buffer: Piece(memoryview(data))})
+            case Store(buffer, data):  # it is in memory, and may be all that others lacked
+                self._memory.add({buffer: Piece(memoryview(data))}, anyway=True)
             case Forget(buffer):
-                self._given.make_way(buffer)
+                self.giving.make_way(buffer)
             case Expect(transfer):
                 piece = self._begin(transfer, sends=False)
                 self._moving.expect(self, transfer, piece.view, adopts=self._adopts(transfer))
@@ -344,43 +372,27 @@ class Meeting:
 
     def _reduce(self, order: Reduce) -> None:
         """Raises NoRoom."""
-        kernel = self.kernel
-        assert kernel is not None, "nothing is reduced before a member here has called"
-        number, target, spans, members = order
-        into = self._memory.span(target)
-        sources = [Source(self._memory.span(span), span.buffer.is_interim) for span in spans]
-        job = partial(kernel.reduce, target.start, into, sources, members)
-        if len(into) * len(sources) <= AT_ONCE:
-            self._actions.extend(self.machine.reduced(number, job()))
-            return
-        pieces = [self._memory.of(span.buffer) for span in (target, *spans)]
-        blocks = [piece.block for piece in pieces if piece.block is not None]
-        for block in blocks:
-            self._pool.hold(block)
-        note = [b""]
+        assert self.kernel is not None, "nothing is reduced before a member here has called"
 
-        def work() -> None:
-            note[0] = job()
-
-        def then(error: Exception | None) -> None:
-            for block in blocks:
-                self._pool.drop(block)
+        def then(note: bytes, error: Exception | None) -> None:
             if self.is_over:
                 return
             if error is None:
-                self._perform(self.machine.reduced(number, note[0]))
+                self._perform(self.machine.reduced(order.number, note))
             else:
                 self.abort("RequestFailed", f"A reduction failed: {error}")
 
-        self._outside.work(work, then)
+        note = self._reductions.begin(self.kernel, order, then)
+        if note is not None:
+            self._actions.extend(self.machine.reduced(order.number, note))
 
     def _close(self) -> None:
         """Only what next attempts may be given is kept, and what others may need again."""
         if not self._is_needed_again:
-            self._given.forget()
+            self.giving.forget()
         self._memory.drop_others(self._kept())
-        with contextlib.suppress(NoRoom):  # then no further call begins
-            self._memory.count(self.machine.weight)
+        self._copied = 0
+        self._weigh()
         self._outside.closed(self)
 
     def _holder(self) -> Holder | None:
@@ -395,11 +407,17 @@ class Meeting:
 
     # --- begun anew ---------------------------------------------------------------------------
 
+    @property
+    def receivers(self) -> list[int]:
+        """Peers to which something of it is on its way."""
+        moves = self._moves.values()
+        return sorted({one.transfer.peer for one in moves if one.sends and not one.is_over})
+
     def anew(self, placement: Placement, me: int) -> tuple[Meeting, dict[int, Given]]:
         """The call at other places, to be begun with what is here of it; this one is over."""
         holder = self.machine.holder(placement, me)
         of = self._pool, self._spill, self._outside, self._moving
-        machine = holder or Collective(placement, me, directly=True)
+        machine = holder or Collective(placement, me, directly=True, refusal=self.refusal)
         new = Meeting(self._swarm_id, placement, me, *of, machine)
         new.kernel = self.kernel
         given: dict[int, Given] = {}
@@ -407,26 +425,24 @@ class Meeting:
             self._memory.hand_over(holder.outcome.buffers, new._memory)
         else:
             for rank in placement.ranks[me]:
-                if (one := self._given.take_out(rank)) is not None:
+                if (one := self.giving.take_out(rank)) is not None:
                     given[rank] = one
         self.end()
         return new, given
 
-    def begin(self, given: Mapping[int, Given]) -> None:
-        """Of one that was begun anew."""
+    def begin(self, given: Mapping[int, Given], values: Mapping[Buffer, Piece]) -> None:
+        """Of one that was begun anew, or of which something was kept on disk, with the `values` of
+        its outcome that are not here yet."""
+        self._memory.restore(values)
         if isinstance(self.machine, Holder):
             outcome = self.machine.outcome
-            with contextlib.suppress(NoRoom):  # then no further call begins
-                self._count()
             self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
             self._close()
         for rank, one in given.items():
             small = ridden(one.entry, rank, self.placement)
-            data = {to: bytes(one.pieces[buffer].view) for to, buffer in small.items()}
-            try:
-                self.contribute(rank, one, data)
-            except NoRoom as error:
-                self._outside.fail(self, rank, "ResourceExhaustionError", str(error))
+            there = {to: buffer for to, buffer in small.items() if not one.refusal}
+            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in there.items()}
+            self.contribute(rank, one, data)
 
     # --- what is kept -------------------------------------------------------------------------
 
@@ -434,33 +450,37 @@ class Meeting:
         """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
         return self._memory.kept(buffer)
 
+    def readings(self, buffers: Iterable[Buffer]) -> list[Reading]:
+        """Of an outcome."""
+        return [self._memory.reading(buffer) for buffer in buffers]
+
     @property
     def small(self) -> int:
         """Bytes that `spill` moves."""
-        return self._memory.small + self._given.small
+        return self._memory.small + self.giving.small
 
     def spill(self) -> bool:
         """Moves small values of outcomes onto disk; false if there are none. Raises NoRoom."""
-        return self._memory.spill() or self._given.spill()
+        return self._memory.spill() or self.giving.spill()
 
     def let_go(self) -> bool:
         """Lets go of what members gave; false if there is nothing of it. Of one that is over."""
         mine = self._only_given()
-        if not mine and not self._given.is_aside:
+        if not mine and not self.giving.is_aside:
             return False
         self.has_let_go = True
-        self._given.forget()
+        self.giving.forget()
         self._memory.drop(mine)
         return True
 
     @property
     def given(self) -> Footprint:
         """What `let_go` gives back."""
-        return self._memory.footprint(self._only_given()).plus(self._given.footprint)
+        return self._memory.footprint(self._only_given()).plus(self.giving.footprint)
 
     def _only_given(self) -> set[Buffer]:
         """What members gave and nobody got."""
-        given = self._given.buffers
+        given = self.giving.buffers
         return given - self._of_outcomes() if given else given
 
     def end(self) -> None:
@@ -469,6 +489,6 @@ class Meeting:
             if not move.is_over:
                 move.is_over = True
                 self._moving.cancel(self, move.transfer, sends=move.sends)
-        self.is_over = True
+        self.is_over = self.is_gone = True
         self._memory.end()
-        self._given.end()
+        self.giving.end()

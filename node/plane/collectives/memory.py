@@ -143,6 +143,11 @@ class Pool:
             raise NoRoom(f"The node can't map a value of {size} bytes: {error}.") from error
         return self._added(block)
 
+    @property
+    def most_small(self) -> int:
+        """Bytes that small values may have."""
+        return self._small.most
+
     def take_small(self, size: int, swarm_id: str) -> None:
         """Counts small values, which lie in no block. Raises NoRoom."""
         small = self._small
@@ -153,7 +158,12 @@ class Pool:
                 "not fit: make fewer calls in an iteration, or give the node more "
                 "(value_memory_mb, of which it is a quarter)."
             )
-        small.take(swarm_id, size)
+        self.count_small(size, swarm_id)
+
+    def count_small(self, size: int, swarm_id: str) -> None:
+        """Counts what is small and there in any case, as what others have yet to hear: where it
+        takes the room, nothing further is begun."""
+        self._small.take(swarm_id, size)
         self._budget.memory.take(swarm_id, size)
 
     def give_small(self, size: int, swarm_id: str) -> None:

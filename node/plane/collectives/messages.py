@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from manta.transports.collectives import messages as collective
+from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Count, Name
 
 Token = Annotated[bytes, Meta(max_length=16)]
@@ -45,21 +46,38 @@ class Aborted(_Said, frozen=True, tag=7):
     message: collective.Aborted
 
 
-Tagged = Announcement | Probe | Relayed | Wanted | Noted | Finished | Aborted
+class Begun(_Said, frozen=True, tag=8):
+    message: collective.Begun
+
+
+Tagged = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
 _TAGGED = {
     collective.Announcement: Announcement,
     collective.Probe: Probe,
     collective.Relayed: Relayed,
     collective.Wanted: Wanted,
     collective.Noted: Noted,
+    collective.Begun: Begun,
     collective.Finished: Finished,
     collective.Aborted: Aborted,
 }
 
 
-def tagged(message: collective.Message) -> Tagged:
-    made: Tagged = _TAGGED[type(message)](message)
-    return made
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Tagged).decode
+
+
+def packed(message: collective.Message) -> bytes:
+    return _encode(_TAGGED[type(message)](message))
+
+
+def unpacked(data: bytes | bytearray) -> collective.Message:
+    """Raises RemoteProtocolError."""
+    try:
+        tagged: Tagged = _decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"what is said of a collective is malformed: {error}") from error
+    return tagged.message
 
 
 class CallName(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +95,16 @@ class Places(msgspec.Struct, frozen=True, array_like=True):
     version: Count
     nodes: Token
     """Stands for the nodes, by rank."""
+    begun: Count = 0
+    """How often the call was begun anew there, as a plane had forgotten what its members gave."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Those are later that have a greater one."""
+        return self.version, self.begun
+
+    def again(self) -> Places:
+        return structs.replace(self, begun=self.begun + 1)
 
 
 class Side(msgspec.Struct, frozen=True, array_like=True):
@@ -100,20 +128,24 @@ class Introduced(_Said, frozen=True, tag=40):
 
 
 class CollectiveSaid(_Said, frozen=True, tag=41):
-    """The message with this serial to this receiver; `heard` is the next of its messages that is to
-    come. `places` are those at which the sender carries the call out."""
+    """A part of a message, with its serial to this receiver; `left` bytes of the message follow in
+    further parts. `heard` is the next of the receiver's own parts that is to come, and `places` are
+    those at which the sender carries the call out."""
 
     serial: Count
     heard: Count
     call: CallName
     places: Places
-    said: Tagged
+    part: bytes
+    left: Count = 0
 
 
 class CollectivesHeard(_Said, frozen=True, tag=42):
-    """The next message that is to come."""
+    """The next part that is to come. With `again` it, and what follows it, is to be said again:
+    there was no room for it before."""
 
     heard: Count
+    again: bool = False
 
 
 Message = Introduced | CollectiveSaid | CollectivesHeard

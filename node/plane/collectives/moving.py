@@ -29,18 +29,20 @@ class Moving:
         self._calls = calls
         self._outside = outside
         self._then = then
+        self._begun: dict[tuple[Meeting, str], tuple[Mover, bytes]] = {}
+        """What has not ended: it can be given up also where the peer is known no longer."""
 
     def expect(
         self, meeting: Meeting, transfer: Transfer, memory: memoryview, *, adopts: bool
     ) -> None:
-        mover, id_ = self._mover(meeting, transfer)
+        mover, id_ = self._begin(meeting, transfer)
         progress = partial(self._received, meeting, transfer.key)
         done = partial(self._moved, meeting, transfer.key)
         adopted = partial(meeting.adopted, transfer.key) if adopts else None
         mover.expect(id_, memory, progress, done, adopted)
 
     def send(self, meeting: Meeting, transfer: Transfer, piece: Piece) -> None:
-        mover, id_ = self._mover(meeting, transfer)
+        mover, id_ = self._begin(meeting, transfer)
         memfd = -1
         if piece.parcel is not None:
             memfd = self._outside.memfd(piece.parcel.id)
@@ -50,24 +52,29 @@ class Moving:
         mover.send(id_, piece.view, done, memfd, piece.offset)
 
     def ready(self, meeting: Meeting, transfer: Transfer, upto: int) -> None:
-        mover, id_ = self._mover(meeting, transfer)
-        mover.ready(id_, upto)
+        if (begun := self._begun.get((meeting, transfer.key))) is not None:
+            mover, id_ = begun
+            mover.ready(id_, upto)
 
     def cancel(self, meeting: Meeting, transfer: Transfer, *, sends: bool) -> None:
-        mover, id_ = self._mover(meeting, transfer)
-        (mover.cancel if sends else mover.refuse)(id_)
+        if (begun := self._begun.get((meeting, transfer.key))) is not None:
+            mover, id_ = begun
+            (mover.cancel if sends else mover.refuse)(id_)
 
-    def _mover(self, meeting: Meeting, transfer: Transfer) -> tuple[Mover, bytes]:
+    def _begin(self, meeting: Meeting, transfer: Transfer) -> tuple[Mover, bytes]:
         call = self._calls.of(meeting)
         assert call is not None, "a meeting that is kept no longer moves nothing"
-        node, version = call.nodes[transfer.peer], call.places.version
-        id_ = transfers.transfer_id(self._swarm_id, self._epoch, call.name, version, transfer.key)
-        return self._outside.move(self._swarm_id, node), id_
+        where = self._swarm_id, self._epoch, call.name, call.places
+        id_ = transfers.transfer_id(*where, transfer.key)
+        begun = self._outside.move(self._swarm_id, call.nodes[transfer.peer]), id_
+        self._begun[meeting, transfer.key] = begun
+        return begun
 
     def _received(self, meeting: Meeting, key: str, upto: int) -> None:
         meeting.received(key, upto)
         self._then(meeting)
 
     def _moved(self, meeting: Meeting, key: str, why: str | None) -> None:
+        self._begun.pop((meeting, key), None)
         meeting.has_ended(key, why)
         self._then(meeting)

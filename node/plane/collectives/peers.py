@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Protocol
 
 from manta.node.plane.collectives import messages
 from manta.node.plane.collectives.calls import Outside
+from manta.node.plane.collectives.early import Early, MessageRoom
+from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import (
     CallName,
     CollectiveSaid,
     Introduced,
     Places,
     Side,
-    tagged,
 )
-from manta.node.plane.collectives.post import Change, Post
+from manta.node.plane.collectives.post import Change, Heard, Post
 from manta.transports.collectives.messages import Message
 from manta.transports.errors import RemoteProtocolError
 
-UNHEARD = 20_000
-"""Messages that a peer may leave unheard."""
-EARLY = 10_000
-"""Messages that wait for a roster."""
+FULL = 8 << 20
+"""Bytes that a peer has yet to hear, from which on calls that it has a part in wait, until they are
+half as many: which is more than it may hear before it says so (`post.WINDOW`)."""
+UNHEARD = 256 << 20
+"""Bytes that a peer may leave unheard, beside twice those that small values may have here, which
+members gave: who does not listen to what it was told is gone on without."""
+ROOM_AGAIN = 0.01
+"""Seconds until a link that took no more is tried again."""
+STALLED_AGAIN = 0.05
+"""Seconds until what there was no room for is asked for again, if there is any."""
+REPORTED = 0.5
+"""Seconds after which it is said of little that it has come, so that nobody keeps it for long."""
 
 
 class Listener(Protocol):
-    def take(self, node: str, said: CollectiveSaid) -> bool:
-        """A message that is the next of its sender; False if it has to wait for the roster. Raises
+    def take(self, node: str, heard: Heard) -> bool:
+        """The next message of its sender; False if it has to wait for the roster. Raises
         RemoteProtocolError."""
 
     def begun_anew(self, node: str) -> None:
@@ -37,12 +47,25 @@ class Listener(Protocol):
     def lost_by(self, node: str) -> None:
         """It has lost this node, and gone on without."""
 
+    def lost(self, node: str, why: str) -> None:
+        """This node goes on without it."""
+
+    def took(self, node: str) -> None:
+        """It has heard what calls waited for, or is gone on without."""
+
 
 class Peers:
     """By the ids of their nodes."""
 
     def __init__(
-        self, swarm_id: str, token: bytes, first: int, listener: Listener, outside: Outside
+        self,
+        swarm_id: str,
+        token: bytes,
+        first: int,
+        listener: Listener,
+        outside: Outside,
+        pool: Pool,
+        room: MessageRoom,
     ) -> None:
         """`token` is the desk's own; serials begin with `first`."""
         self._swarm_id = swarm_id
@@ -50,16 +73,56 @@ class Peers:
         self._first = first
         self._listener = listener
         self._outside = outside
+        self._pool = pool
         self._posts: dict[str, Post] = {}
-        self._early: list[tuple[str, CollectiveSaid]] = []
+        self._early = Early(swarm_id, room)
+        self._full: set[str] = set()
+        """Nodes that have yet to hear so much that calls wait."""
+        self._crowded: dict[str, None] = {}
+        """Nodes whose link took no more: the one that waits longest first."""
+        self._stalled: dict[str, CollectiveSaid] = {}
+        """By node: what there was no room for."""
+        self._again_at: float | None = None
+        self._unreported: dict[str, None] = {}
+        """Nodes of which something was heard that they do not know of."""
+        self._report_at = math.inf
+
+    # --- what is said ---------------------------------------------------------------------------
 
     def say(self, node: str, name: CallName, places: Places, message: Message) -> None:
         post = self._post(node)
-        said = post.say(name, places, tagged(message))
-        if post.kept > UNHEARD:
-            self._outside.cut(self._swarm_id, node, f"{post.kept} messages are unheard there")
-        elif said is not None and self._outside.is_up(self._swarm_id, node):
-            self._outside.tell(self._swarm_id, node, said)
+        post.say(name, places, message)
+        if post.size > FULL:
+            self._full.add(node)
+        if post.size > UNHEARD + 2 * self._pool.most_small:
+            self._give_up(node)
+        else:
+            self._send(node)
+
+    def full(self, nodes: Iterable[str]) -> str | None:
+        """One of these nodes that has to hear more before further calls are begun."""
+        return next((node for node in nodes if node in self._full), None) if self._full else None
+
+    def _send(self, node: str) -> None:
+        """What the peer listens to, as far as the link takes it."""
+        post = self._posts[node]
+        while self._outside.has_room(self._swarm_id, node):
+            if (message := post.next()) is None:
+                self._crowded.pop(node, None)
+                return
+            self._outside.tell(self._swarm_id, node, message)
+        if self._outside.is_up(self._swarm_id, node):
+            self._crowded[node] = None
+            self._look_again(ROOM_AGAIN)
+
+    def _give_up(self, node: str) -> None:
+        """It never listens."""
+        size = self._posts[node].size
+        why = f"it does not listen: {size / (1 << 20):,.0f} MiB that it was told are unheard there"
+        self.lost(node)
+        self._outside.cut(self._swarm_id, node, why)
+        self._listener.lost(node, why)
+        self._listener.took(node)
 
     def link_up(self, node: str) -> None:
         self._outside.tell(self._swarm_id, node, self._post(node).link_up())
@@ -67,64 +130,156 @@ class Peers:
     def lost(self, node: str) -> None:
         if (post := self._posts.get(node)) is not None:
             self._posts[node] = post.after_loss()
-        self._drop_early(node)
+        self._forget(node)
+        self._full.discard(node)
 
     def begin_anew(self) -> None:
         """All that was said is forgotten here: others take this for another process."""
-        token = blake2b(self._side.desk, digest_size=8).digest()
-        self._side, self._early = Side(token, 0), []
+        self._side = Side(blake2b(self._side.desk, digest_size=8).digest(), 0)
+        self._full.clear()
         for node, post in self._posts.items():
             self._posts[node] = post.begun_anew(self._side)
+            self._forget(node)
             if self._outside.is_up(self._swarm_id, node):
                 self.link_up(node)
 
+    # --- what is heard --------------------------------------------------------------------------
+
     def handle(self, node: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError."""
-        post = self._post(node)
-        answers: list[messages.Message] = []
-        change, next_ = Change.NONE, None
-        if isinstance(message, Introduced):
+        post, was_full = self._post(node), node in self._full
+        if isinstance(message, CollectiveSaid):
+            self._hear(node, post, message)
+        elif isinstance(message, Introduced):
             answers, change = post.introduced(message)
-        elif isinstance(message, CollectiveSaid):
-            is_next, answers = post.hear(message)
-            next_ = message if is_next else None
+            self._tell(node, answers)
+            if change is not Change.NONE:
+                self._forget(node)
+            if change is Change.ANEW:
+                self._listener.begun_anew(node)
+            elif change is Change.LOST:
+                self._listener.lost_by(node)
         else:
             post.heard(message)
-        for one in answers:
+        self._send(node)
+        if was_full and self._posts[node].size <= FULL // 2:
+            self._full.discard(node)
+            self._listener.took(node)
+
+    def _tell(self, node: str, told: Iterable[messages.Message]) -> None:
+        for one in told:
             self._outside.tell(self._swarm_id, node, one)
-        if change is not Change.NONE:
-            self._drop_early(node)
-        if change is Change.ANEW:
-            self._listener.begun_anew(node)
-        elif change is Change.LOST:
-            self._listener.lost_by(node)
-        if next_ is not None:
-            self._take(node, next_)
 
-    def _take(self, node: str, said: CollectiveSaid) -> None:
+    def _hear(self, node: str, post: Post, part: CollectiveSaid) -> None:
         """Raises RemoteProtocolError."""
-        if self._listener.take(node, said):
+        listens, answers = post.listens(part)
+        self._tell(node, answers)
+        if not listens:
             return
-        if len(self._early) >= EARLY:
-            raise RemoteProtocolError(f"{len(self._early)} messages wait for a roster")
-        self._early.append((node, said))
+        length = post.length(part)
+        if length and not self._early.begin(node, length):
+            post.stall()
+            self._stall(node, part)
+            return
+        if (heard := post.hear(part)) is not None:
+            if self._take(node, heard):
+                self._early.came(node)
+            elif not self._early.add(node, heard):
+                post.unhear()
+                self._stall(node, part)
+                return
+        if (told := post.report()) is not None:
+            self._tell(node, [told])
+        elif post.has_untold and node not in self._unreported:
+            if not self._unreported:
+                self._report_at = self._outside.clock() + REPORTED
+            self._unreported[node] = None
 
-    def take_early(self, is_known: Callable[[str], bool]) -> None:
-        """What waited for a roster may be heard now."""
-        early, self._early = self._early, []
-        for node, said in early:
-            if not is_known(node):
-                continue
-            try:
-                self._take(node, said)
-            except RemoteProtocolError as error:
-                self._outside.cut(self._swarm_id, node, str(error))
+    def _report(self) -> None:
+        unreported, self._unreported = self._unreported, {}
+        self._report_at = math.inf
+        for node in unreported:
+            if (told := self._posts[node].report(soon=False)) is not None:
+                self._tell(node, [told])
 
-    def _drop_early(self, node: str) -> None:
-        self._early = [one for one in self._early if one[0] != node]
+    def _take(self, node: str, heard: Heard) -> bool:
+        """Raises RemoteProtocolError."""
+        return not self._early.has(node, heard.call) and self._listener.take(node, heard)
+
+    def take_early(self, is_known: Callable[[str], bool], call: CallName | None = None) -> None:
+        """What waited for a roster may be heard now; of one call, or of all."""
+        if call is None:
+            for node in list(self._stalled):
+                self._resume(node)
+        for node, queue in self._early.pop(call):
+            while queue:
+                if is_known(node) and not self._hear_early(node, queue[0]):
+                    self._early.put_back(node, queue)
+                    break
+                self._early.heard(node, queue.popleft())
+
+    def _hear_early(self, node: str, heard: Heard) -> bool:
+        try:
+            return self._listener.take(node, heard)
+        except RemoteProtocolError as error:
+            self._outside.cut(self._swarm_id, node, str(error))
+            return True
+
+    def _forget(self, node: str) -> None:
+        """What it said and was told is over."""
+        self._early.drop(node)
+        self._crowded.pop(node, None)
+        self._stalled.pop(node, None)
+        self._unreported.pop(node, None)
 
     def _post(self, node: str) -> Post:
         found = self._posts.get(node)
         if found is None:
-            found = self._posts[node] = Post(self._side, self._first)
+            found = self._posts[node] = Post(self._side, self._first, self._counted)
         return found
+
+    def _counted(self, size: int) -> None:
+        if size > 0:
+            self._pool.count_small(size, self._swarm_id)
+        else:
+            self._pool.give_small(-size, self._swarm_id)
+
+    def close(self) -> None:
+        self._early.close()
+        for post in self._posts.values():
+            post.close()
+
+    # --- what there is no room for --------------------------------------------------------------
+
+    def _stall(self, node: str, part: CollectiveSaid) -> None:
+        self._stalled[node] = part
+        self._look_again(STALLED_AGAIN)
+
+    def _look_again(self, after: float) -> None:
+        at = self._outside.clock() + after
+        self._again_at = at if self._again_at is None else min(at, self._again_at)
+
+    def _resume(self, node: str) -> None:
+        del self._stalled[node]
+        self._tell(node, [self._posts[node].resume()])
+
+    @property
+    def due(self) -> float | None:
+        """When there is something to be done."""
+        if not self._unreported:
+            return self._again_at
+        return self._report_at if self._again_at is None else min(self._again_at, self._report_at)
+
+    def tick(self, now: float) -> None:
+        if self._report_at <= now:
+            self._report()
+        if self._again_at is None or self._again_at > now:
+            return
+        self._again_at = None
+        for node in list(self._crowded):
+            self._send(node)
+        for node, part in list(self._stalled.items()):
+            if self._early.fits(node, len(part.part) + part.left):
+                self._resume(node)
+        if self._stalled:
+            self._look_again(STALLED_AGAIN)

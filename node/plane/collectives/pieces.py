@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from manta.light.wire import MAX_FDS
 from manta.node.plane.collectives.block import Block
@@ -13,6 +13,7 @@ from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill, Spilled
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED
+from manta.transports.collectives import table
 from manta.transports.collectives.plans import Buffer, Span
 from manta.transports.exchange.messages import Parcel
 
@@ -39,14 +40,25 @@ class Piece(NamedTuple):
         return self.block is None and self.parcel is None
 
 
+def bytes_of(view: memoryview) -> bytes:
+    """Without a copy where they are bytes as a whole."""
+    whole = view.obj
+    return whole if isinstance(whole, bytes) and len(whole) == len(view) else bytes(view)
+
+
 _SMALL = Piece(memoryview(b""))
+
+
+class Read(Protocol):
+    def __call__(self, into: memoryview, at: int = 0) -> None:
+        """Copies what is there from byte `at` on, on any thread. Raises OSError where that is on
+        disk and can't be read."""
 
 
 class Reading(NamedTuple):
     """Bytes that stay where they are until `end` is called."""
 
-    read: Callable[[memoryview], None]
-    """Copies them, on any thread. Raises OSError where they are on disk and can't be read."""
+    read: Read
     end: Callable[[], None]
 
 
@@ -64,15 +76,20 @@ class Pieces:
         self._spilled: dict[Buffer, Spilled] = {}
         self._counted = 0
         """Bytes beside those of values."""
+        self._small = 0
+        """Bytes of small values that were made, whether there was room or not."""
 
-    def count(self, size: int) -> None:
-        """Counts so many bytes that the meeting takes beside its values. Raises NoRoom."""
-        self._take_small(size)
-        self._counted += size
-
-    @property
-    def is_counted(self) -> bool:
-        return self._counted > 0
+    def weigh(self, size: int, *, anyway: bool = False) -> None:
+        """So many bytes the meeting takes beside its values: what they are more than before is
+        counted. Raises NoRoom, unless they are there `anyway`."""
+        more = size - self._counted
+        if more <= 0:
+            self._give_small(-more)
+        elif anyway:
+            self._pool.count_small(more, self._swarm_id)
+        else:
+            self._take_small(more)
+        self._counted = size
 
     @property
     def is_empty(self) -> bool:
@@ -84,12 +101,17 @@ class Pieces:
         return [*self._pieces, *self._spilled]
 
     def of(self, buffer: Buffer) -> Piece:
-        """Made at first mention. Raises NoRoom."""
+        """Made at first mention. Raises NoRoom, of what is small for that alone which is more than
+        may ride together: others may have what comes of the call by now."""
         found = self._pieces.get(buffer)
         if found is None:
             assert buffer not in self._spilled, "what is on disk is copied, or taken out"
             if buffer.size <= INLINE:
-                self._take_small(buffer.size)
+                if self._small + buffer.size > table.TOGETHER:
+                    self._take_small(buffer.size)
+                else:
+                    self._pool.count_small(buffer.size, self._swarm_id)
+                    self._small += buffer.size
                 found = Piece(memoryview(bytearray(buffer.size)))
             else:
                 block = self._pool.take(buffer.size, self._swarm_id)
@@ -111,14 +133,24 @@ class Pieces:
             raise LookupError("what came of it is not kept any more")
         return found
 
-    def add(self, given: Mapping[Buffer, Piece]) -> None:
-        """Raises NoRoom; then they are dropped."""
+    def add(self, given: Mapping[Buffer, Piece], *, anyway: bool = False) -> None:
+        """Raises NoRoom, unless they are there `anyway`; then they are dropped."""
+        size = sum(len(one.view) for one in given.values() if one.is_small)
         try:
-            self._take_small(sum(len(one.view) for one in given.values() if one.is_small))
+            if anyway:
+                self._pool.count_small(size, self._swarm_id)
+            else:
+                self._take_small(size)
         except NoRoom:
             self._let_go(list(given.values()), small=False)
             raise
         self._pieces.update(given)
+
+    def restore(self, values: Mapping[Buffer, Piece]) -> None:
+        """What was kept when another process had room for it."""
+        small = sum(len(one.view) for one in values.values() if one.is_small)
+        self._pool.count_small(small, self._swarm_id)
+        self._pieces.update(values)
 
     def put(self, buffer: Buffer, piece: Piece) -> None:
         """It lies in a block, which is held once for it."""
@@ -301,8 +333,8 @@ class Pieces:
         return block, made
 
 
-def _copy(source: memoryview, into: memoryview) -> None:
-    into[:] = source
+def _copy(source: memoryview, into: memoryview, at: int = 0) -> None:
+    into[:] = source[at : at + len(into)]
 
 
 def _nothing() -> None:

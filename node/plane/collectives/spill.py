@@ -71,9 +71,9 @@ class Spill:
         file.kept += 1
         return place
 
-    def read(self, place: Spilled, into: memoryview) -> None:
-        """On any thread. Raises OSError."""
-        start = place.start
+    def read(self, place: Spilled, into: memoryview, at: int = 0) -> None:
+        """What is there from its byte `at` on. On any thread. Raises OSError."""
+        start = place.start + at
         while into:
             count = os.preadv(place.file.fd, [into], start)
             if not count:

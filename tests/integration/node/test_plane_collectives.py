@@ -497,7 +497,7 @@ def test_garbage_of_a_peer_costs_its_link_and_fails_nobody_else() -> None:
         call, places = messages.CallName(0, "worker", 7), messages.Places(0, b"")
         for message in (
             messages.CollectivesHeard(10**9),
-            messages.CollectiveSaid(10**6, 0, call, places, messages.tagged(Wanted((), ()))),
+            messages.CollectiveSaid(10**6, 0, call, places, messages.packed(Wanted((), ()))),
             messages.Introduced(messages.Side(b"other", 0), None, 10**9, 10**9, True),
         ):
             told = pack(SWARM, them.planes.epoch, message)

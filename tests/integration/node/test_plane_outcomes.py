@@ -21,6 +21,7 @@ from manta.light.errors import (
 from manta.light.reduction import reduce
 from manta.node.plane.collectives import desk, kept, memory, messages, placing
 from manta.node.plane.collectives.pieces import COST
+from manta.node.plane.collectives.post import Heard
 from manta.node.plane.collectives.spare import Footprint
 from manta.transports.collectives.messages import Wanted
 from manta.transports.errors import BulkError
@@ -179,7 +180,7 @@ def test_nobody_is_more_than_so_many_calls_ahead_of_who_has_not_come(
         def calls() -> Any:
             return node.plane._desks._desks[SWARM]
 
-        until(lambda: node.run(lambda: [w for w in calls()._waits.values() if w.is_parked]))
+        until(lambda: node.run(lambda: calls()._waits.parked()))
         assert len(node.run(lambda: calls().calls.open)) == 11
         assert not first.done()
         assert them.begin(behind, work).result(20) == first.result(20) == 50
@@ -195,7 +196,7 @@ def test_what_is_far_ahead_is_refused_to_who_says_it() -> None:
             call = messages.CallName(0, "worker", number)
             assert desk_.roster is not None
             places = placing.places(desk_.roster.tasks["worker"])
-            said = messages.CollectiveSaid(0, 0, call, places, messages.tagged(Wanted((), ())))
+            said = Heard(call, places, Wanted((), ()), 0)
             assert desk_._hearing.take(two.id, said)
             return desk_.calls.get(call) is not None
 

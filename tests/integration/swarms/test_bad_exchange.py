@@ -3,12 +3,10 @@ nothing, a sender dies before all has come."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,33 +14,21 @@ import pytest
 
 from manta import UserAPI
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import cluster as local
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.swarms.test_direct import lines, plane_of
+from tests.support.memory import MIB, NOW, Growth, little_memory, megabytes
 from tests.support.restarts import QuickToGiveUp, until
 from tests.support.swarms import One, outputs
 
 pytestmark = pytest.mark.timeout(120)
 
-MIB = 1 << 20
-FULL = pytest.mark.skipif(
-    os.environ.get("MANTA_FULL") != "1", reason="MANTA_FULL=1 moves more than a quarter of 9 GB"
-)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Its nodes are linked as nodes on several machines are, and keep 8 MB of values in memory."""
-    write = local.node_config
-
-    def with_limit(*arguments: Any) -> str:
-        return write(*arguments).replace("[resources]\n", "[resources]\nvalue_memory_mb = 8\n")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "node_config", with_limit)
-        with running(partial(LocalCluster, links="sealed"), 3) as cluster:
-            yield cluster
+    """Its nodes are linked as nodes on several machines are."""
+    with little_memory(partial(LocalCluster, links="sealed"), 3) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -90,17 +76,7 @@ GREET = """
     """
 
 
-def own_memory(process: psutil.Process) -> int:
-    """Without what it shares: a value is in the memory of the task that made it."""
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "megabytes", [96, pytest.param(4_300, marks=[FULL, pytest.mark.timeout(1200)])]
-)
+@megabytes(96, 4_300, moved=9)
 def test_letters_and_broadcasts_beyond_the_memory_leave_all_others_small(
     api: UserAPI, cluster: LocalCluster, megabytes: int
 ) -> None:
@@ -121,18 +97,13 @@ def test_letters_and_broadcasts_beyond_the_memory_leave_all_others_small(
             return int(world.get_broadcast("large", timeout=900)[::4096].sum())
         """
     assert outputs(api, One(GREET)) == [[1] * 3] * 3  # all planes have begun
-    daemons = [psutil.Process(child.process.pid) for child in cluster.children]
-    watched = [*daemons, *(plane(cluster, alias) for alias in cluster.aliases)]
-    before = {process: own_memory(process) for process in watched}
-    most = dict(before)
+    daemons = [child.process.pid for child in cluster.children]
+    growth = Growth([*daemons, *(plane(cluster, alias).pid for alias in cluster.aliases)], NOW)
     swarm = api.deploy_swarm(CLUSTER, One(code))
     while not api.get_swarm(swarm).ended:
-        most = {process: max(most[process], own_memory(process)) for process in watched}
+        growth.look()
     assert completed(api, swarm) == [megabytes * 256] * 3
-    for process in watched:
-        grown = most[process] - before[process]
-        print(f"{process.cmdline()[1:3]}: {before[process] / MIB:.0f}, +{grown / MIB:.0f} MiB")
-        assert grown < 64 * MIB
+    growth.check(64 * MIB)
 
 
 # A node that takes nothing.

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from manta import UserAPI
 from manta.apis.swarm import Swarm
-from manta.cli.local import cluster as local
 from manta.cli.local.cluster import CLUSTER, LocalCluster
-from manta.testing.clusters import client, running, wait_for_nodes
+from manta.testing.clusters import client, wait_for_nodes
+from tests.support.memory import MIB, MOST, Growth, little_memory, megabytes
 from tests.support.swarms import One, ended, outputs
 
 pytestmark = pytest.mark.timeout(120)
 
-MIB = 1 << 20
-FULL = pytest.mark.skipif(
-    os.environ.get("MANTA_FULL") != "1", reason="MANTA_FULL=1 moves more than a quarter of 23 GB"
-)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    """Nodes whose memory holds 8 MB of values, and so none of more than 1 MB."""
-    write = local.node_config
-
-    def with_limit(*arguments: Any) -> str:
-        return write(*arguments).replace("[resources]\n", "[resources]\nvalue_memory_mb = 8\n")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "node_config", with_limit)
-        with running(LocalCluster, 2) as cluster:
-            yield cluster
+    with little_memory(LocalCluster, 2) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -116,17 +100,7 @@ def test_a_reader_of_more_than_the_memory_holds(api: UserAPI) -> None:
     assert got == [100.0, 100.0]
 
 
-def peak(pid: int) -> int:
-    """The most memory that a process ever had, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    "megabytes", [96, pytest.param(6_200, marks=[FULL, pytest.mark.timeout(1200)])]
-)
+@megabytes(96, 6_200, moved=23)
 def test_a_nodes_memory_does_not_grow_with_the_value(
     api: UserAPI, cluster: LocalCluster, megabytes: int
 ) -> None:
@@ -140,12 +114,8 @@ def test_a_nodes_memory_does_not_grow_with_the_value(
             world.barrier(timeout=900)
             return int(world.get("model")[::4096].sum())
         """
-    nodes = [child.process.pid for child in cluster.children[1:3]]
-    before = [peak(pid) for pid in nodes]
+    growth = Growth([child.process.pid for child in cluster.children[1:3]], MOST)
     done = api.wait_swarm(api.deploy_swarm(CLUSTER, One(code)), timeout=1000)
     assert done.status == "COMPLETED", (done.reason, api.collect_errors(done))
     assert [task.output for task in api.get_tasks(done)] == [megabytes * 256] * 2
-    for pid, was in zip(nodes, before, strict=True):
-        grown = peak(pid) - was
-        print(f"node {pid}: {was / MIB:.0f} MiB before, grown by {grown / MIB:.0f}")
-        assert grown < 48 * MIB
+    growth.check(48 * MIB)

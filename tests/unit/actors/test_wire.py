@@ -39,6 +39,7 @@ class FakeLink:
     address = ""
     state = None
     peer_address = ""
+    is_half_full = False
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []

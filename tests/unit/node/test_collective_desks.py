@@ -33,6 +33,9 @@ class Outside:
     def is_up(self, swarm_id: str, peer: str) -> bool:
         return True
 
+    def has_room(self, swarm_id: str, peer: str) -> bool:
+        return True
+
     def post(self, call: Callable[[], None]) -> object:
         raise AssertionError
 
@@ -40,6 +43,7 @@ class Outside:
 class Asked:
     connection = 3
     value: Value | None = None
+    refusal = ""
 
     def __init__(self, body: Any, at: Instance = AT) -> None:
         self.at, self.body = at, body

@@ -73,7 +73,7 @@ def test_small_values_count_until_they_are_dropped(
     budget.memory.most = 1000
     pool = Pool(budget, lambda: 0.0)
     pieces = made(pool)
-    pieces.count(1000)
+    pieces.weigh(1000)
     pieces.add({value(0, 100): Piece(memoryview(bytes(100)))})
     assert len(pieces.of(value(1, 50)).view) == 50
     assert budget.memory.used == 1150

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail, Tell
+from manta.transports.collectives.actions import Cancel, Deliver, Expect, Fail, Ready, Send, Tell
 from manta.transports.collectives.calls import Call, Entry, Kind, OnLost, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.course import MAX_WANTS
@@ -267,6 +267,49 @@ def test_what_a_peer_would_have_reduced_with_a_lost_member_is_not_awaited_any_mo
     assert {one.span.buffer.lost for one in expected} == {(3,)}
 
 
+def test_a_call_of_which_all_are_lost_before_a_member_here_calls_has_failed() -> None:
+    placement = Placement.of("train", ["a", "b", "b"])
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", on_lost="continue")
+    machine = Collective(placement, 0)
+    machine.heard(1, Announcement(1, (Member(1, Entry(call, (100_000,))),)))
+    machine.left_out()
+    machine.peer_lost(1)
+    assert machine.has_failed
+    assert machine.failure[0] == "PeerLost"
+    assert "has lost all that would take part: train.0 on a" in machine.failure[1]
+
+
+def test_what_others_called_is_forgotten_with_a_failure() -> None:
+    placement = Placement.of("train", ["a", "b"])
+    entry = Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x" * 900, "y" * 900),) * 20)
+    machine = Collective(placement, 0)
+    machine.heard(1, Announcement(1, (Member(1, entry),)))
+    assert machine.weight > 20 * 1800
+    machine.abort("ResourceExhaustionError", "no room")
+    assert machine.weight == 0
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Entry(Call(Kind.BARRIER, "b" * 1_001)),
+        Entry(Call(Kind.BARRIER, "barrier()"), before="b" * 1_001),
+        Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x", "y"),) * 33),
+        Entry(Call(Kind.BARRIER, "barrier()"), forms=(("x", "y" * 1_001),)),
+        Entry(Call(Kind.BARRIER, "barrier()"), digest=b"d" * 65),
+    ],
+)
+@pytest.mark.parametrize("kind", [Announcement, Probe])
+def test_who_announces_more_words_than_a_call_has_breaks_the_protocol(
+    entry: Entry, kind: type
+) -> None:
+    machine = Collective(Placement.of("train", ["a", "b"]), 0)
+    member = Member(1, entry)
+    told = Probe(member) if kind is Probe else Announcement(1, (member,))
+    with pytest.raises(RemoteProtocolError):
+        machine.heard(1, told)
+
+
 # Members that need not wait.
 
 
@@ -370,3 +413,17 @@ def test_of_what_is_over_only_what_was_called_is_kept() -> None:
         message = Announcement((at + 1) % 3, (Member((at + 1) % 3, simulation.entries[0]),))
         assert not peer.machine.heard((at + 1) % 3, message)
         assert peer.machine.weight == before
+
+
+def test_nothing_goes_to_a_peer_whose_members_come_while_it_goes_on_without_others() -> None:
+    """It has no plan of the round in which this one yet asks who has what came of the call."""
+    placement = Placement.of("train", ["a", "b", "b", "c"])
+    call = Call(Kind.ALL_REDUCE, "all_reduce()", itemsize=4, on_lost="continue")
+    entries = {rank: Entry(call, (4_000,)) for rank in range(placement.size)}
+    (own,), (first, second), (lost,) = placement.ranks
+    machine = Collective(placement, 0, directly=True)
+    machine.contributed(own, entries[own])
+    machine.heard(1, Announcement(1, (Member(first, entries[first]),)))
+    assert Tell(1, Announcement(0, ())) in machine.peer_lost(2)
+    actions = machine.heard(1, Announcement(1, (Member(second, entries[second]),), (lost,)))
+    assert not [one for one in actions if isinstance(one, Send | Ready)]
