@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from manta.apis import Swarm as Swarm
     from manta.apis import Task as Task
     from manta.apis import UserAPI as UserAPI
+    from manta.apis.task import task as task
     from manta.mesh.aio import AsyncMesh as AsyncMesh
     from manta.mesh.mesh import Mesh as Mesh
 
@@ -27,6 +28,7 @@ __all__ = [
     "Swarm",
     "Task",
     "UserAPI",
+    "task",
 ]
 
 
@@ -39,6 +41,10 @@ def __getattr__(name: str) -> object:
         from manta.mesh import aio
 
         return aio.AsyncMesh
+    if name == "task":  # manta.apis.task is the module
+        from manta.apis.task import task
+
+        return task
     if name in __all__:
         from manta import apis
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from manta.apis import checks
@@ -12,8 +13,10 @@ from manta.protocol import versions
 from manta.protocol.names import MAX_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+_WRAPPERS = 20
+"""Decorators of a function that are looked through."""
 UNNAMED = "module"
 """The name of source text without one."""
 
@@ -24,6 +27,9 @@ class Module:
     `python_program` is source text (it has a newline), or the path of a file or package folder,
     relative to the swarm's file or else to the working folder, or the name of a registered
     module (`UserAPI.send_module`), or else of `NAME.py` or `NAME/` beside the swarm's file.
+    It may also be a function or a class, of a file or a notebook: its source travels, with the
+    imports, constants, functions and classes that it uses. A function is called without arguments,
+    but for parameters named world, local and results, which are given a World, Local and Results.
     It is None for an image that runs its own entry point.
     `image`: a name without ":" or "/", such as "pytorch", means manta_light:pytorch.
     `datasets`: names of datasets that a node must have to run this. `version`:
@@ -38,7 +44,7 @@ class Module:
 
     def __init__(
         self,
-        python_program: str | os.PathLike[str] | None,
+        python_program: str | os.PathLike[str] | Callable[..., Any] | None,
         image: str | None = None,
         name: str | None = None,
         datasets: str | Sequence[str] | None = None,
@@ -47,9 +53,10 @@ class Module:
         resources: Mapping[str, Any] | None = None,
         include: str | Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
-        self.python_program = _program(python_program)
+        self.function = _function(python_program)
+        self.python_program = None if self.function is not None else _program(python_program)
         self.image = None if image is None else _image(image)
-        if self.python_program is None and self.image is None:
+        if not self.has_program and self.image is None:
             raise InvalidArgument(
                 "Module's python_program is None and it has no image, so there is nothing to run: "
                 "give a program, an image, or both."
@@ -60,17 +67,24 @@ class Module:
         self.requirements = checks.names("Module's requirements", requirements)
         self.resources = checks.resources("Module's resources", resources)
         self.include = _include(include)
-        if self.include and self.python_program is None:
+        if self.include and not self.has_program:
             raise InvalidArgument(
                 "Module's include adds files to a program, and python_program is None: "
                 "give a program, or leave include out."
             )
         if self.is_range and (self.python_program is None or self.is_source):
-            what = "source text" if self.is_source else "an image alone"
+            what = "an image alone"
+            if self.has_program:
+                what = "source text" if self.is_source else "a function"
             raise InvalidArgument(
                 f"Module {self.name!r} is {what} and has the range {self.version!r}, which names "
                 'registered modules: give it one version, such as "1.0.0".'
             )
+
+    @property
+    def has_program(self) -> bool:
+        """Whether there is more than an image."""
+        return self.function is not None or self.python_program is not None
 
     @property
     def is_source(self) -> bool:
@@ -83,6 +97,8 @@ class Module:
         return self.version is not None and not versions.is_version(self.version)
 
     def _default_name(self) -> str:
+        if self.function is not None:
+            return str(self.function.__name__)[:MAX_NAME]
         if self.python_program is None:
             assert self.image is not None
             return self.image.rpartition("/")[2].partition(":")[0] or UNNAMED
@@ -92,7 +108,38 @@ class Module:
 
     def __repr__(self) -> str:
         program = "source text" if self.is_source else self.python_program
+        if self.function is not None:
+            program = self.function.__qualname__
         return f"<Module {self.name}: {program or self.image}>"
+
+
+def _function(value: Any) -> Any:
+    """Returns a function or class, and None for anything else. Raises InvalidArgument."""
+    if isinstance(value, str | os.PathLike) or not callable(value):
+        return None
+    if isinstance(value, MethodType):
+        raise InvalidArgument(
+            f"Module's python_program is {checks.shown(value)}, a method of an object: "
+            "give its class, or a function."
+        )
+    function: Any = value
+    for _ in range(_WRAPPERS):
+        function = getattr(function, "__wrapped__", function)
+    if str(getattr(function, "__module__", "")).startswith("manta."):
+        raise InvalidArgument(
+            f"Module's python_program is {checks.shown(value)}, which is Manta's own: give a "
+            "function or a class of yours; with class_name= you choose a class of a file."
+        )
+    if getattr(function, "__name__", "") == "<lambda>":
+        raise InvalidArgument(
+            "Module's python_program is a lambda, which has no name: write it with def."
+        )
+    if not isinstance(function, type | FunctionType):
+        raise InvalidArgument(
+            f"Module's python_program is {checks.shown(value)}: give a function that is written "
+            "with def, or a class."
+        )
+    return function
 
 
 def _program(value: object) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -49,7 +49,7 @@ class Task:
 
     def __init__(
         self,
-        module: Module | str | os.PathLike[str],
+        module: Module | str | os.PathLike[str] | Callable[..., Any],
         method: str = "all",
         fixed: bool = False,
         excepted_ids: Sequence[str] | None = None,
@@ -84,6 +84,8 @@ class Task:
         self.gpu = checks.flag("Task's gpu", gpu)
         self.network = checks.optional_name("Task's network", network)
         self.class_name = _class_name(class_name)
+        if self.class_name is None and isinstance(self.module.function, type):
+            self.class_name = self.module.function.__name__
         self.resources = checks.resources("Task's resources", resources)
         self.datasets = checks.names("Task's datasets", datasets)
         self.priority = checks.integer("Task's priority", priority, -1000, 1000)
@@ -145,7 +147,7 @@ class Task:
                 f'Task {self.alias!r} has deadline="auto" and no quorum, so that one that is late '
                 'would fail it: give quorum="alive", a fraction as quorum, or seconds as deadline.'
             )
-        if self.class_name is not None and self.module.python_program is None:
+        if self.class_name is not None and not self.module.has_program:
             raise InvalidArgument(
                 f"Task {self.alias!r} has class_name={self.class_name!r}, and its module is an "
                 "image alone: leave class_name out, or give the module a program."
@@ -153,6 +155,22 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.alias}>"
+
+
+_OF_MODULES = ("image", "name", "version", "requirements", "include")
+
+
+def task(function: Callable[..., Any] | None = None, /, **arguments: Any) -> Any:
+    """Makes a Task of a function or class, as a decorator: `@task`, or `@task(datasets=["mnist"])`.
+
+    It takes the arguments of Task, and those of Module that Task has not. Raises InvalidArgument.
+    """
+    of_module = {key: arguments.pop(key) for key in _OF_MODULES if key in arguments}
+
+    def made(function: Callable[..., Any]) -> Task:
+        return Task(Module(function, **of_module), **arguments)
+
+    return made if function is None else made(function)
 
 
 class Wiring:
@@ -210,14 +228,11 @@ def flattened(value: object, where: str) -> list[Task]:
 def _module(value: object) -> Module:
     if isinstance(value, Module):
         return value
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike) or (callable(value) and not isinstance(value, Task)):
         return Module(value)
-    if isinstance(value, type) or callable(value):
-        raise InvalidArgument(
-            f"Task's module is {checks.shown(value)}: give a Module or the path of its file; "
-            "with Task(..., class_name=...) you choose a class in it."
-        )
-    raise InvalidArgument(f"Task's module is {checks.shown(value)}: give a Module or a path.")
+    raise InvalidArgument(
+        f"Task's module is {checks.shown(value)}: give a Module, a path, or a function."
+    )
 
 
 def _condition(where: str, value: object) -> Condition:

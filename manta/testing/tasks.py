@@ -7,17 +7,24 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Protocol
 
 from manta.apis import checks
+from manta.apis.compile.functions.closure import parameters, program_of
+from manta.apis.task import Task
 from manta.light.context import MISSING, Brief, Entry, Part, usage
 from manta.light.errors import CollectiveError, NothingSent, Timeout
+from manta.light.local import Local
+from manta.light.results import Results
 from manta.light.runtime.loader import Program, Target
 from manta.light.runtime.seeding import seed
+from manta.light.world import World
 from manta.protocol.names import file_name
 from manta.testing.node_imports import as_on_a_node
 from manta.testing.task_ending import task_ending
@@ -49,7 +56,7 @@ class TaskRun:
 
 
 def run_task(
-    task: type | str | os.PathLike[str],
+    task: Callable[..., Any] | str | os.PathLike[str],
     globals: Mapping[str, Any] | None = None,
     datasets: Mapping[str, Any] | None = None,
     results: Mapping[str, Any] | None = None,
@@ -65,20 +72,23 @@ def run_task(
 ) -> TaskRun:
     """Run one task once, in this process, and return what it wrote.
 
-    `task`: a class, a path of a module (a file or a package folder), or source text (it has a
-    newline). A module can import what it could import on a node: what is installed, what lies
-    beside it, and what is named in `include`, as in `Module`. `datasets`: paths by name, or
-    arrays and dicts of arrays, which become files. `results`: what tasks before it wrote, by tag:
-    a list of values, or a dict by node. Values go through Manta's encoding, so that what could
-    not be sent fails here too. `messages` are those that it may receive, by (node, tag). It is
-    the only instance of its task (rank 0 of 1) on the node "node-1". Exceptions of its code pass
-    through, SystemExit too unless it says that all is well, as on a node. Raises TypeError for
-    arguments that it does not take.
+    `task`: a class, a function, what `@task` made of one, a path of a module (a file or a package
+    folder), or source text (it has a newline). A function or class runs as it is here; a function
+    that could not travel as source is refused. A module can import what it could import on a node:
+    what is installed, what lies beside it, and what is named in `include`, as in `Module`.
+    `datasets`: paths by name, or arrays and dicts of arrays, which become files. `results`: what
+    tasks before it wrote, by tag: a list of values, or a dict by node. Values go through Manta's
+    encoding, so that what could not be sent fails here too. `messages` are those that it may
+    receive, by (node, tag). It is the only instance of its task (rank 0 of 1) on the node
+    "node-1". Exceptions of its code pass through, SystemExit too unless it says that all is well,
+    as on a node. Raises TypeError for arguments that it does not take.
 
     What its code leaves to do is done within 10 seconds, as on a node: threads and executors are
     waited for, its exit handlers and finalizers run, and open files are written out. What is not
     done by then raises a RuntimeWarning.
     """
+    if isinstance(task, Task) and task.module.function is not None:
+        task = task.module.function
     _check_task(task)
     class_name = checks.optional_name("run_task()'s class_name", class_name)
     iteration = checks.integer("run_task()'s iteration", iteration, 0)
@@ -267,10 +277,10 @@ class _Context:
 
 
 def _check_task(task: object) -> None:
-    if not isinstance(task, type | str | os.PathLike):
+    if not isinstance(task, type | str | os.PathLike | FunctionType):
         raise TypeError(
-            f"run_task() takes a class, the path of a module or source text, not {task!r:.60}: "
-            "give the class itself, not an object of it, and a function as main() of a module."
+            "run_task() takes a class, a function, the path of a module or source text, not "
+            f"{task!r:.60}: give the class itself, not an object of it."
         )
 
 
@@ -298,14 +308,19 @@ class _Loaded(Protocol):
     def let_go(self) -> None: ...
 
 
-class _Class(_Loaded):
-    """A class of the caller's."""
+class _Own(_Loaded):
+    """A class or function of the caller's."""
 
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
+    def __init__(self, item: Callable[..., Any]) -> None:
+        self._item = item
 
     def target(self, class_name: str | None) -> Target:
-        return Target(self._kind)
+        if isinstance(self._item, type):
+            return Target(self._item)
+        program_of(self._item)
+        made = {"world": World, "local": Local, "results": Results}
+        given = {name: made[name]() for name in parameters(self._item)}
+        return Target(partial(self._item, **given))
 
     def modules(self) -> list[str]:
         return []
@@ -340,11 +355,11 @@ class _Module(_Loaded):
 
 @contextmanager
 def _loaded(
-    task: type | str | os.PathLike[str], folder: Path, included: Sequence[Path]
+    task: Callable[..., Any] | str | os.PathLike[str], folder: Path, included: Sequence[Path]
 ) -> Iterator[_Loaded]:
     """Yields what finds the target within the attempt; forgets the module afterwards."""
-    if isinstance(task, type):
-        yield _Class(task)
+    if not isinstance(task, str | os.PathLike):
+        yield _Own(task)
         return
     source = os.fspath(task)
     if "\n" in source:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from manta.apis.compile.syntax import parse
@@ -30,15 +31,21 @@ class Imports(NamedTuple):
     along: tuple[Path, ...]
 
 
-def imports(roots: Iterable[Path]) -> Imports:
-    """Follows the imports of these files and package folders, and of what lies beside them."""
+def imports(roots: Iterable[Path], taken: Mapping[Path, str] = MappingProxyType({})) -> Imports:
+    """Follows the imports of these files and package folders, and of what lies beside them.
+
+    `taken`: the text that counts for a file, where only a part of it is packed.
+    """
     packed = {root.stem if root.suffix == ".py" else root.name: root for root in roots}
     names: set[str] = set()
     along: list[Path] = []
     to_visit = list(packed.values())
     while to_visit:
         root = to_visit.pop(0)
-        found = {name for file in _sources(root) for name in names_in(file)}
+        if root in taken:
+            found = _names_of(taken[root])
+        else:
+            found = {name for file in _sources(root) for name in names_in(file)}
         names |= found
         for name in sorted(found - packed.keys() - sys.stdlib_module_names):
             if (beside := _beside(root, name)) is not None:
@@ -51,9 +58,13 @@ def imports(roots: Iterable[Path]) -> Imports:
 def names_in(file: Path) -> set[str]:
     """The top-level names that a file imports; none if it cannot be read, which packing says."""
     try:
-        tree = parse(read_bounded(file, MAX_PACKAGE_BYTES))
+        return _names_of(read_bounded(file, MAX_PACKAGE_BYTES))
     except (OSError, FileTooLarge):
         return set()
+
+
+def _names_of(source: str | bytes) -> set[str]:
+    tree = parse(source)
     if tree is None:
         return set()
     return {name.partition(".")[0] for node in ast.walk(tree) for name in _named(node)}

@@ -1,7 +1,8 @@
 """Packs a Module: finds, reads and checks its files, in a fixed order.
 
 A program is looked up as a path (`locate`), then among the registered modules, then as `NAME.py`
-(`find_program`); a name with a version first among the registered modules. A package is a dict of
+(`find_program`); a name with a version first among the registered modules. Of a function its file
+is taken, without what the function does not use (`functions`). A package is a dict of
 relative path -> bytes in sorted order, with its entry point under "__entry__": the path of a file,
 or the name of a package folder. What it imports and lies beside it is packed along (`imports`).
 `__pycache__`, compiled Python and names that start with a dot are left out.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from manta.apis import checks
+from manta.apis.compile.functions.closure import program_of
 from manta.apis.compile.imports import imports
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
@@ -62,12 +64,23 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
     `found` is its file or package folder, unless it is source text. Included paths are relative
     to `folders`, the first of which is the swarm's own. Raises ModuleError.
     """
-    if module.python_program is None:
+    if not module.has_program:
         return None
     requirements: tuple[str, ...] = ()
     files: dict[str, bytes] = {}
     roots: list[Path] = []
-    if module.is_source:
+    taken: dict[Path, str] = {}
+    if module.function is not None:
+        program = program_of(module.function)
+        entry = f"{module.function.__name__}.py"
+        if program.file is not None:
+            entry = program.file.name
+            roots.append(program.file)
+            taken[program.file] = program.source
+        files[entry] = program.source.encode("utf-8", "surrogatepass")
+        _check_syntax(module, entry, files[entry], f"what was taken of {program.file or entry}")
+    elif module.is_source:
+        assert module.python_program is not None
         entry = re.sub(r"\W", "_", module.name)[:60] + ".py"
         files[entry] = module.python_program.encode("utf-8", "surrogatepass")
         _check_syntax(module, entry, files[entry], f"the source text of module {module.name!r}")
@@ -83,7 +96,7 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
     for name in module.include:
         roots.append(_find_include(name, module, folders))
         _take(roots[-1], module, files)
-    along = imports(roots).along
+    along = imports(roots, taken).along
     for path in along:
         _take(path, module, files)
     contents: dict[str, bytes | str] = {**files, ENTRY: entry}
@@ -92,7 +105,7 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
 
 def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:
     """Returns the module's file or package folder, or what to look up in the registry; None for
-    source text or no program."""
+    source text, a function, or no program."""
     if module.python_program is None or module.is_source:
         return None
     if module.version is not None and _is_bare(module.python_program):

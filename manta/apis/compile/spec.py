@@ -271,6 +271,8 @@ def _local(
 
 
 def _where(module: Module, found: Path | None) -> str:
+    if module.function is not None:
+        return f"what was taken along with {module.function.__name__}"
     if found is None:
         return f"the source text of module {module.name!r}"
     return str(found / "__init__.py" if found.is_dir() else found)

@@ -122,7 +122,7 @@ def test_a_condition_is_one_of_two(wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [3, None, b"x", [1], Task(SOURCE)])
 def test_what_is_no_module(wrong: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"Task's module is .*: give a Module or"):
+    with pytest.raises(InvalidArgument, match=r"Task's module is .*: give a Module, a path, or a"):
         Task(wrong)
 
 
@@ -139,9 +139,9 @@ def test_nodes_and_clusters_may_be_overviews() -> None:
         swarm.set_cluster(3)
 
 
-def test_a_class_is_no_module() -> None:
+def test_a_class_of_mantas_is_no_module() -> None:
     with pytest.raises(InvalidArgument, match="class_name"):
-        Task(Module)  # type: ignore[arg-type]
+        Task(Module)
 
 
 def test_class_name_of_an_image_alone() -> None:

@@ -1,0 +1,1 @@
+"""The source of a function or class, with what it uses: a module of its own."""

@@ -1,0 +1,79 @@
+"""Lays out pieces of source as one module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from manta.apis.compile.functions.texts import Place, first_line
+
+
+class Piece(NamedTuple):
+    """Lines of the module, and where they come from."""
+
+    place: Place
+    lines: tuple[str, ...]
+
+    @property
+    def first(self) -> int:
+        return first_line(self.place.node)
+
+
+def piece_of(place: Place, without: Iterable[ast.expr] = ()) -> Piece:
+    """The lines of a statement as they are written, but some of its decorators."""
+    node, text = place.node, place.text
+    assert node.end_lineno is not None
+    first = first_line(node)
+    if {first, node.end_lineno} & text.shared:
+        return Piece(place, tuple(ast.unparse(node).splitlines()))
+    lines = text.lines[first - 1 : node.end_lineno]
+    for one in without:
+        assert one.end_lineno is not None
+        for number in range(one.lineno, one.end_lineno + 1):
+            lines[number - first] = ""
+    return Piece(place, tuple(lines))
+
+
+def source_of(piece: Piece) -> str:
+    """Source that can be parsed on its own."""
+    indented = next(line for line in piece.lines if line.strip())[:1].isspace()
+    return "\n".join((*(("if True:",) if indented else ()), *piece.lines)) + "\n"
+
+
+def laid_out(pieces: Iterable[Piece], first: Iterable[str], last: Iterable[str]) -> str:
+    """Returns a module: the `first` lines, the pieces in the order of their places, the `last`.
+
+    The pieces of a single text stand on the lines on which they stand there, so that tracebacks
+    lead to them, where the `first` lines fit into a gap before them.
+    """
+    ordered = sorted(set(pieces), key=lambda one: (one.place.order, one.first))
+    lines = None
+    if len({one.place.order for one in ordered}) == 1:
+        lines = _in_place(ordered, [*first])
+    if lines is None:
+        lines = [*first]
+        for one in ordered:
+            where = f"# {one.place.text.name}, line {one.first}"
+            lines += ["", where, *source_of(one).splitlines()]
+    return "\n".join([*lines, *last]) + "\n"
+
+
+def _in_place(ordered: list[Piece], first: list[str]) -> list[str] | None:
+    """Returns None where the lines are not free."""
+    end = max(one.first + len(one.lines) for one in ordered)
+    lines = [""] * (end - 1)
+    for one in ordered:
+        at = one.first - 1
+        if source_of(one).startswith("if True:"):
+            if not at or lines[at - 1]:
+                return None
+            lines[at - 1] = "if True:"
+        for number, line in enumerate(one.lines, at):
+            # Those that share a line are statements that can.
+            lines[number] = f"{lines[number]}; {line}" if lines[number] else line
+    if first and lines[0]:  # all of them are moved down by one
+        lines.insert(0, "")
+    if first:
+        lines[0] = "; ".join(first)
+    return lines
