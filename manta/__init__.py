@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from manta.apis import Task as Task
     from manta.apis import UserAPI as UserAPI
     from manta.apis.task import task as task
+    from manta.cli.local.cluster import LocalCluster as LocalCluster
     from manta.mesh.aio import AsyncMesh as AsyncMesh
     from manta.mesh.mesh import Mesh as Mesh
 
@@ -22,6 +23,7 @@ __all__ = [
     "AsyncMesh",
     "AsyncUserAPI",
     "Condition",
+    "LocalCluster",
     "Mesh",
     "Module",
     "Results",
@@ -41,6 +43,10 @@ def __getattr__(name: str) -> object:
         from manta.mesh import aio
 
         return aio.AsyncMesh
+    if name == "LocalCluster":
+        from manta.cli.local.cluster import LocalCluster
+
+        return LocalCluster
     if name == "task":  # manta.apis.task is the module
         from manta.apis.task import task
 

@@ -38,6 +38,15 @@ class ModuleError(InvalidSwarm):
     """A module is missing, cannot be read or packaged, or has a syntax error."""
 
 
+class SwarmFailed(MantaError, RuntimeError):
+    """A swarm that was run to its end did not complete; `outcome` is what came of it all the
+    same."""
+
+    def __init__(self, message: str, outcome: Any = None) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
 # This machine.
 
 
@@ -47,6 +56,10 @@ class ProfileError(MantaError):
 
 class DatasetMissing(MantaError):
     """The path of a dataset does not exist."""
+
+
+class ClusterDied(MantaError, RuntimeError):
+    """A process of a cluster on this machine has ended, or could not be started."""
 
 
 # The connection to the manager.

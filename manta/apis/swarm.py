@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from importlib import import_module
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +16,7 @@ from manta.apis.task import Condition, Task, Wiring, flattened
 from manta.roster.topologies import NAMES
 
 if TYPE_CHECKING:
+    from manta.apis.outcome import Outcome
     from manta.apis.schedule import Schedule
 
 __all__ = ["Condition", "Module", "Swarm", "Task", "graph_of", "schedule_of"]
@@ -163,6 +166,29 @@ class Swarm:
     def set_cluster(self, cluster: Any) -> None:
         """Sets where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
         self._manta.cluster = checks.identity("cluster", cluster)
+
+    def run(
+        self,
+        nodes: int = 1,
+        datasets: Mapping[str, str | os.PathLike[str]] | None = None,
+        *,
+        logs: bool = True,
+        progress: bool = True,
+        links: str = "local",
+    ) -> Outcome:
+        """Runs the swarm on a manager and nodes that are started on this machine for it, as
+        `manta run` does, and returns what came of it once all is gone again.
+
+        `datasets` are paths by name, as `manta.LocalCluster` takes them. While it runs, its
+        iterations with their metrics, and what its tasks log, are printed: `logs=False` leaves out
+        the latter, `progress=False` both. Raises InvalidSwarm; raises SwarmFailed, with what came
+        of it, unless the swarm completes.
+        """
+        here = import_module("manta.cli.commands.run")  # a floor above: it is imported when wanted
+        outcome: Outcome = here.run_here(
+            self, nodes, datasets, logs=logs, progress=progress, links=links
+        )
+        return outcome
 
     def __str__(self) -> str:
         schedule = None

@@ -31,6 +31,8 @@ def of_error(error: BaseException) -> Exit:
         (errors.RequestRefused, Exit.REFUSED),
         (errors.ProfileError, Exit.LOCAL),
         (errors.DatasetMissing, Exit.LOCAL),
+        (errors.ClusterDied, Exit.LOCAL),
+        (errors.SwarmFailed, Exit.SWARM_FAILED),
         (errors.MissingPackage, Exit.LOCAL),
         (KeyFileError, Exit.LOCAL),
     ]

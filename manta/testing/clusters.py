@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
-from manta.console.interrupts import Interrupts
 
 START_TIMEOUT = 30.0
 
@@ -18,9 +17,7 @@ def running(
     cluster: Callable[..., LocalCluster], nodes: int, **datasets: str
 ) -> Iterator[LocalCluster]:
     """Starts a cluster and waits for its nodes; stops and removes it at the end."""
-    interrupts = Interrupts()
-    interrupts.finish()
-    local = cluster(nodes, datasets, interrupts)
+    local = cluster(nodes, datasets)
     try:
         local.start()
         with client(local) as api:

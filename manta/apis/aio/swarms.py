@@ -66,7 +66,7 @@ class AsyncSwarms(AsyncClient):
         with other content.
         """
         wait = checks.flag("wait", wait)
-        where, swarm = _place(cluster, swarm)
+        where, swarm = _place(cluster, swarm, self.connection.session.cluster)
         compiled = await self._compiled(swarm, where)
         tell(compiled.notes)
         await self.connection.push(compiled.blobs)
@@ -225,7 +225,7 @@ class AsyncSwarms(AsyncClient):
             await self._ask(request, users.ModuleInfo, again=True, blobs=compiled.blobs)
 
 
-def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
+def _place(cluster: Any, swarm: Any, default: str | None) -> tuple[str, Any]:
     """Returns cluster and swarm of either form of `deploy_swarm`."""
     from manta.apis.swarm import Swarm, definition_of
 
@@ -234,12 +234,12 @@ def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
             raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
         return checks.identity("cluster", cluster), swarm
     definition = definition_of(cluster)
-    if definition.cluster is None:
+    if (where := definition.cluster or default) is None:
         raise InvalidArgument(
             f"Swarm {definition.name!r} has no cluster: give one, deploy_swarm(cluster, swarm), "
             "or call swarm.set_cluster(cluster) first."
         )
-    return definition.cluster, cluster
+    return where, cluster
 
 
 def _there(error: NotFound) -> str:

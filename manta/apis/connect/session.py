@@ -69,8 +69,10 @@ class Stalled(errors.TransferFailed):
 class Session:
     """Opens on first use, which needs `target.server_key`."""
 
-    def __init__(self, target: Target, keys: KeyPair) -> None:
+    def __init__(self, target: Target, keys: KeyPair, cluster: str | None = None) -> None:
+        """`cluster` is where swarms are deployed that name none."""
         self.target = target
+        self.cluster = cluster
         self._keys = keys
         self._lock = threading.RLock()
         self._system: ActorSystem | None = None

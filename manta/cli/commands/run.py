@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
+from manta.apis import checks
+from manta.apis.errors import ApiClosed, ClusterDied, ConnectionFailed, ModuleError, SwarmFailed
 from manta.cli.exit_codes import of_status
 from manta.cli.local.cluster import (
     CLUSTER,
     Child,
-    ClusterDied,
     LocalCluster,
 )
 from manta.cli.options import (
@@ -32,6 +33,7 @@ from manta.console.lines import Words, styled
 from manta.console.terminal import Screen, print_lines
 
 if TYPE_CHECKING:
+    from manta.apis.outcome import Outcome
     from manta.apis.overviews import SwarmOverview, TaskOverview
     from manta.apis.swarm import Swarm
     from manta.apis.user_api import UserAPI
@@ -121,6 +123,35 @@ def run(
     return code
 
 
+def run_here(
+    swarm: Swarm,
+    nodes: int,
+    datasets: Mapping[str, str | os.PathLike[str]] | None,
+    *,
+    logs: bool,
+    progress: bool,
+    links: str,
+) -> Outcome:
+    """Does what `swarm.run()` says."""
+    logs, progress = checks.flag("run()'s logs", logs), checks.flag("run()'s progress", progress)
+    began = time.time()
+    running = Run(LocalCluster(nodes, datasets, links=links), Screen(quiet=not progress), began)
+    try:
+        running.show_start(0)
+        running.cluster.start()
+        running.run(swarm, logs=logs and progress, times=False)
+        outcome = running.gathered()
+    except (ApiClosed, ConnectionFailed):
+        if dead := running.cluster.dead:
+            raise ClusterDied(dead[0].describe_end()) from None
+        raise
+    finally:
+        running.stop(keep=False)
+    if outcome.status != "COMPLETED":
+        raise SwarmFailed(f"Swarm {outcome.name!r} is {outcome.status}: {outcome.reason}", outcome)
+    return outcome
+
+
 class Run:
     """One swarm on one local cluster."""
 
@@ -132,6 +163,7 @@ class Run:
         self._follower: Any = None
         self._parts: dict[str, float] = {}
         self._connected = -1
+        self._ended: SwarmOverview | None = None
         self.outcome: dict[str, Any] = {}
 
     def run(self, swarm: Swarm, *, logs: bool, times: bool) -> int:
@@ -163,13 +195,32 @@ class Run:
         view = SwarmView(deployed.max_iteration, times=times)
         follower = self._follower = Follower(api, deployed, view, self._screen)
         cluster.watch(lambda child: follower.interject(lambda: self._died(child)))
-        ended = follower.run(logs=logs)
+        ended = self._ended = follower.run(logs=logs)
         tasks = api.get_tasks(ended)
         errors = api.collect_errors(ended) if ended.status == "FAILED" else []
         self._screen.show(view.ending(ended, errors, self._screen.columns))
         self._account(ended, tasks, view)
         self.outcome["errors"] = [dict(error) for error in errors]
         return of_status(ended.status)
+
+    def gathered(self) -> Outcome:
+        """Reads all that the swarm has, once it has run."""
+        from manta.apis.outcome import Outcome
+
+        api, ended = self._api, self._ended
+        assert api is not None
+        assert ended is not None
+        return Outcome(
+            name=ended.name,
+            status=ended.status,
+            reason=ended.reason,
+            iterations=ended.iteration + 1,
+            results=api.get_swarm_results(ended),
+            globals={tag: api.select_global(ended, tag) for tag in api.list_global_tags(ended)},
+            metrics=api.get_metrics(ended),
+            tasks=api.get_tasks(ended),
+            errors=api.collect_errors(ended),
+        )
 
     def stop(self, *, keep: bool) -> None:
         stopping = time.time()

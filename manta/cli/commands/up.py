@@ -14,12 +14,12 @@ from typing import IO, Any
 import click
 from msgspec.structs import replace
 
+from manta.apis.errors import ClusterDied
 from manta.cli.local import up_state
 from manta.cli.local.cluster import (
     CLUSTER,
     HOST,
     Child,
-    ClusterDied,
     LocalCluster,
 )
 from manta.cli.options import dataset_option, links_option, nodes_option, split_datasets

@@ -1,4 +1,4 @@
-"""A manager and nodes as processes of this machine, for `manta run` and `manta up`.
+"""A manager and nodes as processes of this machine, for `manta run`, `manta up` and Python.
 
 Everything is in one temporary folder: keys that are known from the start, so that nobody has to
 sign in or enrol; configurations; state; logs. The sockets are opened here and inherited by the
@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.apis.errors import ApiClosed, DatasetMissing
-from manta.cli.exit_codes import LocalError
+from manta.apis import checks
+from manta.apis.errors import ApiClosed, ClusterDied, DatasetMissing, InvalidArgument
 from manta.cli.local import caretaker
 from manta.console.commands import check_utf8
 from manta.console.extras import missing
@@ -34,10 +34,13 @@ from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
 
 if TYPE_CHECKING:
+    from manta.apis.async_user_api import AsyncUserAPI
+    from manta.apis.connect.session import Session
     from manta.apis.user_api import UserAPI
 
 CLUSTER = "local"
 HOST = "127.0.0.1"
+MOST_NODES = 1000
 CONCURRENT_TASKS = 8
 """Per node, so that several tasks of an iteration can run at once."""
 STOP_GRACE = 8.0
@@ -71,18 +74,27 @@ class Child:
         return f"The process of {self.name} ended ({how}). Its last lines:\n{last}"
 
 
-class ClusterDied(LocalError):
-    """A process that is needed has ended, or could not be started."""
-
-
 class LocalCluster:
-    """`start` returns at once, since connecting waits; `stop` leaves nothing behind."""
+    """A manager and `nodes` nodes on this machine, as a context manager that gives a UserAPI, or,
+    by `async with`, an AsyncUserAPI:
+
+        with LocalCluster(nodes=4, datasets={"digits": "shards/node{i}.npz"}) as api:
+            api.wait_swarm(api.deploy_swarm(MySwarm()))
+
+    They are real processes, as `manta up` starts them, and gone at the end, whatever happens. The
+    nodes have the aliases node-1 to node-N. `datasets` are paths by name; in a path, `{i}` is the
+    number of the node from 0 on, and `{alias}` its alias. The cluster's name is "local"; swarms
+    without one are deployed there. Raises InvalidArgument, DatasetMissing, and ClusterDied if a
+    process ends while they start.
+    """
+
+    # `start` returns at once, since connecting waits; `stop` leaves nothing behind.
 
     def __init__(
         self,
-        nodes: int,
-        datasets: Mapping[str, str],
-        interrupts: Interrupts,
+        nodes: int = 1,
+        datasets: Mapping[str, str | os.PathLike[str]] | None = None,
+        interrupts: Interrupts | None = None,
         runner: str = "process",
         *,
         keys: KeyPair | None = None,
@@ -90,13 +102,21 @@ class LocalCluster:
         links: str = "local",
     ) -> None:
         """`keys` are the user's; `home` is where `manta up` keeps its state; `links` between nodes
-        are "local" or "sealed" (peers.links)."""
+        are "local" or "sealed" (peers.links). `interrupts` are a command's: in other programs, a
+        signal is what it is to them."""
+        nodes = checks.integer("LocalCluster's nodes", nodes, 0, MOST_NODES)
+        links = checks.choice("LocalCluster's links", links, ("local", "sealed"))
+        if interrupts is None:
+            interrupts = Interrupts()
+            interrupts.finish()
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
         self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
         self.user_port = 0
         self.children: list[Child] = []
-        self._datasets = dict(datasets)
+        self._datasets = _patterns({} if datasets is None else datasets)
+        self._api: UserAPI | None = None
+        self._async_api: AsyncUserAPI | None = None
         self._runner = runner
         self._links = links
         self._interrupts = interrupts
@@ -199,16 +219,55 @@ class LocalCluster:
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
 
+    def __enter__(self) -> UserAPI:
+        try:
+            self.start()
+            self._api = self.connect()
+            self.wait_for_nodes(self._api, lambda _: None)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self._api
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._api is not None:
+                self._api.close()
+        finally:
+            self._api = None
+            self.stop(keep=False)
+
+    async def __aenter__(self) -> AsyncUserAPI:
+        import asyncio
+
+        from manta.apis.async_user_api import AsyncUserAPI
+
+        await asyncio.to_thread(self.__enter__)
+        self._async_api = AsyncUserAPI.over(self._session())
+        return self._async_api
+
+    async def __aexit__(self, *_: object) -> None:
+        import asyncio
+
+        try:
+            if self._async_api is not None:
+                await self._async_api.close()
+        finally:
+            self._async_api = None
+            await asyncio.to_thread(self.__exit__)
+
     def connect(self) -> UserAPI:
         """Opens the SDK, signed in with this cluster's user key."""
-        from manta.apis.connect.profiles import Target
-        from manta.apis.connect.session import Session
         from manta.apis.user_api import UserAPI
 
+        return UserAPI.over(self._session())
+
+    def _session(self) -> Session:
+        from manta.apis.connect.profiles import Target
+        from manta.apis.connect.session import Session
+
         key = self.manager_keys.public
-        return UserAPI.over(
-            Session(Target(HOST, self.user_port, "local", server_key=key), self.keys)
-        )
+        return Session(Target(HOST, self.user_port, "local", server_key=key), self.keys, CLUSTER)
 
     def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
         """Waits until all nodes are connected, and shows how many are. Raises ClusterDied.
@@ -348,6 +407,20 @@ runner = {_quoted(runner)}
 allow_unsandboxed = true
 [datasets.mappings]
 {mappings}"""
+
+
+def _patterns(datasets: object) -> dict[str, str]:
+    """Raises InvalidArgument."""
+    if not isinstance(datasets, Mapping):
+        raise InvalidArgument(
+            f"LocalCluster's datasets are {checks.shown(datasets)}: give a dict of paths by name."
+        )
+    found = dict[str, str]()
+    for name, path in datasets.items():
+        where = f"The path of LocalCluster's dataset {checks.shown(name)}"
+        path = os.fspath(path) if isinstance(path, os.PathLike) else path
+        found[checks.name("The name of a dataset of LocalCluster", name)] = checks.text(where, path)
+    return found
 
 
 def _quoted(text: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from manta.apis.errors import ClusterDied
 from manta.cli.local import cluster as local
-from manta.cli.local.cluster import ClusterDied, LocalCluster
+from manta.cli.local.cluster import LocalCluster
 from manta.console.interrupts import Interrupts
 from manta.testing.clusters import client
 
@@ -35,7 +36,7 @@ def waited_in_vain(cluster: LocalCluster, seen: list[int]) -> str:
     finally:
         cluster.stop(keep=False)
     assert not cluster.folder.exists()
-    return error.value.message
+    return str(error.value)
 
 
 @pytest.mark.parametrize("which", ["node-2", "manager"])

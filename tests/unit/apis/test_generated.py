@@ -53,7 +53,8 @@ def test_synchronous_code_never_imports_asyncio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "names"), [("manta", [*NAMES, "Mesh", "AsyncMesh", "task"]), ("manta.apis", NAMES)]
+    ("package", "names"),
+    [("manta", [*NAMES, "Mesh", "AsyncMesh", "LocalCluster", "task"]), ("manta.apis", NAMES)],
 )
 def test_lazy_names(package: str, names: list[str]) -> None:
     module = importlib.import_module(package)

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from manta.apis.errors import DatasetMissing
+from manta.apis.errors import ClusterDied, DatasetMissing
 from manta.cli.commands.run import Run
-from manta.cli.local.cluster import ClusterDied, check_installed, dataset_paths, node_config
+from manta.cli.local.cluster import check_installed, dataset_paths, node_config
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.node.config import parse
