@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from manta.light.beneath import ANY, LeadsOut, open_beneath
-from manta.light.context import usage
+from manta.light.context import here, usage
 from manta.light.errors import DatasetNotFound
 
 if TYPE_CHECKING:
@@ -162,10 +162,11 @@ def _within(found: Iterator[MantaPath]) -> Iterator[MantaPath]:
 
 def _dataset_of(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Name and folder of the dataset in which a path lies, as it is written."""
-    if usage.context is None:
+    context = here.context or usage.context
+    if context is None:
         return None
     text, found = os.fspath(path), None
-    for name, root in usage.context.brief.datasets.items():
+    for name, root in context.brief.datasets.items():
         beneath = text == root or text.startswith(f"{root.rstrip('/')}/")
         if beneath and (found is None or len(root) > len(found[1])):
             found = name, root

@@ -8,7 +8,9 @@ from manta.testing.actors import (
     settle,
     wait_for_successor,
 )
-from manta.testing.tasks import TaskRun, run_task
+from manta.testing.attempts import TaskRun
+from manta.testing.instances import run_tasks
+from manta.testing.tasks import run_task
 
 __all__ = [
     "FakeClock",
@@ -17,6 +19,7 @@ __all__ = [
     "crash",
     "run_for",
     "run_task",
+    "run_tasks",
     "settle",
     "wait_for_successor",
 ]

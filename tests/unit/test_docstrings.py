@@ -27,7 +27,9 @@ MODULES = [
     "manta.light.exchange:Peer",
     "manta.light.local:Resources",
     "manta.light.utils",
-    "manta.testing.tasks:run_task,TaskRun",
+    "manta.testing.attempts:TaskRun",
+    "manta.testing.instances:run_tasks",
+    "manta.testing.tasks:run_task",
 ]
 NOT_FOR_USERS = {"of"}
 """Makes an overview of a message."""

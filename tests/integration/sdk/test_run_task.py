@@ -283,7 +283,7 @@ def test_exit_codes_are_as_on_a_node() -> None:
     ("arguments", "error", "words"),
     [
         ((Doubling(),), TypeError, "give the class itself, not an object of it"),
-        ((lambda: 1,), TypeError, "a function as main\\(\\) of a module"),
+        ((lambda: 1,), TypeError, "written with def"),
         ((Doubling, [1]), TypeError, "takes globals as a dict, not a list"),
         ((Doubling, {}, ["x"]), TypeError, "takes datasets as a dict"),
         ((Doubling, {}, {"x": object()}), TypeError, "datasets\\['x'\\] is neither a path"),
