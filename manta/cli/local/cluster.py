@@ -149,6 +149,7 @@ class LocalCluster:
 
     @property
     def log_folder(self) -> Path:
+        """Where each process writes its log."""
         return self.folder / "logs"
 
     def start(self) -> None:
@@ -355,6 +356,7 @@ class LocalCluster:
 
     @property
     def dead(self) -> list[Child]:
+        """The processes that have ended."""
         with self._lock:
             return list(self._dead)
 
