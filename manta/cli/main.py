@@ -142,6 +142,11 @@ COMMANDS = {
         "Show a supervision tree, and which actors crashed.",
         "manta tree --node node-1",
     ),
+    "data": (
+        "data",
+        "Divide data sets among nodes, for experiments.",
+        "manta data partition digits.npz --nodes 8 --dirichlet 0.3 --plot digits.png",
+    ),
     "mesh": (
         "mesh",
         "Run peers that talk to each other with no manager, and see how they are.",

@@ -1,0 +1,51 @@
+"""Draws how a data set is divided among nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from manta.apis.errors import InvalidArgument, MissingPackage
+
+SUFFIXES = (".png", ".svg", ".pdf")
+MOST_LABELS = 20
+"""Beyond these, labels share a colour."""
+
+
+def draw(path: Path, parts: Sequence[Any], labels: Any | None, title: str) -> None:
+    """Writes a bar for each node, as long as it has records, in a colour for each label.
+
+    `labels` has one for each record, or is None. Raises InvalidArgument, MissingPackage.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InvalidArgument(f"{path} is none of {', '.join(SUFFIXES)}: give such a file.")
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingPackage(
+            "A picture needs matplotlib, which is not installed: pip install 'manta-swarm[plot]'."
+        ) from None
+    import numpy
+
+    figure = Figure(figsize=(7, 1.2 + 0.32 * len(parts)), layout="constrained")
+    axes = figure.add_subplot()
+    nodes = [f"node {at}" for at in range(len(parts))]
+    if labels is None:
+        axes.barh(nodes, [len(part) for part in parts], color="#4269d0")
+    else:
+        kinds = numpy.unique(labels)
+        colours = colormaps["tab20" if len(kinds) > 10 else "tab10"]
+        left = numpy.zeros(len(parts))
+        for at, kind in enumerate(kinds):
+            counts = numpy.array([(labels[part] == kind).sum() for part in parts])
+            name = str(kind) if at < MOST_LABELS else None
+            axes.barh(nodes, counts, left=left, color=colours(at % colours.N), label=name)
+            left += counts
+        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.invert_yaxis()
+    axes.set_xlabel("records")
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
