@@ -59,6 +59,7 @@ from manta.protocol.peers import FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree, tree_of
+from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
@@ -99,7 +100,7 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
         self._sender = JournalSender(self, context.journals)
-        self._held = HeldLink(self, context.held, context.journals)
+        self._held = HeldLink(self, context.held, context.journals, self._gave)
         self._spools = Turns()
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
@@ -254,6 +255,8 @@ class ManagerLink(Actor):
             self._context.journals.begin_anew()
         self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
+        assert self._context.identity is not None
+        self._context.audit.enrolled(self.clock.wall(), self._context.identity)
         self._register()
 
     def _remember(self, told: enrolment.Enrolled | protocol.Registered) -> None:
@@ -439,6 +442,9 @@ class ManagerLink(Actor):
             self._spools.next(context.spools),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
+
+    def _gave(self, swarm_id: str, result: BlobRef) -> None:
+        self._context.audit.gave_result(swarm_id, result, self.clock.wall())
 
     def _fetch_desired(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from manta.node.peers.listening import PeerSocket
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
-    from manta.node.state.attempt_log import AttemptLog
+    from manta.node.state.audit import NodeAudit
     from manta.node.state.modules import ModuleFolders
     from manta.node.state.storage import Storage
     from manta.node.task_server.sessions import RuntimeSessions
@@ -58,7 +58,7 @@ class NodeContext:
     spool: FileDepot
     held: HeldResults
     storage: Storage
-    attempts: AttemptLog
+    audit: NodeAudit
     modules: ModuleFolders
     runner: Runner
     keys: KeyPair
