@@ -28,40 +28,28 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{64})")
 
 
-class _Moment(click.ParamType):
+def _moment(value: str) -> float:
     """A date, or a date and time, of this machine's time zone unless it names one."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time: write 2026-11-30, or 2026-11-30T14:00.", param, ctx)
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is no time: write 2026-11-30, or 2026-11-30T14:00."
+        ) from None
 
 
-class _Key(click.ParamType):
-    name = "key"
+def _key(value: str) -> str:
+    from manta.audit.keys import is_public
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        from manta.audit.keys import is_public
-
-        if not is_public(value):
-            self.fail(f"{value!r} is no key: copy the 64 digits whole.", param, ctx)
-        return str(value)
+    if not is_public(value):
+        raise click.BadParameter(f"{value!r} is no key: copy its 64 digits whole.")
+    return value
 
 
-class _Head(click.ParamType):
-    name = "number:digest"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, str]:
-        if isinstance(value, tuple):
-            return value
-        if (found := _HEAD.fullmatch(value)) is None:
-            self.fail(f"{value!r} is no head: copy it whole from what `verify` said.", param, ctx)
-        return int(found[1]), found[2]
+def _head(value: str) -> tuple[int, str]:
+    if (found := _HEAD.fullmatch(value)) is None:
+        raise click.BadParameter(f"{value!r} is no head: copy it whole from what `verify` said.")
+    return int(found[1]), found[2]
 
 
 def verify_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,7 +62,7 @@ def verify_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--key",
             "keys",
-            type=_Key(),
+            type=_key,
             multiple=True,
             metavar="KEY",
             help="A public key that sealed the log before, or seals the copy now: the last one.",
@@ -82,7 +70,7 @@ def verify_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--head",
             "heads",
-            type=_Head(),
+            type=_head,
             multiple=True,
             metavar="NUMBER:DIGEST",
             help="A head that `verify` said before: nothing up to it may have changed.",
@@ -101,8 +89,12 @@ def verify_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--since", type=_Moment(), help="Only records from this time on."),
-        click.option("--until", type=_Moment(), help="Only records before this time."),
+        click.option(
+            "--since", type=_moment, metavar="TIME", help="Only records from this time on."
+        ),
+        click.option(
+            "--until", type=_moment, metavar="TIME", help="Only records before this time."
+        ),
         click.option(
             "--format",
             "form",

@@ -88,6 +88,8 @@ class NodeContext:
     """The manager has registered the node over the connection that there is."""
     has_rooms: bool = False
     """The manager bounds what tasks tell others, and is asked for room."""
+    has_audit: bool = False
+    """The manager keeps where this node's audit log ends."""
     has_spreads: bool = False
     """The manager is asked whom to fetch a blob from."""
     spools: tuple[str, ...] = ()

@@ -98,8 +98,9 @@ class NodeAudit:
         under = _Under(assignment.user, about, names, at)
         with self._lock:
             self._under[instance] = under
-        code = {"module": module.name, "version": module.version, "image": module.image}
-        code["digest"] = module.package and module.package.digest
+        digest = module.package.digest if module.package is not None else None
+        code = {"module": module.name, "version": module.version, "digest": digest}
+        code["image"] = module.image
         datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
         told = {**about, **{key: value for key, value in code.items() if value}}
         self._record(at, "attempt-began", under.user, **told, datasets=datasets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -142,7 +143,7 @@ def test_segments_that_a_crash_left_are_no_flaw(
 def test_a_crash_at_every_byte_of_an_append_costs_at_most_that_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_log.os, "fsync", lambda _: None)  # what counts is what is there
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # what counts is what is there
     written(tmp_path / "before", 3)
     written(shutil.copytree(tmp_path / "before", tmp_path / "after"), 1, start=3)
     name = files.segments(tmp_path / "before")[0].name
@@ -192,13 +193,13 @@ def test_what_a_full_disk_does_not_take_is_recorded_later_and_told(
     monkeypatch.setattr(audit_log, "RETRY", 0.01)
     log = AuditLog(folder, KEY)
     assert record_now(log, Record(0.0, "before"))
-    real, full = audit_log.os.write, threading.Event()
+    real, full = os.write, threading.Event()
     full.set()
 
     def write(fd: int, data: bytes) -> int:
         return real(fd, data[:20] if full.is_set() else data)
 
-    monkeypatch.setattr(audit_log.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     assert not record_now(log, Record(0.0, "meanwhile"))
     assert f"the audit log {folder} cannot be written: No space left on device" in caplog.text
     assert not record_now(log, Record(0.0, "then"))
