@@ -40,7 +40,6 @@ class What(StrEnum):
     CUT = "cut"  # the end, or the beginning
     REPLACED = "replaced"
     OTHER_KEY = "other-key"
-    UNREADABLE = "unreadable"
 
 
 class Flaw(NamedTuple):

@@ -159,7 +159,7 @@ def verify(
         "head": f"{verdict.head.number}:{verdict.head.digest}",
         "intact_up_to": verdict.intact,
         "anchors": verdict.anchors,
-        "flaws": [flaw._asdict() for flaw in verdict.flaws],
+        "faults": [flaw._asdict() for flaw in verdict.flaws],
         "notes": verdict.notes,
     }
     say(record, _sentences(verdict, len(kept)), as_json=as_json)
