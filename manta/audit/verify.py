@@ -118,6 +118,8 @@ class _Verification:
         self._head = Head()
         self._knows_head = False
         """Whether what the next line has to follow is known."""
+        self._is_edited = False
+        """Whether the last line was: what follows it follows what it was."""
         self._begins = True
         """Whether the next line is the first of a segment."""
 
@@ -146,6 +148,8 @@ class _Verification:
                     continue
                 self._line(path, line.removesuffix(b"\n"), is_whole=not torn)
                 noted_is_there |= self._head == noted
+                if self._is_edited and noted is not None:
+                    noted_is_there |= self._head.number == noted.number
         self._end(paths[-1] if paths else found.folder, noted, noted_is_there, has_head)
         self._look_for_anchors()
         found.head = self._head
@@ -185,6 +189,7 @@ class _Verification:
             self._flaw(path, block.first, What.REORDERED, sentence)
         self._begins = False
         public = self._trusted.get(block.key)
+        self._is_edited = public is not None and not is_sealed(public, content, seal)
         if public is None:
             self._flaw(
                 path, block.first, What.OTHER_KEY,
@@ -192,7 +197,7 @@ class _Verification:
                 "which is not that of this log: if it was before, name the whole key with --key; "
                 "else somebody else wrote them",
             )  # fmt: skip
-        elif not is_sealed(public, content, seal):
+        elif self._is_edited:
             self._flaw(
                 path, block.first, What.EDITED,
                 f"records {block.first} to {block.last} are not what was sealed",
@@ -229,7 +234,7 @@ class _Verification:
         elif first < after and self._knows_head:
             sentence = f"record {first} comes after record {after - 1}"
             self._flaw(path, first, What.REORDERED, sentence)
-        elif self._knows_head and block.previous != self._head.digest:
+        elif self._knows_head and not self._is_edited and block.previous != self._head.digest:
             self._flaw(
                 path, first, What.REPLACED,
                 f"record {first} does not follow the record {first - 1} that is there, but another",
