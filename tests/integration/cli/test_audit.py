@@ -167,7 +167,7 @@ def test_each_log_keeps_where_the_other_one_ended(lab: Lab, tmp_path: Path) -> N
 def test_the_first_record_that_is_wrong_is_named(lab: Lab, tmp_path: Path) -> None:
     verdict = json.loads(lab("manager", "audit", "verify", "--json"))
     copy = shutil.copytree(kept(lab), tmp_path / "copy")
-    where = ("manager", "audit", "verify", "--folder", copy)
+    where: tuple[object, ...] = ("manager", "audit", "verify", "--folder", copy)
     assert lab.attempt(*where).returncode == Exit.USAGE
     where = (*where, "--key", verdict["key"])
     assert "is intact" in lab(*where, "--head", verdict["head"])

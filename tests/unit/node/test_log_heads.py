@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manta.audit.records import Head
-from manta.node.link.log_heads import EVERY, LogHeads
+from manta.node.link.log_heads import EVERY, SOON, LogHeads
 
 KEY = "a" * 64
 
@@ -25,8 +25,10 @@ def test_it_is_told_at_once_and_then_when_something_was_added() -> None:
     assert heads.due(head(52), 9 * EVERY) is not None
 
 
-def test_over_a_new_link_it_is_told_at_once() -> None:
+def test_over_a_new_link_it_is_told_soon_and_a_link_that_comes_and_goes_fills_no_log() -> None:
     heads = LogHeads(KEY)
-    assert heads.due(head(5), 0.0) is not None
-    heads.registered()
-    assert heads.due(head(5), 1.0) is not None
+    told = 0
+    for second in range(300):
+        heads.registered()
+        told += heads.due(head(5), float(second)) is not None
+    assert told == 300 / SOON
