@@ -40,7 +40,8 @@ MEANING = {
     Exit.UNPLACEABLE: "No node can run one of the swarm's tasks; nothing was deployed.",
     Exit.TIMEOUT: "What was waited for did not happen in time.",
     Exit.LOCAL: (
-        "A problem of this machine: a profile, configuration, key, port, or a process that died."
+        "A problem of this machine: a profile, configuration, key, port, an audit log that is not "
+        "as it was written, or a process that died."
     ),
     Exit.INTERNAL: "A bug in Manta; the message names the file with the details.",
     Exit.INTERRUPTED: (

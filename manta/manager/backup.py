@@ -27,6 +27,7 @@ import msgspec
 from blake3 import blake3
 
 from manta.console.local_manager import SETTINGS
+from manta.manager.audit import copy_log, go_on, record_here, signing_seed
 from manta.manager.errors import ManagerError, StoreError
 from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
@@ -36,16 +37,18 @@ from manta.protocol.version import VERSION
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError
-from manta.transports.security.keys import KeyPair, read_private
+from manta.transports.security.keys import KeyPair
 
-FORMAT = 2
-"""Those of format 1 have no settings."""
+FORMAT = 3
+"""Those of format 1 have no settings, those before 3 no audit log."""
 MANIFEST = "manifest.json"
 DATABASE = "manta.db"
 KEYS = ("manager.key", "signing.key")
+AUDIT = "audit"
 PIECE = 1 << 20
 MOST_MANIFEST = 1 << 30
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_AUDIT = re.compile(rf"{AUDIT}/([0-9]{{12,}}\.log|head\.json)")
 TRIES = 5
 """A blob may be deleted after the database was copied and before the blob is."""
 
@@ -101,6 +104,7 @@ def backup(home: Home, target: Path) -> Manifest:
     finally:
         draft.unlink(missing_ok=True)
     _sync(target.parent)
+    record_here(home, "backup", id=manifest.id, file=str(target), blobs=len(manifest.blobs))
     return manifest
 
 
@@ -133,6 +137,8 @@ def _write(home: Home, draft: Path, copy: Path) -> Manifest:
     if home.settings_file.exists():
         sources[SETTINGS] = home.settings_file
     sources[DATABASE] = copy
+    log = copy_log(home, copy.with_suffix(".audit"))
+    sources |= {f"{AUDIT}/{path.name}": path for path in log}
     digests = _named(copy)
     blobs = {f"blobs/{digest[:2]}/{digest}": digest for digest in digests}
     sources |= {name: home.path / name for name in blobs}
@@ -234,8 +240,8 @@ def _fatal_flaws(home: Home) -> list[str]:
     flaws = list(_unusable(home.database))
     try:
         KeyPair.load(home.key)
-        read_private(home.signing_key)
-    except (KeyFileError, OSError) as error:
+        signing_seed(home)
+    except (KeyFileError, ValueError, OSError) as error:
         flaws.append(str(error))
     return flaws
 
@@ -356,8 +362,9 @@ def _check_names(file: Path, manifest: Manifest) -> None:
     """Checks that no name leads out of the folder and that none is missing. Raises BackupError."""
     digests = {name: name.rpartition("/")[2] for name in manifest.members}
     known = {f"blobs/{digest[:2]}/{digest}" for digest in digests.values() if len(digest) == 64}
+    known |= {name for name in manifest.members if _AUDIT.fullmatch(name)}
     strange = manifest.members.keys() - known - {DATABASE, SETTINGS, *KEYS}
-    strange |= {name for name in known if not name[9:].isalnum()}
+    strange |= {name for name in known if name[:6] == "blobs/" and not name[9:].isalnum()}
     if strange or not manifest.members.keys() >= {DATABASE, *KEYS}:
         raise BackupError(f"{file} is damaged: its manifest names other files than a manager has.")
 
@@ -402,6 +409,7 @@ def restore(file: Path, home: Home, *, replace: bool = False) -> Restored:
         restored = RestoredFile(f"{manifest.id}.{secrets.token_hex(4)}", manifest.made_at)
         with _private(draft.restored_file) as target:
             target.write(msgspec.json.encode(restored))
+        go_on(draft, home, restored.backup, manifest.made_at)
         kept = _put_in_place(draft, home)
         return Restored(
             manifest, kept, [one.replace(str(draft.path), str(home.path)) for one in flaws]

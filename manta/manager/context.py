@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from manta.audit.log import AuditLog
 from manta.manager.access import Access
 from manta.manager.auth.principals import Kind, Principal, Principals
 from manta.manager.auth.tokens import TokenAuthority
@@ -60,6 +61,8 @@ class Context:
     depot: FileDepot
     quotas: Quotas
     disk: Disk
+    audit: AuditLog
+    """What users do."""
     workers: ThreadPoolExecutor
     """Run what takes more than a millisecond, and what others ask for in turns (`jobs`)."""
     hashers: ThreadPoolExecutor

@@ -118,6 +118,8 @@ class Home:
         self.database_log = path / "manta.db-wal"
         """There while a manager runs, and after one was killed; the newest changes are in it."""
         self.blobs = path / "blobs"
+        self.audit = path / "audit"
+        """What users did: see `manta.audit`."""
         self.lock = path / "manager.lock"
         """Held while a manager runs."""
         self.log = path / "manager.log"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from manta.manager.audit import record_here
 from manta.manager.auth.passwords import hash_password
 from manta.manager.errors import RecoveryError
 from manta.manager.gateway.registrar import ENDED
@@ -49,6 +50,7 @@ def reset_password(home: Home, email: str | None, password: str) -> str:
             store.close()
             if had_log:  # it is folded in now: the next start must not miss it
                 home.manager_file.unlink(missing_ok=True)
+        record_here(home, "reset-password", email=user.email)
     finally:
         os.close(lock)
     return user.email

@@ -15,7 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from manta.actors import ActorSystem, ChildSpec, ChildType, ExitReason, Supervisor
+from manta.audit.log import AuditLog
+from manta.audit.records import Record
 from manta.manager import bootstrap
+from manta.manager.audit import log_of, signing_seed
 from manta.manager.auth.passwords import AT_A_TIME
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.blobs import Blobs
@@ -51,7 +54,7 @@ from manta.transports.descriptors import descriptor_limit
 from manta.transports.errors import remedied
 from manta.transports.interface import Transport
 from manta.transports.relay.server import RelayingTransport
-from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
+from manta.transports.security.keys import KeyPair, make_private_folder, write_private
 
 WORKERS = 2
 STOP_TIMEOUT = 10.0
@@ -134,13 +137,16 @@ class Manager:
             keys = _keys(home)
             disk = Disk(home.blobs)
             depot = FileDepot(home.blobs, reserve=disk.reserve)
+            seed = _signing_seed(home)
+            audit = log_of(home, seed)
+            undo.callback(audit.close)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             hashers = ThreadPoolExecutor(AT_A_TIME, "manager-hasher")
             undo.callback(hashers.shutdown, cancel_futures=True)
             self.context = Context(
                 keys=keys,
-                authority=TokenAuthority(_signing_seed(home), keys.public),
+                authority=TokenAuthority(seed, keys.public),
                 open_store=open_store,
                 reader=reader,
                 depot=depot,
@@ -151,6 +157,7 @@ class Manager:
                     memory.here(),
                 ),
                 disk=disk,
+                audit=audit,
                 workers=workers,
                 hashers=hashers,
                 nodes=_listen(settings.nodes, settings.fds[0], undo),
@@ -161,6 +168,8 @@ class Manager:
                 lease=settings.lease,
                 limits=settings.strangers.limits.within(descriptor_limit()),
             )
+            _note(audit, "manager-started", version=VERSION, pid=os.getpid())
+            undo.callback(_note, audit, "manager-stopped", pid=os.getpid())
             # Last, because a start that failed after it would lose the password for good.
             if bootstrap.is_empty(reader):
                 self._populate(reader, settings.bootstrap)
@@ -241,9 +250,13 @@ class Manager:
 
     def _populate(self, store: Store, file: Path | None) -> None:
         if file is not None:
-            bootstrap.apply(store, bootstrap.read(file))
+            content = bootstrap.read(file)
+            bootstrap.apply(store, content)
+            nodes = [node.alias for node in content.nodes]
+            _note(self.context.audit, "first-user", email=content.admin.email, nodes=nodes)
         else:
             self.first_password = bootstrap.first_admin(store)
+            _note(self.context.audit, "first-user", email=bootstrap.ADMIN)
 
 
 def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listening:
@@ -325,12 +338,13 @@ def _signing_seed(home: Home) -> bytes:
     if not home.signing_key.exists():
         write_private(home.signing_key, new_seed().hex() + "\n")
     try:
-        seed = bytes.fromhex(read_private(home.signing_key))
-        if len(seed) == 32:
-            return seed
-    except ValueError:
-        pass  # refused below, without the cause, which could quote the secret
-    raise StartError(
-        f"{home.signing_key} is damaged: restore it from a backup, or delete it; then all tokens "
-        "must be issued again."
-    )
+        return signing_seed(home)
+    except ValueError as error:
+        raise StartError(
+            f"{error}: restore it from a backup, or delete it; then all tokens must be issued "
+            "again, and whoever verifies the audit log has to name the public key that it had."
+        ) from None
+
+
+def _note(audit: AuditLog, act: str, **about: object) -> None:
+    audit.record(Record(time.time(), act, about=about))

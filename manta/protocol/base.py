@@ -13,8 +13,10 @@ Named = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 """What users name a thing by: a name, an id, the beginning of one, an e-mail address."""
 Cursor = Annotated[str, msgspec.Meta(max_length=1000)]
 """How far somebody has read; "" for nothing."""
+SECRET = {"secret": True}
+"""Marks what goes into no log, as `extra` of a field's type."""
 MAX_PASSWORD = 1024
-Password = Annotated[str, msgspec.Meta(max_length=MAX_PASSWORD)]
+Password = Annotated[str, msgspec.Meta(max_length=MAX_PASSWORD, extra=SECRET)]
 Wait = Annotated[float, msgspec.Meta(ge=0, le=60)]
 """Seconds after which a long poll is answered in any case."""
 

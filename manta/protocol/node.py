@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from manta.protocol.audit import LogHead, TellLogHead
 from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
 from manta.protocol.base import Named, requests
@@ -157,6 +158,8 @@ class Registered(Message, frozen=True):
     """It answers WantRoster."""
     has_spreads: bool = False
     """It answers WantBlob."""
+    has_audit: bool = False
+    """It answers TellLogHead."""
     directories: dict[str, int] = {}
     """By swarm: the versions of the directories that the node should have, and of no others."""
 
@@ -445,6 +448,7 @@ NodeRequest: Any = requests(
         ReadGlobal: GlobalValue,
         ListGlobals: Tags,
         SelectResults: ResultEntries,
+        TellLogHead: LogHead,
     }
 )
 StopNode.reply = Ok

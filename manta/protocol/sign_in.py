@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from manta.protocol.base import Message, Named, Ok, Password, Seconds, requests
+import msgspec
+
+from manta.protocol.base import SECRET, Message, Named, Ok, Password, Seconds, requests
 from manta.protocol.tokens import TokenText
 
 
 class SignIn(Message, frozen=True):
     """From any key, which becomes the user's until it is revoked."""
 
-    email: Named
+    email: Annotated[Named, msgspec.Meta(extra=SECRET)]
+    """Somebody may have typed a password in its place."""
     password: Password
 
 

@@ -14,12 +14,13 @@ from typing import Annotated
 
 import msgspec
 
+from manta.protocol.base import SECRET
 from manta.protocol.codes import Code
 
 USER_AUDIENCE = "manta:user"
 NODE_AUDIENCE = "manta:node"
 MAX_TOKEN_LENGTH = 4096
-TokenText = Annotated[str, msgspec.Meta(max_length=2 * MAX_TOKEN_LENGTH)]
+TokenText = Annotated[str, msgspec.Meta(max_length=2 * MAX_TOKEN_LENGTH, extra=SECRET)]
 """A token as it was copied, perhaps with white space around it."""
 
 

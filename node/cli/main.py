@@ -11,6 +11,7 @@ from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.completion import completion_command
 from manta.console.exit_codes import Exit
 from manta.console.terminal import print_lines, say_error, say_note
+from manta.node.cli.audit import audit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from manta.node.config import NodeConfig
     from manta.node.state import StateFolder
-    from manta.node.state.attempt_log import Ran
+    from manta.node.state.attempts import Ran
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -241,21 +242,21 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
 def who(name: str, last: int, user: str | None, as_json: bool) -> None:
     """Show whose tasks run on the node and ran last, and what data they were given.
 
-    The whole log, a JSON object a line, is attempts.log in the node's state folder.
+    `manta_node audit export` prints the log that has all of it, and what left the node.
     """
     import msgspec
 
     from manta.console import json_form, text
-    from manta.node.state import attempt_log
+    from manta.node.state import attempts as log
 
     must_be_known(name)
     folder = state_folder(name)
     running = folder.running_pid() is not None
-    attempts, damaged = attempt_log.read(folder.attempt_log, running=running)
+    attempts, damaged = log.read(folder.audit, running=running)
     if damaged:
         say_note(
-            f"{folder.attempt_log} or an older part is damaged: {damaged} lines cannot be read, "
-            "and what they told is lost; the others are shown."
+            f"The log in {folder.audit} is damaged: {damaged} lines cannot be read, and what they "
+            f"told is lost; the others are shown. `manta_node audit verify {name}` says more."
         )
     found = [each for each in attempts if user in (None, each.user)]
     ended = [each for each in found if each.status != "RUNNING"]
@@ -290,6 +291,7 @@ for _command, _example in {
     status: "manta_node status edge --json",
     logs: "manta_node logs edge -f",
     who: "manta_node who edge --user ada@example.org",
+    audit: "manta_node audit verify edge",
     results: "manta_node results edge",
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
     cluster: "manta_node cluster start 3 --config edge",

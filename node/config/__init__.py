@@ -13,7 +13,7 @@ from manta.node.config.schema import (
     host_name,
     instance,
 )
-from manta.node.config.toml import line_of, render, toml_lines, toml_value
+from manta.node.config.toml import in_force, line_of, render, toml_lines, toml_value
 
 __all__ = [
     "FIELDS",
@@ -28,6 +28,7 @@ __all__ = [
     "environment",
     "hand_over",
     "host_name",
+    "in_force",
     "instance",
     "line_of",
     "load",

@@ -15,8 +15,8 @@ _ASSIGNMENT = re.compile(
 _PART = re.compile(r""""([^"]*)"|'([^']*)'|([\w-]+)""")
 
 
-def render(config: NodeConfig) -> str:
-    """Returns the configuration in force as TOML; the token is masked."""
+def in_force(config: NodeConfig) -> dict[str, dict[str, Any]]:
+    """Returns the configuration with its defaults, by tables and keys; the token is masked."""
     tables: dict[str, dict[str, Any]] = {}
     for name, key in FIELDS.items():
         value = getattr(config, name)
@@ -28,7 +28,15 @@ def render(config: NodeConfig) -> str:
             table[key.name] = "***" if value else ""
         elif value is not None:
             table[key.name] = key.show(value)
-    lines = [f"# {config.path}, with defaults; secrets are not shown", *toml_lines(tables)]
+    return tables
+
+
+def render(config: NodeConfig) -> str:
+    """Returns the configuration in force as TOML; the token is masked."""
+    lines = [
+        f"# {config.path}, with defaults; secrets are not shown",
+        *toml_lines(in_force(config)),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from manta.actors import Actor, Refused, Reply
@@ -17,8 +18,16 @@ from manta.protocol.values import BlobRef
 
 
 class HeldLink:
-    def __init__(self, actor: Actor, held: HeldResults, journals: Journals) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        held: HeldResults,
+        journals: Journals,
+        on_given: Callable[[str, BlobRef], object],
+    ) -> None:
+        """`on_given` is called with the swarm's id once the manager has a result from here."""
         self._actor = actor
+        self._on_given = on_given
         self._journals = journals
         self._held = held
         self._turns = Turns()
@@ -30,12 +39,13 @@ class HeldLink:
 
         def pushed(_: Any, error: BaseException | None) -> None:
             if error is None:
+                self._on_given(message.swarm_id, blob)
                 reply.set(Ok())
             else:
                 reply.fail(error)
 
-        push = Push(BlobRef(message.digest, message.size))
-        future = self._actor.system.ref(PEER_HUB).ask_future(push, timeout=TRANSFER_TIMEOUT)
+        blob = BlobRef(message.digest, message.size)
+        future = self._actor.system.ref(PEER_HUB).ask_future(Push(blob), timeout=TRANSFER_TIMEOUT)
         self._actor.pipe(future, pushed)
 
     def delete(self, message: FreeResults, reply: Reply) -> None:

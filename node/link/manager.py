@@ -26,12 +26,14 @@ from manta.actors import (
     Refused,
     Timer,
 )
+from manta.audit.records import Head
 from manta.console.exit_codes import Exit
 from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
 from manta.node.link import sentences as link_sentences
 from manta.node.link.held_results import HeldLink
 from manta.node.link.journal_sender import JournalSender, SendJournal
+from manta.node.link.log_heads import LogHeads
 from manta.node.link.peer_directory import Disconnected
 from manta.node.link.peer_hub import BulkAddress, bulk_address
 from manta.node.link.probe import LinkProbe
@@ -59,6 +61,7 @@ from manta.protocol.peers import FetchPeers, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree, tree_of
+from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
@@ -99,7 +102,8 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
         self._sender = JournalSender(self, context.journals)
-        self._held = HeldLink(self, context.held, context.journals)
+        self._heads = LogHeads(context.audit.log.key.public)
+        self._held = HeldLink(self, context.held, context.journals, self._gave)
         self._spools = Turns()
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
@@ -254,6 +258,8 @@ class ManagerLink(Actor):
             self._context.journals.begin_anew()
         self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
+        assert self._context.identity is not None
+        self._context.audit.enrolled(self.clock.wall(), self._context.identity)
         self._register()
 
     def _remember(self, told: enrolment.Enrolled | protocol.Registered) -> None:
@@ -316,6 +322,8 @@ class ManagerLink(Actor):
         context.bulk_address = address
         context.has_rooms = answer.has_rooms
         context.has_spreads = answer.has_spreads
+        context.has_audit = answer.has_audit
+        self._heads.registered()
         self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
@@ -393,6 +401,7 @@ class ManagerLink(Actor):
                 self._status.notice(reply.notice)
                 self._held.free(reply.over)
                 self._status.say(BUSINESS_AS_USUAL, "", update=True)
+                self._tell_log_head()
                 return
             self.log.warning("a heartbeat was not answered: %s", error)
             self._missed_beats += 1
@@ -439,6 +448,25 @@ class ManagerLink(Actor):
             self._spools.next(context.spools),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
+
+    def _tell_log_head(self) -> None:
+        audit = self._context.audit
+        if not self._context.has_audit:
+            return
+        if (told := self._heads.due(audit.log.head, self.clock.now())) is None:
+            return
+
+        def answered(head: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self.log.warning("the manager does not keep where the audit log ends: %s", error)
+            else:
+                kept = Head(head.number, head.digest)
+                audit.keep_head(kept, head.key, self.clock.wall())
+
+        self.pipe(self._gateway.ask_future(told, timeout=ASK_TIMEOUT), answered)
+
+    def _gave(self, swarm_id: str, result: BlobRef) -> None:
+        self._context.audit.gave_result(swarm_id, result, self.clock.wall())
 
     def _fetch_desired(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:

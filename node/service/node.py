@@ -16,6 +16,7 @@ from manta.console.exit_codes import Exit
 from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
+from manta.node.config import in_force
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
@@ -27,7 +28,7 @@ from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Leave
 from manta.node.state import Identity, StateFolder, Status, place_of
-from manta.node.state.attempt_log import AttemptLog
+from manta.node.state.audit import open_log
 from manta.node.state.modules import ModuleFolders
 from manta.node.state.storage import Storage
 from manta.node.task_server.sessions import RuntimeSessions
@@ -35,6 +36,7 @@ from manta.protocol.addresses import is_loopback
 from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
+from manta.protocol.version import VERSION
 from manta.transports.addresses import split_host
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
@@ -98,8 +100,9 @@ class Node:
             undo.callback(held.close)
             sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
             undo.callback(sessions.close)
-            attempts = AttemptLog(folder.attempt_log, config.log_rotation, time.time())
-            undo.callback(attempts.close)
+            audit = open_log(folder.audit, keys.secret)
+            undo.callback(lambda: audit.close(time.time()))
+            audit.started(time.time(), in_force(config), version=VERSION, pid=pid)
             self.context = NodeContext(
                 config=config,
                 state=folder,
@@ -110,7 +113,7 @@ class Node:
                 spool=spool,
                 held=held,
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
-                attempts=attempts,
+                audit=audit,
                 modules=ModuleFolders(folder.modules),
                 runner=runner,
                 keys=keys,

@@ -83,8 +83,10 @@ class NodeSupervisor(Supervisor):
     def on_start(self) -> None:
         journals = self._context.journals
         cause = "The node's daemon ended while it ran."
-        for entry in interrupted(journals.all_open(), self.clock.wall(), cause):
+        at = self.clock.wall()
+        for entry in interrupted(journals.all_open(), at, cause):
             journals.append(entry)
+            self._context.audit.interrupted(entry.instance, at)
         self._observed.remember(journals.unacknowledged_ends())
 
     def children(self) -> list[ChildSpec]:
@@ -291,7 +293,7 @@ class NodeSupervisor(Supervisor):
     def _tell_end(self, instance: Instance, state: AttemptState, error: TaskError) -> None:
         at = self.clock.wall()
         self._context.journals.append(TaskEnded(instance, state, at, error=error))
-        self._context.attempts.ended(instance, state, at)
+        self._context.audit.ended(instance, state, at)
         self._ended(instance)
 
     def _ended(self, instance: Instance) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from manta.node.peers.listening import PeerSocket
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
-    from manta.node.state.attempt_log import AttemptLog
+    from manta.node.state.audit import NodeAudit
     from manta.node.state.modules import ModuleFolders
     from manta.node.state.storage import Storage
     from manta.node.task_server.sessions import RuntimeSessions
@@ -58,7 +58,7 @@ class NodeContext:
     spool: FileDepot
     held: HeldResults
     storage: Storage
-    attempts: AttemptLog
+    audit: NodeAudit
     modules: ModuleFolders
     runner: Runner
     keys: KeyPair
@@ -88,6 +88,8 @@ class NodeContext:
     """The manager has registered the node over the connection that there is."""
     has_rooms: bool = False
     """The manager bounds what tasks tell others, and is asked for room."""
+    has_audit: bool = False
+    """The manager keeps where this node's audit log ends."""
     has_spreads: bool = False
     """The manager is asked whom to fetch a blob from."""
     spools: tuple[str, ...] = ()

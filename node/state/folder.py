@@ -6,7 +6,7 @@ identity.json   its manager's public key; node_id, cluster_id and alias once reg
 lock            held by the daemon that runs; its process id inside
 status.json     what that daemon last said of itself
 member.json     of which cluster of this machine's nodes it is one, if of any
-attempts.log    what ran here, and for whom
+audit/          what ran here, for whom, with which data, and what left: sealed
 journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
 values/         values that tasks read or write, and that memory should not hold
@@ -90,7 +90,7 @@ class StateFolder:
         self.status_file = path / "status.json"
         self.member_file = path / "member.json"
         self.log_file = path / "node.log"
-        self.attempt_log = path / "attempts.log"
+        self.audit = path / "audit"
         self.journal = path / "journal"
         self.values = path / "values"
         self.spool = path / "spool"

@@ -135,6 +135,7 @@ class TaskRequests:
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
             case light.OpenExchange():
+                self._context.audit.exchanges(instance, self._actor.clock.wall())
                 self.direct.connect(request, partial(self._ask_plane, request))
             case light.GetNetworkQuality():
                 read_quality = ReadNetworkQuality()
@@ -186,6 +187,7 @@ class TaskRequests:
             self._context.check_storage(self._actor)
             request.reply.fail("ResourceExhaustionError", str(error))
             return False
+        self._context.audit.left(entry, self._actor.clock.wall())
         if (blob := blob_of(entry)) is not None:
             self._name(request, blob)
         return True

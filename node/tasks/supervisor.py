@@ -215,13 +215,15 @@ class TaskSupervisor(Actor):
             self._context.check_storage(self)
             self.log.error("%s", error)
             said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
-            journals.append(
-                msgspec.structs.replace(entry, state=AttemptState.FAILED, output=None, error=said)
+            entry = msgspec.structs.replace(
+                entry, state=AttemptState.FAILED, output=None, error=said
             )
+            journals.append(entry)
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
-            self._context.attempts.ended(entry.instance, entry.state, entry.at)
+            self._context.audit.left(entry, entry.at)
+            self._context.audit.ended(entry.instance, entry.state, entry.at)
             self._requests.attempt_ended(entry.instance)
             self.notify(ROOT, AttemptEnded(entry.instance))
 
@@ -421,7 +423,7 @@ class TaskSupervisor(Actor):
             self._context.sessions.tell(cancel)
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
-        self._context.attempts.began(assignment, self.clock.wall())
+        self._context.audit.began(assignment, self._found, self.clock.wall())
         self._is_image_alone = assignment.module.package is None
         self._requests.direct.begins(assignment)
         if self._is_image_alone:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manta.cli.commands.audit import audit
 from manta.cli.commands.backups import backup, restore, verify
 from manta.cli.exit_codes import LocalError
 from manta.cli.local.manager import (
@@ -56,7 +57,7 @@ def manager() -> None:
     """Start, stop, back up and restore a manager on this machine."""
 
 
-for command in (backup, restore, verify):
+for command in (backup, restore, verify, audit):
     manager.add_command(command)
 
 

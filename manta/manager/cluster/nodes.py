@@ -160,6 +160,7 @@ class ClusterNodes:
             has_rooms=True,
             has_rosters=True,
             has_spreads=True,
+            has_audit=True,
             directories=self.orders.peers.versions(node_id),
             desired=self.orders.desired.full(node_id),
             acknowledged=dict(node.acknowledged),

@@ -17,6 +17,7 @@ from manta.manager.gateway.overview import Overview
 from manta.manager.gateway.part import Shared
 from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.quotas import QuotaSettings
+from manta.manager.gateway.recorder import Recorder
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.users import Users
 from manta.manager.gateway.watches import Watches
@@ -65,3 +66,4 @@ class Parts:
         self.modules = Modules(shared, self.registrar)
         self.overview = Overview(shared)
         self.watches = Watches(shared, self.permits, self.clusters, self.modules)
+        self.recorder = Recorder(actor, context, self.forwarder, self.registrar.users)

@@ -18,6 +18,7 @@ from manta.manager.gateway.parts import Parts
 from manta.manager.messages import FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol import (
+    audit,
     clusters,
     enrolment,
     exchange,
@@ -259,6 +260,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(spread.WantBlob, NODES, nothing, _to_node_cluster),
     Route(spread.BlobTold, NODES, nothing, _to_node_cluster),
     Route(node.Goodbye, NODES, nothing, lambda at, r: at.nodes.goodbye(r)),
+    Route(audit.TellLogHead, NODES, nothing, lambda at, r: at.recorder.node_head(r)),
     Route(node.JournalBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     Route(node.LogBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     Route(node.ReadGlobal, NODES, swarm_by_id, _from_node_to_swarm),

@@ -15,12 +15,14 @@ import pytest
 
 from manta.apis import errors
 from manta.apis.user_api import UserAPI
+from manta.audit.records import Record
 from manta.cli.commands import manager, run, up
 from manta.cli.local import manager as local_manager
 from manta.cli.local import up_state
 from manta.cli.main import cli, main
 from manta.console.exit_codes import Exit
-from manta.manager.home import ManagerFile
+from manta.manager.audit import log_of, signing_seed
+from manta.manager.home import Home, ManagerFile
 from manta.protocol.codes import Code
 from manta.transports.security.keys import KeyPair, write_private
 from tests.support.hostile import (
@@ -111,6 +113,8 @@ OF_THIS_MACHINE = {
     "config show": ["--origin"],
     "config use": ["default"],
     "completion": ["bash"],
+    "manager audit export": ["--format", "csv"],
+    "manager audit verify": [],
     "manager backup": ["file"],
     "manager reset-password": ["--email", EVIL],
     "manager restore": ["file"],
@@ -124,7 +128,7 @@ OF_THIS_MACHINE = {
 SILENT = {
     "pull", "role rm", "module rm", "user passwd", "token create", "token rotate", "sign-out",
     "config use", "config rm", "completion", "token key", "manager stop", "manager backup",
-    "manager reset-password",
+    "manager reset-password", "manager audit verify",
 }  # fmt: skip
 """Commands that print nothing that others named."""
 
@@ -340,6 +344,11 @@ def hostile_machine(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         backup.Restored(made, home, [EVIL, EVIL]),
         backup.Verdict(home, 1, 1, [EVIL]),
     )
+    place = Home(home / "manager")
+    write_private(place.signing_key, "11" * 32 + "\n")
+    log = log_of(place, signing_seed(place))
+    log.record(Record(1.0, EVIL, f"={EVIL}", EVIL, {EVIL: EVIL}))
+    log.close()
     monkeypatch.setattr(backup, "backup", lambda *_: made)
     monkeypatch.setattr(backup, "restore", lambda *_, **__: restored)
     monkeypatch.setattr(backup, "verify_home", lambda _: verdict)
@@ -362,6 +371,8 @@ def test_a_command_shows_what_is_on_this_machine_harmless(
         monkeypatch.setattr(manager, "running", lambda _: FOUND)
     if command in ("completion", "mesh run") and form:
         pytest.skip("it has no JSON")
+    if command == "manager audit export" and form:
+        form = ["--format", "jsonl", *form]  # the last one counts
     _, out = printed(*command.split(), *OF_THIS_MACHINE[command], *form)
     assert_harmless(out)
     if not form:

@@ -178,6 +178,8 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("config show")
     shell("config rm", "lab", "--yes")
     shell("manager verify")
+    assert shell("manager audit verify")["intact"] is True
+    shell("manager audit export")
     shell("manager backup", "manager.backup")
     shell("manager stop")
     shell("manager reset-password")

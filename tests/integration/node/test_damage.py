@@ -169,7 +169,7 @@ def test_a_daemon_starts_whatever_its_files_hold(lab, seed: int, caplog) -> None
     files = [path for path in sorted(state.path.rglob("*")) if path.is_file()]
     own = [state.key_file, state.identity_file]
     spoilt = [path for path in files if path not in own and path.stat().st_size]
-    assert {"status.json", "attempts.log", ".manta-entry"} <= {path.name for path in spoilt}
+    assert {"status.json", "000000000001.log", ".manta-entry"} <= {path.name for path in spoilt}
     for path in spoilt:
         path.write_bytes(damaged(path.read_bytes(), random))
     node = lab.node(1)
@@ -215,10 +215,11 @@ def test_what_an_operator_s_commands_cannot_read_they_say(manta_node) -> None:
     assert manta_node("config", "init", "edge", "--allow-unsandboxed").returncode == 0
     state = StateFolder(manta_node.home / "state" / "nodes" / "edge")
     state.open().release()
-    state.attempt_log.write_bytes(b"\xff\xfe\n{}\n")
+    state.audit.mkdir()
+    (state.audit / "000000000001.log").write_bytes(b"\xff\xfe\n{}\n")
     who = manta_node("who", "edge")
     assert who.returncode == 0
-    assert f"Note: {state.attempt_log} or an older part is damaged: 2 lines" in who.stderr
+    assert f"Note: The log in {state.audit} is damaged: 2 lines cannot be read" in who.stderr
     state.status_file.write_bytes(b"{")
     told = manta_node("status", "edge")
     assert told.returncode == 7

@@ -22,7 +22,7 @@ from manta.node.doctor import configuration
 from manta.node.doctor.report import Finding, Level
 from manta.node.errors import DaemonEnded
 from manta.node.state import StateFolder, Status
-from manta.node.state.attempt_log import AttemptLog
+from manta.node.state.audit import open_log
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.spec import ModuleSpec
 from manta.transports.security.keys import make_private_folder, write_private
@@ -42,6 +42,8 @@ COMMANDS = {
     "logs": ["edge"],
     "who": ["edge"],
     "results": ["edge"],
+    "audit verify": ["edge"],
+    "audit export": ["edge"],
     "config init": ["new", "--manager-host", f"h{EVIL}".replace("\0", "")],
     "config show": ["edge"],
     "config validate": ["edge"],
@@ -55,7 +57,7 @@ COMMANDS = {
 }
 NO_JSON = {"completion"}
 SILENT = {"stop", "config list", "config show", "config validate", "config edit", "completion"}
-SILENT |= {"config delete", "results"}
+SILENT |= {"config delete", "results", "audit verify"}
 """Commands that print nothing that others named; `config` prints what the operator wrote."""
 
 
@@ -78,10 +80,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
     status = Status(**{**fields, "pid": 1, "since": 0.0, "tasks_running": 1, "tasks_queued": 0})
     folder.write_status(status)
     folder.log_file.write_bytes(EVIL.replace("\n", " ").encode() + b"\n")
-    log = AttemptLog(folder.attempt_log, 1 << 20, 0.0)
+    log = open_log(folder.audit, folder.key().secret)
     module = ModuleSpec(EVIL, datasets=(EVIL,))
     instance = Instance(EVIL, EVIL, 0, 0)
-    log.began(Assignment(instance, module, EVIL, EVIL, 1, datasets=(EVIL,), user=EVIL), 1.0)
+    log.began(Assignment(instance, module, EVIL, EVIL, 1, datasets=(EVIL,), user=EVIL), {}, 1.0)
+    log.close(2.0)
     monkeypatch.setattr(StateFolder, "running_pid", lambda _: 1)
     return folder
 

@@ -12,7 +12,7 @@ from manta.manager.placement.place import WINDOW
 from manta.node.journal import swarm as swarm_journal
 from manta.node.link.manager import ManagerLink
 from manta.node.service.supervisor import NodeSupervisor
-from manta.node.state import attempt_log
+from manta.node.state import attempts
 from manta.node.state.modules import ModuleFolders
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.base import Instance
@@ -93,7 +93,11 @@ def test_its_owner_can_see_who_ran_what_with_which_data(lab) -> None:
     api = lab.api()
     code = "def main():\n    return 1\n"
     swarm_id = lab.run(api, lab.swarm(code, datasets=["table"], iterations=2))
-    runs, damaged = attempt_log.read(lab.state("node-1").attempt_log, running=True)
+    folder = lab.state("node-1").audit
+    lab.wait_until(
+        lambda: [ran.status for ran in attempts.read(folder, running=True)[0]] == ["FINISHED"] * 2
+    )
+    runs, damaged = attempts.read(folder, running=True)
     assert not damaged
     assert [(ran.user, ran.swarm_id, ran.task, ran.iteration) for ran in runs] == [
         ("me@localhost", swarm_id, "task.0", iteration) for iteration in (0, 1)

@@ -76,6 +76,8 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     assert "me@localhost" in manta_node("who", "edge").stdout
     assert "No task has run here yet" in manta_node("who", "edge", "--user", "other").stdout
     shell("doctor", "edge")
+    assert shell("audit verify", "edge")[0]["intact"] is True
+    assert "attempt-ended" in [record["act"] for record in shell("audit export", "edge")]
     swarm = lab.run(lab.api(), lab.swarm(MAKES, collect="references"))
     (stays,) = shell("results", "edge")
     assert (stays["swarm_id"], stays["values"]) == (swarm, 1)

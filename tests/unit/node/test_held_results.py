@@ -197,7 +197,7 @@ def test_what_another_result_names_that_the_manager_heard_of_meanwhile_is_kept(
     """It hears of the deletion, then that the manager has the other result; the disk is busy."""
     journals = Journals(tmp_path / "journal", FileDepot(tmp_path / "spool"), lambda: 0.0)
     held, actor, at = HeldResults(folder, 1 << 20), Actor(), Instance("swarm", "w", 0, 0)
-    link = HeldLink(actor, held, journals)  # type: ignore[arg-type]
+    link = HeldLink(actor, held, journals, lambda *_: None)  # type: ignore[arg-type]
     digest = values.put(bytes(8000))
     held.keep("swarm", digest, values)
     entry = ResultWritten(at, "a", BlobRef(digest, 8000), held=True)

@@ -1,0 +1,1 @@
+"""Audit logs: what was done, in an order that nobody changes unseen."""
