@@ -130,7 +130,6 @@ class Program:
         if error.startswith("ResourceExhaustionError: "):
             assert self.scenario.lacks_room, error
             self.clock.seen["refused"] += 1
-            self.judge.refused(self.at)
             self._has_got(planned, REFUSED)  # and goes on without what comes of it
             return
         if error:

@@ -228,6 +228,58 @@ def test_a_refusal_at_the_root_is_told_to_who_gives_later_and_to_a_next_attempt(
     }
 
 
+def test_who_is_yet_to_come_hears_why_others_were_refused_and_not_that_they_are_gone(
+    make: Make,
+) -> None:
+    """It waits for the manager, whose roster comes before what their plane says."""
+    lab = apart(make)
+    full(lab.net["a"])
+    lab.call(0, "a", kind=Kind.BARRIER)
+    lab.until((0, 0))
+    lab.tell("ab", finished=[0])
+    lab.run(5.0)
+    assert (1, 0, 0) not in lab.outcomes
+    lab.link()
+    lab.until((1, 0))
+    assert lab.error(1) == lab.error(0)
+    assert lab.error(1).startswith("ResourceExhaustionError: ")
+
+
+def test_who_is_yet_to_come_to_a_call_in_vain_need_not_wait_for_the_manager(make: Make) -> None:
+    lab = apart(make)
+    lab.link()
+    lab.tell("ab", finished=[0])
+    lab.until((1, 0))
+    assert "t.0 on a (it has finished without that call)" in lab.error(1)
+
+
+def test_who_is_yet_to_come_waits_for_who_came_and_has_finished_since(make: Make) -> None:
+    """As its own wait was over before."""
+    lab = apart(make)
+    ask = lab.call(0, "a", kind=Kind.BARRIER)
+    lab.net["a"].end(ask.at, ask, counts=True)
+    lab.tell("ab", finished=[0])
+    lab.link()
+    lab.run(5.0)
+    assert (1, 0, 0) not in lab.outcomes
+    (at,) = lab.net["b"].unsettled
+    lab.net["b"].desk.settled(at)
+    lab.until((1, 0))
+    assert lab.error(1) == ""
+
+
+def apart(make: Make) -> Lab:
+    """The second of two members waits until the manager has what it wrote; their nodes do not reach
+    each other."""
+    lab = make("a", "b")
+    lab.run(1.0)
+    lab.cut("a", "b")
+    lab.run(1.0)
+    lab.tell("ab")
+    lab.call(1, "b", kind=Kind.BARRIER, settles=True)
+    return lab
+
+
 def test_a_value_that_a_node_takes_no_more_is_refused_to_all(make: Make) -> None:
     """It never came to the plane; who waits for it hears why."""
     lab = make("a", "b")

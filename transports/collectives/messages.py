@@ -55,6 +55,8 @@ class Probe(NamedTuple):
     """An announcement to the one that compares calls while announcements are disseminated."""
 
     member: Member
+    asks: bool = False
+    """It is yet to make the call: that this would be in vain, as others are lost, is to be told."""
 
 
 class Relayed(NamedTuple):

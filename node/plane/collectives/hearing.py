@@ -215,7 +215,7 @@ class Hearing:
                 out = Announcement(call.me, (), call.own)
                 self._desk.peers.say(node, name, call.places, out)
         elif machine.has_failed:  # what it was told may be lost with a plane before
-            asks = not isinstance(said.message, Probe)  # else it compares calls alone
+            asks = not isinstance(said.message, Probe) or said.message.asks  # else it compares
             if asks or placing.is_hopeless(call):
                 self._refuse(node, said, *machine.failure)
         elif machine.away and all(rank in machine.away for rank in call.ranks_on(node)):
