@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from manta.node.plane.collectives import post
 from manta.node.plane.collectives.messages import CallName
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
 from tests.simulation.collective_lab import LARGE, Lab, Make, labs, value_of
 from tests.simulation.collective_planes import Plane
 from tests.simulation.network import SWARM
+from tests.support.collective_calls import INLINE
 
 FIRST = CallName(0, "t", 0)
 
@@ -288,6 +290,41 @@ def test_a_value_that_a_node_takes_no_more_is_refused_to_all(make: Make) -> None
     lab.call(1, "b")
     lab.clock.run(lambda: len(lab.outcomes) == 2)
     assert all("no room here" in answer[2] for answer in lab.outcomes.values())
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_node_without_room_for_what_is_to_come_to_it_refuses_the_call_to_all(
+    make: Make, goes_on: bool
+) -> None:
+    """It has announced its own value by then, and nobody is served before all have room."""
+    for seed in range(30):
+        lab = make("a", "b", "c", seed=seed)
+        lab.tell("abc")
+        lab.call(1, "b", size=4 * INLINE, goes_on=goes_on)
+        full(lab.net["b"])
+        for rank, node in (0, "a"), (2, "c"):
+            lab.call(rank, node, size=4 * INLINE, goes_on=goes_on)
+        lab.until((0, 0), (1, 0), (2, 0))
+        assert set(lab.errors().values()) == {"ResourceExhaustionError"}
+        emptied(lab.net["b"])
+
+
+def test_what_a_node_with_little_memory_can_never_hear_is_refused_to_all_with_the_arithmetic(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be asked for again for ever."""
+    monkeypatch.setattr(post, "PART", 150)
+    lab = make("a", "b", "c")
+    lab.net["b"].pool._small.most = 1600
+    lab.tell("aaaaaabc")
+    lab.call(7, "c", size=INLINE)
+    for rank in range(6):
+        lab.call(rank, "a", size=INLINE)
+    lab.until(*((rank, 0) for rank in (*range(6), 7)))
+    lab.call(6, "b", size=INLINE)
+    lab.until((6, 0))
+    assert set(lab.errors().values()) == {"ResourceExhaustionError"}
+    assert all("value_memory_mb" in lab.error(rank) for rank in range(8))
 
 
 def straggler(make: Make, kind: Kind) -> Lab:

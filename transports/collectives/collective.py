@@ -46,6 +46,7 @@ from manta.transports.collectives.messages import (
     Begun,
     Done,
     Finished,
+    Fits,
     Message,
     Noted,
     Probe,
@@ -144,7 +145,7 @@ class Collective:
         """Another peer says something. Raises RemoteProtocolError."""
         if self._failure or peer not in self._course.peers:
             return []
-        if self.is_closed and isinstance(message, Wanted | Noted | Begun | Finished):
+        if self.is_closed and isinstance(message, Wanted | Fits | Noted | Begun | Finished):
             return []
         actions: list[Action] = []
         sentence = ""
@@ -165,10 +166,8 @@ class Collective:
             actions, sentence = self._roll.relayed(peer, message)
         elif isinstance(message, Probe):
             sentence = self._roll.probe(peer, message)
-        elif isinstance(message, Wanted):
-            actions = self._course.hear_wants(peer, message)
-        elif isinstance(message, Noted):
-            self._course.hear_notes(peer, message)
+        elif isinstance(message, Wanted | Fits | Noted):
+            actions = self._course.heard(peer, message)
         elif isinstance(message, Finished):
             self._others.finish(peer)
             self._rooted.finish(peer)

@@ -87,6 +87,10 @@ class Noted(NamedTuple):
     notes: tuple[bytes, ...]
 
 
+class Fits(NamedTuple):
+    """The sender has room for all that is to come to it, of members that it all knows."""
+
+
 class Begun(NamedTuple):
     """The sender has begun the call, of which it has nothing else to say yet."""
 
@@ -102,7 +106,7 @@ class Aborted(NamedTuple):
     sentence: str
 
 
-Message = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
+Message = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted
 
 
 def weight_of(message: Message) -> int:

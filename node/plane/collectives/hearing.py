@@ -9,7 +9,7 @@ from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
 from manta.node.plane.collectives.lasting import Lasting
 from manta.node.plane.collectives.meeting import Meeting
-from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.collectives.messages import CallName, CollectiveSaid, Places
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
@@ -153,6 +153,28 @@ class Hearing:
             self._hear(call, node, said)
         elif node in call.peers and not call.meeting.machine.has_failed:
             self.lead(call, node)
+        return True
+
+    def refuse(self, node: str, said: CollectiveSaid, size: int) -> bool:
+        """Raises RemoteProtocolError."""
+        name, places, roster = said.call, said.places, self._desk.roster
+        if roster is None or name.era > roster.iteration:
+            return False
+        task = roster.tasks.get(name.task)
+        if name.era < roster.iteration:
+            return True
+        if task is None:
+            raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
+        if places.version > self._desk.placings.places(task).version:
+            return False
+        why = losses.too_long_here(name, node, size, self._desk.peers.longest)
+        if self._desk.calls.refused(name) is None:
+            call = self._desk.calls.get(name) or self._desk.begin(name, task, places)
+            if call is None:
+                return False
+            call.meeting.abort(NO_ROOM, why)
+            self._desk.look(call)
+        self._desk.peers.say(node, name, places, Aborted(NO_ROOM, why))
         return True
 
     def _is_refused(self, node: str, said: Heard, task: RosterTask) -> bool | None:

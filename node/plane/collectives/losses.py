@@ -133,6 +133,17 @@ def why_not(calls: Calls, name: CallName, now: Places) -> str:
     return too_many_failed(name.task) if calls.is_full else ""
 
 
+def too_long_here(name: CallName, node: str, size: int, most: int) -> str:
+    """Of a call of which another node says more at once than there is room for."""
+    return (
+        f"What is on {node} says {size / MIB:,.1f} MiB of collective {name.number} of "
+        f"{name.task!r} at once. Another node has room for {max(0, most) / MIB:,.1f} MiB of what "
+        "is small and of one swarm, with what it keeps of calls before: give it more "
+        "(value_memory_mb, of which it is seven eighths of a quarter), make fewer calls in an "
+        "iteration, or give the task fewer instances on a node."
+    )
+
+
 def too_many_failed(task: str) -> str:
     """Of a call after too many that failed."""
     return (
