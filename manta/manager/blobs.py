@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -174,7 +175,7 @@ class Blobs(Actor):
         context, found = self._context, []
         for digest in context.reader.unreferenced(context.depot):
             try:
-                found.append((context.depot.path(digest).stat().st_mtime, digest))
+                found.append((os.stat(context.depot.place(digest)).st_mtime, digest))
             except FileNotFoundError:
                 continue
         return sorted(found)
@@ -183,7 +184,7 @@ class Blobs(Actor):
         """Deletes a blob that nothing names, unless somebody is about to name it."""
         depot = self._context.depot
         try:
-            touched = depot.path(digest).stat().st_mtime
+            touched = os.stat(depot.place(digest)).st_mtime
         except FileNotFoundError:
             return False
         return touched <= before and depot.delete(digest)

@@ -133,7 +133,7 @@ class Context:
         """Whether the blob is here. If so a sweep spares it for a while: the caller is about to
         name it."""
         try:
-            os.utime(self.depot.path(digest))
+            os.utime(self.depot.place(digest))
         except FileNotFoundError:
             return False
         return True

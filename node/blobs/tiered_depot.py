@@ -151,20 +151,20 @@ class TieredDepot:
         the digest.
         """
         try:
-            found = self._files.path(digest).stat()
+            found = os.stat(self._files.place(digest))
             seen = found.st_ino, found.st_mtime_ns, found.st_size
             if self._whole.get(digest) == seen and not again:
                 return False
             if self._files.is_whole(digest):
-                if len(self._whole) >= MOST_FILES:
-                    self._whole.clear()
-                self._whole[digest] = seen
+                with self._lock:
+                    if digest in self._files:
+                        self._whole[digest] = seen
                 return False
         except (OSError, BlobMissing):
             return False
         log.error("%s is damaged: it is deleted", self._files.path(digest))
         with self._lock:
-            return self._files.delete(digest)
+            return self._delete_file(digest)
 
     # Letting go.
 
@@ -189,12 +189,12 @@ class TieredDepot:
         """Whether the blob was there. Pinned or not, it goes."""
         with self._lock:
             self._pins.pop(digest, None)
-            return self._memory.delete(digest) | self._files.delete(digest)
+            return self._memory.delete(digest) | self._delete_file(digest)
 
     def let_go(self, digest: str) -> bool:
         """Delete a blob unless it is pinned; False when it was not here, or is pinned."""
         with self._lock:
-            in_files = digest not in self._pins and self._files.delete(digest)
+            in_files = digest not in self._pins and self._delete_file(digest)
         return self._memory.let_go(digest) or in_files
 
     def trim(self, memory: int, files: int) -> None:
@@ -227,10 +227,15 @@ class TieredDepot:
         """
         if size <= 0 and count <= 0:
             return
-        for digest in sorted(self._files, key=lambda each: self._files.path(each).stat().st_mtime):
+        place = self._files.place
+        for digest in sorted(self._files, key=lambda each: os.stat(place(each)).st_mtime):
             if size <= 0 and count <= 0:
                 return
             if digest not in self._pins:
                 size -= self._files.size(digest)
                 count -= 1
-                self._files.delete(digest)
+                self._delete_file(digest)
+
+    def _delete_file(self, digest: str) -> bool:
+        self._whole.pop(digest, None)
+        return self._files.delete(digest)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMPACT_AFTER = 4 * 1024 * 1024
-"""Bytes of a file that are acknowledged before it is rewritten."""
+COMPACT_AFTER = 1024 * 1024
+"""Bytes of a file that are acknowledged before it is rewritten, which costs two syncs."""
 LINES_BOUND = 64 * 1024 * 1024
 """Bytes of log lines of one swarm that wait for the manager."""
 LINES_LINGER = 0.1
@@ -76,10 +76,16 @@ class Journals:
 
     # --- appending ------------------------------------------------------------------------
 
-    def append(self, entry: JournalEntry, depot: TieredDepot | None = None) -> int:
+    def append(
+        self,
+        entry: JournalEntry,
+        depot: TieredDepot | None = None,
+        kept: Callable[[], object] = lambda: None,
+    ) -> int:
         """Keep an entry; returns its number. A blob that it names is in `depot` or the spool.
 
-        Raises StorageError when there is no room, unless the entry starts or ends an attempt.
+        `kept` is called before the manager can hear of it. Raises StorageError when there is no
+        room, unless the entry starts or ends an attempt.
         """
         blob = blob_of(entry)
         if blob is not None:
@@ -91,7 +97,7 @@ class Journals:
                 except (BlobRefused, BlobMissing) as error:
                     raise StorageError(f"A value could not be kept: {error}") from error
             with self._lock:
-                return self._append(entry)
+                return self._append(entry, kept)
         finally:
             if blob is not None:
                 self._release(blob.digest)
@@ -161,8 +167,8 @@ class Journals:
     def unacknowledged(self) -> dict[str, int]:
         """Returns by swarm the number of the last entry, where not all are acknowledged."""
         with self._lock:
-            boxes = {swarm_id: swarm.journal.entries for swarm_id, swarm in self._swarms.items()}
-            return {swarm_id: box.last for swarm_id, box in boxes.items() if len(box)}
+            boxes = ((swarm_id, one.journal.entries) for swarm_id, one in self._swarms.items())
+            return {swarm_id: box.last for swarm_id, box in boxes if len(box)}
 
     def on_grown(self, grown: Callable[[], object]) -> None:
         """Have `grown` called, from any thread, when `due_at` is sooner or a blob is due."""
@@ -289,14 +295,7 @@ class Journals:
         before only the log lines are of use."""
         with self._lock:
             for swarm_id, before in list(self._swarms.items()):
-                before.journal.end()
-                swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
-                swarm.journal = Journal(Begin(swarm_id, 0, before.journal.open))
-                for kept in before.lines:
-                    swarm.lines.append(kept.item, kept.size)
-                swarm.lines.synced = swarm.lines.last
-                before.file.close()
-                before.lines_file.close()
+                swarm = self._swarms[swarm_id] = before.anew(self._folder)
                 self._rewrite(swarm.file, swarm.records)
                 self._rewrite(swarm.lines_file, swarm.line_records)
                 for blob in before.journal.blobs():
@@ -312,9 +311,7 @@ class Journals:
             freed = swarm.journal.acknowledge(ack.upto, ack.missing, self._now())
             for blob in freed:
                 self._delete_unnamed(blob.digest)
-            entries = swarm.journal.entries
-            if len(entries) == 0 or swarm.file.size > COMPACT_AFTER + 2 * entries.pending_bytes:
-                self._compact(swarm.file, swarm.records)
+            self._compact(swarm.file, swarm.journal.entries, swarm.records)
 
     def acknowledge_lines(self, ack: LogAck) -> None:
         with self._lock:
@@ -329,8 +326,7 @@ class Journals:
                 self._rewrite(swarm.lines_file, swarm.line_records)
             swarm.lines.acknowledge(ack.upto)
             swarm.lines.heard(self._now())
-            if len(swarm.lines) == 0:
-                self._compact(swarm.lines_file, swarm.line_records)
+            self._compact(swarm.lines_file, swarm.lines, swarm.line_records)
 
     def keep_only(self, swarms: frozenset[str]) -> None:
         """Delete the files of other swarms once nothing of theirs is to be sent."""
@@ -363,10 +359,11 @@ class Journals:
             yield swarm.journal.entries
             yield swarm.lines
 
-    def _append(self, entry: JournalEntry) -> int:
+    def _append(self, entry: JournalEntry, kept: Callable[[], object]) -> int:
         swarm = self._swarm(entry.instance.swarm_id)
         admitted = swarm.journal.admitted(entry)
         if admitted is None:
+            kept()
             return swarm.journal.entries.last
         entry = admitted
         number = swarm.journal.entries.last + 1
@@ -388,6 +385,7 @@ class Journals:
             swarm.journal.entries.synced = number  # memory is all that it has
         if self._closed:
             swarm.file.close()
+        kept()
         expecting = bool(swarm.journal.open) and swarm.journal.entries.in_flight
         self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
         return number
@@ -423,8 +421,12 @@ class Journals:
         swarm.recovered, swarm.file.stale = upto, True
         self._rewrite(swarm.file, swarm.records)
 
-    def _compact(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
-        if file.size >= COMPACT_AFTER:
+    def _compact(
+        self, file: RecordFile[Record], box: Outbox[Any], records: Callable[[], list[bytes]]
+    ) -> None:
+        """It takes COMPACT_AFTER and twice what is not acknowledged, at most."""
+        least = COMPACT_AFTER + 2 * box.pending_bytes if len(box) else COMPACT_AFTER
+        if file.size >= least:
             file.compaction.attempt(lambda: file.shrink(records()), self._now())
 
     def _rewrite(self, file: RecordFile[Record], records: Callable[[], list[bytes]]) -> None:
@@ -477,22 +479,18 @@ class Journals:
             self._delete_unnamed(digest)
 
     def _recover_entries(self, file: RecordFile[Record]) -> None:
-        journal = Journal.recover(file.read(_ENTRIES_LOST))
-        if journal is None:
+        if (journal := Journal.recover(file.read(_ENTRIES_LOST))) is None:
             file.delete()
-            return
-        swarm = self._swarm(journal.swarm_id)
-        swarm.journal, swarm.file = journal, file
-        swarm.recovered = journal.entries.last
+        else:
+            self._swarm(journal.swarm_id).recover(journal, file)
 
     def _recover_lines(self, file: RecordFile[Record]) -> None:
         records = file.read(_LINES_LOST)
         if not records or not isinstance(records[0], Begin):
             file.delete()
             return
-        swarm = self._swarm(records[0].swarm_id)
-        swarm.lines, swarm.lines_file = Outbox(records[0].upto), file
+        lines: Outbox[LogLine] = Outbox(records[0].upto)
         for record in records[1:]:
             if isinstance(record, KeptLine):
-                swarm.lines.append(record.line, len(encode(record)))
-        swarm.lines.synced = swarm.lines_recovered = swarm.lines.last
+                lines.append(record.line, len(encode(record)))
+        self._swarm(records[0].swarm_id).recover_lines(lines, file)

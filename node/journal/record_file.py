@@ -63,6 +63,7 @@ class RecordFile(Generic[T]):
 
     def __init__(self, path: Path, decode: Callable[[bytes], tuple[list[T], int, str]]) -> None:
         self.path = path
+        self._draft = path.with_name(f"{path.name}.new")
         self._decode = decode
         self.size = 0
         self.dirty = False
@@ -112,7 +113,7 @@ class RecordFile(Generic[T]):
 
     def rewrite(self, records: Iterable[bytes]) -> None:
         """Replace the whole file. Raises OSError; the old file then stays."""
-        draft = self.path.with_name(f"{self.path.name}.new")
+        draft = self._draft
         try:
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:

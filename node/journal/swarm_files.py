@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile
-from manta.node.journal.records import Begin, KeptEntry, KeptLine, decode, encode
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import Journal
 from manta.protocol.node import LogLine
 
@@ -27,6 +27,27 @@ class SwarmFiles:
         self.recovered = 0
         """The number of the last entry that was in the file at the daemon's start, or that the
         manager had then."""
+
+    def recover(self, journal: Journal, file: RecordFile[Record]) -> None:
+        """What was found in the file."""
+        self.journal, self.file = journal, file
+        self.recovered = journal.entries.last
+
+    def recover_lines(self, lines: Outbox[LogLine], file: RecordFile[Record]) -> None:
+        self.lines, self.lines_file = lines, file
+        lines.synced = self.lines_recovered = lines.last
+
+    def anew(self, folder: Path) -> SwarmFiles:
+        """For a manager that knows of none of the entries: only what goes on, and the lines."""
+        self.journal.end()
+        self.file.close()
+        self.lines_file.close()
+        new = SwarmFiles(folder, self.journal.swarm_id)
+        new.journal = Journal(Begin(self.journal.swarm_id, 0, self.journal.open))
+        for kept in self.lines:
+            new.lines.append(kept.item, kept.size)
+        new.lines.synced = new.lines.last
+        return new
 
     @property
     def idle(self) -> bool:

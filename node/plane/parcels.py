@@ -19,7 +19,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Protocol
 
 from manta.node.plane import spool_records, value_files
@@ -65,7 +65,7 @@ class Own:
 
     swarm_id: str
     size: int
-    path: Path
+    path: str
     """Of its file, if it is one."""
     fd: int = -1
     """None is open of a file that nobody reads."""
@@ -294,8 +294,8 @@ class Parcels:
         self._room.disk.take(swarm_id, value.size)
         return True
 
-    def _path(self, id_: bytes) -> Path:
-        return self._spool.values / id_.hex()
+    def _path(self, id_: bytes) -> str:
+        return f"{self._spool.values}/{id_.hex()}"
 
     # --- both -------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Parcels:
             self._copies.release(value)
         elif (own := self._own.pop(value.id, None)) is not None:
             if own.is_filed:
-                self._spool.do(lambda: own.path.unlink(missing_ok=True))
+                self._spool.do(partial(value_files.delete, own.path))
             self._let_go(own)
 
     def close(self) -> None:

@@ -70,6 +70,8 @@ class Spool:
 
     def __init__(self, folder: Path, node_id: str, call: Callable[[Done], object]) -> None:
         self._folder = folder
+        self.values = folder / VALUES
+        """The folder for values that are files, by their ids."""
         self._node_id = node_id
         self._call = call
         self.untaken: dict[Timeline, list[Kept]] = {}
@@ -91,11 +93,6 @@ class Spool:
         self._recover()
         self._writer = threading.Thread(target=self._write, name="plane-spool", daemon=True)
         self._writer.start()
-
-    @property
-    def values(self) -> Path:
-        """The folder for values that are files, by their ids."""
-        return self._folder / VALUES
 
     def take(self, timeline: Timeline) -> list[Kept]:
         """What was kept of a timeline, those first that ended first."""

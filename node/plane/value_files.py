@@ -5,13 +5,14 @@ Tasks are handed descriptors that are open for reading, and map them as they map
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
-def copy(fd: int, size: int, path: Path) -> None:
+def copy(fd: int, size: int, path: str) -> None:
     """Writes what a descriptor holds into a file, on disk for good. Raises OSError; the file is
     then not there."""
 
@@ -26,7 +27,7 @@ def copy(fd: int, size: int, path: Path) -> None:
     _make(path, fill)
 
 
-def write(parts: Iterable[bytes | memoryview], path: Path) -> None:
+def write(parts: Iterable[bytes | memoryview], path: str) -> None:
     """The same, with these bytes one after the other."""
 
     def fill(out: int) -> None:
@@ -38,22 +39,22 @@ def write(parts: Iterable[bytes | memoryview], path: Path) -> None:
     _make(path, fill)
 
 
-def _make(path: Path, fill: Callable[[int], None]) -> None:
+def _make(path: str, fill: Callable[[int], None]) -> None:
     """Raises OSError."""
-    draft = path.with_name(f"{path.name}.new")
+    draft = f"{path}.new"
     out = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
     try:
         fill(out)
         os.fsync(out)
         os.rename(draft, path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        delete(draft)
         raise
     finally:
         os.close(out)
 
 
-def open_whole(path: Path, size: int) -> int:
+def open_whole(path: str, size: int) -> int:
     """A descriptor to read it. Raises OSError, also where the file has another size."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if os.fstat(fd).st_size != size:
@@ -62,7 +63,7 @@ def open_whole(path: Path, size: int) -> int:
     return fd
 
 
-def read(path: Path, size: int, into: memoryview, at: int) -> None:
+def read(path: str, size: int, into: memoryview, at: int) -> None:
     """Bytes of a value of that size, from `at` on. Raises OSError."""
     fd = open_whole(path, size)
     try:
@@ -75,10 +76,16 @@ def read(path: Path, size: int, into: memoryview, at: int) -> None:
         os.close(fd)
 
 
-def check(path: Path, size: int) -> None:
+def check(path: str, size: int) -> None:
     """Raises OSError where it is not there, or has another size."""
-    if path.stat().st_size != size:
+    if os.stat(path).st_size != size:
         raise OSError(5, "The file has another size than its value")
+
+
+def delete(path: str) -> None:
+    """Raises OSError, unless it is gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def nameless(folder: Path, size: int) -> int:

@@ -62,6 +62,13 @@ class CutAttempt(msgspec.Struct, frozen=True):
     why: str
 
 
+class EndKept(msgspec.Struct, frozen=True):
+    """The end of the session's latest attempt is in the journal: what came with its requests, and
+    what it returned, is of no use here any more."""
+
+    session: str
+
+
 # From the LightService to the session's owner.
 
 

@@ -183,6 +183,10 @@ class TaskServer:
             if attempt.instance == instance and not attempt.ended:
                 self._end("cancel", attempt, f"{attempt.name} was ended, because {why}")
 
+    def end_kept(self, id: str) -> None:
+        if (session := self._sessions.by_id.get(id)) is not None:
+            self._sessions.unpin(session.pins)
+
     def close_session(self, session: RuntimeSession) -> None:
         connection = self._runtimes.get(session)
         if connection is not None:

@@ -26,6 +26,7 @@ from manta.node.task_server.messages import (
     CloseSession,
     CutAttempt,
     Descriptor,
+    EndKept,
     RunAttempt,
     SessionLost,
 )
@@ -158,7 +159,7 @@ class RuntimeSession(_Printer):
     ends: list[int] = field(default_factory=list)
     early: deque[Line] = field(default_factory=lambda: deque(maxlen=_EARLY))
     pins: list[str] = field(default_factory=list)
-    """Blobs of the latest attempt that ended."""
+    """Blobs of the latest attempt that ended, until its end is in the journal."""
     waiting_since: float | None = None
     """Since when the runtime is expected to come back, after its server ended."""
 
@@ -242,7 +243,9 @@ class RuntimeSessions:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
 
-    def tell(self, message: RunAttempt | CancelAttempt | CutAttempt | CloseSession) -> None:
+    def tell(
+        self, message: RunAttempt | CancelAttempt | CutAttempt | EndKept | CloseSession
+    ) -> None:
         """Has this server, or the next, do something; from any thread."""
         match message:
             case RunAttempt() as order:
@@ -251,6 +254,8 @@ class RuntimeSessions:
                 self.post(lambda server: server.cancel_attempt(id, instance, reason))
             case CutAttempt(id, instance, why):
                 self.post(lambda server: server.cut_attempt(id, instance, why))
+            case EndKept(id):
+                self.post(lambda server: server.end_kept(id))
             case CloseSession(id):
                 session = self.forget(id)
                 if session is not None:

@@ -152,9 +152,12 @@ class TaskRequests:
             with contextlib.suppress(StorageError):
                 self._context.journals.append(left)
 
-    def attempt_ended(self, instance: Instance) -> None:
-        """Release the values that the attempt read, and those that passed with iterations."""
-        context = self._context
+    def attempt_ended(self, end: protocol.TaskEnded) -> None:
+        """Release the values that the attempt read, and those that passed with iterations. What it
+        returned is the manager's."""
+        context, instance = self._context, end.instance
+        if isinstance(end.output, BlobRef):
+            context.named.of_iteration(end.output.digest, instance.swarm_id, instance.iteration)
         for digest in self._pinned:
             try:
                 context.values.unpin(digest)

@@ -208,8 +208,14 @@ class TaskSupervisor(Actor):
         journals, values = self._context.journals, self._context.values
         if isinstance(entry, TaskEnded):
             self._requests.attempt_ends(entry.instance)
+
+        def kept() -> None:
+            """Its place is free before the manager can want it for the next one."""
+            if isinstance(entry, TaskEnded):
+                self.notify(ROOT, AttemptEnded(entry.instance))
+
         try:
-            journals.append(entry, values)
+            journals.append(entry, values, kept)
         except StorageError as error:  # what it returned finds no room
             assert isinstance(entry, TaskEnded)
             self._context.check_storage(self)
@@ -218,14 +224,14 @@ class TaskSupervisor(Actor):
             entry = msgspec.structs.replace(
                 entry, state=AttemptState.FAILED, output=None, error=said
             )
-            journals.append(entry)
+            journals.append(entry, kept=kept)
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self._context.audit.left(entry, entry.at)
             self._context.audit.ended(entry.instance, entry.state, entry.at)
-            self._requests.attempt_ended(entry.instance)
-            self.notify(ROOT, AttemptEnded(entry.instance))
+            self._requests.attempt_ended(entry)
+            self._context.sessions.tell(light.EndKept(self._machine.session))
 
     # --- preparing ---------------------------------------------------------------------
 

@@ -1,9 +1,11 @@
 """20,000 iterations with values on two nodes: what each process holds while they run.
 
-Descriptors, threads and memory (PSS) of the manager, the nodes and the tasks' runtimes, and the
-files on disk, when a tenth, a half and nearly all of the iterations are done. Descriptors and
-threads are to stay as they are, and so is memory. What the manager must be able to tell of an
-iteration (its events, its results) grows with their number in its database, and nothing else does.
+Descriptors, threads and memory (PSS) of the manager, the nodes with their planes and the tasks'
+runtimes, and the files on disk, when a tenth, a half and nearly all of the iterations are done.
+Descriptors and threads are to stay as they are, and so is memory. What the manager must be able to
+tell of an iteration (its events, its results) grows with their number in its database, as does a
+node's list of what ran on it (`attempts.log`, up to four times `logging.rotation`), and nothing
+else does.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from tests.benchmarks._measure import pss
 
 SWARM = Path(__file__).parent / "swarms" / "endurance.py"
 ITERATIONS = int(os.environ.get("MANTA_ENDURANCE", "20000"))
-_KINDS = ("manager", "node", "light")
+_KINDS = {
+    "manta.manager": "manager",
+    "manta.node": "node",
+    "manta.node.plane": "plane",
+    "manta.light": "runtime",
+}
+"""By the module that a process runs."""
+LISTS = "attempts.log"
 
 Sample = tuple[int, int, int]
 """Descriptors, threads, bytes of memory."""
@@ -32,17 +41,17 @@ Sample = tuple[int, int, int]
 def _processes() -> dict[str, psutil.Process]:
     """The daemons and runtimes under this process, without the rounds that come and go."""
     found: dict[str, psutil.Process] = {}
-    counts = dict.fromkeys(_KINDS, 0)
+    counts = dict.fromkeys(_KINDS.values(), 0)
     for process in psutil.Process().children(recursive=True):
         try:
             command, parent = process.cmdline(), process.parent()
             forked = parent is not None and parent.cmdline() == command
         except psutil.Error:
             continue
-        kind = next((kind for kind in _KINDS if f"manta.{kind}" in command), None)
+        kind = next((kind for module, kind in _KINDS.items() if module in command), None)
         if kind is not None and not forked:
             counts[kind] += 1
-            found[f"{'runtime' if kind == 'light' else kind} {counts[kind]}"] = process
+            found[f"{kind} {counts[kind]}"] = process
     return found
 
 
@@ -53,15 +62,16 @@ def _sample(folder: Path) -> tuple[dict[str, Sample], dict[str, tuple[int, int]]
             held[name] = process.num_fds(), process.num_threads(), pss(process.pid)
         except (psutil.Error, OSError):
             continue
-    disk = {}
+    disk: dict[str, tuple[int, int]] = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        sizes = []
         for file in part.rglob("*"):
             try:
-                sizes.append(file.stat().st_size if file.is_file() else 0)
+                size = file.stat().st_size if file.is_file() else 0
             except OSError:
                 continue  # it has been deleted
-        disk[part.name] = len(sizes), sum(sizes)
+            name = LISTS if file.name.startswith(LISTS) else f"{part.name}/"
+            count, before = disk.get(name, (0, 0))
+            disk[name] = count + 1, before + size
     return held, disk
 
 
@@ -86,7 +96,7 @@ def _run(api: UserAPI, folder: Path) -> None:
     for name in samples[0][2]:
         sizes = (disk.get(name, (0, 0)) for _, _, disk in samples)
         cells = (f"{count} files {size / 1e6:.1f} MB" for count, size in sizes)
-        print(f"{name + '/':12}" + "".join(f"  {cell:>30}" for cell in cells))
+        print(f"{name:12}" + "".join(f"  {cell:>30}" for cell in cells))
 
 
 def main() -> None:

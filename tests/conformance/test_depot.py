@@ -218,6 +218,23 @@ def test_a_blob_beyond_the_free_space_is_refused_before_it_is_sent(tmp_path):
         FileDepot(tmp_path).sink(DIGEST, 1 << 60)
 
 
+def test_names_of_blobs_are_not_interned(tmp_path, monkeypatch):
+    """As the parts of a Path are: the table of interned strings would be made anew by ever new
+    names, in the heap of whichever thread is at it."""
+    depot, seen = FileDepot(tmp_path), []
+    real = sys.intern
+    monkeypatch.setattr(sys, "intern", lambda text: seen.append(text) or real(text))
+    digest = depot.put(BLOB)
+    assert digest in depot
+    assert list(depot) == [digest]
+    assert depot.size(digest) == len(BLOB)
+    assert content(depot, digest) == BLOB
+    assert depot.is_whole(digest)
+    assert depot.delete(digest)
+    assert not depot.delete(digest)
+    assert not {digest, digest[:2]} & {*seen}
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "whole"])
 def test_damage_of_a_file_is_seen(tmp_path, damage):
     depot = TieredDepot(MemoryDepot(4 << 20), FileDepot(tmp_path), largest=1000)
@@ -502,6 +519,18 @@ class TestTiers:
             with (tmp_path / "kept").open("wb") as file:
                 tiers.save(tiers.put(blob), file)
             assert (tmp_path / "kept").read_bytes() == blob
+
+    def test_nothing_is_remembered_of_a_file_that_is_gone(self, tiers):
+        for number in range(4):
+            digest = tiers.put(bytes([number]) * 2_000_000)
+            assert not tiers.drop_damaged(digest)
+            if number == 0:
+                assert tiers.let_go(digest)
+            elif number == 1:
+                assert tiers.delete(digest)
+        assert len(tiers._whole) == 2
+        tiers.trim(0, 0)
+        assert tiers._whole == {}
 
     def test_a_file_that_is_cut_short_is_an_error_and_not_the_end(self, tiers, files):
         digest = tiers.put(b"x" * 2_000_000)

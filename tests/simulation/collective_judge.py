@@ -129,11 +129,6 @@ class Judge:
         for rank in ended:
             self._lose(rank, name, (FINISHED,), is_final=True)
 
-    def refused(self, at: Instance) -> None:
-        """It goes on. Who waits for the manager before it comes to that call may hear that this one
-        has finished before it hears why."""
-        self._lose(at.index, self._told.places[at.index], (FINISHED,), is_final=True)
-
     def gives_up(self, rank: int) -> None:
         self._lose(rank, self._told.places[rank], (self._told.given_up[rank],), is_final=True)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 30
 """Of an instance in an iteration; then it is given up."""
 FOREVER = 1e9
+LET_GO = "is kept no longer on one of their nodes, for want of room"
 KINDS = (
     Kind.ALL_REDUCE,
     Kind.ALL_REDUCE,
@@ -130,8 +131,11 @@ class Program:
         if error.startswith("ResourceExhaustionError: "):
             assert self.scenario.lacks_room, error
             self.clock.seen["refused"] += 1
-            self.judge.refused(self.at)
             self._has_got(planned, REFUSED)  # and goes on without what comes of it
+            return
+        if LET_GO in error:
+            assert self.scenario.lacks_room, error
+            self.clock.soon(0.1, self._failed)
             return
         if error:
             self.judge.failed(self.at, self.number, planned, self.plane, error)

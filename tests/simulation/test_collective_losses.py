@@ -2,192 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from itertools import combinations
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pytest
 
 from manta.node.plane.collectives import arranging, pieces
 from manta.node.plane.collectives.losses import LOST
-from manta.node.plane.requests import ALIGNED, CallCollective, Leaf
-from manta.protocol.base import Instance
-from manta.protocol.roster import Roster, RosterInstance, RosterTask
-from manta.protocol.states import AttemptState
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.table import DIRECT_PEERS
-from tests.simulation.collective_planes import EPOCH, Asked, Plane
-from tests.simulation.network import SWARM, Clock
-from tests.support.collective_calls import INLINE, small_sizes
-
-LARGE = 40 * INLINE
-"""Bytes that are moved as bulk, in several steps."""
-RUNNING, FINISHED = AttemptState.RUNNING, AttemptState.FINISHED
-
-
-class Lab:
-    """Planes that are linked, and know each other."""
-
-    def __init__(self, *names: str, seed: int = 1) -> None:
-        self.clock = Clock(seed)
-        self.net: dict[str, Plane] = {}
-        for name in names:
-            Plane(self.clock, name, self.net, shares=False)
-        self.introduce(names)
-        self.link()
-        self.size = 0
-        """Of the task."""
-        self.outcomes: dict[tuple[int, int, int], Any] = {}
-        """By rank, attempt and number of a call."""
-
-    def introduce(self, names: Collection[str], to: Collection[str] | None = None) -> None:
-        """To all of them, or some."""
-        for name in names if to is None else to:
-            self.net[name].introduced(names)
-
-    def link(self, *others: str) -> None:
-        """All, or all but those with these."""
-        for one, other in combinations(self.net, 2):
-            if not {one, other} & {*others}:
-                self.net[one].dial(other)
-
-    def cut(self, one: str, other: str) -> None:
-        for connection in self.net[one].begun:
-            if connection.other(self.net[one]) is self.net[other]:
-                connection.cut()
-
-    def restart(self, name: str) -> None:
-        self.net[name].crash()
-        self.run(1.0)  # all links with it are down
-        Plane(self.clock, name, self.net, shares=False)
-
-    def tell(
-        self,
-        places: Sequence[str],
-        attempts: Sequence[int] | None = None,
-        to: Collection[str] | None = None,
-        finished: Collection[int] = (),
-        given_up: Collection[int] = (),
-        stays: Sequence[int] = (),
-    ) -> None:
-        """The roster, to all or some."""
-        instances = tuple(
-            RosterInstance(
-                rank,
-                place,
-                place,
-                0 if attempts is None else attempts[rank],
-                FINISHED if rank in finished else RUNNING,
-                "it was lost" if rank in given_up else "",
-                stay=stays[rank] if stays else 0,
-            )
-            for rank, place in enumerate(places)
-        )
-        self.size = len(places)
-        task = RosterTask("t", "RUNNING", self.size, instances=instances)
-        for name in self.net if to is None else to:
-            self.net[name].told(Roster(EPOCH, 0, {"t": task}, {}))
-
-    def call(
-        self,
-        rank: int,
-        place: str,
-        attempt: int = 0,
-        kind: Kind = Kind.ALL_GATHER,
-        size: int = 4,
-        number: int = 0,
-        goes_on: bool = False,
-    ) -> Asked:
-        """What is given names the attempt."""
-        given = kind is not Kind.BARRIER and (kind is not Kind.SCATTER or rank == 0)
-        times = self.size if kind in (Kind.SCATTER, Kind.REDUCE_SCATTER) else 1
-        sizes = (size,) * times if given else ()
-        leaves = (Leaf(0, sum(sizes), "int32", "value", "int32", ""),) if kind.reduces else ()
-        body = CallCollective(
-            n=1,
-            number=number,
-            kind=kind,
-            words=f"{kind.value}()",
-            timeout=1e9,
-            goes_on=goes_on,
-            op="sum" if kind.reduces else "",
-            leaves=leaves,
-            sizes=sizes,
-        )
-        at = Instance(SWARM, "t", rank, 0, attempt)
-        value = value_of(rank, attempt, size) if given else b""
-        if kind.reduces:
-            value = np.full(sum(sizes) // 4, 10 * rank + attempt, "int32").tobytes()
-        elif kind is Kind.SCATTER:
-            value = b"".join(part.ljust(ALIGNED) for part in [value] * times if part)
-
-        def answered(*answer: Any) -> None:
-            self.outcomes[rank, attempt, number] = answer
-
-        asked = Asked(at, body, value, answered)
-        self.net[place].ask(asked)
-        return asked
-
-    def until(self, *came: tuple[int, int] | tuple[int, int, int]) -> None:
-        wanted = {(*one, 0)[:3] for one in came}
-        self.clock.run(partial(wanted.issubset, self.outcomes.keys()))
-
-    def until_any(self, *wanted: set[tuple[int, int]]) -> None:
-        def came() -> bool:
-            return any(one <= {(rank, at) for rank, at, _ in self.outcomes} for one in wanted)
-
-        self.clock.run(came)
-
-    def run(self, seconds: float) -> None:
-        until = self.clock.now + seconds
-        self.clock.after(seconds, lambda: None)
-        self.clock.run(lambda: self.clock.now >= until)
-
-    def got(self, rank: int, attempt: int = 0, number: int = 0) -> dict[int, bytes]:
-        """By rank."""
-        values, _, error = self.outcomes[rank, attempt, number]
-        assert error == ""
-        return dict(values)
-
-    def lost(self, rank: int, attempt: int = 0, number: int = 0) -> list[int]:
-        """Who is not in what came of it."""
-        _, lost, error = self.outcomes[rank, attempt, number]
-        assert error == ""
-        return sorted(lost)
-
-    def error(self, rank: int, attempt: int = 0, number: int = 0) -> str:
-        return self.outcomes[rank, attempt, number][2]
-
-    def close(self) -> None:
-        for plane in self.net.values():
-            plane.desk.close()
-            plane.pool.close()
-            assert plane.budget.sizes == (0, 0)
-
-
-Make = Callable[..., Lab]
+from tests.simulation.collective_lab import LARGE, Lab, Make, labs, value_of
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes one of nodes with these names."""
-    made: list[Lab] = []
-
-    def lab(*names: str, seed: int = 1) -> Lab:
-        made.append(Lab(*names, seed=seed))
-        return made[-1]
-
-    monkeypatch.setattr(pieces, "INLINE", 8 * INLINE)
-    with small_sizes():
+def make() -> Iterator[Make]:
+    with labs(shares=False) as lab:
         yield lab
-        while made:
-            made.pop().close()
-
-
-def value_of(rank: int, attempt: int, size: int) -> bytes:
-    return f"{rank}.{attempt} ".encode().ljust(size, b".")
 
 
 def test_a_gather_that_its_root_repeats_elsewhere_has_what_the_one_beside_it_gave(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_SHARD = re.compile("[0-9a-f]{2}")
 
 
 class FileDepot:
@@ -49,7 +53,13 @@ class FileDepot:
 
     def path(self, digest: str) -> Path:
         """Where the blob is, or would be."""
-        return self._folder / check_digest(digest)[:2] / digest
+        return Path(self.place(digest))
+
+    def place(self, digest: str) -> str:
+        """The same as text. What comes and goes is named so: a Path interns its parts, and ever new
+        ones have the table of interned strings, about a megabyte, allocated anew again and again,
+        by whichever thread is at it, which leaves holes in the heap of each."""
+        return f"{self._folder}/{check_digest(digest)[:2]}/{digest}"
 
     @property
     def free(self) -> int:
@@ -58,19 +68,19 @@ class FileDepot:
         return max(0, found.f_bavail * found.f_frsize - self._reserve)
 
     def __contains__(self, digest: str) -> bool:
-        return self.path(digest).exists()
+        return os.path.exists(self.place(digest))
 
     def __iter__(self) -> Iterator[str]:
         """The digests of all blobs."""
-        for shard in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
-            for path in sorted(shard.iterdir()):
-                if DIGEST.fullmatch(path.name):
-                    yield path.name
+        for shard in sorted(os.listdir(self._folder)):
+            if _SHARD.fullmatch(shard):
+                names = sorted(os.listdir(f"{self._folder}/{shard}"))
+                yield from (name for name in names if DIGEST.fullmatch(name))
 
     def size(self, digest: str) -> int:
         """In bytes. Raises BlobMissing."""
         try:
-            return self.path(digest).stat().st_size
+            return os.stat(self.place(digest)).st_size
         except FileNotFoundError:
             raise self._missing(digest) from None
 
@@ -91,7 +101,7 @@ class FileDepot:
     def open(self, digest: str) -> int:
         """A descriptor for reading, which the caller closes. Raises BlobMissing."""
         try:
-            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self.place(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise self._missing(digest) from None
 
@@ -181,11 +191,10 @@ class FileDepot:
 
         Raises BlobMissing, BlobRefused.
         """
-        target = self.path(digest)
+        target = self.place(digest)
         try:
-            is_new = not target.parent.exists()
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            os.link(other.path(digest), target)
+            is_new = self._make_shard(target)
+            os.link(other.place(digest), target)
             if self._sync:  # the other one may not
                 _sync_file(target)
                 self._sync_folders(target, is_new=is_new)
@@ -194,7 +203,7 @@ class FileDepot:
         except FileNotFoundError:
             raise other._missing(digest) from None
         except OSError:  # on another disk, or one that knows no links
-            self.put_file(other.path(digest))
+            self.put_file(other.place(digest))
 
     def is_whole(self, digest: str) -> bool:
         """Whether the blob can be read and its bytes have its digest. Raises BlobMissing."""
@@ -213,7 +222,7 @@ class FileDepot:
         """Delete a blob; False when it was not here, or the disk does not let it go, which is
         logged. Open sources stay readable."""
         try:
-            self.path(digest).unlink()
+            os.unlink(self.place(digest))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -240,12 +249,11 @@ class FileDepot:
 
     def publish(self, writer: BlobWriter) -> None:
         """For the writer only."""
-        target = self.path(writer.digest)
+        target = self.place(writer.digest)
         try:
             if self._sync:
                 os.fsync(writer.fd)
-            is_new = not target.parent.exists()
-            target.parent.mkdir(mode=0o700, exist_ok=True)
+            is_new = self._make_shard(target)
             os.replace(writer.path, target)
             if self._sync:
                 self._sync_folders(target, is_new=is_new)
@@ -255,15 +263,25 @@ class FileDepot:
         os.close(writer.fd)
         writer.fd = -1
 
-    def _sync_folders(self, target: Path, *, is_new: bool) -> None:
-        _sync_file(target.parent)
+    @staticmethod
+    def _make_shard(target: str) -> bool:
+        """The folder of a blob; whether it is new. Raises OSError."""
+        shard = os.path.dirname(target)
+        if os.path.isdir(shard):
+            return False
+        os.makedirs(shard, 0o700, exist_ok=True)
+        return True
+
+    def _sync_folders(self, target: str, *, is_new: bool) -> None:
+        _sync_file(os.path.dirname(target))
         if is_new:
             _sync_file(self._folder)
 
     def discard(self, writer: BlobWriter) -> None:
         """For the writer only."""
         if writer.path:
-            Path(writer.path).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(writer.path)
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """For the writer only."""
@@ -288,7 +306,7 @@ class FileDepot:
         return BlobRefused(why)
 
 
-def _sync_file(path: Path) -> None:
+def _sync_file(path: str | Path) -> None:
     """Or a folder."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -23,11 +23,6 @@ they plan for those that are left. What is whole or on its way stays so if its s
 the new plan needs it: transfers are named by what they carry. So all that are left get the same
 outcome, over the same members.
 
-*Who need not wait.* Members that only give (in a gather all but its root, in a scatter the root)
-get their outcome at once. Their peer closes when those that they give to have what they want, which
-is told (`Finished`), and that of a gather's root when all have come, or are lost: so whoever
-counts the calls that are not closed knows how far others are behind.
-
 *Begun anew.* New machines may be fed with what members gave, where some are elsewhere or a peer has
 forgotten it. A peer that had the outcome is a `Holder`, of which others take it over at once; when
 that one is lost, of another, or the call is begun anew with what their members gave.
@@ -51,6 +46,7 @@ from manta.transports.collectives.messages import (
     Begun,
     Done,
     Finished,
+    Fits,
     Message,
     Noted,
     Probe,
@@ -136,11 +132,20 @@ class Collective:
             return self._deliver_all(self._roll.call)
         return actions + self._step()
 
+    def expected(self, rank: int, entry: Entry, lost: Iterable[int]) -> list[Action]:
+        """A member of this peer is yet to make the call. The peers of those who are said to be lost
+        know of what they have made: they are asked whether it would be in vain."""
+        if self._failure or self.is_closed:
+            return []
+        peers = self._course.peers.keys() & {self._placement.peer_of[one] for one in lost}
+        actions, sentence = self._roll.expect(rank, entry, peers)
+        return self._fail("CollectiveError", sentence) if sentence else [*actions, *self._step()]
+
     def heard(self, peer: int, message: Message) -> list[Action]:
         """Another peer says something. Raises RemoteProtocolError."""
         if self._failure or peer not in self._course.peers:
             return []
-        if self.is_closed and isinstance(message, Wanted | Noted | Begun | Finished):
+        if self.is_closed and isinstance(message, Wanted | Fits | Noted | Begun | Finished):
             return []
         actions: list[Action] = []
         sentence = ""
@@ -161,10 +166,8 @@ class Collective:
             actions, sentence = self._roll.relayed(peer, message)
         elif isinstance(message, Probe):
             sentence = self._roll.probe(peer, message)
-        elif isinstance(message, Wanted):
-            actions = self._course.hear_wants(peer, message)
-        elif isinstance(message, Noted):
-            self._course.hear_notes(peer, message)
+        elif isinstance(message, Wanted | Fits | Noted):
+            actions = self._course.heard(peer, message)
         elif isinstance(message, Finished):
             self._others.finish(peer)
             self._rooted.finish(peer)
@@ -465,11 +468,11 @@ class Collective:
             if call.on_lost == "continue":
                 actions += [Tell(peer, Finished()) for peer in self._course.peers]
             if call.kind is not Kind.REDUCE_SCATTER:
-                self._held = self._outcome(call, self._placement.ranks[self._me][0], self._done)
+                self._held = self._others.outcome_for(call, self._done)
         if len(self._delivered) < len(self._roll.own):
             for rank in self._roll.own:
                 if rank not in self._delivered:
-                    outcome = self._held or self._outcome(call, rank, self._done)
+                    outcome = self._held or self._others.outcome_for(call, self._done, rank)
                     actions.append(self._deliver(rank, outcome))
         return actions
 
@@ -477,10 +480,6 @@ class Collective:
         self._delivered[rank] = outcome
         self._others.unserved.discard(rank)
         return Deliver(rank, outcome)
-
-    def _outcome(self, call: Call, rank: int, done: Done) -> Outcome:
-        buffers = self._course.outcome_of(call, rank, done.lost)
-        return self._others.outcome(buffers, done.lost, LOST, *done.notes)
 
     def _close(self, call: Call) -> list[Action]:
         if self._seeks or self._others.unserved:

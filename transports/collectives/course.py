@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from manta.transports.collectives.actions import Action, Forget, Store, Tell
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.flow import Flow
-from manta.transports.collectives.messages import Done, Noted, Want, Wanted, weight_of
+from manta.transports.collectives.messages import Done, Fits, Noted, Want, Wanted, weight_of
 from manta.transports.collectives.planner import algorithm_of, plan, wanted
 from manta.transports.collectives.plans import (
     OUTCOME,
@@ -35,6 +35,7 @@ from manta.transports.collectives.reducing import (
     wanted_outcomes,
 )
 from manta.transports.collectives.roll import Roll
+from manta.transports.collectives.spreading import does_ride
 from manta.transports.collectives.table import REDUCED, Algorithm
 from manta.transports.errors import RemoteProtocolError
 
@@ -76,6 +77,12 @@ class Course:
         """What the members here get in this round."""
         self._whole = 0
         """The first so many of that are whole."""
+        self._unfit = dict.fromkeys(self.peers)
+        """Peers that have not said that they have room for all that is to come to them."""
+        self._has_fitted = False
+        """Was that said of this one?"""
+        self._is_large: bool | None = None
+        """Are values of this round moved, of which no peer knew before how much that is?"""
         self._unnoted: set[int] | None = None
         """Peers whose notes are to come in this round."""
         self.weight = 0
@@ -166,9 +173,51 @@ class Course:
         self._notes.clear()
         self._wanted, self.weight = None, 0
 
+    # What others say.
+
+    def heard(self, peer: int, message: Wanted | Fits | Noted) -> list[Action]:
+        """Raises RemoteProtocolError."""
+        match message:
+            case Wanted():
+                return self._hear_wants(peer, message)
+            case Fits():
+                self._unfit.pop(peer, None)
+            case Noted():
+                self._hear_notes(peer, message)
+        return []
+
+    # Room for values whose sizes are not known before.
+
+    def _tell_fits(self, call: Call) -> list[Action]:
+        """Once, when all that is to come here has its room, or is refused."""
+        if self._has_fitted or not self._moves_values(call):
+            return []
+        self._has_fitted = True
+        return [Tell(peer, Fits()) for peer in self.peers]
+
+    def _moves_values(self, call: Call) -> bool:
+        if call.kind is not Kind.ALL_GATHER or self._settled or self.planned != self.lost:
+            return False
+        if self._is_large is None and self._have_come():
+            sizes = self._sizes().items()
+            self._is_large = any(
+                not does_ride(call, self._placement, rank, size[0])
+                for rank, size in sizes
+                if rank not in self.lost
+            )
+        return bool(self._is_large)
+
+    def _all_fit(self, call: Call) -> bool:
+        """Else a peer may refuse the call yet, for all."""
+        if not self._moves_values(call):
+            return True
+        while (peer := next(iter(self._unfit), None)) is not None and peer not in self.peers:
+            del self._unfit[peer]
+        return peer is None
+
     # What others want.
 
-    def hear_wants(self, peer: int, message: Wanted) -> list[Action]:
+    def _hear_wants(self, peer: int, message: Wanted) -> list[Action]:
         """Raises RemoteProtocolError."""
         if len(message.wants) + len(self._asked) + self.flow.permitted > MAX_WANTS:
             raise RemoteProtocolError(f"peer {peer} wants {len(message.wants)} transfers")
@@ -259,7 +308,7 @@ class Course:
     def begin(self, lost: tuple[int, ...]) -> list[Action]:
         """A round without these ranks. What is of no use in it is given up."""
         self.lost = lost
-        self._wanted = self._unnoted = None
+        self._wanted = self._unnoted = self._is_large = None
 
         def is_stale(transfer: Transfer) -> bool:
             buffer = transfer.span.buffer
@@ -282,6 +331,7 @@ class Course:
             if not is_done:
                 actions += self._plan_round(call)
         actions += self._serve()
+        actions += self._tell_fits(call)
         return actions if is_done else actions + self._tell_notes(call)
 
     def _is_met(self) -> bool:
@@ -352,7 +402,7 @@ class Course:
 
     # Notes.
 
-    def hear_notes(self, peer: int, message: Noted) -> None:
+    def _hear_notes(self, peer: int, message: Noted) -> None:
         before, self._notes[peer] = self._notes.get(peer), message
         self.weight += weight_of(message) - (0 if before is None else weight_of(before))
         if self._unnoted is not None and message.lost == self.lost:
@@ -419,7 +469,7 @@ class Course:
         wanted = self._wanted
         while self._whole < len(wanted) and self.flow.is_whole(wanted[self._whole]):
             self._whole += 1
-        if self._whole < len(wanted) or self.unnoted(call):
+        if self._whole < len(wanted) or self.unnoted(call) or not self._all_fit(call):
             return None
         if self._settled:
             return self._settled

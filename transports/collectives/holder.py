@@ -92,6 +92,9 @@ class Holder:
             return [Fail(rank, "CollectiveError", sentence)]
         return [Deliver(rank, self.outcome)]
 
+    def expected(self, rank: int, entry: Entry, lost: Iterable[int]) -> list[Action]:
+        return []
+
     def heard(self, peer: int, message: Message) -> list[Action]:
         """Raises RemoteProtocolError."""
         if isinstance(message, Finished | Aborted):

@@ -55,6 +55,8 @@ class Probe(NamedTuple):
     """An announcement to the one that compares calls while announcements are disseminated."""
 
     member: Member
+    asks: bool = False
+    """It is yet to make the call: that this would be in vain, as others are lost, is to be told."""
 
 
 class Relayed(NamedTuple):
@@ -85,6 +87,10 @@ class Noted(NamedTuple):
     notes: tuple[bytes, ...]
 
 
+class Fits(NamedTuple):
+    """The sender has room for all that is to come to it, of members that it all knows."""
+
+
 class Begun(NamedTuple):
     """The sender has begun the call, of which it has nothing else to say yet."""
 
@@ -100,7 +106,7 @@ class Aborted(NamedTuple):
     sentence: str
 
 
-Message = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
+Message = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted
 
 
 def weight_of(message: Message) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from manta.transports.collectives.actions import Action, Outcome, Tell
 from manta.transports.collectives.calls import Call, Kind, Placement
 from manta.transports.collectives.course import Course
-from manta.transports.collectives.messages import Finished
+from manta.transports.collectives.messages import Done, Finished
 from manta.transports.collectives.planner import algorithm_of
 from manta.transports.collectives.plans import Buffer
 from manta.transports.collectives.roll import Roll
@@ -147,6 +147,12 @@ class Others:
         if reasons:
             ranks = tuple(rank for rank in ranks if rank not in reasons)
         return Outcome(tuple(buffers), ranks, reasons, notes)
+
+    def outcome_for(self, call: Call, done: Done, rank: int | None = None) -> Outcome:
+        """What a member here gets, or any of them."""
+        rank = self._placement.ranks[self._me][0] if rank is None else rank
+        buffers = self._course.outcome_of(call, rank, done.lost)
+        return self.outcome(buffers, done.lost, LOST, *done.notes)
 
     # Who is done.
 

@@ -77,6 +77,8 @@ class Roll:
         """By peer: how many of those it was told of."""
         self._sought: set[int] = set()
         """Peers that were asked for the outcome."""
+        self._asked: set[int] = set()
+        """Those that were asked whether the call is in vain."""
         self.lack: set[int] = set()
         """Those that lack it."""
         self._first: tuple[int, Entry] | None = None
@@ -210,7 +212,17 @@ class Roll:
             raise RemoteProtocolError(str(error)) from None
         sentence = self._compare(rank, entry)
         self._knows(rank, entry)
+        if probe.asks:
+            self.call = self.call or entry.call
         return sentence
+
+    def expect(self, rank: int, entry: Entry, peers: Iterable[int]) -> tuple[list[Action], str]:
+        """A member of this peer is yet to make the call, and these are asked, once, whether that
+        would be in vain. Also returns why it can't meet with others, if so."""
+        probe = Probe(Member(rank, entry), asks=True)
+        new = sorted(set(peers) - self._asked)
+        self._asked.update(new)
+        return [Tell(peer, probe) for peer in new], self.probe(self._me, probe)
 
     def _compare(self, rank: int, entry: Entry) -> str:
         if self._first is None:

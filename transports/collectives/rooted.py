@@ -1,5 +1,10 @@
 """What the members of one peer get in a call with a root: each its own, when it is there.
 
+Members that only give (in a gather all but its root, in a scatter the root) get their outcome at
+once. Their peer closes when those that they give to have what they want, which is told
+(`Finished`), and that of a gather's root when all have come, or are lost: so whoever counts the
+calls that are not closed knows how far others are behind.
+
 What happens says whose turn it may be, so that no message costs a look at all members.
 """
 

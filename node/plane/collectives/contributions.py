@@ -69,6 +69,10 @@ class Contributions:
         ask.value = None
         return found
 
+    def entry(self, body: CallCollective, rank: int, placement: Placement, before: str) -> Entry:
+        """What a member brings, without its values. Raises as `of`."""
+        return self._entry(body, rank, placement, before)[0]
+
     def drop(self, ask: Ask) -> None:
         """What the request brought is of no use."""
         body: CallCollective = ask.body
@@ -82,11 +86,7 @@ class Contributions:
         self, ask: Ask, rank: int, placement: Placement, before: str
     ) -> tuple[Given, dict[int, bytes]]:
         body: CallCollective = ask.body
-        if bool(body.op) != body.kind.reduces or (body.room is not None and not body.op):
-            raise Unfit(f"{body.words} does not say what it reduces, or reduces nothing.")
-        kernel = self._kernel(body, placement.size) if body.op else None
-        entry = Entry(_call(body, kernel), body.sizes, body.forms, body.digest, before)
-        checked(entry, rank, placement)
+        entry, kernel = self._entry(body, rank, placement, before)
         buffers = list(_buffers(body, rank))
         stop = max((start + buffer.size for start, buffer in buffers), default=0)
         try:
@@ -105,6 +105,16 @@ class Contributions:
             for to, buffer in ridden(entry, rank, placement).items()
         }
         return Given(entry, pieces, kernel), data
+
+    def _entry(
+        self, body: CallCollective, rank: int, placement: Placement, before: str
+    ) -> tuple[Entry, Kernel | None]:
+        if bool(body.op) != body.kind.reduces or (body.room is not None and not body.op):
+            raise Unfit(f"{body.words} does not say what it reduces, or reduces nothing.")
+        kernel = self._kernel(body, placement.size) if body.op else None
+        entry = Entry(_call(body, kernel), body.sizes, body.forms, body.digest, before)
+        checked(entry, rank, placement)
+        return entry, kernel
 
     def _memory(self, ask: Ask, size: int) -> Piece:
         """Raises Unfit, NoRoom."""

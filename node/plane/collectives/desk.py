@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from manta.node.peers.known import KnownPeers
-from manta.node.plane.collectives import losses, messages, placing
+from manta.node.plane.collectives import losses, messages, placing, prospects
 from manta.node.plane.collectives.calls import Ask, Call, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
 from manta.node.plane.collectives.delivery import Delivery
@@ -46,6 +46,7 @@ from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.moving import Moving
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import TooLong
+from manta.node.plane.collectives.prospects import Prospects
 from manta.node.plane.collectives.settling import Settling
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.collectives.staying import Staying
@@ -99,6 +100,7 @@ class Desk:
         self._gathers = Gathers(self.calls)
         self.settling = Settling(outside.settle)
         self._unwaited = Unwaited()
+        self._prospects = Prospects(self._contributions, self._unwaited)
         self._since: dict[Member, int] = {}
         """By member: the version of the places when it first came here."""
 
@@ -144,18 +146,19 @@ class Desk:
             return
         if wait.rank < len(task.instances) and task.instances[wait.rank].attempt < ask.at.attempt:
             return  # the roster is behind
-        call = self.calls.get(name)
-        if call is None and (why := self._why_not(name, task)):
+        call, places = self.calls.get(name), self.placings.places(task)
+        if call is None and (why := losses.why_not(self.calls, name, places)):
             self._fail(ask, NO_ROOM, why)
             return
-        if wait.settles:
-            if failure := losses.meanwhile(wait, call, task, self.placings.places(task)):
-                self._fail(ask, *failure)
+        if wait.settles and (failure := prospects.failed(wait, call, places)):
+            self._fail(ask, *failure)
+            return
+        lost = prospects.lost(wait, call, task) if wait.settles else []
+        if wait.settles and not lost:
             return
         member = name.era, name.task, wait.rank
         # What an attempt before it gave elsewhere may count in calls that others began before.
-        now = self.placings.places(task).version if ask.at.attempt else 0
-        since = self._since.setdefault(member, now)
+        since = self._since.setdefault(member, places.version if ask.at.attempt else 0)
         if self._full(call, task) is not None:
             return  # who takes part has yet to hear what it was told
         if call is None:
@@ -169,17 +172,11 @@ class Desk:
             return  # it became one, or was answered, with what followed from the call's beginning
         if wait.rank not in call.own:
             self._fail(ask, "PeerLost", losses.moved(name.task, name.number))
+        elif wait.settles:
+            self._prospects.ask(wait, call, lost)
+            self.look(call)
         else:
             self._contribute(wait, call)
-
-    def _why_not(self, name: CallName, task: RosterTask) -> str:
-        """Why it is not begun here, if so. One that was refused is, at later places, as others may
-        have what came of it before."""
-        refused = self.calls.refused(name)
-        if refused is not None:
-            now = self.placings.places(task)
-            return refused.why if now.order <= refused.places.order else ""
-        return losses.too_many_failed(name.task) if self.calls.is_full else ""
 
     def _full(self, call: Call | None, task: RosterTask) -> str | None:
         """A node that would be told of the call, and is to hear more before."""
@@ -267,6 +264,9 @@ class Desk:
                 self._hearing.lead(new, node)
         self.look(new)
         self.peers.take_early(self._is_there, call.name)
+        for wait in self._waits.parked((call.name.era, call.name.task)):
+            if wait.settles and wait.name == call.name and wait.ask in self._waits:
+                self._enter(wait)  # those who are lost are asked there
         return self.calls.get(call.name)
 
     def _is_there(self, node: str) -> bool:

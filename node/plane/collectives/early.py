@@ -30,6 +30,11 @@ class MessageRoom:
         """Bytes by swarm and node."""
         self._all = SharedRoom(OF_ALL)
 
+    @property
+    def most(self) -> int:
+        """Bytes of a message."""
+        return self._pool.most_small_of_one
+
     def of(self, swarm_id: str, node: str) -> int:
         """Bytes of what the node said in that swarm."""
         return self._taken[swarm_id, node]
@@ -86,6 +91,11 @@ class Early:
 
     def fits(self, node: str, size: int) -> bool:
         return self._room.fits(self._swarm_id, node, OVERHEAD + size)
+
+    @property
+    def longest(self) -> int:
+        """Bytes of a message that there is room for, if all others are heard."""
+        return self._room.most - OVERHEAD
 
     def came(self, node: str) -> None:
         """It needs its room no longer."""

@@ -9,7 +9,7 @@ from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import FAR, Calls
 from manta.node.plane.collectives.lasting import Lasting
 from manta.node.plane.collectives.meeting import Meeting
-from manta.node.plane.collectives.messages import CallName, Places
+from manta.node.plane.collectives.messages import CallName, CollectiveSaid, Places
 from manta.node.plane.collectives.peers import Peers
 from manta.node.plane.collectives.post import OVERHEAD, Heard
 from manta.protocol.roster import Roster, RosterTask
@@ -155,6 +155,28 @@ class Hearing:
             self.lead(call, node)
         return True
 
+    def refuse(self, node: str, said: CollectiveSaid, size: int) -> bool:
+        """Raises RemoteProtocolError."""
+        name, places, roster = said.call, said.places, self._desk.roster
+        if roster is None or name.era > roster.iteration:
+            return False
+        task = roster.tasks.get(name.task)
+        if name.era < roster.iteration:
+            return True
+        if task is None:
+            raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
+        if places.version > self._desk.placings.places(task).version:
+            return False
+        why = losses.too_long_here(name, node, size, self._desk.peers.longest)
+        if self._desk.calls.refused(name) is None:
+            call = self._desk.calls.get(name) or self._desk.begin(name, task, places)
+            if call is None:
+                return False
+            call.meeting.abort(NO_ROOM, why)
+            self._desk.look(call)
+        self._desk.peers.say(node, name, places, Aborted(NO_ROOM, why))
+        return True
+
     def _is_refused(self, node: str, said: Heard, task: RosterTask) -> bool | None:
         """Of a call that is not known, or is known to have been refused: whether what another plane
         says of it is answered, or has to wait. None if the call is to be begun for it."""
@@ -215,7 +237,7 @@ class Hearing:
                 out = Announcement(call.me, (), call.own)
                 self._desk.peers.say(node, name, call.places, out)
         elif machine.has_failed:  # what it was told may be lost with a plane before
-            asks = not isinstance(said.message, Probe)  # else it compares calls alone
+            asks = not isinstance(said.message, Probe) or said.message.asks  # else it compares
             if asks or placing.is_hopeless(call):
                 self._refuse(node, said, *machine.failure)
         elif machine.away and all(rank in machine.away for rank in call.ranks_on(node)):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
-from manta.node.plane.collectives import placing
 from manta.node.plane.collectives.calls import Call, Wait
+from manta.node.plane.collectives.kept import Calls
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.post import LONGEST
 from manta.protocol.roster import Roster, RosterTask
@@ -43,24 +43,6 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
             continue
         ended = [rank for rank in ranks if has_finished(task, rank)]
         meeting.peer_lost(peer, task.instances[ranks[0]].given_up or LOST, ended)
-
-
-def meanwhile(
-    wait: Wait, call: Call | None, task: RosterTask, now: Places
-) -> tuple[str, str] | None:
-    """How a call fails, with what sentence, that its member is yet to come to. Of a next attempt
-    that is not known: it may be given what came of the call before."""
-    if wait.ask.at.attempt:
-        return None
-    come: Collection[int] = ()
-    if call is not None:
-        come = call.meeting.machine.come
-        if call.meeting.machine.has_failed and not placing.is_outdated(call, now, wait.rank):
-            return call.meeting.machine.failure
-    late = (rank for rank in range(task.size) if rank != wait.rank and rank not in come)
-    if gone := waits.lost(task, late):
-        return waits.in_vain(task, wait.body.words, gone)
-    return None
 
 
 def stands(call: Call, task: RosterTask | None, before: RosterTask | None = None) -> bool:
@@ -140,6 +122,25 @@ def too_much_said(task: str, node: str, most: int) -> str:
         f"What is on {node} has called so many collectives of {task!r} before instances on another "
         f"node have that it takes more than {most / MIB:,.0f} MiB there: have them wait for each "
         "other, or give the nodes more (value_memory_mb, of which it is an eighth)."
+    )
+
+
+def why_not(calls: Calls, name: CallName, now: Places) -> str:
+    """Why a call that is not known is not begun, if so. One that was refused is, at later places,
+    as others may have what came of it before."""
+    if (refused := calls.refused(name)) is not None:
+        return refused.why if now.order <= refused.places.order else ""
+    return too_many_failed(name.task) if calls.is_full else ""
+
+
+def too_long_here(name: CallName, node: str, size: int, most: int) -> str:
+    """Of a call of which another node says more at once than there is room for."""
+    return (
+        f"What is on {node} says {size / MIB:,.1f} MiB of collective {name.number} of "
+        f"{name.task!r} at once. Another node has room for {max(0, most) / MIB:,.1f} MiB of what "
+        "is small and of one swarm, with what it keeps of calls before: give it more "
+        "(value_memory_mb, of which it is seven eighths of a quarter), make fewer calls in an "
+        "iteration, or give the task fewer instances on a node."
     )
 
 

@@ -32,7 +32,7 @@ from manta.transports.collectives.actions import (
     Store,
     Tell,
 )
-from manta.transports.collectives.calls import Kind, Placement
+from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.holder import Holder
 from manta.transports.collectives.messages import Message
@@ -161,6 +161,11 @@ class Meeting:
                 refusal = refusal or self._refusal(error)
             self.giving.came(rank, replace(given, refusal=refusal))
         self._perform(self.machine.contributed(rank, given.entry, data, refusal))
+        self._weigh()
+
+    def expected(self, rank: int, entry: Entry, lost: Iterable[int]) -> None:
+        """A member is yet to make the call, of which these are said to be lost."""
+        self._perform(self.machine.expected(rank, entry, lost))
         self._weigh()
 
     def _take_in(self, rank: int, given: Given, data: dict[int, bytes]) -> None:

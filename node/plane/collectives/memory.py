@@ -148,6 +148,11 @@ class Pool:
         """Bytes that small values may have."""
         return self._small.most
 
+    @property
+    def most_small_of_one(self) -> int:
+        """Of those, what a swarm may have that is alone."""
+        return SharedRoom(self._small.most).allows("")
+
     def take_small(self, size: int, swarm_id: str) -> None:
         """Counts small values, which lie in no block. Raises NoRoom."""
         small = self._small

@@ -50,12 +50,17 @@ class Begun(_Said, frozen=True, tag=8):
     message: collective.Begun
 
 
-Tagged = Announcement | Probe | Relayed | Wanted | Noted | Begun | Finished | Aborted
+class Fits(_Said, frozen=True, tag=9):
+    message: collective.Fits
+
+
+Tagged = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted
 _TAGGED = {
     collective.Announcement: Announcement,
     collective.Probe: Probe,
     collective.Relayed: Relayed,
     collective.Wanted: Wanted,
+    collective.Fits: Fits,
     collective.Noted: Noted,
     collective.Begun: Begun,
     collective.Finished: Finished,

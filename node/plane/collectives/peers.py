@@ -30,6 +30,8 @@ UNHEARD = 256 << 20
 members gave: who does not listen to what it was told is gone on without."""
 ROOM_AGAIN = 0.01
 """Seconds until a link that took no more is tried again."""
+PATIENCE = 10.0
+"""Seconds without room for a long message after which the call that it is about is refused."""
 STALLED_AGAIN = 0.05
 """Seconds until what there was no room for is asked for again, if there is any."""
 REPORTED = 0.5
@@ -40,6 +42,10 @@ class Listener(Protocol):
     def take(self, node: str, heard: Heard) -> bool:
         """The next message of its sender; False if it has to wait for the roster. Raises
         RemoteProtocolError."""
+
+    def refuse(self, node: str, said: CollectiveSaid, size: int) -> bool:
+        """A message of so many bytes begins, for which there can be no room; False if it has to
+        wait for the roster. Raises RemoteProtocolError."""
 
     def begun_anew(self, node: str) -> None:
         """Its process is another than before."""
@@ -82,6 +88,8 @@ class Peers:
         """Nodes whose link took no more: the one that waits longest first."""
         self._stalled: dict[str, CollectiveSaid] = {}
         """By node: what there was no room for."""
+        self._since: dict[str, float] = {}
+        """By node: since when there is no room for a long message."""
         self._again_at: float | None = None
         self._unreported: dict[str, None] = {}
         """Nodes of which something was heard that they do not know of."""
@@ -98,6 +106,11 @@ class Peers:
             self._give_up(node)
         else:
             self._send(node)
+
+    @property
+    def longest(self) -> int:
+        """Bytes of a message that there can be room for."""
+        return self._early.longest
 
     def full(self, nodes: Iterable[str]) -> str | None:
         """One of these nodes that has to hear more before further calls are begun."""
@@ -178,9 +191,14 @@ class Peers:
             return
         length = post.length(part)
         if length and not self._early.begin(node, length):
-            post.stall()
-            self._stall(node, part)
-            return
+            in_vain = length > self._early.longest or self._is_impatient(node)
+            if in_vain:
+                self._since.pop(node, None)
+            if not (in_vain and self._listener.refuse(node, part, length)):
+                post.stall()
+                self._stall(node, part)
+                return
+            post.pass_over()
         if (heard := post.hear(part)) is not None:
             if self._take(node, heard):
                 self._early.came(node)
@@ -188,6 +206,7 @@ class Peers:
                 post.unhear()
                 self._stall(node, part)
                 return
+        self._since.pop(node, None)
         if (told := post.report()) is not None:
             self._tell(node, [told])
         elif post.has_untold and node not in self._unreported:
@@ -230,6 +249,7 @@ class Peers:
         self._early.drop(node)
         self._crowded.pop(node, None)
         self._stalled.pop(node, None)
+        self._since.pop(node, None)
         self._unreported.pop(node, None)
 
     def _post(self, node: str) -> Post:
@@ -251,8 +271,12 @@ class Peers:
 
     # --- what there is no room for --------------------------------------------------------------
 
+    def _is_impatient(self, node: str) -> bool:
+        return self._outside.clock() >= self._since.get(node, math.inf) + PATIENCE
+
     def _stall(self, node: str, part: CollectiveSaid) -> None:
         self._stalled[node] = part
+        self._since.setdefault(node, self._outside.clock())
         self._look_again(STALLED_AGAIN)
 
     def _look_again(self, after: float) -> None:
@@ -279,7 +303,7 @@ class Peers:
         for node in list(self._crowded):
             self._send(node)
         for node, part in list(self._stalled.items()):
-            if self._early.fits(node, len(part.part) + part.left):
+            if self._early.fits(node, len(part.part) + part.left) or self._is_impatient(node):
                 self._resume(node)
         if self._stalled:
             self._look_again(STALLED_AGAIN)

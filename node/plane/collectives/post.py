@@ -129,6 +129,8 @@ class Post:
         """The parts that have come of a message that is not whole."""
         self._missing = 0
         """How many bytes of it are to come."""
+        self._passes_over = False
+        """Is what comes heard by nobody?"""
         self.is_stalled = False
         """Does this side listen to nothing, for want of room?"""
         self._ignored = 0
@@ -255,7 +257,7 @@ class Post:
         self._heard = self._told = self._untold = 0
         self._coming.clear()
         self._missing = 0
-        self.is_stalled = False
+        self._passes_over = self.is_stalled = False
         if former is None:
             return Change.NONE
         self._clear()
@@ -294,15 +296,22 @@ class Post:
             raise RemoteProtocolError("a part of a message is empty")
         self._heard += 1
         self._untold += OVERHEAD + size
-        if message.left or self._missing:
+        if (message.left or self._missing) and not self._passes_over:
             self._coming += message.part
         self._missing = message.left
         if message.left:
+            return None
+        if self._passes_over:
+            self._passes_over = False
             return None
         data = self._coming or message.part
         heard = Heard(message.call, message.places, unpacked(data), len(data))
         self._coming = bytearray()
         return heard
+
+    def pass_over(self) -> None:
+        """The message that begins to come is heard by nobody."""
+        self._passes_over = True
 
     def stall(self) -> None:
         """There is no room for what comes next: it is asked for again."""

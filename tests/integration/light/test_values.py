@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
 from manta.protocol.values import BlobRef, Inline
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -329,3 +331,14 @@ def test_a_flood_is_held_back_not_lost(start: Start) -> None:
     lines = 200_000
     runtime = start(f"def main():\n    for i in range({lines}):\n        print(i)\n")
     assert runtime.run().lines("stdout") == [str(i) for i in range(lines)]
+
+
+def test_values_of_an_attempt_can_go_once_its_end_is_in_the_journal(
+    start: Start, node: Any
+) -> None:
+    """Also where no other attempt follows in its runtime."""
+    runtime = start(main("return np.ones(200_000)"))
+    output = runtime.run().event.output
+    assert not node.depot.let_go(output.digest)  # whoever journals it reads it
+    node.sessions.tell(light.EndKept(runtime.id))
+    wait_until(lambda: node.depot.let_go(output.digest))

@@ -574,6 +574,36 @@ def test_while_there_is_no_room_to_write_a_file_anew_it_goes_on_as_it_is(
     assert caplog.text.count("holds what nobody needs any more") == 1
 
 
+@pytest.mark.parametrize("lag", [0, 1, 20])
+def test_files_stay_within_what_is_not_acknowledged_and_a_bound(
+    make, tmp_path, monkeypatch, lag: int
+) -> None:
+    """Also where something always waits for the manager, as of tasks that write all the time."""
+    monkeypatch.setattr(journal_file, "COMPACT_AFTER", 10_000)
+    journals = make()
+    files = [tmp_path / "journal" / name for name in ("s.journal", "s.lines")]
+    one, sizes = 0, []
+    for number in range(1, 1000):
+        journals.append(ResultWritten(I0, "a", Inline(b"x" * 100)))
+        journals.append_lines("s", [LogLine(I0, 1.0, "stdout", "x" * 100)])
+        one = one or max(file.stat().st_size for file in files)
+        journals.acknowledge(JournalAck("s", max(0, number - lag)))
+        journals.acknowledge_lines(LogAck("s", max(0, number - lag)))
+        sizes.append(max(file.stat().st_size for file in files))
+    assert max(sizes) < 10_000 + (2 * lag + 2) * one
+    assert make().append(ENDED) == 1000  # nothing is missing
+
+
+def test_who_is_told_that_an_entry_is_kept_hears_it_before_the_manager_can(make) -> None:
+    """Else what the manager wants next comes to a node that takes the attempt for running."""
+    journals, told = make(), []
+    journals.on_grown(lambda: told.append("grown"))
+    journals.append(STARTED)
+    told.clear()
+    journals.append(ENDED, kept=lambda: told.append("kept"))
+    assert told == ["kept", "grown"]
+
+
 def test_a_file_is_written_anew_only_where_the_disk_then_takes_what_others_write(
     tmp_path: Path, monkeypatch
 ) -> None:

@@ -443,7 +443,7 @@ def test_a_file_is_open_while_somebody_reads_it(lab: Lab) -> None:
     assert parcels.held(value.id) == own.fd
     parcels.unused(own)
     assert own.fd >= 0
-    own.path.unlink()
+    os.unlink(own.path)
     parcels.release(value)
     assert own.fd == -1
     assert parcels.held(value.id) is None

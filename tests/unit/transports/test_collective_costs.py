@@ -15,7 +15,7 @@ import pytest
 from manta.transports.collectives.actions import Action, Deliver, Expect, Reduce
 from manta.transports.collectives.calls import Call, Entry, Kind, OnLost, Placement
 from manta.transports.collectives.collective import Collective
-from manta.transports.collectives.messages import Announcement, Finished, Member, Message
+from manta.transports.collectives.messages import Announcement, Finished, Fits, Member, Message
 from manta.transports.collectives.planner import ridden
 from manta.transports.collectives.table import INLINE
 
@@ -94,6 +94,8 @@ def among_peers(kind: Kind, size: int, on_lost: OnLost = "raise") -> Callable[[i
         for rank in range(1, count):
             rides = bool(ridden(entry, rank, placement))
             peer.hear(rank, announced(placement, rank, entry, value if rides else None))
+        for rank in range(1, count) if kind is Kind.ALL_GATHER and size > INLINE else ():
+            peer.hear(rank, Fits())
         for rank in range(1, count) if on_lost == "continue" else ():
             peer.hear(rank, Finished())
         assert peer.delivered == [0]
