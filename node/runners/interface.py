@@ -71,7 +71,7 @@ class Runner(Protocol):
     """Callbacks come from threads of the runner's own; `on_exit` once, and last of all."""
 
     names: tuple[str, ...]
-    """What the node can run tasks in, as its capabilities say: docker, process."""
+    """The levels at which it isolates tasks, as the node's capabilities say."""
 
     def runs_in_image(self, image: str | None) -> bool:
         """Whether a module that names this image, or none, runs in a container."""

@@ -30,6 +30,7 @@ from manta.console.extras import missing
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
+from manta.protocol.isolation import AUTO, BWRAP, LIMITS
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
 
@@ -83,18 +84,21 @@ class LocalCluster:
         nodes: int,
         datasets: Mapping[str, str],
         interrupts: Interrupts,
-        runner: str = "process",
+        runner: str = AUTO,
         *,
         keys: KeyPair | None = None,
         home: Path | None = None,
         links: str = "local",
     ) -> None:
-        """`keys` are the user's; `home` is where `manta up` keeps its state; `links` between nodes
-        are "local" or "sealed" (peers.links)."""
+        """`runner`: a level of isolation, or "auto": sandboxes if they can be made here. `keys` are
+        the user's; `home` is where `manta up` keeps its state; `links` between nodes are "local" or
+        "sealed" (peers.links)."""
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
         self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
         self.user_port = 0
+        self.note = ""
+        """Why tasks are not isolated, though nobody has asked for that."""
         self.children: list[Child] = []
         self._datasets = dict(datasets)
         self._runner = runner
@@ -142,6 +146,8 @@ class LocalCluster:
 
     def _start(self) -> None:
         check_installed()
+        if self._runner == AUTO:
+            self._runner, self.note = _strongest(self.folder)
         mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
         self.log_folder.mkdir()
         home = self.folder / "manager"
@@ -324,7 +330,7 @@ def node_config(
     alias: str,
     port: int,
     datasets: Mapping[str, Path],
-    runner: str = "process",
+    runner: str = LIMITS,
     links: str = "local",
 ) -> str:
     """Returns the TOML configuration of a node."""
@@ -348,6 +354,18 @@ runner = {_quoted(runner)}
 allow_unsandboxed = true
 [datasets.mappings]
 {mappings}"""
+
+
+def _strongest(folder: Path) -> tuple[str, str]:
+    """At which level nodes isolate their tasks, and a note if at none. Containers need images with
+    all that modules import: those are asked for by name."""
+    from manta.node.runners.bwrap import Bubblewrap
+    from manta.node.runners.selection import sandbox
+
+    found = sandbox([Path.home(), folder])
+    if isinstance(found, Bubblewrap):
+        return BWRAP, ""
+    return LIMITS, f"Tasks run as plain processes of this user: {found}."
 
 
 def _quoted(text: str) -> str:
