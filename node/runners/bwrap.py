@@ -12,6 +12,7 @@ owns, without any capability. So all that they see of that is mounted read-only,
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -133,7 +134,7 @@ class BwrapRunner(local.LocalRunner):
         self._seccomp = seccomp
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
-        """Raises LaunchError."""
+        """Raises LaunchError, OSError."""
         sandbox = _Sandbox()
 
         def ended(code: int, stderr_tail: str) -> None:
@@ -208,20 +209,24 @@ def _nul(arguments: Iterable[str]) -> bytes:
 
 
 class _Given:
-    """Files in memory that bubblewrap reads by their descriptors, until `undo` is closed."""
+    """What bubblewrap reads from pipes, where nobody else finds it; until `undo` is closed."""
 
     def __init__(self, undo: contextlib.ExitStack) -> None:
         self.descriptors: list[int] = []
         self._undo = undo
 
     def file(self, data: bytes) -> str:
-        """Returns the descriptor, as an argument."""
-        fd = os.memfd_create("manta-sandbox", os.MFD_CLOEXEC)
-        self._undo.callback(os.close, fd)
-        self.descriptors.append(fd)
-        os.write(fd, data)
-        os.lseek(fd, 0, os.SEEK_SET)
-        return str(fd)
+        """Returns the descriptor, as an argument. Raises OSError."""
+        reads, writes = os.pipe2(os.O_CLOEXEC)
+        self._undo.callback(os.close, reads)
+        self.descriptors.append(reads)
+        try:
+            if fcntl.fcntl(writes, fcntl.F_GETPIPE_SZ) < len(data):
+                fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, len(data))
+            os.write(writes, data)
+        finally:
+            os.close(writes)
+        return str(reads)
 
 
 class _Sandbox:

@@ -1,0 +1,165 @@
+"""How sandboxes begin and end: with their task, with their daemon, and never without a word."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manta.light.runtime.processes import descendants
+from manta.node.runners.bwrap import Bubblewrap, BwrapRunner, find
+from tests.conformance.test_runner import with_mark
+from tests.support.children import Child
+from tests.support.harness import Node, wait_until
+
+
+@pytest.fixture(scope="module")
+def found(bubblewrap: None) -> Bubblewrap:
+    return find([Path.home()])
+
+
+@pytest.fixture
+def node(found: Bubblewrap, tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path, BwrapRunner(found))
+    yield node
+    node.close()
+
+
+def sandboxes() -> set[int]:
+    """Processes of bubblewrap that this process has started."""
+    names = ((pid, Path(f"/proc/{pid}/comm")) for pid in descendants(os.getpid()))
+    return {pid for pid, name in names if name.exists() and name.read_text() == "bwrap\n"}
+
+
+def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node) -> None:
+    """The first process of a namespace does not hear a signal that it does not handle."""
+    for _ in range(5):
+        runtime = node.start("def main():\n    pass\n")
+        runtime.handle.kill()
+        exit_ = runtime.exits.get(timeout=4)
+        assert not exit_.sentence
+        assert not exit_.platform
+
+
+def test_an_object_that_lives_on_ends_in_its_own_time(node: Node) -> None:
+    runtime = node.start(
+        """
+        import atexit
+        class Worker:
+            def execute(self):
+                atexit.register(lambda: open("/manta/scratch/ended", "w").close())
+                return 1
+        """
+    )
+    assert runtime.run().output == 1
+    runtime.handle.kill()
+    assert runtime.exits.get(timeout=10).code == 0
+    assert (runtime.scratch / "ended").exists()
+
+
+def test_how_a_runtime_ended_is_told_as_of_a_process(node: Node) -> None:
+    runtime = node.start("import time\ndef main():\n    print('in')\n    time.sleep(600)\n")
+    runtime.begin()
+    runtime.output("stdout", "in")
+    [sandbox] = sandboxes()
+    [first] = descendants(sandbox) - set.union(*map(descendants, descendants(sandbox)))
+    os.kill(first, signal.SIGKILL)
+    exit_ = runtime.exits.get(timeout=10)
+    assert (exit_.code, exit_.sentence, exit_.platform) == (-signal.SIGKILL, "", False)
+    wait_until(lambda: not sandboxes())
+
+
+def test_a_sandbox_that_cannot_be_made_is_not_the_task_s_fault(node: Node, tmp_path: Path) -> None:
+    gone = {"gone": tmp_path / "gone"}
+    runtime = node.start("def main():\n    pass\n", datasets=gone)
+    exit_ = runtime.exits.get(timeout=10)
+    assert exit_.sentence.startswith("The task's sandbox could not be made: bwrap: Can't find")
+    assert "gone" in exit_.sentence
+    assert exit_.platform
+
+
+def test_thousands_of_datasets_fit(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("1")
+    many = {f"dataset-{number}-{'x' * 60}": tmp_path / "data" for number in range(1000)}
+    runtime = node.start(
+        "import os\ndef main():\n    return len(os.listdir('/manta/datasets'))\n", datasets=many
+    )
+    assert runtime.run().output == 1000
+
+
+def test_what_is_asked_for_is_filtered(found: Bubblewrap, tmp_path: Path) -> None:
+    """A program of the kernel's that refuses uname(2) alone."""
+    number = {"x86_64": 63, "aarch64": 160}[os.uname().machine]
+    program = b"".join(
+        code.to_bytes(2, "little") + bytes(jumps) + value.to_bytes(4, "little")
+        for code, jumps, value in (
+            (0x20, (0, 0), 0),  # load the number of the call
+            (0x15, (0, 1), number),
+            (0x06, (0, 0), 0x00050000 | 1),  # EPERM
+            (0x06, (0, 0), 0x7FFF0000),
+        )
+    )
+    node = Node(tmp_path, BwrapRunner(found, program))
+    try:
+        runtime = node.start(
+            """
+            import os
+            def main():
+                try:
+                    os.uname()
+                except PermissionError:
+                    return open("/proc/self/status").read().split("Seccomp:\\t")[1][0]
+            """
+        )
+        assert runtime.run().output == "2"
+    finally:
+        node.close()
+
+
+DAEMON = """
+import sys, time
+from pathlib import Path
+from manta.node.runners.bwrap import BwrapRunner, find
+from tests.support.harness import Node
+node = Node(Path(sys.argv[1]), BwrapRunner(find([])))
+runtime = node.start(
+    "import subprocess, sys, time\\n"
+    "def main():\\n"
+    "    code = 'import os, time; os.fork() or os.setsid(); time.sleep(600)'\\n"
+    f"    command = [sys.executable, '-c', code, {sys.argv[2]!r}]\\n"
+    "    subprocess.Popen(command, start_new_session=True)\\n"
+    "    print('in')\\n"
+    "    time.sleep(600)\\n"
+)
+runtime.begin()
+runtime.output("stdout", "in")
+print("in", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_nothing_outlives_the_daemon(bubblewrap: None, tmp_path: Path, number: int) -> None:
+    mark = f"mark-{os.urandom(8).hex()}"
+    command = [sys.executable, "-c", DAEMON, str(tmp_path), mark]
+    with Child(command, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == "in\n"
+        wait_until(lambda: len(with_mark(mark)) == 3)  # the daemon too
+        started = descendants(daemon.pid)
+        assert len(started) >= 6
+        os.kill(daemon.pid, number)
+        daemon.wait(10)
+    wait_until(lambda: not with_mark(mark) and not any(map(is_running, started)))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
