@@ -163,8 +163,8 @@ class BwrapRunner(local.LocalRunner):
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         found = self._found.arguments(memory)
-        for path in visible.devices() if spec.gpu else ():
-            found += ["--dev-bind", str(path), str(path)]
+        for device in visible.devices() if spec.gpu else ():
+            found += ["--dev-bind", str(device), str(device)]
         for path, text in _users().items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}
