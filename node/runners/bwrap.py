@@ -19,13 +19,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from compileall import compile_dir
 from pathlib import Path
 
 import msgspec
 
+from manta.light import wire
 from manta.node.errors import LaunchError
 from manta.node.runners import local, visible
-from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.interface import Held, Hold, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.paths import MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
 
@@ -44,6 +46,7 @@ _NAMESPACES = [
 ]
 _NO_USERS = "--disable-userns"
 _SIZE = "--size"
+_RUNTIME = (sys.executable, "-m", "manta.light")
 _TMP = 64 * 1024 * 1024  # bytes of /tmp, which is in memory: TMPDIR is the scratch folder
 _SIGNALLED = 128  # what bubblewrap adds to the number of a signal
 
@@ -72,6 +75,8 @@ class Bubblewrap(msgspec.Struct, frozen=True):
             "--dev",
             "/dev",
             *self._memory("/dev/shm", memory),
+            "--dir",
+            SCRATCH,
         ]
 
     def _memory(self, path: str, size: int) -> list[str]:
@@ -123,19 +128,24 @@ def _said(command: list[str]) -> str:
 class BwrapRunner(local.LocalRunner):
     """Runs `python -m manta.light` with the node's own Python, sandboxed.
 
-    `seccomp` is a filter of system calls, a program of the kernel's classic BPF.
+    `seccomp` is a filter of system calls, a program of the kernel's classic BPF; `hold` has limits
+    enforced.
     """
 
     names: tuple[str, ...] = (BWRAP,)
 
-    def __init__(self, found: Bubblewrap, seccomp: bytes | None = None) -> None:
+    def __init__(
+        self, found: Bubblewrap, seccomp: bytes | None = None, hold: Hold | None = None
+    ) -> None:
         super().__init__()
         self._found = found
         self._seccomp = seccomp
+        self._hold = hold
+        compile_dir(Path(wire.__file__).parent, quiet=2)  # no sandbox could keep what it compiles
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError, OSError."""
-        sandbox = _Sandbox()
+        sandbox = _Sandbox(None if self._hold is None else self._hold(spec))
 
         def ended(code: int, stderr_tail: str) -> None:
             on_exit(sandbox.ended(spec.session, code, stderr_tail))
@@ -144,8 +154,9 @@ class BwrapRunner(local.LocalRunner):
             with contextlib.ExitStack() as handed:
                 given = _Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
+                command = [self._found.program, "--args", arguments, *_RUNTIME]
                 child = self.launcher.launch(
-                    [self._found.program, "--args", arguments, sys.executable, "-m", "manta.light"],
+                    command if sandbox.held is None else sandbox.held.command(command),
                     env={},  # its own: the task's is in its arguments, which nobody else can read
                     cwd=Path("/"),
                     on_exit=ended,
@@ -157,6 +168,8 @@ class BwrapRunner(local.LocalRunner):
             raise
         finally:
             os.close(sandbox.told)
+        if sandbox.held is not None:
+            sandbox.held.watch(child.pid)
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child))
 
@@ -169,12 +182,15 @@ class BwrapRunner(local.LocalRunner):
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}
         seen |= {MODULE: spec.module_folder, SOCKET: spec.socket.parent}
+        if sandbox.held is not None and (events := sandbox.held.memory_events) is not None:
+            seen[str(events)] = events
         for target, source in seen.items():
             found += ["--ro-bind", str(source.resolve()), target]
         found += ["--bind", str(spec.scratch.resolve()), SCRATCH, *_LAST]
         if self._seccomp is not None:
             found += ["--seccomp", given.file(self._seccomp)]
-        for name, value in environment(spec).items():
+        told = {} if sandbox.held is None else sandbox.held.environment
+        for name, value in {**environment(spec), **told}.items():
             found += ["--setenv", name, value]
         # As in `process`; and not where a task may write.
         return [*found, "--chdir", str(local.SOURCES), "--json-status-fd", str(sandbox.told)]
@@ -232,7 +248,8 @@ class _Given:
 class _Sandbox:
     """What bubblewrap tells of a sandbox, in lines of JSON; for the launcher's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Held | None) -> None:
+        self.held = held
         self._tells, self.told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lines = b""
 
@@ -248,15 +265,24 @@ class _Sandbox:
     def ended(self, session: str, code: int, stderr_tail: str) -> RuntimeExit:
         """Returns how the runtime ended, or that there was none."""
         is_made = self._read("exit-code") is not None
-        self.close()
+        try:
+            return self._how(session, code, stderr_tail, is_made=is_made)
+        finally:
+            self.close()
+
+    def _how(self, session: str, code: int, stderr_tail: str, *, is_made: bool) -> RuntimeExit:
         if code > 0 and not is_made:
             last = (stderr_tail.splitlines() or [f"exit code {code}"])[-1]
             sentence = f"The task's sandbox could not be made: {last}."
             return RuntimeExit(session, code, stderr_tail, sentence, platform=True)
-        return RuntimeExit(session, _SIGNALLED - code if code > _SIGNALLED else code, stderr_tail)
+        code = _SIGNALLED - code if code > _SIGNALLED else code
+        sentence = "" if self.held is None else self.held.verdict(code)
+        return RuntimeExit(session, code, stderr_tail, sentence)
 
     def close(self) -> None:
         os.close(self._tells)
+        if self.held is not None:
+            self.held.end()
 
     def _read(self, name: str) -> int | None:
         with contextlib.suppress(BlockingIOError):

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from manta.light.runtime.processes import children, descendants
 from manta.node.runners.bwrap import Bubblewrap, BwrapRunner, find
+from manta.node.runners.interface import RuntimeSpec
 from tests.conformance.test_runner import with_mark
 from tests.support.children import Child
 from tests.support.harness import Node, wait_until
@@ -117,6 +118,62 @@ def test_what_is_asked_for_is_filtered(found: Bubblewrap, tmp_path: Path) -> Non
             """
         )
         assert runtime.run().output == "2"
+    finally:
+        node.close()
+
+
+class Held:
+    """Limits of a task that prlimit(1) sets."""
+
+    def __init__(self, spec: RuntimeSpec, events: Path) -> None:
+        self.environment = {"MANTA_HELD": "yes"}
+        self.memory_events = events
+        self.watched = 0
+        self.is_over = False
+
+    def command(self, program: Iterable[str]) -> list[str]:
+        return ["/usr/bin/prlimit", "--nofile=777:777", *program]
+
+    def watch(self, pid: int) -> None:
+        self.watched = pid
+
+    def verdict(self, code: int | None) -> str:
+        return f"It was over what it may, and ended with {code}."
+
+    def end(self) -> None:
+        self.is_over = True
+
+
+def test_a_task_is_held_to_its_limits_and_told_why_it_ended(
+    found: Bubblewrap, tmp_path: Path
+) -> None:
+    (tmp_path / "events").write_text("oom_kill 0")
+    held: list[Held] = []
+
+    def hold(spec: RuntimeSpec) -> Held:
+        held.append(Held(spec, tmp_path / "events"))
+        return held[-1]
+
+    node = Node(tmp_path / "node", BwrapRunner(found, hold=hold))
+    try:
+        runtime = node.start(
+            f"""
+            import os, resource
+            def main():
+                assert os.environ["MANTA_HELD"] == "yes"
+                assert open("{tmp_path}/events").read() == "oom_kill 0"
+                return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            """
+        )
+        assert runtime.run().output == 777
+        [sandbox] = sandboxes()
+        assert held[0].watched == sandbox
+        assert not held[0].is_over
+        os.kill(min(children(sandbox)), signal.SIGKILL)
+        assert (
+            runtime.exits.get(timeout=10).sentence == "It was over what it may, and ended with -9."
+        )
+        assert held[0].is_over
     finally:
         node.close()
 
