@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from manta.light import wire
+from manta.light.runtime.processes import kill_tree, marked
 from manta.node.errors import LaunchError
 from manta.node.runners import local, visible
 from manta.node.runners.interface import Held, Hold, RuntimeExit, RuntimeHandle, RuntimeSpec
@@ -46,6 +47,7 @@ _NAMESPACES = [
 ]
 _NO_USERS = "--disable-userns"
 _SIZE = "--size"
+_MARK = "MANTA_SANDBOX"
 _RUNTIME = (sys.executable, "-m", "manta.light")
 _TMP = 64 * 1024 * 1024  # bytes of /tmp, which is in memory: TMPDIR is the scratch folder
 _SIGNALLED = 128  # what bubblewrap adds to the number of a signal
@@ -128,16 +130,21 @@ def _said(command: list[str]) -> str:
 class BwrapRunner(local.LocalRunner):
     """Runs `python -m manta.light` with the node's own Python, sandboxed.
 
-    `seccomp` is a filter of system calls, a program of the kernel's classic BPF; `hold` has limits
-    enforced.
+    `node` is what this node's sandboxes are marked with while they are made. `seccomp` is a filter
+    of system calls, a program of the kernel's classic BPF; `hold` has limits enforced.
     """
 
     names: tuple[str, ...] = (BWRAP,)
 
     def __init__(
-        self, found: Bubblewrap, seccomp: bytes | None = None, hold: Hold | None = None
+        self,
+        node: str,
+        found: Bubblewrap,
+        seccomp: bytes | None = None,
+        hold: Hold | None = None,
     ) -> None:
         super().__init__()
+        self._node = node
         self._found = found
         self._seccomp = seccomp
         self._hold = hold
@@ -157,7 +164,7 @@ class BwrapRunner(local.LocalRunner):
                 command = [self._found.program, "--args", arguments, *_RUNTIME]
                 child = self.launcher.launch(
                     command if sandbox.held is None else sandbox.held.command(command),
-                    env={},  # its own: the task's is in its arguments, which nobody else can read
+                    env={_MARK: self._node},  # the task's is among the arguments
                     cwd=Path("/"),
                     on_exit=ended,
                     descriptors=[*given.descriptors, sandbox.told],
@@ -172,6 +179,15 @@ class BwrapRunner(local.LocalRunner):
             sandbox.held.watch(child.pid)
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child))
+
+    def recover(self) -> list[str]:
+        """What a sandbox consists of just before it can hear of bubblewrap's end waits for ever."""
+        left = marked(f"{_MARK}={self._node}")
+        kill_tree(left)
+        return [
+            f"Process {pid}, a sandbox that the daemon before this one was making, was ended."
+            for pid in sorted(left)
+        ]
 
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -189,6 +205,7 @@ class BwrapRunner(local.LocalRunner):
         found += ["--bind", str(spec.scratch.resolve()), SCRATCH, *_LAST]
         if self._seccomp is not None:
             found += ["--seccomp", given.file(self._seccomp)]
+        found += ["--unsetenv", _MARK]
         told = {} if sandbox.held is None else sandbox.held.environment
         for name, value in {**environment(spec), **told}.items():
             found += ["--setenv", name, value]
@@ -255,12 +272,13 @@ class _Sandbox:
 
     def ask(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the runtime to end. Where it does not listen yet, nothing of the task's runs: it is
-        killed, since the first process of a namespace hears only what it listens to."""
+        killed, since the first process of a namespace hears only what it listens to; with
+        bubblewrap's processes one by one, since at first they do not end with each other."""
         pid = self._read("child-pid")
         if pid is not None and _listens(pid, process.pid):
             os.kill(pid, signal.SIGTERM)
         else:
-            process.kill()
+            kill_tree({process.pid})
 
     def ended(self, session: str, code: int, stderr_tail: str) -> RuntimeExit:
         """Returns how the runtime ended, or that there was none."""

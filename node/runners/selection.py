@@ -52,7 +52,7 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
     if choice.sandbox is not None:
         from manta.node.runners.bwrap import BwrapRunner
 
-        local = BwrapRunner(choice.sandbox)
+        local = BwrapRunner(label_of(public_key), choice.sandbox)
     elif choice.plain:
         from manta.node.runners.process import ProcessRunner
 
@@ -153,7 +153,7 @@ def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
 
 
 def label_of(public_key: str) -> str:
-    """What the containers of a node with that key are labelled with."""
+    """What the containers, and sandboxes, of a node with that key are marked with."""
     return hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
 
 
@@ -186,7 +186,7 @@ class ByImage:
         return self._containers.start_image(spec, on_output, on_exit)
 
     def recover(self) -> list[str]:
-        return self._containers.recover()
+        return [*self._containers.recover(), *self._others.recover()]
 
     def close(self) -> None:
         self._containers.close()

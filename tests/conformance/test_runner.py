@@ -35,7 +35,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
     if kind != "docker":
-        local = ProcessRunner() if kind == "limits" else BwrapRunner(find([tmp_path, Path.home()]))
+        local = (
+            ProcessRunner()
+            if kind == "limits"
+            else BwrapRunner("test", find([tmp_path, Path.home()]))
+        )
         yield local
         local.close()
         return

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from manta.light.runtime.processes import children, descendants
+from manta.light.runtime.processes import children, descendants, marked
 from manta.node.runners.bwrap import Bubblewrap, BwrapRunner, find
 from manta.node.runners.interface import RuntimeSpec
 from tests.conformance.test_runner import with_mark
@@ -26,7 +28,7 @@ def found(bubblewrap: None) -> Bubblewrap:
 
 @pytest.fixture
 def node(found: Bubblewrap, tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, BwrapRunner(found))
+    node = Node(tmp_path, BwrapRunner("test", found))
     yield node
     node.close()
 
@@ -39,12 +41,34 @@ def sandboxes() -> set[int]:
 
 def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node) -> None:
     """The first process of a namespace does not hear a signal that it does not handle."""
-    for _ in range(5):
+    for pause in [0.0] * 10 + [0.002 * number for number in range(10)]:
         runtime = node.start("def main():\n    pass\n")
+        threading.Event().wait(pause)
         runtime.handle.kill()
         exit_ = runtime.exits.get(timeout=4)
         assert not exit_.sentence
         assert not exit_.platform
+    wait_until(lambda: not marked("MANTA_SANDBOX=test"))
+
+
+def test_a_sandbox_that_was_being_made_when_its_daemon_was_killed_is_ended_by_the_next(
+    node: Node, found: Bubblewrap
+) -> None:
+    pipes = [os.pipe(), os.pipe()]
+    (never, _), (_, info) = pipes
+    arguments = ["--unshare-user", "--userns-block-fd", str(never), "--info-fd", str(info)]
+    command = [found.program, "--die-with-parent", *arguments, "--ro-bind", "/usr", "/usr", "true"]
+    with Child(command, env={"MANTA_SANDBOX": "test"}, pass_fds=[never, info]) as bwrap:
+        wait_until(lambda: bool(children(bwrap.pid)))
+        [left] = children(bwrap.pid)
+        bwrap.kill()
+        bwrap.wait(10)
+    assert is_running(left)
+    assert [str(left) in sentence for sentence in node.runner.recover()] == [True]
+    for fd in itertools.chain(*pipes):
+        os.close(fd)
+    wait_until(lambda: not is_running(left))
+    assert node.runner.recover() == []
 
 
 def test_an_object_that_lives_on_ends_in_its_own_time(node: Node) -> None:
@@ -105,7 +129,7 @@ def test_what_is_asked_for_is_filtered(found: Bubblewrap, tmp_path: Path) -> Non
             (0x06, (0, 0), 0x7FFF0000),
         )
     )
-    node = Node(tmp_path, BwrapRunner(found, program))
+    node = Node(tmp_path, BwrapRunner("test", found, program))
     try:
         runtime = node.start(
             """
@@ -154,7 +178,7 @@ def test_a_task_is_held_to_its_limits_and_told_why_it_ended(
         held.append(Held(spec, tmp_path / "events"))
         return held[-1]
 
-    node = Node(tmp_path / "node", BwrapRunner(found, hold=hold))
+    node = Node(tmp_path / "node", BwrapRunner("test", found, hold=hold))
     try:
         runtime = node.start(
             f"""
@@ -183,7 +207,7 @@ import sys, time
 from pathlib import Path
 from manta.node.runners.bwrap import BwrapRunner, find
 from tests.support.harness import Node
-node = Node(Path(sys.argv[1]), BwrapRunner(find([])))
+node = Node(Path(sys.argv[1]), BwrapRunner("test", find([])))
 runtime = node.start(
     "import subprocess, sys, time\\n"
     "def main():\\n"

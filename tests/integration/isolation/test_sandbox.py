@@ -27,7 +27,7 @@ def home(bubblewrap: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def node(home: Path, tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, BwrapRunner(find([home, Path.home(), tmp_path])))
+    node = Node(tmp_path, BwrapRunner("test", find([home, Path.home(), tmp_path])))
     yield node
     node.close()
 
