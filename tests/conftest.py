@@ -16,8 +16,9 @@ import pytest
 from hypothesis import settings
 
 from tests.support.engine import docker_host, engine
+from tests.support.sandbox import bubblewrap
 
-__all__ = ["docker_host", "engine"]  # fixtures of all folders
+__all__ = ["bubblewrap", "docker_host", "engine"]  # fixtures of all folders
 
 settings.register_profile("manta", deadline=None)  # speed is the benchmarks' business
 settings.load_profile("manta")

@@ -138,7 +138,8 @@ def kill_tree(roots: set[int], *, let_clean_up: bool = False) -> None:
     remove what the others leave.
 
     All are stopped before the first is killed: a stopped process starts no other, and what a
-    killed one leaves behind has another parent.
+    killed one leaves behind has another parent. One that is just being started is seen once its
+    parent stands still.
     """
     stopped: set[int] = set()
     while True:
@@ -152,9 +153,30 @@ def kill_tree(roots: set[int], *, let_clean_up: bool = False) -> None:
             break
         for pid in new:
             send(pid, signal.SIGSTOP)
+        _await_stop(new)
         stopped |= new
     for pid in stopped:
         send(pid, signal.SIGKILL)
+
+
+def _await_stop(pids: set[int], patience: float = 0.5) -> None:
+    """Waits until processes that were sent SIGSTOP stand still, or have ended; not for ever, since
+    one may be another user's, or wait for a disk."""
+    deadline = time.monotonic() + patience
+    for pid in pids:
+        while not _stands_still(pid) and time.monotonic() < deadline:
+            time.sleep(0.0002)
+
+
+def _stands_still(pid: int) -> bool:
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                if file.read().rpartition(b") ")[2][:1] not in b"TtZX":
+                    return False
+    except OSError:
+        return True  # ended meanwhile
+    return True
 
 
 def kill_descendants(keep: frozenset[int] = frozenset(), patience: float = 5.0) -> None:

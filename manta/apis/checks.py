@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from manta.apis.errors import InvalidArgument
+from manta.protocol.isolation import LEVELS
 from manta.protocol.names import MAX_NAME, is_name
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -193,16 +194,24 @@ def count(where: str, value: object) -> int:
     return integer(where, value, 0)
 
 
-_RESOURCES: dict[object, Callable[[str, object], int | float]] = {
+def isolation(where: str, value: object) -> str:
+    """Checks a level of isolation."""
+    if value not in LEVELS:
+        raise InvalidArgument(f"{where} is {shown(value)}: give one of {', '.join(LEVELS)}.")
+    return str(value)
+
+
+_RESOURCES: dict[object, Callable[[str, object], int | float | str]] = {
     "cpu": number,
     "memory": size,
     "disk": size,
     "gpu": count,
+    "isolation": isolation,
 }
 
 
 def resources(where: str, value: object) -> dict[str, Any] | None:
-    """Checks a mapping with any of cpu (cores), memory, disk (bytes) and gpu (count)."""
+    """Checks a mapping with any of cpu (cores), memory, disk (bytes), gpu (count) and isolation."""
     if value is None:
         return None
     if not isinstance(value, Mapping):

@@ -36,7 +36,8 @@ class Module:
     MAJOR.MINOR.PATCH, whose content never changes once it was sent; or a range in the grammar of
     PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
     `requirements`: as in a requirements file. `resources`: what one instance needs, any of cpu
-    (cores), memory, disk (bytes, or a text such as "2 GiB") and gpu (count).
+    (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
+    that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
     `include`: more files and folders, packed beside the program under their own names.
 
     Raises InvalidArgument. Files are looked up when the swarm is compiled.

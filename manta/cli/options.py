@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from manta.console.commands import as_json_option, check_utf8
+from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LIMITS
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -156,6 +157,15 @@ links_option = click.option(
     default="local",
     show_default=True,
     help="sealed encrypts what goes from node to node, as a network's links are.",
+)
+
+runner_option = click.option(
+    "--runner",
+    type=click.Choice([AUTO, DOCKER, BWRAP, LIMITS]),
+    default=AUTO,
+    show_default=True,
+    help="How tasks are isolated: docker in containers of their modules' images, bwrap in "
+    "sandboxes, limits not at all; auto: bwrap where it works.",
 )
 
 

@@ -25,10 +25,15 @@ def plan_lines(
         for part in text.folded(problem, room)
     ]
     if plan.placements:
-        names = ("TASK", "NODE", "LABELS") if labels else ("TASK", "NODE")
+        names = ("TASK", "NODE", "ISOLATION", *(("LABELS",) if labels else ()))
         header = [styled(name, bold=True) for name in names]
         rows = [
-            (f"{at.task}.{at.index}", at.node_alias, (labels or {}).get(at.node_alias, ""))
+            (
+                f"{at.task}.{at.index}",
+                at.node_alias,
+                at.isolation,
+                (labels or {}).get(at.node_alias, ""),
+            )
             for at in plan.placements
         ]
         lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]

@@ -21,6 +21,7 @@ from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
+from manta.protocol.isolation import LIMITS
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
@@ -57,7 +58,9 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     disk: int = 0
     gpus: tuple[GpuInfo, ...] = ()
     runners: tuple[str, ...] = ()
-    isolation: str = "none"
+    """The levels at which it runs modules; see `manta.protocol.isolation`."""
+    isolation: str = LIMITS
+    """The weakest of them."""
     max_concurrent_tasks: int = 1
     datasets: tuple[DatasetInfo, ...] = ()
     labels: dict[str, str] = {}

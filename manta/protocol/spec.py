@@ -16,12 +16,13 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one instance needs; sizes in bytes, cpu in cores."""
+    """What one instance needs; sizes in bytes, cpu in cores, isolation at least that level."""
 
     cpu: float | None = None
     memory: int | None = None
     disk: int | None = None
     gpu: int | None = None
+    isolation: str | None = None
 
 
 class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):

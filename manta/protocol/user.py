@@ -60,6 +60,8 @@ class PlacedInstance(msgspec.Struct, frozen=True):
     index: int
     node_id: str
     node_alias: str
+    isolation: str = ""
+    """The level at which the node runs it; "" for a node that is not there any more."""
 
 
 class Plan(Message, frozen=True):

@@ -13,6 +13,7 @@ import psutil
 
 from manta.actors import Actor
 from manta.node.shared.context import NodeContext
+from manta.protocol.isolation import rank
 from manta.protocol.node import Capabilities, GpuInfo, Load
 from manta.protocol.version import VERSION
 
@@ -87,7 +88,7 @@ class Metrics(Actor):
             disk=self._disk_free(),
             gpus=self._gpus,
             runners=self._context.runner.names,
-            isolation="container" if self._context.runner.names == ("docker",) else "none",
+            isolation=min(self._context.runner.names, key=rank),
             max_concurrent_tasks=config.max_concurrent_tasks,
             labels=config.labels,
         )

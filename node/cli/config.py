@@ -17,7 +17,7 @@ import click
 from manta.console.commands import Group, as_json_option, say, show_example
 from manta.console.completion import mapped
 from manta.console.exit_codes import Exit
-from manta.console.terminal import confirm, print_lines, say_error
+from manta.console.terminal import confirm, print_lines, say_error, say_note
 from manta.node.config import KEYS, Key
 from manta.node.daemon import places
 from manta.node.daemon.exit_codes import of_error
@@ -126,7 +126,8 @@ def config_validate(name: str, as_json: bool) -> int:
 
     path = config_path(name)
     try:
-        datasets.check(config_of(name))
+        found = config_of(name)
+        datasets.check(found)
     except ConfigError as error:
         if not as_json:
             raise
@@ -138,6 +139,8 @@ def config_validate(name: str, as_json: bool) -> int:
         f"{path} is valid.",
         as_json=as_json,
     )
+    for note in found.notes:
+        say_note(f"{path}: {note}.")
     return Exit.OK
 
 

@@ -79,8 +79,9 @@ def ask(name: str, answers: dict[str, Any]) -> None:
         answers["datasets.mappings"] = _ask_datasets()
     if answers["containers.allow_unsandboxed"] is None:
         answers["containers.allow_unsandboxed"] = confirm(
-            "Tasks run as plain processes, which can do all that this user can. Allow that",
-            default=None,
+            "Where neither bubblewrap nor a container engine can be used, tasks run as plain "
+            "processes, which can do all that this user can. Allow that",
+            default=False,
         )
 
 

@@ -91,7 +91,7 @@ def _configured_from_environment(path: Path) -> bool:
     from manta.node.capabilities import datasets
     from manta.node.cli.environment import from_environment
     from manta.node.config import environment, parse
-    from manta.node.runners.selection import can_run_tasks
+    from manta.node.runners.selection import choose
     from manta.node.service.node import belongs_to
     from manta.transports.security.keys import write_private
 
@@ -102,7 +102,7 @@ def _configured_from_environment(path: Path) -> bool:
     try:
         datasets.check(found)
         belongs_to(found, state_folder(DEFAULT))
-        can_run_tasks(found)
+        choose(found, state_folder(DEFAULT).path)
     except NodeError:
         say_note(f"{path} was not made: correct the MANTA_NODE_* variables that it is made from.")
         raise
@@ -201,6 +201,8 @@ def _lines(record: dict[str, Any]) -> list[str]:
         lines.append(record["notice"])
     if record["node_id"]:
         lines.append(f"node {record['node_id']}, cluster {record['cluster_id']}")
+    if record["isolation"]:
+        lines.append(f"isolation: {record['isolation']}")
     return [*lines, f"tasks: {record['tasks_running']} running, {record['tasks_queued']} queued"]
 
 

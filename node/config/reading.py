@@ -75,6 +75,7 @@ class _Reader:
         self._environment = environment
         self._unset = ""
         self._of_secrets: list[str] = []
+        self._notes: list[str] = []
         self._document = self._parsed()
 
     def _parsed(self) -> dict[str, Any]:
@@ -126,7 +127,11 @@ class _Reader:
             self._flaw(("datasets", "mappings"), wrong, "map a folder instead of each of its files")
         variables = tuple(self._of_secrets)
         config = NodeConfig(
-            path=self._path, token_variable=self._unset, token_variables=variables, **found
+            path=self._path,
+            token_variable=self._unset,
+            token_variables=variables,
+            notes=tuple(self._notes),
+            **found,
         )
         if self.flaws:
             raise ConfigError(self._path, *self.flaws)
@@ -148,6 +153,10 @@ class _Reader:
             if text is None:
                 return key.left_out()
             value = converted(text, key.type) if text != value else text
+            if value in key.former:
+                today = key.former[value]
+                self._notes.append(f'{key.path} = "{value}" is called "{today}" now: write that')
+                value = today
         try:
             return key.check(value)
         except ValueError as error:

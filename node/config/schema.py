@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from manta.protocol.addresses import flaw_of
+from manta.protocol.isolation import BWRAP, DOCKER, LEVELS, LIMITS
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
 
@@ -54,6 +55,8 @@ class Key:
     low: int | None = None
     high: int | None = None
     choices: tuple[str, ...] = ()
+    former: Mapping[str, str] = field(default_factory=dict)
+    """What choices were called before."""
     secret: bool = False
     work_out: Callable[[], Any] = lambda: None
     worked_out: str = ""
@@ -202,6 +205,8 @@ class NodeConfig:
     """The environment variable that the token should come from, if it is not set."""
     token_variables: tuple[str, ...] = ()
     """All variables that the token comes from."""
+    notes: tuple[str, ...] = ()
+    """What the file says in words of before, with those of today; without a full stop."""
 
     token: str = setting(
         "identity.secured_token",
@@ -328,8 +333,16 @@ class NodeConfig:
         "containers.runner",
         str,
         "auto",
-        "What tasks run in.",
-        choices=("auto", "docker", "process"),
+        "What tasks run in; auto: the strongest that works here.",
+        choices=("auto", DOCKER, BWRAP, LIMITS),
+        former={"process": LIMITS},
+    )
+    isolation: str = setting(
+        "containers.isolation",
+        str,
+        LIMITS,
+        "The least isolation: the node does not start with less.",
+        choices=LEVELS,
     )
     default_image: str | None = setting(
         "containers.default_image",

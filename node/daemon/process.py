@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from manta.transports.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
     import argparse
+
+log = logging.getLogger("manta.node")
 
 SWITCH_INTERVAL = 0.0005
 """Seconds. With Python's default of 5 ms, one busy thread slows all actors down."""
@@ -58,6 +61,8 @@ def run(config: NodeConfig, state: Path) -> None:
     Raises DaemonEnded, and what Node raises.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
+    for note in config.notes:
+        log.warning("%s: %s.", config.path, note)
     raise_descriptor_limit()
     stopping = Stopping()
     try:

@@ -37,6 +37,9 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
     try:
         config = config_of(name)
         yield ok("configuration", f"{config.path} is valid.")
+        for note in config.notes:
+            said, _, remedy = note.rpartition(": ")
+            yield warning("configuration", f"{config.path}: {said}.", f"{remedy}.")
     except ConfigError as error:
         for flaw in error.flaws:
             line = f", line {flaw.line}" if flaw.line else ""

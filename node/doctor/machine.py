@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from manta.console.extras import missing
 from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
-from manta.node.runners import engine
+from manta.node.errors import LaunchError
+from manta.node.runners import engine, selection
+from manta.protocol.isolation import LIMITS
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -30,7 +32,7 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
     if not missing("node"):
         yield _memory(config)
     yield _descriptors()
-    yield _runner(config)
+    yield _runner(config, state)
     if config is None or config.gpu_enabled:
         yield _gpus()
 
@@ -103,32 +105,34 @@ def _descriptors() -> Finding:
     return ok("descriptors", f"A process may hold {hard} files and sockets open.")
 
 
-def _runner(config: NodeConfig | None) -> Finding:
-    wanted = "auto" if config is None else config.runner
-    problem = engine.problem()
-    if wanted == "docker" and problem:
-        return fault("runner", f'containers.runner is "docker", and {problem}.', _DOCKER)
-    if problem is None and wanted != "process":
-        return ok("runner", f'The container engine answers (containers.runner = "{wanted}").')
-    why = 'containers.runner is "process"' if wanted == "process" else f"{problem}"
-    sentence = (
-        "Tasks run as plain processes, which can do all that this user can, and images of modules "
-        f"are not used: {why}."
-    )
-    if config is not None and config.allow_unsandboxed:
-        return ok("runner", sentence)
-    if config is not None:
-        return fault(
-            "runner",
-            f"{sentence} containers.allow_unsandboxed is false, which forbids that.",
-            f"{_DOCKER}, or set it to true if you trust whoever deploys to this cluster.",
+def _runner(config: NodeConfig | None, state: Path) -> Finding:
+    """Whether tasks can be isolated as the configuration wants it; without one, whether at all."""
+    if config is None:
+        found = selection.sandbox([])
+        problem = None if not isinstance(found, str) else engine.problem()
+        if problem is None:
+            how = "in containers" if isinstance(found, str) else "in sandboxes (bwrap)"
+            return ok("isolation", f"Tasks can run {how}.")
+        return warning(
+            "isolation",
+            f"Tasks can only run as plain processes: {found}, and {problem}.",
+            f"{_REMEDY}, or set containers.allow_unsandboxed = true to accept it.",
         )
-    return warning(
-        "runner", sentence, f"{_DOCKER}, or set containers.allow_unsandboxed = true to accept it."
-    )
+    try:
+        levels = selection.choose(config, state).levels
+    except LaunchError as error:
+        wrong, _, remedy = str(error).removeprefix(f"{config.path}: ").rpartition(": ")
+        return fault("isolation", f"{wrong}.", remedy[:1].upper() + remedy[1:])
+    words = f"Tasks are isolated by {' (images) and '.join(levels)}"
+    told = f'{words}; containers.runner is "{config.runner}".'
+    if LIMITS in levels and config.runner != LIMITS:
+        return warning(
+            "isolation", f"{told} Plain processes can do all that this user can.", _REMEDY
+        )
+    return ok("isolation", told)
 
 
-_DOCKER = "Start the container engine and let this user into the group docker"
+_REMEDY = "apt-get install bubblewrap, or start a container engine and let this user use it"
 
 
 def _gpus() -> Finding:

@@ -51,6 +51,7 @@ class ShownStatus:
             context.tasks_running,
             context.tasks_queued,
             self._notices(),
+            ", ".join(context.runner.names),
         )
         if status == before:
             return

@@ -27,16 +27,13 @@ from manta.node.errors import EngineError, ImageMissing, LaunchError
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
-from manta.node.runners.process import thread_counts
+from manta.node.runners.local import thread_counts
+from manta.node.runners.paths import MODULE, RUNTIME, SCRATCH, SOCKET, dataset_path
 from manta.node.task_server.streams import Lines
-from manta.protocol.names import file_name
 
 log = logging.getLogger("manta.node.runners")
 
 LABEL = "manta.node"
-RUNTIME, MODULE, SOCKET, SCRATCH, DATASETS = (
-    f"/manta/{name}" for name in ("runtime", "module", "socket", "scratch", "datasets")
-)
 PATIENCE = 30.0
 """Seconds that the container of an image alone may be out of sight."""
 _CLOSING_TIME = 12.0
@@ -285,10 +282,3 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         "MANTA_ENTRY": spec.entry,
         "MANTA_SCRATCH": SCRATCH,
     }
-
-
-def dataset_path(name: str, path: Path) -> str:
-    """Where a container sees it. A file keeps its suffix, by which readers know its format."""
-    safe = file_name(name)
-    suffix = path.suffix if path.is_file() and not safe.endswith(path.suffix) else ""
-    return f"{DATASETS}/{safe}{suffix}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
-    from pathlib import Path
 
 
 class RuntimeSpec(msgspec.Struct, frozen=True):
@@ -67,11 +67,37 @@ class RuntimeHandle(msgspec.Struct, frozen=True):
     """Of a plain process."""
 
 
+class Held(Protocol):
+    """What keeps one task within what it may take."""
+
+    environment: Mapping[str, str]
+    """What the runtime is told of it."""
+    memory_events: Path | None
+    """The file in which the runtime reads whether an attempt was killed for memory, if there is
+    one."""
+
+    def command(self, program: Iterable[str]) -> list[str]:
+        """What is started instead of a program: it puts itself within limits and becomes that."""
+
+    def watch(self, pid: int) -> None:
+        """Called once that process runs."""
+
+    def verdict(self, code: int | None) -> str:
+        """Why its first process ended with that code, if it took more than it may; else nothing."""
+
+    def end(self) -> None:
+        """Called when it has ended. Idempotent."""
+
+
+Hold = Callable[[RuntimeSpec], Held]
+"""Prepares for a task. Raises OSError."""
+
+
 class Runner(Protocol):
     """Callbacks come from threads of the runner's own; `on_exit` once, and last of all."""
 
     names: tuple[str, ...]
-    """What the node can run tasks in, as its capabilities say: docker, process."""
+    """The levels at which it isolates tasks, as the node's capabilities say."""
 
     def runs_in_image(self, image: str | None) -> bool:
         """Whether a module that names this image, or none, runs in a container."""

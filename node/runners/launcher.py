@@ -1,8 +1,8 @@
 """The one thread that launches every child, and hears of every child's end.
 
 The kernel ends a child with the *thread* that launched it (PR_SET_PDEATHSIG), so this
-thread lives as long as the daemon. Children are told to end with SIGTERM; one that does
-not is killed after a grace time with all its descendants.
+thread lives as long as the daemon. Children are asked to end, by SIGTERM unless whoever
+launched one knows better; one that does not is killed after a grace time with all its descendants.
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ _TAIL = 4096  # bytes kept of what a child says on stderr
 
 OnExit = Callable[[int, str], None]
 """Takes the exit code, as `subprocess` has it, and the end of what it said on stderr."""
+Ask = Callable[["subprocess.Popen[bytes]"], None]
+"""Asks a child to end."""
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
 
 
 class Child:
     """A process that this launcher started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], on_exit: OnExit) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], on_exit: OnExit, ask: Ask) -> None:
         self.process = process
         self.on_exit = on_exit
+        self.ask = ask
         self.pidfd = os.pidfd_open(process.pid)
         self.tail = b""
         self.killed_at: float | None = None
@@ -58,11 +65,20 @@ class Launcher:
         self._loop.start()
 
     def launch(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_exit: OnExit
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        on_exit: OnExit,
+        descriptors: Sequence[int] = (),
+        ask: Ask = _terminate,
     ) -> Child:
-        """Start a process in a session of its own, without input and with no descriptors.
+        """Start a process in a session of its own, without input, and with no descriptors but
+        those given.
 
-        `on_exit` is called once, from the launcher thread. Raises LaunchError.
+        `on_exit` is called once, from the launcher thread, as is `ask`, by which the child is
+        asked to end. Raises LaunchError.
         """
         started: Future[Child] = Future()
         stopping = LaunchError("The node is stopping: nothing is started any more.")
@@ -71,7 +87,8 @@ class Launcher:
             try:
                 if self._is_closed:
                     raise stopping
-                started.set_result(self._launch(command, env, cwd, on_exit))
+                process = _start(command, env, cwd, descriptors)
+                started.set_result(self._watch(Child(process, on_exit, ask)))
             except (OSError, ValueError) as error:
                 sentence = f"{command[0]} could not be started: {error}."
                 started.set_exception(LaunchError(sentence))
@@ -126,29 +143,18 @@ class Launcher:
     def _on_failure(error: BaseException) -> None:
         log.critical("The launcher thread failed, and with it all tasks.", exc_info=error)
 
-    def _launch(
-        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, on_exit: OnExit
-    ) -> Child:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
-        assert process.stderr is not None
-        os.set_blocking(process.stderr.fileno(), False)
-        child = Child(process, on_exit)
-        self._children[process.pid] = child
+    def _watch(self, child: Child) -> Child:
+        stderr = child.process.stderr
+        assert stderr is not None
+        os.set_blocking(stderr.fileno(), False)
+        self._children[child.pid] = child
         self._loop.register(child.pidfd, lambda _: self._on_exit(child))
-        self._loop.register(process.stderr, lambda _: self._on_stderr(child))
+        self._loop.register(stderr, lambda _: self._on_stderr(child))
         return child
 
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
-            child.process.send_signal(signal.SIGTERM)
+            child.ask(child.process)
             child.killed_at = time.monotonic() + ENDING_TIME
 
     def _on_stderr(self, child: Child) -> None:
@@ -173,3 +179,18 @@ class Launcher:
             log.exception("Nobody could be told that process %d ended.", child.pid)
         finally:
             del self._children[child.pid]
+
+
+def _start(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=dict(env),
+        cwd=cwd,
+        pass_fds=descriptors,
+        start_new_session=True,
+    )

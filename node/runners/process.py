@@ -11,57 +11,20 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from pathlib import Path
-from typing import NoReturn
 
-from manta.light import wire
 from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
-from manta.node.errors import LaunchError
-from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
-from manta.node.runners.launcher import Launcher
+from manta.node.runners import local
+from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.protocol.isolation import LIMITS
 
-_PASSED_ON = (
-    "CUDA_VISIBLE_DEVICES",
-    "LANG",
-    "LC_ALL",
-    "LD_LIBRARY_PATH",
-    "NVIDIA_VISIBLE_DEVICES",
-    "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TZ",
-)
-_THREADS = (
-    "BLIS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 _MARK = "MANTA_SESSION"
 _SWEEPING_TIME = 2.0
-SOURCES = Path(wire.__file__).parents[2]
-"""The folder that holds Manta."""
 
 
-class ProcessRunner:
+class ProcessRunner(local.LocalRunner):
     """Runs `python -m manta.light` with the node's own Python."""
 
-    names: tuple[str, ...] = ("process",)
-
-    def __init__(self) -> None:
-        self.launcher = Launcher()
-
-    def runs_in_image(self, image: str | None) -> bool:
-        return False
-
-    def prepare(self, image: str | None, tell: object) -> Future[None]:
-        """There is nothing to prepare."""
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+    names: tuple[str, ...] = (LIMITS,)
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError."""
@@ -76,53 +39,28 @@ class ProcessRunner:
             env=environment(spec),
             # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
             # started: what a task has left in its scratch folder must not hide what Manta imports.
-            cwd=SOURCES,
+            cwd=local.SOURCES,
             on_exit=ended,
         )
         datasets = {name: str(path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
-    def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
-        """Raises LaunchError."""
-        raise LaunchError(
-            f"The image {spec.image!r} needs a container engine; this node runs plain processes: "
-            "give the module a program, or set containers.runner on a node with an engine."
-        )
-
-    def recover(self) -> list[str]:
-        """Nothing: processes die with the daemon that started them."""
-        return []
-
-    def close(self) -> None:
-        self.launcher.close()
-
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime inherits."""
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     scratch = str(spec.scratch)
+    path = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}
     return {
-        "LANG": "C.UTF-8",
-        **passed_on,
-        **thread_counts(spec.cpu),
+        **local.environment(spec),
+        **path,
         "HOME": scratch,
         "TMPDIR": scratch,
-        "PYTHONPATH": str(SOURCES),
-        "PYTHONSAFEPATH": "1",
         "MANTA_SOCKET": str(spec.socket),
-        "MANTA_TOKEN": spec.token,
         "MANTA_MODULE": str(spec.module_folder),
-        "MANTA_ENTRY": spec.entry,
         "MANTA_SCRATCH": scratch,
         "MANTA_PARENT": str(os.getpid()),
         _MARK: spec.session,
     }
-
-
-def thread_counts(cpu: float | None) -> dict[str, str]:
-    """Variables by which native libraries size their pools."""
-    cores = cpu if cpu is not None else os.cpu_count() or 1
-    return dict.fromkeys(_THREADS, str(max(1, int(cores))))
 
 
 def end_marked(session: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import platform
-from collections.abc import Callable, Sequence
+import pwd
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+from manta.console.home import NoHome, home_folder
 from manta.node.errors import LaunchError
 from manta.node.runners.interface import (
     ImageSpec,
@@ -17,49 +22,125 @@ from manta.node.runners.interface import (
     RuntimeHandle,
     RuntimeSpec,
 )
+from manta.protocol.isolation import BWRAP, DOCKER, LIMITS, rank
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
+    from manta.node.runners.bwrap import Bubblewrap
     from manta.node.state import StateFolder
 
 log = logging.getLogger("manta.node")
 
 
+class Choice(NamedTuple):
+    """In what a node runs tasks: containers, and what needs no image; at least one of them."""
+
+    containers: bool
+    sandbox: Bubblewrap | None = None
+    plain: bool = False
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        local = (BWRAP,) if self.sandbox else (LIMITS,) if self.plain else ()
+        return (DOCKER, *local) if self.containers else local
+
+
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
-    has_engine = can_run_tasks(config)
-    if has_engine and (config.runner == "docker" or not config.allow_unsandboxed):
-        return _docker(config, folder, public_key)
-    from manta.node.runners.process import ProcessRunner
+    choice = choose(config, folder.path)
+    local: Runner | None = None
+    if choice.sandbox is not None:
+        from manta.node.runners.bwrap import BwrapRunner
 
-    processes = ProcessRunner()
-    return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
+        local = BwrapRunner(label_of(public_key), choice.sandbox)
+    elif choice.plain:
+        from manta.node.runners.process import ProcessRunner
+
+        local = ProcessRunner()
+    if not choice.containers:
+        assert local is not None
+        return local
+    containers = _docker(config, folder, public_key)
+    return containers if local is None else ByImage(containers, local)
 
 
-def can_run_tasks(config: NodeConfig) -> bool:
-    """Returns whether it can in containers. Raises LaunchError if the node can run none at all."""
-    has_engine = False
-    if config.runner != "process":
-        from manta.node.runners import engine  # with an HTTP client, needed only for it
-
-        problem = engine.problem()
-        has_engine = problem is None
-        if not has_engine:
-            log.info("Tasks do not run in containers: %s.", problem)
-            if config.runner == "docker":
-                raise LaunchError(
-                    f'{config.path}: containers.runner is "docker", and {problem}: start it '
-                    "(systemctl start docker) and let this user use its socket (usermod -aG docker "
-                    'USER), or set it to "auto" or "process".'
-                )
-    if not (has_engine or config.allow_unsandboxed):
+def choose(config: NodeConfig, state: Path) -> Choice:
+    """Raises LaunchError if the node can run no task as its operator wants it."""
+    no_engine = _no_engine(config) if config.runner in ("auto", DOCKER) else "it is not asked for"
+    has_engine = not no_engine
+    if config.runner == DOCKER or (has_engine and not config.allow_unsandboxed):
+        return _at_least(config, Choice(containers=True))
+    found: Bubblewrap | str = "it is not asked for"
+    if config.runner in ("auto", BWRAP):
+        found = sandbox(private(config, state))
+    if not isinstance(found, str):
+        return _at_least(config, Choice(has_engine, found))
+    if config.runner == BWRAP:
+        raise LaunchError(
+            f'{config.path}: containers.runner is "bwrap", and {found}: correct that, or set it '
+            'to "auto".'
+        )
+    if has_engine and rank(config.isolation) > rank(LIMITS):
+        return _at_least(config, Choice(containers=True))
+    if not config.allow_unsandboxed:
+        why = "" if config.runner == LIMITS else f" ({found})"
         raise LaunchError(
             f"{config.path}: containers.allow_unsandboxed is false, as it is unless it is set, and "
-            "without a container engine tasks run as plain processes, which can do all that this "
-            "user can: start an engine, or set it to true if you trust whoever deploys to this "
-            "node's cluster."
+            "without bubblewrap or a container engine tasks run as plain processes, which can do "
+            f"all that this user can{why}: apt-get install bubblewrap, start an engine, or set it "
+            "to true if you trust whoever deploys to this node's cluster."
         )
-    return has_engine
+    return _at_least(config, Choice(has_engine, plain=True))
+
+
+def sandbox(private: Iterable[Path]) -> Bubblewrap | str:
+    """What makes sandboxes here, or why nothing does, without a full stop."""
+    from manta.node.runners import bwrap
+
+    try:
+        return bwrap.find(private)
+    except LaunchError as error:
+        log.info("Tasks do not run in sandboxes: %s.", error)
+        return str(error)
+
+
+def private(config: NodeConfig, state: Path) -> list[Path]:
+    """What no task sees: the owner's home, and all that belongs to nodes."""
+    places = [config.path, state]
+    with contextlib.suppress(NoHome):
+        places.append(home_folder())
+    with contextlib.suppress(RuntimeError, KeyError):  # a user without one
+        places += [Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir)]
+    return places
+
+
+def _no_engine(config: NodeConfig) -> str:
+    """Why no container engine can be used, "" when one answers. Raises LaunchError for a node that
+    has to have one."""
+    from manta.node.runners import engine  # with an HTTP client, needed only for it
+
+    problem = engine.problem()
+    if problem is None:
+        return ""
+    log.info("Tasks do not run in containers: %s.", problem)
+    if config.runner == DOCKER:
+        raise LaunchError(
+            f'{config.path}: containers.runner is "docker", and {problem}: start it '
+            "(systemctl start docker) and let this user use its socket (usermod -aG docker "
+            'USER), or set it to "auto" or "bwrap".'
+        )
+    return problem
+
+
+def _at_least(config: NodeConfig, choice: Choice) -> Choice:
+    weakest = min(choice.levels, key=rank)
+    if rank(weakest) < rank(config.isolation):
+        raise LaunchError(
+            f'{config.path}: containers.isolation is "{config.isolation}", and tasks would run at '
+            f'the level "{weakest}" here: let this machine have what that needs (manta_node '
+            "doctor), or lower it."
+        )
+    return choice
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
@@ -72,24 +153,23 @@ def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
 
 
 def label_of(public_key: str) -> str:
-    """What the containers of a node with that key are labelled with."""
+    """What the containers, and sandboxes, of a node with that key are marked with."""
     return hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
 
 
 class ByImage:
-    """Modules that name an image run in containers, others as plain processes."""
+    """Modules that name an image run in containers, others in what needs none."""
 
-    names: tuple[str, ...] = ("docker", "process")
-
-    def __init__(self, containers: Runner, processes: Runner) -> None:
+    def __init__(self, containers: Runner, others: Runner) -> None:
+        self.names: tuple[str, ...] = (*containers.names, *others.names)
         self._containers = containers
-        self._processes = processes
+        self._others = others
 
     def runs_in_image(self, image: str | None) -> bool:
         return image is not None
 
     def _of(self, image: str | None) -> Runner:
-        return self._processes if image is None else self._containers
+        return self._others if image is None else self._containers
 
     def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
         return self._of(image).prepare(image, tell)
@@ -106,8 +186,8 @@ class ByImage:
         return self._containers.start_image(spec, on_output, on_exit)
 
     def recover(self) -> list[str]:
-        return self._containers.recover()
+        return [*self._containers.recover(), *self._others.recover()]
 
     def close(self) -> None:
         self._containers.close()
-        self._processes.close()
+        self._others.close()

@@ -33,6 +33,8 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks_queued: int = 0
     notice: str = ""
     """What is wrong, though it is connected."""
+    isolation: str = ""
+    """The levels at which it runs tasks; "" before that is known."""
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -362,8 +362,8 @@ class TaskSupervisor(Actor):
         if image is not None and not context.runner.runs_in_image(image):
             self._warn_once(
                 assignment,
-                f"The image {image!r} is not used on this node: it runs plain processes, with its "
-                f"own Python {platform.python_version()}.",
+                f"The image {image!r} is not used on this node: it runs no containers, but its own "
+                f"Python {platform.python_version()}.",
             )
         if wanted := assignment.module.requirements:
             self._warn_once(

@@ -1,4 +1,4 @@
-"""What every runner does, as plain processes and in containers of a real engine."""
+"""What every runner does: as plain processes, in sandboxes, in containers of a real engine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from manta.light.wire import INLINE_LIMIT
 from manta.node.errors import LaunchError
+from manta.node.runners.bwrap import BwrapRunner, find
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
@@ -23,20 +24,24 @@ from manta.node.task_server import messages as light
 from tests.support.harness import Node, wait_until
 
 
-@pytest.fixture(scope="module", params=["process", "docker"])
+@pytest.fixture(scope="module", params=["limits", "bwrap", "docker"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Asks for the engine where it is needed, before a test is watched for leaks."""
-    if request.param == "docker":
-        request.getfixturevalue("engine")
+    """Asks for what it needs, before a test is watched for leaks."""
+    if request.param != "limits":
+        request.getfixturevalue({"docker": "engine", "bwrap": "bubblewrap"}[request.param])
     return str(request.param)
 
 
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
-    if kind == "process":
-        processes = ProcessRunner()
-        yield processes
-        processes.close()
+    if kind != "docker":
+        local = (
+            ProcessRunner()
+            if kind == "limits"
+            else BwrapRunner("test", find([tmp_path, Path.home()]))
+        )
+        yield local
+        local.close()
         return
     engine = request.getfixturevalue("docker_host")
     runner = DockerRunner("test", "node-1", engine.base(), runtime_copy(tmp_path / "runtime"))
@@ -284,7 +289,7 @@ def test_nothing_is_started_when_it_is_closed(node: Node, runner: Runner) -> Non
 def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> None:
     """Processes have died with it. Containers bear a label."""
     assert runner.recover() == []
-    if kind == "process":
+    if kind != "docker":
         return
     runtime = node.start("import time\ndef main():\n    time.sleep(600)\n", task="swarm.worker")
     runtime.ready()

@@ -66,11 +66,14 @@ VARIES = [
     r"\b\d+ \d+\+\d+\b",  # a process and its tasks
     r"\b\d+/\d+ \d+\b",  # tasks and cores
     r"\bnode-\d+\b",  # the one that was less busy
+    r"\b(?:bwrap|limits)\b",  # what this machine can
     r"\b(?:[0-9a-f]{6}-){3}[0-9a-f]{6}\b",  # a password
     r"(?<![^\s'])[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}(?![^\s'])",  # a public key
     r"\b[0-9a-f]{8,}\b",  # an id or digest
 ]
 """What varies from one time to another: any of the kind is right."""
+NOT_ISOLATED = "Note: Tasks run as plain processes of this user: "
+"""What is said, once, where there is no bubblewrap."""
 PROMPT = re.compile(r"[^\n]*[:?]( \[[^\]\n]*\])?:? $")
 
 
@@ -433,7 +436,7 @@ def _pattern(shown: str) -> str:
 
 def _plain(text: str) -> str:
     lines = (" ".join(line.split()) for line in text.strip().splitlines())
-    return "\n".join(lines) + "\n"
+    return "\n".join(line for line in lines if not line.startswith(NOT_ISOLATED)) + "\n"
 
 
 def _any_of_its_kind(line: str, kinds: list[str]) -> str:

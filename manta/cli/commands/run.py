@@ -22,6 +22,7 @@ from manta.cli.options import (
     dataset_option,
     links_option,
     nodes_option,
+    runner_option,
     split_datasets,
     swarm_file,
     times_option,
@@ -30,7 +31,7 @@ from manta.console import json_form, text
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.lines import Words, styled
-from manta.console.terminal import Screen, print_lines
+from manta.console.terminal import Screen, print_lines, say_note
 
 if TYPE_CHECKING:
     from manta.apis.outcome import Outcome
@@ -51,13 +52,7 @@ _OWN_REGISTRY = (
 @nodes_option(1)
 @dataset_option
 @links_option
-@click.option(
-    "--runner",
-    type=click.Choice(["process", "docker"]),
-    default="process",
-    show_default=True,
-    help="docker runs every task in a container of its module's image.",
-)
+@runner_option
 @click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
 @times_option
 @click.option("--keep", is_flag=True, help="Keep the folder with the processes' state and logs.")
@@ -78,7 +73,7 @@ def run(
 
     CLASS selects a swarm where FILE has several.
     The exit code is 0 for COMPLETED and 1 for FAILED; `manta deploy` takes the same FILE to a
-    cluster. Code runs as this user, without a sandbox: run only what you trust.
+    cluster. Tasks run in a sandbox where bubblewrap is installed, otherwise as this user.
     """
     began = time.time()
     screen = Screen(quiet=as_json)
@@ -93,6 +88,8 @@ def run(
             interrupts.begin()
             running.show_start(0)
             cluster.start()
+            if cluster.note:
+                say_note(cluster.note)
             from manta.cli.loading import load_swarm, parse_parameters
 
             swarm = load_swarm(target, parse_parameters(parameters))

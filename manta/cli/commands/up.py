@@ -22,14 +22,20 @@ from manta.cli.local.cluster import (
     Child,
     LocalCluster,
 )
-from manta.cli.options import dataset_option, links_option, nodes_option, split_datasets
+from manta.cli.options import (
+    dataset_option,
+    links_option,
+    nodes_option,
+    runner_option,
+    split_datasets,
+)
 from manta.console import json_form, text
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.lines import Words, styled
 from manta.console.modules import module_command
-from manta.console.terminal import Screen, print_lines
+from manta.console.terminal import Screen, print_lines, say_note
 
 READY = 60.0
 STOPPED = 30.0
@@ -39,6 +45,7 @@ STOPPED = 30.0
 @nodes_option(0)
 @dataset_option
 @links_option
+@runner_option
 @click.option("--background", is_flag=True, help="Return once they run; --stop stops them.")
 @click.option("--stop", "stopping", is_flag=True, help="Stop what `manta up` started.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON once they run.")
@@ -46,6 +53,7 @@ def up(
     nodes: int,
     datasets: Sequence[str],
     links: str,
+    runner: str,
     background: bool,
     stopping: bool,
     as_json: bool,
@@ -53,7 +61,8 @@ def up(
     """Start a manager and nodes on this machine; Ctrl-C stops and removes them.
 
     While they run, the profile `up` is in use, so that `manta deploy --cluster local FILE` works
-    in another terminal. Tasks run as this user, without a sandbox: run only what you trust.
+    in another terminal. Tasks run in a sandbox where bubblewrap is installed, otherwise as this
+    user.
     """
     from manta.apis.connect.profiles import home
 
@@ -65,7 +74,7 @@ def up(
         say(_record(found), f"Already running: {_words(found)}", as_json=as_json)
         return Exit.OK
     if background:
-        return _start_in_background(where, nodes, datasets, links, as_json)
+        return _start_in_background(where, nodes, datasets, links, runner, as_json)
     with Interrupts() as interrupts:
         held = up_state.lock(where)
         if held is None:
@@ -73,7 +82,7 @@ def up(
         try:
             up_state.clear(where)  # what a killed `manta up` left
             _must_be_free(where)
-            return _run(where, nodes, mapped, links, interrupts, as_json)
+            return _run(where, nodes, mapped, links, runner, interrupts, as_json)
         finally:
             up_state.clear(where)
             up_state.leave(where)
@@ -93,6 +102,7 @@ def _run(
     count: int,
     datasets: dict[str, str],
     links: str,
+    runner: str,
     interrupts: Interrupts,
     as_json: bool,
 ) -> int:
@@ -106,13 +116,17 @@ def _run(
     keep = False
     try:
         keys = profiles.user_key(home, up_state.PROFILE)
-        cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home, links=links)
+        cluster = LocalCluster(
+            count, datasets, interrupts, runner, keys=keys, home=home, links=links
+        )
         folder, aliases = str(cluster.folder), tuple(cluster.aliases)
         found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
         up_state.write(home, found)  # from here on, `clear` knows what to take away
         interrupts.begin()
         screen.show([], [styled("starting ...", dim=True)])
         cluster.start()
+        if cluster.note:
+            say_note(cluster.note)
         found = replace(found, port=cluster.user_port)
         _open(home, cluster)
         up_state.write(home, found)
@@ -186,11 +200,12 @@ def _record(found: up_state.Up) -> dict[str, Any]:
 
 
 def _start_in_background(
-    home: Path, nodes: int, datasets: Sequence[str], links: str, as_json: bool
+    home: Path, nodes: int, datasets: Sequence[str], links: str, runner: str, as_json: bool
 ) -> int:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = [word for pair in datasets for word in ("--dataset", pair)]
-    command = module_command("manta", "up", "--nodes", str(nodes), "--links", links, *words)
+    ways = ("--links", links, "--runner", runner)
+    command = module_command("manta", "up", "--nodes", str(nodes), *ways, *words)
     log = home / "up.log"
     with Interrupts() as interrupts:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:

@@ -30,6 +30,7 @@ from manta.console.extras import missing
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
+from manta.protocol.isolation import AUTO, BWRAP, LIMITS
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
 
@@ -95,15 +96,16 @@ class LocalCluster:
         nodes: int = 1,
         datasets: Mapping[str, str | os.PathLike[str]] | None = None,
         interrupts: Interrupts | None = None,
-        runner: str = "process",
+        runner: str = AUTO,
         *,
         keys: KeyPair | None = None,
         home: Path | None = None,
         links: str = "local",
     ) -> None:
-        """`keys` are the user's; `home` is where `manta up` keeps its state; `links` between nodes
-        are "local" or "sealed" (peers.links). `interrupts` are a command's: in other programs, a
-        signal is what it is to them."""
+        """`runner`: a level of isolation, or "auto": sandboxes if they can be made here. `keys` are
+        the user's; `home` is where `manta up` keeps its state; `links` between nodes are "local" or
+        "sealed" (peers.links). `interrupts` are a command's: in other programs, a signal is what it
+        is to them."""
         nodes = checks.integer("LocalCluster's nodes", nodes, 0, MOST_NODES)
         links = checks.choice("LocalCluster's links", links, ("local", "sealed"))
         if interrupts is None:
@@ -113,6 +115,8 @@ class LocalCluster:
         self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
         self.user_port = 0
+        self.note = ""
+        """Why tasks are not isolated, though nobody has asked for that."""
         self.children: list[Child] = []
         self._datasets = _patterns({} if datasets is None else datasets)
         self._api: UserAPI | None = None
@@ -163,6 +167,8 @@ class LocalCluster:
 
     def _start(self) -> None:
         check_installed()
+        if self._runner == AUTO:
+            self._runner, self.note = _strongest(self.folder)
         mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
         self.log_folder.mkdir()
         home = self.folder / "manager"
@@ -385,7 +391,7 @@ def node_config(
     alias: str,
     port: int,
     datasets: Mapping[str, Path],
-    runner: str = "process",
+    runner: str = LIMITS,
     links: str = "local",
 ) -> str:
     """Returns the TOML configuration of a node."""
@@ -423,6 +429,18 @@ def _patterns(datasets: object) -> dict[str, str]:
         path = os.fspath(path) if isinstance(path, os.PathLike) else path
         found[checks.name("The name of a dataset of LocalCluster", name)] = checks.text(where, path)
     return found
+
+
+def _strongest(folder: Path) -> tuple[str, str]:
+    """At which level nodes isolate their tasks, and a note if at none. Containers need images with
+    all that modules import: those are asked for by name."""
+    from manta.node.runners.bwrap import Bubblewrap
+    from manta.node.runners.selection import sandbox
+
+    found = sandbox([Path.home(), folder])
+    if isinstance(found, Bubblewrap):
+        return BWRAP, ""
+    return LIMITS, f"Tasks run as plain processes of this user: {found}."
 
 
 def _quoted(text: str) -> str:

@@ -25,7 +25,7 @@ import msgspec
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of
 from manta.manager.placement.nodes import NodeView, ids_of, places
-from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_plain_processes
+from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_no_images
 from manta.protocol.names import listed, meant
 from manta.protocol.spec import TaskSpec
 from manta.protocol.user import Verdict
@@ -70,8 +70,8 @@ def place(demand: Demand, nodes: Sequence[NodeView], window: int = WINDOW) -> Ou
     taken = {node.id for node in chosen}
     for node in eligible:
         rule, reason = ("method", why) if node.id in taken else ("maximum", f"not taken: {why}")
-        if demand.module.image is not None and runs_plain_processes(node):
-            reason += f"; the image {demand.module.image!r} is not used, it runs plain processes"
+        if demand.module.image is not None and runs_no_images(node):
+            reason += f"; the image {demand.module.image!r} is not used, it has no container engine"
         verdicts.append(Verdict(alias, node.id, node.alias, node.id in taken, rule, reason))
     placements, waiting = _spread(demand, chosen, window)
     return Outcome(placements, tuple(verdicts), (), waiting)

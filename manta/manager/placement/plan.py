@@ -10,10 +10,11 @@ from manta.actors import Refused
 from manta.manager.placement.demand import Demand, tag_of
 from manta.manager.placement.nodes import NodeView, misnamed, unknown_in
 from manta.manager.placement.place import Outcome, place
+from manta.manager.placement.rules import isolation
 from manta.manager.placement.validity import flaws
 from manta.protocol.codes import Code
 from manta.protocol.pages import encoded, fitting
-from manta.protocol.spec import SwarmSpec
+from manta.protocol.spec import ModuleSpec, SwarmSpec
 from manta.protocol.user import PlacedInstance, Plan
 
 TOLD = 3000
@@ -54,14 +55,32 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
             outcome = replace(outcome, problems=())
         found[task.alias] = outcome
     edges = (wrong for network in spec.networks for wrong in unknown_in(network, here))
-    return gathered(found, edges if here else ())
+    ran = {task.alias: modules[task.module] for task in spec.tasks}
+    return gathered(found, ran, here, edges if here else ())
 
 
-def gathered(outcomes: Mapping[str, Outcome], problems: Iterable[str] = ()) -> Plan:
-    """The plan that these outcomes of tasks make, by alias; with further problems."""
+def gathered(
+    outcomes: Mapping[str, Outcome],
+    modules: Mapping[str, ModuleSpec],
+    nodes: Iterable[NodeView],
+    problems: Iterable[str] = (),
+) -> Plan:
+    """The plan that these outcomes of tasks make, by alias, as their modules; with further
+    problems."""
+    by_id = {node.id: node for node in nodes}
+
+    def level(alias: str, id_: str) -> str:
+        return isolation(modules[alias], by_id[id_]) if id_ in by_id else ""
+
     return Plan(
         tuple(
-            PlacedInstance(alias, placed.index, placed.node_id, placed.node_alias)
+            PlacedInstance(
+                alias,
+                placed.index,
+                placed.node_id,
+                placed.node_alias,
+                level(alias, placed.node_id),
+            )
             for alias, outcome in outcomes.items()
             for placed in outcome.placements
         ),

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
 from manta.manager.placement.nodes import NodeView
+from manta.protocol.isolation import IMAGES, level_of, rank, today
+from manta.protocol.spec import ModuleSpec
 
 
 def _connected(demand: Demand, node: NodeView) -> str:
@@ -83,13 +85,33 @@ def _resources(demand: Demand, node: NodeView) -> str:
 
 
 def _runner(demand: Demand, node: NodeView) -> str:
-    if demand.module.package is not None or not runs_plain_processes(node):
+    if demand.module.package is not None or not runs_no_images(node):
         return ""
-    return f"runs plain processes, and module {demand.module.name!r} is an image alone"
+    return f"has no container engine, and module {demand.module.name!r} is an image alone"
 
 
-def runs_plain_processes(node: NodeView) -> bool:
-    return node.capabilities.runners == ("process",)
+def runs_no_images(node: NodeView) -> bool:
+    runners = node.capabilities.runners
+    return bool(runners) and not {*map(today, runners)} & {*IMAGES}
+
+
+def _isolation(demand: Demand, node: NodeView) -> str:
+    asked = resources_of(demand.task, demand.module)
+    if asked is None or asked.isolation is None:
+        return ""
+    level = isolation(demand.module, node)
+    if rank(level) >= rank(asked.isolation):
+        return ""
+    reason = f"isolates it by {level!r}, {asked.isolation!r} is asked for"
+    images = level_of(node.capabilities.runners, image=True)
+    if rank(images) >= rank(asked.isolation):
+        reason += f" (a module that names an image, by {images!r})"
+    return reason
+
+
+def isolation(module: ModuleSpec, node: NodeView) -> str:
+    """The level at which a node runs it."""
+    return level_of(node.capabilities.runners, image=module.image is not None)
 
 
 def _tag(demand: Demand, node: NodeView) -> str:
@@ -122,6 +144,11 @@ RULES = (
     ),
     Rule("gpu", _gpu, "add a node with a GPU, or leave out gpu=True"),
     Rule("resources", _resources, "ask for less, or add a larger node"),
+    Rule(
+        "isolation",
+        _isolation,
+        "ask for less, or let a node have what the level needs (manta_node doctor)",
+    ),
     Rule("runner", _runner, "add a node with a container engine, or give the module a program"),
     Rule("tag", _tag, "let a task before it write that result"),
 )

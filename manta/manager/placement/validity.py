@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from manta.protocol.spec import SwarmSpec, TaskSpec
+from manta.protocol.isolation import LEVELS
+from manta.protocol.spec import ResourceSpec, SwarmSpec, TaskSpec
 from manta.roster.topologies import NAMES
 
 METHODS = ("all", "any", "random", "best_resources")
@@ -27,8 +28,11 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
         yield "Two modules have one name; give one of them another name=."
     aliases = {task.alias for task in spec.tasks}
     seen: set[str] = set()
+    for module in spec.modules:
+        yield from _flaws_of_resources(f"Module {module.name!r}", module.resources)
     for task in spec.tasks:
         head = f"Task {task.alias!r}"
+        yield from _flaws_of_resources(head, task.resources)
         if task.alias in seen:
             yield f"The alias {task.alias!r} is used twice; give one task another alias."
         if task.module not in modules:
@@ -48,6 +52,12 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
     yield from _flaws_of_networks(spec)
+
+
+def _flaws_of_resources(head: str, resources: ResourceSpec | None) -> Iterator[str]:
+    level = None if resources is None else resources.isolation
+    if level is not None and level not in LEVELS:
+        yield f"{head} asks for the isolation {level!r}; use one of {', '.join(LEVELS)}."
 
 
 def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:

@@ -66,7 +66,7 @@ class One(Swarm):
     def execute(self):
         return Task("import time\\ndef main():\\n    time.sleep(60)", alias="one")()
 """
-CONFIG = "[network]\nmanager_port = 1\n[containers]\nrunner = 'process'\nallow_unsandboxed = true\n"
+CONFIG = "[network]\nmanager_port = 1\n[containers]\nrunner = 'limits'\nallow_unsandboxed = true\n"
 
 COMMANDS: dict[str, tuple[str, int]] = {
     "manta ps": ("manta ps", Exit.DENIED),

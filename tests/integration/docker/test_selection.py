@@ -1,8 +1,9 @@
-"""Which runner a node has, by its configuration and whether there is an engine."""
+"""Which runner a node has, by its configuration and what there is on its machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,42 +11,62 @@ from manta.node.config import parse
 from manta.node.errors import LaunchError
 from manta.node.runners.selection import choose_runner
 from manta.node.state import StateFolder
-from tests.support.engine import TestEngine
 
-BOTH, CONTAINERS, PROCESSES = ("docker", "process"), ("docker",), ("process",)
+DOCKER, BWRAP, LIMITS = ("docker",), ("bwrap",), ("limits",)
 NOWHERE = "unix:///nowhere/docker.sock"
+REFUSED = "allow_unsandboxed is false, as it is unless it is set"
+NO_ENGINE = f"there is no container engine at {NOWHERE}: start it"
+NO_BWRAP = 'containers.runner is "bwrap", and bubblewrap is not installed (apt-get install'
 
 CASES = [
-    # runner, allow_unsandboxed, with an engine, without one
-    ("auto", "true", BOTH, PROCESSES),
-    ("auto", "", CONTAINERS, "allow_unsandboxed is false, as it is unless it is set"),
-    ("auto", "false", CONTAINERS, "without a container engine tasks run as plain processes"),
-    ("docker", "true", CONTAINERS, f"there is no container engine at {NOWHERE}: start it"),
-    ("docker", "false", CONTAINERS, f"there is no container engine at {NOWHERE}: start it"),
-    ("process", "true", PROCESSES, PROCESSES),
-    ("process", "", "allow_unsandboxed is false", "allow_unsandboxed is false"),
-    ("process", "false", "allow_unsandboxed is false", "allow_unsandboxed is false"),
+    # runner, allow_unsandboxed, isolation; with both, an engine, bubblewrap, none
+    ("auto", "true", "", (*DOCKER, *BWRAP), (*DOCKER, *LIMITS), BWRAP, LIMITS),
+    ("auto", "", "", DOCKER, DOCKER, BWRAP, REFUSED),
+    ("auto", "false", "", DOCKER, DOCKER, BWRAP, "tasks run as plain processes"),
+    ("auto", "true", "bwrap", (*DOCKER, *BWRAP), DOCKER, BWRAP, 'isolation is "bwrap", and tasks'),
+    ("auto", "", "docker", DOCKER, DOCKER, 'the level "bwrap" here', REFUSED),
+    ("docker", "true", "", DOCKER, DOCKER, NO_ENGINE, NO_ENGINE),
+    ("docker", "false", "gvisor", *2 * ['the level "docker" here'], NO_ENGINE, NO_ENGINE),
+    ("bwrap", "", "", BWRAP, NO_BWRAP, BWRAP, NO_BWRAP),
+    ("limits", "true", "", *4 * [LIMITS]),
+    ("limits", "true", "landlock", *4 * ['the level "limits" here']),
+    ("limits", "", "", *4 * [REFUSED]),
+    ("process", "true", "", *4 * [LIMITS]),
 ]
 
 
-@pytest.mark.parametrize("has_engine", [True, False], ids=["engine", "none"])
-@pytest.mark.parametrize(("wanted", "allowed", "with_one", "without"), CASES)
+@pytest.fixture(scope="module", params=[True, False], ids=["engine", "none"])
+def has_engine(request: pytest.FixtureRequest) -> bool:
+    """Asks for what it needs, before a test is watched for leaks."""
+    if request.param:
+        request.getfixturevalue("engine")
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("has_bwrap", [True, False], ids=["bwrap", "none"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case[:3]))
 def test_what_tasks_run_in(
-    docker_host: TestEngine,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    wanted: str,
-    allowed: str,
-    with_one: tuple[str, ...] | str,
-    without: tuple[str, ...] | str,
+    case: tuple[Any, ...],
     has_engine: bool,
+    has_bwrap: bool,
 ) -> None:
-    if not has_engine:
+    if has_engine:
+        request.getfixturevalue("docker_host")
+    else:
         monkeypatch.setenv("DOCKER_HOST", NOWHERE)
+    if has_bwrap:
+        request.getfixturevalue("bubblewrap")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    wanted, allowed, least, *outcomes = case
     text = f'[network]\nmanager_host = "localhost"\n[containers]\nrunner = "{wanted}"\n'
     text += f"allow_unsandboxed = {allowed}\n" if allowed else ""
+    text += f'isolation = "{least}"\n' if least else ""
     config = parse(text, tmp_path / "edge.toml", {})
-    expected = with_one if has_engine else without
+    expected = outcomes[2 * (not has_engine) + (not has_bwrap)]
     folder = StateFolder(tmp_path / "state")
     if isinstance(expected, str):
         with pytest.raises(LaunchError) as raised:
@@ -55,7 +76,7 @@ def test_what_tasks_run_in(
     runner = choose_runner(config, folder, "key")
     assert runner.names == expected
     assert runner.runs_in_image("python:3.10") is ("docker" in expected)
-    assert runner.runs_in_image(None) is (expected == CONTAINERS)
+    assert runner.runs_in_image(None) is (expected == DOCKER)
     runner.close()
 
 

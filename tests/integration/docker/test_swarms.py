@@ -97,7 +97,7 @@ def test_two_nodes_of_containers_and_their_rounds(lab: DockerLab) -> None:
     sums = [item.value for item in api.stream_results(swarm_id, tag="sum")]
     assert sums == [2, 4, 6]
     assert api.list_nodes("lab")[0].platform_info.runners == ("docker",)
-    assert api.list_nodes("lab")[0].platform_info.isolation == "container"
+    assert api.list_nodes("lab")[0].platform_info.isolation == "docker"
     lab.gone()
 
 
@@ -309,9 +309,11 @@ def test_an_image_alone_that_has_nothing_to_run(lab: DockerLab) -> None:
     assert "refused: No command specified" in task.error.sentence
 
 
-def test_on_a_node_of_both_only_modules_with_an_image_run_in_one(lab: DockerLab) -> None:
+def test_on_a_node_of_both_only_modules_with_an_image_run_in_one(
+    bubblewrap: None, lab: DockerLab
+) -> None:
     node = lab.node(1, containers={"runner": "auto"})
-    assert node.context.runner.names == ("docker", "process")
+    assert node.context.runner.names == ("docker", "bwrap")
     api = lab.api()
     code = "import os\ndef main():\n    return os.path.exists('/manta/runtime')\n"
     for image, inside in ((None, False), (lab.engine.base(), True)):

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.node.runners.process import SOURCES
+from manta.node.runners.local import SOURCES
 from manta.node.task_server import messages as light
 from tests.support.harness import Node
 from tests.support.pythons import PYTHONS

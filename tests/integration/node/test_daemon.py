@@ -328,7 +328,7 @@ def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node:
         ("MANTA_NODE_DATASETS", f"table={lab.folder}/none.csv"),
         ("MANTA_NODE_TOKEN", "half"),
     ):
-        given = {**variables, "MANTA_NODE_RUNNER": "process", name: value}
+        given = {**variables, "MANTA_NODE_RUNNER": "limits", name: value}
         refused = manta_node("start", "--background", **given)
         assert refused.returncode != 0
         assert "was not made: correct the MANTA_NODE_* variables" in refused.stderr

@@ -219,7 +219,7 @@ def test_what_lies_on_this_machine(lab, clinic: Clinic, monkeypatch) -> None:
     )
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     found = {(check.check, str(check.level)) for check in report("edge", offline=True)}
-    expected = {"memory", "runner", "datasets", "token"}
+    expected = {"memory", "isolation", "datasets", "token"}
     assert {(check, "fault") for check in expected} <= found
     assert ("datasets", "ok") in found
     lab.keys[0].save(clinic.state.key_file)
@@ -230,11 +230,11 @@ def test_what_lies_on_this_machine(lab, clinic: Clinic, monkeypatch) -> None:
     assert "open to other users" in sentence
     with answering(lab.folder / "e.sock", b"HTTP/1.0 404 Not Found\r\n\r\n") as where:
         monkeypatch.setenv("DOCKER_HOST", where)
-        level, sentence = clinic.levels("runner")[0]
+        level, sentence = clinic.levels("isolation")[0]
         assert level == "fault"
         assert f"what answers at {where} is no container engine" in sentence
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
-    level, sentence = clinic.levels("runner")[0]
+    level, sentence = clinic.levels("isolation")[0]
     assert level == "fault"
     assert "a node needs an engine of its own machine" in sentence
 

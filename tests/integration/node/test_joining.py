@@ -210,9 +210,10 @@ def test_a_dataset_that_is_not_there(lab) -> None:
         lab.start(config, lab.known(1))
 
 
-def test_an_operator_who_wants_a_sandbox_where_there_is_no_engine(lab, monkeypatch) -> None:
+def test_an_operator_who_wants_a_sandbox_where_there_is_none(lab, monkeypatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{lab.folder}/nothing.sock")
-    config = lab.config("node-1", containers={"allow_unsandboxed": False})
+    monkeypatch.setenv("PATH", str(lab.folder))
+    config = lab.config("node-1", containers={"runner": "auto", "allow_unsandboxed": False})
     with pytest.raises(LaunchError, match="allow_unsandboxed is false"):
         lab.start(config, lab.known(1))
     config = lab.config("node-1", containers={"runner": "docker"})
@@ -221,8 +222,12 @@ def test_an_operator_who_wants_a_sandbox_where_there_is_no_engine(lab, monkeypat
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
     with pytest.raises(LaunchError, match="DOCKER_HOST is tcp://elsewhere:2375: a node needs"):
         lab.start(config, lab.known(1))
+    config = lab.config("node-1", containers={"runner": "auto", "isolation": "bwrap"})
+    least = r'containers.isolation is "bwrap", and tasks would run at the level "limits" here: let'
+    with pytest.raises(LaunchError, match=least):
+        lab.start(config, lab.known(1))
     config = lab.config("node-1", containers={"runner": "auto"})
-    assert lab.start(config, lab.known(1)).context.runner.names == ("process",)
+    assert lab.start(config, lab.known(1)).context.runner.names == ("limits",)
 
 
 def test_an_identity_that_is_damaged(lab) -> None:

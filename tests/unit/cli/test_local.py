@@ -22,7 +22,7 @@ def test_node_config_says_what_was_meant(tmp_path: Path, name: str) -> None:
     path.touch()
     config = parse(node_config("node-1", 1234, {"digits": path}), tmp_path / "node.toml", {})
     assert config.datasets == {"digits": path}
-    assert (config.alias, config.manager_port, config.runner) == ("node-1", 1234, "process")
+    assert (config.alias, config.manager_port, config.runner) == ("node-1", 1234, "limits")
     assert config.allow_unsandboxed
 
 

@@ -25,7 +25,7 @@ max_concurrent_tasks = 2
 reserve_cpu_percent = 5
 reserve_memory_mb = 256
 [containers]
-runner = "auto"               # docker | process
+runner = "auto"               # docker | bwrap | limits
 gpu_enabled = true
 allow_unsandboxed = false     # plain processes, outside `manta run`
 [datasets.mappings]           # or [datasets] mappings = { ... } over several lines
@@ -156,7 +156,7 @@ def test_other_keys() -> None:
         ("[resources]\nreserve_cpu_percent = -1\n", "must be a number from 0 to 100"),
         (
             "[containers]\nrunner = 'podman'\n",
-            'is \'podman\'; it must be one of "auto", "docker", "process".',
+            'is \'podman\'; it must be one of "auto", "docker", "bwrap", "limits".',
         ),
         ("[containers]\ngpu_enabled = 1\n", "must be true or false"),
         (
@@ -369,3 +369,10 @@ def test_what_no_message_takes_is_refused(table: str) -> None:
 def test_many_datasets_are_fine() -> None:
     table = "".join(f"d{n} = '/d'\n" for n in range(10_000))
     assert len(read(f"[datasets.mappings]\n{table}").datasets) == 10_000
+
+
+def test_what_was_called_otherwise_before_is_read_and_said() -> None:
+    config = read("[network]\nmanager_host = 'a'\n[containers]\nrunner = 'process'\n")
+    assert config.runner == "limits"
+    assert config.notes == ('containers.runner = "process" is called "limits" now: write that',)
+    assert read(SPEC, MANTA_NODE_TOKEN="t").notes == ()

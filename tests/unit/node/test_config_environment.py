@@ -16,7 +16,7 @@ def test_every_variable_arrives_in_the_configuration() -> None:
         "MANTA_NODE_ID": "alias",
         "MANTA_NODE_MANAGER_HOST": "manager.lan",
         "MANTA_NODE_MANAGER_PORT": "6001",
-        "MANTA_NODE_RUNNER": "process",
+        "MANTA_NODE_RUNNER": "bwrap",
         "MANTA_NODE_DEFAULT_IMAGE": "python:3.12-slim",
         "MANTA_NODE_ALLOW_UNSANDBOXED": "True",
         "MANTA_NODE_GPU_ENABLED": "no",
@@ -36,7 +36,7 @@ def test_every_variable_arrives_in_the_configuration() -> None:
     config = parse(text, Path("/manta/nodes/default.toml"), environment)
     assert (config.token, config.alias, config.id_mode) == ("secret", "edge", "alias")
     assert config.manager_address == "tcp://manager.lan:6001"
-    assert (config.runner, config.allow_unsandboxed, config.gpu_enabled) == ("process", True, False)
+    assert (config.runner, config.allow_unsandboxed, config.gpu_enabled) == ("bwrap", True, False)
     assert config.default_image == "python:3.12-slim"
     assert config.max_concurrent_tasks == 3
     assert config.reserve_cpu_percent == 10

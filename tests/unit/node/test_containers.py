@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from manta.node.runners.container import ending_signal
-from manta.node.runners.docker import dataset_path
+from manta.node.runners.paths import dataset_path
 
 
 @pytest.mark.parametrize(

@@ -247,9 +247,11 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
             # Where a result will have been written is not known before the task's turn.
             problems = (_waits(machine, run),)
         found[alias] = Outcome(placements, outcome.verdicts, problems, waiting)
+    graph = data.graph
+    modules = {alias: graph.modules[graph.tasks[alias].module] for alias in found}
     if data.state.final:
-        return gathered(found, [sentences.state(data)])
-    return gathered(found, [node.notice for node in nodes if node.notice])
+        return gathered(found, modules, nodes, [sentences.state(data)])
+    return gathered(found, modules, nodes, [node.notice for node in nodes if node.notice])
 
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:

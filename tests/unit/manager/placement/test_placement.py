@@ -14,6 +14,7 @@ from manta.manager.placement.place import place
 from manta.manager.placement.plan import check
 from manta.manager.placement.rules import RULES
 from manta.manager.placement.validity import flaws
+from manta.protocol.isolation import LEVELS
 from manta.protocol.node import Capabilities, DatasetInfo, GpuInfo, Load
 from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
 from manta.protocol.values import BlobRef
@@ -420,27 +421,66 @@ def test_flaws_of_the_swarm():
     assert not flaws(spec(TaskSpec("a", "m", method="tag-x", quorum=1.0, maximum=1.0)))
 
 
-# Images and plain processes.
+# Images, and levels of isolation.
 
-PLAIN = Capabilities(runners=("process",))
+PLAIN = Capabilities(runners=("bwrap",))
 
 
-def test_an_image_alone_is_not_placed_where_there_are_only_plain_processes() -> None:
+def test_an_image_alone_is_not_placed_where_there_is_no_engine() -> None:
     alone = demand(module=ModuleSpec("m", image="redis:7"))
     plain = NodeView("id1", "node-1", PLAIN)
     engine = NodeView("id2", "node-2", Capabilities(runners=("docker",)))
     outcome = place(alone, [plain])
-    assert "node-1 runs plain processes, and module 'm' is an image alone" in outcome.problems[0]
+    assert "node-1 has no container engine, and module 'm' is an image alone" in outcome.problems[0]
     assert "add a node with a container engine" in outcome.problems[0]
     assert nodes_of(place(alone, [plain, engine])) == ["id2"]
 
 
-def test_an_image_that_plain_processes_do_not_use_is_said() -> None:
+def test_an_image_that_is_not_used_is_said() -> None:
     package = BlobRef("0" * 64, 1)
     asked = demand(module=ModuleSpec("m", package, image="manta_light:pytorch"))
     outcome = place(asked, [NodeView("id1", "node-1", PLAIN)])
     assert nodes_of(outcome) == ["id1"]
     assert "the image 'manta_light:pytorch' is not used" in outcome.verdicts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "runners", "image", "refused"),
+    [
+        ("bwrap", ("bwrap",), None, ""),
+        ("landlock", ("bwrap",), None, ""),
+        ("docker", ("bwrap",), None, "isolates it by 'bwrap', 'docker' is asked for"),
+        ("bwrap", ("process",), None, "isolates it by 'limits', 'bwrap' is asked for"),
+        ("docker", ("docker", "bwrap"), "python:3.12", ""),
+        ("docker", ("docker", "bwrap"), None, "(a module that names an image, by 'docker')"),
+    ],
+)
+def test_a_task_is_isolated_at_least_as_it_asks(
+    asked: str, runners: tuple[str, ...], image: str | None, refused: str
+) -> None:
+    module = ModuleSpec("m", BlobRef("0" * 64, 1), image, resources=ResourceSpec(isolation=asked))
+    node = NodeView("id1", "node-1", Capabilities(runners=runners))
+    outcome = place(demand(module=module), [node])
+    if not refused:
+        assert nodes_of(outcome) == ["id1"]
+        return
+    assert refused in outcome.problems[0]
+    assert "let a node have what the level needs (manta_node doctor)" in outcome.problems[0]
+
+
+def test_a_level_that_there_is_not_is_a_flaw() -> None:
+    task = TaskSpec("a", "m", resources=ResourceSpec(isolation="jail"))
+    assert "Task 'a' asks for the isolation 'jail'; use one of limits" in flaws(spec(task))[0]
+
+
+def test_a_plan_says_at_which_level_each_instance_runs() -> None:
+    nodes = [
+        NodeView(f"id{i}", f"n{i}", Capabilities(runners=(level,)))
+        for i, level in enumerate(LEVELS)
+    ]
+    module = ModuleSpec("m", BlobRef("0" * 64, 1))
+    plan = check(SwarmSpec("s", (TaskSpec("a", "m"),), (module,)), nodes)
+    assert [placed.isolation for placed in plan.placements] == [*LEVELS]
 
 
 # Instances that wait for each other.
