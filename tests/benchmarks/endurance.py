@@ -4,7 +4,7 @@ Descriptors, threads and memory (PSS) of the manager, the nodes with their plane
 runtimes, and the files on disk, when a tenth, a half and nearly all of the iterations are done.
 Descriptors and threads are to stay as they are, and so is memory. What the manager must be able to
 tell of an iteration (its events, its results) grows with their number in its database, as does a
-node's list of what ran on it (`attempts.log`, up to four times `logging.rotation`), and nothing
+node's list of what ran on it (its audit log, which is bounded), and nothing
 else does.
 """
 
@@ -32,7 +32,7 @@ _KINDS = {
     "manta.light": "runtime",
 }
 """By the module that a process runs."""
-LISTS = "attempts.log"
+LISTS = "audit"
 
 Sample = tuple[int, int, int]
 """Descriptors, threads, bytes of memory."""
