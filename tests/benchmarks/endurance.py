@@ -69,7 +69,7 @@ def _sample(folder: Path) -> tuple[dict[str, Sample], dict[str, tuple[int, int]]
                 size = file.stat().st_size if file.is_file() else 0
             except OSError:
                 continue  # it has been deleted
-            name = LISTS if file.name.startswith(LISTS) else f"{part.name}/"
+            name = LISTS if LISTS in file.parts else f"{part.name}/"
             count, before = disk.get(name, (0, 0))
             disk[name] = count + 1, before + size
     return held, disk

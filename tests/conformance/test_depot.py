@@ -223,7 +223,12 @@ def test_names_of_blobs_are_not_interned(tmp_path, monkeypatch):
     names, in the heap of whichever thread is at it."""
     depot, seen = FileDepot(tmp_path), []
     real = sys.intern
-    monkeypatch.setattr(sys, "intern", lambda text: seen.append(text) or real(text))
+
+    def intern(text):
+        seen.append(text)
+        return real(text)
+
+    monkeypatch.setattr(sys, "intern", intern)
     digest = depot.put(BLOB)
     assert digest in depot
     assert list(depot) == [digest]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -150,8 +150,8 @@ class Held:
     """Limits of a task that prlimit(1) sets."""
 
     def __init__(self, spec: RuntimeSpec, events: Path) -> None:
-        self.environment = {"MANTA_HELD": "yes"}
-        self.memory_events = events
+        self.environment: Mapping[str, str] = {"MANTA_HELD": "yes"}
+        self.memory_events: Path | None = events
         self.watched = 0
         self.is_over = False
 
