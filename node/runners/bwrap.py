@@ -168,7 +168,7 @@ class BwrapRunner(local.LocalRunner):
                     cwd=Path("/"),
                     on_exit=ended,
                     descriptors=[*given.descriptors, sandbox.told],
-                    ask=sandbox.ask,
+                    request_end=sandbox.request_end,
                 )
         except BaseException:
             sandbox.close()
@@ -270,7 +270,7 @@ class _Sandbox:
         self._tells, self.told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lines = b""
 
-    def ask(self, process: subprocess.Popen[bytes]) -> None:
+    def request_end(self, process: subprocess.Popen[bytes]) -> None:
         """Ask the runtime to end. Where it does not listen yet, nothing of the task's runs: it is
         killed, since the first process of a namespace hears only what it listens to; with
         bubblewrap's processes one by one, since at first they do not end with each other."""

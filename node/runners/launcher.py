@@ -28,7 +28,7 @@ _TAIL = 4096  # bytes kept of what a child says on stderr
 
 OnExit = Callable[[int, str], None]
 """Takes the exit code, as `subprocess` has it, and the end of what it said on stderr."""
-Ask = Callable[["subprocess.Popen[bytes]"], None]
+RequestEnd = Callable[["subprocess.Popen[bytes]"], None]
 """Asks a child to end."""
 
 
@@ -39,10 +39,12 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 class Child:
     """A process that this launcher started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], on_exit: OnExit, ask: Ask) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], on_exit: OnExit, request_end: RequestEnd
+    ) -> None:
         self.process = process
         self.on_exit = on_exit
-        self.ask = ask
+        self.request_end = request_end
         self.pidfd = os.pidfd_open(process.pid)
         self.tail = b""
         self.killed_at: float | None = None
@@ -72,12 +74,12 @@ class Launcher:
         cwd: Path,
         on_exit: OnExit,
         descriptors: Sequence[int] = (),
-        ask: Ask = _terminate,
+        request_end: RequestEnd = _terminate,
     ) -> Child:
         """Start a process in a session of its own, without input, and with no descriptors but
         those given.
 
-        `on_exit` is called once, from the launcher thread, as is `ask`, by which the child is
+        `on_exit` is called once, from the launcher thread, as is `request_end`, by which the child is
         asked to end. Raises LaunchError.
         """
         started: Future[Child] = Future()
@@ -88,7 +90,7 @@ class Launcher:
                 if self._is_closed:
                     raise stopping
                 process = _start(command, env, cwd, descriptors)
-                started.set_result(self._watch(Child(process, on_exit, ask)))
+                started.set_result(self._watch(Child(process, on_exit, request_end)))
             except (OSError, ValueError) as error:
                 sentence = f"{command[0]} could not be started: {error}."
                 started.set_exception(LaunchError(sentence))
@@ -154,7 +156,7 @@ class Launcher:
 
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
-            child.ask(child.process)
+            child.request_end(child.process)
             child.killed_at = time.monotonic() + ENDING_TIME
 
     def _on_stderr(self, child: Child) -> None:
