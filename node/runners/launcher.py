@@ -79,8 +79,8 @@ class Launcher:
         """Start a process in a session of its own, without input, and with no descriptors but
         those given.
 
-        `on_exit` is called once, from the launcher thread, as is `request_end`, by which the child is
-        asked to end. Raises LaunchError.
+        `on_exit` is called once, from the launcher thread, as is `request_end`, by which the child
+        is asked to end. Raises LaunchError.
         """
         started: Future[Child] = Future()
         stopping = LaunchError("The node is stopping: nothing is started any more.")
