@@ -221,8 +221,7 @@ def test_a_blob_beyond_the_free_space_is_refused_before_it_is_sent(tmp_path):
 def test_names_of_blobs_are_not_interned(tmp_path, monkeypatch):
     """As the parts of a Path are: the table of interned strings would be made anew by ever new
     names, in the heap of whichever thread is at it."""
-    depot, seen = FileDepot(tmp_path), []
-    real = sys.intern
+    depot, seen, real = FileDepot(tmp_path), [], sys.intern
 
     def intern(text):
         seen.append(text)
