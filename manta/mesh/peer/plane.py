@@ -61,17 +61,17 @@ class PeerPlane(Plane):
 
     def ask_again(self, ask: Ask) -> None:
         """One that the gate held."""
-        self._ask(ask, ask.value)
+        self._ask(ask, ask.value, ask.refusal)
         self._set_timer()
 
     def answer(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         """One that the gate has let pass."""
         super()._send(ask, told, fds)
 
-    def _ask(self, ask: Ask, value: Value | None) -> None:
-        ask.value = value
+    def _ask(self, ask: Ask, value: Value | None, refusal: str = "") -> None:
+        ask.value, ask.refusal = value, refusal
         if not isinstance(ask.body, CallCollective) or self.gate.admits(ask):
-            super()._ask(ask, value)
+            super()._ask(ask, value, refusal)
 
     def _send(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         if ask.channel.current is ask:
