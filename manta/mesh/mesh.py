@@ -24,11 +24,10 @@ from typing import Any, TypeVar
 
 from manta.light import arguments
 from manta.light.collectives.world import waiting_time
-from manta.light.context import Context, here
+from manta.light.context import Context, here, usage
 from manta.light.exchange import Exchange, Peer
 from manta.mesh.client import Client, ViewCalls, ViewOver
 from manta.mesh.settings import SECRET, Keys, settings
-from manta.mesh.tasks import task_peer
 
 T = TypeVar("T")
 LEAVING = 3.0
@@ -80,8 +79,11 @@ class Mesh:
         """
         timeout = arguments.seconds("timeout", timeout)
         until = time.monotonic() + timeout
-        task = task_peer(listen, peers, secret, os.environ.get(SECRET))
-        if task is not None:
+        task = None
+        if usage.context is not None and not (listen or peers or secret or SECRET in os.environ):
+            from manta.mesh.tasks import TaskPeer
+
+            task = TaskPeer(usage.context)
             secret, name = task.secret, name or task.name
         found = settings(listen, peers, secret, name, topology)
         client = Client.begin() if task is None else task.begin(until)

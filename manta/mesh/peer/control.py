@@ -38,7 +38,7 @@ from manta.transports.addresses import split_address
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.membership import actions as swim
 from manta.transports.membership.membership import Membership
-from manta.transports.membership.messages import Alive, announcement, decode, encode
+from manta.transports.membership.messages import Alive, Gossip, announcement, decode, encode
 from manta.transports.membership.view import View as Ranked
 
 MEMBERSHIP, CONTROL = b"m", b"c"
@@ -97,6 +97,8 @@ class Control:
         self._linked: set[str] = set()
         self._admitted: dict[str, float] = {}
         """Those that were let in and are no members yet, and until when."""
+        self._let_in: set[str] = set()
+        """Those of them that came to the door here."""
         self._alive: tuple[str, ...] = (self.me,)
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
@@ -135,6 +137,13 @@ class Control:
         for card in cards:
             self.admit(card)
         self._swim(swim.Tick())
+
+    def let_in(self, card: Card) -> list[Card]:
+        """Who has come to the door here; returns whom it is to be told of."""
+        self.admit(card)
+        if (id_ := id_of(card.key)) in self._admitted:
+            self._let_in.add(id_)
+        return self.cards()
 
     def admit(self, card: Card) -> None:
         """Lets a peer in that a door has admitted, or that is there already."""
@@ -312,6 +321,7 @@ class Control:
             case swim.Refusal(key, sentence):
                 log.warning("%s does not take this peer in: %s", id_of(key), sentence)
             case swim.Joined(peer) | swim.AddressChanged(peer):
+                self._announce(peer)
                 self._arrived(peer)
                 self._say("joined" if isinstance(action, swim.Joined) else "moved", peer)
             case swim.Suspected(peer):
@@ -331,6 +341,15 @@ class Control:
     def _is_alive(self, view: Ranked) -> None:
         self._alive = tuple(id_of(one.key) for one in view.peers)
         self._look_at_views()
+
+    def _announce(self, alive: Alive) -> None:
+        """Whom this peer has let in, all others are told of at once, as they refuse links with
+        those of whom they have not heard."""
+        if (id_ := id_of(alive.key)) in self._let_in:
+            self._let_in.discard(id_)
+            news = MEMBERSHIP + encode(Gossip((alive,)))
+            for other in self._linked - {id_}:
+                self.plane.aside(self._peers[other].key, news)
 
     def _arrived(self, alive: Alive) -> None:
         id_ = id_of(alive.key)
@@ -480,6 +499,7 @@ class Control:
             waiter.fail("Timeout", f"Waited {waiter.timeout:g} s in vain: {whose}.")
         for id_ in [one for one, until in self._admitted.items() if until <= now]:
             del self._admitted[id_]
+            self._let_in.discard(id_)
             self._revoke(id_)
         self._set_timer()
 

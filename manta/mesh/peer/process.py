@@ -104,12 +104,8 @@ class Process:
         self._ends.transport.call_soon(partial(self.control.join, cards))
 
     def _admitted(self, card: Card) -> list[Card]:
-        cards: list[Card] = self._run(partial(self._admit, card))
+        cards: list[Card] = self._run(partial(self.control.let_in, card))
         return cards
-
-    def _admit(self, card: Card) -> list[Card]:
-        self.control.admit(card)
-        return self.control.cards()
 
     def _may_dial(self, host: str) -> bool:
         return self._hosts is None or host in self._hosts
