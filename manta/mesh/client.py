@@ -85,6 +85,8 @@ class Client:
 
     def join(self, join: dict[str, Any]) -> dict[str, Any]:
         """`join` has the fields of `peer.join.Join`. Raises JoinFailed."""
+        # The other end learns from the system which process this is.
+        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         told = self.request("join", join["timeout"], join=join)
         self.pid = told["pid"]
         return told
@@ -178,6 +180,10 @@ class Client:
         self._events.put(None)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message["k"] == "beat":
+            with self._sending, suppress(OSError):  # reading finds out as well
+                self._socket.send(message)
+            return
         if message["k"] == "event":
             self.letters.brief.node_ids = {}  # a name may be another peer's now
             if self._events.qsize() >= MOST_EVENTS:

@@ -14,9 +14,11 @@ wait at a time::
                     lock(n, name, timeout)  answered when the lock is this peer's
                     unlock(n, name)
                     status(n)
+                    beat()                  your process runs
                     leave(n, timeout)
     to you          answer(n, ...)          `view` with each that tells of the present one
                     error(n, kind, sentence)
+                    beat()                  is answered by a beat
                     event(...)              whatever happens, as `Mesh.events` gives it
 
 A view is a map of its token, the rank here, and members: lists of id and name.

@@ -111,6 +111,7 @@ class Control:
         self._waiters: list[_Waiter] = []
         self._links: LinksTold = ()
         self._timer: tuple[float, Any] | None = None
+        self._is_paused = False
         self._membership: Membership | None = None
         self.plane: PeerPlane
         self.gate: Gate
@@ -161,6 +162,21 @@ class Control:
         peers = [self._peers[one] for one in self._alive if one != self.me]
         others = [Card(one.key, one.alias, one.addresses) for one in peers]
         return [self.own, *others[: MOST_CARDS - 1]]
+
+    def pause(self) -> None:
+        """Your process stands still: so does all that this peer does for the mesh, which is told.
+        To the others it is dead."""
+        self._swim(swim.Pause())
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """It runs again, and is back in the mesh as after a partition."""
+        self._is_paused = False
+        self._swim(swim.Resume())
+        for id_ in tuple(self._linked):
+            self._swim(swim.LinkUp(self._peers[id_].key))
+        self._look_at_views()
+        self._tick()
 
     def leave(self) -> None:
         if self._membership is not None:
@@ -257,7 +273,7 @@ class Control:
 
     def heard(self, key: str, data: bytes) -> None:
         """Raises RemoteProtocolError."""
-        if self._membership is None:
+        if self._membership is None or self._is_paused:
             return
         kind, body = data[:1], data[1:]
         if kind == MEMBERSHIP:
@@ -403,6 +419,8 @@ class Control:
         return [one for one in self._alive if one in wanted]
 
     def _look_at_views(self) -> None:
+        if self._is_paused:
+            return
         self._perform(self.views.know(self._alive, self._linked, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
@@ -477,6 +495,8 @@ class Control:
 
     def _tick(self) -> None:
         self._timer = None
+        if self._is_paused:
+            return
         now = time.monotonic()
         if self._membership is not None and (self._membership.due or now + 1) <= now:
             self._swim(swim.Tick())

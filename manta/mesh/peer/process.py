@@ -23,6 +23,8 @@ from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
 from manta.mesh.peer.plane import PeerPlane
+from manta.mesh.peer.pulse import BEAT, Pulse
+from manta.mesh.peer.watching import runs, sender_of
 from manta.mesh.spake import scalar_of
 from manta.node.errors import OperatorError
 from manta.node.peers.listening import PeerSocket, bulk_address
@@ -41,9 +43,14 @@ log = logging.getLogger("manta.mesh")
 
 
 class Process:
-    def __init__(self, client: MessageSocket, number: int, join: Join, place: Place) -> None:
+    def __init__(
+        self, client: MessageSocket, pid: int, number: int, join: Join, place: Place
+    ) -> None:
         """Raises OperatorError, TransportError, OSError, ValueError."""
         self._client = client
+        self._pid = pid
+        self._pulse: Pulse | None = None
+        self._stands_still = False
         self._sending = threading.Lock()
         self._join_number = number
         self._join = join
@@ -138,6 +145,23 @@ class Process:
             key=self._own.key,
             pid=os.getpid(),
         )
+        self._pulse = Pulse(time.monotonic())
+        self._beat()
+
+    def _beat(self) -> None:
+        """Looks whether your process runs, and asks for a sign of that."""
+        if self._pulse is None:  # it leaves
+            return
+        was, now = self._stands_still, time.monotonic()
+        self._stands_still = still = self._pulse.stands_still(now, runs=runs(self._pid))
+        if still and not was:
+            log.warning("Your process stands still: this peer says so, and waits.")
+            self.control.pause()
+        elif was and not still:
+            self.control.resume()
+        if not still:  # what it has not read yet waits there
+            self._send({"k": "beat", "n": 0})
+        self._ends.transport.io.call_later(BEAT, self._beat)
 
     # --- your process ---------------------------------------------------------------------------
 
@@ -164,6 +188,7 @@ class Process:
             for fd in fds:
                 os.close(fd)
             if message["k"] == "leave":
+                self._pulse = None  # nothing is read any more
                 self._leave(min(LINGER, message["timeout"]))
                 self._run(self.control.leave)
                 self.answer(message["n"])
@@ -177,6 +202,8 @@ class Process:
 
     def _serve(self, message: dict[str, Any]) -> None:
         number, control = message["n"], self.control
+        if self._pulse is not None:
+            self._pulse.heard(time.monotonic())
         match message["k"]:
             case "wait":
                 control.wait(
@@ -202,6 +229,8 @@ class Process:
                 self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))
+            case "beat":
+                return
             case "status":
                 self.answer(number, status=control.status())
             case kind:
@@ -233,12 +262,13 @@ def run(fd: int, place: Place) -> None:
     client = MessageSocket.of(fd)
     process: Process | None = None
     try:
+        pid = sender_of(client.socket)
         if (received := client.receive()) is None:
             return
         message, _ = received
         try:
             join = msgspec.convert(message["join"], Join)
-            process = Process(client, message["n"], join, place)
+            process = Process(client, pid, message["n"], join, place)
             process.begin()
         except (JoinFailed, OperatorError, TransportError, OSError, ValueError) as error:
             told = {"k": "error", "n": message["n"]}
