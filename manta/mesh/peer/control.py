@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -96,10 +97,14 @@ class Control:
         self._alive: tuple[str, ...] = (self.me,)
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
+        self._to_do: deque[Action] = deque()
+        self._is_doing = False
         self._lost_in_view: dict[str, str] = {}
         self._locks = locks.Locks(self.me, self.views.view)
         self._lock_waits: dict[str, _Waiter] = {}
         self._entered_view = self.views.view
+        self._prepared: View | None = None
+        """The next one, once it was committed."""
         self._former: View | None = None
         """The one before: others may be in its last call yet."""
         self._waiters: list[_Waiter] = []
@@ -379,20 +384,34 @@ class Control:
         self._perform(self.views.know(self._alive, self._linked, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Tell(id_, message):
-                    self._say_to(id_, message)
-                case Prepare(view):
-                    self._prepare(view)
-                    self._perform_locks(self._locks.committed(view))
-                case GiveUp(view, members):
-                    self._give_up(view, members)
-                case Enter(view):
-                    self._enter(view)
-                case Release():
-                    self.gate.released()
+        """In the order in which views said them, also where one leads to others."""
+        self._to_do.extend(actions)
+        if self._is_doing:
+            return
+        self._is_doing = True
+        try:
+            while self._to_do:
+                self._do_next(self._to_do.popleft())
+        finally:
+            self._is_doing = False
         self._set_timer()
+
+    def _do_next(self, action: Action) -> None:
+        match action:
+            case Tell(id_, message):
+                self._say_to(id_, message)
+            case Prepare(view):
+                if self._prepared is not None:
+                    self._end(self._prepared)
+                self._prepared = view
+                self._prepare(view)
+                self._perform_locks(self._locks.committed(view))
+            case GiveUp(view, members):
+                self._give_up(view, members)
+            case Enter(view):
+                self._enter(view)
+            case Release():
+                self.gate.released()
 
     def _prepare(self, view: View) -> None:
         plane = self.plane
@@ -413,7 +432,7 @@ class Control:
     def _enter(self, view: View) -> None:
         if self._former is not None:
             self._forget(self._former)
-        self._former = self._entered_view
+        self._former, self._prepared = self._entered_view, None
         self._entered_view = view
         self._lost_in_view = {}
         self.plane.told(self._letters())
@@ -424,10 +443,13 @@ class Control:
             waiter.answer(self.present())
         self._perform(self.views.waits(bool(self._waiters), time.monotonic()))
 
-    def _forget(self, view: View) -> None:
+    def _end(self, view: View) -> None:
         at = rosters.member(view, self.me)
         self.plane.end(at, counts=False, is_gone=False)
         self.plane.told(DirectoryOver(at.swarm_id))
+
+    def _forget(self, view: View) -> None:
+        self._end(view)
         for one in self._left.difference(self.views.view.members, self._entered_view.members):
             self._left.discard(one)
             self._lost.pop(one, None)
