@@ -17,8 +17,6 @@ LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE = (
 )
 ALL = frozenset((LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE))
 LOOPBACK = "127.0.0.1"
-MEMORY = 1 << 30
-"""Bytes of large values that a peer keeps in memory, as a node does."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,25 @@ class Keys:
 class Settings:
     listen: str
     peers: tuple[str, ...]
-    secret: str | Keys | None
+    secret: str | Keys
     name: str
     topology: Any
     size: int
     """How many peers `join` waits for."""
+
+    def join(self, timeout: float) -> dict[str, Any]:
+        """As `peer.join.Join` has it."""
+        keys = self.secret if isinstance(self.secret, Keys) else None
+        return {
+            "name": self.name,
+            "listen": self.listen,
+            "peers": self.peers,
+            "secret": None if keys else self.secret,
+            "keys": tuple(keys.known) if keys else (),
+            "own": keys.secret if keys else None,
+            "topology": self.topology,
+            "timeout": timeout,
+        }
 
 
 def settings(

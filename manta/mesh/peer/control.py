@@ -35,6 +35,7 @@ from manta.node.peers.directory import DirectoryOver
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.roster.topologies import Topology
+from manta.transports.addresses import split_address
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.membership import actions as swim
 from manta.transports.membership.membership import Membership
@@ -77,14 +78,17 @@ class Control:
         tell: Callable[[dict[str, Any]], None],
         entered: Callable[[], None],
         broken: Callable[[str], None],
+        may_dial: Callable[[str], bool],
     ) -> None:
-        """`broken` is called where your process has broken the protocol."""
+        """`broken` is called where your process has broken the protocol; `may_dial` says whether a
+        link may go to a host."""
         self.me = id_of(own.key)
         self.own = own
         self._topology = topology
         self._tell = tell
         self._entered = entered
         self._broken = broken
+        self._may_dial = may_dial
         self._peers = {self.me: Peer(self.me, own.name, own.key, own.addresses)}
         """All that were ever members, for as long as membership remembers them, and those that
         are let in."""
@@ -145,7 +149,7 @@ class Control:
         is_member = id_ in self._peers and id_ not in self._admitted
         if not is_member and (id_ in self._admitted or len(self._admitted) < MOST_ADMITTED):
             self._admitted[id_] = time.monotonic() + ADMITTED
-            self._know(Peer(id_, card.name, card.key, card.addresses))
+            self._know(self._peer(card))
             self._set_timer()
 
     def cards(self) -> list[Card]:
@@ -338,7 +342,11 @@ class Control:
         self._admitted.pop(id_, None)
         self._lost.pop(id_, None)
         self._left.discard(id_)
-        self._know(Peer(id_, alive.name, alive.key, alive.addresses))
+        self._know(self._peer(alive))
+
+    def _peer(self, told: Alive | Card) -> Peer:
+        where = [one for one in told.addresses if self._may_dial(split_address(one)[0])]
+        return Peer(id_of(told.key), told.name, told.key, tuple(where))
 
     def _know(self, peer: Peer) -> None:
         self._peers[peer.node_id] = peer
@@ -506,10 +514,14 @@ class Control:
         view, alive = self.views.view, len(self._alive)
         more = ""
         if alive >= waiter.size:
+            unlinked = [one for one in self._alive if one not in {self.me, *self._linked}]
             more = (
                 f"; {alive} are there, and meet when all members have made one more collective or "
                 "wait as well"
             )
+            if unlinked:
+                names = ", ".join(self._peers[one].alias for one in unlinked[:20])
+                more = f"; {alive} are there, but no link is up yet with {names}"
         names = ", ".join(self._peers[one].alias for one in view.members[:20])
         return (
             f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {len(view.members)} are "
