@@ -86,7 +86,7 @@ class Mesh:
         found = settings(listen, peers, secret, name, topology)
         client = Client.begin() if task is None else task.begin(until)
         try:
-            told = client.join(found.join(timeout))
+            told = client.join({**found.join(timeout), "faults": found.faults, "size": found.size})
             mesh = cls(client, told)
             size = found.size if task is None else task.meet(client, told["doors"], until)
             if size > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from manta.mesh import settings
+from manta.mesh.faults import Faults
 
 PORTS = 3
 """That a peer takes: the door, links, and bulk."""
@@ -30,6 +32,7 @@ class Run:
         count: int,
         topology: str,
         say: Callable[[str, str], None],
+        faults: Faults | None = None,
     ) -> None:
         """Begins the peers. Raises OSError."""
         self._say = say
@@ -43,6 +46,8 @@ class Run:
             settings.TOPOLOGY: topology,
             "PYTHONUNBUFFERED": "1",
         }
+        if faults is not None:
+            told[settings.FAULTS] = json.dumps(faults.form())
         try:
             for number in range(count):
                 own = {settings.LISTEN: door} if number == 0 else {settings.PEERS: door}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE = (
     f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE")
 )
 ALL = frozenset((LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE))
+FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
 
 
@@ -37,6 +39,8 @@ class Settings:
     topology: Any
     size: int
     """How many peers `join` waits for."""
+    faults: Any = None
+    """Of an experiment."""
 
     def join(self, timeout: float) -> dict[str, Any]:
         """As `peer.join.Join` has it."""
@@ -78,15 +82,28 @@ def settings(
         raise ValueError(f"{SIZE} is {size!r:.60}: give how many peers are waited for, from 1 on.")
     given = topology if topology != "full" else environment.get(TOPOLOGY, "full")
     found = Topology.of(given)
-    plain = str(found) if found.name != "edges" else sorted(found.edges)
     return Settings(
         listen or environment.get(LISTEN) or LOOPBACK,
         told,
         secret,
         arguments.name("peer's name", name or environment.get(NAME) or _own_name()),
-        plain,
+        found.form,
         int(size),
+        _faults(environment.get(FAULTS)),
     )
+
+
+def _faults(given: str | None) -> Any:
+    """As `manta.mesh.faults` has them. Raises ValueError."""
+    if not given:
+        return None
+    from manta.mesh.faults import Faults
+
+    try:
+        form = json.loads(given)
+    except ValueError as error:
+        raise ValueError(f"{FAULTS} is no JSON: {error}.") from None
+    return Faults.of(form).form()
 
 
 def _own_name() -> str:

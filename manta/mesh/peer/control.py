@@ -16,7 +16,7 @@ from typing import Any
 
 from manta.mesh import locks, said
 from manta.mesh.door import MOST_CARDS, Card
-from manta.mesh.peer import rosters
+from manta.mesh.peer import rosters, status
 from manta.mesh.peer.plane import Gate, PeerPlane
 from manta.mesh.peer.rosters import Known, id_of
 from manta.mesh.views import (
@@ -85,7 +85,7 @@ class Control:
         self.me = id_of(own.key)
         self.own = own
         self._topology = topology
-        self._tell = tell
+        self._tell = status.Happened(tell)
         self._entered = entered
         self._broken = broken
         self._may_dial = may_dial
@@ -227,19 +227,15 @@ class Control:
         return [id_ for id_, peer in self._peers.items() if peer.alias == name]
 
     def status(self) -> dict[str, Any]:
-        """Who is there, as this peer sees it, and its links."""
-        links = {one.node_id: one for one in self._links}
-        found = []
-        for id_, peer in sorted(self._peers.items(), key=lambda one: (one[1].alias, one[0])):
-            link = links.get(id_)
-            one: dict[str, Any] = {"id": id_, "name": peer.alias, "state": self._state(id_)}
-            one["addresses"] = list(peer.addresses)
-            if link is not None:
-                one["link"], one["round_trip"] = str(link.kind), link.round_trip
-                one["sent"], one["received"] = link.sent, link.received
-                one["error"] = link.error
-            found.append(one)
-        return {"id": self.me, "view": self.present(), "peers": found}
+        """Who is there, as this peer sees it, its links, and an experiment's faults."""
+        return {
+            "id": self.me,
+            "view": self.present(),
+            "topology": self._topology.form,
+            "faults": self.plane.links.faults,
+            "peers": list(status.peers(self._peers, self._links, self._state)),
+            "events": list(self._tell.last),
+        }
 
     def _state(self, id_: str) -> str:
         if id_ == self.me:
@@ -305,7 +301,7 @@ class Control:
     def _do(self, action: swim.Action) -> None:
         match action:
             case swim.Send(key, _, message):
-                self.plane.aside(key, MEMBERSHIP + encode(message))
+                self.plane.aside(key, MEMBERSHIP + encode(message), is_loose=True)
             case swim.Cut(key, sentence):
                 self.plane.links.end(key, sentence)
             case swim.Entered(view):
@@ -443,6 +439,7 @@ class Control:
         self._former, self._prepared = self._entered_view, None
         self._entered_view = view
         self._lost_in_view = {}
+        self.plane.links.meets(len(view.members))
         self.plane.told(self._letters())
         self._tell({"event": "view", "time": time.time(), "view": self.present()})
         size = len(view.members)
@@ -511,19 +508,8 @@ class Control:
         self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
 
     def _in_vain(self, waiter: _Waiter) -> str:
-        view, alive = self.views.view, len(self._alive)
-        more = ""
-        if alive >= waiter.size:
-            unlinked = [one for one in self._alive if one not in {self.me, *self._linked}]
-            more = (
-                f"; {alive} are there, and meet when all members have made one more collective or "
-                "wait as well"
-            )
-            if unlinked:
-                names = ", ".join(self._peers[one].alias for one in unlinked[:20])
-                more = f"; {alive} are there, but no link is up yet with {names}"
-        names = ", ".join(self._peers[one].alias for one in view.members[:20])
-        return (
-            f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {len(view.members)} are "
-            f"in the view ({names}){more}."
-        )
+        names = {id_: peer.alias for id_, peer in self._peers.items()}
+        view = [names[one] for one in self.views.view.members]
+        unlinked = [names[one] for one in self._alive if one not in {self.me, *self._linked}]
+        why = status.in_vain(view, self._alive, waiter.size, unlinked)
+        return f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {why}."

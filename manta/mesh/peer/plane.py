@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from manta.mesh.peer.faulty import FaultyLinks
 from manta.mesh.views import Action, Views
 from manta.mesh.words import VIEW_OVER
 from manta.node.plane import envelope
@@ -31,12 +32,15 @@ class Owner(Protocol):
 
 
 class PeerPlane(Plane):
+    Links = FaultyLinks
+    links: FaultyLinks
     owner: Owner
     gate: Gate
 
-    def aside(self, key: str, data: bytes) -> bool:
-        """False where there is no link."""
-        return self.links.send(key, envelope.pack("", "", envelope.Aside(data)))
+    def aside(self, key: str, data: bytes, *, is_loose: bool = False) -> bool:
+        """False where there is no link. What is sent loosely may be lost."""
+        send = self.links.send_loosely if is_loose else self.links.send
+        return send(key, envelope.pack("", "", envelope.Aside(data)))
 
     def heard_aside(self, key: str, data: bytes) -> None:
         self.owner.heard(key, data)
@@ -51,8 +55,8 @@ class PeerPlane(Plane):
 
     @property
     def goes_on(self) -> bool:
-        """Does any peer still need anything of a collective from here?"""
-        return any(desk.calls.open for desk in self._desks.all)
+        """Does any peer still need anything of a collective from here, or is anything held back?"""
+        return self.links.hold_back or any(desk.calls.open for desk in self._desks.all)
 
     def give_up(self, swarm_id: str, peer: str, why: str) -> None:
         """In the collectives of a view."""

@@ -19,6 +19,7 @@ import msgspec
 
 from manta.light.wire import BrokenFrame, MessageSocket
 from manta.mesh.door import Card, Door, Trust
+from manta.mesh.faults import Faults
 from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
@@ -79,6 +80,8 @@ class Process:
             folder=folder,
             disk=disk_room(folder),
         )
+        if join.faults is not None:
+            self._plane.links.inject(Faults.of(join.faults), join.name, join.size)
         self._door: Door | None = None
         self._meeting = threading.Lock()
         self._run(lambda: self.control.begin(self._plane, ends.transport.io))
@@ -170,6 +173,7 @@ class Process:
             if message["k"] == "leave":
                 self._leave(min(LINGER, message["timeout"]))
                 self._run(self.control.leave)
+                self._leave(LINGER)  # where what was said is held back
                 self.answer(message["n"])
                 return
             if message["k"] == "meet":
