@@ -11,7 +11,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,9 @@ class ViewOver(Exception):
     """The call is to be made again, in the next view."""
 
 
+Listener = Callable[[dict[str, Any] | None], None]
+
+
 @dataclass
 class _Reply:
     came: threading.Event = field(default_factory=threading.Event)
@@ -57,6 +60,7 @@ class Client:
         self._numbers = itertools.count(1)
         self._replies: dict[int, _Reply] = {}
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._listeners: list[Listener] = []
         self._missed = 0
         self.has_left = self.is_gone = False
         self.letters = Letters(self)
@@ -138,6 +142,19 @@ class Client:
                 yield {"event": "missed", "count": missed}
             yield event
 
+    def listen(self, listener: Listener) -> None:
+        """It is called with each event from now on, and what others' processes say, on the thread
+        that reads these; and with None at the end."""
+        with self._sending:
+            if not self.is_gone:
+                self._listeners.append(listener)
+                return
+        listener(None)
+
+    def ignore(self, listener: Listener) -> None:
+        with self._sending:
+            self._listeners.remove(listener)
+
     def leave(self, timeout: float) -> None:
         """In good order, as far as there is time."""
         if os.getpid() != self._owner or self.has_left:
@@ -165,12 +182,19 @@ class Client:
             pass  # it has ended
         with self._sending:
             self.is_gone = True
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(None)
         for reply in list(self._replies.values()):
             reply.came.set()
         self._events.put(None)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         if message["k"] == "event":
+            for listener in list(self._listeners):
+                listener(message["told"])
+            if message["told"]["event"] == "word":
+                return
             self.letters.brief.node_ids = {}  # a name may be another peer's now
             if self._events.qsize() >= MOST_EVENTS:
                 with suppress(queue.Empty):

@@ -12,6 +12,8 @@ from manta.transports.errors import RemoteProtocolError
 
 MOST_PEERS = 4_096
 """In a view."""
+MOST_SAID = 4 << 20
+"""Bytes of a word."""
 NONE = -1
 """Of calls: there is no such one."""
 
@@ -122,9 +124,17 @@ class Holders(_Said, frozen=True, tag=22):
     of: Annotated[tuple[tuple[Text, Id], ...], Meta(max_length=10_000)]
 
 
+class Word(_Said, frozen=True, tag=30):
+    """What the sender's process says to the receiver's about a topic, as those who coordinate do.
+    It may be lost."""
+
+    topic: Text
+    data: Annotated[bytes, Meta(max_length=MOST_SAID)]
+
+
 Proposals = Propose | Position | Commit | Refuse | Begin | Apart
 Locking = Locks | Granted | Holders
-Said = Proposals | Locking
+Said = Proposals | Locking | Word
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Said).decode

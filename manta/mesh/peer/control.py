@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from manta.mesh import locks, said
 from manta.mesh.door import MOST_CARDS, Card
 from manta.mesh.peer import rosters, status
@@ -209,6 +211,10 @@ class Control:
         if (peer := self._peers.get(id_)) is not None:
             self.plane.aside(peer.key, CONTROL + said.pack(message))
 
+    def word(self, id_: str, topic: str, data: bytes) -> None:
+        """Says that to another's process."""
+        self._say_to(id_, said.Word(topic, data))
+
     def connect(self, token: str, fd: int) -> None:
         """A connection of your process: for letters, or for the collectives of a view."""
         at = rosters.speaker(self.me)
@@ -260,6 +266,8 @@ class Control:
                 return
             if isinstance(message, said.Proposals):
                 self._perform(self.views.heard(id_, message, time.monotonic()))
+            elif isinstance(message, said.Word):
+                self._tell.pass_on({"event": "word", "id": id_, **msgspec.structs.asdict(message)})
             else:
                 self._perform_locks(self._locks.heard(id_, message))
         else:

@@ -208,6 +208,9 @@ class Process:
             case "unlock":
                 control.unlock(message["name"])
                 self.answer(number)
+            case "word":
+                control.word(message["to"], message["topic"], message["data"])
+                self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))
             case "status":

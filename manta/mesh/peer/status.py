@@ -20,6 +20,10 @@ class Happened:
         self._count = 0
         self.last: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
 
+    def pass_on(self, event: dict[str, Any]) -> None:
+        """Tells it, no more."""
+        self._tell(event)
+
     def __call__(self, event: dict[str, Any]) -> None:
         self._count += 1
         view = event.get("view")
