@@ -11,7 +11,7 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,9 @@ class ViewOver(Exception):
     """The call is to be made again, in the next view."""
 
 
+Listener = Callable[[dict[str, Any] | None], None]
+
+
 class _Reply:
     def __init__(self) -> None:
         self.came = threading.Event()
@@ -59,6 +62,7 @@ class Client:
         self._numbers = itertools.count(1)
         self._replies: dict[int, _Reply] = {}
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._listeners: list[Listener] = []
         self._missed = 0
         self.has_left = self.is_gone = False
         self.letters = Letters(self)
@@ -148,6 +152,19 @@ class Client:
                 yield {"event": "missed", "count": missed}
             yield event
 
+    def listen(self, listener: Listener) -> None:
+        """It is called with each event from now on, and what others' processes say, on the thread
+        that reads these; and with None at the end."""
+        with self._sending:
+            if not self.is_gone:
+                self._listeners.append(listener)
+                return
+        listener(None)
+
+    def ignore(self, listener: Listener) -> None:
+        with self._sending:
+            self._listeners.remove(listener)
+
     def leave(self, timeout: float) -> None:
         """In good order, as far as there is time."""
         if os.getpid() != self._owner or self.has_left:
@@ -175,6 +192,9 @@ class Client:
             pass  # it has ended
         with self._sending:
             self.is_gone = True
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(None)
         for reply in list(self._replies.values()):
             reply.came.set()
         self._events.put(None)
@@ -185,6 +205,10 @@ class Client:
                 self._socket.send(message)
             return
         if message["k"] == "event":
+            for listener in list(self._listeners):
+                listener(message["told"])
+            if message["told"]["event"] == "word":
+                return
             self.letters.brief.node_ids = {}  # a name may be another peer's now
             if self._events.qsize() >= MOST_EVENTS:
                 with suppress(queue.Empty):

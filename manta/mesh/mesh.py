@@ -27,6 +27,7 @@ from manta.light.collectives.world import waiting_time
 from manta.light.context import Context, here, usage
 from manta.light.exchange import Exchange, Peer
 from manta.mesh.client import Client, ViewCalls, ViewOver
+from manta.mesh.coordinators import Leader, Market, Sharing
 from manta.mesh.settings import SECRET, Keys, settings
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class Mesh:
         found = settings(listen, peers, secret, name, topology)
         client = Client.begin() if task is None else task.begin(until)
         try:
-            told = client.join(found.join(timeout))
+            told = client.join({**found.join(timeout), "faults": found.faults, "size": found.size})
             mesh = cls(client, told)
             size = found.size if task is None else task.meet(client, told["doors"], until)
             if size > 1:
@@ -189,6 +190,25 @@ class Mesh:
         """`world.get_broadcast`: the latest."""
         with _through(self._client.letters):
             return _world.get_broadcast(tag, timeout)
+
+    # --- together -------------------------------------------------------------------------------
+
+    def leader(self, name: str = "") -> Leader:
+        """Takes part in agreeing on who leads: of the peers that are alive the one with the lowest
+        id, in an epoch of its own. All peers of the mesh are to take part."""
+        return Leader(self._client, name, self.id)
+
+    def share(self, items: int, name: str = "", owners: Sequence[str] | None = None) -> Sharing:
+        """Divides so many items, up to 10,000, among the peers: each is done once, or again where
+        its worker was lost. They are divided at first among `owners`, all that are in the view
+        unless it is said: who comes later gives those of another's. Raises ValueError."""
+        among = [peer.node_id for peer in self.peers] if owners is None else list(owners)
+        return Sharing(self._client, name, self.id, items, among)
+
+    def market(self, capacity: int, name: str = "") -> Market:
+        """Takes part in handing work out by offered capacity: so many units this peer does at the
+        same time. Raises ValueError."""
+        return Market(self._client, name, self.id, capacity)
 
     # --- collectives ----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from typing import IO
 
 from manta.mesh import settings
+from manta.mesh.faults import Faults
 
 PORTS = 3
 """That a peer takes: the door, links, and bulk."""
@@ -38,6 +39,7 @@ class Run:
         count: int,
         topology: str,
         say: Callable[[str, str], None],
+        faults: Faults | None = None,
     ) -> None:
         """Begins the peers. Raises OSError."""
         self._say = say
@@ -48,12 +50,19 @@ class Run:
         self._folder = tempfile.mkdtemp(prefix="manta-mesh-")
         try:
             with ExitStack() as undo:
-                self._begin([script, *arguments], count, topology, undo)
+                self._begin([script, *arguments], count, topology, faults, undo)
         except BaseException:
             self.end(signal.SIGKILL)
             raise
 
-    def _begin(self, command: list[str], count: int, topology: str, undo: ExitStack) -> None:
+    def _begin(
+        self,
+        command: list[str],
+        count: int,
+        topology: str,
+        faults: Faults | None,
+        undo: ExitStack,
+    ) -> None:
         """What `undo` closes is the children's by then."""
         door = f"{settings.LOOPBACK}:{_free_port()}"
         secret = secrets.token_urlsafe(24)
@@ -64,6 +73,8 @@ class Run:
             settings.TOPOLOGY: topology,
             "PYTHONUNBUFFERED": "1",
         }
+        if faults is not None:
+            told[settings.FAULTS] = json.dumps(faults.form())
         outs = [self._pipe(name, undo) for name in names]
         pairs = [socket.socketpair() for _ in names]
         for ours, theirs in pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD = ALL = tuple(
     f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD")
 )
 """FD is the descriptor of a socket to a peer's process, for one mesh."""
+FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
 
 
@@ -33,6 +35,8 @@ class Settings(NamedTuple):
     topology: Any
     size: int
     """How many peers `join` waits for."""
+    faults: Any = None
+    """Of an experiment."""
 
     def join(self, timeout: float) -> dict[str, Any]:
         """As `peer.join.Join` has it."""
@@ -80,6 +84,7 @@ def settings(
         arguments.name("peer's name", name or environment.get(NAME) or _own_name()),
         _topology(given),
         int(size),
+        _faults(environment.get(FAULTS)),
     )
 
 
@@ -89,8 +94,20 @@ def _topology(given: Any) -> Any:
         return given
     from manta.roster.topologies import Topology  # which most do not wait for
 
-    found = Topology.of(given)
-    return str(found) if found.name != "edges" else sorted(found.edges)
+    return Topology.of(given).form
+
+
+def _faults(given: str | None) -> Any:
+    """As `manta.mesh.faults` has them. Raises ValueError."""
+    if not given:
+        return None
+    from manta.mesh.faults import Faults
+
+    try:
+        form = json.loads(given)
+    except ValueError as error:
+        raise ValueError(f"{FAULTS} is no JSON: {error}.") from None
+    return Faults.of(form).form()
 
 
 def _own_name() -> str:

@@ -13,13 +13,16 @@ wait at a time::
                     find(n, name)           the ids of the peers with that id or name, dead ones too
                     lock(n, name, timeout)  answered when the lock is this peer's
                     unlock(n, name)
+                    word(n, to, topic, data)
+                                            what another's process is told; it may be lost
                     status(n)
                     beat()                  your process runs
                     leave(n, timeout)
     to you          answer(n, ...)          `view` with each that tells of the present one
                     error(n, kind, sentence)
                     beat()                  is answered by a beat
-                    event(...)              whatever happens, as `Mesh.events` gives it
+                    event(...)              whatever happens, as `Mesh.events` gives it, and what
+                                            others say ("word": id, topic, data)
 
 A view is a map of its token, the rank here, and members: lists of id and name.
 """

@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from manta.mesh import locks, said
 from manta.mesh.door import MOST_CARDS, Card
-from manta.mesh.peer import rosters
+from manta.mesh.peer import rosters, status
 from manta.mesh.peer.plane import Gate, PeerPlane
 from manta.mesh.peer.rosters import Known, id_of
 from manta.mesh.views import (
@@ -84,7 +87,7 @@ class Control:
         self.me = id_of(own.key)
         self.own = own
         self._topology = topology
-        self._tell = tell
+        self._tell = status.Happened(tell)
         self._entered = entered
         self._broken = broken
         self._may_dial = may_dial
@@ -102,10 +105,14 @@ class Control:
         self._alive: tuple[str, ...] = (self.me,)
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
+        self._to_do: deque[Action] = deque()
+        self._is_doing = False
         self._lost_in_view: dict[str, str] = {}
         self._locks = locks.Locks(self.me, self.views.view)
         self._lock_waits: dict[str, _Waiter] = {}
         self._entered_view = self.views.view
+        self._prepared: View | None = None
+        """The next one, once it was committed."""
         self._former: View | None = None
         """The one before: others may be in its last call yet."""
         self._waiters: list[_Waiter] = []
@@ -229,6 +236,10 @@ class Control:
         if (peer := self._peers.get(id_)) is not None:
             self.plane.aside(peer.key, CONTROL + said.pack(message))
 
+    def word(self, id_: str, topic: str, data: bytes) -> None:
+        """Says that to another's process."""
+        self._say_to(id_, said.Word(topic, data))
+
     def connect(self, token: str, fd: int) -> None:
         """A connection of your process: for letters, or for the collectives of a view."""
         at = rosters.speaker(self.me)
@@ -247,19 +258,15 @@ class Control:
         return [id_ for id_, peer in self._peers.items() if peer.alias == name]
 
     def status(self) -> dict[str, Any]:
-        """Who is there, as this peer sees it, and its links."""
-        links = {one.node_id: one for one in self._links}
-        found = []
-        for id_, peer in sorted(self._peers.items(), key=lambda one: (one[1].alias, one[0])):
-            link = links.get(id_)
-            one: dict[str, Any] = {"id": id_, "name": peer.alias, "state": self._state(id_)}
-            one["addresses"] = list(peer.addresses)
-            if link is not None:
-                one["link"], one["round_trip"] = str(link.kind), link.round_trip
-                one["sent"], one["received"] = link.sent, link.received
-                one["error"] = link.error
-            found.append(one)
-        return {"id": self.me, "view": self.present(), "peers": found}
+        """Who is there, as this peer sees it, its links, and an experiment's faults."""
+        return {
+            "id": self.me,
+            "view": self.present(),
+            "topology": self._topology.form,
+            "faults": self.plane.links.faults,
+            "peers": list(status.peers(self._peers, self._links, self._state)),
+            "events": list(self._tell.last),
+        }
 
     def _state(self, id_: str) -> str:
         if id_ == self.me:
@@ -284,6 +291,8 @@ class Control:
                 return
             if isinstance(message, said.Proposals):
                 self._perform(self.views.heard(id_, message, time.monotonic()))
+            elif isinstance(message, said.Word):
+                self._tell.pass_on({"event": "word", "id": id_, **msgspec.structs.asdict(message)})
             else:
                 self._perform_locks(self._locks.heard(id_, message))
         else:
@@ -325,7 +334,7 @@ class Control:
     def _do(self, action: swim.Action) -> None:
         match action:
             case swim.Send(key, _, message):
-                self.plane.aside(key, MEMBERSHIP + encode(message))
+                self.plane.aside(key, MEMBERSHIP + encode(message), is_loose=True)
             case swim.Cut(key, sentence):
                 self.plane.links.end(key, sentence)
             case swim.Entered(view):
@@ -424,20 +433,34 @@ class Control:
         self._perform(self.views.know(self._alive, self._linked, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Tell(id_, message):
-                    self._say_to(id_, message)
-                case Prepare(view):
-                    self._prepare(view)
-                    self._perform_locks(self._locks.committed(view))
-                case GiveUp(view, members):
-                    self._give_up(view, members)
-                case Enter(view):
-                    self._enter(view)
-                case Release():
-                    self.gate.released()
+        """In the order in which views said them, also where one leads to others."""
+        self._to_do.extend(actions)
+        if self._is_doing:
+            return
+        self._is_doing = True
+        try:
+            while self._to_do:
+                self._do_next(self._to_do.popleft())
+        finally:
+            self._is_doing = False
         self._set_timer()
+
+    def _do_next(self, action: Action) -> None:
+        match action:
+            case Tell(id_, message):
+                self._say_to(id_, message)
+            case Prepare(view):
+                if self._prepared is not None:
+                    self._end(self._prepared)
+                self._prepared = view
+                self._prepare(view)
+                self._perform_locks(self._locks.committed(view))
+            case GiveUp(view, members):
+                self._give_up(view, members)
+            case Enter(view):
+                self._enter(view)
+            case Release():
+                self.gate.released()
 
     def _prepare(self, view: View) -> None:
         plane = self.plane
@@ -458,9 +481,10 @@ class Control:
     def _enter(self, view: View) -> None:
         if self._former is not None:
             self._forget(self._former)
-        self._former = self._entered_view
+        self._former, self._prepared = self._entered_view, None
         self._entered_view = view
         self._lost_in_view = {}
+        self.plane.links.meets(len(view.members))
         self.plane.told(self._letters())
         self._tell({"event": "view", "time": time.time(), "view": self.present()})
         size = len(view.members)
@@ -469,10 +493,13 @@ class Control:
             waiter.answer(self.present())
         self._perform(self.views.waits(bool(self._waiters), time.monotonic()))
 
-    def _forget(self, view: View) -> None:
+    def _end(self, view: View) -> None:
         at = rosters.member(view, self.me)
         self.plane.end(at, counts=False, is_gone=False)
         self.plane.told(DirectoryOver(at.swarm_id))
+
+    def _forget(self, view: View) -> None:
+        self._end(view)
         for one in self._left.difference(self.views.view.members, self._entered_view.members):
             self._left.discard(one)
             self._lost.pop(one, None)
@@ -529,19 +556,8 @@ class Control:
         self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
 
     def _in_vain(self, waiter: _Waiter) -> str:
-        view, alive = self.views.view, len(self._alive)
-        more = ""
-        if alive >= waiter.size:
-            unlinked = [one for one in self._alive if one not in {self.me, *self._linked}]
-            more = (
-                f"; {alive} are there, and meet when all members have made one more collective or "
-                "wait as well"
-            )
-            if unlinked:
-                names = ", ".join(self._peers[one].alias for one in unlinked[:20])
-                more = f"; {alive} are there, but no link is up yet with {names}"
-        names = ", ".join(self._peers[one].alias for one in view.members[:20])
-        return (
-            f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {len(view.members)} are "
-            f"in the view ({names}){more}."
-        )
+        names = {id_: peer.alias for id_, peer in self._peers.items()}
+        view = [names[one] for one in self.views.view.members]
+        unlinked = [names[one] for one in self._alive if one not in {self.me, *self._linked}]
+        why = status.in_vain(view, self._alive, waiter.size, unlinked)
+        return f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {why}."

@@ -43,6 +43,9 @@ class Join(msgspec.Struct, frozen=True):
     """The secret half of this peer's key pair; a new one is made where it is left out."""
     topology: Any
     timeout: float
+    faults: Any = None
+    """Of an experiment, as `Faults.of` takes them; it begins with so many peers."""
+    size: int = 1
 
     def pair(self) -> KeyPair:
         return KeyPair.generate() if self.own is None else KeyPair.from_secret(self.own)

@@ -19,6 +19,7 @@ import msgspec
 
 from manta.light.wire import BrokenFrame, MessageSocket
 from manta.mesh.door import Card, Door, Trust
+from manta.mesh.faults import Faults
 from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
@@ -86,6 +87,8 @@ class Process:
             folder=folder,
             disk=disk_room(folder),
         )
+        if join.faults is not None:
+            self._plane.links.inject(Faults.of(join.faults), join.name, join.size)
         self._door: Door | None = None
         self._meeting = threading.Lock()
         self._run(lambda: self.control.begin(self._plane, ends.transport.io))
@@ -191,6 +194,7 @@ class Process:
                 self._pulse = None  # nothing is read any more
                 self._leave(min(LINGER, message["timeout"]))
                 self._run(self.control.leave)
+                self._leave(LINGER)  # where what was said is held back
                 self.answer(message["n"])
                 return
             if message["k"] == "meet":
@@ -226,6 +230,9 @@ class Process:
                 )
             case "unlock":
                 control.unlock(message["name"])
+                self.answer(number)
+            case "word":
+                control.word(message["to"], message["topic"], message["data"])
                 self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))
