@@ -170,6 +170,12 @@ class Control:
         others = [Card(one.key, one.alias, one.addresses) for one in peers]
         return [self.own, *others[: MOST_CARDS - 1]]
 
+    def moved(self, addresses: tuple[str, ...]) -> None:
+        """This machine has other addresses now."""
+        self.own = self.own.at(addresses)
+        self._peers[self.me] = self._peer(self.own)
+        self._swim(swim.Moved(addresses))
+
     def pause(self) -> None:
         """Your process stands still: so does all that this peer does for the mesh, which is told.
         To the others it is dead."""

@@ -35,6 +35,8 @@ from manta.roster.topologies import Topology
 from manta.transports.addresses import join_address, join_host, split_host
 from manta.transports.errors import TransportError
 
+LOOK = 1.0
+"""Seconds after which it is looked whether this machine's addresses are others."""
 LINGER = 3.0
 """Seconds for which a peer that leaves gives others what they need of it."""
 ENDING = 15
@@ -52,22 +54,24 @@ class Process:
         self._pid = pid
         self._pulse: Pulse | None = None
         self._stands_still = False
+        self._looks_at = 0.0
         self._sending = threading.Lock()
         self._join_number = number
         self._join = join
         self._hosts = None if place.hosts is None else frozenset(place.hosts)
         listen = place.listen or join.listen
         near = is_loopback(split_host(listen.removesuffix(":0"))[0])
-        self._door_socket, links, bulk_socket = self._sockets = [
+        self._door_socket, links, bulk_socket = [
             PeerSocket(_after(listen, count), place.advertised, near=near, setting="listen")
             for count in range(3)
         ]
+        self._links_socket, self._bulk_socket = links, bulk_socket
         keys = join.pair()
         ends = self._ends = Endpoints(keys, lambda: self._plane.known)
         ends.bulk.listen(join_address(bulk_socket.host, bulk_socket.port), fd=bulk_socket.fd)
-        self._own = Card(keys.public, join.name, links.addresses)
+        own = Card(keys.public, join.name, links.addresses)
         self.control = Control(
-            self._own,
+            own,
             Topology.of(join.topology),
             self._tell,
             self._entered,
@@ -110,7 +114,7 @@ class Process:
         status = partial(self._run, self.control.status)
         self._door = Door(door, trust, self._admitted, status)
         doors = [Address(one, trust) for one in join.peers]
-        cards = get_in(doors, self._own, join.timeout, self._may_dial)
+        cards = get_in(doors, self.control.own, join.timeout, self._may_dial)
         self._ends.transport.call_soon(partial(self.control.join, cards))
 
     def _admitted(self, card: Card) -> list[Card]:
@@ -129,7 +133,7 @@ class Process:
                     for addresses, secret in doors
                     for address in addresses
                 ]
-                cards = get_in(known, self._own, timeout, self._may_dial)
+                cards = get_in(known, self.control.own, timeout, self._may_dial)
             except (JoinFailed, ValueError) as error:
                 self.fail(number, JoinFailed.__name__, str(error))
                 return
@@ -142,10 +146,10 @@ class Process:
             self._join_number,
             view=self.control.present(),
             id=self.control.me,
-            name=self._own.name,
+            name=self.control.own.name,
             door=join_host(self._door_socket.host, self._door_socket.port),
             doors=list(self._door_socket.addresses),
-            key=self._own.key,
+            key=self.control.own.key,
             pid=os.getpid(),
         )
         self._pulse = Pulse(time.monotonic())
@@ -156,7 +160,8 @@ class Process:
         if self._pulse is None:  # it leaves
             return
         was, now = self._stands_still, time.monotonic()
-        self._stands_still = still = self._pulse.stands_still(now, runs=runs(self._pid))
+        is_seen = self._pulse.is_quiet(now) and runs(self._pid)
+        self._stands_still = still = self._pulse.stands_still(now, runs=is_seen)
         if still and not was:
             log.warning("Your process stands still: this peer says so, and waits.")
             self.control.pause()
@@ -164,6 +169,10 @@ class Process:
             self.control.resume()
         if not still:  # what it has not read yet waits there
             self._send({"k": "beat", "n": 0})
+        if now >= self._looks_at:
+            self._looks_at = now + LOOK
+            if (addresses := self._links_socket.look()) != self.control.own.addresses:
+                self.control.moved(addresses)
         self._ends.transport.io.call_later(BEAT, self._beat)
 
     # --- your process ---------------------------------------------------------------------------

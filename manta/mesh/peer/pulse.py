@@ -21,6 +21,10 @@ class Pulse:
         """It has said something."""
         self._alive = now
 
+    def is_quiet(self, now: float) -> bool:
+        """Whether the last beat was not answered: then it is worth looking what it does."""
+        return now - self._alive > BEAT
+
     def stands_still(self, now: float, *, runs: bool) -> bool:
         """Looks, as in each beat; `runs`: a thread of it was seen to run."""
         late = now - self._looked - BEAT
