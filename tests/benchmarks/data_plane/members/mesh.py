@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -50,6 +51,7 @@ class Peer(Member):
 
 
 def main(address: str, rank: str, members: str) -> None:
+    os.setsid()  # as tasks: the scheduler shares time among sessions (autogroups, sched(7))
     peer = Peer(int(rank), int(members))
     try:
         serve(address, peer)
