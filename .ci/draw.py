@@ -16,6 +16,8 @@ from typing import Any
 
 from manta.apis.swarm import graph_of
 from manta.cli.loading import load_swarm
+from manta.mesh.picture import Peer, State, picture
+from manta.roster.topologies import Topology
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -94,6 +96,13 @@ def graph(file: Path) -> str:
     return drawn.replace(">", f"><style>{GRAPH_STYLE}</style>", 1) + "\n"
 
 
+def mesh() -> str:
+    """As `manta mesh status --svg` draws one."""
+    states: dict[int, State] = {2: "suspected", 5: "dead"}
+    peers = [Peer(f"peer-{rank}", states.get(rank, "alive")) for rank in range(8)]
+    return picture(Topology.of("random-regular:3:2"), peers, "8 peers, random-regular")
+
+
 def draw(folder: Path) -> None:
     """Writes each picture below `folder`, as it is below docs/."""
     drawn = {
@@ -101,6 +110,7 @@ def draw(folder: Path) -> None:
         for source in DOCS.rglob("*.toml")
     }
     drawn |= {Path(name): graph(file) for name, file in GRAPHS.items()}
+    drawn[Path("assets/mesh.svg")] = mesh()
     for name, text in drawn.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)

@@ -44,7 +44,8 @@ process that runs the attempt opens more, and replaces those that broke::
                                              node_id, alias, index, iteration, attempt (of a
                                              collective: rank) and a value
                       memory, fds=1          a memfd, or a socket, to write the value into
-                      fds=1                  a connection to the plane
+                      fds=1                  a connection to the plane, or to the process by which
+                                             the attempt is a peer of a mesh
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 

@@ -13,20 +13,35 @@ goes on there to its end, as a collective that was begun counts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from manta.light.exchange import Peer
+from manta.mesh.aio_coordinators import AsyncLeader, AsyncMarket, AsyncSharing
 from manta.mesh.mesh import Mesh
 from manta.mesh.settings import Keys
 
+P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 32
 """Calls of one mesh that wait at the same time; further ones wait for their turn."""
 _LOOK = 0.5
 """Seconds after which a wait for events looks whether it is wanted yet."""
+
+
+def _awaited(
+    method: Callable[Concatenate[Mesh, P], T],
+) -> Callable[Concatenate[AsyncMesh, P], Coroutine[Any, Any, T]]:
+    """That method of `Mesh` as a coroutine, with its arguments."""
+
+    @wraps(method)
+    async def call(self: AsyncMesh, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(lambda: method(self._mesh, *args, **kwargs))
+
+    return call
 
 
 class Joining:
@@ -133,10 +148,6 @@ class AsyncMesh:
         """The ranks whose values are not in this peer's last collective, and why."""
         return self._mesh.left_out
 
-    async def wait(self, size: int, timeout: float | None = None) -> None:
-        """Waits until at least `size` peers are in the view. Raises Timeout, naming who is."""
-        await self._run(lambda: self._mesh.wait(size, timeout))
-
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Ends when the mesh is left."""
         while True:
@@ -147,69 +158,41 @@ class AsyncMesh:
             elif self._mesh.has_ended:
                 return
 
-    async def status(self) -> dict[str, Any]:
-        """All that this peer knows of the others."""
-        return await self._run(self._mesh.status)
+    wait = _awaited(Mesh.wait)
+    status = _awaited(Mesh.status)
+    send = _awaited(Mesh.send)
+    receive = _awaited(Mesh.receive)
+    broadcast = _awaited(Mesh.broadcast)
+    get_broadcast = _awaited(Mesh.get_broadcast)
+    all_reduce = _awaited(Mesh.all_reduce)
+    reduce_scatter = _awaited(Mesh.reduce_scatter)
+    all_gather = _awaited(Mesh.all_gather)
+    gather = _awaited(Mesh.gather)
+    scatter = _awaited(Mesh.scatter)
+    barrier = _awaited(Mesh.barrier)
 
-    async def send(self, peer: str, tag: str, value: Any, timeout: float | None = None) -> None:
-        """`Mesh.send`."""
-        await self._run(lambda: self._mesh.send(peer, tag, value, timeout))
+    @asynccontextmanager
+    async def leader(self, name: str = "") -> AsyncIterator[AsyncLeader]:
+        """`Mesh.leader`."""
+        with await self._run(lambda: self._mesh.leader(name)) as made:
+            yield AsyncLeader(made)
 
-    async def receive(self, peer: str, tag: str, timeout: float | None = None) -> Any:
-        """`Mesh.receive`."""
-        return await self._run(lambda: self._mesh.receive(peer, tag, timeout))
+    @asynccontextmanager
+    async def share(
+        self, items: int, name: str = "", owners: Sequence[str] | None = None
+    ) -> AsyncIterator[AsyncSharing]:
+        """`Mesh.share`."""
+        made = await self._run(lambda: self._mesh.share(items, name, owners))
+        try:
+            yield AsyncSharing(made)
+        finally:
+            await asyncio.to_thread(made.close)
 
-    async def broadcast(self, tag: str, value: Any) -> None:
-        """`Mesh.broadcast`."""
-        await self._run(lambda: self._mesh.broadcast(tag, value))
-
-    async def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
-        """`Mesh.get_broadcast`."""
-        return await self._run(lambda: self._mesh.get_broadcast(tag, timeout))
-
-    async def all_reduce(
-        self,
-        value: Any,
-        op: str = "sum",
-        on_peer_lost: str = "raise",
-        dtype: Any = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """`Mesh.all_reduce`."""
-        return await self._run(
-            lambda: self._mesh.all_reduce(value, op, on_peer_lost, dtype, timeout)
-        )
-
-    async def reduce_scatter(
-        self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None
-    ) -> Any:
-        """`Mesh.reduce_scatter`."""
-        return await self._run(lambda: self._mesh.reduce_scatter(value, op, timeout, dtype))
-
-    async def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
-        """`Mesh.all_gather`."""
-        return await self._run(lambda: self._mesh.all_gather(value, timeout))
-
-    async def gather(
-        self,
-        value: Any,
-        root: int = 0,
-        quorum: float | str | None = None,
-        deadline: float | str | None = None,
-        timeout: float | None = None,
-    ) -> list[Any] | dict[int, Any] | None:
-        """`Mesh.gather`."""
-        return await self._run(lambda: self._mesh.gather(value, root, quorum, deadline, timeout))
-
-    async def scatter(
-        self, values: Sequence[Any] | None = None, root: int = 0, timeout: float | None = None
-    ) -> Any:
-        """`Mesh.scatter`."""
-        return await self._run(lambda: self._mesh.scatter(values, root, timeout))
-
-    async def barrier(self, timeout: float | None = None) -> None:
-        """`Mesh.barrier`."""
-        await self._run(lambda: self._mesh.barrier(timeout))
+    @asynccontextmanager
+    async def market(self, capacity: int, name: str = "") -> AsyncIterator[AsyncMarket]:
+        """`Mesh.market`."""
+        with await self._run(lambda: self._mesh.market(capacity, name)) as made:
+            yield AsyncMarket(made)
 
     @asynccontextmanager
     async def lock(self, name: str, timeout: float | None = None) -> AsyncIterator[None]:

@@ -9,33 +9,28 @@ from __future__ import annotations
 import itertools
 import os
 import queue
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.context import Brief
 from manta.light.errors import BY_NAME, LightError, NotInTask, RequestFailed, UnknownPeer
 from manta.light.runtime.client import outcome
 from manta.light.runtime.plane import PlaneConnection
-from manta.mesh.errors import JoinFailed, MeshLost
-from manta.mesh.words import VIEW_OVER, Join
+from manta.mesh.errors import JoinFailed, MeshLost, MeshStuck
+from manta.mesh.settings import FD
+from manta.mesh.words import VIEW_OVER
 
-NEEDED = ("cryptography", "numpy")
+if TYPE_CHECKING:
+    from manta.mesh.process import PeerProcess
+
 MOST_EVENTS = 10_000
 """That wait to be read: of more, the oldest go."""
-ENDING = 20.0
-"""Seconds that the peer has to end."""
+PATIENCE = 10.0
+"""Seconds that the peer's process has for an answer, beyond those that it is told to wait for."""
 _GONE = "The peer's process has ended: join again. What it logged says why."
 _LEFT = "This mesh was left: join again."
 
@@ -44,65 +39,72 @@ class ViewOver(Exception):
     """The call is to be made again, in the next view."""
 
 
-@dataclass
+Listener = Callable[[dict[str, Any] | None], None]
+
+
 class _Reply:
-    came: threading.Event = field(default_factory=threading.Event)
-    told: dict[str, Any] | None = None
-    fds: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.came = threading.Event()
+        self.told: dict[str, Any] | None = None
+        self.fds: list[int] = []
 
 
 class Client:
-    def __init__(self) -> None:
-        """Begins the process. Raises JoinFailed, OSError."""
-        missing = [name for name in NEEDED if find_spec(name) is None]
-        if missing:
-            raise JoinFailed(
-                f"A mesh needs {' and '.join(missing)}: pip install 'manta-swarm[node]'."
-            )
-        self.folder = tempfile.mkdtemp(prefix="manta-mesh-")
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "manta.mesh.peer", str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,
-                )
-        except BaseException:
-            ours.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
+    def __init__(self, ours: wire.MessageSocket, process: PeerProcess | None = None) -> None:
+        """`ours` is the socket to the peer's process, which others have begun where there is no
+        `process`."""
+        self._process = process
         self._owner = os.getpid()
-        self._socket = wire.MessageSocket(ours)
+        self._socket = ours
+        self.pid = 0
+        """Of the peer's process, once this peer has joined."""
         self._sending = threading.Lock()
         self._numbers = itertools.count(1)
         self._replies: dict[int, _Reply] = {}
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._listeners: list[Listener] = []
         self._missed = 0
         self.has_left = self.is_gone = False
         self.letters = Letters(self)
         self._thread = threading.Thread(target=self._read, name="manta-mesh", daemon=True)
         self._thread.start()
 
-    @property
-    def pid(self) -> int:
-        """Of the peer's process."""
-        return self._process.pid
+    @classmethod
+    def begin(cls) -> Client:
+        """Begins the process, or takes over the one that `manta mesh run` has begun for this one.
+        Raises JoinFailed, OSError."""
+        if (given := os.environ.pop(FD, None)) is not None:
+            os.set_inheritable(int(given), False)
+            return cls(wire.MessageSocket.of(int(given)))
+        from manta.mesh.process import PeerProcess  # which most peers of a command do without
 
-    def join(self, join: Join) -> dict[str, Any]:
-        """Raises JoinFailed."""
-        return self.request("join", join=msgspec.to_builtins(join))
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = PeerProcess(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        return cls(wire.MessageSocket(ours), process)
 
-    def request(self, request: str, **fields: Any) -> dict[str, Any]:
-        """Raises MeshLost, and what the answer says."""
-        return self._ask(request, fields).told or {}
+    def join(self, join: dict[str, Any]) -> dict[str, Any]:
+        """`join` has the fields of `peer.join.Join`. Raises JoinFailed."""
+        # The other end learns from the system which process this is.
+        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        told = self.request("join", join["timeout"], join=join)
+        self.pid = told["pid"]
+        return told
+
+    def request(self, request: str, waits: float = 0.0, **fields: Any) -> dict[str, Any]:
+        """`waits`: seconds for which the answer may be waited for there. Raises MeshLost,
+        MeshStuck, and what the answer says."""
+        return self._ask(request, waits, fields).told or {}
 
     def open(self, of: str) -> int:
         """The descriptor of a connection to the plane."""
-        return self._ask("open", {"of": of}).fds[0]
+        return self._ask("open", 0.0, {"of": of}).fds[0]
 
-    def _ask(self, request: str, fields: dict[str, Any]) -> _Reply:
+    def _ask(self, request: str, waits: float, fields: dict[str, Any]) -> _Reply:
         if os.getpid() != self._owner:
             raise NotInTask("A mesh belongs to the process that has joined it: join anew here.")
         number = next(self._numbers)
@@ -115,7 +117,8 @@ class Client:
                     self._socket.send({"k": request, "n": number, **fields})
                 except OSError as error:
                     raise MeshLost(_GONE) from error
-            reply.came.wait()
+            if not reply.came.wait(min(waits + PATIENCE, threading.TIMEOUT_MAX)):
+                raise MeshStuck(self._stuck(request, waits))
         finally:
             self._replies.pop(number, None)
         if reply.told is None:
@@ -126,6 +129,14 @@ class Client:
                 kind = JoinFailed
             raise kind(reply.told["sentence"])
         return reply
+
+    def _stuck(self, request: str, waits: float) -> str:
+        process = f"process {self.pid}" if self.pid else "the process of this peer"
+        return (
+            f"No answer to {request!r} came within {waits + PATIENCE:g} s: {process}, by which "
+            "this one speaks to the mesh, is stopped or starved. Let it go on (kill -CONT), or "
+            "leave and join again."
+        )
 
     def events(self, timeout: float | None) -> Iterator[dict[str, Any]]:
         while True:
@@ -141,26 +152,35 @@ class Client:
                 yield {"event": "missed", "count": missed}
             yield event
 
+    def listen(self, listener: Listener) -> None:
+        """It is called with each event from now on, and what others' processes say, on the thread
+        that reads these; and with None at the end."""
+        with self._sending:
+            if not self.is_gone:
+                self._listeners.append(listener)
+                return
+        listener(None)
+
+    def ignore(self, listener: Listener) -> None:
+        with self._sending:
+            self._listeners.remove(listener)
+
     def leave(self, timeout: float) -> None:
         """In good order, as far as there is time."""
         if os.getpid() != self._owner or self.has_left:
             return
         with suppress(LightError):
-            self.request("leave", timeout=timeout)
+            self.request("leave", timeout, timeout=timeout)
         self.has_left = True
         self._end()
 
     def _end(self) -> None:
         self._socket.shut()
-        try:
-            self._process.wait(ENDING)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            self._process.end()
         self._thread.join()
         self.letters.close()
         self._socket.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- on the thread of its own ---------------------------------------------------------------
 
@@ -172,12 +192,23 @@ class Client:
             pass  # it has ended
         with self._sending:
             self.is_gone = True
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(None)
         for reply in list(self._replies.values()):
             reply.came.set()
         self._events.put(None)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message["k"] == "beat":
+            with self._sending, suppress(OSError):  # reading finds out as well
+                self._socket.send(message)
+            return
         if message["k"] == "event":
+            for listener in list(self._listeners):
+                listener(message["told"])
+            if message["told"]["event"] == "word":
+                return
             self.letters.brief.node_ids = {}  # a name may be another peer's now
             if self._events.qsize() >= MOST_EVENTS:
                 with suppress(queue.Empty):
@@ -240,7 +271,7 @@ class Letters(_Speaker):
 
     def _other(self, request: str, fields: dict[str, Any]) -> Any:
         if request in ("lock", "unlock"):
-            return self._client.request(request, **fields)
+            return self._client.request(request, fields.get("timeout", 0.0), **fields)
         if request != "resolve_node":
             return super()._other(request, fields)
         name = fields["name"]

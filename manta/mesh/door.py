@@ -62,6 +62,9 @@ class Card(msgspec.Struct, frozen=True, array_like=True):
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
     addresses: Addresses
 
+    def at(self, addresses: Addresses) -> Card:
+        return Card(self.key, self.name, addresses)
+
 
 Cards = Annotated[tuple[Card, ...], Meta(min_length=1, max_length=MOST_CARDS)]
 _card = msgspec.msgpack.Decoder(Card).decode

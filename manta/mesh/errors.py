@@ -13,5 +13,9 @@ class JoinFailed(MeshError):
     """No mesh lets this peer in, or none is reached."""
 
 
+class MeshStuck(MeshError):
+    """The peer's process does not answer."""
+
+
 class MeshLost(MeshError):
     """The peer's process has ended, or the mesh was left: nothing more can be asked of it."""

@@ -14,7 +14,9 @@ change only within `wait` and collectives, at the same call for all.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +24,11 @@ from typing import Any, TypeVar
 
 from manta.light import arguments
 from manta.light.collectives.world import waiting_time
-from manta.light.context import Context, here
+from manta.light.context import Context, here, usage
 from manta.light.exchange import Exchange, Peer
 from manta.mesh.client import Client, ViewCalls, ViewOver
-from manta.mesh.settings import MEMORY, Keys, settings
-from manta.mesh.words import Join
-from manta.transports.security.keys import KeyPair
+from manta.mesh.coordinators import Leader, Market, Sharing
+from manta.mesh.settings import SECRET, Keys, settings
 
 T = TypeVar("T")
 LEAVING = 3.0
@@ -72,33 +73,27 @@ class Mesh:
         which one is enough. `secret`: what all peers know, or `Keys`. `topology`: "full", "ring",
         "star", "torus", "random-regular", or pairs of ranks: who may send letters to whom, and
         hears whose broadcasts. What is left out comes from `MANTA_MESH_LISTEN`, `_PEERS`,
-        `_SECRET`, `_NAME` and `_TOPOLOGY`; with `MANTA_MESH_SIZE` it waits for so many peers.
-        `timeout` is in seconds. Raises JoinFailed, and Timeout where the peers do not come.
+        `_SECRET`, `_NAME` and `_TOPOLOGY`; with `MANTA_MESH_SIZE` it waits for so many peers. In a
+        task, without `listen`, `peers` and `secret`, the other instances of the task in this
+        iteration are the peers, and all of them are waited for. `timeout` is in seconds. Raises
+        JoinFailed, and Timeout where the peers do not come.
         """
         timeout = arguments.seconds("timeout", timeout)
+        until = time.monotonic() + timeout
+        task = None
+        if usage.context is not None and not (listen or peers or secret or SECRET in os.environ):
+            from manta.mesh.tasks import TaskPeer
+
+            task = TaskPeer(usage.context)
+            secret, name = task.secret, name or task.name
         found = settings(listen, peers, secret, name, topology)
-        by_keys = found.secret if isinstance(found.secret, Keys) else None
-        pair = KeyPair.from_secret(by_keys.secret) if by_keys else KeyPair.generate()
-        client = Client()
+        client = Client.begin() if task is None else task.begin(until)
         try:
-            told = client.join(
-                Join(
-                    pair.public,
-                    pair.secret,
-                    found.name,
-                    found.listen,
-                    found.peers,
-                    None if by_keys else str(found.secret),
-                    tuple(by_keys.known) if by_keys else (),
-                    found.topology,
-                    MEMORY,
-                    client.folder,
-                    timeout,
-                )
-            )
+            told = client.join({**found.join(timeout), "faults": found.faults, "size": found.size})
             mesh = cls(client, told)
-            if found.size > 1:
-                mesh.wait(found.size, timeout)
+            size = found.size if task is None else task.meet(client, told["doors"], until)
+            if size > 1:
+                mesh.wait(size, max(0.1, until - time.monotonic()))
         except BaseException:
             client.leave(0.0)
             raise
@@ -160,7 +155,8 @@ class Mesh:
         size = arguments.whole("size", size)
         left = waiting_time(timeout) if timeout is not None else 300.0
         with self._calling:
-            self._enter(self._client.request("wait", size=size, timeout=left)["view"])
+            told = self._client.request("wait", left, size=size, timeout=left)
+            self._enter(told["view"])
 
     def events(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
         """What happens, as dicts with "event", "time" and what it is about: joined, suspected,
@@ -194,6 +190,25 @@ class Mesh:
         """`world.get_broadcast`: the latest."""
         with _through(self._client.letters):
             return _world.get_broadcast(tag, timeout)
+
+    # --- together -------------------------------------------------------------------------------
+
+    def leader(self, name: str = "") -> Leader:
+        """Takes part in agreeing on who leads: of the peers that are alive the one with the lowest
+        id, in an epoch of its own. All peers of the mesh are to take part."""
+        return Leader(self._client, name, self.id)
+
+    def share(self, items: int, name: str = "", owners: Sequence[str] | None = None) -> Sharing:
+        """Divides so many items, up to 10,000, among the peers: each is done once, or again where
+        its worker was lost. They are divided at first among `owners`, all that are in the view
+        unless it is said: who comes later gives those of another's. Raises ValueError."""
+        among = [peer.node_id for peer in self.peers] if owners is None else list(owners)
+        return Sharing(self._client, name, self.id, items, among)
+
+    def market(self, capacity: int, name: str = "") -> Market:
+        """Takes part in handing work out by offered capacity: so many units this peer does at the
+        same time. Raises ValueError."""
+        return Market(self._client, name, self.id, capacity)
 
     # --- collectives ----------------------------------------------------------------------------
 
@@ -259,7 +274,7 @@ class Mesh:
                     with _through(view):
                         return call()
                 except ViewOver:
-                    view.next = self._client.request("wait", size=0, timeout=1.0)["view"]
+                    view.next = self._client.request("wait", 1.0, size=0, timeout=1.0)["view"]
                 finally:
                     self._left_out = view.brief.left_out
                     if view.next is not None:

@@ -12,6 +12,8 @@ from manta.transports.errors import RemoteProtocolError
 
 MOST_PEERS = 4_096
 """In a view."""
+MOST_SAID = 4 << 20
+"""Bytes of a word."""
 NONE = -1
 """Of calls: there is no such one."""
 
@@ -37,10 +39,20 @@ class Propose(_Said, frozen=True, tag=10):
     members: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_PEERS)]
 
 
+class Ending(_Said, frozen=True):
+    """The sender has heard a commit: of which view, after which call its last one in the former
+    view comes (or that there is none), which members of that are given up there, and whether it
+    has what comes of the last call."""
+
+    next: Ballot
+    limit: Call | None
+    lost: Annotated[tuple[Id, ...], Meta(max_length=MOST_PEERS)]
+    is_done: bool
+
+
 class Position(_Said, frozen=True, tag=11):
     """Where the sender is in its view, named by its ballot: the last call that has ended, the one
-    that it is in, whether one waits to begin, whether it waits for a view, and whether it has yet
-    to make the last call there, after an earlier commit."""
+    that it is in, whether one waits to begin, and whether it waits for a view."""
 
     ballot: Ballot
     view: Ballot
@@ -48,17 +60,24 @@ class Position(_Said, frozen=True, tag=11):
     inside: Call
     is_pending: bool
     is_free: bool
-    is_ending: bool
+    ending: Ending | None
+
+
+class Group(_Said, frozen=True):
+    """Members that make the same last call in a former view: the one after that number, or none
+    where the view is over at once."""
+
+    view: Ballot
+    limit: Call | None
+    members: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_PEERS)]
 
 
 class Commit(_Said, frozen=True, tag=12):
-    """`ends`: of each former view the number after which its last call comes, or nothing where it
-    is over at once. `was`: the former view of each member."""
+    """Each member of the view is in one of the groups."""
 
     ballot: Ballot
     members: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=MOST_PEERS)]
-    ends: Annotated[tuple[tuple[Ballot, Call | None], ...], Meta(max_length=MOST_PEERS)]
-    was: Annotated[tuple[tuple[Id, Ballot], ...], Meta(max_length=MOST_PEERS)]
+    groups: Annotated[tuple[Group, ...], Meta(min_length=1, max_length=MOST_PEERS)]
 
 
 class Refuse(_Said, frozen=True, tag=13):
@@ -68,8 +87,8 @@ class Refuse(_Said, frozen=True, tag=13):
     highest: Ballot
 
 
-class Accepted(_Said, frozen=True, tag=14):
-    """The sender has heard the commit."""
+class Begin(_Said, frozen=True, tag=14):
+    """All members have what comes of their last calls: the view begins."""
 
     ballot: Ballot
 
@@ -105,9 +124,17 @@ class Holders(_Said, frozen=True, tag=22):
     of: Annotated[tuple[tuple[Text, Id], ...], Meta(max_length=10_000)]
 
 
-Proposals = Propose | Position | Commit | Refuse | Accepted | Apart
+class Word(_Said, frozen=True, tag=30):
+    """What the sender's process says to the receiver's about a topic, as those who coordinate do.
+    It may be lost."""
+
+    topic: Text
+    data: Annotated[bytes, Meta(max_length=MOST_SAID)]
+
+
+Proposals = Propose | Position | Commit | Refuse | Begin | Apart
 Locking = Locks | Granted | Holders
-Said = Proposals | Locking
+Said = Proposals | Locking | Word
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Said).decode

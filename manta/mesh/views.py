@@ -4,28 +4,24 @@ Theory of operation. A *view* is a list of members, in the order of their ranks,
 them have agreed, as in virtual synchrony (Birman and Joseph 1987). Of the peers that one takes for
 alive, the one with the lowest id proposes another view when they are not the members of its own.
 Each member says where it is, and from then on begins no call and lets none end, until it hears the
-commit: the new view, and which call is the last of each former one.
+commit: the new view, and which call is the last of each former one (`groups`). So all members make
+the same calls in it, and none sees its rank change between two calls. Who is not among the new
+members is given up with the commit, in the last call, and not before.
 
-| of a former view | its last call is |
-|---|---|
-| all members wait for another view | none: it is over |
-| some wait, and others neither do nor call | not decided until these do one or the other |
-| any other | the first that no member has ended |
+A member that has heard a commit is *ending*. What comes of its last call it keeps back until all
+members have come that far, and the proposer says that the view begins. If somebody is lost
+meanwhile, the next commit puts another view in the place of the one that has not begun, and that
+loss is heard in the same last call. So who is given up in a view is not in the next: a loss is told
+in one call, the same for all that are left.
 
-So all members make the same calls in it, and none sees its rank change between two calls. A member
-that has heard a commit is *ending* until its last call in the former view has ended. Who is not
-among the new members is given up with the commit, in the last call, and not before: all that are
-left hear of a loss in the same call.
-
-The next commit waits for members that are ending. If one of them needs a peer in its last call that
-is no more, it gives that one up with the proposal. Who missed a commit is in a view that others
-have left: those are given up in it with the next one.
+Who missed a commit goes on as the others do with the next one; if it has gone further than they,
+they are given up in its view, and it in theirs.
 
 A proposal may neither leave out whom a member of its view takes for alive, nor name whom it does
 not: so it is repeated until all have heard who is there. Who does not propose, and is in a view of
 others than those, asks for it. A ballot is a number and its proposer; the highest counts. A member
-that has held anything for ten seconds goes on as before, and says so: it can't know whether others
-have heard the commit.
+that has held anything for ten seconds goes on, and says so: it can't know whether others have
+heard the commit.
 """
 
 from __future__ import annotations
@@ -33,15 +29,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import NamedTuple
 
+from manta.mesh.groups import groups, late
 from manta.mesh.said import (
     NONE,
-    Accepted,
     Apart,
     Ballot,
+    Begin,
     Commit,
+    Ending,
     Position,
     Proposals,
     Propose,
@@ -51,7 +48,7 @@ from manta.mesh.said import (
 SOON = 0.03
 """Seconds that others have to come as well, once somebody has."""
 PATIENCE = 10.0
-"""Seconds for which anything is held without a commit."""
+"""Seconds for which anything is held without being told more."""
 ANSWER = 1.0
 """Seconds until a proposal that was not answered by all is made again."""
 AGAIN = 0.05
@@ -61,7 +58,7 @@ MOST_WEIGHT = 2_000
 kept of them goes. A call weighs 1, and 1 more for each `UNIT` bytes of its outcome."""
 UNIT = 128 * 1024
 BEHIND = 1.0
-"""Seconds that members have to accept a commit before another is proposed."""
+"""Seconds that members have to hear a commit before another view is proposed."""
 
 
 class View(NamedTuple):
@@ -75,23 +72,13 @@ class View(NamedTuple):
         return f"{self.ballot.number}.{self.ballot.proposer}"
 
 
-class Verdict(Enum):
-    """On a call that a member makes in its view."""
-
-    GO = "go"
-    HOLD = "hold"
-    """Until `Release`."""
-    OVER = "over"
-    """The view has no such call."""
-
-
 class Tell(NamedTuple):
     peer: str
     message: Proposals
 
 
 class Prepare(NamedTuple):
-    """The view is about to begin."""
+    """The view is about to begin, in place of any other that was."""
 
     view: View
 
@@ -118,21 +105,28 @@ Action = Tell | Prepare | GiveUp | Enter | Release
 
 @dataclass
 class _Proposal:
-    """This peer's own."""
+    """This peer's own; once it is committed, `positions` are those after the commit."""
 
-    ballot: Ballot
-    members: tuple[str, ...]
+    view: View
     until: float
     positions: dict[str, Position] = field(default_factory=dict)
+    has_begun: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        """By all."""
+        return len(self.positions) == len(self.view.members)
 
 
 @dataclass
 class _Ending:
-    limit: int
-    """The last call is the first with a greater number."""
+    limit: int | None
+    """The last call is the first with a greater number; without one the view is over at once."""
     next: View
-    last: int | None = None
+    last: int | None
     """Its number, once it is called."""
+    is_done: bool
+    """What comes of it is here, or there is none."""
 
 
 class Views:
@@ -151,66 +145,70 @@ class Views:
         self._weight = 0
         self._is_pending = False
         self._is_free = False
+        self._lost: frozenset[str] = frozenset()
+        """Members of the view that are given up in it."""
         self._held: Ballot | None = None
         """The proposal that is waited for."""
         self._held_until: float | None = None
-        """Once anything is held for it."""
+        """Once anything is held for it, or for the beginning of the next view."""
         self._ending: _Ending | None = None
         self._proposal: _Proposal | None = None
+        self._committed: _Proposal | None = None
         self._propose_at: float | None = None
         """When this peer proposes, or asks for that, at the earliest."""
         self._is_asked = False
-        """Is another member in a view that is to become one with this?"""
-        self._accepted: set[str] = set()
-        """Members of the view that was committed last."""
+        """Is another view needed, though all that are alive are in this one?"""
         self._behind_at: float | None = None
-        """When all of them should have accepted it."""
+        """When all members should have heard of the view that was committed last."""
 
     # --- calls of the member here ---------------------------------------------------------------
 
-    def call(self, number: int, now: float) -> tuple[Verdict, list[Action]]:
-        """The member calls the collective of that number in its view."""
+    def call(self, number: int, now: float) -> tuple[bool, list[Action]]:
+        """The member calls the collective of that number in its view: whether it is carried out
+        now, or is asked about again after `Release`."""
         ending = self._ending
-        if ending is not None and ending.last is not None and number > ending.last:
-            return Verdict.OVER, []
-        if self._holds:
+        if self._holds or (ending is not None and ending.is_done):
             self._hold(now)
             if self._is_pending:
-                return Verdict.HOLD, []
+                return False, []
             self._is_pending = True
-            return Verdict.HOLD, self._say_position(now)
+            return False, self._say_position(now)
         self._is_pending = False
         self._inside = number
-        if ending is not None and number > ending.limit:
+        if ending is not None and ending.limit is not None and number > ending.limit:
             ending.last = number
-        return Verdict.GO, []
+        return True, []
 
-    def may_end(self, now: float) -> bool:
-        """Whether the call that is under way may be answered now; else after `Release`."""
+    def came(self, number: int, now: float, size: int = 0) -> tuple[bool, list[Action]]:
+        """What comes of the call under way is here, in so many bytes: whether it is answered now,
+        or is asked about again after `Release`, unless that view is over then."""
+        ending = self._ending
         if self._holds:
             self._hold(now)
-        return not self._holds
+            return False, []
+        if ending is not None and ending.last == number:
+            self._hold(now)
+            return False, self._is_at_end(ending, now)
+        return True, self._ended(number, now, size)
 
     @property
     def _holds(self) -> bool:
-        """Who is ending goes on to its last call: that is decided, and a commit waits for it."""
+        """Who is ending goes on to its last call: that is decided."""
         return self._held is not None and self._ending is None
 
     def _hold(self, now: float) -> None:
         if self._held_until is None:
             self._held_until = now + PATIENCE
 
-    @property
-    def last(self) -> int | None:
-        """The number of the last call in the view, once it is called."""
-        return None if self._ending is None else self._ending.last
+    def _is_at_end(self, ending: _Ending, now: float) -> list[Action]:
+        if ending.is_done:
+            return []
+        ending.is_done = True
+        return self._say_position(now)
 
-    def ended(self, number: int, now: float, size: int = 0) -> list[Action]:
-        """The call that was under way was answered, with so many bytes."""
+    def _ended(self, number: int, now: float, size: int) -> list[Action]:
         self._done, self._inside = max(self._done, number), NONE
         self._weight += 1 + size // UNIT
-        if self.last == number:
-            return self._enter(now)
         return [*self._say_position(now), *(self._look(now) if self._is_heavy else ())]
 
     @property
@@ -220,7 +218,12 @@ class Views:
     def abandoned(self, now: float) -> list[Action]:
         """Nobody waits any more for a call that was held or under way."""
         self._is_pending = False
-        return self.ended(self._inside, now) if self._inside != NONE else self._say_position(now)
+        ending = self._ending
+        if self._inside == NONE:
+            return self._say_position(now)
+        if ending is not None and ending.last == self._inside:
+            return self._is_at_end(ending, now)
+        return self._ended(self._inside, now, 0)
 
     def waits(self, is_free: bool, now: float) -> list[Action]:
         """The member waits for another view, or has ceased to."""
@@ -233,10 +236,13 @@ class Views:
 
     def know(self, alive: Iterable[str], linked: Iterable[str], now: float) -> list[Action]:
         """Whom this peer takes for alive, itself among them, and with whom it has a link."""
-        was, self._alive, self._linked = self._alive, frozenset(alive), frozenset(linked)
+        was, self._alive = self._alive, frozenset(alive)
+        had, self._linked = self._linked, frozenset(linked)
         actions: list[Action] = []
         if self._held is not None and self._held.proposer not in self._alive:
-            actions += self._let_go()
+            actions += self._let_go(now)
+        elif self._proposer in self._linked - had:  # what was said before may be lost
+            actions += self._say_position(now)
         if was != self._alive and self._propose_at is None:
             self._propose_at = now if was - self._alive else now + SOON
         return [*actions, *self._look(now)]
@@ -262,7 +268,7 @@ class Views:
             self._proposal = None
             return self._ask(now)
         if (proposal := self._proposal) is not None:
-            if self._alive == set(proposal.members) and now < proposal.until:
+            if self._alive == set(proposal.view.members) and now < proposal.until:
                 return []
         elif not self._is_reason(now):
             self._propose_at = None
@@ -286,51 +292,83 @@ class Views:
         return [Tell(min(self._alive), Apart(self._target.ballot))]
 
     def _is_reason(self, now: float) -> bool:
-        if self._is_asked or self._is_heavy:
-            return True
-        if self._alive != set(self._target.members):
-            return True
-        if self._ending is not None and self._is_free:
+        if self._is_asked or self._is_heavy or self._alive != set(self._target.members):
             return True
         if self._behind_at is None or now < self._behind_at:
             return False
         self._behind_at = None
-        return not self._accepted.issuperset(self._target.members)
+        return self._committed is not None and not self._committed.is_answered
 
     def _propose(self, now: float) -> list[Action]:
         self._propose_at, self._is_asked = None, False
-        ballot = Ballot(self._highest.number + 1, self._me)
-        members = tuple(self._order(self._alive))
-        self._proposal = _Proposal(ballot, members, now + ANSWER)
-        message = Propose(ballot, members)
-        others = [Tell(one, message) for one in members if one != self._me]
-        return [*others, *self._proposed(message, now)]
+        view = View(Ballot(self._highest.number + 1, self._me), tuple(self._order(self._alive)))
+        self._proposal = _Proposal(view, now + ANSWER)
+        message = Propose(*view)
+        return [*self._tell_others(view, message), *self._proposed(message, now)]
+
+    def _tell_others(self, view: View, message: Proposals) -> list[Action]:
+        return [Tell(one, message) for one in view.members if one != self._me]
 
     def _take_position(self, peer: str, said: Position, now: float) -> list[Action]:
-        proposal = self._proposal
-        if proposal is None or said.ballot != proposal.ballot or peer not in proposal.members:
+        proposal, committed = self._proposal, self._committed
+        if proposal is not None and said.ballot == proposal.view.ballot:
+            if peer not in proposal.view.members:
+                return []
+            proposal.positions[peer] = said
+            return self._decide(proposal, now) if proposal.is_answered else []
+        if committed is not None and said.ballot == committed.view.ballot:
+            if peer not in committed.view.members:
+                return []
+            committed.positions[peer] = said
+            if not committed.has_begun:
+                return self._look_at_ends(committed, now)
+            return self._let_begin({peer: said.ballot}, now) if said.ending is not None else []
+        return []
+
+    def _decide(self, proposal: _Proposal, now: float) -> list[Action]:
+        """Commits, once it is known which calls are the last."""
+        proposal.until = math.inf  # it is for the members to move
+        if behind := late(proposal.positions):
+            return self._let_begin(behind, now)
+        found = groups(proposal.positions)
+        if found is None:
             return []
-        proposal.positions[peer] = said
-        if len(proposal.positions) < len(proposal.members):
-            return []
-        proposal.until = math.inf  # it is for them to move
-        ends = _ends(proposal.positions.values())
-        if ends is None:
-            return []
-        self._proposal = None
-        was = tuple((one, told.view) for one, told in sorted(proposal.positions.items()))
-        commit = Commit(proposal.ballot, proposal.members, ends, was)
-        others = [Tell(one, commit) for one in proposal.members if one != self._me]
-        self._accepted = {self._me}
+        self._proposal, self._committed = None, _Proposal(proposal.view, math.inf)
+        commit = Commit(*proposal.view, found)
+        others = self._tell_others(proposal.view, commit)
         self._behind_at = now + BEHIND if others else None
         return [*others, *self._commit(commit, now)]
 
+    def _look_at_ends(self, committed: _Proposal, now: float) -> list[Action]:
+        """Lets the view begin once all have come to it."""
+        if not committed.is_answered or self._proposal is not None:
+            return []
+        at = committed.positions
+        coming = {one: said.ending for one, said in at.items() if said.ending is not None}
+        if all(ending.is_done for ending in coming.values()):
+            committed.has_begun = True
+            return self._let_begin(dict.fromkeys(coming, committed.view.ballot), now)
+        over = {one for group in groups(at) or () if group.limit is None for one in group.members}
+        if not all(ending.is_done for one, ending in coming.items() if one in over):
+            self._is_asked = True  # they wait, in place of their last call
+            return self._look(now)
+        return []
+
+    def _let_begin(self, views: dict[str, Ballot], now: float) -> list[Action]:
+        """Tells each of those that its next view has begun."""
+        actions: list[Action] = [
+            Tell(one, Begin(ballot)) for one, ballot in views.items() if one != self._me
+        ]
+        if self._me in views:
+            actions += self._begin(self._me, views[self._me], now)
+        return actions
+
     def _refused(self, said: Refuse, now: float) -> list[Action]:
         self._highest = max(self._highest, said.highest)
-        if self._proposal is None or said.ballot != self._proposal.ballot:
+        if self._proposal is None or said.ballot != self._proposal.view.ballot:
             return []
         self._proposal, self._propose_at = None, now + AGAIN
-        return self._let_go() if self._held == said.ballot else []
+        return self._let_go(now) if self._held == said.ballot else []
 
     # --- what others say ------------------------------------------------------------------------
 
@@ -342,17 +380,17 @@ class Views:
                 return self._take_position(peer, said, now)
             case Commit(ballot) if peer == ballot.proposer:
                 return self._commit(said, now)
+            case Begin(ballot):
+                return self._begin(peer, ballot, now)
             case Refuse():
                 return self._refused(said, now)
-            case Accepted(ballot) if ballot == self._target.ballot:
-                self._accepted.add(peer)
             case Apart(view) if view != self._target.ballot and peer in self._alive:
                 self._is_asked = True
                 return self._look(now)
         return []
 
     def _proposed(self, said: Propose, now: float) -> list[Action]:
-        lacking = set(self.view.members).difference(said.members)
+        lacking = {*self.view.members, *self._target.members}.difference(said.members)
         strange = not self._alive.issuperset(said.members)
         if said.ballot <= self._highest or lacking & self._alive or strange:
             refusal = Refuse(said.ballot, self._highest)
@@ -362,57 +400,72 @@ class Views:
         self._highest = self._held = said.ballot
         if said.ballot.proposer != self._me:
             self._proposal = None
-        actions: list[Action] = []
-        if self._ending is not None and lacking:  # its last call may need them
-            actions.append(GiveUp(self.view, tuple(sorted(lacking))))
-        return [*actions, *self._say_position(now)]
+        return self._say_position(now)
+
+    @property
+    def _proposer(self) -> str | None:
+        """To whom this peer says where it is."""
+        if self._held is not None:
+            return self._held.proposer
+        return None if self._ending is None else self._ending.next.ballot.proposer
 
     def _say_position(self, now: float) -> list[Action]:
-        if self._held is None:
+        ending, proposer = self._ending, self._proposer
+        if proposer is None:
             return []
+        told = None
+        if ending is not None:
+            lost = tuple(sorted(self._lost))
+            told = Ending(ending.next.ballot, ending.limit, lost, ending.is_done)
         said = Position(
-            self._held,
+            self._held or self._target.ballot,
             self.view.ballot,
             self._done,
             self._inside,
             self._is_pending,
             self._is_free,
-            self._ending is not None,
+            told,
         )
-        if self._held.proposer == self._me:
+        if proposer == self._me:
             return self._take_position(self._me, said, now)
-        return [Tell(self._held.proposer, said)]
+        return [Tell(proposer, said)]
 
     def _commit(self, said: Commit, now: float) -> list[Action]:
-        was, ends = dict(said.was), dict(said.ends)
-        if said.ballot != self._held or was.get(self._me) != self.view.ballot:
+        group = next((one for one in said.groups if self._me in one.members), None)
+        if said.ballot != self._held or group is None or group.view != self.view.ballot:
             return []  # this peer has gone on: it is proposed to again
         self._held = self._held_until = None
-        view, limit = View(said.ballot, said.members), ends.get(self.view.ballot)
+        view, limit, former = View(said.ballot, said.members), group.limit, self._ending
+        is_over = limit is None or (former is not None and former.is_done)
+        last = former.last if former is not None else None
+        if limit is not None and self._inside > limit:
+            last = self._inside
+        self._ending = _Ending(limit, view, last, is_over)
         actions: list[Action] = [Prepare(view)]
-        if said.ballot.proposer != self._me:
-            actions.append(Tell(said.ballot.proposer, Accepted(said.ballot)))
-        here = self.view.ballot
-        if lost := tuple(one for one in self.view.members if was.get(one) != here):
-            actions.append(GiveUp(self.view, lost))
-        if limit is None:
-            self._ending = _Ending(NONE, view)
-            return [*actions, *self._enter(now), Release()]
-        last = self._inside if self._inside > limit else None
-        self._ending = _Ending(limit, view, last)
-        return [*actions, Release()]
+        if lost := set(self.view.members).difference(group.members, self._lost):
+            self._lost |= lost
+            actions.append(GiveUp(self.view, tuple(sorted(lost))))
+        return [*actions, *self._say_position(now), Release()]
 
-    def _enter(self, now: float) -> list[Action]:
-        assert self._ending is not None
-        self.view, self._ending = self._ending.next, None
+    def _begin(self, peer: str, ballot: Ballot, now: float) -> list[Action]:
+        ending = self._ending
+        if ending is None or ending.next.ballot != ballot or not ending.is_done:
+            return []
+        if self._held is not None and self._held.proposer != peer:
+            return []  # who proposes now takes this peer to be where it is
+        return self._enter(ending.next, now)
+
+    def _enter(self, view: View, now: float) -> list[Action]:
+        self.view, self._ending, self._lost = view, None, frozenset()
         self._done = self._inside = NONE
         self._weight = 0
-        return [Enter(self.view), *self._say_position(now), *self._look(now)]
+        self._is_pending, self._held_until = False, None
+        return [Enter(view), Release(), *self._say_position(now), *self._look(now)]
 
-    def _let_go(self) -> list[Action]:
+    def _let_go(self, now: float) -> list[Action]:
         """Goes on as before the proposal."""
         self._held = self._held_until = None
-        return [Release()]
+        return [*self._say_position(now), Release()]
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -429,32 +482,18 @@ class Views:
 
     def tick(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        if self._held is not None and self._held_until is not None and self._held_until <= now:
-            refusal = Refuse(self._held, self._highest)
-            if self._held.proposer == self._me:
-                return self._refused(refusal, now)
-            actions = [Tell(self._held.proposer, refusal), *self._let_go()]
+        if self._held_until is not None and self._held_until <= now:
+            actions += self._impatient(now)
         return [*actions, *self._look(now)]
 
-
-def _ends(positions: Iterable[Position]) -> tuple[tuple[Ballot, int | None], ...] | None:
-    """Of each view the number after which its last call comes; None while that is open."""
-    groups: dict[Ballot, list[Position]] = {}
-    for one in positions:
-        groups.setdefault(one.view, []).append(one)
-    ends: list[tuple[Ballot, int | None]] = []
-    for view, group in sorted(groups.items()):
-        free = sum(one.is_free for one in group)
-        calling = sum(one.inside != NONE or one.is_pending for one in group)
-        if free == len(group):
-            ends.append((view, None))
-        elif any(one.is_ending for one in group) or 0 < free < len(group) - calling:
-            return None
-        else:
-            ends.append((view, max(map(_ended, group))))
-    return tuple(ends)
-
-
-def _ended(at: Position) -> int:
-    """The last call that the member has ended, or will before its present one."""
-    return at.done if at.inside == NONE else at.inside - 1
+    def _impatient(self, now: float) -> list[Action]:
+        """What is held has been for too long."""
+        self._held_until = None
+        if self._ending is not None and self._ending.is_done:
+            return self._enter(self._ending.next, now)
+        if self._held is None:
+            return []
+        refusal = Refuse(self._held, self._highest)
+        if self._held.proposer == self._me:
+            return self._refused(refusal, now)
+        return [Tell(self._held.proposer, refusal), *self._let_go(now)]

@@ -80,6 +80,11 @@ class Topology:
             return f"random-regular:{self.degree}:{self.seed}"
         return self.name
 
+    @property
+    def form(self) -> str | list[Link]:
+        """What `of` makes it of."""
+        return str(self) if self.name != "edges" else sorted(self.edges)
+
     def neighbors(self, rank: int, size: int) -> tuple[int, ...]:
         """Returns the ranks of the neighbors that this one of `size` members has, ascending."""
         if not 0 <= rank < size:

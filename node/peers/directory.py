@@ -84,6 +84,11 @@ class Directories:
         held = self._held.get(swarm_id)
         return None if held is None else held.peers.get(node_id)
 
+    def peers(self, swarm_id: str) -> tuple[Peer, ...]:
+        """All that are known of a swarm. From any thread."""
+        held = self._held.get(swarm_id)
+        return () if held is None else tuple(held.peers.values())
+
     def departed(self, swarm_id: str, node_id: str) -> Departed | None:
         """Why a node is in the directory no longer, if that is known."""
         held = self._held.get(swarm_id)

@@ -54,9 +54,14 @@ class PeerSocket:
                 f'or "{OFF}" for a node that only dials.'
             ) from None
         self.host, self.port = self._socket.getsockname()[:2]
-        names = tuple(advertised) or tuple(_hosts(found, near=near))
-        self.addresses = tuple(dict.fromkeys(map(self._address, names)))[:MOST_ADDRESSES]
+        self._advertised, self._near = tuple(advertised), near
+        self.addresses = self.look()
         """Where other nodes may connect, each `tcp://host:port`."""
+
+    def look(self) -> tuple[str, ...]:
+        """The addresses that there are now, as this machine's may change."""
+        names = self._advertised or tuple(_hosts(self.host, near=self._near))
+        return tuple(dict.fromkeys(map(self._address, names)))[:MOST_ADDRESSES]
 
     def _address(self, name: str) -> str:
         host, port = split_host(name)

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from manta.node.peers.book import PeersAnew
+from manta.node.plane.endpoints import Endpoints, disk_room, set_up
 from manta.node.plane.folder_lock import take_over
-from manta.node.plane.local import LocalSocket, shared_folder
 from manta.node.plane.orders import (
     Anew,
     Attach,
@@ -39,19 +39,11 @@ from manta.node.plane.orders import (
     ToPlane,
     Want,
 )
-from manta.node.plane.plane import DISK, Plane
+from manta.node.plane.plane import Plane
 from manta.protocol.base import Instance
 from manta.protocol.peers import LinksTold
 from manta.transports.addresses import join_address
-from manta.transports.descriptors import raise_descriptor_limit
-from manta.transports.errors import TransportError
-from manta.transports.relay.server import RelayingTransport
-from manta.transports.sealed.endpoint import BulkEndpoint
-from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-
-NICENESS = 5
-"""Heartbeats and small asks of the daemon go before."""
 
 PATIENCE = 20.0
 """Seconds for which it waits for another that has its folder, whose daemon is gone."""
@@ -68,35 +60,30 @@ class Process:
         self._orders = orders
         self._begun: set[Instance] = set()
         self.ended = threading.Event()
-        keys = KeyPair(serve.public, serve.secret)
-        admission = Admission()
-        self._transport = RelayingTransport(
-            keys,
-            may=lambda key, other: self._plane.known.share(key, other),
-            serves=lambda key: self._plane.known.is_known(key),
+        ends = self._ends = Endpoints(
+            KeyPair(serve.public, serve.secret), lambda: self._plane.known
         )
-        self._bulk = BulkEndpoint(keys, admission)
         where = [_address_of(fd) for fd in listening]
         if len(where) > 1:
-            self._bulk.listen(join_address(*where[1]), fd=listening[1])
+            ends.bulk.listen(join_address(*where[1]), fd=listening[1])
         self._plane = Plane(
             serve.node_id,
-            self._transport,
-            self._bulk,
-            admission,
+            ends.transport,
+            ends.bulk,
+            ends.admission,
             self,
             bulk_port=where[1][1] if len(where) > 1 else 0,
             over_links=serve.over_links,
             memory=serve.memory,
-            local=_local(self._bulk, keys.public) if serve.is_local else None,
+            local=ends.local() if serve.is_local else None,
             relay=serve.relay,
             folder=Path(serve.folder),
-            disk=_disk(Path(serve.folder)),
+            disk=disk_room(Path(serve.folder)),
         )
         if serve.listens:
-            links = self._plane.links
-            self._transport.listen(join_address(*where[0]), links, admission, fd=listening[0])
-        self._transport.call_soon(self._begin)
+            links, address = self._plane.links, join_address(*where[0])
+            ends.transport.listen(address, links, ends.admission, fd=listening[0])
+        ends.transport.call_soon(self._begin)
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         self._say(Want(swarm_id, wanted))
@@ -118,12 +105,11 @@ class Process:
         self._say(Linked(links))
 
     def close(self) -> None:
-        self._transport.call_soon(self._plane.close)
-        self._transport.close()
-        self._bulk.close()
+        self._ends.transport.call_soon(self._plane.close)
+        self._ends.close()
 
     def _begin(self) -> None:
-        self._transport.io.add_reader(self._orders.fileno(), self._read)
+        self._ends.transport.io.add_reader(self._orders.fileno(), self._read)
         self._say(Serving())
         self._take_all()  # what came along with the first order
 
@@ -141,7 +127,7 @@ class Process:
             self._orders.read()
             self._take_all()
         except (EOFError, OSError):
-            self._transport.io.remove_reader(self._orders.fileno())
+            self._ends.transport.io.remove_reader(self._orders.fileno())
             self.ended.set()
 
     def _carry_out(self, order: ToPlane, fds: list[int]) -> None:
@@ -172,15 +158,6 @@ class Process:
                 log.error("The daemon says twice who the node is.")
 
 
-def _local(bulk: BulkEndpoint, own_key: str) -> LocalSocket | None:
-    """None where there cannot be one: then other nodes of this machine are linked as all are."""
-    try:
-        return LocalSocket(bulk, shared_folder(), own_key)
-    except (OSError, TransportError) as error:
-        log.warning("Nodes on this machine are linked over TCP: %s", error)
-        return None
-
-
 def _address_of(fd: int) -> tuple[str, int]:
     """Where a socket listens."""
     with socket.socket(fileno=os.dup(fd)) as copy:
@@ -188,20 +165,8 @@ def _address_of(fd: int) -> tuple[str, int]:
     return host, port
 
 
-def _disk(folder: Path) -> int:
-    """How many bytes of values may be there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    disk = os.statvfs(folder)
-    return min(DISK, disk.f_bavail * disk.f_frsize // 2)
-
-
 def main() -> int:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the daemon
-    os.nice(NICENESS)
-    raise_descriptor_limit()
+    set_up(logging.INFO)
     orders: OrderSocket[ToPlane] = OrderSocket(socket.socket(fileno=int(sys.argv[1])), ToPlane)
     try:
         while (first := orders.next()) is None:

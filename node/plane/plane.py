@@ -69,6 +69,8 @@ def _nothing() -> None:
 class Plane:
     """`call` runs what it is given on the plane's thread; all else is for that thread."""
 
+    Links: type[PeerLinks] = PeerLinks
+
     def __init__(
         self,
         node_id: str,
@@ -95,7 +97,7 @@ class Plane:
         self._bulk = bulk
         self._daemon = daemon
         self.known = self._known = KnownPeers()
-        self.links = self._links = PeerLinks(
+        self.links = self._links = self.Links(
             transport, admission, self, node_id, self._io.call_later
         )
         self._links.carried = carried = LinkBulk(bulk, admission, transport.public_key)

@@ -24,6 +24,12 @@ _TRANSPORTS = [
     "codec/value_types.py",
     "codec/values.py",
 ]
+_MESH = [
+    *(f"mesh/{name}.py" for name in ("__init__", "aio", "client", "errors", "mesh", "process")),
+    *("mesh/settings.py", "mesh/tasks.py", "mesh/words.py"),
+    *("roster/__init__.py", "roster/chance.py", "roster/topologies.py"),
+]
+"""What joins a mesh by a process that the node begins."""
 
 
 def runtime_copy(parent: Path) -> Path:
@@ -56,6 +62,7 @@ def _files() -> dict[str, Path]:
     manta = Path(wire.__file__).parents[1]
     sources = [manta / "__init__.py", *(manta / "light").rglob("*.py")]
     sources += [manta / "transports" / name for name in _TRANSPORTS]
+    sources += [manta / name for name in _MESH]
     found = {f"manta/{source.relative_to(manta)}": source for source in sources}
     return found | {
         f"msgpack/{file.name}": file for file in Path(msgpack.__file__).parent.glob("*.py")

@@ -30,7 +30,7 @@ def answer(request: requests.Body, value: Any) -> list[Message]:
     head = {"k": "answer", "n": request.n}
     if isinstance(request, _GIVING_A_VALUE):
         return [_with_value(head, value)]
-    if isinstance(request, requests.OpenExchange):
+    if isinstance(request, requests.OpenExchange | requests.OpenMesh):
         return [(head, value)]
     if isinstance(request, _GIVING_ENTRIES):
         entries: list[Entry] = value

@@ -12,7 +12,7 @@ from manta.node.task_server import wire
 from manta.node.task_server.answers import answer, blobs, failure
 from manta.node.task_server.messages import AttemptExited, Descriptor
 from manta.node.task_server.outcomes import cancelled, died, failed, hung, unkept, unreadable
-from manta.node.task_server.requests import Body, Error, OpenExchange, Reply, Request
+from manta.node.task_server.requests import Body, Error, OpenExchange, OpenMesh, Reply, Request
 from manta.node.task_server.sessions import (
     Attempt,
     Message,
@@ -98,7 +98,7 @@ class AttemptDesk:
                 return
             along = channel.answer[0][1]
             if isinstance(along, Descriptor) and along.fd < 0:  # it went to the one that broke
-                if not isinstance(message, OpenExchange):
+                if not isinstance(message, OpenExchange | OpenMesh):
                     raise BrokenFrame(f"request {message.n} was another before.")
                 channel.answer = None
                 self._ask(channel, message)

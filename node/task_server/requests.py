@@ -171,6 +171,10 @@ class OpenExchange(Numbered, frozen=True):
     """A connection to the plane, over which the attempt exchanges with others -> a Descriptor"""
 
 
+class OpenMesh(Numbered, frozen=True):
+    """A connection to a process that makes the attempt a peer of a mesh -> a Descriptor"""
+
+
 class ResolveNode(Numbered, frozen=True):
     """`name` is a node's id or alias -> its id"""
 
@@ -262,6 +266,7 @@ Body = (
     | GetBroadcast
     | Send
     | OpenExchange
+    | OpenMesh
     | ResolveNode
     | Receive
     | ReturnClaims

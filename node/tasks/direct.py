@@ -23,6 +23,8 @@ TIMEOUT = 60.0
 """Seconds for the plane to keep what an attempt said; disks may be slow, or full. Whoever is to end
 the attempt's task waits as long."""
 
+THROUGH_MANAGER = "This swarm's tasks exchange through the manager."
+
 Ask = Callable[[str, Any, float, Callable[[Any, BaseException | None], None]], None]
 
 
@@ -34,14 +36,14 @@ class DirectExchange:
         self._ask = ask
         self._instance: Instance | None = None
         """The attempt that runs, or ran last."""
-        self._is_direct = False
+        self.is_direct = False
         self._has_asked = False
         self._has_connection = False
         self.lives_on = True
         """Whether the process goes on when an attempt has finished, as far as that is known."""
 
     def begins(self, assignment: Assignment) -> None:
-        self._instance, self._is_direct = assignment.instance, assignment.direct
+        self._instance, self.is_direct = assignment.instance, assignment.direct
         self._has_asked = self._has_connection = False
 
     def is_used_by(self, instance: Instance) -> bool:
@@ -52,8 +54,8 @@ class DirectExchange:
         self, request: light.Request, relay: Callable[[Any, Callable[[Any], None]], None]
     ) -> None:
         """`relay` asks the keeper, and fails the request if that fails."""
-        if not self._is_direct:
-            request.reply.fail("RequestFailed", "This swarm's tasks exchange through the manager.")
+        if not self.is_direct:
+            request.reply.fail("RequestFailed", THROUGH_MANAGER)
             return
         self._has_asked = True
 

@@ -20,8 +20,9 @@ from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks import kept
 from manta.node.tasks.back_pressure import BackPressure
-from manta.node.tasks.direct import DirectExchange
+from manta.node.tasks.direct import THROUGH_MANAGER, DirectExchange
 from manta.node.tasks.exchange import TaskExchange
+from manta.node.tasks.mesh import TaskMesh
 from manta.node.tasks.progress import ProgressGate
 from manta.protocol import exchange
 from manta.protocol import node as protocol
@@ -61,6 +62,7 @@ class TaskRequests:
         self._progress = ProgressGate()
         self._pressure = BackPressure()
         self.direct = DirectExchange(actor, ask)
+        self._mesh = TaskMesh(context)
         self._exchange = TaskExchange(
             actor,
             self._journal,
@@ -137,6 +139,11 @@ class TaskRequests:
             case light.OpenExchange():
                 self._context.audit.exchanges(instance, self._actor.clock.wall())
                 self.direct.connect(request, partial(self._ask_plane, request))
+            case light.OpenMesh():
+                if self.direct.is_direct:
+                    self._mesh.open(request)
+                else:
+                    reply.fail("RequestFailed", THROUGH_MANAGER)
             case light.GetNetworkQuality():
                 read_quality = ReadNetworkQuality()
                 self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)

@@ -20,8 +20,10 @@ from manta.transports.membership.actions import (
     LeftMesh,
     LinkUp,
     Moved,
+    Pause,
     Received,
     Refusal,
+    Resume,
     Suspected,
 )
 from manta.transports.membership.members import MOST
@@ -180,6 +182,29 @@ def test_one_of_eight_that_is_frozen_is_named_on_all_within_three_seconds(seed_:
     peers[seed_ % 8].freeze()
     rest = [peer for peer in peers if not peer.is_frozen]
     assert net.until(lambda: net.agree(rest), 5) < 2.9
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_who_says_that_it_stands_still_is_dead_at_once_until_it_goes_on(loss: float) -> None:
+    net = Net(5, loss=loss)
+    peers = net.mesh(8)
+    net.until(lambda: net.agree(peers), 20)
+    still, *rest = peers
+    still.freeze()  # that others give it up is right
+    still.is_frozen = False
+    still.take(Pause())
+    still.is_frozen = True
+    assert still.machine.due is None
+    most = 0.1 if loss == 0 else 2.5
+    net.until(lambda: all(still.number not in peer.view for peer in rest), most)
+    net.run(30)
+    assert net.agree(rest)
+    still.is_frozen, still.since = False, net.now
+    still.take(Resume())
+    net.until(lambda: net.agree(peers), 10)
+    assert net.false_deaths == []
+    for peer in rest:
+        assert [one.was_dead for one in peer.of(AliveAgain)] == [True]
 
 
 def test_who_is_slow_for_less_than_a_second_is_not_given_up() -> None:

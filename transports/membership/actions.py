@@ -36,6 +36,15 @@ class Moved(NamedTuple):
     addresses: tuple[str, ...]
 
 
+class Pause(NamedTuple):
+    """Whom this peer speaks for stands still. It says so, and nothing more until `Resume`: to the
+    others it is dead."""
+
+
+class Resume(NamedTuple):
+    """It runs again."""
+
+
 class Leave(NamedTuple):
     """This peer leaves. Nothing that happens afterwards counts."""
 
@@ -44,7 +53,7 @@ class Tick(NamedTuple):
     """It is `due`."""
 
 
-Event = Received | LinkUp | LinkClosed | Moved | Leave | Tick
+Event = Received | LinkUp | LinkClosed | Moved | Pause | Resume | Leave | Tick
 
 # What is to be done.
 

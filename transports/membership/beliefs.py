@@ -55,6 +55,7 @@ STEP = 1_000
 """By so much an incarnation that others speak of may be greater than the one that is known."""
 MOST_DOUBTS = 16
 """Suspicions, or checks, that one peer's word begins in a second: of what is true, all speak."""
+STANDS_STILL = "the process that it speaks for stands still, as it says"
 
 
 class Beliefs:
@@ -87,9 +88,9 @@ class Beliefs:
             else:
                 self._hear_life(member, claim)
         elif member is not None and not member.is_gone:
-            if key == sender and isinstance(claim, Left):
+            if key == sender and isinstance(claim, Left | Dead):
                 if claim.session == member.peer.session:
-                    self._leave(member)
+                    self._heed(member, claim)
             else:
                 self._hear_accusation(member, claim, sender)
         elif member is not None and member.state is State.LEFT and isinstance(claim, Suspect):
@@ -278,6 +279,15 @@ class Beliefs:
         context.actions.append(Died(peer, sentence))
         self._view_changed()
 
+    def _heed(self, member: Member, claim: Left | Dead) -> None:
+        """It says so of itself: that it leaves, or is to be taken for dead until it is back."""
+        if isinstance(claim, Left):
+            self._leave(member)
+        elif claim.incarnation >= member.peer.incarnation:
+            self._bury(member, State.DEAD)
+            self._context.actions.append(Died(member.peer, STANDS_STILL))
+            self._view_changed()
+
     def _leave(self, member: Member) -> None:
         peer = member.peer
         self._bury(member, State.LEFT)
@@ -345,7 +355,12 @@ class Beliefs:
             context.timers.at(self._may_refute, self.refute)
             return
         self._may_refute = context.now + context.pace.step
-        self.announce(msgspec.structs.replace(context.me, incarnation=self._claimed + 1))
+        self.outlive()
+
+    def outlive(self) -> None:
+        """Whatever was said of this peer so far is over."""
+        self._claimed = max(self._claimed, self._context.me.incarnation)
+        self.announce(msgspec.structs.replace(self._context.me, incarnation=self._claimed + 1))
 
     def announce(self, me: Alive) -> None:
         """This peer has others told of itself."""

@@ -7,6 +7,7 @@ public key, which its link proves; whom the mesh admits is the shell's matter.
 
     joining --it was told who is there--> in the mesh --`Leave`--> gone
     joining --it is the first--> in the mesh
+    in the mesh --`Pause`--> says nothing --`Resume`--> in the mesh
 
 The machine knows no clock, and draws its chances from the shell's `random`. `due` says when it
 wants a `Tick`. If that comes late by more than a step, the process was held up: what it did not
@@ -31,8 +32,10 @@ from manta.transports.membership.actions import (
     LinkClosed,
     LinkUp,
     Moved,
+    Pause,
     Received,
     Refusal,
+    Resume,
 )
 from manta.transports.membership.beliefs import Beliefs
 from manta.transports.membership.comparing import Comparing
@@ -41,7 +44,9 @@ from manta.transports.membership.members import State
 from manta.transports.membership.messages import (
     Ack,
     Alive,
+    Claim,
     Compare,
+    Dead,
     Gossip,
     Left,
     Message,
@@ -82,7 +87,7 @@ class Membership:
         self._met: set[str] = set()
         """Those that were asked in this second who they are."""
         self._second = now
-        self._has_left = False
+        self._has_left = self._is_paused = False
         self._handlers: dict[type, Callable[[str, Any], object]] = {
             Ping: self._pinged,
             Ack: self._prober.acked,
@@ -104,7 +109,7 @@ class Membership:
     @property
     def due(self) -> float | None:
         """When it wants a `Tick`."""
-        return self._context.timers.due
+        return None if self._is_paused else self._context.timers.due
 
     @property
     def view(self) -> View:
@@ -131,7 +136,7 @@ class Membership:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         context = self._context
-        if self._has_left:
+        if self._has_left or (self._is_paused and not isinstance(event, Resume | Leave)):
             return []
         context.now = now
         self._oversleep()
@@ -143,6 +148,10 @@ class Membership:
             self._link_closed(event.peer)
         elif isinstance(event, Moved):
             self._move(event.addresses)
+        elif isinstance(event, Pause):
+            self._pause()
+        elif isinstance(event, Resume):
+            self._resume()
         elif isinstance(event, Leave):
             self._leave()
         context.timers.run(now)
@@ -150,7 +159,7 @@ class Membership:
         return actions
 
     def _oversleep(self) -> None:
-        context, due = self._context, self.due
+        context, due = self._context, self._context.timers.due
         late = 0.0 if due is None else context.now - due
         if late > context.pace.step:
             context.timers.shift(late)
@@ -270,8 +279,23 @@ class Membership:
         context, me = self._context, self._context.me
         self._has_left = True
         context.timers.clear()
+        self._tell_all(Left(me.key, me.session, me.incarnation))
+
+    def _tell_all(self, claim: Claim) -> None:
         if self._members.is_entered:
-            goodbye = Gossip((Left(me.key, me.session, me.incarnation),))
             for member in self._members:
                 if not member.is_gone:
-                    context.send(member.peer, goodbye)
+                    self._context.send(member.peer, Gossip((claim,)))
+
+    def _pause(self) -> None:
+        me = self._context.me
+        self._is_paused = True
+        self._tell_all(Dead(me.key, me.session, me.incarnation, me.key))
+
+    def _resume(self) -> None:
+        """With a higher incarnation, as the present one is dead."""
+        if self._is_paused:
+            self._is_paused = False
+            if self._members.is_entered:
+                self._beliefs.outlive()
+                self._tell_all(self._context.me)

@@ -45,12 +45,46 @@ def mesh() -> None:
     show_default=True,
     help="Who may talk to whom: full, ring, star, torus or random-regular.",
 )
-def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> None:
+@click.option(
+    "--loss",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Lose that fraction of messages.",
+)
+@click.option("--delay", metavar="TIME", help="Delay messages: 20ms, or 10ms..50ms.")
+@click.option(
+    "--partition",
+    "partitions",
+    multiple=True,
+    metavar="SIDES@TIMES",
+    help="Keep peers from each other: 0-4/5-7@10s..20s.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="By which loss and delays are drawn.",
+)
+def run(
+    script: Path,
+    arguments: tuple[str, ...],
+    count: int,
+    topology: str,
+    loss: float,
+    delay: str | None,
+    partitions: tuple[str, ...],
+    seed: int,
+) -> None:
     """Run SCRIPT as several peers on this machine, each with the ARGUMENTS.
 
     In each, `Mesh.join()` joins the others and waits until all are there. What they print follows
     their names. Exits with the first exit code of theirs that is not 0.
+
+    For experiments, faults are injected where messages leave a peer, by seed.
     """
+    from manta.mesh.fault_words import plan
+    from manta.mesh.faults import InvalidFaults
     from manta.mesh.run import Run
     from manta.roster.topologies import InvalidTopology, Topology
 
@@ -58,6 +92,10 @@ def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> 
         Topology.of(topology)
     except InvalidTopology as error:
         raise click.BadParameter(str(error), param_hint="--topology") from None
+    try:
+        faults = plan(loss, delay, partitions, seed)
+    except InvalidFaults as error:
+        raise click.UsageError(str(error)) from None
     screen, width = Screen(), len(f"peer-{count - 1}")
 
     def say(name: str, line: str) -> None:
@@ -65,7 +103,7 @@ def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> 
 
     with Interrupts() as interrupts:
         try:
-            running = Run(str(script), arguments, count, topology, say)
+            running = Run(str(script), arguments, count, topology, say, faults=faults)
         except OSError as error:
             raise LocalError(f"The peers could not be started: {remedied(error)}") from error
         try:
@@ -82,12 +120,38 @@ def run(script: Path, arguments: tuple[str, ...], count: int, topology: str) -> 
 @mesh.command()
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Draw who is there, and who may talk to whom, into that file as well.",
+)
 @as_json_option
-def status(address: str, watch: bool, as_json: bool) -> None:
+def status(address: str, watch: bool, svg: Path | None, as_json: bool) -> None:
     """Show who is in a mesh, as one of its peers sees it.
 
-    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET.
+    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET. With --watch
+    and --json, what happens in the mesh is printed, an object per line.
     """
+    screen, last = Screen(), 0
+    while True:
+        found = _asked(address)
+        if svg is not None:
+            _draw(svg, found)
+        if as_json and watch:
+            last = _show_events(found["events"], last)
+        elif as_json:
+            json_form.show(found)
+        else:
+            screen.show([], _lines(found, screen.room)) if watch else print_lines(
+                *_lines(found, screen.room)
+            )
+        if not watch:
+            return
+        time.sleep(_EVERY)
+
+
+def _asked(address: str) -> dict[str, Any]:
+    """What the peer there knows."""
     import os
 
     from manta.mesh.door import NotAdmitted, ask_status
@@ -103,23 +167,41 @@ def status(address: str, watch: bool, as_json: bool) -> None:
         raise click.BadParameter(f"{address}: {error}", param_hint="HOST:PORT") from None
     if port is None:
         raise click.BadParameter(f"{address} has no port.", param_hint="HOST:PORT")
-    screen = Screen()
-    while True:
-        try:
-            found = ask_status((host, port), secret)
-        except NotAdmitted as error:
-            raise LocalError(f"{address} tells nothing: {error}.") from error
-        except OSError as error:
-            raise LocalError(f"No peer was reached at {address}: {error}.") from error
-        if as_json:
-            json_form.show(found)
-        else:
-            screen.show([], _lines(found, screen.room)) if watch else print_lines(
-                *_lines(found, screen.room)
-            )
-        if not watch:
-            return
-        time.sleep(_EVERY)
+    try:
+        return ask_status((host, port), secret)
+    except NotAdmitted as error:
+        raise LocalError(f"{address} tells nothing: {error}.") from error
+    except OSError as error:
+        raise LocalError(f"No peer was reached at {address}: {error}.") from error
+
+
+def _show_events(events: list[dict[str, Any]], last: int) -> int:
+    """Those after that number, and how many went before they were asked for."""
+    for event in events:
+        if last and event["number"] > last + 1:
+            json_form.show_line({"event": "missed", "count": event["number"] - last - 1})
+        if event["number"] > last:
+            last = event["number"]
+            json_form.show_line(event)
+    return last
+
+
+def _draw(path: Path, found: dict[str, Any]) -> None:
+    """Those in the view, by rank; a member that is dead is in it until the next collective."""
+    from manta.mesh.picture import Peer, State, picture
+    from manta.roster.topologies import Topology
+
+    states: dict[str, State] = {"self": "alive", "alive": "alive", "suspect": "suspected"}
+    now = {one["id"]: states.get(one["state"], "dead") for one in found["peers"]}
+    members = [Peer(name, now.get(id_, "dead")) for id_, name in found["view"]["members"]]
+    topology = Topology.of(found["topology"])
+    plural = "" if len(members) == 1 else "s"
+    try:
+        path.write_text(picture(topology, members, f"{len(members)} peer{plural}, {topology.name}"))
+    except ValueError as error:
+        raise LocalError(f"This mesh can't be drawn: {error}") from None
+    except OSError as error:
+        raise LocalError(f"{path} can't be written: {remedied(error)}") from error
 
 
 def _lines(found: dict[str, Any], room: int | None) -> list[Line]:
@@ -142,4 +224,13 @@ def _lines(found: dict[str, Any], room: int | None) -> list[Line]:
             ]
         )
     header = [styled(name, bold=True) for name in names]
-    return text.table(header, rows, right=(3, 5, 6, 7), room=room)
+    return [*text.table(header, rows, right=(3, 5, 6, 7), room=room), *_faults(found.get("faults"))]
+
+
+def _faults(faults: dict[str, Any] | None) -> list[Line]:
+    from manta.mesh.fault_words import said
+
+    if faults is None:
+        return []
+    counts = ", ".join(f"{count} {what}" for what, count in sorted(faults["injected"].items()))
+    return ["", f"Faults, for an experiment: {said(faults)}. So far: {counts or 'none'}."]

@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from manta.mesh import locks, said
 from manta.mesh.door import MOST_CARDS, Card
-from manta.mesh.peer import rosters
+from manta.mesh.peer import rosters, status
 from manta.mesh.peer.plane import Gate, PeerPlane
 from manta.mesh.peer.rosters import Known, id_of
 from manta.mesh.views import (
@@ -34,10 +37,11 @@ from manta.node.peers.directory import DirectoryOver
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, LinksTold, Peer
 from manta.roster.topologies import Topology
+from manta.transports.addresses import split_address
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.membership import actions as swim
 from manta.transports.membership.membership import Membership
-from manta.transports.membership.messages import Alive, announcement, decode, encode
+from manta.transports.membership.messages import Alive, Gossip, announcement, decode, encode
 from manta.transports.membership.view import View as Ranked
 
 MEMBERSHIP, CONTROL = b"m", b"c"
@@ -76,14 +80,17 @@ class Control:
         tell: Callable[[dict[str, Any]], None],
         entered: Callable[[], None],
         broken: Callable[[str], None],
+        may_dial: Callable[[str], bool],
     ) -> None:
-        """`broken` is called where your process has broken the protocol."""
+        """`broken` is called where your process has broken the protocol; `may_dial` says whether a
+        link may go to a host."""
         self.me = id_of(own.key)
         self.own = own
         self._topology = topology
-        self._tell = tell
+        self._tell = status.Happened(tell)
         self._entered = entered
         self._broken = broken
+        self._may_dial = may_dial
         self._peers = {self.me: Peer(self.me, own.name, own.key, own.addresses)}
         """All that were ever members, for as long as membership remembers them, and those that
         are let in."""
@@ -93,18 +100,25 @@ class Control:
         self._linked: set[str] = set()
         self._admitted: dict[str, float] = {}
         """Those that were let in and are no members yet, and until when."""
+        self._let_in: set[str] = set()
+        """Those of them that came to the door here."""
         self._alive: tuple[str, ...] = (self.me,)
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
+        self._to_do: deque[Action] = deque()
+        self._is_doing = False
         self._lost_in_view: dict[str, str] = {}
         self._locks = locks.Locks(self.me, self.views.view)
         self._lock_waits: dict[str, _Waiter] = {}
         self._entered_view = self.views.view
+        self._prepared: View | None = None
+        """The next one, once it was committed."""
         self._former: View | None = None
         """The one before: others may be in its last call yet."""
         self._waiters: list[_Waiter] = []
         self._links: LinksTold = ()
         self._timer: tuple[float, Any] | None = None
+        self._is_paused = False
         self._membership: Membership | None = None
         self.plane: PeerPlane
         self.gate: Gate
@@ -132,6 +146,13 @@ class Control:
             self.admit(card)
         self._swim(swim.Tick())
 
+    def let_in(self, card: Card) -> list[Card]:
+        """Who has come to the door here; returns whom it is to be told of."""
+        self.admit(card)
+        if (id_ := id_of(card.key)) in self._admitted:
+            self._let_in.add(id_)
+        return self.cards()
+
     def admit(self, card: Card) -> None:
         """Lets a peer in that a door has admitted, or that is there already."""
         id_ = id_of(card.key)
@@ -140,7 +161,7 @@ class Control:
         is_member = id_ in self._peers and id_ not in self._admitted
         if not is_member and (id_ in self._admitted or len(self._admitted) < MOST_ADMITTED):
             self._admitted[id_] = time.monotonic() + ADMITTED
-            self._know(Peer(id_, card.name, card.key, card.addresses))
+            self._know(self._peer(card))
             self._set_timer()
 
     def cards(self) -> list[Card]:
@@ -148,6 +169,27 @@ class Control:
         peers = [self._peers[one] for one in self._alive if one != self.me]
         others = [Card(one.key, one.alias, one.addresses) for one in peers]
         return [self.own, *others[: MOST_CARDS - 1]]
+
+    def moved(self, addresses: tuple[str, ...]) -> None:
+        """This machine has other addresses now."""
+        self.own = self.own.at(addresses)
+        self._peers[self.me] = self._peer(self.own)
+        self._swim(swim.Moved(addresses))
+
+    def pause(self) -> None:
+        """Your process stands still: so does all that this peer does for the mesh, which is told.
+        To the others it is dead."""
+        self._swim(swim.Pause())
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """It runs again, and is back in the mesh as after a partition."""
+        self._is_paused = False
+        self._swim(swim.Resume())
+        for id_ in tuple(self._linked):
+            self._swim(swim.LinkUp(self._peers[id_].key))
+        self._look_at_views()
+        self._tick()
 
     def leave(self) -> None:
         if self._membership is not None:
@@ -200,6 +242,10 @@ class Control:
         if (peer := self._peers.get(id_)) is not None:
             self.plane.aside(peer.key, CONTROL + said.pack(message))
 
+    def word(self, id_: str, topic: str, data: bytes) -> None:
+        """Says that to another's process."""
+        self._say_to(id_, said.Word(topic, data))
+
     def connect(self, token: str, fd: int) -> None:
         """A connection of your process: for letters, or for the collectives of a view."""
         at = rosters.speaker(self.me)
@@ -218,19 +264,15 @@ class Control:
         return [id_ for id_, peer in self._peers.items() if peer.alias == name]
 
     def status(self) -> dict[str, Any]:
-        """Who is there, as this peer sees it, and its links."""
-        links = {one.node_id: one for one in self._links}
-        found = []
-        for id_, peer in sorted(self._peers.items(), key=lambda one: (one[1].alias, one[0])):
-            link = links.get(id_)
-            one: dict[str, Any] = {"id": id_, "name": peer.alias, "state": self._state(id_)}
-            one["addresses"] = list(peer.addresses)
-            if link is not None:
-                one["link"], one["round_trip"] = str(link.kind), link.round_trip
-                one["sent"], one["received"] = link.sent, link.received
-                one["error"] = link.error
-            found.append(one)
-        return {"id": self.me, "view": self.present(), "peers": found}
+        """Who is there, as this peer sees it, its links, and an experiment's faults."""
+        return {
+            "id": self.me,
+            "view": self.present(),
+            "topology": self._topology.form,
+            "faults": self.plane.links.faults,
+            "peers": list(status.peers(self._peers, self._links, self._state)),
+            "events": list(self._tell.last),
+        }
 
     def _state(self, id_: str) -> str:
         if id_ == self.me:
@@ -244,7 +286,7 @@ class Control:
 
     def heard(self, key: str, data: bytes) -> None:
         """Raises RemoteProtocolError."""
-        if self._membership is None:
+        if self._membership is None or self._is_paused:
             return
         kind, body = data[:1], data[1:]
         if kind == MEMBERSHIP:
@@ -255,6 +297,8 @@ class Control:
                 return
             if isinstance(message, said.Proposals):
                 self._perform(self.views.heard(id_, message, time.monotonic()))
+            elif isinstance(message, said.Word):
+                self._tell.pass_on({"event": "word", "id": id_, **msgspec.structs.asdict(message)})
             else:
                 self._perform_locks(self._locks.heard(id_, message))
         else:
@@ -296,7 +340,7 @@ class Control:
     def _do(self, action: swim.Action) -> None:
         match action:
             case swim.Send(key, _, message):
-                self.plane.aside(key, MEMBERSHIP + encode(message))
+                self.plane.aside(key, MEMBERSHIP + encode(message), is_loose=True)
             case swim.Cut(key, sentence):
                 self.plane.links.end(key, sentence)
             case swim.Entered(view):
@@ -308,6 +352,7 @@ class Control:
             case swim.Refusal(key, sentence):
                 log.warning("%s does not take this peer in: %s", id_of(key), sentence)
             case swim.Joined(peer) | swim.AddressChanged(peer):
+                self._announce(peer)
                 self._arrived(peer)
                 self._say("joined" if isinstance(action, swim.Joined) else "moved", peer)
             case swim.Suspected(peer):
@@ -328,12 +373,25 @@ class Control:
         self._alive = tuple(id_of(one.key) for one in view.peers)
         self._look_at_views()
 
+    def _announce(self, alive: Alive) -> None:
+        """Whom this peer has let in, all others are told of at once, as they refuse links with
+        those of whom they have not heard."""
+        if (id_ := id_of(alive.key)) in self._let_in:
+            self._let_in.discard(id_)
+            news = MEMBERSHIP + encode(Gossip((alive,)))
+            for other in self._linked - {id_}:
+                self.plane.aside(self._peers[other].key, news)
+
     def _arrived(self, alive: Alive) -> None:
         id_ = id_of(alive.key)
         self._admitted.pop(id_, None)
         self._lost.pop(id_, None)
         self._left.discard(id_)
-        self._know(Peer(id_, alive.name, alive.key, alive.addresses))
+        self._know(self._peer(alive))
+
+    def _peer(self, told: Alive | Card) -> Peer:
+        where = [one for one in told.addresses if self._may_dial(split_address(one)[0])]
+        return Peer(id_of(told.key), told.name, told.key, tuple(where))
 
     def _know(self, peer: Peer) -> None:
         self._peers[peer.node_id] = peer
@@ -376,23 +434,39 @@ class Control:
         return [one for one in self._alive if one in wanted]
 
     def _look_at_views(self) -> None:
+        if self._is_paused:
+            return
         self._perform(self.views.know(self._alive, self._linked, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Tell(id_, message):
-                    self._say_to(id_, message)
-                case Prepare(view):
-                    self._prepare(view)
-                    self._perform_locks(self._locks.committed(view))
-                case GiveUp(view, members):
-                    self._give_up(view, members)
-                case Enter(view):
-                    self._enter(view)
-                case Release():
-                    self.gate.released()
+        """In the order in which views said them, also where one leads to others."""
+        self._to_do.extend(actions)
+        if self._is_doing:
+            return
+        self._is_doing = True
+        try:
+            while self._to_do:
+                self._do_next(self._to_do.popleft())
+        finally:
+            self._is_doing = False
         self._set_timer()
+
+    def _do_next(self, action: Action) -> None:
+        match action:
+            case Tell(id_, message):
+                self._say_to(id_, message)
+            case Prepare(view):
+                if self._prepared is not None:
+                    self._end(self._prepared)
+                self._prepared = view
+                self._prepare(view)
+                self._perform_locks(self._locks.committed(view))
+            case GiveUp(view, members):
+                self._give_up(view, members)
+            case Enter(view):
+                self._enter(view)
+            case Release():
+                self.gate.released()
 
     def _prepare(self, view: View) -> None:
         plane = self.plane
@@ -413,9 +487,10 @@ class Control:
     def _enter(self, view: View) -> None:
         if self._former is not None:
             self._forget(self._former)
-        self._former = self._entered_view
+        self._former, self._prepared = self._entered_view, None
         self._entered_view = view
         self._lost_in_view = {}
+        self.plane.links.meets(len(view.members))
         self.plane.told(self._letters())
         self._tell({"event": "view", "time": time.time(), "view": self.present()})
         size = len(view.members)
@@ -424,10 +499,13 @@ class Control:
             waiter.answer(self.present())
         self._perform(self.views.waits(bool(self._waiters), time.monotonic()))
 
-    def _forget(self, view: View) -> None:
+    def _end(self, view: View) -> None:
         at = rosters.member(view, self.me)
         self.plane.end(at, counts=False, is_gone=False)
         self.plane.told(DirectoryOver(at.swarm_id))
+
+    def _forget(self, view: View) -> None:
+        self._end(view)
         for one in self._left.difference(self.views.view.members, self._entered_view.members):
             self._left.discard(one)
             self._lost.pop(one, None)
@@ -450,6 +528,8 @@ class Control:
 
     def _tick(self) -> None:
         self._timer = None
+        if self._is_paused:
+            return
         now = time.monotonic()
         if self._membership is not None and (self._membership.due or now + 1) <= now:
             self._swim(swim.Tick())
@@ -472,6 +552,7 @@ class Control:
             waiter.fail("Timeout", f"Waited {waiter.timeout:g} s in vain: {whose}.")
         for id_ in [one for one, until in self._admitted.items() if until <= now]:
             del self._admitted[id_]
+            self._let_in.discard(id_)
             self._revoke(id_)
         self._set_timer()
 
@@ -481,15 +562,8 @@ class Control:
         self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
 
     def _in_vain(self, waiter: _Waiter) -> str:
-        view, alive = self.views.view, len(self._alive)
-        more = ""
-        if alive >= waiter.size:
-            more = (
-                f"; {alive} are there, and meet when all members have made one more collective or "
-                "wait as well"
-            )
-        names = ", ".join(self._peers[one].alias for one in view.members[:20])
-        return (
-            f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {len(view.members)} are "
-            f"in the view ({names}){more}."
-        )
+        names = {id_: peer.alias for id_, peer in self._peers.items()}
+        view = [names[one] for one in self.views.view.members]
+        unlinked = [names[one] for one in self._alive if one not in {self.me, *self._linked}]
+        why = status.in_vain(view, self._alive, waiter.size, unlinked)
+        return f"Waited {waiter.timeout:g} s in vain for {waiter.size} peers: {why}."

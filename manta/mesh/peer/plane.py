@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from manta.mesh.views import Action, Verdict, Views
+from manta.mesh.peer.faulty import FaultyLinks
+from manta.mesh.views import Action, Views
 from manta.mesh.words import VIEW_OVER
 from manta.node.plane import envelope
 from manta.node.plane.channels import Ask, Channel
@@ -31,12 +32,15 @@ class Owner(Protocol):
 
 
 class PeerPlane(Plane):
+    Links = FaultyLinks
+    links: FaultyLinks
     owner: Owner
     gate: Gate
 
-    def aside(self, key: str, data: bytes) -> bool:
-        """False where there is no link."""
-        return self.links.send(key, envelope.pack("", "", envelope.Aside(data)))
+    def aside(self, key: str, data: bytes, *, is_loose: bool = False) -> bool:
+        """False where there is no link. What is sent loosely may be lost."""
+        send = self.links.send_loosely if is_loose else self.links.send
+        return send(key, envelope.pack("", "", envelope.Aside(data)))
 
     def heard_aside(self, key: str, data: bytes) -> None:
         self.owner.heard(key, data)
@@ -51,8 +55,8 @@ class PeerPlane(Plane):
 
     @property
     def goes_on(self) -> bool:
-        """Does any peer still need anything of a collective from here?"""
-        return any(desk.calls.open for desk in self._desks.all)
+        """Does any peer still need anything of a collective from here, or is anything held back?"""
+        return self.links.hold_back or any(desk.calls.open for desk in self._desks.all)
 
     def give_up(self, swarm_id: str, peer: str, why: str) -> None:
         """In the collectives of a view."""
@@ -114,37 +118,41 @@ class Gate:
         number = _call(ask).number
         if (ask.at.swarm_id, number) == self._other_half:
             return True
-        if ask.at.swarm_id != self._swarm_of(self._views.view.token):
+        if self._is_over(ask):
+            self._pending = None if self._pending is ask else self._pending
             ask.fail(VIEW_OVER, "The view of that call is over.")
             return False
         if self._inside is not None or self._pending not in (None, ask):
             ask.fail("RequestFailed", "Another thread is in a collective of this mesh.")
             return False
-        verdict, actions = self._views.call(number, self._clock())
-        self._pending = ask if verdict is Verdict.HOLD else None
-        self._inside = ask if verdict is Verdict.GO else None
-        if verdict is Verdict.OVER:
-            ask.fail(VIEW_OVER, "The view of that call is over.")
+        goes, actions = self._views.call(number, self._clock())
+        self._pending = None if goes else ask
+        self._inside = ask if goes else None
         self._perform(actions)
-        return verdict is Verdict.GO
+        return goes
+
+    def _is_over(self, ask: Ask) -> bool:
+        """Is it a call of another view than the present one?"""
+        return ask.at.swarm_id != self._swarm_of(self._views.view.token)
 
     def answered(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         if ask is not self._inside:
             self._plane.answer(ask, told, fds)
             return
-        if not self._views.may_end(self._clock()):
-            self._held = ask, told, [os.dup(fd) for fd in fds]
-            return
-        self._inside = None
-        call, last = _call(ask), self._views.last
-        number = call.number
-        size = sum(part[1] for part in told.get("parts", ()))
-        actions = self._views.ended(number, self._clock(), size)
-        self._perform(actions)
-        if number == last:
+        call = _call(ask)
+        if self._is_over(ask):  # it was the last one there
             told = {**told, "view": self._present()}
             halves = operation(call.words) in TWO_NUMBERS
-            self._other_half = (ask.at.swarm_id, number + 1) if halves else None
+            self._other_half = (ask.at.swarm_id, call.number + 1) if halves else None
+        else:
+            size = sum(part[1] for part in told.get("parts", ()))
+            goes, actions = self._views.came(call.number, self._clock(), size)
+            if not goes:
+                self._held = ask, told, [os.dup(fd) for fd in fds]
+                self._perform(actions)
+                return
+            self._perform(actions)
+        self._inside = None
         self._plane.answer(ask, told, fds)
 
     def released(self) -> None:

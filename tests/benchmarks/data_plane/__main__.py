@@ -22,7 +22,7 @@ from importlib import metadata
 
 import psutil
 
-from tests.benchmarks.data_plane import collectives, letters, rounds
+from tests.benchmarks.data_plane import collectives, letters, meshes, rounds
 from tests.benchmarks.data_plane.bench import Bench
 from tests.benchmarks.data_plane.figures import FIGURES, MANTA, Figure, Outcome, chosen
 from tests.benchmarks.data_plane.report import record, summary, text
@@ -44,6 +44,9 @@ KINDS: dict[str, Callable[[Figure, Bench, Measure], Measured]] = {
     "fedavg": rounds.fedavg,
     "stage": rounds.stage,
     "no_ops": rounds.no_ops,
+    "mesh": meshes.exchange,
+    "mesh_start": meshes.start,
+    "mesh_loss": meshes.loss,
 }
 MINUTES = 10.0
 _SET_UP = 6.0

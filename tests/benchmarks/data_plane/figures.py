@@ -19,6 +19,7 @@ TCP, CURVE = "TCP", "pyzmq, CURVE"
 FLOWER, RAY, DASK = "Flower", "Ray", "Dask"
 IDLE = "idle"
 FORKS, POOL = "bare forks", "process pool"
+TASKS, MESH = "tasks", "mesh"
 FLOOR = "messages and syncs"
 
 RESIDENT, OF_NODE = "resident", "node"
@@ -195,11 +196,48 @@ def _rounds() -> Iterator[Figure]:
                 )
 
 
+def _meshes() -> Iterator[Figure]:
+    for label, size, operation, peers, what in (
+        ("letter-64B", 64, "trip", 2, "a letter of 64 bytes there and back, between peers"),
+        ("all_reduce-64KiB", KB64, "all_reduce", 4, "all_reduce of 64KiB over four peers"),
+        ("all_reduce-16MB", MB16, "all_reduce", 4, "all_reduce of 16MB over four peers"),
+    ):
+        yield Figure(
+            f"mesh-{label}",
+            f"{what} of a mesh",
+            "mesh",
+            MS,
+            (Goal(1.1, TASKS),),
+            10.0,
+            size,
+            peers,
+            LOCAL,
+            variant=operation,
+        )
+    for name, kind, limit, how, what in (
+        ("start", "mesh_start", 1500, "", "eight peers of a script, until all have met"),
+        ("killed", "mesh_loss", 1000, "KILL", "a killed peer of eight, until all others name it"),
+        ("frozen", "mesh_loss", 3000, "STOP", "a stopped peer of eight, until all others name it"),
+    ):
+        yield Figure(
+            f"mesh-{name}",
+            what,
+            kind,
+            MS,
+            (Goal(limit),),
+            30.0,
+            nodes=8,
+            form=LOCAL,
+            variant=how,
+        )
+
+
 FIGURES: tuple[Figure, ...] = (
     *_all_reduces(),
     *_broadcasts(),
     *_letters(),
     *_rounds(),
+    *_meshes(),
     Figure(
         "stage",
         "what one stage more takes, no data, 8 nodes",

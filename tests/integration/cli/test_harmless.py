@@ -307,8 +307,8 @@ class HostileCluster:
 class HostileRun:
     """In place of peers of a mesh: they print what an attacker wrote."""
 
-    def __init__(self, *arguments: Any) -> None:
-        *_, say = arguments
+    def __init__(self, *arguments: Any, **_: Any) -> None:
+        *_others, say = arguments
         say(EVIL.replace("\n", " "), EVIL.replace("\n", " "))
 
     def wait(self) -> int:

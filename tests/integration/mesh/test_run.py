@@ -51,6 +51,20 @@ def test_a_script_runs_as_several_peers_that_are_all_there(script: Path) -> None
     assert lines == [f"peer-{n} | peer-{n} of 3 sum 3 --x 1" for n in range(3)], out + err
 
 
+def test_peers_of_one_process_share_no_chance(tmp_path: Path) -> None:
+    """What they are begun from may have drawn some before."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from manta import Mesh\nwith Mesh.join() as mesh:\n"
+        "    print(mesh.id, mesh.size, *sorted(mesh.all_gather(mesh.id)))\n"
+    )
+    out, err = manta("mesh", "run", script, "--peers", 4).communicate()
+    lines = [line.split(" | ")[1].split() for line in out.splitlines()]
+    ids = {line[0] for line in lines}
+    assert len(ids) == 4, out + err
+    assert [line[1:] for line in lines] == [["4", *sorted(ids)]] * 4
+
+
 def test_the_exit_code_is_that_of_a_peer_that_failed(script: Path) -> None:
     running = manta("mesh", "run", "--peers", 2, script, "fails")
     out, err = running.communicate()
@@ -82,3 +96,58 @@ def test_status_is_what_a_peer_knows(peers: Peers) -> None:
     refused = manta("mesh", "status", address, MANTA_MESH_SECRET="another")
     assert refused.communicate()[0] == ""
     assert refused.returncode == 11
+
+
+def test_what_happens_is_told_as_lines_and_drawn(peers: Peers, tmp_path: Path) -> None:
+    peers.add(3, topology="ring")
+    peers.meet(3)
+    address, drawn = peers.all[0].address, tmp_path / "mesh.svg"
+    words = ("mesh", "status", address, "--watch", "--json", "--svg", drawn)
+    watching = manta(*words, MANTA_MESH_SECRET=SECRET)
+    assert watching.stdout is not None
+    seen: list[dict[str, object]] = []
+    try:
+        while not any(one["event"] == "left" for one in seen):
+            seen.append(json.loads(watching.stdout.readline()))
+            if seen[-1]["event"] == "view" and seen[-1]["size"] == 3:
+                peers.all[2].leave()
+        assert {one["name"] for one in seen if one["event"] == "joined"} <= {"peer-1", "peer-2"}
+        assert [one["number"] for one in seen] == list(range(1, len(seen) + 1))
+        assert seen[-1]["name"] == peers.all[2].name
+        assert "3 peers, ring" in drawn.read_text()
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate()
+
+
+FAULTY = """
+import time
+from manta import Mesh
+from manta.light.errors import PeerLost
+with Mesh.join() as mesh:
+    sizes = [mesh.size]
+    until = time.monotonic() + 40
+    while sizes[-2:] != [2, 3] and sizes[-2:] != [1, 3] and time.monotonic() < until:
+        try:
+            mesh.all_reduce(1)
+        except PeerLost:
+            pass
+        if mesh.size != sizes[-1]:
+            sizes.append(mesh.size)
+    print(sizes, mesh.status()["faults"]["injected"])
+"""
+
+
+def test_faults_are_injected_as_the_command_says(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.py"
+    path.write_text(FAULTY)
+    faults = ["--loss", 0.05, "--delay", "1ms..5ms", "--partition", "0-1/2@1s..4s", "--seed", 7]
+    out, err = manta("mesh", "run", path, "--peers", 3, *faults).communicate()
+    said = "a partition into 0,1 and 2 from 1 s until 4 s; seed 7."
+    assert sum(said in line for line in out.splitlines()) == 3, out + err
+    found = dict(line.split(" | ", 1) for line in out.splitlines() if "| [" in line)
+    assert set(found) == {"peer-0", "peer-1", "peer-2"}, out + err
+    for name, told in found.items():
+        assert told.startswith("[3, 1, 3]" if name == "peer-2" else "[3, 2, 3]"), out
+        assert "'lost'" in told
+    assert "'parted'" in out

@@ -1,0 +1,107 @@
+"""Your process or the peer's stands still: others hear of it, and it comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from manta.mesh import client
+from manta.mesh.errors import MeshStuck
+from tests.integration.mesh.conftest import PATIENCE, SECRET, Peers
+from tests.support.children import freeze
+
+pytestmark = pytest.mark.timeout(120)
+
+CHILD = """
+import sys
+from manta import Mesh
+from manta.light.errors import PeerLost
+with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], name="stopped", timeout=50) as mesh:
+    mesh.wait(3, 50)
+    print("met", flush=True)
+    sys.stdin.readline()
+    while True:
+        try:
+            mesh.all_reduce(1, on_peer_lost="continue", timeout=50)
+            break
+        except PeerLost:
+            pass
+    mesh.wait(3, 50)
+    print(mesh.all_reduce(1, timeout=50), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_process_that_is_stopped_is_dead_to_others_until_it_goes_on(peers: Peers) -> None:
+    one, two = peers.add(2)
+    command = [sys.executable, "-c", CHILD, one.address, SECRET]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, bufsize=1) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            peers.meet(3)
+            assert child.stdout.readline() == "met\n"
+            freeze(child.pid)
+            died = next(event for event in one.events(PATIENCE) if event["event"] == "died")
+            assert died["name"] == "stopped"
+            assert "stands still" in died["why"]
+            while two.size == 3:
+                found = peers.each(
+                    lambda mesh: mesh.all_reduce(1, on_peer_lost="continue", timeout=PATIENCE)
+                )
+                assert found == [2, 2]
+            os.kill(child.pid, signal.SIGCONT)
+            back = next(event for event in one.events(PATIENCE) if event["event"] == "back")
+            assert back["name"] == "stopped"
+            child.stdin.write("\n")
+            waiting = threading.Thread(target=peers.meet, args=(3,))
+            waiting.start()
+            waiting.join()
+            assert peers.each(lambda mesh: mesh.all_reduce(1, timeout=PATIENCE)) == [3, 3]
+            assert child.stdout.readline() == "3\n"
+            child.stdin.write("\n")
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+            child.stdin.close()
+        assert child.wait(PATIENCE) == 0
+
+
+def test_a_process_that_computes_for_long_is_not_taken_for_stopped(peers: Peers) -> None:
+    (one,) = peers.add()
+    code = (
+        "import sys, time\nfrom manta import Mesh\n"
+        "with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], timeout=50) as mesh:\n"
+        "    mesh.wait(2, 50)\n"
+        "    print('met', flush=True)\n"
+        "    sys.setswitchinterval(1000)\n"  # so that no other thread gets Python's lock
+        "    until = time.monotonic() + 4\n"
+        "    while time.monotonic() < until: pass\n"
+        "    mesh.barrier(timeout=50)\n"
+    )
+    command = [sys.executable, "-c", code, one.address, SECRET]
+    with subprocess.Popen(command, stdout=-1, text=True) as child:
+        one.wait(2, PATIENCE)
+        one.barrier(PATIENCE)
+        assert child.wait(PATIENCE) == 0
+    assert not {event["event"] for event in one.events(0.1)} & {"died", "back"}
+
+
+def test_a_peers_process_that_is_stopped_is_an_error_that_says_what_to_do(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 1.0)
+    (one,) = peers.add()
+    freeze(one._client.pid)
+    try:
+        with pytest.raises(MeshStuck, match=rf"process {one._client.pid}.*kill -CONT"):
+            one.status()
+        with pytest.raises(MeshStuck, match=r"within 1\.5 s"):
+            one.wait(2, timeout=0.5)
+    finally:
+        os.kill(one._client.pid, signal.SIGCONT)
+    assert one.status()["id"] == one.id
