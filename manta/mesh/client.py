@@ -13,8 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.context import Brief
@@ -22,8 +21,11 @@ from manta.light.errors import BY_NAME, LightError, NotInTask, RequestFailed, Un
 from manta.light.runtime.client import outcome
 from manta.light.runtime.plane import PlaneConnection
 from manta.mesh.errors import JoinFailed, MeshLost, MeshStuck
-from manta.mesh.process import PeerProcess
+from manta.mesh.settings import FD
 from manta.mesh.words import VIEW_OVER
+
+if TYPE_CHECKING:
+    from manta.mesh.process import PeerProcess
 
 MOST_EVENTS = 10_000
 """That wait to be read: of more, the oldest go."""
@@ -40,11 +42,11 @@ class ViewOver(Exception):
 Listener = Callable[[dict[str, Any] | None], None]
 
 
-@dataclass
 class _Reply:
-    came: threading.Event = field(default_factory=threading.Event)
-    told: dict[str, Any] | None = None
-    fds: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.came = threading.Event()
+        self.told: dict[str, Any] | None = None
+        self.fds: list[int] = []
 
 
 class Client:
@@ -69,7 +71,13 @@ class Client:
 
     @classmethod
     def begin(cls) -> Client:
-        """Begins the process. Raises JoinFailed, OSError."""
+        """Begins the process, or takes over the one that `manta mesh run` has begun for this one.
+        Raises JoinFailed, OSError."""
+        if (given := os.environ.pop(FD, None)) is not None:
+            os.set_inheritable(int(given), False)
+            return cls(wire.MessageSocket.of(int(given)))
+        from manta.mesh.process import PeerProcess  # which most peers of a command do without
+
         ours, theirs = socket.socketpair()
         try:
             with theirs:

@@ -1,20 +1,29 @@
-"""Several peers of one script on this machine: `manta mesh run`."""
+"""Several peers of one script on this machine: `manta mesh run`.
+
+Each peer has two processes, that of the script and one beside it. The latter are begun together
+(`peer.several`), and each script finds the socket to its own in its environment.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from typing import IO
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING
 
 from manta.mesh import settings
-from manta.mesh.faults import Faults
+
+if TYPE_CHECKING:
+    from manta.mesh.faults import Faults
 
 PORTS = 3
 """That a peer takes: the door, links, and bulk."""
@@ -39,39 +48,77 @@ class Run:
         self._saying = threading.Lock()
         self._readers: list[threading.Thread] = []
         self._peers: list[subprocess.Popen[bytes]] = []
-        door = f"{settings.LOOPBACK}:{_free_port()}"
-        told = {
-            settings.SECRET: secrets.token_urlsafe(24),
-            settings.SIZE: str(count),
-            settings.TOPOLOGY: topology,
-            "PYTHONUNBUFFERED": "1",
-        }
-        if faults is not None:
-            told[settings.FAULTS] = json.dumps(faults.form())
+        self._beside: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.mkdtemp(prefix="manta-mesh-")
         try:
-            for number in range(count):
-                own = {settings.LISTEN: door} if number == 0 else {settings.PEERS: door}
-                name = f"peer-{number}"
-                self._begin(name, [script, *arguments], {**told, **own, settings.NAME: name})
+            with ExitStack() as undo:
+                told = {settings.TOPOLOGY: topology}
+                if faults is not None:
+                    told[settings.FAULTS] = json.dumps(faults.form())
+                self._begin([script, *arguments], count, told, undo)
         except BaseException:
             self.end(signal.SIGKILL)
             raise
 
-    def _begin(self, name: str, command: Sequence[str], told: dict[str, str]) -> None:
-        kept = {key: value for key, value in os.environ.items() if key not in settings.ALL}
-        peer = subprocess.Popen(
-            [sys.executable, *command],
-            env={**kept, **told},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+    def _begin(
+        self, command: list[str], count: int, all_told: dict[str, str], undo: ExitStack
+    ) -> None:
+        """What `undo` closes is the children's by then."""
+        door = f"{settings.LOOPBACK}:{_free_port()}"
+        secret = secrets.token_urlsafe(24)
+        names = [f"peer-{number}" for number in range(count)]
+        told = {
+            **all_told,
+            settings.SECRET: secret,
+            settings.SIZE: str(count),
+            "PYTHONUNBUFFERED": "1",
+        }
+        outs = [self._pipe(name, undo) for name in names]
+        pairs = [socket.socketpair() for _ in names]
+        for ours, theirs in pairs:
+            undo.enter_context(ours)
+            undo.enter_context(theirs)
+        self._begin_beside([theirs.fileno() for _, theirs in pairs], outs, secret)
+        for number, (name, out) in enumerate(zip(names, outs, strict=True)):
+            fd = pairs[number][0].fileno()
+            own = {settings.LISTEN: door} if number == 0 else {settings.PEERS: door}
+            given = {**told, **own, settings.NAME: name, settings.FD: str(fd)}
+            kept = {key: value for key, value in os.environ.items() if key not in settings.ALL}
+            peer = subprocess.Popen(
+                [sys.executable, *command],
+                env={**kept, **given},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                pass_fds=[fd],
+            )
+            self._peers.append(peer)
+
+    def _begin_beside(self, fds: list[int], outs: list[int], secret: str) -> None:
+        folders = [os.path.join(self._folder, str(number)) for number in range(len(fds))]
+        places = json.dumps(list(zip(fds, outs, folders, strict=True)))
+        self._beside = subprocess.Popen(
+            [sys.executable, "-P", "-m", "manta.mesh.peer.several", places],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # it starts threads where it is loaded
+            stdin=subprocess.PIPE,
+            pass_fds=[*fds, *outs],
             start_new_session=True,
         )
-        self._peers.append(peer)
-        assert peer.stdout is not None
-        reader = threading.Thread(target=self._read, args=(name, peer.stdout), daemon=True)
+        assert self._beside.stdin is not None
+        with self._beside.stdin as stream:
+            stream.write(secret.encode())
+
+    def _pipe(self, name: str, undo: ExitStack) -> int:
+        """Where a peer writes, which is read from now on."""
+        ours, theirs = os.pipe()
+        undo.callback(os.close, theirs)
+        reader = threading.Thread(
+            target=self._read, args=(name, os.fdopen(ours, "rb")), daemon=True
+        )
         self._readers.append(reader)
         reader.start()
+        return theirs
 
     def _read(self, name: str, stream: IO[bytes]) -> None:
         with stream:
@@ -83,6 +130,7 @@ class Run:
         """Until all have ended: returns the first exit code, by their numbers, that is not 0; of
         one that a signal ended 128 and the signal's number."""
         codes = [peer.wait() for peer in self._peers]
+        self._finish()
         for reader in self._readers:
             reader.join()
         return next((code if code > 0 else 128 - code for code in codes if code), 0)
@@ -97,6 +145,13 @@ class Run:
             except subprocess.TimeoutExpired:
                 peer.kill()
                 peer.wait()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Those beside the scripts end after these, whose sockets are closed then."""
+        if self._beside is not None:
+            self._beside.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _free_port() -> int:

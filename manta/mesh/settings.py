@@ -6,23 +6,20 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from manta.light import arguments
 from manta.mesh.errors import JoinFailed
-from manta.roster.topologies import Topology
 
-LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE = (
-    f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE")
+LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD = ALL = tuple(
+    f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD")
 )
-ALL = frozenset((LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE))
+"""FD is the descriptor of a socket to a peer's process, for one mesh."""
 FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class Keys:
+class Keys(NamedTuple):
     """In place of a secret: who is admitted, by public keys. `secret` is the secret half of this
     peer's own pair; both are 40 characters, as `transports.security.keys.KeyPair` has them."""
 
@@ -30,8 +27,7 @@ class Keys:
     known: Iterable[str] = ()
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     listen: str
     peers: tuple[str, ...]
     secret: str | Keys
@@ -81,13 +77,12 @@ def settings(
     if not size.isascii() or not size.isdigit() or not int(size):
         raise ValueError(f"{SIZE} is {size!r:.60}: give how many peers are waited for, from 1 on.")
     given = topology if topology != "full" else environment.get(TOPOLOGY, "full")
-    found = Topology.of(given)
     return Settings(
         listen or environment.get(LISTEN) or LOOPBACK,
         told,
         secret,
         arguments.name("peer's name", name or environment.get(NAME) or _own_name()),
-        found.form,
+        _topology(given),
         int(size),
         _faults(environment.get(FAULTS)),
     )
@@ -104,6 +99,15 @@ def _faults(given: str | None) -> Any:
     except ValueError as error:
         raise ValueError(f"{FAULTS} is no JSON: {error}.") from None
     return Faults.of(form).form()
+
+
+def _topology(given: Any) -> Any:
+    """In a form that can be told. Raises InvalidTopology."""
+    if given == "full":
+        return given
+    from manta.roster.topologies import Topology  # which most do not wait for
+
+    return Topology.of(given).form
 
 
 def _own_name() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import NamedTuple
 
 from nacl import pwhash
@@ -44,6 +45,7 @@ class Keys(NamedTuple):
     b: bytes
 
 
+@lru_cache(maxsize=16)
 def scalar_of(secret: str) -> bytes:
     """The w of a secret, little-endian: Argon2id with 64 MiB and two passes, about 0.1 s."""
     stretched = pwhash.argon2id.kdf(

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from manta.light.context import Context, usage
+from manta.light.context import Context
 from manta.light.exchange import Exchange
 from manta.light.wire import MessageSocket
 from manta.mesh.client import Client
@@ -43,11 +43,6 @@ class TaskPeer:
             left = _left(until)
             client.request("meet", left, doors=others, timeout=left)
         return len(told) if brief.attempt == 0 else 1  # some may have ended since
-
-
-def task_peer(*given: object) -> TaskPeer | None:
-    """Where this is an attempt, and nothing is given that says how to join otherwise."""
-    return None if usage.context is None or any(given) else TaskPeer(usage.context)
 
 
 def _left(until: float) -> float:

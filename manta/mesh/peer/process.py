@@ -24,6 +24,7 @@ from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
 from manta.mesh.peer.plane import PeerPlane
+from manta.mesh.said import Word
 from manta.mesh.spake import scalar_of
 from manta.node.errors import OperatorError
 from manta.node.peers.listening import PeerSocket, bulk_address
@@ -107,12 +108,8 @@ class Process:
         self._ends.transport.call_soon(partial(self.control.join, cards))
 
     def _admitted(self, card: Card) -> list[Card]:
-        cards: list[Card] = self._run(partial(self._admit, card))
+        cards: list[Card] = self._run(partial(self.control.let_in, card))
         return cards
-
-    def _admit(self, card: Card) -> list[Card]:
-        self.control.admit(card)
-        return self.control.cards()
 
     def _may_dial(self, host: str) -> bool:
         return self._hosts is None or host in self._hosts
@@ -199,17 +196,17 @@ class Process:
                 with theirs:
                     self.answer(number, (theirs.fileno(),))
             case "lock":
-                control.lock(
+                control.locks.lock(
                     message["name"],
                     message["timeout"],
                     lambda _: self.answer(number),
                     partial(self.fail, number),
                 )
             case "unlock":
-                control.unlock(message["name"])
+                control.locks.unlock(message["name"])
                 self.answer(number)
             case "word":
-                control.word(message["to"], message["topic"], message["data"])
+                control.say_to(message["to"], Word(message["topic"], message["data"]))
                 self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))

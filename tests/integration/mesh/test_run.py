@@ -51,6 +51,20 @@ def test_a_script_runs_as_several_peers_that_are_all_there(script: Path) -> None
     assert lines == [f"peer-{n} | peer-{n} of 3 sum 3 --x 1" for n in range(3)], out + err
 
 
+def test_peers_of_one_process_share_no_chance(tmp_path: Path) -> None:
+    """What they are begun from may have drawn some before."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from manta import Mesh\nwith Mesh.join() as mesh:\n"
+        "    print(mesh.id, mesh.size, *sorted(mesh.all_gather(mesh.id)))\n"
+    )
+    out, err = manta("mesh", "run", script, "--peers", 4).communicate()
+    lines = [line.split(" | ")[1].split() for line in out.splitlines()]
+    ids = {line[0] for line in lines}
+    assert len(ids) == 4, out + err
+    assert [line[1:] for line in lines] == [["4", *sorted(ids)]] * 4
+
+
 def test_the_exit_code_is_that_of_a_peer_that_failed(script: Path) -> None:
     running = manta("mesh", "run", "--peers", 2, script, "fails")
     out, err = running.communicate()
@@ -120,6 +134,7 @@ with Mesh.join() as mesh:
             pass
         if mesh.size != sizes[-1]:
             sizes.append(mesh.size)
+    mesh.barrier()
     print(sizes, mesh.status()["faults"]["injected"])
 """
 
