@@ -27,8 +27,7 @@ else:
 
 
 class Attempt:
-    """An attempt is made in the template where there is one, before the fork: the child has less
-    to do and writes to fewer pages, each of which would be copied."""
+    """One run of the user's code, and what its node is told of it."""
 
     def __init__(
         self,
@@ -65,8 +64,7 @@ class Attempt:
         """Whether its code was asked to end: what it holds may be half done."""
 
     def take_over(self) -> None:
-        """Done before the user's code runs, in its process or in the one that is about to fork it:
-        all that it prints and asks belongs to this attempt."""
+        """Done before the user's code runs: all that it prints and asks belongs to this attempt."""
         stdout, stderr, log = self._streams
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
@@ -195,16 +193,9 @@ class Attempt:
 
         return describe(error, self.doing, self._folder)
 
-    def leave_streams(self) -> None:
-        """Called in the process that has forked the one that runs the attempt: keeps nothing open
-        that its node reads to the end."""
-        for fd in self._streams:
-            os.close(fd)
-        self._streams.clear()
-
     def close(self) -> None:
-        """Called in a process that goes on: it ran the attempt, or forked the one that did. What
-        its code still asks is told that the attempt is over."""
+        """Called where the process goes on: what the attempt's code still asks is told that it is
+        over."""
         usage.log_sink = None
         self._last = None  # it refers to this attempt
         self._client.close()

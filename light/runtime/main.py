@@ -234,10 +234,13 @@ class Runtime:
             return
         order = self._orders.pop(0)
         self._class_name = class_name
-        self._settings.shared.ordered = self._current = order.message["number"]
+        shared = self._settings.shared
+        shared.ordered = self._current = order.message["number"]
+        shared.ending_since = None
+        message = {**order.message, "notes": self._notes} if self._notes else order.message
         self._kills = memory.kills() if self._is_limited else 0
         try:
-            self._worker.connection.send(order.message, tuple(order.ends))
+            self._worker.connection.send(message, tuple(order.ends))
         except OSError:  # it has just died: its status comes next
             self._current = None
             self._orders.insert(0, order)
@@ -265,7 +268,7 @@ class Runtime:
         shared = self._settings.shared
         shared.attempt_pid, shared.taken, shared.lives_on = 0, 0, None
         self._worker = start(
-            self._settings, self._cold, self._notes, self._output or [], keep_out, self._children
+            self._settings, self._cold, self._output or [], keep_out, self._children
         )
 
     def _on_worker(self) -> None:
