@@ -20,10 +20,11 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                                              says whether the module's object lives on between
                                              attempts, nothing where that did not become known;
                                              cut_off whether it was over, and had to be killed
-    to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
-                    run(number, token, brief, fds=4)
-                                             stdout, stderr, log socket and connection of the
-                                             attempt with this number in the runtime, from 1
+    to the runtime  welcome(fds=3)           first: stdout, stderr and the log socket
+                    run(number, token, brief, fds=1)
+                                             the attempt with this number in the runtime, from 1,
+                                             and its connection; what it prints and logs until it
+                                             has exited is its own
                     stop(number)             ask the attempt's code to end: SIGTERM
                     cancel(number)           kill the attempt's process and all that it started
                     close()                  end
@@ -78,7 +79,7 @@ import msgpack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 6
+VERSION = 7
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024

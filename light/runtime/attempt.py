@@ -35,18 +35,19 @@ class Attempt:
         token: str,
         brief: Brief,
         folder: str,
-        ends: list[int],
+        connection: int,
+        log: int,
         modules: Sequence[str],
         let_go: Callable[[], None],
     ) -> None:
-        """Takes over `ends`: stdout, stderr, log socket and connection.
+        """Takes over `connection`, and writes its log to `log`.
 
         `modules` are the names of the user's own, as they are imported; `let_go` drops what else
         there is of them.
         """
         self._folder = folder
         self._brief = brief
-        *self._streams, connection = ends
+        self._log = log
         self._client = AttemptClient(path, token, brief, connection)
         self._started = 0.0
         self._loading: float | None = None
@@ -64,15 +65,9 @@ class Attempt:
         """Whether its code was asked to end: what it holds may be half done."""
 
     def take_over(self) -> None:
-        """Done before the user's code runs: all that it prints and asks belongs to this attempt."""
-        stdout, stderr, log = self._streams
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.close(stdout)
-        os.close(stderr)
-        self._streams = [log]
+        """Done before the user's code runs: all that it asks and logs belongs to this attempt."""
         usage.context = self._client
-        usage.log_sink = log
+        usage.log_sink = self._log
 
     def _begin(self) -> None:
         self._owner = os.getpid()
@@ -165,7 +160,7 @@ class Attempt:
     def note(self, level: str, text: str) -> None:
         """Writes a line to the attempt's log."""
         try:
-            os.write(self._streams[-1], msgpack.packb([time.time(), level, text]))
+            os.write(self._log, msgpack.packb([time.time(), level, text]))
         except OSError:  # user code has closed it
             return
 
@@ -199,11 +194,6 @@ class Attempt:
         usage.log_sink = None
         self._last = None  # it refers to this attempt
         self._client.close()
-        for fd in self._streams:
-            try:
-                os.close(fd)
-            except OSError:
-                continue  # user code closed all descriptors that it did not know
 
     def ask_to_end(self) -> None:
         """Called on SIGTERM; a second one changes nothing. Raises SystemExit in the user's code, so

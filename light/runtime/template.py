@@ -8,7 +8,7 @@ template goes on when that process has ended.
 To the runtime they say ready(), once the template has imported what is known to be needed;
 unsafe(name, why) where it has imported what must not be forked, and is of no use; and
 exited(number, status, lives_on, learns), where the template becomes ready again after `learns`.
-From the runtime comes run(number, token, brief, fds=4), as the node sent it, with `notes` for the
+From the runtime comes run(number, token, brief, fds=1), as the node sent it, with `notes` for the
 attempt's log, if there are any. What would cost a message of its own lies in memory that all of
 them share (`Shared`): with the number of the order that was taken, an end within an attempt is told
 from one between two.
@@ -70,13 +70,13 @@ def _no_terminal(*_: Any, **__: Any) -> NoReturn:
 
 
 class Template:
-    def __init__(self, settings: Settings, connection: MessageSocket) -> None:
+    def __init__(self, settings: Settings, connection: MessageSocket, log: int) -> None:
         self._settings = settings
         self._connection = connection
         self._program = Program(settings.folder, settings.entry, settings.scratch)
         self._imports = await_imports()
-        self._outside = os.dup(1), os.dup(2)
-        """Where it prints between attempts."""
+        self._printed = os.dup(1), os.dup(2)
+        self._log = log
         self._ended = 0
         """The number of the latest order whose end it has told."""
         self._notice: Notice | None = None
@@ -159,7 +159,8 @@ class Template:
         brief = Brief(**fields, scratch=self._settings.scratch)
         path, program = self._settings.socket, self._program
         modules = program.sources.imported
-        return Attempt(path, token, brief, program.folder, order.ends, modules, self._let_go)
+        (connection,), log = order.ends, self._log
+        return Attempt(path, token, brief, program.folder, connection, log, modules, self._let_go)
 
     def _run(self) -> int:
         """Forks the process that takes the next order, and all further ones where its object lives
@@ -178,8 +179,9 @@ class Template:
         report = {"number": number, "status": status, "lives_on": lives_on, "learns": learns}
         self._connection.send({"k": "exited", **report})
 
-    def _print_outside(self) -> None:
-        for number, fd in enumerate(self._outside, 1):
+    def _take_back(self) -> None:
+        """What an attempt's code has done to its output is over with it."""
+        for number, fd in enumerate(self._printed, 1):
             os.dup2(fd, number)
 
     # In the process of an attempt.
@@ -203,6 +205,8 @@ class Template:
         attempt = None
         while (order := self._next_order()) is not None:
             is_first, attempt = attempt is None, self._open(order)
+            for fd in (1, 2, self._log):
+                os.set_blocking(fd, True)  # all attempts share them, and asyncio sets that
             attempt.take_over()
             if is_first:
                 shared.imports, shared.lives_on = True, None
@@ -219,7 +223,7 @@ class Template:
                 shared.leave(attempt.end())
                 return
             attempt.close()
-            self._print_outside()
+            self._take_back()
             self._tell_end(shared.taken, 0, lives_on=True)
             shared.taken = 0
         if attempt is not None:

@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
 
 class Order(NamedTuple):
-    """An attempt to run, with its stdout, stderr, log socket and connection."""
+    """An attempt to run, with its connection."""
 
     message: dict[str, Any]
     ends: list[int]
@@ -63,8 +63,8 @@ def start(
 ) -> Worker:
     """Forks a worker.
 
-    `cold` are modules that it must not import, and None for all. `output` is where it prints
-    outside attempts; it closes `keep_out`, which is the runtime's.
+    `cold` are modules that it must not import, and None for all. `output` is where it prints and
+    logs: stdout, stderr and the log socket; it closes `keep_out`, which is the runtime's.
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -75,14 +75,15 @@ def start(
     try:
         ours.close()
         runtimes_children.close()
-        for number, fd in enumerate(output, 1):
+        *printed, log = output
+        for number, fd in enumerate(printed, 1):
             os.dup2(fd, number)
-        for fd in (*keep_out, *output):
+        for fd in (*keep_out, *printed):
             os.close(fd)
         _become_users(parent)
         from manta.light.runtime.template import Template  # a runtime needs nothing of it
 
-        Template(settings, MessageSocket(theirs)).serve(cold)
+        Template(settings, MessageSocket(theirs), log).serve(cold)
     except BaseException:
         import traceback
 
