@@ -240,6 +240,15 @@ def heed_sigterm() -> None:
         )
 
 
+def forget_attempts() -> None:
+    """Leaves this process as it was before it ran any, which are all over."""
+    global _latest, _users_mask
+    assert _users_mask is not None
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
+    _latest = _users_mask = None
+
+
 _masks: dict[int, set[int]] = {}
 """Signals that threads blocked before they began to fork."""
 

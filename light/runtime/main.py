@@ -19,8 +19,9 @@ import msgpack
 
 from manta.light import wire
 from manta.light.runtime import ending, memory, processes
+from manta.light.runtime.orders import Order, Settings
 from manta.light.runtime.shared import Shared
-from manta.light.runtime.worker import Order, Settings, Worker, start
+from manta.light.runtime.worker import Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
 
 _MAX_COLD = 8  # modules that may not be kept warm: with more, none is

@@ -21,6 +21,7 @@ to nothing while the process that it has forked runs.
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import os
@@ -35,21 +36,26 @@ import msgpack
 
 from manta.light.context import Brief, usage
 from manta.light.runtime import processes
-from manta.light.runtime.attempt import Attempt, flush, heed_sigterm
+from manta.light.runtime.attempt import Attempt, flush, forget_attempts, heed_sigterm
+from manta.light.runtime.client import AttemptClient
 from manta.light.runtime.loader import Program
+from manta.light.runtime.orders import BROKEN, Order, Settings
 from manta.light.runtime.seeding import await_imports, renew
+from manta.light.runtime.shared import Shared
 from manta.light.runtime.warmth import Notice, Noticed, Warmth
-from manta.light.runtime.worker import BROKEN, Order, Settings
+from manta.light.wire import MessageSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from manta.light.runtime.loader import Target
     from manta.light.runtime.warmth import Unsafe
-    from manta.light.wire import MessageSocket
 
 _LONGEST_WARMING = 100
 """Seconds: a template that imports for longer is ended by SIGALRM."""
+_REHEARSALS = 20
+"""How often code runs before CPython has adapted it (PEP 659), with some to spare."""
+_NOTHING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rehearsal", "manta_nothing.py")
 _DEAR = 0.5
 """Seconds from which on the log says once what importing the module costs each attempt."""
 
@@ -92,6 +98,8 @@ class Template:
         usage.is_on_node = True
         if "logging" in sys.modules:
             import manta.light.log  # noqa: F401
+        if not atexit._ncallbacks():  # or they would be called
+            rehearse(self._settings, self._log)
         heed_sigterm()
         self._program.prepare()
         self._program.sources.install()
@@ -183,6 +191,13 @@ class Template:
         """What an attempt's code has done to its output is over with it."""
         for number, fd in enumerate(self._printed, 1):
             os.dup2(fd, number)
+
+    def close(self) -> None:
+        """Called where it has rehearsed."""
+        self._connection.close()
+        for fd in self._printed:
+            os.close(fd)
+        self._imports.brief = self._imports.notice = None
 
     # In the process of an attempt.
 
@@ -292,3 +307,41 @@ class Template:
             modules, files = self._notice.found(), self._program.sources.uncompiled
             if modules or files:
                 self._settings.shared.teach(msgpack.packb([modules, files]))
+
+    # Before there are any attempts.
+
+    def rehearse(self, runtime: MessageSocket) -> None:
+        """Runs an attempt in this process, which does not end with it."""
+        shared = self._settings.shared
+        shared.ordered += 1
+        connection, other = socket.socketpair()
+        names = ("swarm_id", "alias", "node_id", "task_id", "class_name", "timeout")
+        numbers = dict.fromkeys(("index", "iteration", "attempt", "size", "seed"), 0)
+        brief: dict[str, Any] = {**dict.fromkeys(names), **numbers, "datasets": {}, "direct": False}
+        order = {"k": "run", "number": shared.ordered, "token": "", "brief": brief}
+        with connection, other:
+            runtime.send(order, (connection.fileno(),))
+        self._program.enter()
+        self._live()
+        self._program.leave()
+        assert isinstance(usage.context, AttemptClient)
+        usage.context.close()
+
+
+def rehearse(settings: Settings, log: int) -> None:
+    """Runs attempts that do nothing, in a process that has not forked any yet.
+
+    While it runs code, CPython counts, and keeps what it learns in the code and in the caches of
+    types. Each forked process would learn that anew, would have to copy the pages for it first, and
+    would be slower until it has.
+    """
+    folder, entry = os.path.split(_NOTHING)
+    runtime, theirs = map(MessageSocket, socket.socketpair())
+    at = settings._replace(folder=folder, entry=entry, shared=Shared())
+    template = Template(at, theirs, log)
+    for _ in range(_REHEARSALS):
+        template.rehearse(runtime)
+    template.close()
+    runtime.close()
+    forget_attempts()
+    usage.context = usage.log_sink = None

@@ -6,40 +6,19 @@ import os
 import resource
 import signal
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from manta.light.runtime import ending, processes
+from manta.light.runtime.orders import BROKEN
 from manta.light.wire import MessageSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from manta.light.runtime.shared import Shared
+    from manta.light.runtime.orders import Settings
 
 _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
-BROKEN = 70
-"""The exit code of a process that failed outside the user's code (EX_SOFTWARE of sysexits.h)."""
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
-
-
-class Settings(NamedTuple):
-    socket: str
-    folder: str
-    entry: str
-    scratch: str
-    shared: Shared
-
-
-class Order(NamedTuple):
-    """An attempt to run, with its connection."""
-
-    message: dict[str, Any]
-    ends: list[int]
-
-    def close(self) -> None:
-        for fd in self.ends:
-            os.close(fd)
-        self.ends.clear()
 
 
 class Worker(NamedTuple):
