@@ -20,10 +20,11 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                                              says whether the module's object lives on between
                                              attempts, nothing where that did not become known;
                                              cut_off whether it was over, and had to be killed
-    to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
-                    run(number, token, brief, fds=4)
-                                             stdout, stderr, log socket and connection of the
-                                             attempt with this number in the runtime, from 1
+    to the runtime  welcome(fds=3)           first: stdout, stderr and the log socket
+                    run(number, token, brief, fds=1)
+                                             the attempt with this number in the runtime, from 1,
+                                             and its connection; what it prints and logs until it
+                                             has exited is its own
                     stop(number)             ask the attempt's code to end: SIGTERM
                     cancel(number)           kill the attempt's process and all that it started
                     close()                  end
@@ -79,7 +80,7 @@ import msgpack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 6
+VERSION = 7
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
@@ -116,7 +117,9 @@ is over."""
 _FIRST_LOOK, _LONGEST_LOOK = 20, 1000  # milliseconds
 
 _FD = array.array("i").itemsize
-_CTRUNC = int(socket.MSG_CTRUNC)  # the flag's own `&` is Python
+_CTRUNC = int(socket.MSG_CTRUNC)  # the flags' own operators are Python
+_CLOEXEC, _WAITALL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_WAITALL)
+_PEEK = int(socket.MSG_PEEK) | _WAITALL
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
 
 
@@ -151,7 +154,7 @@ def send_frame(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int]
 
 def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """What has arrived: at most `size` bytes, and descriptors, which the caller must close."""
-    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, _CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -205,6 +208,11 @@ class Frames:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+
+
+def _message(body: bytes | memoryview) -> dict[str, Any]:
+    message: dict[str, Any] = msgpack.unpackb(body, strict_map_key=False, unicode_errors=NOT_TEXT)
+    return message
 
 
 class MessageSocket:
@@ -268,6 +276,24 @@ class MessageSocket:
         while not poll.poll(pause):
             pause = min(2 * pause, _LONGEST_LOOK)
 
+    def peek(self) -> int:
+        """Waits for the next message without reading it; its size, 0 at the stream's end.
+
+        It and `take` keep nothing of what comes after: the next message may be another process's.
+        """
+        header = self.socket.recv(HEADER.size, _PEEK)
+        return HEADER.size + HEADER.unpack(header)[0] if header else 0
+
+    def take(self, size: int) -> tuple[dict[str, Any], list[int]]:
+        """Reads the message of that size. Raises OSError, and BrokenFrame where it is cut short."""
+        data, fds = receive_bytes(self.socket, size)
+        while len(data) < size:
+            more = self.socket.recv(size - len(data), _WAITALL)
+            if not more:
+                raise BrokenFrame("a message that is cut short.")
+            data += more
+        return _message(memoryview(data)[HEADER.size :]), fds
+
     def fill(self) -> bool:
         """Reads once; False at the stream's end."""
         data, fds = receive_bytes(self.socket, _READ)
@@ -279,7 +305,7 @@ class MessageSocket:
         body = self._frames.next()
         if body is None:
             return None
-        message = msgpack.unpackb(body, strict_map_key=False, unicode_errors=NOT_TEXT)
+        message = _message(body)
         return message, self._frames.take(message.get("fds", 0))
 
     def shut(self) -> None:

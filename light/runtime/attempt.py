@@ -27,8 +27,7 @@ else:
 
 
 class Attempt:
-    """An attempt is made in the template where there is one, before the fork: the child has less
-    to do and writes to fewer pages, each of which would be copied."""
+    """One run of the user's code, and what its node is told of it."""
 
     def __init__(
         self,
@@ -36,18 +35,19 @@ class Attempt:
         token: str,
         brief: Brief,
         folder: str,
-        ends: list[int],
+        connection: int,
+        log: int,
         modules: Sequence[str],
         let_go: Callable[[], None],
     ) -> None:
-        """Takes over `ends`: stdout, stderr, log socket and connection.
+        """Takes over `connection`, and writes its log to `log`.
 
         `modules` are the names of the user's own, as they are imported; `let_go` drops what else
         there is of them.
         """
         self._folder = folder
         self._brief = brief
-        *self._streams, connection = ends
+        self._log = log
         self._client = AttemptClient(path, token, brief, connection)
         self._started = 0.0
         self._loading: float | None = None
@@ -65,16 +65,9 @@ class Attempt:
         """Whether its code was asked to end: what it holds may be half done."""
 
     def take_over(self) -> None:
-        """Done before the user's code runs, in its process or in the one that is about to fork it:
-        all that it prints and asks belongs to this attempt."""
-        stdout, stderr, log = self._streams
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.close(stdout)
-        os.close(stderr)
-        self._streams = [log]
+        """Done before the user's code runs: all that it asks and logs belongs to this attempt."""
         usage.context = self._client
-        usage.log_sink = log
+        usage.log_sink = self._log
 
     def _begin(self) -> None:
         self._owner = os.getpid()
@@ -167,7 +160,7 @@ class Attempt:
     def note(self, level: str, text: str) -> None:
         """Writes a line to the attempt's log."""
         try:
-            os.write(self._streams[-1], msgpack.packb([time.time(), level, text]))
+            os.write(self._log, msgpack.packb([time.time(), level, text]))
         except OSError:  # user code has closed it
             return
 
@@ -195,24 +188,12 @@ class Attempt:
 
         return describe(error, self.doing, self._folder)
 
-    def leave_streams(self) -> None:
-        """Called in the process that has forked the one that runs the attempt: keeps nothing open
-        that its node reads to the end."""
-        for fd in self._streams:
-            os.close(fd)
-        self._streams.clear()
-
     def close(self) -> None:
-        """Called in a process that goes on: it ran the attempt, or forked the one that did. What
-        its code still asks is told that the attempt is over."""
+        """Called where the process goes on: what the attempt's code still asks is told that it is
+        over."""
         usage.log_sink = None
         self._last = None  # it refers to this attempt
         self._client.close()
-        for fd in self._streams:
-            try:
-                os.close(fd)
-            except OSError:
-                continue  # user code closed all descriptors that it did not know
 
     def ask_to_end(self) -> None:
         """Called on SIGTERM; a second one changes nothing. Raises SystemExit in the user's code, so
@@ -257,6 +238,15 @@ def heed_sigterm() -> None:
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork
         )
+
+
+def forget_attempts() -> None:
+    """Leaves this process as it was before it ran any, which are all over."""
+    global _latest, _users_mask
+    assert _users_mask is not None
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
+    _latest = _users_mask = None
 
 
 _masks: dict[int, set[int]] = {}

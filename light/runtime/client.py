@@ -42,16 +42,18 @@ class AttemptClient:
     """Sends requests to the node: any thread may ask, and none waits for another's answer."""
 
     def __init__(self, path: str, token: str, brief: Brief, fd: int) -> None:
-        """Takes over `fd`, the connection that came with the order; opens others at `path`."""
+        """Takes over `fd`, the connection that came with the order, for the first thread that asks;
+        opens others at `path`."""
         self.brief = brief
         self.moving = 0.0
         """Seconds for which the attempt's own thread waited for the node and moved values."""
         self._path = path
         self._token = token
+        self._fd = fd
         self._owner = self._thread = 0
-        self._channels = [_Channel(path, token, 0, wire.MessageSocket.of(fd))]
-        self._free = [*self._channels]
-        self._numbers = count(1)  # threads, and handlers of signals, take from these atomically
+        self._channels: list[_Channel] = []
+        self._free: list[_Channel] = []
+        self._numbers = count()  # threads, and handlers of signals, take from these atomically
         self._closed = False
 
     def open(self, owner: int) -> None:
@@ -64,6 +66,11 @@ class AttemptClient:
         self._closed = True
         for channel in self._channels:
             channel.end(is_idle=channel in self._free)
+        if next(self._numbers) == 0:  # nothing was asked
+            try:
+                os.close(self._fd)
+            except OSError:
+                return  # user code closed all descriptors that it did not know
 
     def call(self, request: str, /, **fields: Any) -> Any:
         """Raises RequestFailed or its kin, NodeLost, TypeError."""
@@ -108,9 +115,16 @@ class AttemptClient:
                 f"{wire.MAX_CHANNELS} threads of {self.brief.name} wait for the node, and no more "
                 "may at a time: use fewer threads."
             )
-        channel = _Channel(self._path, self._token, number)
+        connection = self._handed_over() if number == 0 else None
+        channel = _Channel(self._path, self._token, number, connection)
         self._channels.append(channel)
         return channel
+
+    def _handed_over(self) -> wire.MessageSocket | None:
+        try:
+            return wire.MessageSocket.of(self._fd)
+        except OSError:
+            return None  # user code closed all descriptors that it did not know
 
 
 class _Channel:

@@ -186,8 +186,6 @@ class Program:
         """Modules of packages whose names are the user's in an attempt."""
         self._entered: ModuleType | None = None
         """The module that is to be loaded; None before `enter`."""
-        self._code: CodeType | None = None
-        """What it consists of, where that was compiled."""
 
     def prepare(self) -> None:
         """Does what can be done before any attempt, without running anything of the user's."""
@@ -276,9 +274,7 @@ class Program:
             for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:
                 self._set_aside[name] = sys.modules.pop(name)
         sys.argv[:] = [self.file]
-        # Not before: a template's objects are none of the collector's, at an attempt's end either.
         self._entered = sys.modules[self.name] = module_from_spec(self._spec)
-        self._code = self.sources.kept(self.file)
 
     def leave(self) -> None:
         """Undoes `enter`."""
@@ -286,7 +282,7 @@ class Program:
         del sys.modules[self.name]
         sys.modules.update(self._set_aside)
         self._set_aside.clear()
-        self._entered = self._code = None
+        self._entered = None
 
     def load(self, imported: Callable[[], None] = lambda: None) -> None:
         """Imports the module, in an attempt. Raises what its code raises.
@@ -305,11 +301,12 @@ class Program:
 
         self.module, self._entered = self._entered, None
         self.module.__dict__["__manta_main__"] = wrap
-        if self._code is None:
+        code = self.sources.kept(self.file)
+        if code is None:
             self._spec.loader.exec_module(self.module)
         else:
             self.sources.imported.append(self.name)
-            exec(self._code, self.module.__dict__)
+            exec(code, self.module.__dict__)
         imported()
 
     def _import_namesakes(self, stems: set[str]) -> None:

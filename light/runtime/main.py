@@ -19,8 +19,9 @@ import msgpack
 
 from manta.light import wire
 from manta.light.runtime import ending, memory, processes
+from manta.light.runtime.orders import Order, Settings
 from manta.light.runtime.shared import Shared
-from manta.light.runtime.worker import Order, Settings, Worker, start
+from manta.light.runtime.worker import Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
 
 _MAX_COLD = 8  # modules that may not be kept warm: with more, none is
@@ -234,10 +235,13 @@ class Runtime:
             return
         order = self._orders.pop(0)
         self._class_name = class_name
-        self._settings.shared.ordered = self._current = order.message["number"]
+        shared = self._settings.shared
+        shared.ordered = self._current = order.message["number"]
+        shared.ending_since = None
+        message = {**order.message, "notes": self._notes} if self._notes else order.message
         self._kills = memory.kills() if self._is_limited else 0
         try:
-            self._worker.connection.send(order.message, tuple(order.ends))
+            self._worker.connection.send(message, tuple(order.ends))
         except OSError:  # it has just died: its status comes next
             self._current = None
             self._orders.insert(0, order)
@@ -265,7 +269,7 @@ class Runtime:
         shared = self._settings.shared
         shared.attempt_pid, shared.taken, shared.lives_on = 0, 0, None
         self._worker = start(
-            self._settings, self._cold, self._notes, self._output or [], keep_out, self._children
+            self._settings, self._cold, self._output or [], keep_out, self._children
         )
 
     def _on_worker(self) -> None:

@@ -175,6 +175,8 @@ class Reservations:
 
     def _fits(self, asks: ResourceSpec) -> bool:
         has = self._capacity
+        if has.cpu is None and has.memory is None:
+            return True
         used = [_asks(running) for running in self._running.values()]
         cpu = sum(resources.cpu or 0 for resources in used) + (asks.cpu or 0)
         memory = sum(resources.memory or 0 for resources in used) + (asks.memory or 0)

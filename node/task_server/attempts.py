@@ -26,7 +26,6 @@ from manta.transports.errors import BulkError
 
 if TYPE_CHECKING:
     from manta.node.task_server.connection import TaskConnection
-    from manta.node.task_server.streams import Stream
     from manta.node.task_server.values import TaskValues
 
 MAX_ABANDONED = 100
@@ -41,8 +40,6 @@ class Server(Protocol):
     def close(self, connection: TaskConnection) -> None: ...
 
     def tell(self, session: RuntimeSession, event: Any) -> None: ...
-
-    def unwatch(self, *streams: Stream) -> None: ...
 
 
 class AttemptDesk:
@@ -72,16 +69,12 @@ class AttemptDesk:
             del self._connections[channel]
 
     def begin(self, session: RuntimeSession) -> None:
-        """Begins the session's next attempt, if one waits.
-
-        What was printed while there was none to attribute it to comes before its own lines.
-        """
+        """Begins the session's next attempt, if one waits. What was printed while there was none to
+        attribute it to comes before its own lines."""
         attempt = session.running
         if attempt is None or attempt.started is not None:
             return
         attempt.started = time.monotonic()
-        for stream in session.streams:
-            session.early.extend(stream.read())
         self._sessions.emit(attempt, list(session.early))
         session.early.clear()
 
@@ -209,7 +202,7 @@ class AttemptDesk:
         if attempt.exited:  # told again
             return
         attempt.exited, attempt.no_memory = True, how.no_memory
-        for stream in attempt.streams:
+        for stream in attempt.session.streams:
             self._sessions.emit(attempt, stream.drain())
         if how.cut_off:
             self._sessions.emit(attempt, [("warning", time.time(), hung(attempt))])
@@ -263,5 +256,4 @@ class AttemptDesk:
             connection = self._connections.get(channel)
             if connection is not None:
                 self._server.close(connection)
-        self._server.unwatch(*attempt.streams)
         self._sessions.remove_attempt(attempt)

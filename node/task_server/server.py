@@ -30,7 +30,6 @@ from manta.node.task_server.messages import (
 )
 from manta.node.task_server.outcomes import brief, unserved
 from manta.node.task_server.sessions import (
-    STDIO,
     Attempt,
     Message,
     RequestChannel,
@@ -71,7 +70,7 @@ class TaskServer:
         self._runtimes: dict[RuntimeSession, TaskConnection] = {}
         self._unsent: set[TaskConnection] = set()
         self._stuck: set[RuntimeSession] = set()
-        self._redrawing: set[tuple[Stream, RuntimeSession, Attempt | None]] = set()
+        self._redrawing: set[tuple[Stream, RuntimeSession]] = set()
         """What has drawn a progress bar whose latest state has not become a line yet."""
 
     def start(self) -> None:
@@ -167,7 +166,6 @@ class TaskServer:
             )
             return
         self.attempts.connected(attempt, 0, self._add_connection(ours))
-        self.watch(session)
         self.attempts.begin(session)
         self._order(attempt)
 
@@ -214,8 +212,6 @@ class TaskServer:
         elif session not in self._stuck:
             self._stuck.add(session)
             self.unwatch(*session.streams)
-            for attempt in session.attempts.values():
-                self.unwatch(*attempt.streams)
 
     # Connections.
 
@@ -347,7 +343,7 @@ class TaskServer:
         session.waiting_since = None
         self._waiting.discard(session)
         if not session.streams:
-            session.open_streams(*STDIO)
+            session.open_streams()
             self.watch(session)
         self.send(connection, ({"k": "welcome"}, session.ends))
         for attempt in list(session.attempts.values()):
@@ -389,28 +385,24 @@ class TaskServer:
         if session in self._stuck:
             return
         for stream in session.streams:
-            self._watch(stream, session, None)
-        for attempt in session.attempts.values():
-            for stream in attempt.streams:
-                self._watch(stream, session, attempt)
+            self._watch(stream, session)
 
-    def _watch(self, stream: Stream, session: RuntimeSession, attempt: Attempt | None) -> None:
+    def _watch(self, stream: Stream, session: RuntimeSession) -> None:
         if not stream.ended and stream not in self._loop:
-            self._loop.register(stream, lambda _: self._on_stream(stream, session, attempt))
+            self._loop.register(stream, lambda _: self._on_stream(stream, session))
 
     def unwatch(self, *streams: Stream) -> None:
         for stream in streams:
             self._loop.unregister(stream)
 
-    def _on_stream(self, stream: Stream, session: RuntimeSession, attempt: Attempt | None) -> None:
+    def _on_stream(self, stream: Stream, session: RuntimeSession) -> None:
         lines = stream.read()
         if stream.ended:
             self._loop.unregister(stream)
         elif stream.is_redrawing:
-            self._redrawing.add((stream, session, attempt))
-        if attempt is None:
-            attempt = session.running
+            self._redrawing.add((stream, session))
+        attempt = session.running
         if attempt is None:
             session.early.extend(lines)
-        elif not attempt.ended:
+        else:
             self._sessions.emit(attempt, lines)

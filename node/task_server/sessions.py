@@ -48,7 +48,7 @@ TAIL = 30  # lines kept for an error
 FAILURES, FAILURES_WITHIN = 5, 60.0  # so many of a server, within so many seconds
 _EARLY = 1_000  # lines kept until there is an attempt to attribute them to
 
-STDIO = partial(PipeStream, "stdout"), partial(PipeStream, "stderr")
+_PRINTED = partial(PipeStream, "stdout"), partial(PipeStream, "stderr"), LogStream
 
 Message = tuple[dict[str, Any], BlobRef | list[int] | Descriptor | None]
 """A message to a task and what goes along: a blob of the depot, descriptors that stay open, or one
@@ -69,33 +69,8 @@ class RequestChannel:
     """Blobs of the latest request and its answer, which must not be deleted."""
 
 
-class _Printer:
-    """Owns the streams that something prints into; `ends` until they are handed out."""
-
-    streams: list[Stream]
-    ends: list[int]
-
-    def open_streams(self, *kinds: Callable[[], PipeStream | LogStream]) -> None:
-        """Raises OSError; what was opened by then is closed with the others."""
-        for kind in kinds:
-            stream = kind()
-            self.streams.append(stream)
-            self.ends.append(stream.end)
-
-    def close_ends(self) -> None:
-        for fd in self.ends:
-            os.close(fd)
-        self.ends.clear()
-
-    def close(self) -> None:
-        self.close_ends()
-        for stream in self.streams:
-            stream.close()
-        self.streams.clear()
-
-
 @dataclass(eq=False)
-class Attempt(_Printer):
+class Attempt:
     """One run of an instance in a runtime."""
 
     session: RuntimeSession
@@ -103,9 +78,8 @@ class Attempt(_Printer):
     order: RunAttempt
     token: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float | None = None
-    streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """Descriptors that go along with its order: the streams' writing ends and its connection."""
+    """The descriptor that goes along with its order: its connection."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     channels: dict[int, RequestChannel] = field(default_factory=dict)
     """By number; as many as its threads needed at once."""
@@ -131,14 +105,16 @@ class Attempt(_Printer):
         return f"{instance.alias}.{instance.index}"
 
     def close(self) -> None:
-        super().close()
+        for fd in self.ends:
+            os.close(fd)
+        self.ends.clear()
         for memory in self.memories.values():
             memory.close()
         self.memories.clear()
 
 
 @dataclass(eq=False)
-class RuntimeSession(_Printer):
+class RuntimeSession:
     """The node's side of one runtime."""
 
     id: str
@@ -155,9 +131,11 @@ class RuntimeSession(_Printer):
     lives_on: bool | None = None
     """Whether the module's object lives on between attempts, once that is known."""
     streams: list[Stream] = field(default_factory=list)
-    """What is printed outside attempts, mostly by importing."""
+    """What its attempts print and log, one after another, and what is printed between them."""
     ends: list[int] = field(default_factory=list)
+    """The streams' writing ends, until they are handed out."""
     early: deque[Line] = field(default_factory=lambda: deque(maxlen=_EARLY))
+    """What was printed while no attempt ran."""
     pins: list[str] = field(default_factory=list)
     """Blobs of the latest attempt that ended, until its end is in the journal."""
     waiting_since: float | None = None
@@ -168,8 +146,23 @@ class RuntimeSession(_Printer):
         """The attempt that runs, and prints: they run one after another."""
         return next((r for r in self.attempts.values() if not r.ended), None)
 
+    def open_streams(self) -> None:
+        """Raises OSError; what was opened by then is closed with the session."""
+        for kind in _PRINTED:
+            stream = kind()
+            self.streams.append(stream)
+            self.ends.append(stream.end)
+
+    def close_ends(self) -> None:
+        for fd in self.ends:
+            os.close(fd)
+        self.ends.clear()
+
     def close(self) -> None:
-        super().close()
+        self.close_ends()
+        for stream in self.streams:
+            stream.close()
+        self.streams.clear()
         for attempt in self.attempts.values():
             attempt.close()
         self.attempts.clear()
@@ -272,15 +265,9 @@ class RuntimeSessions:
         self, session: RuntimeSession, order: RunAttempt
     ) -> tuple[Attempt, socket.socket]:
         """Returns the attempt and the node's end of its first connection. Raises OSError."""
+        ours, theirs = socket.socketpair()
         session.count += 1
-        attempt = Attempt(session, session.count, order)
-        try:
-            attempt.open_streams(*STDIO, LogStream)
-            ours, theirs = socket.socketpair()
-        except OSError:
-            attempt.close()
-            raise
-        attempt.ends.append(theirs.detach())
+        attempt = Attempt(session, session.count, order, ends=[theirs.detach()])
         session.attempts[attempt.number] = attempt
         self.by_token[attempt.token] = attempt
         return attempt, ours

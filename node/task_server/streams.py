@@ -181,10 +181,13 @@ class LogStream:
                 at, level, text = log_record(data)
             except BlockingIOError:
                 break
-            except (BrokenFrame, OSError):
+            except OSError as error:
                 self.ended = True
-                lines.append(("error", time.time(), "The log can't be read any more: bad record."))
+                lines.append(("error", time.time(), f"The log can't be read: {error.strerror}."))
                 break
+            except BrokenFrame:
+                lines.append(("error", time.time(), "A record of the log can't be read."))
+                continue
             lines += [(level, at, _visible(line)) for line in text.removesuffix("\n").split("\n")]
         return lines
 

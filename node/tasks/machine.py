@@ -58,6 +58,8 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Payload
 
+_REMEMBERED = 100
+
 
 class State(Enum):
     COLD = "cold"
@@ -105,7 +107,8 @@ class TaskMachine:
         self._sessions = 0
         self._attempt: _Attempt | None = None
         self._waiting: deque[_Attempt] = deque()
-        self._ended: deque[tuple[Instance, float]] = deque(maxlen=100)
+        self._ended: dict[tuple[Instance, float], None] = {}
+        """The latest, of which it may be told again."""
         self._since = 0.0
         self._lost = ""
         self._now = self._wall = 0.0
@@ -349,7 +352,9 @@ class TaskMachine:
         computing: float = 0.0,
         moving: float = 0.0,
     ) -> None:
-        self._ended.append((attempt.instance, attempt.at))
+        self._ended[attempt.instance, attempt.at] = None
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
         timings = Timings(
             attempt.queued,
             attempt.preparing,

@@ -43,7 +43,7 @@ def descriptors(left: int) -> Iterator[None]:
             os.close(fd)
 
 
-@pytest.mark.parametrize("left", [0, 3, 7])
+@pytest.mark.parametrize("left", [0, 1])
 def test_an_attempt_that_finds_no_descriptors_ends_and_its_runtime_goes_on(
     start: Start, node: Any, left: int
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from manta.light.runtime.processes import children
 from manta.node.task_server import messages as light
 from tests.support.harness import wait_until
 
@@ -374,6 +375,29 @@ def test_a_template_that_was_killed_is_made_anew(start: Start) -> None:
     assert runtime.run(1).output not in (template, 1)
 
 
+def test_the_process_of_an_attempt_is_there_before_its_order(start: Start) -> None:
+    runtime = start(main("return os.getpid(), os.getppid()"))
+    _, template = runtime.run(0).output
+    wait_until(lambda: len(children(template)) == 1)
+    (waiting,) = children(template)
+    assert runtime.run(1).output == (waiting, template)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_died_while_it_waited_for_an_order_is_replaced(
+    start: Start, number: int
+) -> None:
+    runtime = start(main("return os.getpid(), os.getppid()"))
+    _, template = runtime.run(0).output
+    wait_until(lambda: len(children(template)) == 1)
+    (waiting,) = children(template)
+    os.kill(waiting, number)
+    wait_until(lambda: not is_alive(waiting))
+    pid, parent = runtime.run(1).output
+    assert parent == template
+    assert pid != waiting
+
+
 def test_descriptors_that_user_code_closes_are_not_the_runtimes(start: Start) -> None:
     runtime = start(main("os.closerange(3, 256)\nreturn 1"))
     for iteration in range(2):
@@ -390,7 +414,7 @@ def test_launch_errors(start: Start, node: Any, tmp_path: Path) -> None:
 def test_a_module_that_never_finishes_importing(start: Start) -> None:
     runtime = start("print('in')\nwhile True:\n    pass\n")
     runtime.begin()
-    wait_until(lambda: len(processes_of(runtime)) == 2)
+    wait_until(lambda: len(processes_of(runtime)) == 3)
     pids = processes_of(runtime)
     runtime.handle.kill()
     assert runtime.exits.get(timeout=10).code == 0

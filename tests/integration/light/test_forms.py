@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
+import textwrap
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
-
-from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -191,25 +189,52 @@ def test_a_resident_object_that_dies_between_attempts_is_made_anew(
     assert runtime.run(2).output == [rounds + 1, ANY]
 
 
-def opened(pid: int) -> set[str]:
-    found = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return found
+OUTPUT = """
+    import os, sys
+    from manta.light import Task
+    def spoil():
+        shown = [os.get_blocking(fd) for fd in (1, 2)]
+        print(f"said {shown}", flush=True)
+        sys.stdout.write("unfinished")
+        sys.stdout.flush()
+        for fd in (1, 2):
+            os.set_blocking(fd, False)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+"""
 
 
-def test_what_an_object_prints_in_a_round_is_over_with_the_round(start: Start) -> None:
+@pytest.mark.parametrize(
+    "form",
+    ["def main():\n    spoil()\n", "class Worker:\n    def execute(self):\n        spoil()\n"],
+    ids=["main", "execute"],
+)
+def test_what_a_round_does_to_its_output_is_over_with_the_round(start: Start, form: str) -> None:
+    runtime = start(textwrap.dedent(OUTPUT) + form)
+    for iteration in range(3):
+        said = runtime.run(iteration).lines("stdout")
+        assert said == ["said [True, True]", "unfinished"]
+
+
+def test_what_an_object_prints_between_rounds_comes_before_the_next(start: Start) -> None:
     runtime = start("""
-        import os
-        from manta.light.context import usage
+        import os, threading
         class Worker:
+            go_on = None
             def execute(self):
-                streams = [os.readlink(f"/proc/self/fd/{fd}") for fd in (1, 2, usage.log_sink)]
-                return [streams, [os.getpid(), os.getppid()]]
+                print("in", flush=True)
+                if self.go_on is None:
+                    self.go_on, end = os.pipe()
+                    path = f"/proc/{os.getpid()}/fd/{end}"
+                    def late():
+                        os.read(self.go_on, 1)
+                        os.write(1, b"between\\n")
+                    threading.Thread(target=late, daemon=True).start()
+                    return path
     """)
-    streams, pids = runtime.run().output
-    wait_until(lambda: not any(opened(pid) & set(streams) for pid in pids))
+    with open(runtime.run(0).output, "wb") as file:
+        file.write(b"x")
+    ended = runtime.run(1)
+    assert sorted(ended.lines("stdout")) == ["between", "in"]
 
 
 def test_several_classes_are_told_apart_by_the_attempts(start: Start) -> None:

@@ -290,6 +290,30 @@ def test_a_file_that_an_attempt_has_changed_is_what_the_next_one_imports(start: 
     assert [runtime.run(iteration).output for iteration in range(4)] == [5, 10000, 10001, 10002]
 
 
+def test_what_a_template_has_rehearsed_leaves_no_trace(start: Start) -> None:
+    runtime = start("""
+        import gc, os, signal, sys
+        from manta.light.context import usage
+        def main():
+            return {
+                "alarm": signal.getsignal(signal.SIGALRM) == signal.SIG_DFL,
+                "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+                "modules": [name for name in sys.modules if "nothing" in name],
+                "path": [at for at in sys.path if "rehearsal" in at],
+                "briefs": sum(type(at) is type(usage.context.brief) for at in gc.get_objects()),
+                "open": len(os.listdir("/proc/self/fd")) < 14,
+            }
+    """)
+    assert runtime.run(0).output == {
+        "alarm": True,
+        "blocked": [],
+        "modules": [],
+        "path": [],
+        "briefs": 1,
+        "open": True,
+    }
+
+
 def test_an_attempt_that_neither_logs_nor_starts_threads_does_not_pay_for_it(start: Start) -> None:
     """Each fork would copy some 200 pages for `threading` alone."""
     runtime = start(

@@ -305,7 +305,7 @@ def test_a_connection_to_the_plane_that_was_lost_on_its_way_is_asked_for_again(
         import os
         from manta.light.context import usage
         def main():
-            channel = usage.context._channels[0]
+            channel = usage.context._take()
             channel.exchange({"k": "open_exchange"})
             channel._close()
             channel._number -= 1  # as if the answer had not come

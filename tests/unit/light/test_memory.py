@@ -12,8 +12,8 @@ import pytest
 
 from manta.light.runtime import memory, processes
 from manta.light.runtime.main import Runtime
+from manta.light.runtime.orders import Settings
 from manta.light.runtime.shared import Shared
-from manta.light.runtime.worker import Settings
 
 
 @pytest.fixture

@@ -1,0 +1,5 @@
+"""Does nothing. No installed package has this name."""
+
+
+def main() -> None:
+    """As tasks have one."""
