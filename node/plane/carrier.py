@@ -30,8 +30,7 @@ class _Calls(NamedTuple):
 
 
 class ParcelCarrier:
-    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread. `ended` is called
-    after each fetch."""
+    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread."""
 
     def __init__(
         self,
@@ -39,13 +38,11 @@ class ParcelCarrier:
         bulk: BulkEndpoint,
         links: PeerLinks,
         known: KnownPeers,
-        ended: Callable[[], None],
     ) -> None:
         self._io = io
         self._bulk = bulk
         self._links = links
         self._known = known
-        self._ended = ended
         self._fetches = Fetches(self)
         self._calls: dict[Fetch, _Calls] = {}
 
@@ -161,8 +158,4 @@ class ParcelCarrier:
 
     def done(self, fetch: Fetch, error: Exception | None) -> None:
         """Later: this may be within a call of who asks for the value."""
-        self._io.call(partial(self._tell, self._calls.pop(fetch).done, error))
-
-    def _tell(self, done: Fetched, error: Exception | None) -> None:
-        done(error)
-        self._ended()
+        self._io.call(partial(self._calls.pop(fetch).done, error))

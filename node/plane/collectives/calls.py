@@ -113,8 +113,9 @@ class Call:
 
 
 class Mover(Protocol):
-    """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
-    failed, nothing if it has not, and None if the other end gave it up, or does not expect it."""
+    """Bulk with one peer; `progress` and `done` come on the plane's thread. `progress` has how many
+    bytes have come while more are to come; `done` has why it failed, nothing if all has come, and
+    None if the other end gave it up, or does not expect it."""
 
     def expect(
         self,

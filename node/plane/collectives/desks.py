@@ -379,7 +379,8 @@ class _Bulk:
         ended = self._ended(done, (TransferCancelled,))
 
         def came(upto: int) -> None:
-            self._post(partial(progress, upto))
+            if upto < len(memory):  # else `done` follows, and says as much
+                self._post(partial(progress, upto))
 
         def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
             if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):
