@@ -238,13 +238,17 @@ class Parcels:
         return parcel
 
     def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
-        """Bytes of what was kept, from `at` on. Raises OSError."""
+        """Bytes of what was kept, from `at` on. On any thread. Raises OSError."""
         if isinstance(value, Parcel):
             value_files.read(self._path(value.id), value.size, into, at)
         elif len(value) < at + len(into):
             raise OSError(5, "It is shorter than it was")
         else:
             into[:] = value[at : at + len(into)]
+
+    def on_disk(self, job: Callable[[], None]) -> None:
+        """Has a job done that raises nothing, on the spool's thread."""
+        self._spool.do(job)
 
     def _filing(self, parcel: Parcel, own: Own) -> Callable[[], None]:
         own.is_filed = True
