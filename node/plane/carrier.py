@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from manta.node.plane.links import PeerLinks
 from manta.transports.errors import BulkError, LocalTransportError, TransferRefused
 from manta.transports.exchange.letters import Remote
 from manta.transports.sealed.endpoint import BulkEndpoint
+from manta.transports.sealed.in_file import InFile
 from manta.transports.zeromq.io_thread import IoThread
 
 MIB = 1 << 20
@@ -114,24 +114,15 @@ class ParcelCarrier:
     def expect(self, fetch: Fetch) -> None:
         transfer, place = fetch.transfer, self._calls[fetch].place
 
-        arrived: Callable[[int], None] | None = None
-
-        def placed(memfd: int) -> memoryview | None:  # this and what follows on threads of bulk's
-            nonlocal arrived
+        def placed(memfd: int) -> InFile | None:  # this and what follows on threads of bulk's
             try:
-                memory = place(memfd)
+                return place(memfd)
             except Exception as error:
                 fetch.error = fetch.error or error
                 raise
-            if memory is None:
-                return None
-            arrived = memory.followed()
-            return memory.view
 
         def moved(upto: int) -> None:
             fetch.upto = upto
-            if arrived is not None:
-                arrived(upto)
 
         def ended(error: BulkError | None) -> None:
             if isinstance(error, TransferRefused):  # it is of another size than it was said

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import mmap
 import os
 import secrets
 from collections import Counter
@@ -83,7 +82,7 @@ class Own:
     def mapped(self) -> Mapped:
         """Its bytes, mapped once for all who read it. Raises OSError."""
         if self._memory is None:
-            self._memory = Mapped(self.fd, self.size, mmap.PROT_READ)
+            self._memory = Mapped(self.fd, self.size)
         return self._memory
 
     def close(self) -> None:
