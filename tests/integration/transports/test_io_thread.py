@@ -137,7 +137,9 @@ def test_after_its_end_a_task_is_an_error_and_not_a_wait():
 
 
 def test_what_is_looked_at_before_each_wait_sees_a_burst_once(io):
-    seen, looks, done = [], [], threading.Event()
+    seen: list[int] = []
+    looks: list[int] = []
+    done = threading.Event()
 
     def look():
         looks.append(len(seen))
