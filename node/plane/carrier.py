@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from manta.node.plane.links import PeerLinks
 from manta.transports.errors import BulkError, LocalTransportError, TransferRefused
 from manta.transports.exchange.letters import Remote
 from manta.transports.sealed.endpoint import BulkEndpoint
+from manta.transports.sealed.in_file import InFile
 from manta.transports.zeromq.io_thread import IoThread
 
 MIB = 1 << 20
@@ -30,8 +30,7 @@ class _Calls(NamedTuple):
 
 
 class ParcelCarrier:
-    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread. `ended` is called
-    after each fetch."""
+    """Implements `copies.Carrier` and `fetches.Shell`, on the plane's thread."""
 
     def __init__(
         self,
@@ -39,13 +38,11 @@ class ParcelCarrier:
         bulk: BulkEndpoint,
         links: PeerLinks,
         known: KnownPeers,
-        ended: Callable[[], None],
     ) -> None:
         self._io = io
         self._bulk = bulk
         self._links = links
         self._known = known
-        self._ended = ended
         self._fetches = Fetches(self)
         self._calls: dict[Fetch, _Calls] = {}
 
@@ -117,24 +114,15 @@ class ParcelCarrier:
     def expect(self, fetch: Fetch) -> None:
         transfer, place = fetch.transfer, self._calls[fetch].place
 
-        arrived: Callable[[int], None] | None = None
-
-        def placed(memfd: int) -> memoryview | None:  # this and what follows on threads of bulk's
-            nonlocal arrived
+        def placed(memfd: int) -> InFile | None:  # this and what follows on threads of bulk's
             try:
-                memory = place(memfd)
+                return place(memfd)
             except Exception as error:
                 fetch.error = fetch.error or error
                 raise
-            if memory is None:
-                return None
-            arrived = memory.followed()
-            return memory.view
 
         def moved(upto: int) -> None:
             fetch.upto = upto
-            if arrived is not None:
-                arrived(upto)
 
         def ended(error: BulkError | None) -> None:
             if isinstance(error, TransferRefused):  # it is of another size than it was said
@@ -161,8 +149,4 @@ class ParcelCarrier:
 
     def done(self, fetch: Fetch, error: Exception | None) -> None:
         """Later: this may be within a call of who asks for the value."""
-        self._io.call(partial(self._tell, self._calls.pop(fetch).done, error))
-
-    def _tell(self, done: Fetched, error: Exception | None) -> None:
-        done(error)
-        self._ended()
+        self._io.call(partial(self._calls.pop(fetch).done, error))

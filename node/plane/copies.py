@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from manta.node.plane import value_files
-from manta.node.plane.mapped import Mapped
 from manta.node.plane.shares import Cost, Spare, Whose
 from manta.node.plane.value_room import NoRoom, ValueRoom
 from manta.transports.exchange.letters import Remote
+from manta.transports.sealed.in_file import InFile
 
 FUTURE_WRITE = 0x10
 """F_SEAL_FUTURE_WRITE of Linux 5.1: the mapping that bulk wrote through may last a while."""
@@ -55,7 +55,7 @@ Then = Callable[[int, "Exception | None"], None]
 """Takes a descriptor, which stays the store's own, or -1 and why there is none."""
 
 
-Place = Callable[[int], Mapped | None]
+Place = Callable[[int], InFile | None]
 
 Fetched = Callable[["Exception | None"], None]
 
@@ -67,7 +67,7 @@ class Carrier(Protocol):
         self, swarm_id: str, remote: Remote, place: Place, done: Fetched, *, is_asked: bool
     ) -> None:
         """Calls `place` when it begins to come, on any thread, with a memfd that holds it or -1,
-        for memory to write it into, or None where the memfd is taken over; again if it breaks off.
+        for what to write it into, or None where the memfd is taken over; again if it breaks off.
         Calls `done` once, later: with nothing, ValueGone, ValueLost, or what `place` raised."""
 
     def asked(self, remote: Remote, is_asked: bool) -> None:
@@ -105,7 +105,7 @@ class Copy:
     def size(self) -> int:
         return self.remote.parcel.size
 
-    def place(self, memfd: int) -> Mapped | None:
+    def place(self, memfd: int) -> InFile | None:
         """Of Carrier.fetch; again if what began to come did not come whole. Raises NoPlace."""
         if not self.is_wanted:
             raise NoPlace("nobody asks for it any more")
@@ -116,7 +116,7 @@ class Copy:
                 self.fd, self.is_adopted = os.dup(memfd), True
                 return None
             self.fd = self._memory() if self.in_memory else self._file()
-            return Mapped(self.fd, self.size)
+            return InFile(self.fd, self.size)
         except (OSError, ValueError, OverflowError) as error:
             raise NoPlace(f"there is no room for a value of {self.size} bytes: {error}") from error
 

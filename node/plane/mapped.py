@@ -1,4 +1,4 @@
-"""Mapped memory of a value that is on its way to or from another node.
+"""Mapped memory of a value that is on its way to another node.
 
 Pages that were touched count as this process's for as long as they are mapped, so a value larger
 than what the process is to take is let go of piece by piece.
@@ -16,9 +16,9 @@ STEP = 16 << 20
 class Mapped:
     """A shared mapping, whose pages stay in the memfd or the file when they are let go of."""
 
-    def __init__(self, fd: int, size: int, prot: int = mmap.PROT_READ | mmap.PROT_WRITE) -> None:
-        """Raises OSError."""
-        self._memory = mmap.mmap(fd, size, mmap.MAP_SHARED, prot)
+    def __init__(self, fd: int, size: int) -> None:
+        """To be read alone. Raises OSError."""
+        self._memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     @property
     def view(self) -> memoryview:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import mmap
 import os
 import secrets
 from collections import Counter
@@ -83,7 +82,7 @@ class Own:
     def mapped(self) -> Mapped:
         """Its bytes, mapped once for all who read it. Raises OSError."""
         if self._memory is None:
-            self._memory = Mapped(self.fd, self.size, mmap.PROT_READ)
+            self._memory = Mapped(self.fd, self.size)
         return self._memory
 
     def close(self) -> None:
@@ -238,13 +237,17 @@ class Parcels:
         return parcel
 
     def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
-        """Bytes of what was kept, from `at` on. Raises OSError."""
+        """Bytes of what was kept, from `at` on. On any thread. Raises OSError."""
         if isinstance(value, Parcel):
             value_files.read(self._path(value.id), value.size, into, at)
         elif len(value) < at + len(into):
             raise OSError(5, "It is shorter than it was")
         else:
             into[:] = value[at : at + len(into)]
+
+    def on_disk(self, job: Callable[[], None]) -> None:
+        """Has a job done that raises nothing, on the spool's thread."""
+        self._spool.do(job)
 
     def _filing(self, parcel: Parcel, own: Own) -> Callable[[], None]:
         own.is_filed = True

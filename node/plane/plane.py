@@ -109,7 +109,7 @@ class Plane:
         self._reports = LinkReports(
             self._links, self.paths, bulk, daemon.links_changed, self._io.call_later
         )
-        self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known, self._set_timer)
+        self._carrier = ParcelCarrier(self._io, bulk, self._links, self._known)
         self.spool = Spool(folder, node_id, self._io.call)
         self._parcels = Parcels(self._carrier, memory, self.spool, disk)
         self._lending = ParcelLending(self._io, bulk, self._links, self._known, self._parcels)
@@ -120,6 +120,7 @@ class Plane:
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
         self._timer: tuple[float, Any] | None = None
+        self._io.before_each_wait(self._set_timer)
 
     # --- what the daemon says -----------------------------------------------------------------
 
@@ -139,7 +140,6 @@ class Plane:
                 self._apply(message, {swarm_id, *others}, message.peers)
             case DirectoryOver(swarm_id):
                 self._apply(message, [swarm_id], ())
-        self._set_timer()
 
     def _apply(
         self,
@@ -207,7 +207,6 @@ class Plane:
     def settled(self, at: Instance) -> None:
         """Answers `Daemon.settle`."""
         self._desks.settled(at)
-        self._set_timer()
 
     def begin(self, at: Instance) -> None:
         self._swarm(at.swarm_id).begin(at)
@@ -289,7 +288,6 @@ class Plane:
             log.warning("A connection of %s was cut: %s", channel.at, error)
             self._close(channel)
             self._daemon.broke(channel.at, f"it broke the protocol: {error}")
-        self._set_timer()
 
     def _on_request(self, channel: Channel, request: PlaneRequest, fd: int | None) -> None:
         """Raises BrokenFrame."""
@@ -315,7 +313,6 @@ class Plane:
                 self._parcels.release(value)
         else:
             self._ask(ask, value, why)
-            self._set_timer()
 
     def _ask(self, ask: Ask, value: Value | None, refusal: str = "") -> None:
         ask.value, ask.refusal = value, refusal
@@ -339,7 +336,6 @@ class Plane:
 
     def _lost(self, ask: Ask, remote: Remote) -> None:
         self._swarm(ask.at.swarm_id).lost(ask, remote, time.monotonic())
-        self._set_timer()
 
     def _send(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         channel = ask.channel
@@ -374,14 +370,12 @@ class Plane:
                 swarm.link_up(peer.node_id, wants=anew)
                 self._desks.link_up(swarm_id, peer.node_id)
         self._carrier.link_up(key)
-        self._set_timer()
 
     def link_down(self, key: str) -> None:
         self._reports.changed()
         for swarm_id, swarm in self._swarms.items():
             if (peer := self._known.peer(swarm_id, key)) is not None:
                 swarm.link_down(peer.node_id)
-        self._set_timer()
 
     def received(self, key: str, data: Buffer) -> None:
         """Raises RemoteProtocolError."""
@@ -414,10 +408,8 @@ class Plane:
             case Introduced() | CollectiveSaid() | CollectivesHeard():
                 self._swarm(said.swarm_id)
                 self._desks.handle(said.swarm_id, peer.node_id, said.body)
-                self._set_timer()
             case _:
                 self._swarm(said.swarm_id).handle(peer.node_id, said.body)
-                self._set_timer()
 
     def heard_aside(self, key: str, data: bytes) -> None:
         raise RemoteProtocolError("nodes say nothing aside")
@@ -477,11 +469,7 @@ class Plane:
         return self._bulk.peer(node.key)
 
     def post(self, call: Callable[[], None]) -> object:
-        return self._io.call(partial(self._posted, call))
-
-    def _posted(self, call: Callable[[], None]) -> None:
-        call()
-        self._set_timer()
+        return self._io.call(call)
 
     # --- time ---------------------------------------------------------------------------------
 
@@ -503,4 +491,3 @@ class Plane:
         self._desks.tick(now)
         self._carrier.tick(now)
         self._deliveries.tick(now)
-        self._set_timer()

@@ -250,11 +250,11 @@ class Plane(Linked):
         self.desk.look_again()
         for name in sorted(set(names) - before):
             if self._connections.get(name):
-                self.desk.link_up(name)
+                self.desk.peers.link_up(name)
             self._unheard.discard(name)
         for name in sorted(self._unheard & set(names)):
             self._unheard.remove(name)
-            self.desk.link_up(name)
+            self.desk.peers.link_up(name)
         self._set_timer()
 
     def told(self, roster: Roster) -> None:
@@ -317,7 +317,7 @@ class Plane(Linked):
                 Connection(self, self.net[other], self.latency())
 
     def link_up(self, other: str, *, anew: bool) -> None:
-        self.desk.link_up(other)
+        self.desk.peers.link_up(other)
 
     def link_down(self, other: str) -> None:
         """Desks wait for the next."""
@@ -329,7 +329,7 @@ class Plane(Linked):
             self._unheard.add(other)
             return
         try:
-            self.desk.handle(other, message)
+            self.desk.peers.handle(other, message)
         except RemoteProtocolError as error:
             if "introduced itself" not in str(error):
                 raise
@@ -377,6 +377,14 @@ class Plane(Linked):
             then(None)
 
         self.time.soon(0.05, lambda: self.does(done))
+
+    def on_disk(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        def done() -> None:
+            job()
+            then(None)
+
+        self.time.seen["disk"] += 1
+        self.time.soon(0.5, lambda: self.does(done))
 
     def release(self, value: Parcel) -> None:
         raise AssertionError("values here are bytes")

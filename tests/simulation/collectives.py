@@ -15,7 +15,7 @@ from random import Random
 
 import pytest
 
-from manta.node.plane.collectives import early, peers, pieces, post
+from manta.node.plane.collectives import early, lasting, peers, pieces, post
 from manta.node.plane.collectives.settling import Settling
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -90,6 +90,7 @@ class Scenario:
     def run(self) -> None:
         with small_sizes(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(pieces, "INLINE", 8 * INLINE)
+            patch.setattr(lasting, "INLINE_LIMIT", 4 * INLINE)
             # What is said goes in parts, waits for room at its receiver, and has calls wait.
             patch.setattr(post, "PART", 150)
             patch.setattr(post, "WINDOW", 1_200)

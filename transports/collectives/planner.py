@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.plans import SHARE, VALUE, Buffer, Plan
@@ -28,9 +29,14 @@ def plan(call: Call, placement: Placement, me: int, entries: Mapping[int, Sequen
     if call.kind is Kind.BARRIER or not entries:
         return Plan()
     if call.kind.reduces:
-        sizes = next(iter(entries.values()))
-        return plan_reduction(algorithm_of(call, placement, sizes), call, placement, me, sizes)
+        return _plan_reduction(call, placement, me, tuple(next(iter(entries.values()))))
     return plan_spreading(call, placement, me, entries)
+
+
+@lru_cache(maxsize=8)
+def _plan_reduction(call: Call, placement: Placement, me: int, sizes: tuple[int, ...]) -> Plan:
+    """Who calls in a loop needs it drawn once: it follows from these alone."""
+    return plan_reduction(algorithm_of(call, placement, sizes), call, placement, me, sizes)
 
 
 def wanted(

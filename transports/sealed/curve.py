@@ -39,6 +39,7 @@ from manta.transports.errors import (
     RemoteProtocolError,
 )
 from manta.transports.sealed.copying import copy
+from manta.transports.sealed.in_file import NotWritten
 from manta.transports.sealed.options import MIB, Pace
 from manta.transports.sealed.records import Head, Kind, as_text, text_of
 from manta.transports.security.admission import Buckets, Standing
@@ -284,14 +285,21 @@ class LinkConnection:
 
     def _put(self, head: Head, chunk: Buffer) -> None:
         """Raises RemoteProtocolError."""
-        landing, whole = self._peer.place(head), False
-        if landing.memory is None:
-            return  # it is wanted no longer
+        landing, whole, trouble = self._peer.place(head), False, ""
+        if not landing.wanted:
+            return
         try:
-            copy(landing.memory, chunk)
+            if landing.memory is not None:
+                copy(landing.memory, chunk)
+            elif landing.file is not None:
+                landing.file.write(memoryview(chunk), head.offset)
             whole = True
+        except NotWritten as error:
+            trouble = str(error)
         finally:
             self._peer.landed(head, whole=whole)
+        if trouble:
+            self._peer.refuse(head.transfer, trouble)
 
     def _broken(self, why: str) -> None:
         """The peer broke the protocol: it is told, and the session has to go."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from manta.transports.errors import BulkError, DownReason, LocalTransportError
+from manta.transports.sealed.in_file import InFile
 from manta.transports.sealed.sources import Source
 from manta.transports.sealed.transfers import Ended, Transfers
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 Done = Callable[[BulkError | None], object]
 Upto = Callable[[int], object]
-Place = Callable[[int], "memoryview | None"]
-"""Has memory for a transfer, now that it begins; see `BulkPeer.adopt`."""
+Place = Callable[[int], "memoryview | InFile | None"]
+"""Has memory, or a file, for a transfer, now that it begins; see `BulkPeer.adopt`."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class _Calls(NamedTuple):
     done: Done
     progress: Upto
     source: Source | None = None
-    destination: memoryview | None = None
+    destination: memoryview | InFile | None = None
     place: Place | None = None  # to be asked where there is no destination yet
 
 
@@ -47,7 +48,8 @@ class Landing(NamedTuple):
     """What becomes of a chunk."""
 
     wanted: bool  # if not, it is read and forgotten
-    memory: memoryview | None = None  # None: it stays in the memfd of its sender
+    memory: memoryview | None = None
+    file: InFile | None = None  # without either, it stays in the memfd of its sender
 
 
 class Connection(Protocol):
@@ -158,9 +160,9 @@ class BulkPeer:
     def adopt(
         self, transfer: bytes, size: int, place: Place, *, done: Done, progress: Upto = _ignore
     ) -> None:
-        """As `expect`, with memory that is asked for once it is needed, or none.
+        """As `expect`, with memory, or a file, that is asked for once it is needed, or none.
 
-        `place(memfd)` is called once, as `done` is. It returns the memory that is to be filled.
+        `place(memfd)` is called once, as `done` is. It returns what is to be filled.
         Where the sender passed a memfd that begins with the bytes, and that nobody can change any
         more, it gets its descriptor, else -1. With a descriptor it may keep a duplicate instead,
         and return None: no byte is copied, and `progress` and `done` say what of it is valid.
@@ -274,6 +276,8 @@ class BulkPeer:
         if calls.place is not None and not self._is_placed(key, calls.place, head, memfd):
             return Landing(wanted=False)
         destination = self._calls[key].destination
+        if isinstance(destination, InFile):
+            return Landing(True, file=destination)
         if destination is not None:
             return Landing(True, destination[head.offset : head.offset + head.length])
         if memfd < 0:
@@ -285,12 +289,13 @@ class BulkPeer:
         """Ask for the memory, and keep it."""
         try:
             memory = place(memfd)
-            if memory is not None:
-                memory = _writable(memory)
-                if len(memory) != head.limit:
-                    raise LocalTransportError(f"{len(memory)} bytes of memory were given for it")
-            elif memfd < 0:
+            if memory is None and memfd < 0:
                 raise LocalTransportError("none was given for it")
+            if isinstance(memory, memoryview):
+                memory = _writable(memory)
+            size = memory.size if isinstance(memory, InFile) else len(memory or b"")
+            if memory is not None and size != head.limit:
+                raise LocalTransportError(f"{size} bytes of memory were given for it")
         except Exception as error:
             _log.exception("no memory for a transfer from %r: it is refused", self)
             self._have_no_place(head, f"no memory for {head.limit} bytes: {error}")

@@ -1,6 +1,7 @@
 """A connection on a stream socket: one thread reads, one writes, both wait in the system.
 
-The reader decrypts each chunk into its place; what it holds of a peer is one chunk. The writer
+The reader decrypts each chunk into its place, or for one in a file; what it holds of a peer is one
+chunk. The writer
 encrypts from where the bytes lie into one buffer of a chunk. So memory does not grow, whatever the
 peer sends, and however little it reads.
 """
@@ -16,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from manta.transports.errors import DownReason, RemoteProtocolError
+from manta.transports.sealed.in_file import NotWritten
 from manta.transports.sealed.records import MAX_CHUNK, Head, Kind, SealedRecords, as_text, text_of
 from manta.transports.sealed.transfers import Said
 from manta.transports.security.admission import Standing
@@ -59,7 +61,8 @@ class StreamConnection:
         self._options = peer.options
         self._records = self._made(session)
         self._head = memoryview(bytearray(self._records.head_bytes))
-        self._forgotten: memoryview | None = None  # where chunks go that are wanted no longer
+        self._aside: memoryview | None = None
+        """Where chunks go that are wanted no longer, or are to be written into a file."""
         self._reason: DownReason | None = None
         self._closing = threading.Lock()
         self._small: list[Buffer] = []  # what the writer has to say besides chunks
@@ -162,17 +165,28 @@ class StreamConnection:
     def _read_chunk(self, head: Head) -> None:
         landing = self._place(head)
         if not landing.wanted:
-            if self._forgotten is None:
-                self._forgotten = memoryview(bytearray(MAX_CHUNK))
-            self._read_payload(head, self._forgotten[: head.length])
+            self._read_aside(head)
             return
-        whole = False
+        whole, trouble = False, ""
         try:
             if landing.memory is not None:
                 self._read_payload(head, landing.memory)
+            elif landing.file is not None:
+                landing.file.write(self._read_aside(head), head.offset)
             whole = True
+        except NotWritten as error:
+            trouble = str(error)
         finally:
             self._peer.landed(head, whole=whole)
+        if trouble:
+            self._peer.refuse(head.transfer, trouble)
+
+    def _read_aside(self, head: Head) -> memoryview:
+        if self._aside is None:
+            self._aside = memoryview(bytearray(MAX_CHUNK))
+        into = self._aside[: head.length]
+        self._read_payload(head, into)
+        return into
 
     def _place(self, head: Head) -> Landing:
         return self._peer.place(head)

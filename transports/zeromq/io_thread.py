@@ -44,6 +44,7 @@ class IoThread:
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._readers: dict[int, Call] = {}
+        self._before_waits: list[Call] = []
         self._poller = _Poller()
         self._poller.add(self._jobs.fd)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -97,6 +98,11 @@ class IoThread:
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._numbers), timer))
         return timer
 
+    def before_each_wait(self, call: Call) -> None:
+        """Have `call` called in each turn, after all else: it sees what a burst of jobs, timers and
+        readers came to once, not after each of them. Also before the thread is started."""
+        self._before_waits.append(call)
+
     def add_reader(self, fd: int, call: Call) -> None:
         """Have `call` called whenever `fd` can be read."""
         self._readers[fd] = call
@@ -121,8 +127,10 @@ class IoThread:
                         call = heapq.heappop(timers)[2].call
                         if call is not None:
                             _guarded(call)
-                    if timers:
-                        pause = max(0.0, timers[0][0] - now)
+                for call in self._before_waits:
+                    _guarded(call)
+                if timers:
+                    pause = max(0.0, timers[0][0] - time.monotonic())
                 if not jobs.idle:
                     pause = 0.0
                 for fd, _ in poll(pause):

@@ -66,7 +66,6 @@ class PeerPlane(Plane):
     def ask_again(self, ask: Ask) -> None:
         """One that the gate held."""
         self._ask(ask, ask.value, ask.refusal)
-        self._set_timer()
 
     def answer(self, ask: Ask, told: dict[str, Any], fds: list[int]) -> None:
         """One that the gate has let pass."""

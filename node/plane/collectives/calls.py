@@ -113,8 +113,9 @@ class Call:
 
 
 class Mover(Protocol):
-    """Bulk with one peer; `progress` and `done` come on the plane's thread. `done` has why it
-    failed, nothing if it has not, and None if the other end gave it up, or does not expect it."""
+    """Bulk with one peer; `progress` and `done` come on the plane's thread. `progress` has how many
+    bytes have come while more are to come; `done` has why it failed, nothing if all has come, and
+    None if the other end gave it up, or does not expect it."""
 
     def expect(
         self,
@@ -163,7 +164,11 @@ class Outside(Protocol):
 
     def move(self, swarm_id: str, peer: str) -> Mover: ...
 
-    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None: ...
+    def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        """Has a job done on another thread; `then` on this one."""
+
+    def on_disk(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        """The same for a job that may wait for the disk, on a thread that does nothing else."""
 
     def release(self, value: Parcel) -> None: ...
 
@@ -171,7 +176,7 @@ class Outside(Protocol):
         """A value that becomes a file when what names it is kept. Raises NoRoom."""
 
     def read(self, value: bytes | Parcel, into: memoryview, at: int) -> None:
-        """Bytes of a value that was kept, from `at` on. Raises OSError."""
+        """Bytes of a value that was kept, from `at` on. On any thread. Raises OSError."""
 
     def own(self, parcel: bytes) -> int | None:
         """Its descriptor."""

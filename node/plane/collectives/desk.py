@@ -18,6 +18,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | others have a later roster | what they say waits for it |
 | what an instance wrote is not with the manager | a call that is to follow on it waits for that |
 | a link is down | nothing: what was said is said again, and bulk goes on |
+| what a plane before kept of a call is on disk | it is begun once that is read, and is waited for |
 | a wait's time is over | that call raises, the meeting goes on |
 
 Outcomes are kept for next attempts until the iteration ends, in memory or on disk; where there is
@@ -30,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from manta.node.peers.known import KnownPeers
-from manta.node.plane.collectives import losses, messages, placing, prospects
+from manta.node.plane.collectives import losses, placing, prospects
 from manta.node.plane.collectives.calls import Ask, Call, Outside, Wait
 from manta.node.plane.collectives.contributions import Contributions, Unfit
 from manta.node.plane.collectives.delivery import Delivery
@@ -94,7 +95,7 @@ class Desk:
         self._rosters = 0
         """How many there were, and changes of the directory."""
         self.calls = Calls()
-        self.lasting = Lasting(swarm_id, self.calls, pool, outside)
+        self.lasting = Lasting(swarm_id, self.calls, pool, outside, self._was_read)
         self._moving = Moving(swarm_id, epoch, self.calls, outside, self._after)
         self._waits = OpenWaits()
         self._gathers = Gathers(self.calls)
@@ -214,15 +215,16 @@ class Desk:
         self.look(call)
 
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
-        """None while the roster does not say where all are. Others may have begun it at `places`
-        before."""
+        """See `hearing.Desk`."""
         found = self.placings.placed(task)
         if found is None:
             return None
         places = places or found.places
         where, refused = (found.placement, found.me), self.calls.refused(name)
         why = "" if refused is None else refused.why
-        before = self.lasting.found(name, task, *where)
+        if not self.lasting.restored.is_here(name, task, *where):
+            return None
+        before = self.lasting.restored.take(name, task, *where)
         machine = before.holder(*where) or Collective(
             *where, directly=places.order > (0, 0), refusal=why
         )
@@ -268,6 +270,11 @@ class Desk:
             if wait.settles and wait.name == call.name and wait.ask in self._waits:
                 self._enter(wait)  # those who are lost are asked there
         return self.calls.get(call.name)
+
+    def _was_read(self, name: CallName) -> None:
+        """What was kept of a call, which can be begun."""
+        self.peers.take_early(self._is_there, name)
+        self.retry((name.era, name.task))
 
     def _is_there(self, node: str) -> bool:
         return node == self._me or self._known.node(self._swarm_id, node) is not None
@@ -465,16 +472,8 @@ class Desk:
             self._fail(ask, "SwarmStopped", "The swarm is over here: nothing is waited for.")
         for call in self.calls.all:
             self._end(call)
+        self.lasting.restored.close()
         self.peers.close()
-
-    # --- peers ------------------------------------------------------------------------------------
-
-    def link_up(self, node: str) -> None:
-        self.peers.link_up(node)
-
-    def handle(self, node: str, message: messages.Message) -> None:
-        """Raises RemoteProtocolError."""
-        self.peers.handle(node, message)
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -496,5 +495,6 @@ class Desk:
         call, roster = self.calls.get(wait.name), self.roster
         task = None if roster is None else roster.tasks.get(wait.name.task)
         full = None if task is None else self._full(call, task)
-        sentence = losses.outlook(wait, call, roster, self._is_there, full)
+        is_read = self.lasting.restored.is_reading(wait.name)
+        sentence = losses.outlook(wait, call, roster, self._is_there, full, is_read=is_read)
         return f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."

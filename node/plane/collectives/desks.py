@@ -114,7 +114,7 @@ class Desks:
             )
             for node in self._known.nodes(swarm_id):
                 if node != self._me and self._outside.is_up(swarm_id, node):
-                    found.link_up(node)
+                    found.peers.link_up(node)
         return found
 
     # --- attempts -----------------------------------------------------------------------------
@@ -256,12 +256,12 @@ class Desks:
 
     def link_up(self, swarm_id: str, node: str) -> None:
         if (desk := self.desk(swarm_id)) is not None:
-            desk.link_up(node)
+            desk.peers.link_up(node)
 
     def handle(self, swarm_id: str, node: str, message: messages.Message) -> None:
         """Raises RemoteProtocolError."""
         if (desk := self.desk(swarm_id)) is not None:
-            desk.handle(node, message)
+            desk.peers.handle(node, message)
 
     def close(self) -> None:
         for swarm_id in list(self._desks):
@@ -317,15 +317,19 @@ class Desks:
         return _Bulk(bulk, self._outside.post)
 
     def work(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
-        def whole() -> None:
-            try:
-                job()
-            except Exception as error:
-                self._outside.post(partial(then, error))
-            else:
-                self._outside.post(partial(then, None))
+        self._workers.do(partial(self._try, job, then))
 
-        self._workers.do(whole)
+    def on_disk(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        self._parcels.on_disk(partial(self._try, job, then))
+
+    def _try(self, job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+        """On another thread."""
+        try:
+            job()
+        except Exception as error:
+            self._outside.post(partial(then, error))
+        else:
+            self._outside.post(partial(then, None))
 
     def release(self, value: Parcel) -> None:
         self._parcels.release(value)
@@ -379,7 +383,8 @@ class _Bulk:
         ended = self._ended(done, (TransferCancelled,))
 
         def came(upto: int) -> None:
-            self._post(partial(progress, upto))
+            if upto < len(memory):  # else `done` follows, and says as much
+                self._post(partial(progress, upto))
 
         def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
             if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):

@@ -37,8 +37,8 @@ class Desk(Protocol):
     roster: Roster | None
 
     def begin(self, name: CallName, task: RosterTask, places: Places | None = None) -> Call | None:
-        """None while the roster does not say where all are. Others may have begun it at `places`
-        before."""
+        """None while the roster does not say where all are, or what was kept of it is yet to be
+        read. Others may have begun it at `places` before."""
 
     def begin_anew(self, call: Call, task: RosterTask, places: Places | None = None) -> Call | None:
         """The same of one that is there."""
@@ -75,7 +75,7 @@ class Hearing:
         """What was said to it is lost. It is said again: of a call from before, it answers that it
         goes on without this plane. Those that are over may have come to something else since, also
         where it has no part in them: what came of them here is given to nobody."""
-        self._desk.lasting.lost()
+        self._desk.lasting.restored.lost()
         for call in self._desk.calls.all:
             is_done = call.meeting.machine.outcome is not None
             if is_done and not losses.stands(call, self._task(call.name)):

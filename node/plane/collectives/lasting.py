@@ -15,125 +15,57 @@ of its members was heard to call a later collective, and its process is still th
 waits for each call of this kind before it makes the next one. Nothing is kept once all other
 members have finished or were given up.
 
-What comes back takes its place when the call is begun here: an outcome is given to all, and what a
-member gave counts as given.
+What comes back (`restored.py`) takes its place when the call is begun here: an outcome is given to
+all, and what a member gave counts as given.
 """
 
 from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from manta.light.wire import INLINE_LIMIT
-from manta.node.plane.collectives import pieces as sizes
+from manta.node.plane.collectives import restored
 from manta.node.plane.collectives.calls import Call
-from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.kept import Calls
-from manta.node.plane.collectives.meeting import Meeting
+from manta.node.plane.collectives.lasting_records import (
+    CHECK,
+    Came,
+    Failed,
+    Gave,
+    What,
+    decode,
+    encode,
+)
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName
-from manta.node.plane.collectives.pieces import Piece, Reading
+from manta.node.plane.collectives.pieces import Reading
+from manta.node.plane.collectives.restored import Restored
 from manta.node.plane.parcels import NoRoom, Parts
-from manta.node.reduction.kernel import Kernel, Leaf
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
-from manta.protocol.states import AttemptState
 from manta.roster import waits
-from manta.transports.collectives import calls, messages
-from manta.transports.collectives.actions import Outcome
-from manta.transports.collectives.calls import Entry, Kind, Placement
-from manta.transports.collectives.holder import Holder
-from manta.transports.collectives.plans import Buffer
+from manta.transports.collectives import messages
+from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.exchange.kept import Kept, KeptCall
-from manta.transports.exchange.messages import Parcel, Value
+from manta.transports.exchange.messages import Parcel
 
 AT_ONCE = 1 << 20
 """Bytes that are copied at once."""
-CHECK = 4
-"""Bytes of the CRC-32 that follows values."""
 
 log = logging.getLogger("manta.node.plane")
 
 
-class Outside(Protocol):
+class Outside(restored.Outside, Protocol):
     def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
         """A value that becomes a file when what names it is kept. Raises NoRoom."""
-
-    def read(self, value: Value, into: memoryview, at: int) -> None:
-        """Bytes of a value that was kept, from `at` on. Raises OSError."""
-
-
-# What is written. Buffers say what the values are that follow each other.
-
-
-class _OfMember(msgspec.Struct, frozen=True, array_like=True):
-    """Written when this member's attempt ended: it counts for as long as the member stays, and what
-    came of a call that needs all for as long as the attempt counts."""
-
-    number: int
-    rank: int
-    stay: int
-
-
-class Gave(_OfMember, frozen=True, tag=1):
-    """A member's contribution; `op` and `leaves` make its kernel."""
-
-    entry: Entry
-    buffers: tuple[Buffer, ...]
-    op: str = ""
-    leaves: tuple[Leaf, ...] = ()
-
-
-class Came(_OfMember, frozen=True, tag=2):
-    """What all members get."""
-
-    call: calls.Call
-    done: messages.Done
-    outcome: Outcome
-    entries: dict[int, Entry]
-
-    @property
-    def buffers(self) -> tuple[Buffer, ...]:
-        return self.outcome.buffers
-
-
-class Failed(_OfMember, frozen=True, tag=3):
-    error: str
-    sentence: str
-    buffers: tuple[Buffer, ...] = ()
-
-
-What = Gave | Came | Failed
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(What).decode
-
-
-class _Found(NamedTuple):
-    what: What
-    item: KeptCall
-    attempt: int
-    """Whose end it was."""
-
-    @property
-    def stands(self) -> bool:
-        """Can others have come to nothing else, whether this plane was lost or not?"""
-        return isinstance(self.what, Came) and self.what.call.on_lost != "continue"
-
-    def counts(self, task: RosterTask) -> bool:
-        """Is it so that others would ask this plane for it, or that they can have nothing else?"""
-        if self.what.rank >= len(task.instances):
-            return False
-        member = task.instances[self.what.rank]
-        has_finished = (member.attempt, member.state) == (self.attempt, AttemptState.FINISHED)
-        return member.stay == self.what.stay or (self.stands and has_finished)
 
 
 class _Record(NamedTuple):
@@ -175,41 +107,26 @@ class Ending:
         self.then()
 
 
-@dataclass
-class Found:
-    """What was kept of a call that is begun."""
-
-    came: Came | None = None
-    values: Mapping[Buffer, Piece] = field(default_factory=dict)
-    given: dict[int, Given] = field(default_factory=dict)
-    failure: tuple[str, str] | None = None
-
-    def holder(self, placement: Placement, me: int) -> Holder | None:
-        """What gives the outcome to all, if it was kept."""
-        if (came := self.came) is None:
-            return None
-        return Holder(placement, me, came.call, came.done, came.outcome, came.entries)
-
-    def begin(self, meeting: Meeting) -> None:
-        """The meeting goes on with it."""
-        if self.failure is not None:
-            meeting.abort(*self.failure)
-        meeting.begin(self.given, self.values)
-
-
 class Lasting:
     """Of one desk, whose calls these are."""
 
-    def __init__(self, swarm_id: str, calls: Calls, pool: Pool, outside: Outside) -> None:
+    def __init__(
+        self,
+        swarm_id: str,
+        calls: Calls,
+        pool: Pool,
+        outside: Outside,
+        read: Callable[[CallName], None],
+    ) -> None:
+        """`read`: see `Restored`."""
         self._swarm_id = swarm_id
         self._calls = calls
-        self._pool = pool
         self._outside = outside
+        self.restored = Restored(swarm_id, pool, outside, read, self._is_lost)
+        """What a plane before kept."""
         self._known: dict[CallName, tuple[int, int]] = {}
         """Calls of which what came is on disk, or on its way there: the rank and the stay of the
         member for whose end it was."""
-        self._found: dict[CallName, list[_Found]] = {}
-        """What a plane before kept."""
         self._passed: dict[str, dict[tuple[int, str], int]] = {}
         """By node, era and task: the last call that a member on it was heard to make."""
         self._lacks_room = False
@@ -298,12 +215,12 @@ class Lasting:
         size = sum(record.size for record in records)
         if size <= INLINE_LIMIT:
             for record in records:
-                yield KeptCall(_encode(record.what), b"".join(map(bytes, record.parts())))
+                yield KeptCall(encode(record.what), b"".join(map(bytes, record.parts())))
             return
         value = self._outside.file(self._swarm_id, size, partial(_parts_of, records))
         at = 0
         for record in records:
-            yield KeptCall(_encode(record.what), value, at)
+            yield KeptCall(encode(record.what), value, at)
             at += record.size
 
     def _tell_lack(self, at: Instance, error: Exception) -> None:
@@ -326,7 +243,7 @@ class Lasting:
 
     def _restore(self, kept: Kept, item: KeptCall) -> None:
         try:
-            what: What = _decode(item.what)
+            what = decode(item.what)
         except msgspec.MsgspecError as error:
             log.error("What was kept of a collective of %r is lost: %s.", kept.task, str(error))
             return
@@ -335,77 +252,18 @@ class Lasting:
         if isinstance(what, Failed) and what.error == NO_ROOM:
             self._calls.refused_before(name, what.sentence)
         else:
-            self._found.setdefault(name, []).append(_Found(what, item, kept.number))
+            self.restored.add(name, what, item, kept.number)
         if not isinstance(what, Gave):
             self._known[name] = what.rank, what.stay
 
-    def found(self, name: CallName, task: RosterTask, placement: Placement, me: int) -> Found:
-        """Of a call that is begun at this placement."""
-        found = Found()
-        for one in self._found.get(name, ()):
-            if not one.counts(task):  # others may have gone on without it
-                continue
-            try:
-                self._add(found, one.what, one.item, placement, me)
-            except NoRoom as error:
-                found.failure = NO_ROOM, str(error)
-            except OSError as error:
-                lost = f"collective {name.number} of {name.task!r}"
-                log.error("What was kept of %s is lost: %s.", lost, str(error))
-                self._known.pop(name, None)
-        return found
-
-    def _add(self, found: Found, what: What, item: KeptCall, placement: Placement, me: int) -> None:
-        """Raises NoRoom, OSError."""
-        match what:
-            case Failed(error=error, sentence=sentence):
-                found.failure = error, sentence
-            case Came():
-                found.values = self._values(what, item)
-                found.came = what
-            case Gave(rank=rank, entry=entry) if rank in placement.ranks[me]:
-                if rank not in found.given:
-                    kernel = Kernel(what.op, what.leaves, placement.size) if what.op else None
-                    found.given[rank] = Given(entry, self._values(what, item), kernel)
-
-    def _values(self, what: What, item: KeptCall) -> dict[Buffer, Piece]:
-        """Raises NoRoom, OSError."""
-        values, at, check = dict[Buffer, Piece](), item.at, 0
-        try:
-            for buffer in what.buffers:
-                piece = values[buffer] = self._made(buffer.size)
-                self._outside.read(item.value, piece.view, at)
-                check, at = zlib.crc32(piece.view, check), at + buffer.size
-            if at > item.at:
-                found = memoryview(bytearray(CHECK))
-                self._outside.read(item.value, found, at)
-                if found != check.to_bytes(CHECK, "little"):
-                    raise OSError(5, "its checksum is another than that of its values")
-        except (NoRoom, OSError):
-            for piece in values.values():
-                if piece.block is not None:
-                    self._pool.drop(piece.block)
-            raise
-        return values
-
-    def _made(self, size: int) -> Piece:
-        """Raises NoRoom."""
-        if size <= sizes.INLINE:
-            return Piece(memoryview(bytearray(size)))
-        block = self._pool.take(size, self._swarm_id)
-        return Piece(block.view[:size], block)
-
-    def lost(self) -> None:
-        """Others have gone on without this plane: they may have come to something else."""
-        self._found = {
-            name: [one for one in found if one.stands or not isinstance(one.what, Came)]
-            for name, found in self._found.items()
-        }
+    def _is_lost(self, name: CallName) -> None:
+        """What was kept of it can't be read."""
+        self._known.pop(name, None)
 
     def end_eras(self, now: int) -> None:
         """Those before this one are over."""
         self._known = {name: by for name, by in self._known.items() if name.era >= now}
-        self._found = {name: kept for name, kept in self._found.items() if name.era >= now}
+        self.restored.end_eras(now)
         for passed in self._passed.values():
             for task in [task for task in passed if task[0] < now]:
                 del passed[task]

@@ -76,8 +76,11 @@ def outlook(
     roster: Roster | None,
     is_there: Callable[[str], bool],
     full: str | None,
+    *,
+    is_read: bool,
 ) -> str:
-    """Whom it waits for; `full` is a node that has yet to hear more before it can be begun."""
+    """Whom it waits for; `full` is a node that has yet to hear more before it can be begun, and
+    `is_read` says whether what was kept of it is being read."""
     operation = waits.operation(wait.body.words)
     task = None if roster is None else roster.tasks.get(wait.name.task)
     if task is None:
@@ -98,6 +101,8 @@ def outlook(
                 f"{operation} waits until {aliases.get(full, full)} has taken what it was told of "
                 "the collectives before it"
             )
+        if is_read:
+            return f"{operation} waits until its node has read from disk what was kept of it"
         return f"{operation} waits for others to come to the collectives before it"
     wanted: Iterable[int] = range(task.size)
     if wait.body.kind is Kind.SCATTER:

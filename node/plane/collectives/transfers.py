@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 from manta.node.plane.collectives.messages import CallName, Places
@@ -12,9 +13,19 @@ def transfer_id(swarm_id: str, epoch: str, call: CallName, places: Places, key: 
 
     None is given twice: a call that is begun anew has later places.
     """
-    named = blake2b(digest_size=16)
-    numbers = (call.era, call.number, *places.order)
-    for part in (swarm_id, epoch, call.task, *map(str, numbers), key):
-        data = part.encode("utf-8", "surrogatepass")
-        named.update(len(data).to_bytes(4, "little") + data)
+    named = _of_call(swarm_id, epoch, call, places).copy()
+    named.update(_part(key))
     return named.digest()
+
+
+@lru_cache(maxsize=64)
+def _of_call(swarm_id: str, epoch: str, call: CallName, places: Places) -> blake2b:
+    """What the ids of all of its transfers begin with."""
+    numbers = (call.era, call.number, *places.order)
+    parts = (swarm_id, epoch, call.task, *map(str, numbers))
+    return blake2b(b"".join(map(_part, parts)), digest_size=16)
+
+
+def _part(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return len(data).to_bytes(4, "little") + data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.light.errors import CollectiveError, PeerLost
+from manta.light.errors import CollectiveError, PeerLost, Timeout
+from manta.node.plane import value_files
 from tests.integration.node.test_plane_collectives import fresh, members, same, until_come
 from tests.support.plane_collectives import Members
 
@@ -187,3 +189,80 @@ def test_where_the_disk_has_no_room_for_it_the_log_says_so(
         them.finish(0)
         assert "is kept in memory alone" in caplog.text
         assert not values_of(them)
+
+
+class SlowDisk:
+    """Values that are read from it are not there before `may_go`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_asked, self.may_go = threading.Event(), threading.Event()
+        self._read = value_files.read
+        monkeypatch.setattr(value_files, "read", self.read)
+
+    def read(self, path: Path, size: int, into: memoryview, at: int) -> None:
+        self.is_asked.set()
+        assert self.may_go.wait(20)
+        self._read(path, size, into, at)
+
+
+def test_a_slow_disk_holds_up_the_calls_that_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with members([0, 0, 1]) as them:
+        before = them.run(lambda world: world.all_reduce(fresh(200_000, world.rank)))
+        them.finish(0)
+        disk = SlowDisk(monkeypatch)
+        them.restart(0, 1)
+        them.again(1, 1)
+        them.again(2, 1)
+        try:
+            again = them.begin(1, lambda world: world.all_reduce(fresh(200_000, 7)))
+            assert disk.is_asked.wait(20)
+            late = them.begin(2, lambda world: world.all_reduce(fresh(200_000, 8)))
+            letter = them.planes.nodes[0].attempt(them.planes.at(0, attempt=1))
+            letter.call("send_letter", to="id-1", tag="t", value=b"small", timeout=20.0)
+            heard = letter.call("receive_letter", source="id-1", tag="t", number=0, timeout=20.0)
+            assert heard == b"small"
+            letter.close()
+            assert not again.done()
+            assert not late.done()
+        finally:
+            disk.may_go.set()
+        same([again.result(40), late.result(40)], before[1:])
+
+
+def test_who_waits_for_a_slow_disk_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with members([0, 0]) as them:
+        before = them.run(lambda world: world.all_gather(bytes(100_000) + bytes([world.rank])))
+        them.finish(0)
+        disk = SlowDisk(monkeypatch)
+        them.restart(0)
+        them.again(1, 1)
+        try:
+            error = them.begin(1, lambda world: world.all_gather(b"", timeout=0.2)).exception(20)
+            assert isinstance(error, Timeout)
+            assert "until its node has read from disk what was kept of it" in str(error)
+        finally:
+            disk.may_go.set()
+        them.again(1, 2)
+        assert them.begin(1, lambda world: world.all_gather(b"")).result(20) == before[1]
+
+
+def test_what_is_read_when_its_iteration_is_over_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with members([0, 0]) as them:
+        them.run(lambda world: world.all_gather(bytes(100_000) + bytes([world.rank])))
+        them.finish(0)
+        disk = SlowDisk(monkeypatch)
+        them.restart(0)
+        them.again(1, 1)
+        node = them.planes.nodes[0]
+        try:
+            late = them.begin(1, lambda world: world.all_gather(b""))
+            assert disk.is_asked.wait(20)
+            them.planes.enroll([0, 0], iteration=1)
+            assert "was ended" in str(late.exception(20))
+        finally:
+            disk.may_go.set()
+        node.settled()
+        pool = node.plane._desks._pool
+        assert not any(block.holds for block in node.run(lambda: list(pool._blocks.values())))

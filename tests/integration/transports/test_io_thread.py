@@ -134,3 +134,32 @@ def test_after_its_end_a_task_is_an_error_and_not_a_wait():
     with pytest.raises(LocalTransportError, match="closed"):
         io.run(lambda: None, 5)
     io.call(lambda: None)
+
+
+def test_what_is_looked_at_before_each_wait_sees_a_burst_once(io):
+    seen: list[int] = []
+    looks: list[int] = []
+    done = threading.Event()
+
+    def look():
+        looks.append(len(seen))
+        if len(seen) == 100:
+            io.call_later(0.0, done.set)  # of a timer that it sets, the same wait knows
+
+    def burst():
+        io.before_each_wait(look)
+        for number in range(100):
+            io.call(lambda number=number: seen.append(number))
+
+    io.call(burst)
+    assert done.wait(5)
+    assert looks[:2] == [0, 100]
+
+
+def test_nothing_that_is_looked_at_before_a_wait_ends_the_loop(io, caplog):
+    def fail():
+        raise ValueError("a look failed")
+
+    io.run(lambda: io.before_each_wait(fail), 5)
+    assert io.run(lambda: 42, 5) == 42
+    assert "a call on the I/O thread failed" in caplog.text

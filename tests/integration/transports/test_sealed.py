@@ -25,6 +25,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
+from manta.transports.sealed.in_file import InFile
 from manta.transports.sealed.records import Head, Kind, SealedRecords
 from manta.transports.sealed.tickets import CALL, GREETING, REPLY, Caller
 from manta.transports.security.keys import KeyPair
@@ -192,6 +193,43 @@ def test_what_nobody_expects_is_told(pair):
     far.peer(near).refuse(name(2), "its era is over")
     with pytest.raises(TransferRefused, match="its era is over"):
         near.send(far, 2, b"x").result()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_arrives_may_be_written_into_a_file(pair, tmp_path, form, shared):
+    near, far = pair(form)
+    data, arriving = os.urandom(5 * MIB + 7), Outcome()
+    fd = os.open(tmp_path / "value", os.O_RDWR | os.O_CREAT)
+
+    def place(_):
+        return InFile(fd, len(data))
+
+    far.peer(near).adopt(name(1), len(data), place, done=arriving.done, progress=arriving.progress)
+    source = memfd(data) if shared else -1
+    near.send(far, 1, data, memfd=source).result()
+    arriving.result()
+    assert os.pread(fd, len(data) + 1, 0) == data
+    assert arriving.upto == len(data)
+    for each in (fd, source) if shared else (fd,):
+        os.close(each)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_system_does_not_write_is_refused_and_the_connection_goes_on(pair, form):
+    near, far = pair(form)
+    arriving = Outcome()
+    fd = memfd(bytes(MIB))  # which is sealed
+    far.peer(near).adopt(name(1), MIB, lambda _: InFile(fd, MIB), done=arriving.done)
+    sending = near.send(far, 1, bytes(MIB))
+    for outcome in (sending, arriving):
+        with pytest.raises(TransferCancelled, match="Operation not permitted"):
+            outcome.result()
+    again, _ = far.expect(near, 2, 1)
+    near.send(far, 2, b"x").result()
+    again.result()
+    assert far.peer(near).state is None
+    os.close(fd)
 
 
 @pytest.mark.parametrize("form", FORMS)
