@@ -199,7 +199,7 @@ class SlowDisk:
         self._read = value_files.read
         monkeypatch.setattr(value_files, "read", self.read)
 
-    def read(self, path: Path, size: int, into: memoryview, at: int) -> None:
+    def read(self, path: str, size: int, into: memoryview, at: int) -> None:
         self.is_asked.set()
         assert self.may_go.wait(20)
         self._read(path, size, into, at)
