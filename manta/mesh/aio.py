@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import wraps
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from manta.light.exchange import Peer
@@ -39,10 +39,10 @@ def _awaited(
 ) -> Callable[Concatenate[AsyncMesh, P], Coroutine[Any, Any, T]]:
     """That method of `Mesh` as a coroutine, with its arguments."""
 
-    @wraps(method)
-    async def call(self: AsyncMesh, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: AsyncMesh, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(lambda: method(self._mesh, *args, **kwargs))
 
+    update_wrapper(call, method)
     return call
 
 

@@ -20,15 +20,17 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from manta.light import arguments
 from manta.light.collectives.world import waiting_time
 from manta.light.context import Context, here, usage
 from manta.light.exchange import Exchange, Peer
 from manta.mesh.client import Client, ViewCalls, ViewOver
-from manta.mesh.coordinators import Leader, Market, Sharing
 from manta.mesh.settings import SECRET, Keys, settings
+
+if TYPE_CHECKING:  # most use none of them, and begin the sooner
+    from manta.mesh.coordinators import Leader, Market, Sharing
 
 T = TypeVar("T")
 LEAVING = 3.0
@@ -196,18 +198,24 @@ class Mesh:
     def leader(self, name: str = "") -> Leader:
         """Takes part in agreeing on who leads: of the peers that are alive the one with the lowest
         id, in an epoch of its own. All peers of the mesh are to take part."""
+        from manta.mesh.coordinators import Leader
+
         return Leader(self._client, name, self.id)
 
     def share(self, items: int, name: str = "", owners: Sequence[str] | None = None) -> Sharing:
         """Divides so many items, up to 10,000, among the peers: each is done once, or again where
         its worker was lost. They are divided at first among `owners`, all that are in the view
         unless it is said: who comes later gives those of another's. Raises ValueError."""
+        from manta.mesh.coordinators import Sharing
+
         among = [peer.node_id for peer in self.peers] if owners is None else list(owners)
         return Sharing(self._client, name, self.id, items, among)
 
     def market(self, capacity: int, name: str = "") -> Market:
         """Takes part in handing work out by offered capacity: so many units this peer does at the
         same time. Raises ValueError."""
+        from manta.mesh.coordinators import Market
+
         return Market(self._client, name, self.id, capacity)
 
     # --- collectives ----------------------------------------------------------------------------

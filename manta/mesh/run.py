@@ -18,10 +18,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from manta.mesh import settings
-from manta.mesh.faults import Faults
+
+if TYPE_CHECKING:
+    from manta.mesh.faults import Faults
 
 PORTS = 3
 """That a peer takes: the door, links, and bulk."""
@@ -50,31 +52,27 @@ class Run:
         self._folder = tempfile.mkdtemp(prefix="manta-mesh-")
         try:
             with ExitStack() as undo:
-                self._begin([script, *arguments], count, topology, faults, undo)
+                told = {settings.TOPOLOGY: topology}
+                if faults is not None:
+                    told[settings.FAULTS] = json.dumps(faults.form())
+                self._begin([script, *arguments], count, told, undo)
         except BaseException:
             self.end(signal.SIGKILL)
             raise
 
     def _begin(
-        self,
-        command: list[str],
-        count: int,
-        topology: str,
-        faults: Faults | None,
-        undo: ExitStack,
+        self, command: list[str], count: int, all_told: dict[str, str], undo: ExitStack
     ) -> None:
         """What `undo` closes is the children's by then."""
         door = f"{settings.LOOPBACK}:{_free_port()}"
         secret = secrets.token_urlsafe(24)
         names = [f"peer-{number}" for number in range(count)]
         told = {
+            **all_told,
             settings.SECRET: secret,
             settings.SIZE: str(count),
-            settings.TOPOLOGY: topology,
             "PYTHONUNBUFFERED": "1",
         }
-        if faults is not None:
-            told[settings.FAULTS] = json.dumps(faults.form())
         outs = [self._pipe(name, undo) for name in names]
         pairs = [socket.socketpair() for _ in names]
         for ours, theirs in pairs:

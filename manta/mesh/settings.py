@@ -88,15 +88,6 @@ def settings(
     )
 
 
-def _topology(given: Any) -> Any:
-    """In a form that can be told. Raises InvalidTopology."""
-    if given == "full":
-        return given
-    from manta.roster.topologies import Topology  # which most do not wait for
-
-    return Topology.of(given).form
-
-
 def _faults(given: str | None) -> Any:
     """As `manta.mesh.faults` has them. Raises ValueError."""
     if not given:
@@ -108,6 +99,15 @@ def _faults(given: str | None) -> Any:
     except ValueError as error:
         raise ValueError(f"{FAULTS} is no JSON: {error}.") from None
     return Faults.of(form).form()
+
+
+def _topology(given: Any) -> Any:
+    """In a form that can be told. Raises InvalidTopology."""
+    if given == "full":
+        return given
+    from manta.roster.topologies import Topology  # which most do not wait for
+
+    return Topology.of(given).form
 
 
 def _own_name() -> str:

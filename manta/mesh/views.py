@@ -14,8 +14,8 @@ meanwhile, the next commit puts another view in the place of the one that has no
 loss is heard in the same last call. So who is given up in a view is not in the next: a loss is told
 in one call, the same for all that are left.
 
-Who missed a commit goes on as the others do with the next one; if it has gone further than they,
-they are given up in its view, and it in theirs.
+What was not answered is said again. Who missed a commit goes on as the others do with the next one;
+if it has gone further than they, they are given up in its view, and it in theirs.
 
 A proposal may neither leave out whom a member of its view takes for alive, nor name whom it does
 not: so it is repeated until all have heard who is there. Who does not propose, and is in a view of
@@ -50,7 +50,8 @@ SOON = 0.03
 PATIENCE = 10.0
 """Seconds for which anything is held without being told more."""
 ANSWER = 1.0
-"""Seconds until a proposal that was not answered by all is made again."""
+"""Seconds until a proposal that was not answered by all is made again, and until who is at its end
+says so again."""
 AGAIN = 0.05
 """Seconds until one that was refused is made again."""
 MOST_WEIGHT = 2_000
@@ -127,6 +128,8 @@ class _Ending:
     """Its number, once it is called."""
     is_done: bool
     """What comes of it is here, or there is none."""
+    again: float
+    """When that is said again, as it may be lost, or what was said to it."""
 
 
 class Views:
@@ -201,10 +204,8 @@ class Views:
             self._held_until = now + PATIENCE
 
     def _is_at_end(self, ending: _Ending, now: float) -> list[Action]:
-        if ending.is_done:
-            return []
-        ending.is_done = True
-        return self._say_position(now)
+        was, ending.is_done = ending.is_done, True
+        return [] if was else self._say_position(now)
 
     def _ended(self, number: int, now: float, size: int) -> list[Action]:
         self._done, self._inside = max(self._done, number), NONE
@@ -310,20 +311,16 @@ class Views:
         return [Tell(one, message) for one in view.members if one != self._me]
 
     def _take_position(self, peer: str, said: Position, now: float) -> list[Action]:
-        proposal, committed = self._proposal, self._committed
-        if proposal is not None and said.ballot == proposal.view.ballot:
-            if peer not in proposal.view.members:
-                return []
-            proposal.positions[peer] = said
-            return self._decide(proposal, now) if proposal.is_answered else []
-        if committed is not None and said.ballot == committed.view.ballot:
-            if peer not in committed.view.members:
-                return []
-            committed.positions[peer] = said
-            if not committed.has_begun:
-                return self._look_at_ends(committed, now)
-            return self._let_begin({peer: said.ballot}, now) if said.ending is not None else []
-        return []
+        own = (one for one in (self._proposal, self._committed) if one is not None)
+        of = next((one for one in own if one.view.ballot == said.ballot), None)
+        if of is None or peer not in of.view.members:
+            return []
+        of.positions[peer] = said
+        if of is self._proposal:
+            return self._decide(of, now) if of.is_answered else []
+        if not of.has_begun:
+            return self._look_at_ends(of, now)
+        return self._let_begin({peer: said.ballot}, now) if said.ending is not None else []
 
     def _decide(self, proposal: _Proposal, now: float) -> list[Action]:
         """Commits, once it is known which calls are the last."""
@@ -437,10 +434,10 @@ class Views:
         self._held = self._held_until = None
         view, limit, former = View(said.ballot, said.members), group.limit, self._ending
         is_over = limit is None or (former is not None and former.is_done)
-        last = former.last if former is not None else None
+        last = None if former is None else former.last
         if limit is not None and self._inside > limit:
             last = self._inside
-        self._ending = _Ending(limit, view, last, is_over)
+        self._ending = _Ending(limit, view, last, is_over, now + ANSWER)
         actions: list[Action] = [Prepare(view)]
         if lost := set(self.view.members).difference(group.members, self._lost):
             self._lost |= lost
@@ -472,6 +469,8 @@ class Views:
     @property
     def due(self) -> float | None:
         times = [self._held_until]
+        if self._ending is not None and self._ending.is_done:
+            times.append(self._ending.again)
         if not self.leads:
             times.append(self._propose_at)
         elif self._can_propose:
@@ -481,9 +480,11 @@ class Views:
         return None if due == math.inf else due
 
     def tick(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        if self._held_until is not None and self._held_until <= now:
-            actions += self._impatient(now)
+        is_late = self._held_until is not None and self._held_until <= now
+        actions = self._impatient(now) if is_late else []
+        if (ending := self._ending) is not None and ending.is_done and ending.again <= now:
+            ending.again = now + ANSWER
+            actions += self._say_position(now)
         return [*actions, *self._look(now)]
 
     def _impatient(self, now: float) -> list[Action]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from manta.mesh.coordination.events import Joined, Left, Received, Send, Tick
-from tests.simulation.exchange_planes import Clock
+from tests.simulation.network import Clock
 
 NEWS = 2.0
 

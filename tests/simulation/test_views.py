@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from manta.mesh.said import Commit, Proposals
+from manta.mesh.said import Begin, Commit, Proposals
 from manta.mesh.views import Action, Enter, GiveUp, Tell, View, Views
 
 HEARD = 0.4
@@ -101,8 +101,8 @@ class Net:
         self.come: dict[tuple[str, int], set[str]] = defaultdict(set)
         self.known: dict[str, tuple[str, ...]] = {}
         self.sides: list[set[str]] = []
-        self.losing = ""
-        """To whom the next commit is lost."""
+        self.losing: tuple[type[Proposals], str] | None = None
+        """To whom the next such message is lost."""
         self._due: list[tuple[float, int, object]] = []
         self._count = itertools.count()
         self._last: dict[tuple[str, str], float] = {}
@@ -119,8 +119,8 @@ class Net:
         when = max(self.now + self.random.uniform(0, 0.02), self._last.get((sender, receiver), 0.0))
         self._last[sender, receiver] = when
 
-        if isinstance(message, Commit) and receiver == self.losing:
-            self.losing = ""
+        if self.losing == (type(message), receiver):
+            self.losing = None
             return
 
         def arrive() -> None:
@@ -133,6 +133,9 @@ class Net:
     def entered(self, member: Member, view: View) -> None:
         assert self.known.setdefault(view.token, view.members) == view.members
         assert member.name in view.members
+
+    def lose(self, kind: type[Proposals], receiver: str) -> None:
+        self.losing = kind, receiver
 
     def changed(self) -> None:
         """Who is there is heard by each at its own time."""
@@ -248,16 +251,17 @@ def test_deaths_in_a_changing_view_are_told_by_one_call_each(case: int) -> None:
         assert len(made) <= 1 or token == member.token, (token, made)
 
 
-def test_who_missed_a_commit_goes_on_with_the_others() -> None:
-    net = Net(0)
+@pytest.mark.parametrize("kind", [Commit, Begin])
+@pytest.mark.parametrize("case", range(4))
+def test_who_missed_a_message_goes_on_with_the_others(kind: type[Proposals], case: int) -> None:
+    net = Net(case)
     for name in ("p0", "p1", "p2"):
         net.add(name)
     net.run(6.0)
     net.check_whole()
-    net.losing = "p1"
+    net.lose(kind, "p1")
     net.add("p3")
-    net.run(4.0)
-    assert not net.losing, "a commit was lost"
-    net.run(8.0)
+    net.run(6.0)
+    assert net.losing is None, "it was lost"
     net.check_whole()
     assert not any(any(one.given_up.values()) for one in net.members.values())

@@ -14,7 +14,7 @@ from manta.console import json_form, text
 from manta.console.commands import Group, as_json_option
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.console.lines import Line, Words, styled
+from manta.console.lines import Line, Words, line, styled
 from manta.console.terminal import Screen, print_lines
 from manta.transports.errors import remedied
 
@@ -233,4 +233,5 @@ def _faults(faults: dict[str, Any] | None) -> list[Line]:
     if faults is None:
         return []
     counts = ", ".join(f"{count} {what}" for what, count in sorted(faults["injected"].items()))
-    return ["", f"Faults, for an experiment: {said(faults)}. So far: {counts or 'none'}."]
+    sentence = f"Faults, for an experiment: {said(faults)}. So far: {counts or 'none'}."
+    return [line(""), line(sentence)]

@@ -11,14 +11,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from manta.mesh import locks, said
+from manta.mesh import said
 from manta.mesh.door import MOST_CARDS, Card
 from manta.mesh.peer import rosters, status
+from manta.mesh.peer.locking import Answer, Fail, LockDesk, Waiter
 from manta.mesh.peer.plane import Gate, PeerPlane
 from manta.mesh.peer.rosters import Known, id_of
 from manta.mesh.views import (
@@ -31,7 +31,6 @@ from manta.mesh.views import (
     View,
     Views,
 )
-from manta.mesh.words import MOST_LOCKS
 from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryOver
 from manta.protocol.base import Instance
@@ -52,21 +51,6 @@ ADMITTED = 30.0
 """Seconds that they have for that."""
 
 log = logging.getLogger("manta.mesh")
-
-
-Answer = Callable[[dict[str, Any]], None]
-Fail = Callable[[str, str], None]
-
-
-@dataclass
-class _Waiter:
-    """A request that is answered when the view is large enough, or a lock is had."""
-
-    answer: Answer
-    fail: Fail
-    size: int
-    timeout: float
-    until: float
 
 
 class Control:
@@ -108,14 +92,13 @@ class Control:
         self._to_do: deque[Action] = deque()
         self._is_doing = False
         self._lost_in_view: dict[str, str] = {}
-        self._locks = locks.Locks(self.me, self.views.view)
-        self._lock_waits: dict[str, _Waiter] = {}
+        self.locks = LockDesk(self.me, self.views.view, self, self._set_timer)
         self._entered_view = self.views.view
         self._prepared: View | None = None
         """The next one, once it was committed."""
         self._former: View | None = None
         """The one before: others may be in its last call yet."""
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._links: LinksTold = ()
         self._timer: tuple[float, Any] | None = None
         self._is_paused = False
@@ -215,36 +198,16 @@ class Control:
         if len(self.views.view.members) >= size:
             answer(self.present())
             return
-        self._waiters.append(_Waiter(answer, fail, size, timeout, time.monotonic() + timeout))
+        self._waiters.append(Waiter(answer, fail, size, timeout, time.monotonic() + timeout))
         self._perform(self.views.waits(True, time.monotonic()))
 
-    def lock(self, name: str, timeout: float, answer: Answer, fail: Fail) -> None:
-        if len(self._lock_waits) >= MOST_LOCKS:
-            fail("ResourceExhaustionError", f"{MOST_LOCKS:,} locks are waited for: use fewer.")
-            return
-        self._lock_waits[name] = _Waiter(answer, fail, 0, timeout, time.monotonic() + timeout)
-        self._perform_locks(self._locks.want(name))
+    def alias(self, id_: str) -> str | None:
+        peer = self._peers.get(id_)
+        return None if peer is None else peer.alias
 
-    def unlock(self, name: str) -> None:
-        if (waiter := self._lock_waits.pop(name, None)) is not None:
-            waiter.fail("RequestFailed", f"The lock {name!r} is not wanted any more.")
-        self._perform_locks(self._locks.drop(name))
-
-    def _perform_locks(self, actions: Iterable[locks.Action]) -> None:
-        for action in actions:
-            if isinstance(action, locks.Tell):
-                self._say_to(action.peer, action.message)
-            elif (waiter := self._lock_waits.pop(action.name, None)) is not None:
-                waiter.answer({})
-        self._set_timer()
-
-    def _say_to(self, id_: str, message: said.Said) -> None:
+    def say_to(self, id_: str, message: said.Said) -> None:
         if (peer := self._peers.get(id_)) is not None:
             self.plane.aside(peer.key, CONTROL + said.pack(message))
-
-    def word(self, id_: str, topic: str, data: bytes) -> None:
-        """Says that to another's process."""
-        self._say_to(id_, said.Word(topic, data))
 
     def connect(self, token: str, fd: int) -> None:
         """A connection of your process: for letters, or for the collectives of a view."""
@@ -300,7 +263,7 @@ class Control:
             elif isinstance(message, said.Word):
                 self._tell.pass_on({"event": "word", "id": id_, **msgspec.structs.asdict(message)})
             else:
-                self._perform_locks(self._locks.heard(id_, message))
+                self.locks.heard(id_, message)
         else:
             raise RemoteProtocolError("what a peer of the mesh says is malformed")
 
@@ -454,13 +417,13 @@ class Control:
     def _do_next(self, action: Action) -> None:
         match action:
             case Tell(id_, message):
-                self._say_to(id_, message)
+                self.say_to(id_, message)
             case Prepare(view):
                 if self._prepared is not None:
                     self._end(self._prepared)
                 self._prepared = view
                 self._prepare(view)
-                self._perform_locks(self._locks.committed(view))
+                self.locks.committed(view)
             case GiveUp(view, members):
                 self._give_up(view, members)
             case Enter(view):
@@ -514,8 +477,12 @@ class Control:
     # --- time -----------------------------------------------------------------------------------
 
     def _set_timer(self) -> None:
-        waiters = [*self._waiters, *self._lock_waits.values()]
-        times = [self.views.due, *(one.until for one in waiters), *self._admitted.values()]
+        times = [
+            self.views.due,
+            *(one.until for one in self._waiters),
+            self.locks.due,
+            *self._admitted.values(),
+        ]
         if self._membership is not None:
             times.append(self._membership.due)
         due = min((one for one in times if one is not None), default=None)
@@ -538,18 +505,7 @@ class Control:
             self._waiters.remove(waiter)
             waiter.fail("Timeout", self._in_vain(waiter))
         self._perform(self.views.waits(bool(self._waiters), now))
-        for name in [name for name, one in self._lock_waits.items() if one.until <= now]:
-            holder = self._peers.get(self._locks.holders.get(name, ""))
-            whose = (
-                f"the lock {name!r} is held by {holder.alias}"
-                if holder
-                else (
-                    f"it is not known yet who has the lock {name!r}: members of the view have not "
-                    "said so"
-                )
-            )
-            waiter = self._lock_waits.pop(name)
-            waiter.fail("Timeout", f"Waited {waiter.timeout:g} s in vain: {whose}.")
+        self.locks.tick()
         for id_ in [one for one, until in self._admitted.items() if until <= now]:
             del self._admitted[id_]
             self._let_in.discard(id_)
@@ -561,7 +517,7 @@ class Control:
         peer = self._peers.pop(id_)
         self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
 
-    def _in_vain(self, waiter: _Waiter) -> str:
+    def _in_vain(self, waiter: Waiter) -> str:
         names = {id_: peer.alias for id_, peer in self._peers.items()}
         view = [names[one] for one in self.views.view.members]
         unlinked = [names[one] for one in self._alive if one not in {self.me, *self._linked}]

@@ -26,6 +26,7 @@ from manta.mesh.peer.knocking import Address, JoinFailed, get_in
 from manta.mesh.peer.plane import PeerPlane
 from manta.mesh.peer.pulse import BEAT, Pulse
 from manta.mesh.peer.watching import runs, sender_of
+from manta.mesh.said import Word
 from manta.mesh.spake import scalar_of
 from manta.node.errors import OperatorError
 from manta.node.peers.listening import PeerSocket, bulk_address
@@ -231,17 +232,17 @@ class Process:
                 with theirs:
                     self.answer(number, (theirs.fileno(),))
             case "lock":
-                control.lock(
+                control.locks.lock(
                     message["name"],
                     message["timeout"],
                     lambda _: self.answer(number),
                     partial(self.fail, number),
                 )
             case "unlock":
-                control.unlock(message["name"])
+                control.locks.unlock(message["name"])
                 self.answer(number)
             case "word":
-                control.word(message["to"], message["topic"], message["data"])
+                control.say_to(message["to"], Word(message["topic"], message["data"]))
                 self.answer(number)
             case "find":
                 self.answer(number, ids=control.find(message["name"]))

@@ -134,6 +134,7 @@ with Mesh.join() as mesh:
             pass
         if mesh.size != sizes[-1]:
             sizes.append(mesh.size)
+    mesh.barrier()
     print(sizes, mesh.status()["faults"]["injected"])
 """
 

@@ -12,7 +12,7 @@ import pytest
 
 from manta.roster.topologies import Topology
 
-FILE = Path(__file__).parents[3] / "examples" / "gossip" / "averaging.py"
+FILE = Path(__file__).parents[3] / "examples" / "mesh" / "averaging.py"
 TOPOLOGIES = ["full", "ring", "star", "torus", "random-regular:4:1"]
 SIZE = 16
 VALUES = {rank: float(rank * rank % 7) for rank in range(SIZE)}

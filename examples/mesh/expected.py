@@ -1,4 +1,4 @@
-"""Draws how fast gossip averaging should be, by topology: `python examples/gossip/expected.py`.
+"""Draws how fast gossip averaging should be, by topology: `python examples/mesh/expected.py`.
 
 No peer is started: this is what the theory says, with which a run can be compared.
 """
