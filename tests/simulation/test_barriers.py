@@ -148,6 +148,7 @@ def test_a_peer_that_is_lost_ends_the_wait(two: Two, how: str, when: str) -> Non
     if when == "meanwhile":
         assert mine == []
         lost()
+        two.clock.run(lambda: bool(mine))  # the other's plane is asked whether it came
     why = "its node was lost" if how == "given up" else "it has finished without that call"
     assert mine[0][2].startswith("PeerLost: barrier waits for t.1 ")
     assert why in mine[0][2]

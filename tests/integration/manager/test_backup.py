@@ -17,6 +17,7 @@ from manta import UserAPI
 from manta.console.exit_codes import Exit
 from manta.manager.backup import BackupError, restore, verify_file, verify_home
 from manta.manager.home import Home
+from manta.testing.clusters import RUNNER
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.timeout(120)
@@ -58,7 +59,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         token = lab("node", "token", "lab", "--uses", 2)
         for name in ("n1", "n2"):
             made = ("--manager-host", "127.0.0.1", "--manager-port", str(lab.ports[0]))
-            same = ("--allow-unsandboxed", "--alias", name, "--id", "alias")
+            # No sandbox: the tasks of a test touch its files.
+            same = ("--runner", RUNNER, "--allow-unsandboxed", "--alias", name, "--id", "alias")
             node(lab, "config", "init", name, *made, *same)
             node(lab, "start", name, "--background", token=token)
         yield lab
