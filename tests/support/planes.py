@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,6 +77,9 @@ class TaskEnd:
         return message["plain"] if "plain" in message else message.get("data")
 
     def close(self) -> None:
+        """Wakes who reads from it, too: its number may be another socket's next."""
+        with suppress(OSError):
+            self.socket.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
 
