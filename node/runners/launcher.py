@@ -82,6 +82,10 @@ class Launcher:
             raise stopping
         return started.result()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def close(self) -> None:
         """End all children and wait for them, then for the thread. Idempotent."""
         if self._is_closed:

@@ -1,5 +1,7 @@
 """A runtime as a plain child process: no isolation, so only for code that one trusts.
 
+A `Holder` keeps it within limits; without one nothing does.
+
 Its descendants are held together by the runtime itself, which adopts their orphans and
 ends them all before it ends, also when the daemon dies. Should something kill the runtime
 with SIGKILL, its descendants are found by a mark in their environment.
@@ -7,19 +9,26 @@ with SIGKILL, its descendants are found by a mark in their environment.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from manta.light import wire
 from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
 from manta.node.errors import LaunchError
+from manta.node.isolation.holding import Held, Holder
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.launcher import Launcher
+from manta.transports.errors import remedied
+
+log = logging.getLogger("manta.node.runners")
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -42,6 +51,7 @@ _THREADS = (
 )
 _MARK = "MANTA_SESSION"
 _SWEEPING_TIME = 2.0
+RUNTIME = (sys.executable, "-m", "manta.light")
 SOURCES = Path(wire.__file__).parents[2]
 """The folder that holds Manta."""
 
@@ -51,8 +61,9 @@ class ProcessRunner:
 
     names: tuple[str, ...] = ("process",)
 
-    def __init__(self) -> None:
+    def __init__(self, holder: Holder | None = None) -> None:
         self.launcher = Launcher()
+        self._holder = holder
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
@@ -65,22 +76,58 @@ class ProcessRunner:
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError."""
+        held = self._hold(spec)
 
         def ended(code: int, stderr_tail: str) -> None:
+            exit_ = self._exit(spec, code, stderr_tail)
+            if held is not None:
+                exit_ = msgspec.structs.replace(
+                    exit_, sentence=held.verdict(code) or exit_.sentence
+                )
+                held.end()
             if code != 0:  # it may not have come to ending what it started
                 end_marked(spec.session)
-            on_exit(RuntimeExit(spec.session, code, stderr_tail))
+            on_exit(exit_)
 
-        child = self.launcher.launch(
-            [sys.executable, "-m", "manta.light"],
-            env=environment(spec),
-            # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
-            # started: what a task has left in its scratch folder must not hide what Manta imports.
-            cwd=SOURCES,
-            on_exit=ended,
-        )
+        try:
+            child = self.launcher.launch(
+                self._command(spec, held),
+                env=environment(spec) | (held.environment if held is not None else {}),
+                # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
+                # started: what a task has left in its scratch folder must not hide what Manta
+                # imports.
+                cwd=SOURCES,
+                on_exit=ended,
+            )
+        except LaunchError:
+            if held is not None:
+                held.end()
+            raise
+        if held is not None:
+            try:
+                held.take(child.pid)
+            except OSError as error:  # its end is told by `on_exit`
+                self.launcher.end(child)
+                log.error("Session %s can't be held to its limits: %s", spec.session, error)
         datasets = {name: str(path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
+
+    def _hold(self, spec: RuntimeSpec) -> Held | None:
+        if self._holder is None or self.launcher.is_closed:  # which then says so
+            return None
+        try:
+            return self._holder.hold(spec.session, spec.memory, spec.cpu)
+        except OSError as error:
+            raise LaunchError(
+                f"The task can't be held to its limits: {remedied(error)}; restart the node, which "
+                "then looks anew for control groups that it may make."
+            ) from error
+
+    def _command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
+        return RUNTIME
+
+    def _exit(self, spec: RuntimeSpec, code: int, stderr_tail: str) -> RuntimeExit:
+        return RuntimeExit(spec.session, code, stderr_tail)
 
     def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
         """Raises LaunchError."""
@@ -90,11 +137,14 @@ class ProcessRunner:
         )
 
     def recover(self) -> list[str]:
-        """Nothing: processes die with the daemon that started them."""
-        return []
+        """Processes die with the daemon that started them, unless they have killed the runtime
+        that holds them together: then their control group still does."""
+        return [] if self._holder is None else self._holder.recover()
 
     def close(self) -> None:
         self.launcher.close()
+        if self._holder is not None:
+            self._holder.close()
 
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""What every runner does, as plain processes and in containers of a real engine."""
+"""What every runner does: plain processes, held to limits or not, confined by Landlock, and
+containers of a real engine."""
 
 from __future__ import annotations
 
@@ -15,15 +16,17 @@ import pytest
 
 from manta.light.wire import INLINE_LIMIT
 from manta.node.errors import LaunchError
+from manta.node.isolation.holding import Holder
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
+from manta.node.runners.landlock import LandlockRunner
 from manta.node.runners.process import ProcessRunner
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.task_server import messages as light
 from tests.support.harness import Node, wait_until
 
 
-@pytest.fixture(scope="module", params=["process", "docker"])
+@pytest.fixture(scope="module", params=["process", "limits", "landlock", "docker"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Asks for the engine where it is needed, before a test is watched for leaks."""
     if request.param == "docker":
@@ -33,8 +36,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
-    if kind == "process":
-        processes = ProcessRunner()
+    if kind != "docker":
+        holder = Holder(f"test-{secrets.token_hex(4)}")
+        processes = {
+            "process": ProcessRunner,
+            "limits": lambda: ProcessRunner(holder),
+            "landlock": lambda: LandlockRunner(holder, [tmp_path]),
+        }[kind]()
         yield processes
         processes.close()
         return
@@ -284,7 +292,7 @@ def test_nothing_is_started_when_it_is_closed(node: Node, runner: Runner) -> Non
 def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> None:
     """Processes have died with it. Containers bear a label."""
     assert runner.recover() == []
-    if kind == "process":
+    if kind != "docker":
         return
     runtime = node.start("import time\ndef main():\n    time.sleep(600)\n", task="swarm.worker")
     runtime.ready()

@@ -1,0 +1,128 @@
+"""Holds tasks to their limits, each by the best means that there is on this machine."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+from pathlib import Path
+
+from manta.node.isolation import limits as decide
+from manta.node.isolation.cgroups import Group, Groups
+from manta.node.isolation.limits import LIMITS, Limits
+from manta.node.isolation.watchdog import Watchdog, Watched, threads_of_user
+
+log = logging.getLogger("manta.node.isolation")
+
+
+class Held:
+    """One task: `take` its first process in, and `end` it once that has ended."""
+
+    def __init__(self, holder: Holder, limits: Limits, group: Group) -> None:
+        self._holder = holder
+        self._limits = limits
+        self._group = group
+        self._watched: Watched | None = None
+        self._verdict: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which the runtime finds out whether an attempt's process was killed for memory."""
+        events = self._group.memory_events
+        if self._limits.memory is None or events is None:
+            return {}
+        return {"MANTA_MEMORY": str(self._limits.memory), "MANTA_MEMORY_EVENTS": str(events)}
+
+    @property
+    def memory_events(self) -> Path | None:
+        """The file that the runtime reads for that."""
+        return self._group.memory_events
+
+    def take(self, pid: int) -> None:
+        """Holds a process, and all that it starts from now on. Raises OSError."""
+        try:
+            self._group.add(pid)
+            plan = self._holder.plan
+            others = threads_of_user() if plan.watches else 0
+            for kind, limit in decide.rlimits(self._limits, plan, others).items():
+                _, most = resource.prlimit(pid, kind)
+                if most != resource.RLIM_INFINITY:
+                    limit = min(limit, most)
+                resource.prlimit(pid, kind, (limit, limit))
+        except ProcessLookupError:
+            return  # it has ended, and says so itself
+        if plan.watches:
+            self._watched = Watched(pid, self._limits, plan, self._tell)
+            self._holder.watchdog.watch(self._watched)
+
+    def _tell(self, sentence: str) -> None:
+        self._verdict = sentence
+
+    def peak(self) -> int | None:
+        """The most bytes that it has had, as far as that is known."""
+        return self._watched.peak if self._watched is not None else self._group.peak()
+
+    def verdict(self, code: int | None) -> str:
+        """Why its first process has ended, if it took more than it may; else nothing."""
+        if self._verdict is not None:
+            return self._verdict
+        limit, peak = self._limits.memory, self._group.peak()
+        if code == -signal.SIGKILL and limit and self._group.memory_kills():
+            return decide.memory_exceeded(limit, peak or limit)
+        return ""
+
+    def end(self) -> None:
+        """Ends what is left of it, wherever it hangs. Idempotent."""
+        if self._watched is not None:
+            self._holder.watchdog.let_go(self._watched)
+        if not self._group.end():
+            log.error("Processes of a task could not be ended: %s.", sorted(self._group.pids()))
+
+
+class Holder:
+    """`node` tells the groups of several nodes of this machine apart."""
+
+    def __init__(self, node: str, limits: Limits = LIMITS, groups: Groups | None = None) -> None:
+        """`limits`: what a task may take that says nothing itself."""
+        self._limits = limits
+        self._groups = Groups(node) if groups is None else groups
+        self.plan = decide.plan(self._groups.controllers)
+        self.watchdog = Watchdog()
+
+    @property
+    def sentence(self) -> str:
+        """What holds tasks to their limits, for people."""
+        return decide.sentence(self.plan, self._groups.version, self._groups.why_not)
+
+    def hold(self, task: str, memory: int | None, cpu: float | None) -> Held:
+        """Prepares for a task, which has that memory in bytes and so many cores. Raises OSError."""
+        limits = self._limits._replace(
+            memory=memory if memory is not None else self._limits.memory,
+            cpu=cpu if cpu is not None else self._limits.cpu,
+        )
+        group = self._groups.make(task)
+        try:
+            group.limit(limits)
+        except OSError:
+            group.end()
+            raise
+        return Held(self, limits, group)
+
+    def recover(self) -> list[str]:
+        """Ends what a daemon of this node that was killed has left; whose it was, by sentence."""
+        told = []
+        for task, group in self._groups.left().items():
+            count = len(group.pids())
+            is_gone = group.end()
+            if not is_gone:
+                told.append(f"Processes of session {task} could not be ended.")
+            elif count:
+                told.append(
+                    f"{count} processes of session {task}, which the daemon before this one has "
+                    "left, were ended."
+                )
+        return told
+
+    def close(self) -> None:
+        self.watchdog.close()
+        self._groups.close()
