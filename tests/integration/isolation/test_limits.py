@@ -1,0 +1,221 @@
+"""Limits against the real kernel: control groups where there are any, and without any."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manta.light.runtime.processes import kill_tree
+from manta.node.isolation.cgroups import Groups
+from manta.node.isolation.holding import Holder
+from manta.node.isolation.limits import Limits, Means
+from manta.node.isolation.watchdog import measure, threads_of_user
+from manta.node.runners.process import ProcessRunner
+from tests.support.harness import Node, wait_until
+
+MIB = 1 << 20
+LIMITS = Limits(processes=200)
+GREEDY = """
+def main():
+    taken = []
+    for _ in range(64):
+        taken.append(b"x" * (8 << 20))
+    return len(taken)
+"""
+FORKS = """
+import os, time
+def main():
+    began = 0
+    try:
+        for _ in range(300):
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            began += 1
+            time.sleep(0.001)
+    except BlockingIOError:
+        return began
+    time.sleep(20)
+    return began
+"""
+
+
+def name() -> str:
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(params=["groups", "measured"])
+def means(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def holder(means: str) -> Iterator[Holder]:
+    groups = None if means == "groups" else Groups("none", [])
+    holder = Holder(name(), LIMITS, groups)
+    if means == "groups" and Means.GROUP not in holder.plan:
+        pytest.skip(holder.sentence)
+    yield holder
+    holder.close()
+
+
+@pytest.fixture
+def node(holder: Holder, tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path, ProcessRunner(holder))
+    yield node
+    node.close()
+
+
+def test_who_takes_more_memory_than_it_may_is_ended_alone_and_told_so(
+    node: Node, means: str
+) -> None:
+    other = node.start("import time\ndef main():\n    time.sleep(3)\n    return 1\n")
+    greedy = node.start(GREEDY, memory=200 * MIB)
+    greedy.begin()
+    if means == "groups":  # its attempt alone, and its runtime goes on
+        ended = greedy.end()
+        assert ended.error is not None
+        assert ended.error.kind == "ResourceExhaustionError"
+        assert "it took more memory than it may" in ended.error.sentence
+        assert greedy.exits.empty()
+    else:
+        sentence = greedy.exits.get(timeout=20).sentence
+        assert sentence.startswith("It took more memory than it may, ")
+        peak = int(sentence.split()[7])
+        assert 200 < peak < 512, sentence
+    while not node.events.empty():  # what the lost connection of the other one said
+        node.events.get()
+    assert other.run().output == 1
+
+
+def test_what_several_processes_share_counts_once(node: Node) -> None:
+    sharing = node.start(
+        """
+        import os, time
+        def main():
+            shared = bytearray(60 << 20)
+            for at in range(0, len(shared), 4096):
+                shared[at] = 1
+            pids = []
+            for _ in range(6):
+                pid = os.fork()
+                if not pid:
+                    sum(shared[::4096])
+                    time.sleep(2)
+                    os._exit(0)
+                pids.append(pid)
+            return [os.waitpid(pid, 0)[1] for pid in pids]
+        """,
+        memory=300 * MIB,
+    )
+    assert sharing.run().output == [0] * 6
+
+
+def test_who_forks_more_than_it_may_is_refused_or_ended(node: Node, means: str) -> None:
+    bomb = node.start(FORKS)
+    bomb.begin()
+    if means == "groups":
+        ended = bomb.end()
+        assert 150 < ended.output < 200
+        return
+    exit_ = bomb.exits.get(timeout=30)
+    assert "processes and threads, and may have 200: start fewer" in exit_.sentence
+
+
+def test_nothing_is_left_of_a_task_that_killed_its_runtime(node: Node, means: str) -> None:
+    """Its grandchild has another session, other parents, and an environment of its own."""
+    if means == "measured":
+        pytest.skip("without a control group nothing holds together what its runtime did")
+    mark = name()
+    code = f"""
+        import os, signal, subprocess, sys, time
+        def main():
+            sleeping = [sys.executable, "-c", "import time; time.sleep(600)", {mark!r}]
+            subprocess.Popen(sleeping, env={{}}, start_new_session=True)
+            print("in")
+            time.sleep(0.2)
+            parent = os.getppid()
+            runtime = int(open(f"/proc/{{parent}}/stat").read().rpartition(")")[2].split()[1])
+            os.kill(runtime, signal.SIGKILL)
+            time.sleep(600)
+    """
+    runtime = node.start(code)
+    runtime.begin()
+    runtime.output("stdout", "in")
+    assert runtime.exits.get(timeout=20).code == -9
+    wait_until(lambda: not marked(mark))
+
+
+def marked(mark: str) -> list[str]:
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_holder_ends_what_an_earlier_one_has_left() -> None:
+    node = name()
+    before = Holder(node, LIMITS)
+    if Means.GROUP not in before.plan:
+        pytest.skip(before.sentence)
+    left = subprocess.Popen(["sleep", "600"])
+    before.hold("session", None, None).take(left.pid)
+    after = Holder(node, LIMITS)
+    [sentence] = after.recover()
+    assert "1 processes of session session" in sentence
+    assert left.wait(10) == -9
+    assert after.recover() == []
+    after.close()
+    before.close()
+
+
+def test_groups_are_gone_with_their_tasks_and_their_node(tmp_path: Path) -> None:
+    node = name()
+    holder = Holder(node, LIMITS)
+    process = subprocess.Popen(["sleep", "600"])
+    held = holder.hold("session", 64 * MIB, 1.0)
+    held.take(process.pid)
+    held.end()
+    held.end()
+    process.wait(10)
+    holder.close()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/**/manta-{node}"))
+
+
+def test_a_process_has_the_limits_of_its_kind(node: Node) -> None:
+    runtime = node.start(
+        """
+        import resource
+        def main():
+            kinds = resource.RLIMIT_CORE, resource.RLIMIT_NOFILE
+            return [resource.getrlimit(kind) for kind in kinds]
+        """
+    )
+    core, files = runtime.run().output
+    assert list(core) == [0, 0]
+    assert files[1] <= LIMITS.files
+
+
+def test_measuring_counts_a_tree() -> None:
+    code = "import os, time\nos.fork()\nx = b'x' * (50 << 20)\nprint(1, flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() + process.stdout.readline() == b"1\n1\n"
+        for limit in (None, 1):
+            measured = measure(process.pid, limit)
+            assert measured.processes == 2
+            assert 100 * MIB < measured.memory < 180 * MIB
+        assert threads_of_user() >= 2
+    kill_tree({process.pid})
+    process.wait()
