@@ -87,10 +87,10 @@ class Group:
             if folder is not None and (folder / name).exists():  # swap may not be counted
                 (folder / name).write_text(value)
 
-    def add(self, pid: int) -> None:
-        """Takes a process in, and what it starts from now on. Raises OSError."""
-        for folder in dict.fromkeys(self._folders.values()):
-            (folder / "cgroup.procs").write_text(str(pid))
+    @property
+    def entries(self) -> list[Path]:
+        """The files to which a process writes 0 to be in it, with all that it starts."""
+        return [folder / "cgroup.procs" for folder in dict.fromkeys(self._folders.values())]
 
     def peak(self) -> int | None:
         """The most bytes that it has had at a time, with files in the page cache."""
@@ -111,9 +111,9 @@ class Group:
 
     def pids(self) -> set[int]:
         found = set()
-        for folder in self._folders.values():
+        for entry in self.entries:
             with contextlib.suppress(OSError):
-                found |= set(map(int, (folder / "cgroup.procs").read_text().split()))
+                found |= set(map(int, entry.read_text().split()))
         return found
 
     def end(self) -> bool:
@@ -168,7 +168,7 @@ class Groups:
         self.version = 0
         self.why_not = "the kernel offers no control groups here."
         self._parents: dict[str, Path] = {}
-        for hierarchy in sorted(_mounted() if found is None else found):
+        for hierarchy in sorted(mounted() if found is None else found):
             try:
                 self._use(hierarchy, f"manta-{node}")
             except OSError as error:
@@ -242,7 +242,8 @@ def _make_room(above: Path) -> None:
         (daemon / "cgroup.procs").write_text(str(pid))
 
 
-def _mounted() -> list[Hierarchy]:
+def mounted() -> list[Hierarchy]:
+    """Those of this machine."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text()
         return hierarchies(mounts, Path("/proc/self/cgroup").read_text())

@@ -1,8 +1,8 @@
-"""`python -m manta.node.isolation.enter SPECIFICATION COMMAND...`: confines itself, then becomes
-the command.
+"""`python -m manta.node.isolation.enter SPECIFICATION PROGRAM...`: puts itself within limits, and
+confines itself, then becomes the program.
 
-It is started with the environment of the runtime, so that what Python imports from here is what
-the runtime may read. Whatever can't be done ends it with `REFUSED` and a sentence on stderr: no
+It is started with the environment of the runtime: what Python imports from there is what the
+runtime may read. Whatever can't be done ends it with `REFUSED` and a sentence on stderr: no
 task runs with less than was asked for.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import site
 import sys
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from manta.node.isolation import landlock, privileges, seccomp
 from manta.node.isolation.landlock import DEVICE, LIST, READ, RUN, UNLISTED, Rule
@@ -56,16 +57,32 @@ def _gpu_devices() -> list[Rule]:
     return [Rule(f"/dev/{name}", DEVICE | LIST) for name in (*names, "dri", "kfd")]
 
 
-def specification(
-    rules: Iterable[Rule], *, hidden: Iterable[str], gpu: bool = False, abi: int | None = None
-) -> str:
-    """The first argument. `hidden`: folders of which nothing is to be seen but what rules name
-    that lies in them.
+class Confinement(NamedTuple):
+    """What a process may see and call from now on."""
 
-    `abi`: confine as a kernel with that version of Landlock does.
+    rules: tuple[Rule, ...]
+    """Its own files, besides Python's and the system's."""
+    hidden: tuple[str, ...]
+    """Folders of which nothing is to be seen but what rules name that lies in them."""
+    gpu: bool = False
+    abi: int | None = None
+    """As a kernel with that version of Landlock does it; None for the one that runs."""
+
+
+def command(
+    program: Iterable[str],
+    groups: Iterable[str] = (),
+    rlimits: Mapping[int, int] | None = None,
+    confinement: Confinement | None = None,
+) -> list[str]:
+    """What is started instead of a program, to have it within limits, and confined.
+
+    `groups`: files of control groups to which it writes that it is in them, before anything can
+    leave them by being started earlier. `rlimits` by `resource.RLIMIT_*`.
     """
-    fields = {"rules": list(rules), "hidden": list(hidden), "gpu": gpu, "abi": abi}
-    return json.dumps(fields)
+    limits = list((rlimits or {}).items())
+    text = json.dumps({"groups": list(groups), "rlimits": limits, "confinement": confinement})
+    return [sys.executable, "-m", "manta.node.isolation.enter", text, *program]
 
 
 def interpreter() -> list[Rule]:
@@ -110,28 +127,46 @@ def exposing(rules: Iterable[Rule], hidden: Iterable[str]) -> Rule | None:
     return None
 
 
-def confine(fields: dict[str, Any]) -> None:
-    """Raises OSError, LookupError, PermissionError."""
-    given = [Rule(path, landlock.Access(access), lack) for path, access, lack in fields["rules"]]
+def confine(wanted: Confinement) -> None:
+    """Raises OSError, LookupError."""
     around = [*SYSTEM, *interpreter()]
-    if fields["gpu"]:
+    if wanted.gpu:
         around += [*GPUS, *_gpu_devices()]
-    if shown := exposing([*around, *given], fields["hidden"]):
+    if shown := exposing([*around, *wanted.rules], wanted.hidden):
         raise PermissionError(
             f"A task is to read all of {shown.path}, in which the node's own keys and state lie, "
             "and would see them: have data sets, and the node's Python, elsewhere."
         )
     privileges.drop()
-    landlock.restrict([*around, *given], fields["abi"])
+    landlock.restrict([*around, *wanted.rules], wanted.abi)
     seccomp.install(seccomp.program())
+
+
+def _limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(kind, (most, most))
+
+
+def _confinement(rules: list[Any], hidden: list[str], gpu: bool, abi: int | None) -> Confinement:
+    made = (Rule(path, landlock.Access(access), may_lack) for path, access, may_lack in rules)
+    return Confinement(tuple(made), tuple(hidden), gpu, abi)
 
 
 def main(arguments: list[str]) -> int:
     """Returns only if it fails."""
-    text, *command = arguments
+    text, *program = arguments
+    given = json.loads(text)
     try:
-        confine(json.loads(text))
-        os.execv(command[0], command)
+        for path in given["groups"]:
+            with open(path, "w") as file:
+                file.write("0")  # whoever writes
+        for kind, most in given["rlimits"]:
+            _limit(kind, most)
+        if given["confinement"] is not None:
+            confine(_confinement(*given["confinement"]))
+        os.execv(program[0], program)
     except (OSError, LookupError) as error:
         sys.stderr.write(f"{error}\n")
     return REFUSED

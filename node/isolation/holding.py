@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import resource
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
+from manta.node.isolation import enter
 from manta.node.isolation import limits as decide
 from manta.node.isolation.cgroups import Group, Groups
 from manta.node.isolation.limits import LIMITS, Limits
@@ -16,7 +17,7 @@ log = logging.getLogger("manta.node.isolation")
 
 
 class Held:
-    """One task: `take` its first process in, and `end` it once that has ended."""
+    """One task: to be started by `command`, watched, and ended once its first process has."""
 
     def __init__(self, holder: Holder, limits: Limits, group: Group) -> None:
         self._holder = holder
@@ -38,19 +39,18 @@ class Held:
         """The file that the runtime reads for that."""
         return self._group.memory_events
 
-    def take(self, pid: int) -> None:
-        """Holds a process, and all that it starts from now on. Raises OSError."""
-        try:
-            self._group.add(pid)
-            plan = self._holder.plan
-            others = threads_of_user() if plan.watches else 0
-            for kind, limit in decide.rlimits(self._limits, plan, others).items():
-                _, most = resource.prlimit(pid, kind)
-                if most != resource.RLIM_INFINITY:
-                    limit = min(limit, most)
-                resource.prlimit(pid, kind, (limit, limit))
-        except ProcessLookupError:
-            return  # it has ended, and says so itself
+    def command(
+        self, program: Iterable[str], confinement: enter.Confinement | None = None
+    ) -> list[str]:
+        """What is to be started instead of a program."""
+        plan = self._holder.plan
+        others = threads_of_user() if plan.watches else 0
+        rlimits = decide.rlimits(self._limits, plan, others)
+        return enter.command(program, map(str, self._group.entries), rlimits, confinement)
+
+    def watch(self, pid: int) -> None:
+        """Measures the process that was started, and what it starts, if nothing else holds it."""
+        plan = self._holder.plan
         if plan.watches:
             self._watched = Watched(pid, self._limits, plan, self._tell)
             self._holder.watchdog.watch(self._watched)

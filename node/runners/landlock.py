@@ -10,15 +10,15 @@ is no business of a task, sockets for the network among it. What that does not h
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from manta.node.errors import LaunchError
-from manta.node.isolation import enter, landlock, seccomp
+from manta.node.isolation import landlock, seccomp
+from manta.node.isolation.enter import Confinement
 from manta.node.isolation.holding import Held, Holder
 from manta.node.isolation.landlock import OWN, READ, Rule
-from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import RUNTIME, ProcessRunner
 
 
@@ -33,21 +33,16 @@ class LandlockRunner(ProcessRunner):
         if why := problem():
             raise LaunchError(f"Tasks can't be confined by Landlock: {why}.")
         super().__init__(holder)
-        self._hidden = [str(path) for path in hidden]
+        self._hidden = tuple(str(path) for path in hidden)
 
     def _command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         rules = [Rule(str(spec.module_folder), READ), Rule(str(spec.scratch), OWN)]
         rules += [Rule(str(path), READ) for path in spec.datasets.values()]
-        if held is not None and held.memory_events is not None:
+        if held is None:  # the node is stopping, and nothing is started
+            return RUNTIME
+        if held.memory_events is not None:
             rules.append(Rule(str(held.memory_events), READ))
-        given = enter.specification(rules, hidden=self._hidden, gpu=spec.gpu)
-        return [sys.executable, "-m", enter.__name__, given, *RUNTIME]
-
-    def _exit(self, spec: RuntimeSpec, code: int, stderr_tail: str) -> RuntimeExit:
-        if code != enter.REFUSED:
-            return super()._exit(spec, code, stderr_tail)
-        sentence = f"The task could not be confined: {stderr_tail.strip()}"
-        return RuntimeExit(spec.session, code, "", sentence, platform=True)
+        return held.command(RUNTIME, Confinement(tuple(rules), self._hidden, spec.gpu))
 
 
 def problem() -> str | None:

@@ -9,7 +9,6 @@ with SIGKILL, its descendants are found by a mark in their environment.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -18,17 +17,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
 
-import msgspec
-
 from manta.light import wire
 from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
 from manta.node.errors import LaunchError
+from manta.node.isolation import enter
 from manta.node.isolation.holding import Held, Holder
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.launcher import Launcher
 from manta.transports.errors import remedied
-
-log = logging.getLogger("manta.node.runners")
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -79,11 +75,8 @@ class ProcessRunner:
         held = self._hold(spec)
 
         def ended(code: int, stderr_tail: str) -> None:
-            exit_ = self._exit(spec, code, stderr_tail)
+            exit_ = self._exit(spec, code, stderr_tail, held)
             if held is not None:
-                exit_ = msgspec.structs.replace(
-                    exit_, sentence=held.verdict(code) or exit_.sentence
-                )
                 held.end()
             if code != 0:  # it may not have come to ending what it started
                 end_marked(spec.session)
@@ -104,11 +97,7 @@ class ProcessRunner:
                 held.end()
             raise
         if held is not None:
-            try:
-                held.take(child.pid)
-            except OSError as error:  # its end is told by `on_exit`
-                self.launcher.end(child)
-                log.error("Session %s can't be held to its limits: %s", spec.session, error)
+            held.watch(child.pid)
         datasets = {name: str(path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
@@ -124,10 +113,17 @@ class ProcessRunner:
             ) from error
 
     def _command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
-        return RUNTIME
+        return RUNTIME if held is None else held.command(RUNTIME)
 
-    def _exit(self, spec: RuntimeSpec, code: int, stderr_tail: str) -> RuntimeExit:
-        return RuntimeExit(spec.session, code, stderr_tail)
+    def _exit(
+        self, spec: RuntimeSpec, code: int, stderr_tail: str, held: Held | None
+    ) -> RuntimeExit:
+        if held is None:
+            return RuntimeExit(spec.session, code, stderr_tail)
+        if code == enter.REFUSED:
+            sentence = f"The task could not be isolated: {stderr_tail.strip()}"
+            return RuntimeExit(spec.session, code, "", sentence, platform=True)
+        return RuntimeExit(spec.session, code, stderr_tail, held.verdict(code))
 
     def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
         """Raises LaunchError."""

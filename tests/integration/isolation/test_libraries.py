@@ -151,7 +151,7 @@ def test_a_data_set_that_holds_the_nodes_keys_is_refused_in_words(
     runtime = node.start("def main():\n    pass\n", datasets={"all": tmp_path.parent})
     exit_ = runtime.exits.get(timeout=20)
     assert exit_.platform
-    assert exit_.sentence.startswith("The task could not be confined: A task is to read all of ")
+    assert exit_.sentence.startswith("The task could not be isolated: A task is to read all of ")
     assert str(tmp_path.parent) in exit_.sentence
 
 
@@ -164,8 +164,9 @@ def test_a_kernel_that_cannot_is_named_and_so_is_the_remedy(
 
 
 def test_what_cannot_be_confined_does_not_run() -> None:
-    text = enter.specification([landlock.Rule("/nowhere", landlock.READ)], hidden=[])
-    command = [sys.executable, "-m", enter.__name__, text, sys.executable, "-c", "print('ran')"]
+    rules = (landlock.Rule("/nowhere", landlock.READ),)
+    program = [sys.executable, "-c", "print('ran')"]
+    command = enter.command(program, confinement=enter.Confinement(rules, ()))
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (enter.REFUSED, "")
     assert "No such file or directory: '/nowhere'" in ended.stderr

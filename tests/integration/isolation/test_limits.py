@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits, Means
 from manta.node.isolation.watchdog import measure, threads_of_user
 from manta.node.runners.process import ProcessRunner
+from tests.support.escape.outside import alive
 from tests.support.harness import Node, wait_until
 
 MIB = 1 << 20
@@ -149,18 +149,7 @@ def test_nothing_is_left_of_a_task_that_killed_its_runtime(node: Node, means: st
     runtime.begin()
     runtime.output("stdout", "in")
     assert runtime.exits.get(timeout=20).code == -9
-    wait_until(lambda: not marked(mark))
-
-
-def marked(mark: str) -> list[str]:
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:
-            continue
-    return found
+    wait_until(lambda: not alive(mark))
 
 
 def test_a_holder_ends_what_an_earlier_one_has_left() -> None:
@@ -168,8 +157,8 @@ def test_a_holder_ends_what_an_earlier_one_has_left() -> None:
     before = Holder(node, LIMITS)
     if Means.GROUP not in before.plan:
         pytest.skip(before.sentence)
-    left = subprocess.Popen(["sleep", "600"])
-    before.hold("session", None, None).take(left.pid)
+    left = subprocess.Popen(before.hold("session", None, None).command(["/bin/sleep", "600"]))
+    wait_until(lambda: b"sleep" in Path(f"/proc/{left.pid}/comm").read_bytes())
     after = Holder(node, LIMITS)
     [sentence] = after.recover()
     assert "1 processes of session session" in sentence
@@ -182,9 +171,9 @@ def test_a_holder_ends_what_an_earlier_one_has_left() -> None:
 def test_groups_are_gone_with_their_tasks_and_their_node(tmp_path: Path) -> None:
     node = name()
     holder = Holder(node, LIMITS)
-    process = subprocess.Popen(["sleep", "600"])
     held = holder.hold("session", 64 * MIB, 1.0)
-    held.take(process.pid)
+    process = subprocess.Popen(held.command(["/bin/sleep", "600"]))
+    wait_until(lambda: b"sleep" in Path(f"/proc/{process.pid}/comm").read_bytes())
     held.end()
     held.end()
     process.wait(10)
@@ -210,12 +199,15 @@ def test_measuring_counts_a_tree() -> None:
     code = "import os, time\nos.fork()\nx = b'x' * (50 << 20)\nprint(1, flush=True)\ntime.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() + process.stdout.readline() == b"1\n1\n"
-        for limit in (None, 1):
-            measured = measure(process.pid, limit)
-            assert measured.processes == 2
-            assert 100 * MIB < measured.memory < 180 * MIB
-        assert threads_of_user() >= 2
-    kill_tree({process.pid})
-    process.wait()
+    try:
+        with process.stdout:
+            said = process.stdout.readline() + process.stdout.readline()
+        roughly, exactly = measure(process.pid), measure(process.pid, limit=1)
+        threads = threads_of_user()
+    finally:
+        kill_tree({process.pid})
+        process.wait()
+    assert said == b"1\n1\n"
+    assert (roughly.processes, exactly.processes) == (2, 2)
+    assert 100 * MIB < exactly.memory < roughly.memory < 180 * MIB
+    assert threads >= 2

@@ -144,8 +144,7 @@ def test_with_v2_the_nodes_own_processes_make_room_for_groups(tmp_path: Path) ->
         assert (folder / "cgroup.subtree_control").read_text() == "+memory +cpu +pids"
     group = groups.make("task")
     assert group.memory_events == service / "manta-n" / "task" / "memory.events"
-    group.add(os.getpid())
-    assert group.pids() == {os.getpid()}
+    assert group.entries == [service / "manta-n" / "task" / "cgroup.procs"]
 
 
 def test_a_daemon_that_is_in_the_group_that_it_made_finds_the_one_above(tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_without_any_hierarchy_a_task_has_a_group_that_does_nothing() -> None:
     assert groups.controllers == frozenset()
     group = groups.make("task")
     group.limit(Limits(memory=1))
-    group.add(os.getpid())
+    assert group.entries == []
     assert (group.peak(), group.memory_kills(), group.pids()) == (None, 0, set())
     assert group.end()
 
