@@ -22,7 +22,7 @@ from manta.node.isolation.limits import Limits
 CONTROLLERS: Final = ("memory", "cpu", "pids")
 _DAEMON = "manta-daemon"
 _PERIOD = 100_000  # microseconds
-_REMOVING_TIME = 3.0
+_ENDING_TIME = 3.0
 
 
 class Hierarchy(NamedTuple):
@@ -117,26 +117,27 @@ class Group:
         return found
 
     def end(self) -> bool:
-        """Kills all that are in it, and removes it; whether it is gone."""
-        deadline = time.monotonic() + _REMOVING_TIME
+        """Kills all that are in it; whether none is left."""
+        deadline = time.monotonic() + _ENDING_TIME
         if "pids" in self._folders:
             with contextlib.suppress(OSError):  # nobody forks any more
                 (self._folders["pids"] / "pids.max").write_text("0")
-        while not self._removed():
-            if time.monotonic() > deadline:
+        while pids := self.pids():
+            if time.monotonic() > deadline:  # in uninterruptible sleep
                 return False
-            for pid in self.pids():
+            for pid in pids:
                 send(pid, signal.SIGKILL)
-            time.sleep(0.005)
+            time.sleep(0.002)
         return True
 
-    def _removed(self) -> bool:
-        for folder in dict.fromkeys(self._folders.values()):
-            with contextlib.suppress(FileNotFoundError):
-                try:
+    def remove(self) -> bool:
+        """Whether it is gone. It stays until whoever adopted its processes has reaped them."""
+        try:
+            for folder in dict.fromkeys(self._folders.values()):
+                with contextlib.suppress(FileNotFoundError):
                     folder.rmdir()
-                except OSError:  # it has processes
-                    return False
+        except OSError:
+            return False
         return True
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from manta.node.isolation.limits import LIMITS, Limits
 from manta.node.isolation.watchdog import Watchdog, Watched, threads_of_user
 
 log = logging.getLogger("manta.node.isolation")
+
+_REAPING_TIME = 1.0  # seconds for init; what is left of groups the node's next start removes
 
 
 class Held:
@@ -75,8 +79,7 @@ class Held:
         """Ends what is left of it, wherever it hangs. Idempotent."""
         if self._watched is not None:
             self._holder.watchdog.let_go(self._watched)
-        if not self._group.end():
-            log.error("Processes of a task could not be ended: %s.", sorted(self._group.pids()))
+        self._holder.end(self._group)
 
 
 class Holder:
@@ -88,6 +91,9 @@ class Holder:
         self._groups = Groups(node) if groups is None else groups
         self.plan = decide.plan(self._groups.controllers)
         self.watchdog = Watchdog()
+        self._lock = threading.Lock()
+        self._over: list[Group] = []
+        """Groups that can't be removed yet."""
 
     @property
     def sentence(self) -> str:
@@ -100,21 +106,35 @@ class Holder:
             memory=memory if memory is not None else self._limits.memory,
             cpu=cpu if cpu is not None else self._limits.cpu,
         )
+        self._clean_up()
         group = self._groups.make(task)
         try:
             group.limit(limits)
         except OSError:
-            group.end()
+            group.remove()
             raise
         return Held(self, limits, group)
+
+    def end(self, group: Group) -> bool:
+        """Ends all that are in a group; whether none is left."""
+        if is_empty := group.end():
+            with self._lock:
+                self._over.append(group)
+            self._clean_up()
+        else:
+            log.error("Processes of a task could not be ended: %s.", sorted(group.pids()))
+        return is_empty
+
+    def _clean_up(self) -> None:
+        with self._lock:
+            self._over = [group for group in self._over if not group.remove()]
 
     def recover(self) -> list[str]:
         """Ends what a daemon of this node that was killed has left; whose it was, by sentence."""
         told = []
         for task, group in self._groups.left().items():
             count = len(group.pids())
-            is_gone = group.end()
-            if not is_gone:
+            if not self.end(group):
                 told.append(f"Processes of session {task} could not be ended.")
             elif count:
                 told.append(
@@ -124,5 +144,10 @@ class Holder:
         return told
 
     def close(self) -> None:
+        """Idempotent."""
         self.watchdog.close()
+        deadline = time.monotonic() + _REAPING_TIME
+        while self._over and time.monotonic() < deadline:
+            self._clean_up()
+            time.sleep(0.005)
         self._groups.close()

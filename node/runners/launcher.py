@@ -153,6 +153,7 @@ class Launcher:
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
             child.process.send_signal(signal.SIGTERM)
+            child.process.send_signal(signal.SIGCONT)  # its own task may have stopped it
             child.killed_at = time.monotonic() + ENDING_TIME
 
     def _on_stderr(self, child: Child) -> None:

@@ -37,11 +37,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
     if kind != "docker":
-        holder = Holder(f"test-{secrets.token_hex(4)}")
+        name = f"test-{secrets.token_hex(4)}"
         processes = {
             "process": ProcessRunner,
-            "limits": lambda: ProcessRunner(holder),
-            "landlock": lambda: LandlockRunner(holder, [tmp_path]),
+            "limits": lambda: ProcessRunner(Holder(name)),
+            "landlock": lambda: LandlockRunner(Holder(name), [tmp_path]),
         }[kind]()
         yield processes
         processes.close()
@@ -191,6 +191,28 @@ def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) 
     assert time.monotonic() - began < 5
     wait_until(lambda: not with_mark(mark))
     assert runtime.exits.empty()
+
+
+def test_one_that_its_own_task_has_stopped_ends_soon_as_well(kind: str, node: Node) -> None:
+    if kind == "docker":
+        pytest.skip("an engine waits in vain, and then kills it")
+    runtime = node.start(
+        """
+        import os, signal, time
+        def main():
+            with open(f"/proc/{os.getppid()}/stat") as file:
+                runtime = int(file.read().rpartition(")")[2].split()[1])
+            os.kill(runtime, signal.SIGSTOP)
+            print("in")
+            time.sleep(600)
+        """
+    )
+    runtime.begin()
+    runtime.output("stdout", "in")
+    began = time.monotonic()
+    runtime.handle.kill()
+    runtime.exits.get(timeout=20)
+    assert time.monotonic() - began < 5
 
 
 def test_it_may_be_killed_before_it_has_begun(node: Node) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from manta.node.errors import LaunchError
 from manta.node.isolation import enter, landlock
+from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
 from manta.node.runners.landlock import LandlockRunner
 from tests.support.harness import Node
@@ -160,7 +161,7 @@ def test_a_kernel_that_cannot_is_named_and_so_is_the_remedy(
 ) -> None:
     monkeypatch.setattr(landlock, "available", lambda: 0)
     with pytest.raises(LaunchError, match=r"no Landlock.*add landlock to lsm= on its command line"):
-        LandlockRunner(Holder("test"), [])
+        LandlockRunner(Holder("test", groups=Groups("test", [])), [])
 
 
 def test_what_cannot_be_confined_does_not_run() -> None:

@@ -196,7 +196,7 @@ def test_a_process_has_the_limits_of_its_kind(node: Node) -> None:
 
 
 def test_measuring_counts_a_tree() -> None:
-    code = "import os, time\nos.fork()\nx = b'x' * (50 << 20)\nprint(1, flush=True)\ntime.sleep(60)"
+    code = "import os, time\nos.fork()\nx = b'x' * (50 << 20)\nos.write(1, b'1\\n')\ntime.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
