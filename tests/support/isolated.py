@@ -43,7 +43,7 @@ def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
 
 
 if __name__ == "__main__":
-    selection.choose_runner = choose(sys.argv[1])
+    selection.choose_runner = choose(sys.argv[1])  # type: ignore[assignment]
     module = sys.argv[2]
     sys.argv[:] = sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -17,8 +17,9 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
-TARGETS = {}
+TARGETS: dict[str, Any] = {}
 REFUSED = {
     errno.EACCES,
     errno.EAFNOSUPPORT,
@@ -121,6 +122,11 @@ def connect(address) -> None:
 def send_datagram(address) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.sendto(b"x", tuple(address))
+
+
+def through_link() -> str:
+    os.symlink(TARGETS["secret"], "out")
+    return attempt(read, "out")
 
 
 def race() -> str:
@@ -280,7 +286,7 @@ PROBES = {
     "abstract socket": lambda: attempt(connect, "\0" + TARGETS["abstract"]),
     "another task's socket": lambda: attempt(connect, TARGETS["other socket"]),
     "read outside": lambda: attempt(read, TARGETS["secret"]),
-    "link to outside": lambda: (os.symlink(TARGETS["secret"], "out"), attempt(read, "out"))[1],
+    "link to outside": through_link,
     "race of links": race,
     "write /": lambda: attempt(make, "/"),
     "write /usr": lambda: attempt(make, "/usr"),

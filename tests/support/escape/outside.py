@@ -36,7 +36,9 @@ def code(targets: dict[str, Any], probes: tuple[str, ...]) -> str:
         (HERE / "inside.py").read_text().partition("from __future__ import annotations\n")
     )
     assert rest
-    inside = rest.replace("TARGETS = {}\n", f"TARGETS = {targets | {'probes': probes}!r}\n")
+    inside = rest.replace(
+        "TARGETS: dict[str, Any] = {}\n", f"TARGETS = {targets | {'probes': probes}!r}\n"
+    )
     return head + future + inside
 
 

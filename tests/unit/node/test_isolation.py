@@ -71,7 +71,7 @@ def test_who_is_measured_has_a_bound_on_all_that_its_user_runs() -> None:
 )
 def test_who_takes_more_is_told_the_arithmetic(measured, may, by, said) -> None:
     told = excess(measured, may, by)
-    assert (told is None) if said is None else (said in told)
+    assert told is None if said is None else told is not None and said in told
 
 
 def test_a_task_is_measured_the_sooner_the_nearer_it_is_to_its_limit() -> None:
