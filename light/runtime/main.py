@@ -399,6 +399,7 @@ def main() -> int:
         return 2
     is_limited = environment.pop("MANTA_MEMORY", None) is not None
     memory_events = environment.pop("MANTA_MEMORY_EVENTS", None)
+    environment.pop("MANTA_NODE", None)  # by which the node finds this process
     parent = environment.pop("MANTA_PARENT", None)
     if parent is not None:
         processes.die_with_parent(signal.SIGTERM, int(parent))

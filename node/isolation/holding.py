@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from manta.light.runtime.processes import kill_tree, marked
 from manta.node.isolation import enter
 from manta.node.isolation import limits as decide
 from manta.node.isolation.cgroups import Group, Groups
@@ -17,6 +18,7 @@ from manta.node.isolation.watchdog import Watchdog, Watched, threads_of_user
 
 log = logging.getLogger("manta.node.isolation")
 
+_MARK = "MANTA_NODE"
 _REAPING_TIME = 1.0  # seconds for init; what is left of groups the node's next start removes
 
 
@@ -32,11 +34,13 @@ class Held:
 
     @property
     def environment(self) -> dict[str, str]:
-        """By which the runtime finds out whether an attempt's process was killed for memory."""
+        """By which it is found again, and the runtime finds out whether an attempt's process was
+        killed for memory."""
+        found = {_MARK: self._holder.node}
         events = self._group.memory_events
-        if self._limits.memory is None or events is None:
-            return {}
-        return {"MANTA_MEMORY": str(self._limits.memory), "MANTA_MEMORY_EVENTS": str(events)}
+        if self._limits.memory is not None and events is not None:
+            found |= {"MANTA_MEMORY": str(self._limits.memory), "MANTA_MEMORY_EVENTS": str(events)}
+        return found
 
     @property
     def memory_events(self) -> Path | None:
@@ -87,6 +91,7 @@ class Holder:
 
     def __init__(self, node: str, limits: Limits = LIMITS, groups: Groups | None = None) -> None:
         """`limits`: what a task may take that says nothing itself."""
+        self.node = node
         self._limits = limits
         self._groups = Groups(node) if groups is None else groups
         self.plan = decide.plan(self._groups.controllers)
@@ -141,6 +146,12 @@ class Holder:
                     f"{count} processes of session {task}, which the daemon before this one has "
                     "left, were ended."
                 )
+        if runtimes := marked(f"{_MARK}={self.node}"):  # that stood still, in no group
+            kill_tree(runtimes)
+            told.append(
+                f"{len(runtimes)} processes of tasks, which the daemon before this one has left, "
+                "were ended with all that they had started."
+            )
         return told
 
     def close(self) -> None:

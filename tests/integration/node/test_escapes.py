@@ -82,16 +82,19 @@ def deploy(lab, targets: dict[str, Any], probes: tuple[str, ...], memory: int | 
 @pytest.mark.timeout(120)
 def test_tasks_reach_what_the_table_says_and_no_more(lab, level: str, targets) -> None:
     answers = deploy(lab, targets, outside.QUIET)
-    expected = outside.expected(level, is_root=os.getuid() == 0)
-    assert answers == {name: expected[name] for name in outside.QUIET}
+    assert answers.keys() == set(outside.QUIET)
+    assert outside.unexpected(answers, level, is_root=os.getuid() == 0) == {}
 
 
 @pytest.mark.timeout(120)
 def test_tasks_take_what_they_may_and_no_more(lab, level: str, targets) -> None:
-    assert deploy(lab, targets, ("forks",)) == {"forks": "closed"}
-    assert deploy(lab, targets, ("memory",), memory=outside.MEMORY) == {"memory": "closed"}
-    error = deploy(lab, targets, ("disk",))
-    assert "MB in its scratch folder, and 16.8 MB are allowed" in error.sentence
+    """It is refused, or ended with the arithmetic, as the node may make control groups or not."""
+    forked = deploy(lab, targets, ("forks",))
+    assert forked == {"forks": "closed"} or "may have 200: start fewer" in forked.sentence
+    took = deploy(lab, targets, ("memory",), memory=outside.MEMORY)
+    assert took == {"memory": "closed"} or "of 256 MiB: have its module or" in took.sentence
+    filled = deploy(lab, targets, ("disk",))
+    assert "MB in its scratch folder, and 16.8 MB are allowed" in filled.sentence
 
 
 @pytest.mark.timeout(120)

@@ -42,12 +42,17 @@ def code(targets: dict[str, Any], probes: tuple[str, ...]) -> str:
     return head + future + inside
 
 
-def expected(level: str, *, is_root: bool) -> dict[str, str]:
-    """By probe. What the node's user may not, its tasks may not either."""
-    return {
-        probe["name"]: "closed" if probe.get("by_user") and not is_root else probe[level]
-        for probe in TABLE["probe"]
-    }
+def unexpected(answers: dict[str, str], level: str, *, is_root: bool) -> dict[str, str]:
+    """Those that are not what the table says, by probe."""
+    found = {}
+    for probe in TABLE["probe"]:
+        name = probe["name"]
+        expected = {probe[level]}
+        if probe.get("by_user") and not is_root:
+            expected.add("closed")
+        if name in answers and answers[name] not in expected:
+            found[name] = answers[name]
+    return found
 
 
 def page() -> str:
