@@ -405,6 +405,7 @@ def main() -> int:
         processes.die_with_parent(signal.SIGTERM, int(parent))
     processes.adopt_orphans()
     os.chdir(scratch)
-    settings = Settings(path, module, entry, scratch, Shared())
+    is_confined = environment.pop("MANTA_CONFINED", None) is not None
+    settings = Settings(path, module, entry, scratch, Shared(), is_confined)
     Runtime(settings, token, is_limited=is_limited, memory_events=memory_events).run()
     return 0

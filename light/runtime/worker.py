@@ -58,6 +58,8 @@ class Settings(NamedTuple):
     entry: str
     scratch: str
     shared: Shared
+    is_confined: bool = False
+    """The user's processes may signal each other and nobody else, their runtime neither."""
 
 
 class Order(NamedTuple):
@@ -112,6 +114,8 @@ def start(
         for fd in (*keep_out, *output):
             os.close(fd)
         _become_users(parent)
+        if settings.is_confined:
+            processes.signal_nobody_outside()
         _Template(settings, MessageSocket(theirs), notes).serve(cold)
     except BaseException:
         import traceback

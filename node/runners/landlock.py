@@ -35,6 +35,9 @@ class LandlockRunner(ProcessRunner):
         super().__init__(holder)
         self._hidden = tuple(str(path) for path in hidden)
 
+    def _environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:
+        return super()._environment(spec, held) | {"MANTA_CONFINED": "1"}
+
     def _command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         rules = [Rule(str(spec.module_folder), READ), Rule(str(spec.scratch), OWN)]
         rules += [Rule(str(path), READ) for path in spec.datasets.values()]

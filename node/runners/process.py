@@ -59,7 +59,7 @@ class ProcessRunner:
 
     def __init__(self, holder: Holder | None = None) -> None:
         self.launcher = Launcher()
-        self._holder = holder
+        self.holder = holder
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
@@ -85,7 +85,7 @@ class ProcessRunner:
         try:
             child = self.launcher.launch(
                 self._command(spec, held),
-                env=environment(spec) | (held.environment if held is not None else {}),
+                env=self._environment(spec, held),
                 # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
                 # started: what a task has left in its scratch folder must not hide what Manta
                 # imports.
@@ -102,15 +102,18 @@ class ProcessRunner:
         return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
     def _hold(self, spec: RuntimeSpec) -> Held | None:
-        if self._holder is None or self.launcher.is_closed:  # which then says so
+        if self.holder is None or self.launcher.is_closed:  # which then says so
             return None
         try:
-            return self._holder.hold(spec.session, spec.memory, spec.cpu)
+            return self.holder.hold(spec.session, spec.memory, spec.cpu)
         except OSError as error:
             raise LaunchError(
                 f"The task can't be held to its limits: {remedied(error)}; restart the node, which "
                 "then looks anew for control groups that it may make."
             ) from error
+
+    def _environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:
+        return environment(spec) | (held.environment if held is not None else {})
 
     def _command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         return RUNTIME if held is None else held.command(RUNTIME)
@@ -135,12 +138,12 @@ class ProcessRunner:
     def recover(self) -> list[str]:
         """Processes die with the daemon that started them, unless they have killed the runtime
         that holds them together: then their control group still does."""
-        return [] if self._holder is None else self._holder.recover()
+        return [] if self.holder is None else self.holder.recover()
 
     def close(self) -> None:
         self.launcher.close()
-        if self._holder is not None:
-            self._holder.close()
+        if self.holder is not None:
+            self.holder.close()
 
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from manta.light.runtime.processes import kill_tree
+from manta.node.isolation import landlock
 from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits, Means
 from manta.node.isolation.watchdog import measure, threads_of_user
+from manta.node.runners.landlock import LandlockRunner
 from manta.node.runners.process import ProcessRunner
 from manta.node.task_server.messages import SessionLost
 from tests.support.escape.outside import alive
@@ -129,28 +131,46 @@ def test_who_forks_more_than_it_may_is_refused_or_ended(node: Node, means: str) 
     assert "processes and threads, and may have 200: start fewer" in exit_.sentence
 
 
+ENDS_RUNTIME = """
+        import os, signal, subprocess, sys, time
+        def main():
+            sleeping = [sys.executable, "-c", "import time; time.sleep(600)", {mark!r}]
+            subprocess.Popen(sleeping, env={{}}, start_new_session=True)
+            with open(f"/proc/{{os.getppid()}}/stat") as file:
+                runtime = int(file.read().rpartition(")")[2].split()[1])
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                os.kill(runtime, number)
+            time.sleep(600)
+"""
+
+
 def test_nothing_is_left_of_a_task_that_killed_its_runtime(node: Node, means: str) -> None:
     """Its grandchild has another session, other parents, and an environment of its own."""
     if means == "measured":
         pytest.skip("without a control group nothing holds together what its runtime did")
     mark = name()
-    code = f"""
-        import os, signal, subprocess, sys, time
-        def main():
-            sleeping = [sys.executable, "-c", "import time; time.sleep(600)", {mark!r}]
-            subprocess.Popen(sleeping, env={{}}, start_new_session=True)
-            print("in")
-            time.sleep(0.2)
-            parent = os.getppid()
-            runtime = int(open(f"/proc/{{parent}}/stat").read().rpartition(")")[2].split()[1])
-            os.kill(runtime, signal.SIGKILL)
-            time.sleep(600)
-    """
-    runtime = node.start(code)
+    runtime = node.start(ENDS_RUNTIME.format(mark=mark))
     runtime.begin()
-    runtime.output("stdout", "in")
     assert runtime.exits.get(timeout=20).code == -9
     wait_until(lambda: not alive(mark))
+
+
+def test_a_confined_task_reaches_not_even_its_runtime(tmp_path: Path) -> None:
+    """So that nothing is left of it without a control group, either."""
+    if landlock.available() < 6:
+        pytest.skip("before Linux 6.12 no process can be kept from signalling others of its user")
+    holder = Holder(name(), groups=Groups("none", []))
+    node = Node(tmp_path, LandlockRunner(holder, []))
+    try:
+        mark = name()
+        runtime = node.start(ENDS_RUNTIME.format(mark=mark))
+        error = runtime.run().error
+        assert error is not None
+        assert "PermissionError" in error.kind + error.sentence
+        wait_until(lambda: not alive(mark))
+        assert runtime.exits.empty()
+    finally:
+        node.close()
 
 
 def test_a_holder_ends_what_an_earlier_one_has_left() -> None:

@@ -15,7 +15,6 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
 import time
 from typing import Any
 
@@ -133,31 +132,25 @@ def race() -> str:
     """A link that leads out and in by turns, as fast as can be, under an open file's name."""
     with open("inside", "w") as file:
         file.write("inside")
-    is_over = threading.Event()
-
-    def swap() -> None:
-        while not is_over.is_set():
-            for target in ("inside", TARGETS["secret"]):
-                os.symlink(target, "next")
-                os.rename("next", "link")
-
     os.symlink("inside", "link")
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    seen = set()
+    swapping = os.fork()
+    while not swapping:
+        for target in (TARGETS["secret"], "inside"):
+            os.symlink(target, "next")
+            os.rename("next", "link")
+    seen, tries, began = set(), 0, time.monotonic()
     try:
-        for _ in range(2000):
+        while TARGETS["word"] not in seen and (tries < 2000 or time.monotonic() - began < 2):
+            tries += 1
             try:
                 with open("link") as file:
                     seen.add(file.read())
             except OSError as error:
                 seen.add(said(error))
     finally:
-        is_over.set()
-        swapping.join()
-    return (
-        "open" if TARGETS["word"] in seen else worst(seen & {"closed", "not there"} or {"closed"})
-    )
+        os.kill(swapping, 9)
+        os.waitpid(swapping, 0)
+    return "open" if TARGETS["word"] in seen else "closed"
 
 
 def ptrace() -> str:
