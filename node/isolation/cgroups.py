@@ -50,9 +50,9 @@ def hierarchies(mounts: str, own: str) -> list[Hierarchy]:
         if kind == "cgroup2" and frozenset() in paths:
             found.append(Hierarchy(2, frozenset(), _beneath(at, root, paths[frozenset()])))
         elif kind == "cgroup":
-            for controllers, path in paths.items():
-                if controllers and controllers <= frozenset(options.split(",")):
-                    found.append(Hierarchy(1, controllers, _beneath(at, root, path)))
+            for mine, path in paths.items():
+                if mine and mine <= frozenset(options.split(",")):
+                    found.append(Hierarchy(1, mine, _beneath(at, root, path)))
     return found
 
 
