@@ -24,6 +24,7 @@ import ctypes
 import os
 import stat
 import struct
+from collections.abc import Iterable
 from enum import IntFlag
 from typing import Final, NamedTuple
 
@@ -117,7 +118,7 @@ def gaps(abi: int) -> tuple[str, ...]:
     return tuple(gap for since, gap in _GAPS.items() if abi < since)
 
 
-def restrict(rules: list[Rule], abi: int | None = None) -> None:
+def restrict(rules: Iterable[Rule], abi: int | None = None) -> None:
     """Refuses this thread, and all that it starts, everything but what the rules allow.
 
     `abi`: act as a kernel of that version. `privileges.drop` comes first. Raises OSError, with the

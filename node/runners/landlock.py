@@ -9,55 +9,112 @@ is no business of a task, sockets for the network among it. What that does not h
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from manta.node.errors import LaunchError
-from manta.node.isolation import landlock, seccomp
+from manta.node.isolation import enter, landlock, seccomp
 from manta.node.isolation.enter import Confinement
 from manta.node.isolation.holding import Held, Holder
-from manta.node.isolation.landlock import OWN, READ, Rule
+from manta.node.isolation.landlock import DEVICE, LIST, OWN, READ, RUN, UNLISTED, Rule
+from manta.node.runners import local, visible
 from manta.node.runners.interface import RuntimeSpec
-from manta.node.runners.local import RUNTIME
 from manta.node.runners.process import ProcessRunner
+from manta.protocol.isolation import LANDLOCK
+
+_PROBING_TIME = 10.0
+_MACHINE = (
+    # A sandbox has none of these, or its own. Here libraries find them, and fail if they can't be
+    # read.
+    *(
+        Rule(f"/etc/{name}", READ, may_lack=True)
+        for name in (
+            *("ca-certificates", "fonts", "group", "host.conf", "hosts", "mime.types"),
+            *("nsswitch.conf", "passwd", "pki", "protocols", "resolv.conf", "services", "ssl"),
+            "timezone",
+        )
+    ),
+    Rule("/proc", READ),
+    Rule("/sys/devices/system", READ, may_lack=True),
+    *(
+        Rule(f"/dev/{name}", DEVICE, may_lack=True)
+        for name in ("full", "null", "random", "urandom", "zero")
+    ),
+    # Semaphores and shared memory of all processes: who knows a name, 32 random bits, has it.
+    Rule("/dev/shm", UNLISTED, may_lack=True),
+)
+_GPUS = (
+    Rule("/sys", READ),
+    Rule("/dev", LIST),
+    Rule("/opt/rocm", RUN, may_lack=True),
+    Rule("/etc/OpenCL", READ, may_lack=True),
+)
+
+
+def find(private: Iterable[Path]) -> Confinement:
+    """Starts the node's Python confined as tasks are, so that nothing of `private` is to be read.
+
+    Raises LaunchError with the reason, without a full stop, where that does not work.
+    """
+    if not landlock.available():
+        raise LaunchError(
+            "the kernel has no Landlock, or it is not among its security modules (take Linux 5.13 "
+            "or later, and add landlock to lsm= on its command line)"
+        )
+    try:
+        seccomp.program()
+    except LookupError as error:
+        raise LaunchError(str(error).rstrip(".")) from error
+    owned = visible.resolved(private)
+    folders, _ = visible.seen(owned)
+    rules = [Rule(str(path), RUN, may_lack=True) for path in sorted(folders)]
+    rules += [Rule(str(local.SOURCES), LIST), *_MACHINE]
+    found = Confinement(tuple(rules), tuple(map(str, sorted(owned))))
+    program = [sys.executable, "-I", "-S", "-c", ""]
+    try:
+        done = subprocess.run(
+            enter.command(program, confinement=found),
+            env=local.interpreter(),
+            cwd=local.SOURCES,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBING_TIME,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"no process can confine itself by Landlock ({error})") from error
+    if done.returncode:
+        last = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise LaunchError(f"no process can confine itself by Landlock ({last.rstrip('.')})")
+    return found
 
 
 class LandlockRunner(ProcessRunner):
     """Runs `python -m manta.light` with the node's own Python, confined by the kernel."""
 
-    def __init__(self, holder: Holder, hidden: Sequence[Path]) -> None:
-        """`hidden`: folders of keys and state, which nothing that a task may read may contain.
+    names: tuple[str, ...] = (LANDLOCK,)
 
-        Raises LaunchError where the kernel can't do it.
-        """
-        if why := problem():
-            raise LaunchError(f"Tasks can't be confined by Landlock: {why}.")
+    def __init__(self, found: Confinement, hidden: Iterable[Path], holder: Holder) -> None:
+        """`hidden`: keys and state, which no data set may contain. Whose home is shown to tasks as
+        one has that shown."""
         super().__init__(holder)
-        self._hidden = tuple(str(path) for path in hidden)
+        self._found = found._replace(hidden=tuple(map(str, hidden)))
 
     def environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:
         return super().environment(spec, held) | {"MANTA_CONFINED": "1"}
 
     def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
+        if held is None:  # the node is stopping, and nothing is started
+            return local.RUNTIME
         rules = [Rule(str(spec.module_folder), READ), Rule(str(spec.scratch), OWN)]
         rules += [Rule(str(path), READ) for path in spec.datasets.values()]
-        if held is None:  # the node is stopping, and nothing is started
-            return RUNTIME
         if held.memory_events is not None:
             rules.append(Rule(str(held.memory_events), READ))
-        return held.command(RUNTIME, Confinement(tuple(rules), self._hidden, spec.gpu))
-
-
-def problem() -> str | None:
-    """Why tasks can't be confined so on this machine; None where they can."""
-    if not landlock.available():
-        return (
-            "the kernel has no Landlock, or it is not among its security modules: take Linux 5.13 "
-            "or later, and add landlock to lsm= on its command line"
-        )
-    try:
-        seccomp.program(os.uname().machine)
-    except LookupError as error:
-        return str(error).rstrip(".")
-    return None
+        if spec.gpu:
+            rules += [*_GPUS, *(Rule(str(path), DEVICE | LIST) for path in visible.devices())]
+        confinement = self._found._replace(rules=(*self._found.rules, *rules))
+        return held.command(local.RUNTIME, confinement)

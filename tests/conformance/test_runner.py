@@ -18,10 +18,9 @@ import pytest
 from manta.light.wire import INLINE_LIMIT
 from manta.node.errors import LaunchError
 from manta.node.isolation.holding import Holder
-from manta.node.runners.bwrap import BwrapRunner, find
+from manta.node.runners import bwrap, landlock
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
-from manta.node.runners.landlock import LandlockRunner
 from manta.node.runners.process import ProcessRunner
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.task_server import messages as light
@@ -43,8 +42,10 @@ def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
         local = {
             "process": ProcessRunner,
             "limits": lambda: ProcessRunner(Holder(name)),
-            "landlock": lambda: LandlockRunner(Holder(name), [tmp_path]),
-            "bwrap": lambda: BwrapRunner("test", find([tmp_path, Path.home()])),
+            "landlock": lambda: landlock.LandlockRunner(
+                landlock.find([tmp_path]), [tmp_path], Holder(name)
+            ),
+            "bwrap": lambda: bwrap.BwrapRunner("test", bwrap.find([tmp_path, Path.home()])),
         }[kind]()
         yield local
         local.close()

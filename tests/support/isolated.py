@@ -10,15 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from manta.console.home import home_folder
 from manta.node.config import NodeConfig
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits
 from manta.node.runners import selection
 from manta.node.runners.interface import Runner
-from manta.node.runners.landlock import LandlockRunner
-from manta.node.runners.process import ProcessRunner
 from manta.node.state import StateFolder
+from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 
 ROOT = str(Path(__file__).parents[2])
 if __name__ == "__main__" and ROOT not in sys.path:
@@ -26,10 +24,7 @@ if __name__ == "__main__" and ROOT not in sys.path:
 
 from tests.support.escape import outside  # noqa: E402
 
-RUNNERS: dict[str, Callable[[Holder, StateFolder], Runner]] = {
-    "limits": lambda holder, _: ProcessRunner(holder),
-    "landlock": lambda holder, state: LandlockRunner(holder, [state.path, home_folder()]),
-}
+LEVELS = (LIMITS, LANDLOCK, BWRAP)
 
 
 def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
@@ -37,7 +32,10 @@ def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
 
     def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
         holder = Holder(selection.label_of(public_key), Limits(processes=outside.PROCESSES))
-        return RUNNERS[level](holder, state)
+        wanted = () if level == LIMITS else (level,)
+        found = selection.local(selection.private(config, state.path), wanted)
+        assert found.level == level, found.why
+        return selection.local_runner(found, selection.keys(config, state.path), holder)
 
     return choose_runner
 

@@ -13,9 +13,8 @@ import pytest
 
 from manta.node.errors import LaunchError
 from manta.node.isolation import enter, landlock
-from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
-from manta.node.runners.landlock import LandlockRunner
+from manta.node.runners.landlock import LandlockRunner, find
 from tests.support.harness import Node
 
 WORK = {
@@ -105,7 +104,7 @@ WORK = {
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """In a folder with a short name: libraries make sockets in folders of their own there."""
-    runner = LandlockRunner(Holder(f"test-{secrets.token_hex(4)}"), [tmp_path])
+    runner = LandlockRunner(find([tmp_path]), [tmp_path], Holder(f"test-{secrets.token_hex(4)}"))
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder), runner)
         yield node
@@ -161,7 +160,7 @@ def test_a_kernel_that_cannot_is_named_and_so_is_the_remedy(
 ) -> None:
     monkeypatch.setattr(landlock, "available", lambda: 0)
     with pytest.raises(LaunchError, match=r"no Landlock.*add landlock to lsm= on its command line"):
-        LandlockRunner(Holder("test", groups=Groups("test", [])), [])
+        find([])
 
 
 def test_what_cannot_be_confined_does_not_run() -> None:

@@ -16,7 +16,7 @@ from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits, Means
 from manta.node.isolation.watchdog import measure, threads_of_user
-from manta.node.runners.landlock import LandlockRunner
+from manta.node.runners.landlock import LandlockRunner, find
 from manta.node.runners.process import ProcessRunner
 from manta.node.task_server.messages import SessionLost
 from tests.support.escape.outside import alive
@@ -160,7 +160,7 @@ def test_a_confined_task_reaches_not_even_its_runtime(tmp_path: Path) -> None:
     if landlock.available() < 6:
         pytest.skip("before Linux 6.12 no process can be kept from signalling others of its user")
     holder = Holder(name(), groups=Groups("none", []))
-    node = Node(tmp_path, LandlockRunner(holder, []))
+    node = Node(tmp_path, LandlockRunner(find([]), [], holder))
     try:
         mark = name()
         runtime = node.start(ENDS_RUNTIME.format(mark=mark))
