@@ -77,7 +77,7 @@ def local_runner(found: Local, hidden: Iterable[Path], holder: Holder) -> Runner
     if found.sandbox is not None:
         from manta.node.runners.bwrap import BwrapRunner
 
-        return BwrapRunner(holder.node, found.sandbox)
+        return BwrapRunner(found.sandbox, holder)
     if found.confinement is not None:
         from manta.node.runners.landlock import LandlockRunner
 

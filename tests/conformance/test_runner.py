@@ -45,7 +45,7 @@ def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
             "landlock": lambda: landlock.LandlockRunner(
                 landlock.find([tmp_path]), [tmp_path], Holder(name)
             ),
-            "bwrap": lambda: bwrap.BwrapRunner("test", bwrap.find([tmp_path, Path.home()])),
+            "bwrap": lambda: bwrap.BwrapRunner(bwrap.find([tmp_path, Path.home()]), Holder(name)),
         }[kind]()
         yield local
         local.close()

@@ -19,7 +19,7 @@ from tests.support.harness import Node
 from manta.node.runners.bwrap import BwrapRunner, find
 folder, *private = map(Path, sys.argv[1:])
 folder.mkdir()
-node = Node(folder, BwrapRunner("test", find([*private, Path.home()])))
+node = Node(folder, BwrapRunner(find([*private, Path.home()])))
 secrets = [str(path / "secret") for path in private]
 code = (
     "import os, sys, msgpack\\n"
