@@ -39,7 +39,7 @@ CODE = """
 """
 
 
-@pytest.fixture(params=isolated.LEVELS[:2])
+@pytest.fixture(params=isolated.LEVELS)
 def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

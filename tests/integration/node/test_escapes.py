@@ -14,7 +14,7 @@ from tests.support import isolated
 from tests.support.escape import outside
 
 
-@pytest.fixture(scope="module", params=isolated.LEVELS[:2])
+@pytest.fixture(scope="module", params=isolated.LEVELS)
 def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -44,7 +44,8 @@ def targets(lab, node: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     api = lab.api()
     victim = api.deploy_swarm("lab", Probing(outside.VICTIM))
     lab.wait_until(lambda: len(api.get_swarm_results(victim)))
-    other = api.get_swarm_results(victim)[0].value
+    [mine] = lab.folder.rglob("mine")
+    other = mine.parent
     with outside.aims(lab.folder) as found:
         monkeypatch.setenv("MANTA_TEST_SECRET", found["word"])
         state = node.context.state
@@ -59,9 +60,9 @@ def targets(lab, node: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
             "node": [port_of(address) for address in node.context.peer_socket.addresses],
             "key": str(state.key_file),
             "node's files": list(map(str, files)),
-            "other file": f"{other['folder']}/mine",
-            "other socket": f"{other['folder']}/socket",
-            "other process": other["pid"],
+            "other file": str(mine),
+            "other socket": str(other / "socket"),
+            "other process": outside.in_folder_of(mine),
         }
     api.stop_swarm(victim)
 

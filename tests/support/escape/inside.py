@@ -70,12 +70,15 @@ def worst(answers) -> str:
     return next(answer for answer in ("open", "closed", "not there") if answer in found)
 
 
-def call(name: str, *arguments) -> str:
-    """A system call: any error but a refusal means that the kernel would have done it."""
+def call(name: str, *arguments, absent: int | None = None) -> str:
+    """A system call: any error but a refusal means that the kernel would have done it, or has
+    nothing to do it with, if it is `absent`."""
     number = NUMBERS[name][platform.machine() == "aarch64"]
     wide = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
     result = LIBC.syscall(ctypes.c_long(number), *wide)
     code = ctypes.get_errno()
+    if result == -1 and code == absent:
+        return "not there"
     return (
         "closed" if result == -1 and code in (errno.EPERM, errno.ENOSYS, errno.EACCES) else "open"
     )
@@ -120,7 +123,9 @@ def connect(address) -> None:
 
 def send_datagram(address) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.sendto(b"x", tuple(address))
+        one.connect(tuple(address))
+        for _ in range(2):  # the second hears that nobody was there to take the first
+            one.send(b"x")
 
 
 def through_link() -> str:
@@ -303,7 +308,7 @@ PROBES = {
     "mounts": mount,
     "devices": devices,
     "shared memory": lambda: attempt(read, f"/dev/shm/{TARGETS['shared memory']}"),
-    "SysV shared memory": lambda: call("shmat", TARGETS["sysv"], 0, 0o10000),
+    "SysV shared memory": lambda: call("shmat", TARGETS["sysv"], 0, 0o10000, absent=errno.EINVAL),
     "kernel's settings": lambda: attempt(writable, "/proc/sys/kernel/core_pattern"),
     "control groups": lambda: of_list(writable, TARGETS["groups"]),
     "keyctl": lambda: worst([call("keyctl", 0, -2, 0), call("add_key", 0, 0, 0, 0, 0)]),

@@ -121,6 +121,15 @@ def own_groups() -> list[str]:
     return [str(hierarchy.group / "cgroup.procs") for hierarchy in mounted()]
 
 
+def in_folder_of(file: Path) -> int:
+    """A process that is in the folder of that file, by whatever path."""
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if file.samefile(f"/proc/{pid}/cwd/{file.name}"):
+                return int(pid)
+    raise LookupError(f"no process is in the folder of {file}")
+
+
 def alive(mark: str) -> list[str]:
     """Processes that have it in their command line."""
     found = []

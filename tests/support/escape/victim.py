@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 
@@ -16,5 +15,5 @@ LISTENER.listen()
 
 
 def main():
-    World().results.add("where", {"folder": os.getcwd(), "pid": os.getpid()})
+    World().results.add("is there", True)
     time.sleep(600)
