@@ -8,7 +8,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,15 @@ def kind(request: pytest.FixtureRequest) -> str:
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
     if kind != "docker":
         name = f"test-{secrets.token_hex(4)}"
-        local = {
+        kinds: dict[str, Callable[[], Runner]] = {
             "process": ProcessRunner,
             "limits": lambda: ProcessRunner(Holder(name)),
             "landlock": lambda: landlock.LandlockRunner(
                 landlock.find([tmp_path]), [tmp_path], Holder(name)
             ),
             "bwrap": lambda: bwrap.BwrapRunner(bwrap.find([tmp_path, Path.home()]), Holder(name)),
-        }[kind]()
+        }
+        local = kinds[kind]()
         yield local
         local.close()
         return
