@@ -1,4 +1,4 @@
-"""Curves as a PNG, by matplotlib: `pip install 'manta-swarm[pictures]'`."""
+"""Curves as a PNG, by matplotlib: `pip install 'manta-swarm[plot]'`."""
 
 from __future__ import annotations
 

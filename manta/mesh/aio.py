@@ -17,12 +17,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from manta.light.exchange import Peer
-from manta.mesh.aio_coordinators import AsyncLeader, AsyncMarket, AsyncSharing
 from manta.mesh.mesh import Mesh
 from manta.mesh.settings import Keys
+
+if TYPE_CHECKING:  # not everywhere is there what these need
+    from manta.mesh.aio_coordinators import AsyncLeader, AsyncMarket, AsyncSharing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,6 +176,8 @@ class AsyncMesh:
     @asynccontextmanager
     async def leader(self, name: str = "") -> AsyncIterator[AsyncLeader]:
         """`Mesh.leader`."""
+        from manta.mesh.aio_coordinators import AsyncLeader
+
         with await self._run(lambda: self._mesh.leader(name)) as made:
             yield AsyncLeader(made)
 
@@ -182,6 +186,8 @@ class AsyncMesh:
         self, items: int, name: str = "", owners: Sequence[str] | None = None
     ) -> AsyncIterator[AsyncSharing]:
         """`Mesh.share`."""
+        from manta.mesh.aio_coordinators import AsyncSharing
+
         made = await self._run(lambda: self._mesh.share(items, name, owners))
         try:
             yield AsyncSharing(made)
@@ -191,6 +197,8 @@ class AsyncMesh:
     @asynccontextmanager
     async def market(self, capacity: int, name: str = "") -> AsyncIterator[AsyncMarket]:
         """`Mesh.market`."""
+        from manta.mesh.aio_coordinators import AsyncMarket
+
         with await self._run(lambda: self._mesh.market(capacity, name)) as made:
             yield AsyncMarket(made)
 

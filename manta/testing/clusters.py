@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.protocol.isolation import LIMITS
 
 START_TIMEOUT = 30.0
+RUNNER = os.environ.get("MANTA_TEST_RUNNER", LIMITS)
+"""How nodes of tests isolate tasks, which touch files of their test; tests that are about that say
+so themselves."""
 
 
 @contextmanager
@@ -17,7 +22,7 @@ def running(
     cluster: Callable[..., LocalCluster], nodes: int, **datasets: str
 ) -> Iterator[LocalCluster]:
     """Starts a cluster and waits for its nodes; stops and removes it at the end."""
-    local = cluster(nodes, datasets)
+    local = cluster(nodes, datasets, runner=RUNNER)
     try:
         local.start()
         with client(local) as api:

@@ -23,6 +23,7 @@ from tests.benchmarks.data_plane.figures import (
     DASK,
     FLOWER,
     GLOO,
+    HIVEMIND,
     MESH,
     MPI,
     MPI_TCP,
@@ -74,6 +75,7 @@ PROGRAMS = {
     RAY: Program(python("ray_driver", *_MANY), "ray", remedy="pip install ray"),
     DASK: Program(python("dask_client", *_MANY), "distributed", remedy="pip install distributed"),
     FLOWER: Program(python("flower_rounds"), "flwr", remedy="pip install flwr ray"),
+    HIVEMIND: Program(python("hivemind_start"), "hivemind", remedy="pip install hivemind"),
 }
 
 

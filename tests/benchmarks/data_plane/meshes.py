@@ -7,9 +7,9 @@ import sys
 import time
 from collections import defaultdict
 
-from tests.benchmarks.data_plane.bench import Bench
+from tests.benchmarks.data_plane.bench import PROGRAMS, Bench, printed
 from tests.benchmarks.data_plane.crew import MEMBERS
-from tests.benchmarks.data_plane.figures import MANTA, MESH, TASKS, Figure
+from tests.benchmarks.data_plane.figures import HIVEMIND, MANTA, MESH, TASKS, Figure
 from tests.benchmarks.data_plane.members.control import Job
 from tests.benchmarks.data_plane.turns import Measure, Measured, NotMeasured
 
@@ -32,14 +32,20 @@ def exchange(figure: Figure, bench: Bench, measure: Measure) -> Measured:
 
 
 def start(figure: Figure, bench: Bench, measure: Measure) -> Measured:
-    """From the command to the last peer that has met all others."""
+    """From the command to the last peer that has met all others; hivemind's are those of its
+    table."""
 
     def once() -> list[float]:
         began = time.time()
         said = _said(figure.nodes)
         return [max(said["there"]) - began]
 
-    return measure({MANTA: once}, turns=7, least=1)
+    def hivemind() -> list[float]:
+        PROGRAMS[HIVEMIND].check()
+        seconds: list[float] = printed([*PROGRAMS[HIVEMIND].command, str(figure.nodes)])
+        return seconds
+
+    return measure({MANTA: once, HIVEMIND: hivemind}, turns=7, least=1)
 
 
 def loss(figure: Figure, bench: Bench, measure: Measure) -> Measured:

@@ -116,7 +116,7 @@ def test_the_way_by_hand(terminal: Terminal) -> None:
     assert "has no results" in terminal(f"results {short}", Exit.NOT_FOUND)
     explained = terminal(f"explain {short}")
     assert "greeter.1" in explained
-    assert re.search(r"TASK +NODE +LABELS\n", explained)
+    assert re.search(r"TASK +NODE +ISOLATION +LABELS\n", explained)
     assert re.search(r" a +room=lab-a\n", explained)
     assert json.loads(terminal(f"explain {short} --json"))["placements"]
 

@@ -122,6 +122,7 @@ OF_THIS_MACHINE = {
     "manager status": [],
     "manager stop": [],
     "manager verify": [],
+    "data partition": ["evil.csv", "--nodes", "1", "--iid"],
     "mesh run": ["swarm.py"],
     "mesh status": ["localhost:1"],
 }
@@ -352,6 +353,8 @@ def hostile_machine(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(backup, "backup", lambda *_: made)
     monkeypatch.setattr(backup, "restore", lambda *_, **__: restored)
     monkeypatch.setattr(backup, "verify_home", lambda _: verdict)
+    label = EVIL.replace("\0", "").replace("\n", "").replace("\r", "")
+    Path("evil.csv").write_text(f"y\n{label}\n")
     monkeypatch.setattr("manta.mesh.run.Run", HostileRun)
     monkeypatch.setattr("manta.mesh.door.ask_status", lambda *_: HOSTILE_STATUS)
     monkeypatch.setenv("MANTA_MESH_SECRET", "secret")

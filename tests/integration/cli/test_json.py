@@ -172,6 +172,8 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("token create")
     shell("token rotate")
     shell("sign-out")
+    (shell.folder / "table.csv").write_text("y\n1\n2\n")
+    shell("data partition", "table.csv", "--nodes", 2, "--iid")
     shell("config list")
     shell("config set", "port", 50052, "--profile", "lab")
     shell("config use", "lab")

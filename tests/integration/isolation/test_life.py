@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from manta.light.runtime.processes import children, descendants, marked
+from manta.node.errors import LaunchError
 from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits, Means
@@ -248,3 +249,20 @@ def is_running(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_a_system_that_forbids_namespaces_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it is a program that says what bubblewrap says there."""
+    program = tmp_path / "bwrap"
+    said = "bwrap: setting up uid map: Permission denied"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --help ] || {{ echo "{said}" >&2; exit 1; }}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(
+        LaunchError,
+        match=r"make a sandbox \(bwrap: setting up uid map: Permission denied\): user namespaces "
+        "have to be allowed for this user .*apparmor_restrict",
+    ):
+        find([tmp_path])

@@ -19,6 +19,7 @@ from manta.manager.auth.rights import Right
 from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import StrangerSettings
 from manta.protocol import (
+    audit,
     clusters,
     enrolment,
     exchange,
@@ -98,6 +99,7 @@ def rows() -> dict[type[Message], Row]:
     table: dict[type[Message], Row] = {
         node.Heartbeat: plain({"node"}, 0, node.Load(), kind=node.Heartbeat),
         node.FetchDesired: plain({"node"}, kind=node.FetchDesired),
+        audit.TellLogHead: plain({"node"}, 1, "0" * 64, "0" * 64, kind=audit.TellLogHead),
         node.ReadGlobal: Row({"node"}, lambda at, _: node.ReadGlobal(at.runs, "tag")),
         node.ListGlobals: Row({"node"}, lambda at, _: node.ListGlobals(at.runs)),
         node.SelectResults: Row({"node"}, lambda at, _: node.SelectResults(at.runs, "tag", 0)),

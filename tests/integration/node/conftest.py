@@ -21,14 +21,12 @@ from manta.manager.service import Manager, Settings
 from manta.node.config import NodeConfig, parse, toml_value
 from manta.node.service import Node
 from manta.node.state import StateFolder, Status
-from manta.protocol.isolation import LIMITS
+from manta.testing.clusters import RUNNER
 from manta.transports.security.keys import KeyPair
 from tests.support.ports import free_ports
 
 HOST = "127.0.0.1"
 CLUSTER = "lab"
-RUNNER = os.environ.get("MANTA_TEST_RUNNER", LIMITS)
-"""How nodes of tests isolate tasks; tests that are about that say so themselves."""
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 20.0, what: object = "") -> None:
