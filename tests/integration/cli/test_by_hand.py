@@ -117,7 +117,7 @@ def test_the_way_by_hand(terminal: Terminal) -> None:
     explained = terminal(f"explain {short}")
     assert "greeter.1" in explained
     assert re.search(r"TASK +NODE +ISOLATION +LABELS\n", explained)
-    assert re.search(r" a +room=lab-a\n", explained)
+    assert re.search(r" a +\w+ +room=lab-a\n", explained)
     assert json.loads(terminal(f"explain {short} --json"))["placements"]
 
     # An ordinary stop and start: all is there, and the nodes come back unaided.

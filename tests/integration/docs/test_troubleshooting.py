@@ -47,7 +47,7 @@ ELSEWHERE = {
     "before instances on another node have": "integration/node/test_plane_crowds.py",
     "What one node is to tell another of collective": "integration/node/test_plane_crowds.py",
     "taken what it was told of the": "integration/node/test_plane_crowds.py",
-    "user namespaces have to be allowed for this user": "integration/isolation/test_life.py",
+    "cannot make a sandbox": "integration/isolation/test_life.py",
     "and tasks would run at the level": "integration/node/test_joining.py",
     "is kept in memory alone": "integration/node/test_plane_lasting.py",
     "the manager has yet to take": "unit/node/test_journal.py",

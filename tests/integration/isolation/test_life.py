@@ -262,7 +262,7 @@ def test_a_system_that_forbids_namespaces_is_named_with_the_remedy(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(
         LaunchError,
-        match=r"make a sandbox \(bwrap: setting up uid map: Permission denied\): user namespaces "
-        "have to be allowed for this user .*apparmor_restrict",
+        match=r"cannot make a sandbox \(bwrap: setting up uid map: Permission denied\): "
+        "user namespaces have to be allowed for this user .*apparmor_restrict",
     ):
         find([tmp_path])
