@@ -1,5 +1,5 @@
-"""`python -m manta.node.isolation.enter SPECIFICATION PROGRAM...`: puts itself within limits, and
-confines itself, then becomes the program.
+"""`python -m manta.node.isolation.enter N SPECIFICATION PROGRAM...`: puts itself within limits, and
+confines itself, then becomes the program. The specification is in N arguments.
 
 Whatever can't be done ends it with `REFUSED` and a sentence on stderr: no task runs with less than
 was asked for.
@@ -19,6 +19,8 @@ from manta.node.isolation.landlock import LIST, Rule
 
 REFUSED: Final = 126
 """The exit code; shells have it for programs that can't be run."""
+
+_LONGEST = 64 * 1024  # bytes, half of what an argument may have (MAX_ARG_STRLEN)
 
 
 class Confinement(NamedTuple):
@@ -44,7 +46,9 @@ def command(
     """
     limits = list((rlimits or {}).items())
     text = json.dumps({"groups": list(groups), "rlimits": limits, "confinement": confinement})
-    return [sys.executable, "-m", "manta.node.isolation.enter", text, *program]
+    parts = [text[at : at + _LONGEST] for at in range(0, len(text), _LONGEST)]
+    module = "manta.node.isolation.enter"
+    return [sys.executable, "-m", module, str(len(parts)), *parts, *program]
 
 
 def exposing(rules: Iterable[Rule], hidden: Iterable[str]) -> Rule | None:
@@ -85,8 +89,8 @@ def _confinement(rules: list[Any], hidden: list[str], abi: int | None) -> Confin
 
 def main(arguments: list[str]) -> int:
     """Returns only if it fails."""
-    text, *program = arguments
-    given = json.loads(text)
+    count, *rest = arguments
+    given, program = json.loads("".join(rest[: int(count)])), rest[int(count) :]
     try:
         for path in given["groups"]:
             with open(path, "w") as file:

@@ -98,7 +98,9 @@ class LandlockRunner(ProcessRunner):
 
     names: tuple[str, ...] = (LANDLOCK,)
 
-    def __init__(self, found: Confinement, hidden: Iterable[Path], holder: Holder) -> None:
+    def __init__(
+        self, found: Confinement, hidden: Iterable[Path], holder: Holder | None = None
+    ) -> None:
         """`hidden`: keys and state, which no data set may contain. Whose home is shown to tasks as
         one has that shown."""
         super().__init__(holder)
@@ -108,13 +110,12 @@ class LandlockRunner(ProcessRunner):
         return super().environment(spec, held) | {"MANTA_CONFINED": "1"}
 
     def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
-        if held is None:  # the node is stopping, and nothing is started
-            return local.RUNTIME
         rules = [Rule(str(spec.module_folder), READ), Rule(str(spec.scratch), OWN)]
         rules += [Rule(str(path), READ) for path in spec.datasets.values()]
-        if held.memory_events is not None:
+        if held is not None and held.memory_events is not None:
             rules.append(Rule(str(held.memory_events), READ))
         if spec.gpu:
             rules += [*_GPUS, *(Rule(str(path), DEVICE | LIST) for path in visible.devices())]
         confinement = self._found._replace(rules=(*self._found.rules, *rules))
-        return held.command(local.RUNTIME, confinement)
+        enters = enter.command if held is None else held.command
+        return enters(local.RUNTIME, confinement=confinement)

@@ -145,6 +145,24 @@ def test_a_data_set_behind_a_link_is_read_and_nothing_beside_it(node: Node, tmp_
     assert runtime.run().output == "1,2\n"
 
 
+def test_thousands_of_data_sets_fit(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("1")
+    many = {}
+    for number in range(2000):
+        path = tmp_path / f"{number}-{'x' * 80}"
+        path.symlink_to("data")
+        many[f"dataset-{number}"] = path
+    runtime = node.start(
+        """
+        from manta.light import Local
+        def main():
+            return sum(int(Local().read_file_lines(f"dataset-{n}")[0]) for n in range(2000))
+        """,
+        datasets=many,
+    )
+    assert runtime.run().output == 2000
+
+
 def test_a_data_set_that_holds_the_nodes_keys_is_refused_in_words(
     node: Node, tmp_path: Path
 ) -> None:

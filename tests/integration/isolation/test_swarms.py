@@ -12,7 +12,7 @@ import pytest
 
 from manta import Module, Swarm, Task
 from manta.apis.errors import Unplaceable
-from manta.protocol.isolation import BWRAP, LANDLOCK
+from manta.protocol.isolation import BWRAP
 from tests.integration.node.conftest import Lab, lab
 from tests.support.ordinary import NOBODY, as_ordinary_user
 
@@ -45,13 +45,6 @@ class Both(Swarm):
     def execute(self):
         return Task(Module(CODE, name="code", datasets="data"), replicas=2)
 """
-
-
-@pytest.fixture(params=[BWRAP, LANDLOCK])
-def level(request: pytest.FixtureRequest) -> str:
-    if request.param == BWRAP:
-        request.getfixturevalue("bubblewrap")
-    return str(request.param)
 
 
 @pytest.mark.parametrize("user", ["this", "ordinary"])
