@@ -10,7 +10,8 @@ from manta.apis.errors import InvalidArgument, MissingPackage
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MOST_LABELS = 20
-"""Beyond these, labels share a colour."""
+"""Those beyond are drawn as one."""
+MOST_NODES = 200
 
 
 def draw(path: Path, parts: Sequence[Any], labels: Any | None, title: str) -> None:
@@ -20,6 +21,11 @@ def draw(path: Path, parts: Sequence[Any], labels: Any | None, title: str) -> No
     """
     if path.suffix not in SUFFIXES:
         raise InvalidArgument(f"{path} is none of {', '.join(SUFFIXES)}: give such a file.")
+    if len(parts) > MOST_NODES:
+        raise InvalidArgument(
+            f"A picture of {len(parts)} nodes can't be read: it shows {MOST_NODES} at most, "
+            "leave it out."
+        )
     try:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
@@ -29,20 +35,23 @@ def draw(path: Path, parts: Sequence[Any], labels: Any | None, title: str) -> No
         ) from None
     import numpy
 
-    figure = Figure(figsize=(7, 1.2 + 0.32 * len(parts)), layout="constrained")
+    named = 0 if labels is None else min(len(numpy.unique(labels)), MOST_LABELS + 1)
+    height = max(1.2 + 0.32 * len(parts), 1.0 + 0.22 * named)
+    figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
     nodes = [f"node {at}" for at in range(len(parts))]
     if labels is None:
         axes.barh(nodes, [len(part) for part in parts], color="#4269d0")
     else:
-        kinds = numpy.unique(labels)
+        kinds, counted = numpy.unique(labels)[:MOST_LABELS], numpy.zeros(len(parts))
         colours = colormaps["tab20" if len(kinds) > 10 else "tab10"]
-        left = numpy.zeros(len(parts))
         for at, kind in enumerate(kinds):
             counts = numpy.array([(labels[part] == kind).sum() for part in parts])
-            name = str(kind) if at < MOST_LABELS else None
-            axes.barh(nodes, counts, left=left, color=colours(at % colours.N), label=name)
-            left += counts
+            axes.barh(nodes, counts, left=counted, color=colours(at), label=str(kind))
+            counted += counts
+        others = numpy.array([len(part) for part in parts]) - counted
+        if others.any():
+            axes.barh(nodes, others, left=counted, color="#b0b0b0", label="others")
         axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes.invert_yaxis()
     axes.set_xlabel("records")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,13 @@ def partition(
         minimum=minimum,
     )
     folder = output or file.with_name(f"{file.stem}-shards")
-    _write(folder, table, parts)
+    _check_new(folder)
     if plot is not None:
-        picture.draw(plot, parts, kinds, f"{file.name}, {chosen[0].lstrip('-')}")
+        try:
+            picture.draw(plot, parts, kinds, f"{file.name}, {chosen[0].lstrip('-')}")
+        except OSError as error:
+            raise LocalError(f"{plot} can't be written ({error.strerror}): look at it.") from None
+    _write(folder, table, parts)
     pattern = f"{folder}/node{{i}}{table.suffix}"
     records = {
         "folder": str(folder),
@@ -144,16 +149,19 @@ def _divided(
     return ways.dirichlet(labels, nodes, alpha=value, seed=seed, **least)
 
 
+def _check_new(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise LocalError(f"{folder} is there already: remove it, or name another (-o).")
+
+
 def _write(folder: Path, table: Any, parts: list[Any]) -> None:
+    """Writes all files, or leaves nothing."""
     try:
         os.makedirs(folder)
         for at, part in enumerate(parts):
             table.write(folder / f"node{at}{table.suffix}", part)
-    except FileExistsError:
-        raise LocalError(
-            f"{folder} is there already: remove it, or give another with -o."
-        ) from None
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise LocalError(f"{folder} can't be written ({error.strerror}): look at it.") from None
 
 

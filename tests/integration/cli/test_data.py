@@ -104,6 +104,32 @@ def test_a_picture_of_it(folder: Path, suffix: str) -> None:
     assert begin.startswith(b"\x89PNG") if suffix == "png" else b"<?xml" in begin
 
 
+@pytest.mark.usefixtures("fonts")
+def test_a_picture_has_a_bound_however_many_labels_there_are(folder: Path) -> None:
+    sizes = []
+    for count in (40, 4_000):
+        draw(folder / "many.svg", [np.arange(count)], np.arange(count) / 7, "title")
+        sizes.append((folder / "many.svg").read_text().count('<g id="patch_'))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.usefixtures("fonts")
+def test_what_finds_no_room_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write(table: Any, path: Path, rows: Any) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("manta.federated.tables._Arrays.write", write)
+    done = partition("made.npz", "--nodes", 3, "--iid")
+    assert "No space left on device" in str(done.exception) + done.output
+    assert len(written) == 1
+    assert not Path("made-shards").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -122,6 +148,12 @@ def test_a_picture_of_it(folder: Path, suffix: str) -> None:
         (["made.npz", "--nodes", 500, "--iid"], 4, "nodes"),
         (["made.npz", "--nodes", 2, "--iid", "--plot", "a.gif"], 4, ".png, .svg, .pdf"),
         (["made.npz", "--nodes", 2, "--iid", "-o", "."], 11, "is there already"),
+        (
+            ["made.npz", "--nodes", 201, "--iid", "--minimum", 0, "--plot", "a.svg"],
+            4,
+            "200 at most",
+        ),
+        (["made.npz", "--nodes", 2, "--iid", "--plot", "no/a.svg"], 11, "No such file"),
     ],
 )
 def test_what_it_does_not_take_is_a_sentence_and_nothing_is_written(
