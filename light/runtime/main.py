@@ -40,10 +40,14 @@ class _Stop(Exception):
 class Runtime:
     """One task process and its attempts."""
 
-    def __init__(self, settings: Settings, token: str, *, is_limited: bool) -> None:
-        """`is_limited`: its container may take so much memory and no more."""
+    def __init__(
+        self, settings: Settings, token: str, *, is_limited: bool, memory_events: str | None = None
+    ) -> None:
+        """`is_limited`: it may take so much memory and no more; `memory_events` counts whom the
+        kernel has killed for that, None where it is the container's own file."""
         self._settings = settings
         self._is_limited = is_limited
+        self._memory_events = memory_events
         self._kills = 0  # for memory, before the attempt
         self._token = token
         self._control: MessageSocket | None = None
@@ -239,7 +243,7 @@ class Runtime:
         shared.ordered = self._current = order.message["number"]
         shared.ending_since = None
         message = {**order.message, "notes": self._notes} if self._notes else order.message
-        self._kills = memory.kills() if self._is_limited else 0
+        self._kills = memory.kills(self._memory_events) if self._is_limited else 0
         try:
             self._worker.connection.send(message, tuple(order.ends))
         except OSError:  # it has just died: its status comes next
@@ -359,7 +363,7 @@ class Runtime:
         message["lives_on"] = self._settings.shared.lives_on
         message["cut_off"] = self._is_cut_off
         if self._is_limited:
-            message["no_memory"] = memory.kills() > self._kills
+            message["no_memory"] = memory.kills(self._memory_events) > self._kills
         self._is_cut_off = False
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
@@ -398,11 +402,14 @@ def main() -> int:
         sys.stderr.write(f"python -m manta.light is started by a node, which sets {name}.\n")
         return 2
     is_limited = environment.pop("MANTA_MEMORY", None) is not None
+    memory_events = environment.pop("MANTA_MEMORY_EVENTS", None)
+    environment.pop("MANTA_NODE", None)  # by which the node finds this process
     parent = environment.pop("MANTA_PARENT", None)
     if parent is not None:
         processes.die_with_parent(signal.SIGTERM, int(parent))
     processes.adopt_orphans()
     os.chdir(scratch)
-    settings = Settings(path, module, entry, scratch, Shared())
-    Runtime(settings, token, is_limited=is_limited).run()
+    is_confined = environment.pop("MANTA_CONFINED", None) is not None
+    settings = Settings(path, module, entry, scratch, Shared(), is_confined)
+    Runtime(settings, token, is_limited=is_limited, memory_events=memory_events).run()
     return 0

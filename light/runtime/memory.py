@@ -1,4 +1,4 @@
-"""Whether the kernel has killed a process of this container, as it took more memory than it may."""
+"""Whether the kernel has killed a process of this task, as it took more memory than it may."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _COUNTERS = (  # of cgroups v2 and v1, as the container sees its own
 )
 
 
-def kills() -> int:
-    """How often so far; 0 where that is not counted."""
-    for path in _COUNTERS:
+def kills(events: str | None = None) -> int:
+    """How often so far, as that file counts; 0 where that is not counted."""
+    for path in _COUNTERS if events is None else (events,):
         try:
             with open(path) as file:
                 counts = dict(line.split() for line in file)

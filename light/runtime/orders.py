@@ -18,6 +18,8 @@ class Settings(NamedTuple):
     entry: str
     scratch: str
     shared: Shared
+    is_confined: bool = False
+    """The user's processes may signal each other and nobody else, their runtime neither."""
 
 
 class Order(NamedTuple):

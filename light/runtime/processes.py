@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import time
 
 CLEANING_TIME = 2.0
@@ -14,6 +15,7 @@ ENDING_TIME = 6.0
 _CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LANDLOCK_CREATE, _LANDLOCK_RESTRICT, _SCOPE_SIGNAL = 444, 446, 2
 _LISTING = 16 * 1024  # bytes
 _HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # by kernel
 
@@ -28,6 +30,18 @@ def die_with_parent(sig: int, parent: int) -> None:
 def adopt_orphans() -> None:
     """Makes this process the parent of all descendants whose parents end, setsid or not."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def signal_nobody_outside() -> None:
+    """Makes the kernel refuse signals of this process, and of all that it starts, to any other.
+
+    Does nothing before Landlock of Linux 6.12, or where new privileges may be gained.
+    """
+    scopes = struct.pack("=3Q", 0, 0, _SCOPE_SIGNAL)  # struct landlock_ruleset_attr
+    ruleset = _libc.syscall(_LANDLOCK_CREATE, scopes, len(scopes), 0)
+    if ruleset >= 0:
+        _libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0)
+        os.close(ruleset)
 
 
 class OwnChildren:

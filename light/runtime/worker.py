@@ -60,6 +60,8 @@ def start(
         for fd in (*keep_out, *printed):
             os.close(fd)
         _become_users(parent)
+        if settings.is_confined:
+            processes.signal_nobody_outside()
         from manta.light.runtime.template import Template  # a runtime needs nothing of it
 
         Template(settings, MessageSocket(theirs), log).serve(cold)

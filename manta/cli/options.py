@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from manta.console.commands import as_json_option, check_utf8
-from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LIMITS
+from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LIMITS
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -161,11 +161,12 @@ links_option = click.option(
 
 runner_option = click.option(
     "--runner",
-    type=click.Choice([AUTO, DOCKER, BWRAP, LIMITS]),
+    type=click.Choice([AUTO, DOCKER, BWRAP, LANDLOCK, LIMITS]),
     default=AUTO,
     show_default=True,
     help="How tasks are isolated: docker in containers of their modules' images, bwrap in "
-    "sandboxes, limits not at all; auto: bwrap where it works.",
+    "sandboxes, landlock confined by the kernel, limits not at all; auto: bwrap where it works, "
+    "else landlock.",
 )
 
 

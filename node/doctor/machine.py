@@ -15,8 +15,9 @@ from manta.console.extras import missing
 from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import LaunchError
+from manta.node.isolation import landlock
 from manta.node.runners import engine, selection
-from manta.protocol.isolation import LIMITS
+from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -108,28 +109,40 @@ def _descriptors() -> Finding:
 def _runner(config: NodeConfig | None, state: Path) -> Finding:
     """Whether tasks can be isolated as the configuration wants it; without one, whether at all."""
     if config is None:
-        found = selection.sandbox([])
-        problem = None if not isinstance(found, str) else engine.problem()
+        found = selection.local([])
+        if found.level == BWRAP:
+            return ok("isolation", "Tasks can run in sandboxes (bwrap).")
+        problem = engine.problem()
         if problem is None:
-            how = "in containers" if isinstance(found, str) else "in sandboxes (bwrap)"
-            return ok("isolation", f"Tasks can run {how}.")
+            return ok("isolation", "Tasks can run in containers.")
+        if found.level == LANDLOCK:
+            return _confined(f"Tasks can run confined by the kernel (landlock): {found.why}.")
         return warning(
             "isolation",
-            f"Tasks can only run as plain processes: {found}, and {problem}.",
+            f"Tasks can only run as plain processes: {found.why}, and {problem}.",
             f"{_REMEDY}, or set containers.allow_unsandboxed = true to accept it.",
         )
     try:
-        levels = selection.choose(config, state).levels
+        choice = selection.choose(config, state)
     except LaunchError as error:
         wrong, _, remedy = str(error).removeprefix(f"{config.path}: ").rpartition(": ")
         return fault("isolation", f"{wrong}.", remedy[:1].upper() + remedy[1:])
+    levels = choice.levels
     words = f"Tasks are isolated by {' (images) and '.join(levels)}"
     told = f'{words}; containers.runner is "{config.runner}".'
-    if LIMITS in levels and config.runner != LIMITS:
-        return warning(
-            "isolation", f"{told} Plain processes can do all that this user can.", _REMEDY
-        )
-    return ok("isolation", told)
+    if choice.local is not None and choice.local.level == LIMITS and config.runner != LIMITS:
+        plain = f"Plain processes can do all that this user can: {choice.local.why}."
+        return warning("isolation", f"{told} {plain}", _REMEDY)
+    return _confined(told) if LANDLOCK in levels else ok("isolation", told)
+
+
+def _confined(told: str) -> Finding:
+    gaps = landlock.gaps(landlock.available())
+    if not gaps:
+        return ok("isolation", told)
+    return warning(
+        "isolation", f"{told} This kernel leaves open: {'; '.join(gaps)}.", "Update to Linux 6.12."
+    )
 
 
 _REMEDY = "apt-get install bubblewrap, or start a container engine and let this user use it"

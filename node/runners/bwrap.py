@@ -2,8 +2,9 @@
 
 The runtime is the first process of its process namespace, so that nothing outlives it, and is not
 told to have ended before all that it started has. It sees what `visible` lists, its module and
-datasets, the folder of the node's socket, and its scratch folder, which alone it may write. The
-kernel ends it with bubblewrap, and that with the daemon.
+datasets, the folder of the node's socket, and its scratch folder, which alone it may write. A
+filter refuses it the system calls that no task needs. The kernel ends it with bubblewrap, and that
+with the daemon.
 
 User namespaces map the node's user to itself: a node that is root has tasks that own what root
 owns, without any capability. So all that they see of that is mounted read-only, /proc too.
@@ -18,17 +19,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from compileall import compile_dir
 from pathlib import Path
 
 import msgspec
 
 from manta.light import wire
-from manta.light.runtime.processes import kill_tree, marked
+from manta.light.runtime.processes import kill_tree
 from manta.node.errors import LaunchError
+from manta.node.isolation import seccomp
+from manta.node.isolation.holding import Held, Holder
 from manta.node.runners import local, visible
-from manta.node.runners.interface import Held, Hold, RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.paths import MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
 
@@ -47,8 +50,6 @@ _NAMESPACES = [
 ]
 _NO_USERS = "--disable-userns"
 _SIZE = "--size"
-_MARK = "MANTA_SANDBOX"
-_RUNTIME = (sys.executable, "-m", "manta.light")
 _TMP = 64 * 1024 * 1024  # bytes of /tmp, which is in memory: TMPDIR is the scratch folder
 _SIGNALLED = 128  # what bubblewrap adds to the number of a signal
 
@@ -60,6 +61,8 @@ class Bubblewrap(msgspec.Struct, frozen=True):
     options: frozenset[str]
     """Those of `_NO_USERS` and `_SIZE` that it knows."""
     mounts: tuple[str, ...]
+    filter: bytes
+    """Of system calls: a program of the kernel's classic BPF."""
 
     def arguments(self, memory: int) -> list[str]:
         """All but what belongs to one task. `memory`: bytes of /dev/shm."""
@@ -99,12 +102,21 @@ def find(private: Iterable[Path]) -> Bubblewrap:
         raise LaunchError("bubblewrap is not installed (apt-get install bubblewrap)")
     said = _said([program, "--help"]).split()
     options = frozenset({_NO_USERS, _SIZE} & set(said))
-    found = Bubblewrap(program, options, tuple(visible.mounts(private)))
-    _said([program, *found.arguments(_TMP), *_LAST, "--", sys.executable, "-I", "-S", "-c", ""])
+    try:
+        # Its network is its own, and so is what System V has of memory.
+        filter = seccomp.program(internet=True, shares_ipc=False)
+    except LookupError as error:
+        raise LaunchError(str(error).rstrip(".")) from error
+    found = Bubblewrap(program, options, tuple(visible.mounts(private)), filter)
+    with contextlib.ExitStack() as handed:
+        given = _Given(handed)
+        arguments = [*found.arguments(_TMP), *_LAST, "--seccomp", given.file(filter)]
+        start = [sys.executable, "-I", "-S", "-c", ""]
+        _said([program, *arguments, "--", *start], given.descriptors)
     return found
 
 
-def _said(command: list[str]) -> str:
+def _said(command: list[str], descriptors: Sequence[int] = ()) -> str:
     try:
         done = subprocess.run(
             command,
@@ -114,6 +126,7 @@ def _said(command: list[str]) -> str:
             errors="replace",
             timeout=_PROBING_TIME,
             check=False,
+            pass_fds=descriptors,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(f"bubblewrap cannot be started ({error})") from error
@@ -128,31 +141,18 @@ def _said(command: list[str]) -> str:
 
 
 class BwrapRunner(local.LocalRunner):
-    """Runs `python -m manta.light` with the node's own Python, sandboxed.
-
-    `node` is what this node's sandboxes are marked with while they are made. `seccomp` is a filter
-    of system calls, a program of the kernel's classic BPF; `hold` has limits enforced.
-    """
+    """Runs `python -m manta.light` with the node's own Python, sandboxed."""
 
     names: tuple[str, ...] = (BWRAP,)
 
-    def __init__(
-        self,
-        node: str,
-        found: Bubblewrap,
-        seccomp: bytes | None = None,
-        hold: Hold | None = None,
-    ) -> None:
-        super().__init__()
-        self._node = node
+    def __init__(self, found: Bubblewrap, holder: Holder | None = None) -> None:
+        super().__init__(holder)
         self._found = found
-        self._seccomp = seccomp
-        self._hold = hold
         compile_dir(Path(wire.__file__).parent, quiet=2)  # no sandbox could keep what it compiles
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError, OSError."""
-        sandbox = _Sandbox(None if self._hold is None else self._hold(spec))
+        sandbox = _Sandbox(self.hold(spec))
 
         def ended(code: int, stderr_tail: str) -> None:
             on_exit(sandbox.ended(spec.session, code, stderr_tail))
@@ -161,10 +161,13 @@ class BwrapRunner(local.LocalRunner):
             with contextlib.ExitStack() as handed:
                 given = _Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
-                command = [self._found.program, "--args", arguments, *_RUNTIME]
+                command = [self._found.program, "--args", arguments, *local.RUNTIME]
+                # The task's own environment is among the arguments. By its mark in this one, what a
+                # sandbox consists of before it can hear of bubblewrap's end is found by `recover`.
+                held = sandbox.held
                 child = self.launcher.launch(
-                    command if sandbox.held is None else sandbox.held.command(command),
-                    env={_MARK: self._node},  # the task's is among the arguments
+                    command if held is None else held.command(command),
+                    env=local.interpreter() | ({} if held is None else held.environment),
                     cwd=Path("/"),
                     on_exit=ended,
                     descriptors=[*given.descriptors, sandbox.told],
@@ -180,15 +183,6 @@ class BwrapRunner(local.LocalRunner):
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child))
 
-    def recover(self) -> list[str]:
-        """What a sandbox consists of just before it can hear of bubblewrap's end waits for ever."""
-        left = marked(f"{_MARK}={self._node}")
-        kill_tree(left)
-        return [
-            f"Process {pid}, a sandbox that the daemon before this one was making, was ended."
-            for pid in sorted(left)
-        ]
-
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         found = self._found.arguments(memory)
@@ -203,9 +197,7 @@ class BwrapRunner(local.LocalRunner):
         for target, source in seen.items():
             found += ["--ro-bind", str(source.resolve()), target]
         found += ["--bind", str(spec.scratch.resolve()), SCRATCH, *_LAST]
-        if self._seccomp is not None:
-            found += ["--seccomp", given.file(self._seccomp)]
-        found += ["--unsetenv", _MARK]
+        found += ["--seccomp", given.file(self._found.filter)]
         told = {} if sandbox.held is None else sandbox.held.environment
         for name, value in {**environment(spec), **told}.items():
             found += ["--setenv", name, value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,32 +65,6 @@ class RuntimeHandle(msgspec.Struct, frozen=True):
     """Ends it with everything that it started, setsid or not. Idempotent; returns at once."""
     pid: int | None = None
     """Of a plain process."""
-
-
-class Held(Protocol):
-    """What keeps one task within what it may take."""
-
-    environment: Mapping[str, str]
-    """What the runtime is told of it."""
-    memory_events: Path | None
-    """The file in which the runtime reads whether an attempt was killed for memory, if there is
-    one."""
-
-    def command(self, program: Iterable[str]) -> list[str]:
-        """What is started instead of a program: it puts itself within limits and becomes that."""
-
-    def watch(self, pid: int) -> None:
-        """Called once that process runs."""
-
-    def verdict(self, code: int | None) -> str:
-        """Why its first process ended with that code, if it took more than it may; else nothing."""
-
-    def end(self) -> None:
-        """Called when it has ended. Idempotent."""
-
-
-Hold = Callable[[RuntimeSpec], Held]
-"""Prepares for a task. Raises OSError."""
 
 
 class Runner(Protocol):

@@ -101,6 +101,10 @@ class Launcher:
             raise stopping
         return started.result()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def close(self) -> None:
         """End all children and wait for them, then for the thread. Idempotent."""
         if self._is_closed:
@@ -157,6 +161,7 @@ class Launcher:
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
             child.request_end(child.process)
+            child.process.send_signal(signal.SIGCONT)  # its own task may have stopped it
             child.killed_at = time.monotonic() + ENDING_TIME
 
     def _on_stderr(self, child: Child) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
 
 from manta.light import wire
 from manta.node.errors import LaunchError
+from manta.node.isolation.holding import Held, Holder
 from manta.node.runners.interface import ImageSpec, RuntimeSpec
 from manta.node.runners.launcher import Launcher
+from manta.transports.errors import remedied
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -32,13 +35,27 @@ _THREADS = (
 )
 SOURCES = Path(wire.__file__).parents[2]
 """The folder that holds Manta."""
+RUNTIME = (sys.executable, "-m", "manta.light")
 
 
 class LocalRunner:
-    """Has a launcher, and no images."""
+    """Has a launcher, and no images. Tasks are within limits if there is a holder."""
 
-    def __init__(self) -> None:
+    def __init__(self, holder: Holder | None = None) -> None:
         self.launcher = Launcher()
+        self.holder = holder
+
+    def hold(self, spec: RuntimeSpec) -> Held | None:
+        """Prepares to hold a task to its limits. Raises LaunchError."""
+        if self.holder is None or self.launcher.is_closed:  # which then says so
+            return None
+        try:
+            return self.holder.hold(spec.session, spec.memory, spec.cpu)
+        except OSError as error:
+            raise LaunchError(
+                f"The task can't be held to its limits: {remedied(error)}; restart the node, which "
+                "then looks anew for control groups that it may make."
+            ) from error
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
@@ -57,22 +74,32 @@ class LocalRunner:
         )
 
     def recover(self) -> list[str]:
-        """Nothing: what was started dies with the daemon that started it."""
-        return []
+        """What was started dies with the daemon that started it, unless it has killed the runtime
+        that holds it together: then its control group still does."""
+        return [] if self.holder is None else self.holder.recover()
 
     def close(self) -> None:
         self.launcher.close()
+        if self.holder is not None:
+            self.holder.close()
 
 
-def environment(spec: RuntimeSpec) -> dict[str, str]:
-    """What every runtime inherits, wherever it finds what belongs to its task."""
+def interpreter() -> dict[str, str]:
+    """By which the node's Python starts, and finds Manta."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
         "LANG": "C.UTF-8",
         **passed_on,
-        **thread_counts(spec.cpu),
         "PYTHONPATH": str(SOURCES),
         "PYTHONSAFEPATH": "1",
+    }
+
+
+def environment(spec: RuntimeSpec) -> dict[str, str]:
+    """What every runtime inherits, wherever it finds what belongs to its task."""
+    return {
+        **interpreter(),
+        **thread_counts(spec.cpu),
         "MANTA_TOKEN": spec.token,
         "MANTA_ENTRY": spec.entry,
     }

@@ -2,17 +2,19 @@
 
 Its descendants are held together by the runtime itself, which adopts their orphans and
 ends them all before it ends, also when the daemon dies. Should something kill the runtime
-with SIGKILL, its descendants are found by a mark in their environment.
+with SIGKILL, its descendants are found by a mark in their environment, or by their control group.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
+from manta.node.errors import LaunchError
+from manta.node.isolation import enter
+from manta.node.isolation.holding import Held
 from manta.node.runners import local
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.protocol.isolation import LIMITS
@@ -28,26 +30,55 @@ class ProcessRunner(local.LocalRunner):
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError."""
+        held = self.hold(spec)
 
         def ended(code: int, stderr_tail: str) -> None:
+            exit_ = _exit(spec.session, code, stderr_tail, held)
+            if held is not None:
+                held.end()
             if code != 0:  # it may not have come to ending what it started
                 end_marked(spec.session)
-            on_exit(RuntimeExit(spec.session, code, stderr_tail))
+            on_exit(exit_)
 
-        child = self.launcher.launch(
-            [sys.executable, "-m", "manta.light"],
-            env=environment(spec),
-            # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
-            # started: what a task has left in its scratch folder must not hide what Manta imports.
-            cwd=local.SOURCES,
-            on_exit=ended,
-        )
+        try:
+            child = self.launcher.launch(
+                self.command(spec, held),
+                env=self.environment(spec, held),
+                # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
+                # started: what a task has left in its scratch folder must not hide what Manta
+                # imports.
+                cwd=local.SOURCES,
+                on_exit=ended,
+            )
+        except LaunchError:
+            if held is not None:
+                held.end()
+            raise
+        if held is not None:
+            held.watch(child.pid)
         datasets = {name: str(path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
+    def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
+        """What is started."""
+        return local.RUNTIME if held is None else held.command(local.RUNTIME)
+
+    def environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:
+        """All that it inherits."""
+        return environment(spec) | (held.environment if held is not None else {})
+
+
+def _exit(session: str, code: int, stderr_tail: str, held: Held | None) -> RuntimeExit:
+    if held is None:
+        return RuntimeExit(session, code, stderr_tail)
+    if code == enter.REFUSED:
+        sentence = f"The task could not be isolated: {stderr_tail.strip()}"
+        return RuntimeExit(session, code, "", sentence, platform=True)
+    return RuntimeExit(session, code, stderr_tail, held.verdict(code))
+
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:
-    """All that the runtime inherits."""
+    """What the runtime inherits that nothing holds to limits."""
     scratch = str(spec.scratch)
     path = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}
     return {

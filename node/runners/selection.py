@@ -22,95 +22,127 @@ from manta.node.runners.interface import (
     RuntimeHandle,
     RuntimeSpec,
 )
-from manta.protocol.isolation import BWRAP, DOCKER, LIMITS, rank
+from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LIMITS, rank
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
+    from manta.node.isolation.enter import Confinement
+    from manta.node.isolation.holding import Holder
     from manta.node.runners.bwrap import Bubblewrap
     from manta.node.state import StateFolder
 
 log = logging.getLogger("manta.node")
+
+_LOCAL = (BWRAP, LANDLOCK)
+"""Levels without images that are tried, the strongest first."""
+
+
+class Local(NamedTuple):
+    """In what a node runs tasks that need no image."""
+
+    level: str
+    sandbox: Bubblewrap | None = None
+    confinement: Confinement | None = None
+    why: str = ""
+    """Why it is not a stronger level, without a full stop."""
 
 
 class Choice(NamedTuple):
     """In what a node runs tasks: containers, and what needs no image; at least one of them."""
 
     containers: bool
-    sandbox: Bubblewrap | None = None
-    plain: bool = False
+    local: Local | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
-        local = (BWRAP,) if self.sandbox else (LIMITS,) if self.plain else ()
+        local = () if self.local is None else (self.local.level,)
         return (DOCKER, *local) if self.containers else local
 
 
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
     choice = choose(config, folder.path)
-    local: Runner | None = None
-    if choice.sandbox is not None:
+    if choice.local is None:
+        return _docker(config, folder, public_key)
+    from manta.node.isolation.holding import Holder
+
+    holder = Holder(label_of(public_key))
+    log.info("%s", holder.sentence)
+    others = local_runner(choice.local, keys(config, folder.path), holder)
+    return ByImage(_docker(config, folder, public_key), others) if choice.containers else others
+
+
+def local_runner(found: Local, hidden: Iterable[Path], holder: Holder) -> Runner:
+    """`hidden`: keys and state."""
+    if found.sandbox is not None:
         from manta.node.runners.bwrap import BwrapRunner
 
-        local = BwrapRunner(label_of(public_key), choice.sandbox)
-    elif choice.plain:
-        from manta.node.runners.process import ProcessRunner
+        return BwrapRunner(found.sandbox, holder)
+    if found.confinement is not None:
+        from manta.node.runners.landlock import LandlockRunner
 
-        local = ProcessRunner()
-    if not choice.containers:
-        assert local is not None
-        return local
-    containers = _docker(config, folder, public_key)
-    return containers if local is None else ByImage(containers, local)
+        return LandlockRunner(found.confinement, hidden, holder)
+    from manta.node.runners.process import ProcessRunner
+
+    return ProcessRunner(holder)
 
 
 def choose(config: NodeConfig, state: Path) -> Choice:
     """Raises LaunchError if the node can run no task as its operator wants it."""
-    no_engine = _no_engine(config) if config.runner in ("auto", DOCKER) else "it is not asked for"
-    has_engine = not no_engine
+    has_engine = config.runner in (AUTO, DOCKER) and not _no_engine(config)
     if config.runner == DOCKER or (has_engine and not config.allow_unsandboxed):
         return _at_least(config, Choice(containers=True))
-    found: Bubblewrap | str = "it is not asked for"
-    if config.runner in ("auto", BWRAP):
-        found = sandbox(private(config, state))
-    if not isinstance(found, str):
-        return _at_least(config, Choice(has_engine, found))
-    if config.runner == BWRAP:
+    wanted = {AUTO: _LOCAL, LIMITS: ()}.get(config.runner, (config.runner,))
+    found = local(private(config, state), wanted)
+    if wanted and found.level == LIMITS and config.runner != AUTO:
         raise LaunchError(
-            f'{config.path}: containers.runner is "bwrap", and {found}: correct that, or set it '
-            'to "auto".'
+            f'{config.path}: containers.runner is "{config.runner}", and {found.why}: correct '
+            'that, or set it to "auto".'
         )
-    if has_engine and rank(config.isolation) > rank(LIMITS):
+    if has_engine and rank(found.level) < rank(config.isolation):
         return _at_least(config, Choice(containers=True))
-    if not config.allow_unsandboxed:
-        why = "" if config.runner == LIMITS else f" ({found})"
+    if found.level == LIMITS and not config.allow_unsandboxed:
+        why = f" ({found.why})" if found.why else ""
         raise LaunchError(
             f"{config.path}: containers.allow_unsandboxed is false, as it is unless it is set, and "
-            "without bubblewrap or a container engine tasks run as plain processes, which can do "
-            f"all that this user can{why}: apt-get install bubblewrap, start an engine, or set it "
-            "to true if you trust whoever deploys to this node's cluster."
+            "without bubblewrap, Landlock or a container engine tasks run as plain processes, "
+            f"which can do all that this user can{why}: apt-get install bubblewrap, start an "
+            "engine, or set it to true if you trust whoever deploys to this node's cluster."
         )
-    return _at_least(config, Choice(has_engine, plain=True))
+    return _at_least(config, Choice(has_engine, found))
 
 
-def sandbox(private: Iterable[Path]) -> Bubblewrap | str:
-    """What makes sandboxes here, or why nothing does, without a full stop."""
-    from manta.node.runners import bwrap
+def local(private: Iterable[Path], wanted: Iterable[str] = _LOCAL) -> Local:
+    """The first of the levels that works here, which each starts something to find out; or
+    `limits`."""
+    from manta.node.runners import bwrap, landlock
 
-    try:
-        return bwrap.find(private)
-    except LaunchError as error:
-        log.info("Tasks do not run in sandboxes: %s.", error)
-        return str(error)
+    owned, why = list(private), list[str]()
+    for level in wanted:
+        try:
+            if level == BWRAP:
+                return Local(level, sandbox=bwrap.find(owned))
+            confinement = landlock.find(owned)
+            return Local(level, confinement=confinement, why=", and ".join(why))
+        except LaunchError as error:
+            log.info("Tasks are not isolated by %s: %s.", level, error)
+            why.append(str(error))
+    return Local(LIMITS, why=", and ".join(why))
 
 
 def private(config: NodeConfig, state: Path) -> list[Path]:
     """What no task sees: the owner's home, and all that belongs to nodes."""
+    places = keys(config, state)
+    with contextlib.suppress(RuntimeError, KeyError):  # a user without one
+        places += [Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir)]
+    return places
+
+
+def keys(config: NodeConfig, state: Path) -> list[Path]:
+    """What belongs to nodes."""
     places = [config.path, state]
     with contextlib.suppress(NoHome):
         places.append(home_folder())
-    with contextlib.suppress(RuntimeError, KeyError):  # a user without one
-        places += [Path.home(), Path(pwd.getpwuid(os.getuid()).pw_dir)]
     return places
 
 
@@ -127,7 +159,7 @@ def _no_engine(config: NodeConfig) -> str:
         raise LaunchError(
             f'{config.path}: containers.runner is "docker", and {problem}: start it '
             "(systemctl start docker) and let this user use its socket (usermod -aG docker "
-            'USER), or set it to "auto" or "bwrap".'
+            'USER), or set it to "auto", "bwrap" or "landlock".'
         )
     return problem
 

@@ -1,8 +1,8 @@
-"""Which of this machine's files a sandbox has: the node's own Python, and what that needs.
+"""Which of this machine's files tasks see: the node's own Python, and what that needs.
 
-A folder is there at its own path, with the links that lead to it, and nothing beside it: of what
-lies above it there are the names alone. What is private is left out even where it lies within such
-a folder.
+In a sandbox a folder is there at its own path, with the links that lead to it, and nothing beside
+it: of what lies above it there are the names alone. What is private is left out even where it lies
+within such a folder.
 """
 
 from __future__ import annotations
@@ -67,12 +67,16 @@ def devices() -> list[Path]:
     return sorted(each for each in Path("/dev").iterdir() if each.name.startswith(_GPUS))
 
 
-def mounts(private: Iterable[Path]) -> list[str]:
-    """Arguments by which bubblewrap shows the node's Python and this system's libraries.
+def resolved(private: Iterable[Path]) -> set[Path]:
+    """Whoever has / for a home owns nothing in particular."""
+    return {path.resolve() for path in private} - {Path("/")}
 
-    Of `private`, files and folders, nothing is seen but what Python needs of it.
+
+def seen(owned: set[Path]) -> tuple[set[Path], dict[Path, str]]:
+    """Files and folders that are seen with all that is in them, and the links on the way to them.
+
+    `owned` is private. What is private of what lies in them is to be hidden.
     """
-    owned = {path.resolve() for path in private} - {Path("/")}
     links: dict[Path, str] = {}
     found: set[Path] = set()
     for path in (*map(Path, _SYSTEM), *python()):
@@ -82,6 +86,16 @@ def mounts(private: Iterable[Path]) -> list[str]:
         elif where is not None:
             found.add(where)
     found |= {follow(path, links) or path for path in libraries()} - owned - {Path("/")}
+    return found, links
+
+
+def mounts(private: Iterable[Path]) -> list[str]:
+    """Arguments by which bubblewrap shows the node's Python and this system's libraries.
+
+    Of `private`, files and folders, nothing is seen but what Python needs of it.
+    """
+    owned = resolved(private)
+    found, links = seen(owned)
     folders = {path for path in found if path.exists() and not _covers(found, path, owned)}
     steps = [(path, ["--ro-bind", str(path), str(path)]) for path in folders]
     steps += [

@@ -107,7 +107,7 @@ def _more_memory(attempt: Attempt) -> str:
     resources = attempt.order.assignment.resources
     most = resources.memory if resources and resources.memory else 0
     return (
-        f"more memory than its container may, {most / 2**20:,.0f} MiB: have its module or task ask "
+        f"more memory than it may, {most / 2**20:,.0f} MiB: have its module or task ask "
         "for more (resources={'memory': ...}), or take less."
     )
 

@@ -28,6 +28,6 @@ def main() -> None:
         file.write_text(SWARM.format(image=engine.base()))
         environment = {**os.environ, "DOCKER_HOST": engine.address}
         engine.hang_up()
-        for runner in ("limits", "bwrap", "docker"):
+        for runner in ("limits", "landlock", "bwrap", "docker"):
             command = [str(MANTA), "run", str(file), "--nodes", "1", "--runner", runner]
             print(f"{runner:8} {spread(wall(command, runs=5, env=environment))}")

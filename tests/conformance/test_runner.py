@@ -1,12 +1,14 @@
-"""What every runner does: as plain processes, in sandboxes, in containers of a real engine."""
+"""What every runner does: as processes held to limits, confined by Landlock, in sandboxes, and in
+containers of a real engine."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 
 from manta.light.wire import INLINE_LIMIT
 from manta.node.errors import LaunchError
-from manta.node.runners.bwrap import BwrapRunner, find
+from manta.node.isolation.holding import Holder
+from manta.node.runners import bwrap, landlock
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
@@ -24,22 +27,27 @@ from manta.node.task_server import messages as light
 from tests.support.harness import Node, wait_until
 
 
-@pytest.fixture(scope="module", params=["limits", "bwrap", "docker"])
+@pytest.fixture(scope="module", params=["process", "limits", "landlock", "bwrap", "docker"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Asks for what it needs, before a test is watched for leaks."""
-    if request.param != "limits":
-        request.getfixturevalue({"docker": "engine", "bwrap": "bubblewrap"}[request.param])
+    if needed := {"docker": "engine", "bwrap": "bubblewrap"}.get(request.param):
+        request.getfixturevalue(needed)
     return str(request.param)
 
 
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
     if kind != "docker":
-        local = (
-            ProcessRunner()
-            if kind == "limits"
-            else BwrapRunner("test", find([tmp_path, Path.home()]))
-        )
+        name = f"test-{secrets.token_hex(4)}"
+        kinds: dict[str, Callable[[], Runner]] = {
+            "process": ProcessRunner,
+            "limits": lambda: ProcessRunner(Holder(name)),
+            "landlock": lambda: landlock.LandlockRunner(
+                landlock.find([tmp_path]), [tmp_path], Holder(name)
+            ),
+            "bwrap": lambda: bwrap.BwrapRunner(bwrap.find([tmp_path, Path.home()]), Holder(name)),
+        }
+        local = kinds[kind]()
         yield local
         local.close()
         return
@@ -188,6 +196,21 @@ def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) 
     assert time.monotonic() - began < 5
     wait_until(lambda: not with_mark(mark))
     assert runtime.exits.empty()
+
+
+def test_one_that_stands_still_ends_soon_as_well(kind: str, node: Node) -> None:
+    if kind == "docker":
+        pytest.skip("an engine waits in vain, and then kills it")
+    if kind == "bwrap":
+        pytest.skip("the first process of a namespace does not hear of its task to stand still")
+    runtime = node.start("import time\ndef main():\n    print('in')\n    time.sleep(600)\n")
+    runtime.begin()
+    runtime.output("stdout", "in")
+    os.kill(runtime.handle.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    runtime.handle.kill()
+    runtime.exits.get(timeout=20)
+    assert time.monotonic() - began < 5
 
 
 def test_it_may_be_killed_before_it_has_begun(node: Node) -> None:

@@ -66,7 +66,7 @@ VARIES = [
     r"\b\d+ \d+\+\d+\b",  # a process and its tasks
     r"\b\d+/\d+ \d+\b",  # tasks and cores
     r"\bnode-\d+\b",  # the one that was less busy
-    r"\b(?:bwrap|limits)\b",  # what this machine can
+    r"\b(?:bwrap|landlock|limits)\b",  # what this machine can
     r"\b(?:[0-9a-f]{6}-){3}[0-9a-f]{6}\b",  # a password
     r"(?<![^\s'])[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}(?![^\s'])",  # a public key
     r"\b[0-9a-f]{8,}\b",  # an id or digest

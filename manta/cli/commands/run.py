@@ -73,7 +73,8 @@ def run(
 
     CLASS selects a swarm where FILE has several.
     The exit code is 0 for COMPLETED and 1 for FAILED; `manta deploy` takes the same FILE to a
-    cluster. Tasks run in a sandbox where bubblewrap is installed, otherwise as this user.
+    cluster. Tasks run in a sandbox where bubblewrap is installed, otherwise confined by the kernel
+    where it has Landlock, otherwise as this user.
     """
     began = time.time()
     screen = Screen(quiet=as_json)

@@ -61,8 +61,8 @@ def up(
     """Start a manager and nodes on this machine; Ctrl-C stops and removes them.
 
     While they run, the profile `up` is in use, so that `manta deploy --cluster local FILE` works
-    in another terminal. Tasks run in a sandbox where bubblewrap is installed, otherwise as this
-    user.
+    in another terminal. Tasks run in a sandbox where bubblewrap is installed, otherwise confined by
+    the kernel where it has Landlock, otherwise as this user.
     """
     from manta.apis.connect.profiles import home
 

@@ -30,7 +30,7 @@ from manta.console.extras import missing
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
-from manta.protocol.isolation import AUTO, BWRAP, LIMITS
+from manta.protocol.isolation import AUTO, LIMITS
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
 
@@ -102,10 +102,10 @@ class LocalCluster:
         home: Path | None = None,
         links: str = "local",
     ) -> None:
-        """`runner`: a level of isolation, or "auto": sandboxes if they can be made here. `keys` are
-        the user's; `home` is where `manta up` keeps its state; `links` between nodes are "local" or
-        "sealed" (peers.links). `interrupts` are a command's: in other programs, a signal is what it
-        is to them."""
+        """`runner`: a level of isolation, or "auto": the strongest that works here without images.
+        `keys` are the user's; `home` is where `manta up` keeps its state; `links` between nodes are
+        "local" or "sealed" (peers.links). `interrupts` are a command's: in other programs, a signal
+        is what it is to them."""
         nodes = checks.integer("LocalCluster's nodes", nodes, 0, MOST_NODES)
         links = checks.choice("LocalCluster's links", links, ("local", "sealed"))
         if interrupts is None:
@@ -434,13 +434,11 @@ def _patterns(datasets: object) -> dict[str, str]:
 def _strongest(folder: Path) -> tuple[str, str]:
     """At which level nodes isolate their tasks, and a note if at none. Containers need images with
     all that modules import: those are asked for by name."""
-    from manta.node.runners.bwrap import Bubblewrap
-    from manta.node.runners.selection import sandbox
+    from manta.node.runners.selection import local
 
-    found = sandbox([Path.home(), folder])
-    if isinstance(found, Bubblewrap):
-        return BWRAP, ""
-    return LIMITS, f"Tasks run as plain processes of this user: {found}."
+    found = local([Path.home(), folder])
+    note = f"Tasks run as plain processes of this user: {found.why}."
+    return found.level, note if found.level == LIMITS else ""
 
 
 def _quoted(text: str) -> str:

@@ -99,7 +99,7 @@ def test_a_round_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> Non
     assert task.error is not None
     assert task.error.kind == "ResourceExhaustionError"
     assert task.error.sentence.startswith(
-        "task.0 was killed (SIGKILL): it took more memory than its container may, 64 MiB: have its"
+        "task.0 was killed (SIGKILL): it took more memory than it may, 64 MiB: have its"
     )
     lab.gone()
 

@@ -9,29 +9,41 @@ import pytest
 
 from manta.node.config import parse
 from manta.node.errors import LaunchError
+from manta.node.isolation import landlock
 from manta.node.runners.selection import choose_runner
 from manta.node.state import StateFolder
 
-DOCKER, BWRAP, LIMITS = ("docker",), ("bwrap",), ("limits",)
+DOCKER, BWRAP, LANDLOCK, LIMITS = ("docker",), ("bwrap",), ("landlock",), ("limits",)
 NOWHERE = "unix:///nowhere/docker.sock"
 REFUSED = "allow_unsandboxed is false, as it is unless it is set"
 NO_ENGINE = f"there is no container engine at {NOWHERE}: start it"
 NO_BWRAP = 'containers.runner is "bwrap", and bubblewrap is not installed (apt-get install'
+NO_LANDLOCK = 'containers.runner is "landlock", and the kernel has no Landlock'
+WITHOUT_IMAGES = ("bwrap", "landlock", "none")
 
 CASES = [
-    # runner, allow_unsandboxed, isolation; with both, an engine, bubblewrap, none
-    ("auto", "true", "", (*DOCKER, *BWRAP), (*DOCKER, *LIMITS), BWRAP, LIMITS),
-    ("auto", "", "", DOCKER, DOCKER, BWRAP, REFUSED),
-    ("auto", "false", "", DOCKER, DOCKER, BWRAP, "tasks run as plain processes"),
-    ("auto", "true", "bwrap", (*DOCKER, *BWRAP), DOCKER, BWRAP, 'isolation is "bwrap", and tasks'),
-    ("auto", "", "docker", DOCKER, DOCKER, 'the level "bwrap" here', REFUSED),
-    ("docker", "true", "", DOCKER, DOCKER, NO_ENGINE, NO_ENGINE),
-    ("docker", "false", "gvisor", *2 * ['the level "docker" here'], NO_ENGINE, NO_ENGINE),
-    ("bwrap", "", "", BWRAP, NO_BWRAP, BWRAP, NO_BWRAP),
-    ("limits", "true", "", *4 * [LIMITS]),
-    ("limits", "true", "landlock", *4 * ['the level "limits" here']),
-    ("limits", "", "", *4 * [REFUSED]),
-    ("process", "true", "", *4 * [LIMITS]),
+    # runner, allow_unsandboxed, isolation; with an engine and bubblewrap, and Landlock, and
+    # neither; without an engine
+    (
+        *("auto", "true", "", (*DOCKER, *BWRAP), (*DOCKER, *LANDLOCK), (*DOCKER, *LIMITS)),
+        *(BWRAP, LANDLOCK, LIMITS),
+    ),
+    ("auto", "", "", *3 * [DOCKER], BWRAP, LANDLOCK, REFUSED),
+    ("auto", "false", "", *3 * [DOCKER], BWRAP, LANDLOCK, "tasks run as plain processes"),
+    (
+        *("auto", "true", "bwrap", (*DOCKER, *BWRAP), DOCKER, DOCKER, BWRAP),
+        *('isolation is "bwrap", and tasks would run at the level "landlock"',),
+        *('isolation is "bwrap", and tasks would run at the level "limits"',),
+    ),
+    ("auto", "", "docker", *3 * [DOCKER], 'level "bwrap" here', 'level "landlock" here', REFUSED),
+    ("docker", "true", "", *3 * [DOCKER], *3 * [NO_ENGINE]),
+    ("docker", "false", "gvisor", *3 * ['the level "docker" here'], *3 * [NO_ENGINE]),
+    ("bwrap", "", "", *2 * [BWRAP, NO_BWRAP, NO_BWRAP]),
+    ("landlock", "", "", *2 * [LANDLOCK, LANDLOCK, NO_LANDLOCK]),
+    ("limits", "true", "", *6 * [LIMITS]),
+    ("limits", "true", "landlock", *6 * ['the level "limits" here']),
+    ("limits", "", "", *6 * [REFUSED]),
+    ("process", "true", "", *6 * [LIMITS]),
 ]
 
 
@@ -43,7 +55,7 @@ def has_engine(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.mark.parametrize("has_bwrap", [True, False], ids=["bwrap", "none"])
+@pytest.mark.parametrize("strongest", WITHOUT_IMAGES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case[:3]))
 def test_what_tasks_run_in(
     request: pytest.FixtureRequest,
@@ -51,22 +63,24 @@ def test_what_tasks_run_in(
     monkeypatch: pytest.MonkeyPatch,
     case: tuple[Any, ...],
     has_engine: bool,
-    has_bwrap: bool,
+    strongest: str,
 ) -> None:
     if has_engine:
         request.getfixturevalue("docker_host")
     else:
         monkeypatch.setenv("DOCKER_HOST", NOWHERE)
-    if has_bwrap:
+    if strongest == "bwrap":
         request.getfixturevalue("bubblewrap")
     else:
         monkeypatch.setenv("PATH", str(tmp_path))
+    if strongest == "none":
+        monkeypatch.setattr(landlock, "available", lambda: 0)
     wanted, allowed, least, *outcomes = case
     text = f'[network]\nmanager_host = "localhost"\n[containers]\nrunner = "{wanted}"\n'
     text += f"allow_unsandboxed = {allowed}\n" if allowed else ""
     text += f'isolation = "{least}"\n' if least else ""
     config = parse(text, tmp_path / "edge.toml", {})
-    expected = outcomes[2 * (not has_engine) + (not has_bwrap)]
+    expected = outcomes[3 * (not has_engine) + WITHOUT_IMAGES.index(strongest)]
     folder = StateFolder(tmp_path / "state")
     if isinstance(expected, str):
         with pytest.raises(LaunchError) as raised:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from manta.light.runtime.processes import children, descendants, marked
 from manta.node.errors import LaunchError
+from manta.node.isolation.cgroups import Groups
+from manta.node.isolation.holding import Holder
+from manta.node.isolation.limits import Limits, Means
 from manta.node.runners.bwrap import Bubblewrap, BwrapRunner, find
-from manta.node.runners.interface import RuntimeSpec
 from tests.conformance.test_runner import with_mark
 from tests.support.children import Child
 from tests.support.harness import Node, wait_until
@@ -27,9 +31,18 @@ def found(bubblewrap: None) -> Bubblewrap:
     return find([Path.home()])
 
 
+def name() -> str:
+    return f"test-{secrets.token_hex(4)}"
+
+
 @pytest.fixture
-def node(found: Bubblewrap, tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, BwrapRunner("test", found))
+def holder() -> Holder:
+    return Holder(name())
+
+
+@pytest.fixture
+def node(found: Bubblewrap, holder: Holder, tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path, BwrapRunner(found, holder))
     yield node
     node.close()
 
@@ -40,7 +53,7 @@ def sandboxes() -> set[int]:
     return {pid for pid, name in names if name.exists() and name.read_text() == "bwrap\n"}
 
 
-def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node) -> None:
+def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node, holder: Holder) -> None:
     """The first process of a namespace does not hear a signal that it does not handle."""
     for pause in [0.0] * 10 + [0.002 * number for number in range(10)]:
         runtime = node.start("def main():\n    pass\n")
@@ -49,23 +62,24 @@ def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node) -> None:
         exit_ = runtime.exits.get(timeout=4)
         assert not exit_.sentence
         assert not exit_.platform
-    wait_until(lambda: not marked("MANTA_SANDBOX=test"))
+    wait_until(lambda: not marked(f"MANTA_NODE={holder.node}"))
 
 
 def test_a_sandbox_that_was_being_made_when_its_daemon_was_killed_is_ended_by_the_next(
-    node: Node, found: Bubblewrap
+    node: Node, found: Bubblewrap, holder: Holder
 ) -> None:
     pipes = [os.pipe(), os.pipe()]
     (never, _), (_, info) = pipes
     arguments = ["--unshare-user", "--userns-block-fd", str(never), "--info-fd", str(info)]
     command = [found.program, "--die-with-parent", *arguments, "--ro-bind", "/usr", "/usr", "true"]
-    with Child(command, env={"MANTA_SANDBOX": "test"}, pass_fds=[never, info]) as bwrap:
+    with Child(command, env={"MANTA_NODE": holder.node}, pass_fds=[never, info]) as bwrap:
         wait_until(lambda: bool(children(bwrap.pid)))
         [left] = children(bwrap.pid)
         bwrap.kill()
         bwrap.wait(10)
     assert is_running(left)
-    assert [str(left) in sentence for sentence in node.runner.recover()] == [True]
+    [sentence] = node.runner.recover()
+    assert sentence.startswith("1 processes of tasks, which the daemon before this one has left")
     for fd in itertools.chain(*pipes):
         os.close(fd)
     wait_until(lambda: not is_running(left))
@@ -130,7 +144,7 @@ def test_what_is_asked_for_is_filtered(found: Bubblewrap, tmp_path: Path) -> Non
             (0x06, (0, 0), 0x7FFF0000),
         )
     )
-    node = Node(tmp_path, BwrapRunner("test", found, program))
+    node = Node(tmp_path, BwrapRunner(msgspec.structs.replace(found, filter=program)))
     try:
         runtime = node.start(
             """
@@ -147,58 +161,47 @@ def test_what_is_asked_for_is_filtered(found: Bubblewrap, tmp_path: Path) -> Non
         node.close()
 
 
-class Held:
-    """Limits of a task that prlimit(1) sets."""
-
-    def __init__(self, spec: RuntimeSpec, events: Path) -> None:
-        self.environment: Mapping[str, str] = {"MANTA_HELD": "yes"}
-        self.memory_events: Path | None = events
-        self.watched = 0
-        self.is_over = False
-
-    def command(self, program: Iterable[str]) -> list[str]:
-        return ["/usr/bin/prlimit", "--nofile=777:777", *program]
-
-    def watch(self, pid: int) -> None:
-        self.watched = pid
-
-    def verdict(self, code: int | None) -> str:
-        return f"It was over what it may, and ended with {code}."
-
-    def end(self) -> None:
-        self.is_over = True
-
-
 def test_a_task_is_held_to_its_limits_and_told_why_it_ended(
     found: Bubblewrap, tmp_path: Path
 ) -> None:
-    (tmp_path / "events").write_text("oom_kill 0")
-    held: list[Held] = []
-
-    def hold(spec: RuntimeSpec) -> Held:
-        held.append(Held(spec, tmp_path / "events"))
-        return held[-1]
-
-    node = Node(tmp_path / "node", BwrapRunner("test", found, hold=hold))
+    holder = Holder(name(), Limits(files=777), Groups("none", []))  # so it is measured
+    node = Node(tmp_path / "node", BwrapRunner(found, holder))
     try:
         runtime = node.start(
-            f"""
+            """
             import os, resource
             def main():
-                assert os.environ["MANTA_HELD"] == "yes"
-                assert open("{tmp_path}/events").read() == "oom_kill 0"
                 return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             """
         )
         assert runtime.run().output == 777
-        [sandbox] = sandboxes()
-        assert held[0].watched == sandbox
-        assert not held[0].is_over
-        os.kill(min(children(sandbox)), signal.SIGKILL)
-        assert (
-            runtime.exits.get(timeout=10).sentence == "It was over what it may, and ended with -9."
+        greedy = node.start(
+            "import time\ndef main():\n    x = b'x' * (400 << 20)\n    time.sleep(60)\n",
+            memory=200 << 20,
         )
-        assert held[0].is_over
+        greedy.begin()
+        assert greedy.exits.get(timeout=20).sentence.startswith("It took more memory than it may, ")
+        assert runtime.exits.empty()
+        wait_until(lambda: len(sandboxes()) == 1)
+    finally:
+        node.close()
+
+
+def test_an_attempt_that_takes_too_much_memory_is_ended_alone_where_there_are_groups(
+    found: Bubblewrap, tmp_path: Path
+) -> None:
+    holder = Holder(name())
+    if holder.plan.memory is not Means.GROUP:
+        holder.close()
+        pytest.skip(holder.sentence)
+    node = Node(tmp_path / "node", BwrapRunner(found, holder))
+    try:
+        greedy = node.start("def main():\n    return len(b'x' * (400 << 20))\n", memory=200 << 20)
+        error = greedy.run().error
+        assert error is not None
+        assert error.kind == "ResourceExhaustionError"
+        assert "it took more memory than it may" in error.sentence
+        assert greedy.exits.empty()
     finally:
         node.close()
 
@@ -206,9 +209,10 @@ def test_a_task_is_held_to_its_limits_and_told_why_it_ended(
 DAEMON = """
 import sys, time
 from pathlib import Path
+from manta.node.isolation.holding import Holder
 from manta.node.runners.bwrap import BwrapRunner, find
 from tests.support.harness import Node
-node = Node(Path(sys.argv[1]), BwrapRunner("test", find([])))
+node = Node(Path(sys.argv[1]), BwrapRunner(find([]), Holder(sys.argv[2])))
 runtime = node.start(
     "import subprocess, sys, time\\n"
     "def main():\\n"

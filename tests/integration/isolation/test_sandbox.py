@@ -27,7 +27,7 @@ def home(bubblewrap: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def node(home: Path, tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path, BwrapRunner("test", find([home, Path.home(), tmp_path])))
+    node = Node(tmp_path, BwrapRunner(find([home, Path.home(), tmp_path])))
     yield node
     node.close()
 
@@ -174,6 +174,44 @@ def test_it_has_no_privileges_and_gains_none(node: Node) -> None:
     assert set(tried) == {-1}
 
 
+def test_calls_are_filtered_and_its_own_loopback_is_open(node: Node) -> None:
+    """What the network and shared memory are need no filter, as they are its own."""
+    answers = inside(
+        node,
+        """
+        import ctypes, errno, os, platform, socket
+        NUMBERS = {"keyctl": (250, 219), "bpf": (321, 280), "userfaultfd": (323, 282),
+                   "io_uring_setup": (425, 425), "shmget": (29, 194)}
+        def main():
+            libc = ctypes.CDLL(None, use_errno=True)
+            answers = {}
+            for name, numbers in NUMBERS.items():
+                number = numbers[platform.machine() == "aarch64"]
+                sizes = (0, 4096, 0o1600) if name == "shmget" else (0, 0, 0)
+                done = libc.syscall(number, *map(ctypes.c_long, sizes))
+                answers[name] = errno.errorcode[ctypes.get_errno()] if done < 0 else "made"
+            for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET):
+                try:
+                    socket.socket(family, socket.SOCK_DGRAM).close()
+                    answers[family.name] = "made"
+                except OSError as error:
+                    answers[family.name] = errno.errorcode[error.errno]
+            return answers
+        """,
+    )
+    assert answers == {
+        "keyctl": "EPERM",
+        "bpf": "EPERM",
+        "userfaultfd": "EPERM",
+        "io_uring_setup": "ENOSYS",
+        "shmget": "made",
+        "AF_INET": "made",
+        "AF_INET6": "made",
+        "AF_NETLINK": "EAFNOSUPPORT",
+        "AF_PACKET": "EAFNOSUPPORT",
+    }
+
+
 def test_no_other_process_and_no_other_descriptor_is_there(node: Node) -> None:
     pids, names, descriptors = inside(
         node,
@@ -208,8 +246,10 @@ def test_the_network_is_its_own(node: Node, tmp_path: Path) -> None:
             def main():
                 with socket.create_server(("127.0.0.1", 0)) as listener:
                     own = tried(socket.AF_INET, listener.getsockname())
+                with open("/proc/net/dev") as file:
+                    interfaces = [line.split(":")[0].strip() for line in file if ":" in line]
                 return [
-                    [name for _, name in socket.if_nameindex()],
+                    interfaces,
                     own,
                     tried(socket.AF_INET, ("127.0.0.1", {listener.getsockname()[1]})) != 0,
                     tried(socket.AF_INET, ("192.0.2.1", 9)) != 0,

@@ -1,4 +1,4 @@
-"""Swarms on nodes whose tasks run in sandboxes, as root and as an ordinary user."""
+"""Swarms on nodes whose tasks run in sandboxes, or confined, as root and as an ordinary user."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from manta import Module, Swarm, Task
 from manta.apis.errors import Unplaceable
+from manta.protocol.isolation import BWRAP
 from tests.integration.node.conftest import Lab, lab
 from tests.support.ordinary import NOBODY, as_ordinary_user
 
@@ -30,7 +31,14 @@ def main():
     world.send_to_node(other, "letter", np.full(100_000, float(rank)))
     letter = world.receive_from_node(other, "letter")
     pids = [name for name in os.listdir("/proc") if name.isdecimal()]
-    return [float(total[0]), float(letter[-1]), Local().read_file_lines("data"), len(pids),
+    try:
+        os.listdir(os.path.dirname(os.path.realpath(os.environ["HOME"])))
+        is_alone = False
+    except PermissionError:
+        is_alone = True
+    if os.path.exists("/manta/module"):
+        is_alone = len(pids) == 3
+    return [float(total[0]), float(letter[-1]), Local().read_file_lines("data"), is_alone,
             os.path.exists("/manta/module"), os.getuid()]
 '''
 class Both(Swarm):
@@ -40,7 +48,7 @@ class Both(Swarm):
 
 
 @pytest.mark.parametrize("user", ["this", "ordinary"])
-def test_instances_compute_together(bubblewrap: None, tmp_path: Path, user: str) -> None:
+def test_instances_compute_together(level: str, tmp_path: Path, user: str) -> None:
     pytest.importorskip("numpy")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -53,7 +61,7 @@ def test_instances_compute_together(bubblewrap: None, tmp_path: Path, user: str)
         "from manta.cli.loading import load_swarm\n"
         "from manta.console.interrupts import Interrupts\n"
         "with Interrupts() as interrupts:\n"
-        "    cluster = LocalCluster(2, {'data': sys.argv[2]}, interrupts, 'bwrap')\n"
+        "    cluster = LocalCluster(2, {'data': sys.argv[2]}, interrupts, sys.argv[3])\n"
         "    try:\n"
         "        cluster.start()\n"
         "        with cluster.connect() as api:\n"
@@ -64,7 +72,7 @@ def test_instances_compute_together(bubblewrap: None, tmp_path: Path, user: str)
         "    finally:\n"
         "        cluster.stop(keep=False)\n"
     )
-    arguments = [str(scratch / "swarm.py"), str(scratch / "near.csv")]
+    arguments = [str(scratch / "swarm.py"), str(scratch / "near.csv"), level]
     command = [sys.executable, "-c", script, *arguments]
     if user == "ordinary":
         command = as_ordinary_user(command, scratch)
@@ -86,7 +94,8 @@ def test_instances_compute_together(bubblewrap: None, tmp_path: Path, user: str)
     status, reason, outputs = json.loads(done.stdout)
     assert status == "COMPLETED", reason
     uid = NOBODY if user == "ordinary" and os.getuid() == 0 else os.getuid()
-    assert outputs == [[3.0, other, ["1", "2"], 3, True, uid] for other in (1.0, 0.0)]
+    sees = [["1", "2"], True, level == BWRAP, uid]
+    assert outputs == [[3.0, other, *sees] for other in (1.0, 0.0)]
 
 
 class Asking(Swarm):
@@ -99,18 +108,18 @@ class Asking(Swarm):
         return Task(Module(code, name="task", resources={"isolation": self._level}))
 
 
-def test_a_node_says_at_which_level_it_is_and_swarms_may_ask_for_one(
-    bubblewrap: None, lab: Lab
-) -> None:
-    lab.node(1, containers={"runner": "bwrap", "isolation": "bwrap", "allow_unsandboxed": False})
+def test_a_node_says_at_which_level_it_is_and_swarms_may_ask_for_one(level: str, lab: Lab) -> None:
+    lab.node(1, containers={"runner": level, "isolation": level, "allow_unsandboxed": False})
     api = lab.api()
     has = api.get_node("node-1").platform_info
-    assert (has.runners, has.isolation) == (("bwrap",), "bwrap")
-    assert lab.wait_for(lab.known(1), "connected").isolation == "bwrap"
+    assert (has.runners, has.isolation) == ((level,), level)
+    assert lab.wait_for(lab.known(1), "connected").isolation == level
     swarm_id = lab.run(api, Asking("landlock"))
     [placed] = api.explain_swarm(swarm_id).placements
-    assert placed.isolation == "bwrap"
-    why = "node-1 isolates it by 'bwrap', 'docker' is asked for; ask for less, or let a node have"
+    assert placed.isolation == level
+    why = (
+        f"node-1 isolates it by {level!r}, 'docker' is asked for; ask for less, or let a node have"
+    )
     assert why in api.check_swarm("lab", Asking("docker")).problems[0]
-    with pytest.raises(Unplaceable, match="isolates it by 'bwrap'"):
+    with pytest.raises(Unplaceable, match=f"isolates it by {level!r}"):
         api.deploy_swarm("lab", Asking("docker"))

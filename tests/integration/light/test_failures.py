@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,7 +341,7 @@ def test_what_a_cancelled_attempt_started_ends_with_it(start: Start, node: Any, 
 @pytest.mark.parametrize("leave", [DAEMON, CHILD])
 @pytest.mark.parametrize("how", ["kill", "sigkill", "stopped", "close"])
 def test_a_runtime_ends_as_a_whole(start: Start, node: Any, leave: str, how: str) -> None:
-    """By its handle; by the kernel; by its handle while it can't react; by its session's end."""
+    """By its handle; by the kernel; by its handle while it stands still; by its session's end."""
     runtime = start(main(leave + "\nprint('in')\nwhile True:\n    time.sleep(1)"))
     runtime.begin()
     runtime.output("stdout", "in")
@@ -354,10 +356,30 @@ def test_a_runtime_ends_as_a_whole(start: Start, node: Any, leave: str, how: str
         runtime.handle.kill()
         runtime.handle.kill()
     exit_ = runtime.exits.get(timeout=10)
-    assert exit_.code == (0 if how in ("kill", "close") else -signal.SIGKILL)
+    assert exit_.code == (-signal.SIGKILL if how == "sigkill" else 0)
     wait_until(lambda: not is_alive(pid), 5)
     assert not is_alive(runtime.handle.pid)
     assert runtime.exits.empty()
+
+
+def test_what_does_not_end_when_it_is_told_is_killed(node: Any, tmp_path: Path) -> None:
+    exits: queue.SimpleQueue[int] = queue.SimpleQueue()
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    child = node.launcher.launch(
+        [sys.executable, "-c", deaf],
+        env={},
+        cwd=tmp_path,
+        on_exit=lambda code, _: exits.put(code),
+    )
+    wait_until(lambda: ignores_sigterm(child.pid))
+    node.launcher.end(child)
+    assert exits.get(timeout=20) == -signal.SIGKILL
+
+
+def ignores_sigterm(pid: int) -> bool:
+    text = Path(f"/proc/{pid}/status").read_text()
+    ignored = next(line for line in text.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_runtime_that_is_gone_is_told(start: Start) -> None:

@@ -88,6 +88,7 @@ def test_no_node_runs_tasks_as_plain_processes_unless_containers_allow_unsandbox
     monkeypatch.setenv("PATH", str(lab.folder))
     config = lab.config("node-1", containers={"runner": "auto"})
     config.path.write_text(config.path.read_text().replace("allow_unsandboxed = true", ""))
+    monkeypatch.setattr("manta.node.isolation.landlock.available", lambda: 0)
     with pytest.raises(LaunchError, match="allow_unsandboxed is false, as it is unless it is set"):
         lab.start(load(config.path), lab.known(1))
 

@@ -19,6 +19,7 @@ from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.node.config import load
 from manta.node.doctor.configuration import examine
 from manta.node.doctor.report import Finding
+from manta.node.isolation import landlock
 from manta.node.state import StateFolder
 from manta.protocol.tokens import NODE_AUDIENCE
 from manta.testing.transports import RecordingHandler
@@ -237,6 +238,25 @@ def test_what_lies_on_this_machine(lab, clinic: Clinic, monkeypatch) -> None:
     level, sentence = clinic.levels("isolation")[0]
     assert level == "fault"
     assert "a node needs an engine of its own machine" in sentence
+
+
+def test_what_the_kernel_alone_can_do(lab, clinic: Clinic, monkeypatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setenv("PATH", str(lab.folder))
+    monkeypatch.setattr(landlock, "gaps", lambda _: ())
+    clinic.configure(more="[containers]\nrunner = 'auto'\n")
+    told = 'Tasks are isolated by landlock; containers.runner is "auto".'
+    assert clinic.levels("isolation") == [("ok", told)]
+    monkeypatch.setattr(landlock, "gaps", lambda _: ("TCP is not refused",))
+    level, sentence = clinic.levels("isolation")[0]
+    assert level == "warning"
+    assert sentence == f"{told} This kernel leaves open: TCP is not refused."
+    monkeypatch.setattr(landlock, "available", lambda: 0)
+    level, sentence = clinic.levels("isolation")[0]
+    assert level == "warning"
+    assert "Tasks are isolated by limits" in sentence
+    assert "all that this user can: bubblewrap is not installed" in sentence
+    assert "and the kernel has no Landlock" in sentence
 
 
 @contextmanager

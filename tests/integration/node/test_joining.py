@@ -213,6 +213,7 @@ def test_a_dataset_that_is_not_there(lab) -> None:
 def test_an_operator_who_wants_a_sandbox_where_there_is_none(lab, monkeypatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{lab.folder}/nothing.sock")
     monkeypatch.setenv("PATH", str(lab.folder))
+    monkeypatch.setattr("manta.node.isolation.landlock.available", lambda: 0)
     config = lab.config("node-1", containers={"runner": "auto", "allow_unsandboxed": False})
     with pytest.raises(LaunchError, match="allow_unsandboxed is false"):
         lab.start(config, lab.known(1))

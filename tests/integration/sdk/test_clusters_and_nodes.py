@@ -163,7 +163,7 @@ def test_what_is_told_of_a_node_is_true_of_this_machine(api: UserAPI) -> None:
     assert found.hostname == platform.node()
     assert found.python == platform.python_version()
     assert found.runners == (found.isolation,)
-    assert found.isolation in ("bwrap", "limits")
+    assert found.isolation in ("bwrap", "landlock", "limits")
     resources = api.get_node_resources("node-1")
     assert resources.cpu_count == psutil.cpu_count()
     assert resources.cpu_memory == psutil.virtual_memory().total - (256 << 20)  # reserved

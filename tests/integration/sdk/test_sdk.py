@@ -49,7 +49,7 @@ def test_nodes(stage: Stage) -> None:
     assert node.status == "CONNECTED"
     assert node.datasets["numbers"].format == "npy"
     assert node.resources.cpu_count >= 1
-    assert node["platform_info"].isolation in ("bwrap", "limits")
+    assert node["platform_info"].isolation in ("bwrap", "landlock", "limits")
     assert stage.api.get_node(node.id[:8]).id == node.id
     with pytest.raises(errors.NotFound, match="node-9"):
         stage.api.get_node("node-9")

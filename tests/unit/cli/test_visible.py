@@ -190,7 +190,11 @@ def test_of_what_is_too_long_for_a_log_only_the_beginning_is_looked_at(
 
 PRINTS = re.compile(r"\bclick\.(secho|echo|style|unstyle)\(|\bsys\.std(out|err)\.write\(|\bprint\(")
 ROOT = Path(__file__).parents[3]
-OF_THEIR_OWN = {"node/daemon/process.py", "manta/manager/daemon.py"}
+OF_THEIR_OWN = {
+    "node/daemon/process.py",
+    "manta/manager/daemon.py",
+    "node/isolation/enter.py",  # says to the daemon why a task can't be started
+}
 """Daemons, which have no console; what they write is made visible there."""
 
 

@@ -25,7 +25,7 @@ max_concurrent_tasks = 2
 reserve_cpu_percent = 5
 reserve_memory_mb = 256
 [containers]
-runner = "auto"               # docker | bwrap | limits
+runner = "auto"               # docker | bwrap | landlock | limits
 gpu_enabled = true
 allow_unsandboxed = false     # plain processes, outside `manta run`
 [datasets.mappings]           # or [datasets] mappings = { ... } over several lines
@@ -156,7 +156,7 @@ def test_other_keys() -> None:
         ("[resources]\nreserve_cpu_percent = -1\n", "must be a number from 0 to 100"),
         (
             "[containers]\nrunner = 'podman'\n",
-            'is \'podman\'; it must be one of "auto", "docker", "bwrap", "limits".',
+            'is \'podman\'; it must be one of "auto", "docker", "bwrap", "landlock", "limits".',
         ),
         ("[containers]\ngpu_enabled = 1\n", "must be true or false"),
         (

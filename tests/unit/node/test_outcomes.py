@@ -10,7 +10,7 @@ import pytest
 from manta.node.task_server.outcomes import died, failed
 
 MORE = (
-    "more memory than its container may, 64 MiB: have its module or task ask for more "
+    "more memory than it may, 64 MiB: have its module or task ask for more "
     "(resources={'memory': ...}), or take less."
 )
 CHILD = f"Before that, a process that it started was killed: together they took {MORE}"

@@ -1,0 +1,47 @@
+"""Run a daemon's module as `python -m` would, with tasks at a level of isolation.
+
+python isolated.py LEVEL manta.node --config ...
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from manta.node.config import NodeConfig
+from manta.node.isolation.holding import Holder
+from manta.node.isolation.limits import Limits
+from manta.node.runners import selection
+from manta.node.runners.interface import Runner
+from manta.node.state import StateFolder
+from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
+
+ROOT = str(Path(__file__).parents[2])
+if __name__ == "__main__" and ROOT not in sys.path:
+    sys.path.append(ROOT)
+
+from tests.support.escape import outside  # noqa: E402
+
+LEVELS = (LIMITS, LANDLOCK, BWRAP)
+
+
+def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
+    """What takes the place of `selection.choose_runner`."""
+
+    def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
+        holder = Holder(selection.label_of(public_key), Limits(processes=outside.PROCESSES))
+        wanted = () if level == LIMITS else (level,)
+        found = selection.local(selection.private(config, state.path), wanted)
+        assert found.level == level, found.why
+        return selection.local_runner(found, selection.keys(config, state.path), holder)
+
+    return choose_runner
+
+
+if __name__ == "__main__":
+    selection.choose_runner = choose(sys.argv[1])  # type: ignore[assignment]
+    module = sys.argv[2]
+    sys.argv[:] = sys.argv[2:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
