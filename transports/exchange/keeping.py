@@ -63,9 +63,9 @@ def _value(letters: Letters, to: str, key: Key) -> bytes | Parcel | None:
 
 
 def _received(letters: Letters, at: Attempt) -> Iterator[Item]:
-    for source, tag in sorted(letters.claiming.get(at, ())):
+    for source, tag, names in letters.end_attempt(at):
         by_stream: dict[tuple[int, Member], list[int]] = {}
-        for name in letters.channels[source, tag].end_attempt(at):
+        for name in names:
             by_stream.setdefault((name.era, name.sender), []).append(name.serial)
         for (era, sender), serials in by_stream.items():
             yield kinds.Received(source, tag, era, *sender, kinds.spans(serials))

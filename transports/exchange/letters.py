@@ -233,6 +233,14 @@ class Letters:
         if (channel := self.channels.get((source, tag))) is not None:
             channel.give_back(at, received)
 
+    def end_attempt(self, at: Attempt) -> list[tuple[str, str, list[Name]]]:
+        """What it received, by source and tag, which stays its own until `settle`."""
+        places = sorted(self.claiming.pop(at, ()))
+        ended = [(*place, self.channels[place].end_attempt(at)) for place in places]
+        if received := [one for one in ended if one[2]]:
+            self.claiming[at] = {(source, tag) for source, tag, _ in received}
+        return received
+
     def fail_attempt(self, at: Attempt) -> None:
         """What it sent stays, for another one to replace; what it received others get."""
         for outbox in self.outboxes.values():

@@ -291,6 +291,21 @@ class Heard:
         self.ends += 1
 
 
+def test_a_channel_that_gave_an_ended_attempt_nothing_is_forgotten_with_its_sender() -> None:
+    group, at = Group("me", Shell(), Anybody(0)), Attempt(0, MINE, 0)
+    group.link_up("p")
+    group.handle("p", messages.Known((), False))
+    group.begin(at)
+    group.receive(Heard(), at, "p", "t", 0, 5, 0)
+    group.end(at, counts=True)
+    assert at not in group.letters.claiming
+    group.roster_changed(Anybody(1))
+    group.handle("p", messages.EraForgotten(1 << 40, 0))
+    assert ("p", "t") not in group.letters.channels
+    group.begin(at)
+    assert group.end(at, counts=True) is None
+
+
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from("pq"), said), max_size=25), st.integers(0, 1 << 30))
 def test_whatever_peers_say_attempts_here_go_on_and_iterations_begin(
