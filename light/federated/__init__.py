@@ -27,6 +27,15 @@ if TYPE_CHECKING:
         sample_by_size,
         sample_uniform,
     )
+    from manta.light.federated.stopping import Plateau, Reached, StoppingRule
+    from manta.light.federated.tasks import (
+        Aggregator,
+        Evaluated,
+        Evaluator,
+        Scheduler,
+        Trained,
+        Worker,
+    )
 
 _MODULES = {
     "adaptive": ("FedAdagrad", "FedAdam", "FedYogi"),
@@ -42,16 +51,21 @@ _MODULES = {
     ),
     "rounds": ("Client", "Outcome", "Round", "Sent", "Strategy", "aggregate"),
     "sampling": ("sample_by_availability", "sample_by_size", "sample_uniform"),
+    "stopping": ("Plateau", "Reached", "StoppingRule"),
+    "tasks": ("Aggregator", "Evaluated", "Evaluator", "Scheduler", "Trained", "Worker"),
 }
 _SUBMODULES = ("adapters", "errors", "statistics")
 
 __all__ = [
     "SCAFFOLD",
+    "Aggregator",
     "Client",
     "Clipped",
     "Compressed",
     "Ditto",
     "EightBit",
+    "Evaluated",
+    "Evaluator",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -68,12 +82,18 @@ __all__ = [
     "MultiKrum",
     "OneBit",
     "Outcome",
+    "Plateau",
     "RandomK",
+    "Reached",
     "Round",
+    "Scheduler",
     "Sent",
+    "StoppingRule",
     "Strategy",
     "TopK",
+    "Trained",
     "TrimmedMean",
+    "Worker",
     "aggregate",
     "clip",
     "delta",

@@ -63,7 +63,8 @@ def no_array(array: Any) -> str | None:
         return "is a masked array: give its .filled(...)"
     if not isinstance(array, np.ndarray):
         name = f"{type(array).__module__}.{type(array).__qualname__}"
-        return f"is a {name}, no array of numpy's"
+        remedy = ": make it one with np.asarray(...)" if isinstance(array, np.generic) else ""
+        return f"is a {name}, no array of numpy's{remedy}"
     if array.dtype.kind not in "fiub":
         return f"is of dtype {array.dtype.name}: give floats, integers or bools"
     return None

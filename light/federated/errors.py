@@ -56,8 +56,16 @@ class RoundFinished(FederatedError, RuntimeError):
 
 
 class TooFewClients(FederatedError, ValueError):
-    """More clients are to be drawn than there are."""
+    """There are fewer clients than are to be drawn, or have to take part."""
 
 
 class CohortTooSmall(FederatedError):
     """A statistic would be of fewer records, or fewer clients, than may be told."""
+
+
+class BadDescription(FederatedError, ValueError):
+    """A value describes no strategy and no stopping rule that is known here."""
+
+
+class UnknownMetric(FederatedError, LookupError):
+    """A stopping rule looks at a metric that nobody measured."""

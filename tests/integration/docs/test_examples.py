@@ -149,19 +149,41 @@ def module_of(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"fl_digits", "hello", "line", "torch_digits"})
+    "name", sorted(set(NAMES) - {"fl_digits", "hello", "hospitals", "line", "torch_digits"})
 )
 def test_the_command_at_its_top_runs_it(name: str, tmp_path: Path) -> None:
     assert ran_by_its_command(name, tmp_path)["status"] == "COMPLETED"
 
 
+def test_hospitals_learn_together_what_pooled_records_would_teach(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, EXAMPLES / "hospitals" / "compare.py", tmp_path / "chart.svg"],
+        capture_output=True,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+        check=True,
+        timeout=100,
+    )
+    assert "together, by FedAvg" in (tmp_path / "chart.svg").read_text()
+    told = ran_by_its_command("hospitals", tmp_path)
+    assert told["status"] == "COMPLETED"
+    accuracy = [m["value"] for m in told["metrics"] if m["iteration"] == 14]
+    assert accuracy[-1] == pytest.approx(140 / 142)
+
+
 def ran_by_its_command(name: str, home: Path) -> Any:
     text = (EXAMPLES / name / "swarm.py").read_text()
-    command = re.search(r"manta run (examples/\S+.*?)\"\"\"", text)
+    command = re.search(r'manta run (examples/(?:[^\n\\]|\\\n)+?)(?:"""|\n)', text)
     assert command is not None
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "manta", "run", *shlex.split(command[1]), "--json"],
+        [
+            sys.executable,
+            "-m",
+            "manta",
+            "run",
+            *shlex.split(command[1].replace("\\\n", " ")),
+            "--json",
+        ],
         cwd=EXAMPLES.parent,
         env={**kept, "MANTA_HOME": str(home)},
         capture_output=True,

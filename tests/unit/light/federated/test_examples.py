@@ -12,8 +12,10 @@ import pytest
 from manta.light import federated
 
 MODULES = [module.name for module in pkgutil.iter_modules(federated.__path__)]
-WITHOUT = {"Client", "Outcome", "Round", "Sent", "Strategy"}
+TASKS = {"Aggregator", "Evaluated", "Evaluator", "Scheduler", "Trained", "Worker"}
+WITHOUT = {"Client", "Outcome", "Round", "Sent", "StoppingRule", "Strategy", *TASKS}
 """What has no outcome of its own."""
+RULES = {"Plateau", "Reached"}
 
 
 def examples(name: str) -> list[doctest.DocTest]:
@@ -35,7 +37,9 @@ def test_every_public_name_has_an_example(name: str) -> None:
     assert ">>> " in (getattr(federated, name).__doc__ or "")
 
 
-@pytest.mark.parametrize("name", sorted({*federated.__all__} - WITHOUT - {"Clipped", "aggregate"}))
+@pytest.mark.parametrize(
+    "name", sorted({*federated.__all__} - WITHOUT - RULES - {"Clipped", "aggregate"})
+)
 def test_every_algorithm_has_its_formula_or_its_source(name: str) -> None:
     kind = getattr(federated, name)
     if isinstance(kind, type) and name != "Compressed":
