@@ -7,16 +7,12 @@ import re
 import sys
 from typing import Any
 
-import pytest
-
 from manta.console.exit_codes import Exit
 from manta.node.cli.main import cli
 from manta.node.link.sentences import HELD
 from manta.transports.errors import DownReason
 from tests.integration.cli.test_json import DOCUMENT, leaves, nested, parsed, table
 from tests.integration.node.conftest import Command, port
-
-pytestmark = pytest.mark.timeout(90)
 
 HEADING = "## manta_node\n"
 MAKES = """

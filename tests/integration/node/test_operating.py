@@ -16,11 +16,10 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.state import StateFolder, Status
+from manta.testing import wait_until
 from manta.transports.security.keys import make_private_folder
 from tests.integration.node.conftest import HOST, Command, port
 from tests.support.children import Child
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def init(manta_node: Command, name: str, manager_port: int, *arguments: object) -> None:
@@ -158,14 +157,11 @@ def test_a_signal_ends_the_daemons_that_are_waited_for(
         text=True,
         env={**manta_node.environment, "MANTA_NODE_TOKEN": some_token()},
     ) as process:
-        deadline = time.monotonic() + 30
-        while not all(folder.running_pid() for folder in folders):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: all(folder.running_pid() for folder in folders))
         process.send_signal(number)
         assert process.stdout is not None
         said = process.stdout.read()
-        assert process.wait(30) == code, said
+        assert process.wait(60) == code, said
     assert said.split() == [word]
     assert [folder.running_pid() for folder in folders] == [None] * len(folders)
 
