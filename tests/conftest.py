@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # by nohup
 
-GRACE = 2.0  # seconds, for what is about to end by itself
+GRACE = 30.0  # seconds, for what is about to end by itself
 TWINS = {"actors", "light", "node", "transports"}
 os.environ["PYTEST_RUN"] = str(os.getpid())  # inherited by all that a test starts, orphans too
 RUN = f"PYTEST_RUN={os.getpid()}"

@@ -11,6 +11,7 @@ from manta.testing.actors import (
 from manta.testing.attempts import TaskRun
 from manta.testing.instances import run_tasks
 from manta.testing.tasks import run_task
+from manta.testing.waiting import wait_until
 
 __all__ = [
     "FakeClock",
@@ -22,4 +23,5 @@ __all__ = [
     "run_tasks",
     "settle",
     "wait_for_successor",
+    "wait_until",
 ]

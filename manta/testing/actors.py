@@ -12,6 +12,7 @@ from manta.actors import ActorDead, ActorSystem, LocalRef
 from manta.actors.mailbox import Mailbox
 from manta.actors.refs import Envelope
 from manta.actors.signals import Crash
+from manta.testing.waiting import PATIENCE
 
 
 class FakeClock:
@@ -64,7 +65,7 @@ def crash(ref: LocalRef, error: BaseException | None = None) -> None:
     ref._cell.inbox.put_urgent(Envelope(Crash(error)))
 
 
-def settle(*systems: ActorSystem, timeout: float = 5.0) -> None:
+def settle(*systems: ActorSystem, timeout: float = PATIENCE) -> None:
     """Wait until no actor of these systems has anything left to do."""
     deadline = time.monotonic() + timeout
     before: dict[int, int] | None = None
@@ -101,7 +102,7 @@ def run_for(seconds: float, *systems: ActorSystem) -> None:
     settle(*systems)
 
 
-def wait_for_successor(system: ActorSystem, ref: LocalRef, timeout: float = 5.0) -> LocalRef:
+def wait_for_successor(system: ActorSystem, ref: LocalRef, timeout: float = PATIENCE) -> LocalRef:
     """The next incarnation at the path of `ref`, once there is one."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from manta.apis.user_api import UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.protocol.isolation import LIMITS
+from manta.testing.waiting import wait_until
 
-START_TIMEOUT = 30.0
 RUNNER = os.environ.get("MANTA_TEST_RUNNER", LIMITS)
 """How nodes of tests isolate tasks, which touch files of their test; tests that are about that say
 so themselves."""
@@ -37,12 +36,8 @@ def client(cluster: LocalCluster) -> UserAPI:
     return cluster.connect()
 
 
-def wait_for_nodes(api: UserAPI, count: int, timeout: float = START_TIMEOUT) -> None:
-    deadline = time.monotonic() + timeout
-    while (connected := _connected(api)) < count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{connected} of {count} nodes connected within {timeout:g} s")
-        time.sleep(0.02)
+def wait_for_nodes(api: UserAPI, count: int) -> None:
+    wait_until(lambda: _connected(api) >= count, what=lambda: f"{_connected(api)} are connected")
 
 
 def _connected(api: UserAPI) -> int:

@@ -19,6 +19,7 @@ from manta.protocol.roster import RosterTold
 from manta.protocol.spread import FreedResults, FreeResults, PushResult
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
+from manta.testing.waiting import PATIENCE
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair
@@ -74,7 +75,7 @@ class Client(_Process):
         else:
             self._up.clear()
 
-    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+    def ask(self, message: Any, timeout: float = PATIENCE) -> Any:
         """Returns the answer. Waits for the link, and asks again while the manager restarts."""
         deadline = time.monotonic() + timeout
         while True:
@@ -91,7 +92,7 @@ class Client(_Process):
                     raise
             time.sleep(0.02)
 
-    def refusal(self, message: Any, timeout: float = 10.0) -> Refused:
+    def refusal(self, message: Any, timeout: float = PATIENCE) -> Refused:
         """Returns the refusal of the message; fails if it was answered."""
         try:
             answer = self.ask(message, timeout)
@@ -187,7 +188,7 @@ class FakeNode(_Process):
         """Sends the message without the journal."""
         self._tell(lambda link: link.send(message))
 
-    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+    def ask(self, message: Any, timeout: float = PATIENCE) -> Any:
         link = self.system.find(MANAGER_LINK)
         return link.ask(lambda link: link.forward(message), timeout=timeout)
 
@@ -407,17 +408,9 @@ def push(keys: KeyPair, address: str, server_key: str, *contents: bytes) -> list
     try:
         peer = bulk.dial(address, server_key)
         refs = [BlobRef(depot.put(content), len(content)) for content in contents]
-        for pushed in [peer.push(ref.digest, ref.size, timeout=30.0) for ref in refs]:
-            pushed.result(30.0)
+        for pushed in [peer.push(ref.digest, ref.size, timeout=PATIENCE) for ref in refs]:
+            pushed.result(PATIENCE)
         return refs
     finally:
         bulk.close()
         depot.close()
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout:g} s: {condition}")
-        time.sleep(0.005)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from manta.testing.memory.medium import Faults
 from manta.testing.memory.network import MemoryNetwork
 from manta.testing.memory.transport import MemoryTransport
+from manta.testing.waiting import PATIENCE, wait_until
 from manta.transports.errors import DownReason
 from manta.transports.security.keys import KeyPair
 
@@ -62,7 +63,7 @@ class Harness(Protocol):
     def transport(self, keys: KeyPair | None = None) -> Transport:
         """The transport of a new process, with this identity."""
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """Run until `condition`; fails after `timeout` seconds."""
 
     def rest(self, seconds: float) -> None:
@@ -90,12 +91,8 @@ class ZmqHarness:
         self._made.append(transport)
         return transport
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"did not come about in {timeout:g} s")
-            time.sleep(0.001)
+    def wait(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
+        wait_until(condition, timeout)
 
     def rest(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -131,7 +128,7 @@ class MemoryHarness:
         self._made.append(transport)
         return transport
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         if not self.network.run_while(lambda: not condition(), timeout):
             raise AssertionError(f"did not come about in {timeout:g} s")
 

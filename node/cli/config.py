@@ -214,9 +214,12 @@ def config_edit(name: str, as_json: bool) -> None:
 @as_json_option
 def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     """Delete a configuration; refused while its node runs."""
+    from manta.node.daemon.background import await_end
+
     path = config_path(name)
     folder = places.state_folder(name).path
     _must_exist(name, path)
+    await_end(name, places.state_folder(name))
     if (pid := _pid(name)) is not None:
         raise OperatorError(
             f"The node {name} runs (process {pid}): stop it first, with `manta_node stop {name}`."

@@ -69,6 +69,7 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
     from manta.node.daemon import background, logs, process
     from manta.transports.security.keys import make_private_folder
 
+    background.await_end(config.name, folder)
     background.must_not_run(config.name, folder)
     become_clean(config.token_variables)
     make_private_folder(folder.path)

@@ -42,6 +42,7 @@ def results(name: str, swarm: str | None, as_json: bool) -> None:
         else:
             print_lines(f"No results stay on the node {name}.")
         return
+    background.await_end(name, folder)
     background.must_not_run(name, folder)
     if held is None or swarm not in sizes:
         there = f"; there are some of {', '.join(sizes)}" if sizes else ""

@@ -9,9 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.modules import module_command
+from manta.console.terminal import say_note
 from manta.node.errors import DaemonEnded, OperatorError
 from manta.transports.codec.stored import Damaged
 
@@ -24,6 +27,8 @@ START_PATIENCE = 6.0
 SILENCE = 6.0
 """More seconds after which a daemon without any status counts as failed."""
 STOP_PATIENCE = 30.0
+ENDING = ("stopping", "refused", "failed")
+"""States of a daemon that is about to end, though its process still holds the folder."""
 
 
 @dataclass
@@ -79,8 +84,9 @@ class Started:
 def start(config: NodeConfig, folder: StateFolder) -> Status:
     """Launch a daemon and wait for it. An interrupt ends the daemon as well.
 
-    Raises what `launch` and `wait` raise.
+    Raises what `await_end`, `launch` and `wait` raise.
     """
+    await_end(config.name, folder)
     with Interrupts() as interrupts:
         started = launch(config, folder)
         try:
@@ -117,6 +123,17 @@ def launch(config: NodeConfig, folder: StateFolder) -> Started:
     finally:
         os.close(variables)
     return Started(config.name, folder, process, errors, time.monotonic())
+
+
+def await_end(name: str, folder: StateFolder) -> None:
+    """Wait for a daemon that is about to end; return at once if there is none, or one that stays.
+
+    Raises OperatorError if it takes too long.
+    """
+    status = current_status(folder)
+    if status is not None and status.state in ENDING:
+        say_note(f"The node {name} (process {status.pid}) is ending; waiting for that.")
+        wait_for_end(name, folder, status.pid)
 
 
 def must_not_run(name: str, folder: StateFolder) -> None:
@@ -166,12 +183,16 @@ def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
 
 def current_status(folder: StateFolder) -> Status | None:
     """Returns the status of the daemon that runs; None if there is none, none yet, or none that
-    can be read."""
+    can be read. One that has parted from its manager, and still holds its folder, is stopping."""
     try:
         found = folder.read_status()
     except Damaged:
         return None
-    return found if found is not None and found.pid == folder.running_pid() else None
+    if found is None or found.pid != folder.running_pid():
+        return None
+    if found.state == "stopped":
+        return replace(found, state="stopping", sentence="The daemon is stopping.")
+    return found
 
 
 def _killed(name: str, folder: StateFolder, last: Status) -> str:

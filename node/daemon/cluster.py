@@ -109,6 +109,11 @@ def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]
         try:
             interrupts.begin()
             for node in planned:
+                try:
+                    background.await_end(node.name, node.folder)
+                except OperatorError as error:
+                    launched[node.name] = error
+                    continue
                 with interrupts.held():
                     launched[node.name] = _launched(node)
             for name, started in launched.items():

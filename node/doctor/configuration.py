@@ -96,6 +96,8 @@ def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
         return ok("daemon", f"The node does not run; `manta_node start {name}` starts it.")
     if status.state == "connected":
         return ok("daemon", f"{status.sentence} Process {status.pid}.")
+    if status.state == "stopping":
+        return ok("daemon", f"The node is stopping (process {status.pid}).")
     since = seconds(max(0.0, time.time() - status.since))
     return fault(
         "daemon",

@@ -181,7 +181,7 @@ sink = FileDepot({str(tmp_path)!r}).sink({DIGEST!r}, {len(BLOB)})
 sink.write(bytes(100_000))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", code], timeout=30)
+    subprocess.run([sys.executable, "-c", code], timeout=60)
     assert list(FileDepot(tmp_path)) == []
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 

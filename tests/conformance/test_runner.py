@@ -24,7 +24,8 @@ from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.task_server import messages as light
-from tests.support.harness import Node, wait_until
+from manta.testing import wait_until
+from tests.support.harness import Node
 
 
 @pytest.fixture(scope="module", params=["process", "limits", "landlock", "bwrap", "docker"])
@@ -139,7 +140,7 @@ def test_the_end_is_told_once_with_its_code(node: Node, tmp_path: Path) -> None:
     runtime = node.start("def main():\n    pass\n")
     runtime.ready()
     node.sessions.tell(light.CloseSession(runtime.id))
-    exit_ = runtime.exits.get(timeout=10)
+    exit_ = runtime.exits.get(timeout=60)
     assert (exit_.session, exit_.code, exit_.sentence) == (runtime.id, 0, "")
     runtime.handle.kill()
     time.sleep(0.2)
@@ -157,7 +158,7 @@ def test_the_end_is_told_by_another_thread(runner: Runner, node: Node) -> None:
     runtime = node.start("def main():\n    pass\n")
     spec = msgspec.structs.replace(runtime.spec, session="other", token="no token")
     again = runner.start(spec, on_exit)
-    assert ended.wait(10)  # the node refuses its token
+    assert ended.wait(60)  # the node refuses its token
     again.kill()
     assert told != [threading.main_thread()]
 
@@ -192,7 +193,7 @@ def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) 
         node.sessions.tell(light.CloseSession(runtime.id))
     else:
         runner.close()
-    assert runtime.exits.get(timeout=10).code == 0
+    assert runtime.exits.get(timeout=60).code == 0
     assert time.monotonic() - began < 5
     wait_until(lambda: not with_mark(mark))
     assert runtime.exits.empty()
@@ -209,14 +210,14 @@ def test_one_that_stands_still_ends_soon_as_well(kind: str, node: Node) -> None:
     os.kill(runtime.handle.pid, signal.SIGSTOP)
     began = time.monotonic()
     runtime.handle.kill()
-    runtime.exits.get(timeout=20)
+    runtime.exits.get(timeout=60)
     assert time.monotonic() - began < 5
 
 
 def test_it_may_be_killed_before_it_has_begun(node: Node) -> None:
     runtime = node.start("def main():\n    pass\n")
     runtime.handle.kill()
-    runtime.exits.get(timeout=20)
+    runtime.exits.get(timeout=60)
     assert runtime.exits.empty()
 
 
@@ -295,7 +296,7 @@ def test_several_run_side_by_side(node: Node) -> None:
         runtime.begin()
     ended: list[Any] = []
     while len(ended) < 3:
-        event = node.events.get(timeout=20)
+        event = node.events.get(timeout=60)
         if isinstance(event, light.AttemptExited):
             ended.append(node.value(event.output))
     assert sorted(ended) == [0, 1, 2]
@@ -321,7 +322,7 @@ def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> N
     other.close()
     [sentence] = runner.recover()
     assert "swarm.worker (running)" in sentence
-    exit_ = runtime.exits.get(timeout=10)
+    exit_ = runtime.exits.get(timeout=60)
     assert "by somebody else than the node" in exit_.sentence
     assert exit_.platform
 
@@ -338,5 +339,5 @@ def test_an_image_alone_needs_containers(kind: str, runner: Runner, tmp_path: Pa
 
 def test_there_is_nothing_to_prepare_when_it_is_there(runner: Runner) -> None:
     told: list[str] = []
-    assert runner.prepare(None, told.append).result(10) is None
+    assert runner.prepare(None, told.append).result(60) is None
     assert told == []

@@ -125,7 +125,7 @@ def test_an_unreachable_peer_is_told_apart_and_found_when_it_comes(harness):
     probe.close()
     handler = RecordingHandler()
     link = client.dial(address, server.public_key, handler)
-    harness.wait(lambda: link.state is DownReason.UNREACHABLE, timeout=5)
+    harness.wait(lambda: link.state is DownReason.UNREACHABLE, timeout=60)
     server.listen(address, RecordingHandler(), Admission([client.public_key]))
     harness.wait(lambda: link.state is None)
     assert handler.reasons == [DownReason.UNREACHABLE]
@@ -133,7 +133,7 @@ def test_an_unreachable_peer_is_told_apart_and_found_when_it_comes(harness):
 
 def test_a_denied_key_is_told_so_and_let_in_once_it_is_known(harness):
     pair = Pair(harness, admit=False)
-    harness.wait(lambda: pair.link.state is DownReason.DENIED, timeout=5)
+    harness.wait(lambda: pair.link.state is DownReason.DENIED, timeout=60)
     with pytest.raises(LinkDown) as caught:
         pair.link.send([b"refused"])
     assert caught.value.reason is DownReason.DENIED
@@ -146,14 +146,14 @@ def test_guests_are_let_in_at_their_rate(harness):
     pair = Pair(harness, admit=False, guests=True, limits=StrangerLimits(rate=0.001, burst=1)).up()
     other = harness.transport()
     link = other.dial(pair.listener.address, pair.server.public_key, RecordingHandler())
-    harness.wait(lambda: link.state is DownReason.BUSY, timeout=20)
+    harness.wait(lambda: link.state is DownReason.BUSY, timeout=60)
 
 
 def test_a_wrong_server_key_is_told_apart(harness):
     pair = Pair(harness)
     handler = RecordingHandler()
     link = pair.client.dial(pair.listener.address, public_key_of("another server"), handler)
-    harness.wait(lambda: bool(handler.reasons), timeout=5)
+    harness.wait(lambda: bool(handler.reasons), timeout=60)
     assert (handler.reasons, link.state) == ([DownReason.WRONG_KEY], DownReason.WRONG_KEY)
 
 
@@ -388,6 +388,6 @@ def _notice(harness: Harness) -> None:
     pair = Pair(harness).up()
     with harness.frozen(pair.server):
         harness.wait(lambda: pair.link.state is DownReason.SILENT)
-    harness.wait(lambda: pair.link.state is None, timeout=20)
+    harness.wait(lambda: pair.link.state is None, timeout=60)
     assert pair.at_client.reasons[0] is DownReason.SILENT
     assert len(pair.at_server.downs) >= 1

@@ -6,10 +6,11 @@ import ctypes
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import AnyStr
+
+from manta.testing import wait_until
 
 
 class Child(subprocess.Popen[AnyStr]):
@@ -31,10 +32,7 @@ def freeze(pid: int) -> None:
     """Returns when each of its threads stands still: they do so a little after the signal, and may
     read what comes in between."""
     os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + 20
-    while not _stands_still(pid):
-        assert time.monotonic() < deadline, f"{pid} runs on"
-        time.sleep(0.001)
+    wait_until(lambda: _stands_still(pid), what=lambda: f"{pid} runs on")
 
 
 def signal_other_thread(pid: int, number: signal.Signals) -> None:

@@ -373,7 +373,7 @@ class Shell:
         for terminal in reversed(self.terminals):
             if terminal.poll() is None:
                 os.killpg(terminal.pid, signal.SIGINT)
-            terminal.wait(timeout=20)
+            terminal.wait(timeout=60)
         for file in sorted((self.home / "nodes").glob("*.toml")):
             self._stop("manta_node", "stop", file.stem)
         self._stop("manta_node", "cluster", "stop")
@@ -389,7 +389,7 @@ class Shell:
         os.close(self.slave)
 
     def _stop(self, *command: str) -> None:
-        subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=40)
+        subprocess.run(command, env=self.environment, capture_output=True, check=False, timeout=60)
 
 
 def _commands(block: Block) -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ class TestEngine:
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
     def hang_up(self) -> None:
         """Close our own connections."""
@@ -114,7 +114,7 @@ class TestEngine:
         """With SIGKILL: the containers' processes live on until it is started again."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process = None
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ import queue
 import secrets
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -305,10 +304,3 @@ def order(
     fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
     assigned = Assignment(instance, ModuleSpec("worker"), **fields)
     return light.RunAttempt(session, assigned, datasets or {})
-
-
-def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.005)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from manta.cli.local.cluster import Child, LocalCluster, node_config
 
 
@@ -28,13 +25,13 @@ class Restartable(LocalCluster):
     def kill(self, log_name: str) -> None:
         child = self.child(log_name)
         child.process.kill()
-        assert child.ended.wait(20)
+        assert child.ended.wait(60)
 
     def end(self, log_name: str) -> None:
         """In good order."""
         child = self.child(log_name)
         child.process.terminate()
-        assert child.ended.wait(20)
+        assert child.ended.wait(60)
 
     def again(self, log_name: str) -> None:
         self._spawn(self.child(log_name).name, log_name, self._started[log_name])
@@ -58,10 +55,3 @@ class QuickToGiveUp(Restartable):
     def command(self, log_name: str, arguments: list[str]) -> list[str]:
         lease = ["--lease", "6"] if log_name == "manager" else []
         return [*super().command(log_name, arguments), *lease]
-
-
-def until(what: Callable[[], object], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.03)

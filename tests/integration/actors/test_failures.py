@@ -135,7 +135,7 @@ def test_one_down_one_child_exited_bystanders_alive(
 ) -> None:
     caplog.set_level(logging.INFO)
     spec = ChildSpec("fragile", lambda: Fragile(where, error()), Restart.TEMPORARY)
-    ref = tree.ask(StartChild(spec), timeout=5)
+    ref = tree.ask(StartChild(spec), timeout=60)
     watcher, bystander = system.find("tree/watcher"), system.find("tree/bystander")
     watcher.tell(("watch", ref))
     settle(system)
@@ -143,20 +143,20 @@ def test_one_down_one_child_exited_bystanders_alive(
 
     act(ref)
 
-    reason = ref.wait(5)
+    reason = ref.wait(60)
     assert reason is not None
     assert reason.kind is ExitKind.CRASHED
     settle(system)
-    (down,) = watcher.ask("downs", timeout=5)
+    (down,) = watcher.ask("downs", timeout=60)
     assert down == Down(ref, reason)
     exits = [line for line in caplog.messages if f"ChildExited({ref.address}" in line]
     assert len(exits) == 1
-    assert bystander.ask("still there", timeout=5) == "still there"
+    assert bystander.ask("still there", timeout=60) == "still there"
     with pytest.raises(ActorDead):
         ref.tell("anyone?")
     with pytest.raises(ActorDead):
         ref.ask("anyone?", timeout=5)
-    ref._cell.thread.join(5)
+    ref._cell.thread.join(60)
     assert threading.active_count() == threads - 1
 
 
@@ -175,7 +175,7 @@ def test_a_failed_start_is_one_child_exited_and_the_asker_is_told(
     assert refused.value.code == "start_failed"
     settle(system)
     assert len([line for line in caplog.messages if "ChildExited(test:tree/fragile" in line]) == 1
-    assert system.find("tree/bystander").ask(1, timeout=5) == 1
+    assert system.find("tree/bystander").ask(1, timeout=60) == 1
 
 
 def test_a_root_that_does_not_start_says_so(system: ActorSystem) -> None:
@@ -196,7 +196,7 @@ def test_an_actor_object_lives_once(system: ActorSystem) -> None:
     one = Bystander()
     first = system.spawn(ChildSpec("one", lambda: one))
     first.stop()
-    first.wait(5)
+    first.wait(60)
     with pytest.raises(StartFailed, match="must make a new one each time"):
         system.spawn(ChildSpec("one", lambda: one))
 
@@ -205,14 +205,14 @@ def test_monitoring_the_dead_brings_one_down_with_the_reason(
     system: ActorSystem, tree: LocalRef
 ) -> None:
     spec = ChildSpec("fragile", lambda: Fragile("tell", ValueError("boom")), Restart.TEMPORARY)
-    ref = tree.ask(StartChild(spec), timeout=5)
+    ref = tree.ask(StartChild(spec), timeout=60)
     ref.tell("break")
-    ref.wait(5)
+    ref.wait(60)
     watcher = system.find("tree/watcher")
     watcher.tell(("watch", ref))
     watcher.tell(("watch", system.ref("tree/nobody")))
     settle(system)
-    first, second = watcher.ask("downs", timeout=5)
+    first, second = watcher.ask("downs", timeout=60)
     assert first.reason == ExitReason(ExitKind.CRASHED, "ValueError: boom")
     assert second.reason.kind is ExitKind.UNKNOWN
 
@@ -241,7 +241,7 @@ def test_what_it_said_before_it_ended_comes_before_its_down(system: ActorSystem)
     listener = system.spawn(ChildSpec("listener", Listener))
     talker = system.spawn(ChildSpec("talker", lambda: Talker(listener)))
     listener.tell(talker)
-    talker.wait(5)
+    talker.wait(60)
     settle(system)
     assert heard == [*range(100), Down(talker, NORMAL)]
 
@@ -257,10 +257,10 @@ def test_a_cancelled_monitor_is_silent(system: ActorSystem, tree: LocalRef) -> N
                     if then == "first":
                         monitor.cancel()
                         ref.stop()
-                        ref.wait(5)
+                        ref.wait(60)
                     else:  # its Down is in the mailbox by then
                         ref.stop()
-                        ref.wait(5)
+                        ref.wait(60)
                         monitor.cancel()
                 case Down():
                     heard.append(message)
@@ -294,18 +294,18 @@ def test_linked_actors_share_their_fate_both_ways(
     system: ActorSystem, who: int, how: str, dies: bool
 ) -> None:
     pair = [system.spawn(ChildSpec(id, Linked)) for id in "ab"]
-    pair[0].ask(pair[1], timeout=5)
+    pair[0].ask(pair[1], timeout=60)
     ends, other = pair[who], pair[1 - who]
     if how == "shutdown":
         ends.stop()
     elif how == "unlink":
-        pair[1].ask(("unlink", pair[0]), timeout=5)
+        pair[1].ask(("unlink", pair[0]), timeout=60)
         ends.tell("crash")
     else:
         ends.tell(how)
-    ends.wait(5)
+    ends.wait(60)
     if dies:
-        reason = other.wait(5)
+        reason = other.wait(60)
         assert reason is not None
         assert str(ends.address) in reason.sentence
     else:
@@ -316,9 +316,9 @@ def test_linked_actors_share_their_fate_both_ways(
 def test_linking_with_the_dead_is_sharing_its_fate(system: ActorSystem) -> None:
     a, b = (system.spawn(ChildSpec(id, Linked)) for id in "ab")
     a.tell("crash")
-    a.wait(5)
+    a.wait(60)
     b.tell(a)
-    reason = b.wait(5)
+    reason = b.wait(60)
     assert reason is not None
     assert reason.kind is ExitKind.CRASHED
 

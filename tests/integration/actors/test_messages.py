@@ -43,7 +43,7 @@ class Slow(Actor):
         self.handled.append(message)
         match message:
             case threading.Event():
-                message.wait(10)
+                message.wait(60)
             case "defer":
                 self.replies.append(self.defer())
                 return "ignored"
@@ -87,7 +87,7 @@ def slow(system: ActorSystem) -> LocalRef:
 
 
 def test_an_ask_is_answered(slow: LocalRef) -> None:
-    assert slow.ask("hello", timeout=5) == "hello"
+    assert slow.ask("hello", timeout=60) == "hello"
     assert slow.ask_future("hello", timeout=5).result() == "hello"
 
 
@@ -98,7 +98,7 @@ def test_a_refusal_reaches_the_asker_whole_and_harms_nobody(
         slow.ask("refuse", timeout=5)
     assert (refused.value.code, refused.value.data) == ("no_room", {"seats": 0})
     slow.tell("refuse")
-    assert slow.ask("there?", timeout=5) == "there?"
+    assert slow.ask("there?", timeout=60) == "there?"
     assert "refused str: There is no room" in caplog.text
 
 
@@ -108,7 +108,7 @@ def test_a_deferred_answer_comes_from_any_thread(slow: LocalRef) -> None:
     assert future.result() == 42
     slow.tell("defer")  # nobody waits: the answer goes nowhere
     slow.tell(("answer", 42))
-    assert slow.ask("there?", timeout=5) == "there?"
+    assert slow.ask("there?", timeout=60) == "there?"
 
 
 def test_the_first_answer_counts(system: ActorSystem) -> None:
@@ -119,7 +119,7 @@ def test_the_first_answer_counts(system: ActorSystem) -> None:
             reply = self.defer()
             said.extend([reply.set(1), reply.set(2), reply.fail(ValueError())])
 
-    assert system.spawn(ChildSpec("twice", Twice)).ask("go", timeout=5) == 1
+    assert system.spawn(ChildSpec("twice", Twice)).ask("go", timeout=60) == 1
     assert said == [True, False, False]
 
 
@@ -141,12 +141,12 @@ def test_an_ask_that_timed_out_is_not_carried_out_later(slow: LocalRef) -> None:
     with pytest.raises(AskTimeout):
         slow.ask_future("late too", timeout=0.05).result()
     gate.set()
-    assert slow.ask("handled", timeout=5) == ["handled"]
+    assert slow.ask("handled", timeout=60) == ["handled"]
 
 
 def test_a_full_mailbox_is_an_error_to_the_sender_and_blocks_nobody(slow: LocalRef) -> None:
     gate = threading.Event()
-    slow.ask("ready?", timeout=5)
+    slow.ask("ready?", timeout=60)
     slow.tell(gate)
     until_taken(slow)
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_a_full_mailbox_is_an_error_to_the_sender_and_blocks_nobody(slow: LocalR
 def test_whoever_waits_is_told_of_the_end_at_once(slow: LocalRef, how: str) -> None:
     gate = threading.Event()
     deferred = slow.ask_future("defer", timeout=60)
-    slow.ask("ready?", timeout=5)
+    slow.ask("ready?", timeout=60)
     current = slow.ask_future(gate, timeout=60)
     until_taken(slow)
     if how == "crash":
@@ -176,7 +176,7 @@ def test_whoever_waits_is_told_of_the_end_at_once(slow: LocalRef, how: str) -> N
     elif how == "stop":
         slow.stop()
     gate.set()
-    _done, not_done = wait([deferred, current, *queued], timeout=5)
+    _done, not_done = wait([deferred, current, *queued], timeout=60)
     assert not not_done
     assert current.result() is gate
     kind = ActorDead if how == "stop" else ActorCrashed
@@ -194,13 +194,13 @@ def test_a_dead_incarnation_is_never_mistaken_for_its_successor(
     successor = wait_for_successor(system, slow)
     assert successor.address.path == slow.address.path
     assert successor.address.incarnation != slow.address.incarnation
-    for send in (slow.tell, lambda m: slow.ask(m, timeout=5)):
+    for send in (slow.tell, lambda m: slow.ask(m, timeout=60)):
         with pytest.raises(ActorDead, match="is another incarnation"):
             send("for the first")
     assert isinstance(slow.ask_future("x", timeout=5).exception(), ActorDead)
-    assert successor.ask("handled", timeout=5) == ["handled"]
+    assert successor.ask("handled", timeout=60) == ["handled"]
     by_path = system.ref("root/slow")
-    assert by_path.ask("for whoever lives", timeout=5) == "for whoever lives"
+    assert by_path.ask("for whoever lives", timeout=60) == "for whoever lives"
     assert by_path.ask_future("x", timeout=5).result() == "x"
     by_path.tell("x")
 
@@ -221,13 +221,13 @@ def test_no_blocking_ask_of_oneself_or_ones_supervisors(system: ActorSystem) -> 
         def receive(self, message: Any) -> Any:
             for path in ("root/child", "root"):
                 try:
-                    self.system.find(path).ask("x", timeout=5)
+                    self.system.find(path).ask("x", timeout=60)
                 except WouldDeadlock as error:
                     seen.append(str(error))
             return self.system.find("root").ask_future("x", timeout=5)
 
-    child = system.find("root").ask(StartChild(ChildSpec("child", Child)), timeout=5)
-    assert child.ask("go", timeout=5).result() == "x"
+    child = system.find("root").ask(StartChild(ChildSpec("child", Child)), timeout=60)
+    assert child.ask("go", timeout=60).result() == "x"
     assert len(seen) == 2
     assert "use ask_future" in seen[0]
 
@@ -237,9 +237,9 @@ def test_two_systems_in_one_process_do_not_disturb_each_other() -> None:
         first, second = (each.spawn(ChildSpec("same", Slow)) for each in (one, two))
         assert first != second
         crash(first, SystemExit(1))
-        assert first.wait(5) is not None
+        assert first.wait(60) is not None
         one.stop()
-        assert second.ask("there?", timeout=5) == "there?"
+        assert second.ask("there?", timeout=60) == "there?"
 
 
 def test_a_name_is_taken_once(system: ActorSystem) -> None:
@@ -261,7 +261,7 @@ def test_stop_overtakes_what_waits(slow: LocalRef, caplog: pytest.LogCaptureFixt
     slow.tell("never")
     slow.stop()
     gate.set()
-    assert slow.wait(5) is not None
+    assert slow.wait(60) is not None
     assert "messages unread" in caplog.text
 
 
@@ -292,12 +292,12 @@ def test_timers_follow_the_injected_clock() -> None:
         ticker = system.spawn(ChildSpec("ticker", Ticker))
         assert threading.active_count() == before + 1
         run_for(5.0, system)
-        assert ticker.ask("ticks", timeout=5) == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert ticker.ask("ticks", timeout=60) == [1.0, 2.0, 3.0, 4.0, 5.0]
         assert clock.now() == 5.0
         future = ticker.ask_future("defer", timeout=5)
         assert future.result() is None
         run_for(100.0, system)
-        assert len(ticker.ask("ticks", timeout=5)) == 105
+        assert len(ticker.ask("ticks", timeout=60)) == 105
 
 
 def test_a_future_expires_on_the_injected_clock() -> None:
@@ -329,8 +329,8 @@ class Herald(Actor):
 def test_a_notification_is_a_tell_by_reference_or_path(system: ActorSystem, slow: LocalRef) -> None:
     herald = system.spawn(ChildSpec("herald", Herald))
     for number, target in enumerate((slow, "root/slow", system.ref("root/slow"))):
-        assert herald.ask((target, f"news {number}"), timeout=5)
-        assert f"news {number}" in slow.ask("handled", timeout=5)
+        assert herald.ask((target, f"news {number}"), timeout=60)
+        assert f"news {number}" in slow.ask("handled", timeout=60)
 
 
 def test_a_notification_that_nobody_takes_is_no_error(
@@ -347,7 +347,7 @@ def test_a_notification_that_nobody_takes_is_no_error(
     assert "herald: str was not delivered: test:root/slow" in caplog.text
     gate.set()
     crash(slow)
-    slow.wait(5)
+    slow.wait(60)
     assert not herald.ask((slow, "for the dead"), timeout=5)
     assert not herald.ask(("root/nobody", "anyone?"), timeout=5)
     assert "nobody lives at test:root/nobody" in caplog.text

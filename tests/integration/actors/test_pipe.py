@@ -42,7 +42,7 @@ class Waiting(Actor):
             case ("then", future, then):
                 self.pipe(future, then)
             case threading.Event():
-                message.wait(10)
+                message.wait(60)
             case _:
                 self.heard.append(message)
 
@@ -160,7 +160,7 @@ def test_what_comes_after_the_end_is_dropped(
     actor.tell(future)
     settle(system)
     actor.stop()
-    actor.wait(5)
+    actor.wait(60)
     future.set_result(7)
     assert heard == []
     assert "exception" not in caplog.text
@@ -182,7 +182,7 @@ def test_an_ask_that_expires_in_virtual_time_is_an_outcome(
 
 
 def test_a_job_answers_a_deferred_ask(actor: LocalRef, pool: ThreadPoolExecutor) -> None:
-    assert actor.ask(("ask", pool.submit(lambda: 42)), timeout=5) == 42
+    assert actor.ask(("ask", pool.submit(lambda: 42)), timeout=60) == 42
 
 
 @pytest.mark.parametrize("where", ["job", "then"])

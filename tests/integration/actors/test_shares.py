@@ -22,6 +22,7 @@ from manta.actors import (
     shares,
 )
 from manta.actors.shares import GUEST_MESSAGES, Share
+from manta.testing import wait_until
 from manta.testing.memory.network import MemoryNetwork
 from manta.transports.interface import Transport
 from manta.transports.security.admission import Admission
@@ -43,7 +44,7 @@ class Server(Actor):
 
     def receive(self, message: Any) -> Any:
         self.busy.set()
-        self._gate.wait(20)
+        self._gate.wait(60)
         return message.number
 
 
@@ -64,7 +65,7 @@ class House:
         busy = threading.Event()
         server = system.spawn(ChildSpec("server", lambda: Server(self.gate, busy)))
         server.tell(Count(0))
-        assert busy.wait(10), "it handles one message, and all others wait"
+        assert busy.wait(60), "it handles one message, and all others wait"
         listener = system.listen("tcp://127.0.0.1:0", self.admission, published={"server"})
         self._address = listener.address
 
@@ -84,7 +85,7 @@ class House:
             self.owners[keys.public] = owner
             self.admission.allow(keys.public)
         system = self._system(self._network.transport(keys))
-        return system.dial(self._address, self.keys.public).wait_up(timeout=10).ref("server")
+        return system.dial(self._address, self.keys.public).wait_up(timeout=60).ref("server")
 
     def close(self) -> None:
         self.gate.set()
@@ -112,34 +113,25 @@ def refused(futures: list[Future[Any]], at_least: int) -> Callable[[], bool]:
     return are
 
 
-def until(condition: Callable[[], bool]) -> None:
-    turn = threading.Event()
-    for _ in range(10_000):
-        if condition():
-            return
-        turn.wait(0.001)
-    raise AssertionError("it did not come to pass")
-
-
 def test_a_guest_has_few_asks_at_a_time_and_others_have_room(house: House) -> None:
     guests = [ask(house.dial(), 100) for _ in range(5)]
     for futures in guests:
-        until(refused(futures, 100 - GUEST_MESSAGES))
+        wait_until(refused(futures, 100 - GUEST_MESSAGES))
         assert all(isinstance(one.exception(0), MailboxFull) for one in futures if one.done())
     known = ask(house.dial(owner="node 1"), 50)
     house.gate.set()
-    wait(known, timeout=20)
+    wait(known, timeout=60)
     assert [one.result(0) for one in known] == list(range(50))
     for futures in guests:
-        wait(futures, timeout=20)
+        wait(futures, timeout=60)
         assert sum(one.exception(0) is None for one in futures) == GUEST_MESSAGES
 
 
 def test_a_guest_has_few_bytes_at_a_time(house: House) -> None:
     futures = ask(house.dial(), 5, bytes(100_000))
-    until(refused(futures, 3))
+    wait_until(refused(futures, 3))
     house.gate.set()
-    wait(futures, timeout=20)
+    wait(futures, timeout=60)
     kept = [one.result(0) for one in futures if one.exception(0) is None]
     assert kept == [0, 1]
 
@@ -149,23 +141,23 @@ def test_keys_of_one_user_share_what_a_user_may(
 ) -> None:
     monkeypatch.setattr(remote, "MESSAGES", 60)
     futures = [one for _ in range(4) for one in ask(house.dial(owner="user 1"), 50)]
-    until(refused(futures, 200 - 60))
+    wait_until(refused(futures, 200 - 60))
     other = ask(house.dial(owner="user 2"), 40)
     house.gate.set()
-    wait(other, timeout=20)
+    wait(other, timeout=60)
     assert [one.result(0) for one in other] == list(range(40))
-    wait(futures, timeout=20)
+    wait(futures, timeout=60)
 
 
 def test_who_has_signed_in_has_a_user_s_share_on_the_same_link(house: House) -> None:
     keys = KeyPair.generate()
     ref = house.dial(keys)
-    until(refused(ask(ref, 50), 50 - GUEST_MESSAGES))
+    wait_until(refused(ask(ref, 50), 50 - GUEST_MESSAGES))
     house.owners[keys.public] = "user 1"
     house.admission.allow(keys.public)
     more = ask(ref, 50)
     house.gate.set()
-    wait(more, timeout=20)
+    wait(more, timeout=60)
     assert [one.result(0) for one in more] == list(range(50))
 
 
@@ -173,7 +165,7 @@ def test_what_was_taken_makes_room_for_more(house: House) -> None:
     house.gate.set()
     ref = house.dial()
     for number in range(10 * GUEST_MESSAGES):
-        assert ref.ask(Count(number), timeout=10) == number
+        assert ref.ask(Count(number), timeout=60) == number
 
 
 def test_a_large_message_may_wait_alone() -> None:

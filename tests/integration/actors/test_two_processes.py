@@ -27,7 +27,7 @@ def test_the_example_of_the_docs(tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(code)
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=50, cwd=tmp_path
+        [sys.executable, script], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert done.stdout == "4 0.25\n0 ActorCrashed\n2 0.5\n", done.stderr
     assert "ChildExited(home:kitchen/cake" in done.stderr
@@ -81,9 +81,9 @@ def test_a_remote_monitor_and_a_process_that_ends(how: str) -> None:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         downs: list[Down] = []
-        ref = system.dial(address, there.public).wait_up(timeout=10).ref("echo")
-        system.spawn(ChildSpec("watcher", lambda: Watcher(downs))).ask(ref, timeout=5)
-        assert ref.ask(Ping(1), timeout=5) == Pong(1)
+        ref = system.dial(address, there.public).wait_up(timeout=60).ref("echo")
+        system.spawn(ChildSpec("watcher", lambda: Watcher(downs))).ask(ref, timeout=60)
+        assert ref.ask(Ping(1), timeout=60) == Pong(1)
         began = time.monotonic()
         if how == "killed":
             os.kill(process.pid, signal.SIGKILL)

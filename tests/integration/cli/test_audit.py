@@ -19,8 +19,6 @@ from manta.console.exit_codes import Exit
 from manta.manager.backup import verify_file
 from tests.support.lab import Lab
 
-pytestmark = pytest.mark.timeout(300)
-
 SWARM = '''
 from manta import Module, Swarm, Task
 

@@ -34,8 +34,6 @@ from tests.support.children import Child
 from tests.support.lab import Lab, manta
 from tests.support.ports import free_ports
 
-pytestmark = pytest.mark.timeout(120)
-
 HELLO = Path(__file__).parents[3] / "examples" / "hello" / "swarm.py"
 SWARM = """
 from manta import Module, Swarm, Task

@@ -23,8 +23,6 @@ from manta.manager.quotas.table import Quota
 from tests.integration.cli.conftest import Shell
 from tests.support.terminal import program_at_terminal
 
-pytestmark = pytest.mark.timeout(240)
-
 SHELLS = {
     "bash": """
         PATH="$1:$PATH"; eval "$(manta completion bash)"

@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from manta.cli.main import cli
 from manta.federated.picture import draw
 
-pytestmark = pytest.mark.timeout(60)
 RECORDS = 200
 
 

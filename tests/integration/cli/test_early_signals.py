@@ -54,7 +54,7 @@ def ended_by(number: int, after: float, line: str, home: Path) -> tuple[int, str
         os.close(reading)
         time.sleep(after)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
     # At its very end the interpreter gives signals their default back.
     code = process.returncode if process.returncode >= 0 else 128 - process.returncode
     return code, said, after

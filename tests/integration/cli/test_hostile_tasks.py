@@ -9,8 +9,6 @@ from tests.integration.cli.conftest import Shell
 from tests.support.hostile import MARK, assert_harmless
 from tests.support.terminal import at_terminal
 
-pytestmark = pytest.mark.timeout(180)
-
 SWARM = '''
 from manta import Module, Swarm, Task
 

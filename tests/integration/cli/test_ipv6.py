@@ -12,8 +12,6 @@ import pytest
 
 from tests.integration.cli.test_by_hand import HELLO, Terminal
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def has_ipv6() -> bool:
     try:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import pytest
 from manta import Mesh
 from manta.cli.main import cli
 from manta.console.json_form import dumps
+from manta.testing import wait_until
 from tests.support.lab import Lab
-
-pytestmark = pytest.mark.timeout(180)
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "json.md"
 PASSWORD = "correct horse battery"
@@ -255,9 +253,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     (shell.folder / "swarm.py").write_text(SWARM)
     assert shell("check", "--cluster", "lab", "swarm.py")["placements"]
     swarm = shell("deploy", "--cluster", "lab", "swarm.py")["swarm_id"]
-    deadline = time.monotonic() + 30
-    while shell("ps")["status"] != "COMPLETED":
-        assert time.monotonic() < deadline
+    wait_until(lambda: shell("ps")["status"] == "COMPLETED")
     for row in ("explain", "logs", "metrics", "results", "globals", "replay"):
         shell(row, swarm)
     pulled = shell("pull", swarm)["folder"]
@@ -272,13 +268,9 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     shell("tree")
     shell("tree", "--node", "n1")
     shell("node drain", "n1")
-    deadline = time.monotonic() + 30
-    while "stopped" not in node(shell, "status"):
-        assert time.monotonic() < deadline
-    node(shell, "start", "--background")
-    deadline = time.monotonic() + 30
-    while shell("node show", "n1")["status"] != "CONNECTED":
-        assert time.monotonic() < deadline
+    wait_until(lambda: "stopped" in node(shell, "status"))
+    assert "connected" in node(shell, "start", "--background").lower()
+    wait_until(lambda: shell("node show", "n1")["status"] == "CONNECTED")
     shell("node stop", "n1")
     shell("node rm", "n1", "--yes")
     shell("cluster rm", "lab", "--yes")
@@ -290,9 +282,7 @@ def everything_of_links(shell: Shell, made: tuple[str, ...], token: str) -> None
     assert "connected" in node(shell, "start", "second", "--background", token=token).lower()
     (shell.folder / "pair.py").write_text(PAIR)
     pair = shell("deploy", "--cluster", "lab", "pair.py")["swarm_id"]
-    deadline = time.monotonic() + 60
-    while shell("node links", "n1") is None:
-        assert time.monotonic() < deadline
+    wait_until(lambda: shell("node links", "n1") is not None)
     for row in ("stop", "rm"):
         shell(row, pair)
     node(shell, "stop", "second")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.manager.home import Home
+from manta.testing import wait_until
 from manta.testing.manager import Client
 from tests.support.children import Child
 from tests.support.lab import Lab
@@ -44,9 +44,7 @@ def kill(lab: Lab) -> Home:
     assert keeper is not None
     os.kill(keeper.pid, signal.SIGKILL)  # first, or it would start another one
     os.kill(found.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while home.is_in_use() or home.is_kept():
-        assert time.monotonic() < deadline
+    wait_until(lambda: not (home.is_in_use() or home.is_kept()))
     return home
 
 
@@ -93,11 +91,9 @@ def test_a_signal_to_who_waits_for_a_manager_ends_it_and_keeps_its_first_passwor
         env={**os.environ, **where},
     ) as process:
         home = Home(lab.home / "manager")
-        deadline = time.monotonic() + 30
-        while not home.database.exists():  # its first user is made next
-            assert time.monotonic() < deadline
+        wait_until(lambda: home.database.exists())  # its first user is made next
         process.send_signal(signal.SIGTERM)
-        said, errors = process.communicate(timeout=30)
+        said, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (Exit.TERMINATED, "Terminated.\n")
     assert not home.is_in_use()
     again = lab.start()
@@ -115,9 +111,7 @@ def test_status_says_what_became_of_strangers(lab: Lab) -> None:
     assert lab.start().returncode == 0
     address = f"tcp://127.0.0.1:{lab.users}"
     with Client(address, lab.key()):
-        deadline = time.monotonic() + 20
-        while not json.loads(lab("manager", "status", "--json"))["strangers"]["late"]:
-            assert time.monotonic() < deadline
+        wait_until(lambda: json.loads(lab("manager", "status", "--json"))["strangers"]["late"])
     assert "cut that did not enrol or sign in in time" in lab("manager", "status")
     log = (lab.home / "manager" / "manager.log").read_text()
     assert log.count("strangers cut, whose keys had not enrolled or signed in in time") == 1
@@ -134,10 +128,8 @@ def test_a_home_that_may_only_be_read_is_not_another_users(lab: Lab) -> None:
         assert lab.start().returncode == 0
         assert lab.attempt("manager", "stop").returncode == 0
         read_only = ["mount", "-o", "remount,ro", str(home)]
-        deadline = time.monotonic() + 10
-        while subprocess.run(read_only, capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline  # the process has let go, and is about to end
-            time.sleep(0.02)
+        # The process has let go, and is about to end.
+        wait_until(lambda: not subprocess.run(read_only, capture_output=True).returncode)
         status, start = lab.attempt("manager", "status"), lab.start()
         subprocess.run(["mount", "-o", "remount,rw", home], check=True)
     assert (status.returncode, status.stdout) == (

@@ -14,8 +14,6 @@ import pytest
 from tests.integration.cli.test_by_hand import HELLO, Terminal
 from tests.support.lab import manta
 
-pytestmark = pytest.mark.timeout(120)
-
 BYTES = os.fsdecode(b"caf\xe9")
 
 TASK = """from manta.light import Local

@@ -66,7 +66,7 @@ def test_without_a_terminal_nothing_is_asked(sign_in: tuple[str, ...], tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
         start_new_session=True,
     )
     assert done.returncode == Exit.USAGE

@@ -31,8 +31,6 @@ from tests.integration.cli.conftest import Shell
 from tests.support.children import Child
 from tests.support.terminal import at_terminal
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_globals(shell: Shell, finished: str) -> None:
     shown = shell("globals", finished)
@@ -80,7 +78,7 @@ class LateFollower(Follower):
         self.shown = threading.Event()
 
     def _read_metrics(self, feed: FeedName) -> None:
-        self.shown.wait(30)
+        self.shown.wait(60)
         super()._read_metrics(feed)
 
     def _take(self, happening: Happening, lines: list[Line]) -> bool:
@@ -291,7 +289,7 @@ def test_exit_codes_of_what_is_followed(shell: Shell) -> None:
     ) as followed:
         assert followed.stdout is not None
         shell("stop", followed.stdout.readline().strip(), "--force")
-        assert followed.wait(30) == Exit.SWARM_STOPPED
+        assert followed.wait(60) == Exit.SWARM_STOPPED
 
 
 def test_unknown_and_ambiguous_names(shell: Shell, finished: str) -> None:

@@ -8,8 +8,6 @@ import pytest
 
 from tests.support.lab import manta
 
-pytestmark = pytest.mark.timeout(120)
-
 HOOK = """
 import os, sys
 SEEN = {seen!r}

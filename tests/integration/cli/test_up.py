@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,9 @@ from manta.apis.connect import profiles
 from manta.cli.local import up_state
 from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import marked
+from manta.testing import wait_until
 from tests.support.children import Child
 from tests.support.lab import manta
-
-pytestmark = pytest.mark.timeout(90)
 
 SWARM = '''
 from manta import Module, Swarm, Task
@@ -47,13 +46,6 @@ def home(tmp_path: Path) -> Iterator[Path]:
     profiles.use_profile(home, "lab")
     yield home
     manta("up", "--stop", MANTA_HOME=home)
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def left(home: Path) -> list[str]:
@@ -106,7 +98,7 @@ def test_ctrl_c_ends_all(home: Path) -> None:
         found = up_state.running(home)
         assert found is not None
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == Exit.INTERRUPTED
+        assert process.wait(60) == Exit.INTERRUPTED
     assert left(home) == before
     assert not Path(found.folder).exists()
 
@@ -129,7 +121,7 @@ def test_a_signal_to_who_waits_for_it_in_the_background_ends_all(
         wait_until(lambda: up_state.read(home) is not None)
         found = up_state.read(home)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (128 + number, ENDED[number])
     assert left(home) == before
     assert found is not None
@@ -162,7 +154,7 @@ def test_interrupted_at_any_moment_nothing_is_left(
         for signal_ in way:
             process.send_signal(signal_)
             time.sleep(chance.uniform(0, 0.2))
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     case = f"seed {SEED}, number {number}: {way} after {moment:.3f} s\n{said}"
     expected = Exit.INTERRUPTED if way[0] is signal.SIGINT else Exit.TERMINATED
     # Before Python has run our first line, the signal does what it does by default.

@@ -14,8 +14,6 @@ import pytest
 from manta.console.exit_codes import Exit
 from tests.support.lab import Lab, manta
 
-pytestmark = pytest.mark.timeout(120)
-
 PASSWORD = "correct horse"
 
 

@@ -13,8 +13,6 @@ import pytest
 
 from tests.support.ports import free_ports
 
-pytestmark = pytest.mark.timeout(120)
-
 BIN = Path(sys.executable).parent
 INSTALLED = ("click", "manta", "msgpack", "msgspec", "pykka", "zmq")
 SWARM = """

@@ -42,7 +42,7 @@ class DockerLab(Lab):
                 yield node
             finally:
                 node.terminate()
-                node.wait(20)
+                node.wait(60)
 
     def of(self, module: Module, *, iterations: int | None = None, **arguments: Any) -> Swarm:
         """A swarm of one task."""

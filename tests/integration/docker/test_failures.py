@@ -15,8 +15,6 @@ from manta.node.doctor.configuration import examine
 from tests.integration.docker.conftest import DockerLab
 from tests.support.engine import running_engine
 
-pytestmark = pytest.mark.timeout(120)
-
 SLEEPS_ONCE = """
 import time
 from manta.light import Local
@@ -61,7 +59,7 @@ def test_what_somebody_else_ended_costs_no_retry(lab: DockerLab, how: str, is_al
     if is_alone:
         api.stop_swarm(deployed, force=True)
     else:
-        assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+        assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
         assert api.get_tasks(deployed)[1].output == "awake"
     lab.gone()
 
@@ -74,7 +72,7 @@ def test_an_image_that_fails_after_a_signal_that_it_handled_has_failed(lab: Dock
     sleeping(lab, deployed.swarm_id)
     [container] = lab.engine.containers()
     lab.engine.client.kill(container["Id"], "SIGUSR1")
-    assert api.wait_swarm(deployed, timeout=40).status == "FAILED"
+    assert api.wait_swarm(deployed, timeout=60).status == "FAILED"
     [task] = api.get_tasks(deployed)
     assert task.error is not None
     assert "exited with code 3" in task.error.sentence
@@ -227,7 +225,7 @@ def test_an_engine_that_goes_away_and_comes_back(
         first = api.get_tasks(deployed)[0]
         assert first.error is not None
         engine.start()
-        assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+        assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
         lab.gone()
         node.stop()
         engine.hang_up()
@@ -270,7 +268,7 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
         if not is_alone:
             sleeping(lab, deployed.swarm_id)
         node.send_signal(signal.SIGKILL)
-        node.wait(10)
+        node.wait(60)
     [left] = lab.engine.containers()
     assert left["State"] == "running"
     logs = lab.engine.client.inspect_container(left["Id"])["HostConfig"]["LogConfig"]
@@ -287,7 +285,7 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
         if is_alone:
             api.stop_swarm(deployed)
         else:
-            assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+            assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
         lab.wait_until(lambda: not lab.engine.containers(), what=lab.engine.containers)
     assert lab.engine.containers() == []
     assert left_behind(lab) == []

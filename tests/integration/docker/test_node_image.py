@@ -20,8 +20,6 @@ from tests.support.engine import tool
 
 ROOT = Path(__file__).parents[3]
 
-pytestmark = pytest.mark.timeout(240)
-
 BASE = """FROM BASE
 RUN apt-get update -qq \\
     && apt-get install -qq -y --no-install-recommends python3-venv >/dev/null

@@ -8,8 +8,6 @@ from manta import Module
 from tests.integration.docker.conftest import DockerLab
 from tests.support.pythons import PYTHONS
 
-pytestmark = pytest.mark.timeout(240)
-
 TASK = """
 import sys
 import msgpack

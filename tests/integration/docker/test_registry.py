@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from manta import Module
+from manta.testing import wait_until
 from tests.integration.docker.conftest import DockerLab
-from tests.integration.node.conftest import wait_until
 from tests.support.engine import TestEngine, tool
 from tests.support.ports import free_ports
-
-pytestmark = pytest.mark.timeout(120)
 
 CONFIG = """
 version: 0.1

@@ -12,8 +12,6 @@ import pytest
 from manta import Module, Swarm, Task
 from tests.integration.docker.conftest import DockerLab
 
-pytestmark = pytest.mark.timeout(120)
-
 MANTA = str(Path(sys.executable).with_name("manta"))
 
 EVERYTHING = """

@@ -12,8 +12,6 @@ from manta.console.exit_codes import Exit
 from tests.integration.docker.conftest import DockerLab
 from tests.support.engine import tool
 
-pytestmark = pytest.mark.timeout(120)
-
 USER, GROUP = 47110, 47111
 
 
@@ -101,7 +99,7 @@ def test_containers_of_a_node_that_is_not_roots_run_as_its_user(
 def test_a_user_who_may_not_use_the_engine_is_told_so(lab: DockerLab) -> None:
     give_away(lab.known(1).path)
     with lab.daemon(*as_user()) as node:
-        assert node.wait(20) == Exit.LOCAL
+        assert node.wait(60) == Exit.LOCAL
     sentence = (lab.folder / "node-1.err").read_text().strip()
     assert f"this user may not use the container engine at {lab.engine.address}" in sentence
     assert "usermod -aG docker USER" in sentence

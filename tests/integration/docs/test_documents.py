@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.documents import ACCEPTING, LANGUAGES, ROOT, blocks, matches, run
 
-pytestmark = pytest.mark.timeout(180)  # a page of commands, on a machine that is busy
-
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]
 NOT_RUN: dict[str, int] = {"CONTRIBUTING.md": 1}

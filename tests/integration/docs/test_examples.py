@@ -22,8 +22,6 @@ from manta.cli.loading import load_swarm
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
-
 EXAMPLES = Path(__file__).parents[3] / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/swarm.py"))
 Run = Callable[..., tuple[Results, dict[str, Any]]]

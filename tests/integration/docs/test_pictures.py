@@ -23,7 +23,7 @@ def shown(picture: Path) -> str:
 def test_the_recorded_run_is_that_of_today(tmp_path: Path) -> None:
     picture = tmp_path / "run.svg"
     record = ROOT / ".ci" / "record.py"
-    subprocess.run([sys.executable, record, picture], check=True, timeout=50)
+    subprocess.run([sys.executable, record, picture], check=True, timeout=60)
     said, kept = shown(picture), shown(ROOT / "docs" / "assets" / "run.svg")
     assert "COMPLETED" in kept
     assert matches(kept, said), f"run `make pictures`:\n{said}"

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from manta.apis.user_api import UserAPI
 from manta.cli.loading import load_swarm
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
+from manta.testing import wait_until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "fl_digits"
 CRASHABLE = Path(__file__).parents[2] / "support" / "crashable.py"
@@ -89,7 +91,10 @@ def exits(log: Path) -> list[str]:
     return [str(path) for path in found]
 
 
-@pytest.mark.timeout(180)
+def has_crashed(log: Path, times: int) -> bool:
+    return len(exits(log)) >= times
+
+
 @pytest.mark.parametrize(
     ("log_name", "patterns"), [("manager", MANAGER), ("node-2", NODE)], ids=["manager", "node"]
 )
@@ -98,18 +103,12 @@ def test_the_swarm_completes_though_every_child_of_the_tree_crashes_once(
 ) -> None:
     # More rounds than it needs, so that it is still running when the last child crashes.
     swarm = load_swarm(str(EXAMPLE / "swarm.py"), {"rounds": "25", "target": "2.0"})
-    deadline = time.monotonic() + 30
-    while sum(node.status == "CONNECTED" for node in api.list_nodes(CLUSTER)) < 4:
-        assert time.monotonic() < deadline, "the nodes did not come"
-        time.sleep(0.05)
+    wait_until(lambda: sum(node.status == "CONNECTED" for node in api.list_nodes(CLUSTER)) >= 4)
     overview = api.deploy_swarm(CLUSTER, swarm)
     log = cluster.log_folder / f"{log_name}.log"
     for count, pattern in enumerate(patterns, 1):
         cluster.crash(log_name, pattern)
-        deadline = time.monotonic() + 30
-        while len(exits(log)) < count:
-            assert time.monotonic() < deadline, f"{pattern} did not crash:\n{log.read_text()}"
-            time.sleep(0.05)
+        wait_until(partial(has_crashed, log, count), what=log.read_text)
         assert fnmatchcase(exits(log)[-1], pattern)
         time.sleep(0.5)  # let it run on the restarted child before the next crash
     assert api.get_swarm(overview).status == "ACTIVE", "it ended before the last crash"

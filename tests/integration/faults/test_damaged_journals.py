@@ -11,10 +11,9 @@ import pytest
 from manta import Module, Swarm, Task
 from manta.cli.local.cluster import CLUSTER
 from manta.node.journal.records import _HEAD, decode
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
-from tests.support.restarts import Restartable, until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.restarts import Restartable
 
 CODE = """
 import time
@@ -79,7 +78,7 @@ def test_an_attempt_whose_results_count_is_interrupted_and_counted_once(
     with running(Restartable, 1) as cluster, client(cluster) as api:
         assert isinstance(cluster, Restartable)
         swarm = api.deploy_swarm(CLUSTER, Once())
-        until(lambda: "done" in api.list_global_tags(swarm))
+        wait_until(lambda: "done" in api.list_global_tags(swarm))
         cluster.kill("node-1")
         [journal] = (cluster.folder / "state").glob("*/journal/*.journal")
         assert len(decode(journal.read_bytes())[0]) >= 4  # as it is, it tells all

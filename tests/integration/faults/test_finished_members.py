@@ -9,11 +9,10 @@ import pytest
 
 from manta import UserAPI
 from manta.cli.local.cluster import CLUSTER
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
-from tests.support.restarts import Restartable, until
+from tests.support.restarts import Restartable
 from tests.support.swarms import One
-
-pytestmark = pytest.mark.timeout(180)
 
 SIZE = 3
 
@@ -74,8 +73,8 @@ def main():
 """
     with client(cluster) as api:
         swarm = api.deploy_swarm(CLUSTER, One(code, replicas=SIZE))
-        until(lambda: len(api.collect_logs(swarm)) == SIZE - 1)
-        until(lambda: finished(api, swarm.swarm_id) == [0])
+        wait_until(lambda: len(api.collect_logs(swarm)) == SIZE - 1)
+        wait_until(lambda: finished(api, swarm.swarm_id) == [0])
         kill(cluster)
         done = api.wait_swarm(swarm, timeout=90)
         assert done.status == "COMPLETED", (done.reason, api.collect_errors(done))

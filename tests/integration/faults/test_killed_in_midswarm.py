@@ -15,12 +15,11 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.apis.overviews import TaskOverview
 from manta.cli.loading import load_swarm
 from manta.cli.local.cluster import CLUSTER
+from manta.testing import wait_until
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.support.restarts import QuickToGiveUp, Restartable, until
+from tests.support.restarts import QuickToGiveUp, Restartable
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "fl_digits"
-
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +71,13 @@ def tasks_running(api: UserAPI, swarm: str) -> list[TaskOverview]:
 
 def test_a_node_that_is_killed_in_mid_round(cluster: Restartable, api: UserAPI) -> None:
     anywhere = api.deploy_swarm(CLUSTER, Sleeps("any")).swarm_id
-    until(lambda: len(tasks_running(api, anywhere)) == 1)
+    wait_until(lambda: len(tasks_running(api, anywhere)) == 1)
     (attempt,) = tasks_running(api, anywhere)
     everywhere = api.deploy_swarm(CLUSTER, Sleeps("all")).swarm_id
     enough = api.deploy_swarm(CLUSTER, Sleeps("all", quorum=0.75)).swarm_id
     alive = api.deploy_swarm(CLUSTER, Sleeps("all", quorum="alive", deadline="auto")).swarm_id
     for swarm in everywhere, enough, alive:
-        until(lambda swarm=swarm: len(tasks_running(api, swarm)) == 4)  # type: ignore[misc]
+        wait_until(lambda swarm=swarm: len(tasks_running(api, swarm)) == 4)  # type: ignore[misc]
 
     cluster.kill(attempt.node_alias)
 
@@ -87,7 +86,7 @@ def test_a_node_that_is_killed_in_mid_round(cluster: Restartable, api: UserAPI) 
     assert ended.status == "FAILED"
     assert attempt.node_alias in ended.reason
     # Any: placed again, on another node.
-    until(lambda: len(tasks_running(api, anywhere)) == 1)
+    wait_until(lambda: len(tasks_running(api, anywhere)) == 1)
     (again,) = tasks_running(api, anywhere)
     assert again.node_alias != attempt.node_alias
     assert again.attempt == 1
@@ -105,7 +104,7 @@ def test_a_manager_that_ends_in_mid_swarm_and_comes_back(
 ) -> None:
     swarm = load_swarm(str(EXAMPLE / "swarm.py"), {"rounds": "12", "target": "2.0"})
     deployed = api.deploy_swarm(CLUSTER, swarm)
-    until(lambda: api.get_swarm(deployed).iteration >= 3)
+    wait_until(lambda: api.get_swarm(deployed).iteration >= 3)
     before = {
         (item.iteration, item.node_id): item.value
         for item in api.get_swarm_results(deployed, "evaluated")
@@ -125,7 +124,7 @@ def test_a_manager_that_ends_in_mid_swarm_and_comes_back(
 
 def test_a_user_who_streams_while_the_manager_is_away(cluster: Restartable, api: UserAPI) -> None:
     deployed = api.deploy_swarm(CLUSTER, Sleeps("all"))
-    until(lambda: len(tasks_running(api, deployed.swarm_id)) == 4)
+    wait_until(lambda: len(tasks_running(api, deployed.swarm_id)) == 4)
     seen: list[str] = []
     reader = threading.Thread(
         target=lambda: seen.extend(e.sentence for e in api.stream_events(deployed))
@@ -136,6 +135,6 @@ def test_a_user_who_streams_while_the_manager_is_away(cluster: Restartable, api:
     wait_for_nodes(api, 4)
     api.set_global(deployed, "go", True)
     assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
-    reader.join(30)
+    reader.join(60)
     assert not reader.is_alive()
     assert len(seen) == len(set(seen))

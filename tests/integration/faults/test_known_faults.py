@@ -17,8 +17,6 @@ from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 
-pytestmark = pytest.mark.timeout(120)
-
 NODES = {"node-1", "node-2"}
 
 

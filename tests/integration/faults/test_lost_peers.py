@@ -16,8 +16,6 @@ from tests.support.children import Child
 from tests.support.restarts import QuickToGiveUp
 from tests.support.swarms import One, ended
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
@@ -247,7 +245,7 @@ def test_talk_goes_on_over_a_manager_that_is_killed() -> None:
             time.sleep(0.02)
         manager = cluster.children[0]
         manager.process.kill()
-        manager.ended.wait(10)
+        manager.ended.wait(60)
         command: list[str] = manager.process.args  # type: ignore[assignment]
         command = command[: command.index("--fds")]
         quiet = subprocess.DEVNULL

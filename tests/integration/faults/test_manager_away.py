@@ -17,9 +17,10 @@ from manta.apis.sync import connection
 from manta.cli.exit_codes import of_error
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.console.exit_codes import Exit
+from manta.testing import wait_until
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.children import freeze
-from tests.support.restarts import Restartable, until
+from tests.support.restarts import Restartable
 from tests.unit.test_troubleshooting import quoted
 
 TELLS = """
@@ -86,13 +87,12 @@ READS: dict[str, Call] = {
 }
 
 
-@pytest.mark.timeout(120)
 def test_what_was_asked_while_the_manager_was_away_is_answered_as_before(
     cluster: Restartable,
 ) -> None:
     with client(cluster) as api, ThreadPoolExecutor(len(READS)) as pool:
         swarm = api.deploy_swarm(CLUSTER, Tells()).swarm_id
-        until(lambda: told(api, swarm))
+        wait_until(lambda: told(api, swarm))
         api.set_global(swarm, "go", True)
         assert api.wait_swarm(swarm, 30).status == "COMPLETED"
         before = {name: read(api, swarm) for name, read in READS.items()}
@@ -105,13 +105,12 @@ def test_what_was_asked_while_the_manager_was_away_is_answered_as_before(
         wait_for_nodes(api, 1)
 
 
-@pytest.mark.timeout(120)
 def test_who_waits_for_a_swarm_sees_its_end_though_the_manager_was_killed(
     cluster: Restartable,
 ) -> None:
     with client(cluster) as api, ThreadPoolExecutor(6) as pool:
         swarm = api.deploy_swarm(CLUSTER, Tells()).swarm_id
-        until(lambda: told(api, swarm))
+        wait_until(lambda: told(api, swarm))
 
         def told_of_its_end() -> str:
             told = (one for one in api.stream_swarms(follow=True) if one.swarm_id == swarm)
@@ -144,7 +143,6 @@ def test_who_waits_for_a_swarm_sees_its_end_though_the_manager_was_killed(
         ]
 
 
-@pytest.mark.timeout(120)
 def test_a_manager_that_is_gone_is_told_by_every_call_in_time(
     cluster: Restartable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +161,7 @@ def test_a_manager_that_is_gone_is_told_by_every_call_in_time(
     monkeypatch.setattr(connection, "PATIENCE", patience)
     with client(cluster) as api:
         swarm = api.deploy_swarm(CLUSTER, Tells()).swarm_id
-        until(lambda: told(api, swarm))
+        wait_until(lambda: told(api, swarm))
         cluster.kill("manager")
         calls = READS | changes
         outcomes: dict[str, tuple[BaseException | None, float]] = {}
@@ -202,10 +200,7 @@ def test_what_was_asked_of_a_manager_that_then_died_may_have_been_carried_out() 
         # Longer than what the link says by itself while nobody reads it.
         rights = [f"a.right.of.some.length.{number}" for number in range(100)]
         asked = own.submit(api.create_role_definition, "auditor", rights)
-        deadline = time.monotonic() + 20
-        while unread(cluster.user_port) < 2000:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: unread(cluster.user_port) >= 2000)
         manager.kill()
         with pytest.raises(NoAnswer) as lost:
             asked.result(30)

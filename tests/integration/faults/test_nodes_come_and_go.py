@@ -9,10 +9,9 @@ import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local.cluster import CLUSTER
+from manta.testing import wait_until
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.support.restarts import QuickToGiveUp, Restartable, until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.restarts import QuickToGiveUp, Restartable
 
 NODES = {"node-1", "node-2", "node-3", "node-4"}
 
@@ -56,11 +55,11 @@ def nodes_of(api: UserAPI, swarm: Any, iteration: int) -> set[str]:
 
 def test_nodes_that_join_take_part_unless_it_is_fixed(cluster: Restartable, api: UserAPI) -> None:
     api.stop_node("node-4")
-    until(lambda: api.get_node("node-4").status != "CONNECTED")
+    wait_until(lambda: api.get_node("node-4").status != "CONNECTED")
     assert api.list_available_node_ids(CLUSTER) == ["node-1", "node-2", "node-3"]
     fixed = api.deploy_swarm(CLUSTER, One(Task(HELD, fixed=True), rounds=2))
     free = api.deploy_swarm(CLUSTER, One(Task(HELD), rounds=2))
-    until(lambda: all(len(api.get_tasks(swarm)) == 3 for swarm in (fixed, free)))
+    wait_until(lambda: all(len(api.get_tasks(swarm)) == 3 for swarm in (fixed, free)))
     cluster.again("node-4")
     wait_for_nodes(api, 4)
     for swarm in (fixed, free):
@@ -86,13 +85,13 @@ def test_a_node_that_goes_in_mid_task_for_every_method(cluster: Restartable, api
         tasks = api.get_tasks(swarms[name])
         return [t.node_alias for t in tasks if t.alias == "held" and t.ended_at is None]
 
-    until(lambda: all(set(runs(name)) == NODES for name in forms))
+    wait_until(lambda: all(set(runs(name)) == NODES for name in forms))
     cluster.kill("node-3")
     ended = api.wait_swarm(swarms["all"], timeout=60)
     assert ended.status == "FAILED"
     assert "node-3" in ended.reason
     again = ["any", "random", "best_resources", "replicas", "tag"]
-    until(lambda: all(len(runs(name)) == 4 for name in again), 60)
+    wait_until(lambda: all(len(runs(name)) == 4 for name in again))
     assert all("node-3" not in runs(name) for name in again)
     for name in [*again, "quorum"]:
         api.set_global(swarms[name], "go", True)

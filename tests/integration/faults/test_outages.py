@@ -61,7 +61,7 @@ class Seen:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
 
 def test_short_outages_of_the_manager_lose_nothing() -> None:
@@ -77,7 +77,7 @@ def test_short_outages_of_the_manager_lose_nothing() -> None:
         try:
             for number in range(OUTAGES):
                 process.send_signal((signal.SIGKILL, signal.SIGTERM)[number % 2])
-                process.wait(20)
+                process.wait(60)
                 time.sleep(0.1 * (number % 4))
                 quiet = subprocess.DEVNULL
                 process = subprocess.Popen(command, stdout=quiet, stderr=quiet)
@@ -97,5 +97,5 @@ def test_short_outages_of_the_manager_lose_nothing() -> None:
             assert sorted(seen.results) == written
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             seen.join()

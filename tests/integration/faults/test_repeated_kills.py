@@ -13,6 +13,7 @@ import pytest
 from manta import Module, Swarm, Task
 from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
+from manta.testing.waiting import PATIENCE
 from tests.support.restarts import Restartable
 
 KILLS = 100 if os.environ.get("MANTA_FULL") else 8
@@ -43,7 +44,7 @@ def test_a_node_that_is_killed_again_and_again_is_served_within_two_seconds() ->
             before = cluster.child("node-1").process.pid
             cluster.again("node-1")
             while log.read_text().count(SERVED) == said:
-                assert time.monotonic() - began < 20, log.read_text()
+                assert time.monotonic() - began < PATIENCE, log.read_text()
                 time.sleep(0.01)
             wait_for_nodes(api, 1)
             times.append(time.monotonic() - began)
@@ -51,7 +52,7 @@ def test_a_node_that_is_killed_again_and_again_is_served_within_two_seconds() ->
             began = time.monotonic()
             subprocess.run(BARE, check=True)
             bare.append(time.monotonic() - began)
-        ended = api.wait_swarm(api.deploy_swarm(CLUSTER, Quick()), timeout=30)
+        ended = api.wait_swarm(api.deploy_swarm(CLUSTER, Quick()), timeout=60)
         assert ended.status == "COMPLETED", ended.reason
         assert [task.output for task in api.get_tasks(ended)] == [1]
     times.sort()

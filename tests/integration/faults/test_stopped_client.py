@@ -7,18 +7,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from manta import UserAPI
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
 from manta.transports.security.keys import write_private
 from tests.support.children import Child
-
-pytestmark = pytest.mark.timeout(120)
 
 IMPATIENT = """
 import sys
@@ -113,13 +112,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place(tmp_path_factory.mktemp("place"), cluster, api)
 
 
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("code", [FOLLOWING, FOLLOWING_ASYNC], ids=["sync", "async"])
 def test_streams_and_waits_go_on(place: Place, code: str) -> None:
     with place.start(code, CLUSTER) as child:
@@ -128,7 +120,7 @@ def test_streams_and_waits_go_on(place: Place, code: str) -> None:
         assert child.stdout.readline() == "0\n"
         child.send_signal(signal.SIGSTOP)
         # Longer than silence on a link, and than the client's patience.
-        until(lambda: place.api.get_swarm(swarm).iteration >= 10)
+        wait_until(lambda: place.api.get_swarm(swarm).iteration >= 10)
         child.send_signal(signal.SIGCONT)
         said = child.stdout.read()  # with what came along with the lines before
         _, error = child.communicate(timeout=60)

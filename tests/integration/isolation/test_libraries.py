@@ -167,7 +167,7 @@ def test_a_data_set_that_holds_the_nodes_keys_is_refused_in_words(
     node: Node, tmp_path: Path
 ) -> None:
     runtime = node.start("def main():\n    pass\n", datasets={"all": tmp_path.parent})
-    exit_ = runtime.exits.get(timeout=20)
+    exit_ = runtime.exits.get(timeout=60)
     assert exit_.platform
     assert exit_.sentence.startswith("The task could not be isolated: A task is to read all of ")
     assert str(tmp_path.parent) in exit_.sentence

@@ -21,9 +21,10 @@ from manta.node.isolation.cgroups import Groups
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits, Means
 from manta.node.runners.bwrap import Bubblewrap, BwrapRunner, find
+from manta.testing import wait_until
 from tests.conformance.test_runner import with_mark
 from tests.support.children import Child
-from tests.support.harness import Node, wait_until
+from tests.support.harness import Node
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_who_is_killed_before_it_listens_is_gone_at_once(node: Node, holder: Hol
         runtime = node.start("def main():\n    pass\n")
         threading.Event().wait(pause)
         runtime.handle.kill()
-        exit_ = runtime.exits.get(timeout=4)
+        exit_ = runtime.exits.get(timeout=60)
         assert not exit_.sentence
         assert not exit_.platform
     wait_until(lambda: not marked(f"MANTA_NODE={holder.node}"))
@@ -76,7 +77,7 @@ def test_a_sandbox_that_was_being_made_when_its_daemon_was_killed_is_ended_by_th
         wait_until(lambda: bool(children(bwrap.pid)))
         [left] = children(bwrap.pid)
         bwrap.kill()
-        bwrap.wait(10)
+        bwrap.wait(60)
     assert is_running(left)
     [sentence] = node.runner.recover()
     assert sentence.startswith("1 processes of tasks, which the daemon before this one has left")
@@ -98,7 +99,7 @@ def test_an_object_that_lives_on_ends_in_its_own_time(node: Node) -> None:
     )
     assert runtime.run().output == 1
     runtime.handle.kill()
-    assert runtime.exits.get(timeout=10).code == 0
+    assert runtime.exits.get(timeout=60).code == 0
     assert (runtime.scratch / "ended").exists()
 
 
@@ -109,7 +110,7 @@ def test_how_a_runtime_ended_is_told_as_of_a_process(node: Node) -> None:
     [sandbox] = sandboxes()
     [first] = children(sandbox)
     os.kill(first, signal.SIGKILL)
-    exit_ = runtime.exits.get(timeout=10)
+    exit_ = runtime.exits.get(timeout=60)
     assert (exit_.code, exit_.sentence, exit_.platform) == (-signal.SIGKILL, "", False)
     wait_until(lambda: not sandboxes())
 
@@ -117,7 +118,7 @@ def test_how_a_runtime_ended_is_told_as_of_a_process(node: Node) -> None:
 def test_a_sandbox_that_cannot_be_made_is_not_the_task_s_fault(node: Node, tmp_path: Path) -> None:
     gone = {"gone": tmp_path / "gone"}
     runtime = node.start("def main():\n    pass\n", datasets=gone)
-    exit_ = runtime.exits.get(timeout=10)
+    exit_ = runtime.exits.get(timeout=60)
     assert exit_.sentence.startswith("The task's sandbox could not be made: bwrap: Can't find")
     assert "gone" in exit_.sentence
     assert exit_.platform
@@ -180,7 +181,7 @@ def test_a_task_is_held_to_its_limits_and_told_why_it_ended(
             memory=200 << 20,
         )
         greedy.begin()
-        assert greedy.exits.get(timeout=20).sentence.startswith("It took more memory than it may, ")
+        assert greedy.exits.get(timeout=60).sentence.startswith("It took more memory than it may, ")
         assert runtime.exits.empty()
         wait_until(lambda: len(sandboxes()) == 1)
     finally:
@@ -240,7 +241,7 @@ def test_nothing_outlives_the_daemon(bubblewrap: None, tmp_path: Path, number: i
         started = descendants(daemon.pid)
         assert len(started) >= 6
         os.kill(daemon.pid, number)
-        daemon.wait(10)
+        daemon.wait(60)
     wait_until(lambda: not with_mark(mark) and not any(map(is_running, started)))
 
 

@@ -19,8 +19,9 @@ from manta.node.isolation.watchdog import measure, threads_of_user
 from manta.node.runners.landlock import LandlockRunner, find
 from manta.node.runners.process import ProcessRunner
 from manta.node.task_server.messages import SessionLost
+from manta.testing import wait_until
 from tests.support.escape.outside import alive
-from tests.support.harness import Node, wait_until
+from tests.support.harness import Node
 
 MIB = 1 << 20
 LIMITS = Limits(processes=200)
@@ -88,7 +89,7 @@ def test_who_takes_more_memory_than_it_may_is_ended_alone_and_told_so(
         assert "it took more memory than it may" in ended.error.sentence
         assert greedy.exits.empty()
     else:
-        sentence = greedy.exits.get(timeout=20).sentence
+        sentence = greedy.exits.get(timeout=60).sentence
         assert sentence.startswith("It took more memory than it may, ")
         peak = int(sentence.split()[7])
         assert 200 < peak < 512, sentence
@@ -127,7 +128,7 @@ def test_who_forks_more_than_it_may_is_refused_or_ended(node: Node, means: str) 
         ended = bomb.end()
         assert 150 < ended.output < 200
         return
-    exit_ = bomb.exits.get(timeout=30)
+    exit_ = bomb.exits.get(timeout=60)
     assert "processes and threads, and may have 200: start fewer" in exit_.sentence
 
 
@@ -151,7 +152,7 @@ def test_nothing_is_left_of_a_task_that_killed_its_runtime(node: Node, means: st
     mark = name()
     runtime = node.start(ENDS_RUNTIME.format(mark=mark))
     runtime.begin()
-    assert runtime.exits.get(timeout=20).code == -9
+    assert runtime.exits.get(timeout=60).code == -9
     wait_until(lambda: not alive(mark))
 
 
@@ -183,7 +184,7 @@ def test_a_holder_ends_what_an_earlier_one_has_left() -> None:
     after = Holder(node, LIMITS)
     [sentence] = after.recover()
     assert "1 processes of session session" in sentence
-    assert left.wait(10) == -9
+    assert left.wait(60) == -9
     assert after.recover() == []
     after.close()
     before.close()
@@ -199,7 +200,7 @@ def test_groups_are_gone_with_their_tasks_and_their_node(tmp_path: Path) -> None
     wait_until(lambda: b"sleep" in Path(f"/proc/{process.pid}/comm").read_bytes())
     held.end()
     held.end()
-    process.wait(10)
+    process.wait(60)
     holder.close()
     assert not list(Path("/sys/fs/cgroup").glob(f"*/**/manta-{node}"))
 

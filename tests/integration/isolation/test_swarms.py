@@ -87,7 +87,7 @@ def test_instances_compute_together(level: str, tmp_path: Path, user: str) -> No
         },
         capture_output=True,
         text=True,
-        timeout=55,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

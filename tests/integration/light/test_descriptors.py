@@ -14,7 +14,7 @@ import pytest
 
 from manta.node.task_server import messages as light
 from manta.node.task_server.sessions import FAILURES
-from tests.support.harness import wait_until
+from manta.testing import wait_until
 
 Start = Callable[..., Any]
 SIMPLE = "def main():\n    return 5\n"
@@ -54,7 +54,7 @@ def test_an_attempt_that_finds_no_descriptors_ends_and_its_runtime_goes_on(
     idle = threading.Event()
     wait_until(lambda: not node.sessions.by_id[runtime.id].attempts)
     node.sessions.post(lambda _: idle.set())  # what the attempt held is closed by then
-    assert idle.wait(10)
+    assert idle.wait(60)
     with descriptors(left):
         ended = runtime.run(1).event
     assert ended.platform
@@ -98,7 +98,7 @@ def test_a_service_that_fails_again_and_again_ends_what_it_serves(start: Start, 
         if failure:
             node.light = node.start_service()
         node.sessions.post(fail)
-        node.light.wait(10)
+        node.light.wait(60)
         assert not node.light.is_alive
     node.light = node.start_service()
     lost = runtime.event(light.SessionLost)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manta.node.task_server import messages as light
-from tests.support.harness import wait_until
+from manta.testing import wait_until
 
 Start = Callable[..., Any]
 
@@ -175,7 +175,6 @@ lock(mutex)
 """
 
 
-@pytest.mark.timeout(120)
 def test_what_hangs_in_native_code_is_killed_and_counts(start: Start) -> None:
     runtime = start(TOP + HANG + "def main():\n    atexit.register(lock, mutex)\n    return 7\n")
     began = time.monotonic()

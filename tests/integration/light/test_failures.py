@@ -14,7 +14,7 @@ import pytest
 
 from manta.light.runtime.processes import children
 from manta.node.task_server import messages as light
-from tests.support.harness import wait_until
+from manta.testing import wait_until
 
 Start = Callable[..., Any]
 
@@ -323,7 +323,7 @@ def test_what_an_attempt_leaves_behind_ends_with_it(start: Start, leave: str) ->
     runtime = start(main(leave + "\nreturn 1"))
     assert runtime.run().output == 1
     pid = left_behind(runtime)
-    wait_until(lambda: not is_alive(pid), 5)
+    wait_until(lambda: not is_alive(pid))
 
 
 @pytest.mark.parametrize("leave", [DAEMON, CHILD])
@@ -335,7 +335,7 @@ def test_what_a_cancelled_attempt_started_ends_with_it(start: Start, node: Any, 
     assert is_alive(pid)
     node.sessions.tell(light.CancelAttempt(runtime.id, instance, "enough"))
     runtime.end()
-    wait_until(lambda: not is_alive(pid), 5)
+    wait_until(lambda: not is_alive(pid))
 
 
 @pytest.mark.parametrize("leave", [DAEMON, CHILD])
@@ -355,9 +355,9 @@ def test_a_runtime_ends_as_a_whole(start: Start, node: Any, leave: str, how: str
             os.kill(runtime.handle.pid, signal.SIGSTOP)
         runtime.handle.kill()
         runtime.handle.kill()
-    exit_ = runtime.exits.get(timeout=10)
+    exit_ = runtime.exits.get(timeout=60)
     assert exit_.code == (-signal.SIGKILL if how == "sigkill" else 0)
-    wait_until(lambda: not is_alive(pid), 5)
+    wait_until(lambda: not is_alive(pid))
     assert not is_alive(runtime.handle.pid)
     assert runtime.exits.empty()
 
@@ -373,7 +373,7 @@ def test_what_does_not_end_when_it_is_told_is_killed(node: Any, tmp_path: Path) 
     )
     wait_until(lambda: ignores_sigterm(child.pid))
     node.launcher.end(child)
-    assert exits.get(timeout=20) == -signal.SIGKILL
+    assert exits.get(timeout=60) == -signal.SIGKILL
 
 
 def ignores_sigterm(pid: int) -> bool:
@@ -439,7 +439,7 @@ def test_a_module_that_never_finishes_importing(start: Start) -> None:
     wait_until(lambda: len(processes_of(runtime)) == 3)
     pids = processes_of(runtime)
     runtime.handle.kill()
-    assert runtime.exits.get(timeout=10).code == 0
+    assert runtime.exits.get(timeout=60).code == 0
     assert not any(is_alive(pid) for pid in pids)
 
 

@@ -25,9 +25,10 @@ from manta.node.task_server import messages as light
 from manta.node.task_server.attempts import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, RuntimeSessions
 from manta.protocol.node import Instance
+from manta.testing import wait_until
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
-from tests.support.harness import Output, order, wait_until
+from tests.support.harness import Output, order
 
 Start = Callable[..., Any]
 
@@ -408,7 +409,7 @@ def test_a_session_without_an_owner_ends(node: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("manta.node.task_server.server._ABANDONED", 0.2)
     task = Task(node)
     node.owner.stop()
-    node.owner.wait(10)
+    node.owner.wait(60)
     task.attempt.send({"k": "stop_swarm", "n": 1})
     started = time.monotonic()
     assert is_cut(task.attempt)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from manta.node.task_server import messages as light
+from manta.testing import wait_until
 from manta.transports.errors import BlobRefused
 from tests.integration.light.test_hostile import Task, answers, is_cut
-from tests.support.harness import Node, wait_until
+from tests.support.harness import Node
 
 MIB = 1 << 20
 

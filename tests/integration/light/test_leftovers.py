@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from manta.node.task_server import messages as light
-from tests.support.harness import wait_until
+from manta.testing import wait_until
 
 Start = Callable[..., Any]
 
@@ -84,8 +84,8 @@ def test_what_a_runtime_leaves_is_removed(start: Start, node: Any, form: str, wa
         runtime.handle.kill()
     else:
         os.kill(runtime.handle.pid, signal.SIGKILL)
-    runtime.exits.get(timeout=10)
-    wait_until(lambda: left(runtime) == set(), 5)
+    runtime.exits.get(timeout=60)
+    wait_until(lambda: left(runtime) == set())
 
 
 def test_a_round_has_a_tracker_of_its_own(start: Start, node: Any, tmp_path: Path) -> None:

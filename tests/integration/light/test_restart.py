@@ -19,8 +19,8 @@ from manta.actors import Actor, ChildSpec
 from manta.light.wire import MessageSocket
 from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
+from manta.testing import wait_until
 from tests.support.children import Child
-from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -78,7 +78,7 @@ def test_an_answer_given_while_nobody_serves(start: Start, node: Any) -> None:
     runtime.begin()
     wait_until(lambda: bool(node.held))
     node.light.stop()
-    node.light.wait(10)
+    node.light.wait(60)
     node.held[0].reply.set(node.payload(7))
     node.held[0].reply.fail("RequestFailed", "too late")
     node.light = node.start_service()
@@ -141,7 +141,7 @@ def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> 
     runtime.begin()
     runtime.output("stdout", "in")
     node.owner.stop()
-    node.owner.wait(10)
+    node.owner.wait(60)
     events: list[Any] = []
 
     class Successor(Actor):
@@ -163,7 +163,7 @@ def test_a_failure_of_the_thread_is_the_actors(start: Start, node: Any, caplog: 
         raise ZeroDivisionError("injected")
 
     node.sessions.post(fail)
-    reason = node.light.wait(10)
+    reason = node.light.wait(60)
     assert "injected" in str(reason)
     node.light = node.start_service()
     assert runtime.end().output == 1
@@ -236,7 +236,7 @@ def test_nothing_outlives_the_nodes_process(tmp_path: Path, number: int) -> None
         assert len(pids) == 5
         assert all(Path(f"/proc/{pid}").exists() for pid in pids)
         os.kill(process.pid, number)
-        process.wait(10)
+        process.wait(60)
     wait_until(lambda: not any(is_running(pid) for pid in pids))
 
 
@@ -281,7 +281,7 @@ def test_a_connection_to_the_plane_that_is_asked_for_meanwhile(
         ours.settimeout(10)
         if answered:
             node.light.stop()
-            node.light.wait(10)
+            node.light.wait(60)
             node.held[0].reply.set(light.Descriptor(theirs.detach()))
             node.light = node.start_service()
         else:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from manta.node.task_server import requests as ask
-from tests.support.harness import wait_until
+from manta.testing import wait_until
 
 Start = Callable[..., Any]
 

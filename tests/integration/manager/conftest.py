@@ -116,7 +116,7 @@ def nodes(bench: Bench) -> Callable[..., list[FakeNode]]:
     def start(count: int, script: Script = finish, **options) -> list[FakeNode]:
         started = [bench.node(number, script, **options) for number in range(1, count + 1)]
         for node in started:
-            assert node.registered.wait(10)
+            assert node.registered.wait(60)
         return started
 
     return start

@@ -97,7 +97,7 @@ def test_all_say_how_many_it_may_be_and_what_to_do(bench, api: UserAPI, tmp_path
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=60,
         )
         assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, ""), (words, done.stderr)
         assert done.stderr.startswith(f"Error: '{start}' may be any of 7 {kind}s")

@@ -11,7 +11,6 @@ from tests.attacks.field import MIB, Report, Told, Usage, field
 from tests.support.documents import ROOT
 
 
-@pytest.mark.timeout(120)
 def test_an_attack_is_measured_beside_a_user_who_goes_on_working(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -35,7 +35,8 @@ from manta.protocol.user import (
 )
 from manta.protocol.users import AddUser, ChangePassword, GrantRole, ListUsers, RevokeTokens
 from manta.protocol.values import Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 
 PASSWORDS = "correct-horse", "battery-staple", "never-right"
 SPEC = SwarmSpec("one", (TaskSpec("task", "m"),), (ModuleSpec("m", None, image="none"),))

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +16,9 @@ from manta import UserAPI
 from manta.console.exit_codes import Exit
 from manta.manager.backup import BackupError, restore, verify_file, verify_home
 from manta.manager.home import Home
+from manta.testing import wait_until
 from manta.testing.clusters import RUNNER
 from tests.support.lab import Lab
-
-pytestmark = pytest.mark.timeout(120)
 
 ROUNDS = 10
 SWARM = f'''
@@ -89,13 +87,6 @@ def following(lab: Lab, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def made(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("made") / "backup"
@@ -161,14 +152,14 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
     backup = lab.home.parent / "manager.backup"
     file = lab.home.parent / "swarm.py"
     with UserAPI(port=lab.users) as api:
-        until(lambda: api.get_cluster("lab").node_count == 2)
+        wait_until(lambda: api.get_cluster("lab").node_count == 2)
         swarm = lab("deploy", "--cluster", "lab", file)
-        until(lambda: api.get_swarm(swarm).iteration >= 2)
+        wait_until(lambda: api.get_swarm(swarm).iteration >= 2)
         assert api.delete_results(swarm, iteration=0) == 2
         lab("manager", "backup", backup)
         assert stat.S_IMODE(backup.stat().st_mode) == 0o600
         then = api.get_swarm(swarm).iteration
-        until(lambda: api.get_swarm(swarm).iteration >= min(then + 3, ROUNDS - 1))
+        wait_until(lambda: api.get_swarm(swarm).iteration >= min(then + 3, ROUNDS - 1))
         assert api.delete_results(swarm, iteration=1) == 2
     refused = lab.attempt("manager", "restore", backup, "--replace")
     assert (refused.returncode, "stop it first" in refused.stderr) == (Exit.LOCAL, True)
@@ -197,7 +188,7 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
             with following(lab, "logs", "-f", swarm) as logs:
                 assert logs.stdout is not None
                 first = logs.stdout.readline()
-                until(lambda: api.get_swarm(swarm).iteration >= 2)
+                wait_until(lambda: api.get_swarm(swarm).iteration >= 2)
                 lab("manager", "stop")
                 assert lab.start().returncode == 0
                 told = [deployed.stdout.read(), first + logs.stdout.read()]
@@ -255,17 +246,17 @@ def test_what_ran_in_a_past_that_was_lost_does_not_run_on_under_the_same_name(
         return lambda: all(path.exists() for path in paths)
 
     with UserAPI(port=lab.users) as api:
-        until(lambda: api.get_cluster("lab").node_count == 2)
+        wait_until(lambda: api.get_cluster("lab").node_count == 2)
         swarm = lab("deploy", "--cluster", "lab", file)
-        until(began(0))
+        wait_until(began(0))
         lab("manager", "backup", path := tmp_path / "manager.backup")
         (tmp_path / "fail").touch()
-        until(lambda: len(api.get_swarm_results(swarm, "value")) == 2)
+        wait_until(lambda: len(api.get_swarm_results(swarm, "value")) == 2)
     lab("manager", "stop")
     lab("manager", "restore", path, "--replace")
     assert lab.start().returncode == 0
     with UserAPI(port=lab.users) as api:
-        until(began(2))
+        wait_until(began(2))
         (tmp_path / "finish").touch()
         ended = api.wait_swarm(swarm, timeout=60)
         assert ended.status == "COMPLETED", ended.reason

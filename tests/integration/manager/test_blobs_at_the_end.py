@@ -7,7 +7,8 @@ import pytest
 from manta.actors import ExitReason
 from manta.manager.blobs import Blobs
 from manta.protocol.node import ResultWritten
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.transports.bulk.options import Verdict
 from tests.integration.manager.test_lost_pasts import deploy, silent
 
@@ -17,7 +18,7 @@ def test_no_node_is_told_that_a_blob_of_a_swarm_that_runs_is_not_there(
 ) -> None:
     """Swarms have ended by then, and blobs are served until these have."""
     nodes: list[FakeNode] = [bench.node(number, silent) for number in (1, 2)]
-    assert all(node.registered.wait(10) for node in nodes)
+    assert all(node.registered.wait(60) for node in nodes)
     swarm = deploy(admin)
     wait_until(lambda: all(node.acknowledged.get(swarm) == 1 for node in nodes))
     reader, writer = nodes

@@ -25,8 +25,9 @@ from manta.protocol.user import (
     WaitSwarm,
 )
 from manta.protocol.values import Inline
+from manta.testing import wait_until
 from manta.testing.actors import crash, wait_for_successor
-from manta.testing.manager import Client, wait_until
+from manta.testing.manager import Client
 from manta.testing.stores.faulty import Faults, FaultyStore
 
 ROUNDS = 12
@@ -104,7 +105,7 @@ def test_a_child_that_crashes_in_mid_swarm_is_restarted_and_nothing_is_lost(
     nodes(3, breaker)
     swarm_id = admin.ask(SendSwarm("lab", SPEC)).swarm_id
     admin.ask(StartSwarm(swarm_id))
-    assert breaker.struck.wait(10)
+    assert breaker.struck.wait(60)
     check(admin, swarm_id, 3)
     assert wait_for_successor(bench.system, old[0]) != old[0]
     shown = admin.ask(ListNodes("lab")).nodes
@@ -138,7 +139,7 @@ def test_an_orderly_restart_of_the_manager(bench, admin: Client, nodes) -> None:
     started = nodes(3, breaker)
     swarm_id = admin.ask(SendSwarm("lab", SPEC)).swarm_id
     admin.ask(StartSwarm(swarm_id))
-    assert stopped.wait(10)
+    assert stopped.wait(60)
     bench.stop()
     assert not bench.manager.home.manager_file.exists()
     bench.start()
@@ -165,7 +166,7 @@ def test_a_full_disk_refuses_says_so_and_resumes(
     nodes(3, breaker)
     swarm_id = admin.ask(SendSwarm("lab", SPEC)).swarm_id
     admin.ask(StartSwarm(swarm_id))
-    assert breaker.struck.wait(10)
+    assert breaker.struck.wait(60)
     wait_until(lambda: "disk is full" in admin.ask(GetManagerStatus()).health["store"])
     for message in (CreateCluster("new"), SendSwarm("lab", SPEC), PauseSwarm(swarm_id)):
         no = admin.refusal(message)

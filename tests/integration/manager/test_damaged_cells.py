@@ -34,7 +34,8 @@ from manta.protocol.user import (
     StopSwarm,
 )
 from manta.protocol.users import AddUser, CreateRoleDefinition, GrantRole, ListUsers, SendModule
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from tests.integration.manager.conftest import Bench
 from tests.integration.manager.test_swarms import deploy, ended, read, round_trip, silent, work
 
@@ -89,7 +90,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         settings = replace(bench.settings, bootstrap=None)
         bench.start()
         admin, node = bench.client(bench.admin_keys), bench.node(1, work)
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
 
         def say(swarm: str, *texts: str) -> None:
             at = Instance(swarm, "worker", 0, 0)
@@ -156,7 +157,6 @@ def damages(value: Any, choice: random.Random) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.timeout(180)
 def test_whatever_a_cell_holds_costs_what_it_is_part_of_alone(
     stored: Stored, table: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,7 +204,7 @@ def check(stored: Stored, home: Path, table: str) -> None:
                 script=work,
             )
         )  # fmt: skip
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
         assert admin.ask(GetSwarm(stored.unharmed)).status == "COMPLETED"
         assert len(read(admin, stored.unharmed, "results")) == 2
         texts = [item.line.text for item in read(admin, stored.unharmed, "logs")]

@@ -11,7 +11,8 @@ from manta.manager.swarm.events import Started, encode
 from manta.protocol.codes import Code
 from manta.protocol.node import TaskEnded
 from manta.protocol.user import GetSwarm, ListSwarms, RemoveSwarm, StopSwarm, WaitSwarm
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from tests.integration.manager.test_swarms import deploy, round_trip, silent, work
 
 OTHER = encode(Started(), 0.0).hex()
@@ -68,7 +69,7 @@ def test_a_swarm_whose_log_is_damaged_says_so_and_takes_nobody_along(
             assert store.execute(statement, (swarm_id,)).rowcount > 0
     node.script = work
     bench.start()
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     shown = {swarm.swarm_id: swarm for swarm in admin.ask(ListSwarms()).swarms}
     assert (shown[whole].status, shown[over].status) == ("ACTIVE", "STOPPED")
     for statement, swarm_id in damaged.items():

@@ -14,7 +14,8 @@ from manta.manager.store.records import ClusterRecord, Record
 from manta.protocol.clusters import ListClusters, ListNodes
 from manta.protocol.node import Instance, LogLine
 from manta.protocol.user import GetSwarm, ListSwarms, ReadFeed
-from manta.testing.manager import Client, finish, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, finish
 from tests.integration.manager.test_swarms import deploy, round_trip
 
 KINDS = Record.__subclasses__()
@@ -77,7 +78,6 @@ def test_a_damaged_log_line_says_so_in_its_place(bench, admin: Client, nodes) ->
     assert "what it said is lost; restore a backup" in texts[1]
 
 
-@pytest.mark.timeout(120)
 def test_any_byte_of_the_events_may_be_damaged(bench, admin: Client, nodes) -> None:
     """Whatever the byte is, the manager starts, and the other swarm is whole."""
     nodes(2, finish)

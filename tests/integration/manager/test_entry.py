@@ -35,8 +35,9 @@ from manta.protocol.users import (
     RevokeRole,
     RevokeTokens,
 )
+from manta.testing import wait_until
 from manta.testing.actors import crash, wait_for_successor
-from manta.testing.manager import Client, wait_until
+from manta.testing.manager import Client
 from manta.transports.security.keys import KeyPair
 
 PASSWORD = "correct-horse"
@@ -82,7 +83,7 @@ def test_the_first_user_signs_in_with_the_password_that_was_shown(fresh: Manager
 def test_failing_sign_ins_are_slowed_down(fresh: Manager) -> None:
     file = fresh.file
     with Client(file.users, file.public_key) as client:
-        client.connection.wait_up(10.0)
+        client.connection.wait_up(60.0)
         asked = [client.gateway.ask_future(SignIn(ADMIN, "wrong"), timeout=60) for _ in range(7)]
         codes = Counter(getattr(future.exception(60), "code", None) for future in asked)
         assert codes == {Code.BAD_CREDENTIALS: 5, Code.RATE_LIMITED: 2}
@@ -138,7 +139,7 @@ def test_the_tokens_that_somebody_made_are_bounded(admin: Client, cluster) -> No
         admin.gateway.ask_future(CreateNodeToken(name), timeout=10.0)
         for name in ("lab", "other") * 4
     ]
-    errors = [future.exception(10.0) for future in side_by_side]
+    errors = [future.exception(60.0) for future in side_by_side]
     assert errors.count(None) == 3
     refusal = admin.refusal(CreateNodeToken("lab"))
     assert refusal.code == Code.QUOTA
@@ -207,13 +208,13 @@ def test_a_token_for_nodes_ends_with_what_its_maker_may(
 def test_one_key_enrols_one_node(bench, admin: Client, cluster) -> None:
     token = admin.ask(CreateNodeToken("lab", uses=100)).token
     client = bench.client(at=bench.nodes_at)
-    client.connection.wait_up(10.0)
+    client.connection.wait_up(60.0)
     aliases = [f"new-{number}" for number in range(8)]
     asked = [
         client.gateway.ask_future(Enroll(token, alias, "random"), timeout=10.0) for alias in aliases
     ]
     for future in asked:
-        error = future.exception(10.0)
+        error = future.exception(60.0)
         assert error is None or error.code == Code.UNAVAILABLE
     enrolled = client.ask(Enroll(token, "another", "random"))
     nodes = [one for one in admin.ask(ListNodes("lab")).nodes if one.alias in (*aliases, "another")]
@@ -224,12 +225,12 @@ def test_a_key_that_signs_in_while_it_enrols_is_one_of_both(bench, admin: Client
     token = admin.ask(CreateNodeToken("lab", uses=100)).token
     user = admin.ask(CreateUserToken()).token
     client = bench.client()
-    client.connection.wait_up(10.0)
+    client.connection.wait_up(60.0)
     asked = [
         client.gateway.ask_future(message, timeout=10.0)
         for message in (Enroll(token, "both", "random"), Bind(user))
     ]
-    errors = [future.exception(10.0) for future in asked]
+    errors = [future.exception(60.0) for future in asked]
     assert errors.count(None) == 1
     [refused] = [error for error in errors if error is not None]
     assert refused.code == Code.FORBIDDEN
@@ -310,7 +311,7 @@ def test_a_guest_may_become_somebody_and_nothing_else(bench, message) -> None:
     for address in (bench.nodes_at, bench.users_at):
         guest = bench.client(at=address)
         if message.reply is None:
-            guest._up.wait(5)
+            guest._up.wait(60)
             guest.gateway.tell(message)
             message = Heartbeat(0, Load())
         assert guest.refusal(message).code == Code.NOT_SIGNED_IN

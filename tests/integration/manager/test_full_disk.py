@@ -60,7 +60,8 @@ from manta.protocol.users import (
     SendModule,
 )
 from manta.protocol.values import BlobRef, Inline
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.transports.errors import BlobRefused
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.conftest import Bench
@@ -143,7 +144,7 @@ def soon(client: Client, message: object) -> object:
 def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk: Disk) -> None:
     admin, context = full.client(full.admin_keys), full.manager.context
     node = full.node(1, silent)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     admin.ask(AddUser("reader@lab", PASSWORD))
     keys = KeyPair.generate()
     token = full.client(keys).ask(SignIn("reader@lab", PASSWORD)).token
@@ -182,7 +183,7 @@ def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk
     disk.make_room()
     wait_until(lambda: context.disk.takes_entries)
     node.speak()
-    wait_until(lambda: node.acknowledged.get(swarm) == 2001, 20)
+    wait_until(lambda: node.acknowledged.get(swarm) == 2001)
     assert len(admin.ask(ReadFeed(swarm, "metrics", limit=10_000)).items) > 0
     node.say(swarm, TaskEnded(at, "FINISHED", 0.0))
     wait_until(lambda: len(node.ran) == 2)
@@ -195,7 +196,7 @@ def test_a_manager_that_was_killed_on_a_full_disk_starts_when_there_is_room(
 ) -> None:
     admin = full.client(full.admin_keys)
     node = full.node(1, silent)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     swarm = deploy(admin, round_trip())
     wait_until(lambda: node.ran)
     disk.fill()
@@ -203,7 +204,7 @@ def test_a_manager_that_was_killed_on_a_full_disk_starts_when_there_is_room(
     full.stop()
     disk.make_room()
     full.start()
-    wait_until(lambda: node.acknowledged.get(swarm) == 2, 20)
+    wait_until(lambda: node.acknowledged.get(swarm) == 2)
     assert len(admin.ask(ReadFeed(swarm, "metrics")).items) == 1
 
 
@@ -218,7 +219,6 @@ def test_a_start_on_a_full_disk_is_refused_in_words(full: Bench, disk: Disk) -> 
     full.start()
 
 
-@pytest.mark.timeout(120)
 def test_who_runs_a_swarm_is_told_that_a_value_has_no_room_and_it_goes_on(
     disk: Disk, tmp_path: Path
 ) -> None:
@@ -254,7 +254,7 @@ def test_who_runs_a_swarm_is_told_that_a_value_has_no_room_and_it_goes_on(
             assert "COMPLETED" in rest, "".join((*said, rest))
         finally:
             run.terminate()
-    assert run.wait(10) == 0
+    assert run.wait(60) == 0
 
 
 def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is_room(
@@ -262,7 +262,7 @@ def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is
 ) -> None:
     admin = full.client(full.admin_keys)
     nodes = [full.node(number, silent) for number in (1, 2)]
-    assert all(node.registered.wait(10) for node in nodes)
+    assert all(node.registered.wait(60) for node in nodes)
     for name in ("ada", "bob", "eve"):
         admin.ask(AddUser(f"{name}@lab", PASSWORD))
     clients = {}
@@ -298,8 +298,8 @@ def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is
     assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
     assert "node-2" not in {one.alias for one in admin.ask(ListNodes("lab")).nodes}
     disk.make_room()
-    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health), 20)
-    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None, 20)
+    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health))
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None)
     full.restart()
     again = full.client(clients["eve"].keys)
     assert again.refusal(ListClusters()).code == Code.NOT_SIGNED_IN
@@ -323,15 +323,15 @@ def test_of_revocations_side_by_side_each_is_in_effect(full: Bench, disk: Disk) 
     write_until_full(admin)
     asked = [admin.gateway.ask_future(RevokeTokens(email), timeout=5.0) for email in emails]
     for future in asked:  # one may find some room within the database's files
-        error = future.exception(5.0)
+        error = future.exception(60.0)
         assert error is None or str(error).startswith("It is in effect, and not stored yet: ")
     for client in clients:
         assert client.refusal(ListClusters()).code == Code.NOT_SIGNED_IN
     disk.make_room()
-    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health), 20)
+    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health))
     keys = {client.keys.public for client in clients}
     stored = full.manager.context.reader
-    wait_until(lambda: not keys & {one.key for one in stored.all(KeyRecord)}, 20)
+    wait_until(lambda: not keys & {one.key for one in stored.all(KeyRecord)})
 
 
 def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk: Disk) -> None:
@@ -339,7 +339,7 @@ def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk:
     full.restart()  # it looks at the disk's size when it starts
     admin = full.client(full.admin_keys)
     node = full.node(1, silent)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     swarm = deploy(admin, round_trip())
     wait_until(lambda: node.acknowledged.get(swarm) == 1)
     context = full.manager.context
@@ -399,7 +399,7 @@ def test_a_swarm_is_stopped_and_removed_on_a_full_disk(
 ) -> None:
     admin = full.client(full.admin_keys)
     node = full.node(1, silent)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     swarms = [deploy(admin, round_trip()) for _ in range(2)]
     wait_until(lambda: len(node.acknowledged) == 2)
     if before == "paused":
@@ -418,8 +418,8 @@ def test_a_swarm_is_stopped_and_removed_on_a_full_disk(
     in_effect(admin, RemoveSwarm(swarms[0]))
     assert admin.refusal(GetSwarm(swarms[0])).code == Code.UNKNOWN_SWARM
     disk.make_room()
-    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarms[0]) is None, 20)
-    wait_until(lambda: is_stored_as(full, swarms[1], "STOPPED"), 20)
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarms[0]) is None)
+    wait_until(lambda: is_stored_as(full, swarms[1], "STOPPED"))
     full.restart()
     assert [one.status for one in admin.ask(ListSwarms()).swarms] == ["STOPPED"]
 
@@ -427,7 +427,7 @@ def test_a_swarm_is_stopped_and_removed_on_a_full_disk(
 def test_a_cluster_is_stopped_and_deleted_on_a_full_disk(full: Bench, disk: Disk) -> None:
     admin = full.client(full.admin_keys)
     node = full.node(1, silent)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     swarm = deploy(admin, round_trip())
     wait_until(lambda: node.acknowledged.get(swarm) == 1)
     disk.fill()
@@ -440,7 +440,7 @@ def test_a_cluster_is_stopped_and_deleted_on_a_full_disk(full: Bench, disk: Disk
     in_effect(admin, DeleteCluster("lab"))
     assert admin.ask(ListClusters()).clusters == ()
     disk.make_room()
-    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None, 20)
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None)
     full.restart()
     assert admin.ask(ListClusters()).clusters == ()
 
@@ -458,13 +458,13 @@ def test_what_nothing_names_goes_first(
     admin.ask(SendModule(ModuleSpec("m", BlobRef(named, 1_000_000))))
     assert all(one in context.depot for one in (*unnamed, named))
     disk.leave(context.disk.reserve - 1_500_000)  # two of them have to go
-    wait_until(lambda: sum(one in context.depot for one in unnamed) == 1, 30)
-    assert not context.disk.lacks
+    # A file is no longer found a moment before its room is free.
+    wait_until(lambda: not context.disk.lacks)
     [left] = [one for one in unnamed if one in context.depot]
     room = context.depot.free  # that one is in the way of a value that is refused
     with pytest.raises(BlobRefused, match="no room"):
         context.depot.put(bytes(room + 500_000))
-    wait_until(lambda: left not in context.depot, 30)
+    wait_until(lambda: left not in context.depot)
     context.depot.put(bytes(room + 500_000))
     assert named in context.depot
 
@@ -493,7 +493,7 @@ def test_manta_manager_start_on_a_full_disk_is_one_sentence(
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=60,
     )
     assert done.returncode == 11, done
     assert done.stdout == ""

@@ -43,15 +43,14 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.values import BlobRef, Inline
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.bulk.curve import BulkPeer, CurveBulk
 from manta.transports.errors import BlobCorrupt, BlobMissing, BulkError
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.test_rights import closed_union
-
-pytestmark = pytest.mark.timeout(120)
 
 PASSWORD = "correct-horse"
 ADA, EVE = "ada@analytical.org", "eve@elsewhere.org"
@@ -122,12 +121,12 @@ def place(bench, admin: Client, tmp_path: Path) -> Iterator[Place]:
     foreign = bench.node(4, silent, keys=KeyPair.generate(), alias="eve-node", token=token)
     hers = [bench.node(number, silent) for number in (1, 2, 3)]
     for one in (*hers, foreign):
-        assert one.registered.wait(10)
+        assert one.registered.wait(60)
     model, package = os.urandom(100_000), os.urandom(70_000)
     with bulk(bench, ada.keys, tmp_path / "ada") as (_, depot, peer):
         refs = [BlobRef(depot.put(data), len(data)) for data in (model, package)]
         for ref in refs:
-            peer.push(ref.digest, ref.size, timeout=20).result(20)
+            peer.push(ref.digest, ref.size, timeout=20).result(60)
     module = ada.ask(users.SendModule(ModuleSpec("secretcode", refs[1], version="1.0.0")))
     ada.ask(users.ShareModule(module.id, "lab"))
     where = tuple(one.node_id for one in hers[:2])
@@ -561,7 +560,7 @@ def test_lines_of_others_leave_those_of_the_node_their_numbers(place: Place, ben
     )
     wait_until(lambda: heard(5))
     bench.restart()
-    assert runs.registered.wait(20)
+    assert runs.registered.wait(60)
     runs.log(place.swarm, node.LogLine(mine, 0.0, "stdout", "line 5"))
     wait_until(lambda: heard(6))
     page = place.ada.ask(user.ReadFeed(place.swarm, "logs"))
@@ -576,7 +575,7 @@ def test_a_blob_is_given_to_who_may_read_what_names_it(place: Place, bench, tmp_
     def fetched(keys: KeyPair, ref: BlobRef, name: str) -> str:
         with bulk(bench, keys, tmp_path / name) as (_, depot, peer):
             try:
-                peer.fetch(ref.digest, ref.size, timeout=20).result(20)
+                peer.fetch(ref.digest, ref.size, timeout=20).result(60)
             except BulkError as error:
                 return f"{type(error).__name__}: {error}"
             assert ref.digest in depot
@@ -610,7 +609,7 @@ def test_who_knows_a_digest_gets_nothing_by_naming_it(place: Place, bench, tmp_p
     assert place.eve.ask(user.ReadFeed(place.own_swarm, "results")).items == ()
     # By sending it whole, it is shown to be the sender's; by other bytes it is not.
     with bulk(bench, place.ada.keys, tmp_path / "had") as (_, had, peer):
-        peer.fetch(place.model.digest, place.model.size, timeout=20).result(20)
+        peer.fetch(place.model.digest, place.model.size, timeout=20).result(60)
         content = had.path(place.model.digest).read_bytes()
     with bulk(bench, place.eve.keys, tmp_path / "eve") as (plane, depot, peer):
         forged = depot.path(place.package.digest)
@@ -621,10 +620,10 @@ def test_who_knows_a_digest_gets_nothing_by_naming_it(place: Place, bench, tmp_p
         assert place.eve.ask(user.FindMissingBlobs((place.package,))).blobs == (place.package,)
         assert depot.put(content) == place.model.digest == digest_of(content)
         before = plane.statistics.sent
-        peer.push(place.model.digest, place.model.size, timeout=20).result(20)
+        peer.push(place.model.digest, place.model.size, timeout=20).result(60)
         assert plane.statistics.sent - before == place.model.size
         assert place.eve.ask(user.FindMissingBlobs((place.model,))).blobs == ()
-        peer.push(place.model.digest, place.model.size, timeout=20).result(20)
+        peer.push(place.model.digest, place.model.size, timeout=20).result(60)
         assert plane.statistics.sent - before == place.model.size
     place.eve.ask(user.SetGlobal(place.own_swarm, "tag", place.model))
     assert place.foreign.ask(node.ReadGlobal(place.own_swarm, "tag")).value == place.model
@@ -645,7 +644,7 @@ def test_who_says_that_it_holds_a_value_is_given_nothing_by_it(
         for number, keys in enumerate((liar.keys, place.eve.keys)):
             with bulk(bench, keys, tmp_path / f"loot-{number}") as (_, _, peer):
                 fetched = peer.fetch(loot.digest, loot.size, timeout=20)
-                assert isinstance(fetched.exception(20), BlobMissing)
+                assert isinstance(fetched.exception(60), BlobMissing)
 
     gets_nothing(want, *(replace(want, holder=f"made-up-{number}") for number in range(5)))
     liar.say(place.own_swarm, node.ResultWritten(at, "loot", loot, held=True))
@@ -661,11 +660,11 @@ def test_who_says_that_it_holds_a_value_is_given_nothing_by_it(
         assert place.eve.refusal(wrong).code == Code.RESULT_AWAY
     # Who has it may send it.
     with bulk(bench, place.ada.keys, tmp_path / "had") as (_, had, peer):
-        peer.fetch(loot.digest, loot.size, timeout=20).result(20)
+        peer.fetch(loot.digest, loot.size, timeout=20).result(60)
         liar.blobs[loot.digest] = had.path(loot.digest).read_bytes()
     assert place.eve.ask(recall).here
     with bulk(bench, place.eve.keys, tmp_path / "eve") as (_, _, peer):
-        peer.fetch(loot.digest, loot.size, timeout=20).result(20)
+        peer.fetch(loot.digest, loot.size, timeout=20).result(60)
 
 
 def in_the_end(ask: Callable[[Message], Any], message: Message) -> str:
@@ -712,7 +711,7 @@ def test_what_a_restarted_manager_has_forgotten_is_sent_again(
 def test_who_loses_a_role_loses_the_blobs(place: Place, bench, admin, tmp_path: Path) -> None:
     admin.ask(users.GrantRole(EVE, "lab", "viewer"))
     with bulk(bench, place.eve.keys, tmp_path / "eve") as (_, depot, peer):
-        peer.fetch(place.model.digest, place.model.size, timeout=20).result(20)
+        peer.fetch(place.model.digest, place.model.size, timeout=20).result(60)
         admin.ask(users.RevokeRole(EVE, "lab"))
         depot.delete(place.model.digest)
         with pytest.raises(BlobMissing):

@@ -14,7 +14,8 @@ from manta.protocol.node import Heartbeat, Load, TaskStarted
 from manta.protocol.peers import MOST_LINKS, LinkKind, PeerLink
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import SendSwarm, StartSwarm
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.transports.errors import DownReason
 from manta.transports.interface import Buffer, Link
 from manta.transports.relay import wire
@@ -35,7 +36,7 @@ def started(bench) -> list[FakeNode]:
         for number in (1, 2, 3)
     ]
     for node in made:
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
     return made
 
 
@@ -58,7 +59,7 @@ class Plane:
         self.said: list[wire.Said] = []
         self.up = threading.Event()
         self.link = self.transport.dial(bench.nodes_at, bench.key, self)
-        assert self.up.wait(10)
+        assert self.up.wait(60)
         self.say(wire.HERE)
 
     def say(self, said: wire.Said) -> None:
@@ -109,8 +110,8 @@ def test_a_manager_relays_for_nodes_of_one_swarm_and_no_others(
             assert not opened(one, other, 1000 + attempt)
         # Who is removed is cut off, and so is what was relayed for it.
         admin.ask(RemoveNode(started[0].node_id))
-        wait_until(lambda: not one.up.is_set(), 1.0)
-        wait_until(lambda: wire.Kind.CLOSE in [said.kind for said in two.said], 1.0)
+        wait_until(lambda: not one.up.is_set())
+        wait_until(lambda: wire.Kind.CLOSE in [said.kind for said in two.said])
 
 
 def test_users_see_how_a_node_is_linked_while_it_is_connected(

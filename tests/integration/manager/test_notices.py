@@ -28,7 +28,8 @@ from manta.protocol.user import (
     WaitSwarm,
     WatchSwarms,
 )
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.testing.stores.faulty import Faults, FaultyStore
 from manta.transports.addresses import split_address
 
@@ -49,7 +50,7 @@ def swarm(bench, admin: Client, cluster: ClusterInfo) -> str:
     bench.settings = replace(bench.settings, lease=LEASE)
     bench.restart()
     bench.nodes = [bench.node(number, runs_on) for number in range(1, 5)]
-    assert all(node.registered.wait(10) for node in bench.nodes)
+    assert all(node.registered.wait(60) for node in bench.nodes)
     swarm_id: str = admin.ask(SendSwarm("lab", SPEC)).swarm_id
     admin.ask(StartSwarm(swarm_id))
     wait_until(lambda: sum(len(node.ran) for node in bench.nodes) == 4)
@@ -128,7 +129,7 @@ def test_the_loss_of_a_node_ends_what_was_told_of_it_with_the_remedies(
     bench, admin: Client, swarm: str
 ) -> None:
     bench.nodes[1].heartbeat = False
-    ended = admin.ask(WaitSwarm(swarm, 20.0), timeout=30)
+    ended = admin.ask(WaitSwarm(swarm, 20.0), timeout=60)
     assert ended.status == "FAILED"
     assert "node-2 was lost: no sign of life for 4 s; an `all` task needs" in ended.reason
     for argument in ("quorum=", "deadline=", "retries="):
@@ -140,7 +141,7 @@ def test_the_loss_of_a_node_ends_what_was_told_of_it_with_the_remedies(
 def test_that_the_manager_may_be_isolated_is_a_reason(bench, admin: Client, swarm: str) -> None:
     for node in bench.nodes[:3]:
         node.heartbeat = False
-    wait_until(lambda: "is the manager isolated?" in reason(admin, swarm), timeout=20)
+    wait_until(lambda: "is the manager isolated?" in reason(admin, swarm))
     assert "is the manager isolated?" in admin.ask(ListSwarms()).swarms[0].reason
     told = reason(admin, swarm)
     assert "node-2 has been silent for " in told
@@ -199,7 +200,7 @@ def instance(node: FakeNode) -> Instance:
 def test_a_manager_waits_for_the_nodes_that_it_had(bench, admin: Client, swarm: str) -> None:
     bench.nodes[3].close()
     bench.restart()
-    wait_until(lambda: "Still hearing from 1 node (node-4)" in reason(admin, swarm), 30)
+    wait_until(lambda: "Still hearing from 1 node (node-4)" in reason(admin, swarm))
     assert not admin.ask(GetSwarm(swarm)).complete
 
 

@@ -28,7 +28,8 @@ from manta.protocol.user import (
     WaitSwarm,
 )
 from manta.protocol.values import Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from tests.integration.manager.test_lifecycle import one_task
 from tests.integration.manager.test_swarms import deploy, silent, work
 
@@ -91,7 +92,7 @@ def test_a_database_older_than_its_nodes_is_seen_and_its_swarms_go_on(
     assert admin.ask(GetSwarm(swarm)).status == "ACTIVE"
     bench.restart()  # what it knows by now is not told again
     for node in playing:
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
         again = node.ran[-1]
         node.log(swarm, LogLine(again, 1.0, "stdout", "kept"))
         node.say(
@@ -159,7 +160,7 @@ def test_swarms_that_are_newer_than_the_database_are_told(
     bench.restart()
     copy = copied(bench, tmp_path)
     for node in playing:
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
     lost = [deploy(admin, one_task()) for _ in range(2)]
     wait_until(lambda: all(node.acknowledged.get(one) for node in playing for one in lost))
     bench.stop()
@@ -188,7 +189,7 @@ def test_a_swarm_that_was_not_started_yet_in_an_older_database_can_be_started_ag
     bench.stop()
     put_back(bench, copy)
     bench.start()
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     node.script = work
     assert admin.ask(StartSwarm(swarm)).status == "ACTIVE"
     assert admin.ask(WaitSwarm(swarm, 20.0), 30.0).status == "COMPLETED"
@@ -218,7 +219,7 @@ def test_what_was_restored_runs_again_once(bench, admin: Client, nodes, tmp_path
     swarm = deploy(admin, one_task())
     wait_until(lambda: node.ran)
     bench.restart()
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     copy, made_at = copied(bench, tmp_path), time.time()
     node.say(swarm, MetricsLogged(node.ran[0], {"n": 1.0}, 0, 0.0))
     wait_until(lambda: node.acknowledged.get(swarm) == 2)
@@ -227,11 +228,11 @@ def test_what_was_restored_runs_again_once(bench, admin: Client, nodes, tmp_path
     Home(bench.home).write_restored_file(RestoredFile("of yesterday", made_at))
     for _ in range(3):
         bench.start()
-        assert node.registered.wait(10)
+        assert node.registered.wait(60)
         wait_until(lambda: len(node.ran) > 1)
         bench.stop()
     bench.start()
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     node.say(swarm, TaskEnded(node.ran[-1], "FINISHED", 0.0))
     assert admin.ask(WaitSwarm(swarm, 20.0), 30.0).status == "COMPLETED"
     tasks = admin.ask(GetTasks(swarm)).tasks

@@ -44,11 +44,10 @@ from manta.protocol.users import AddUser
 from manta.roster import waits
 from manta.roster.differences import apply
 from manta.roster.waits import Outlook
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.test_process import ANYWHERE, Process
-
-pytestmark = pytest.mark.timeout(120)
 
 MODULE = ModuleSpec("m", image="none")
 
@@ -71,7 +70,7 @@ def peers(bench) -> Callable[..., list[FakeNode]]:
             for number in range(1, count + 1)
         ]
         for node in started:
-            assert node.registered.wait(10)
+            assert node.registered.wait(60)
         return started
 
     return start
@@ -135,7 +134,7 @@ def test_a_node_of_another_cluster_never_learns_of_it(bench, admin: Client, peer
     foreign = bench.node(
         4, silent, keys=KeyPair.generate(), alias="foreign", token=token, peer_addresses=(at(4),)
     )
-    assert foreign.registered.wait(10)
+    assert foreign.registered.wait(60)
     own = deploy(eve, cluster="mine")
     one, two = peers(2)
     swarm = deploy(admin, one, two)
@@ -207,14 +206,14 @@ def test_of_a_node_that_is_lost_the_others_are_told_and_when_it_is_back(
     wait_until(know(nodes, swarm))
     one, two, three = nodes
     three.close()
-    wait_until(lambda: departed(one, swarm, three) and departed(two, swarm, three), 20)
+    wait_until(lambda: departed(one, swarm, three) and departed(two, swarm, three))
     why = departed(one, swarm, three)
     assert why is not None
     assert why.why == "lost"
     assert "no sign of life" in why.sentence
     assert set(known(one, swarm)) == {"node-1", "node-2"}
     again = bench.node(3, silent, peer_addresses=(at(9),))
-    assert again.registered.wait(10)
+    assert again.registered.wait(60)
     wait_until(know([one, two, again], swarm, "node-1", "node-2", "node-3"))
     assert known(one, swarm)["node-3"].addresses == (at(9),)
     assert departed(one, swarm, three) is None
@@ -265,13 +264,13 @@ def test_after_the_manager_was_killed_its_nodes_know_each_other_as_before(bench)
         bench.nodes_at, bench.key = file.nodes, file.public_key
         nodes = [bench.node(number, silent, peer_addresses=(at(number),)) for number in (1, 2)]
         for node in nodes:
-            assert node.registered.wait(10)
+            assert node.registered.wait(60)
         swarm = deploy(admin)
         wait_until(know(nodes, swarm))
         before = known(nodes[0], swarm)
         process.kill()
         process.start()
-        wait_until(lambda: all(node.registrations == 2 for node in nodes), 30)
+        wait_until(lambda: all(node.registrations == 2 for node in nodes))
         assert admin.ask(GetSwarm(swarm)).status == "ACTIVE"
         assert known(nodes[0], swarm) == known(nodes[1], swarm) == before
         admin.ask(RemoveNode(nodes[1].node_id))  # what changes now is told as ever
@@ -293,7 +292,7 @@ def test_a_restored_manager_begins_another_epoch_each_time(
         restore(tmp_path / "backup", place)
         bench.settings = replace(bench.settings, home=place.path)
         bench.start()
-        wait_until(lambda: all(epoch(node, swarm) not in (None, *epochs) for node in nodes), 20)
+        wait_until(lambda: all(epoch(node, swarm) not in (None, *epochs) for node in nodes))
         wait_until(know(nodes, swarm))
         assert epoch(nodes[0], swarm) == epoch(nodes[1], swarm)
         epochs.append(str(epoch(nodes[0], swarm)))
@@ -319,7 +318,7 @@ def test_an_older_database_begins_another_epoch(
     shutil.copy(copy, bench.home / "manta.db")
     Home(bench.home).write_restored_file(RestoredFile("of yesterday", made_at))
     bench.start()
-    wait_until(lambda: all(epoch(node, swarm) == "of yesterday" for node in nodes), 20)
+    wait_until(lambda: all(epoch(node, swarm) == "of yesterday" for node in nodes))
     wait_until(know(nodes, swarm))
 
 
@@ -328,7 +327,7 @@ def test_a_node_of_the_version_before_is_told_nothing_and_told_of_to_nobody(
 ) -> None:
     one, two = peers(2)
     old = bench.node(3, silent, peer_addresses=None)
-    assert old.registered.wait(10)
+    assert old.registered.wait(60)
     swarm = deploy(admin)
     wait_until(know([one, two], swarm, "node-1", "node-2"))
     alone = SwarmSpec("s", (TaskSpec("task", "m", specified_ids=("node-3",)),), (MODULE,))
@@ -450,7 +449,7 @@ def test_a_node_that_was_lost_over_a_link_that_held_asks_for_rosters_again(
             machine.told(message)
     assert machine.heard(one.ask(Heartbeat(0, Load())).rosters) == []
     registrations, one.heartbeat = one.registrations, False
-    wait_until(lambda: departed(two, swarm, one), 20)
+    wait_until(lambda: departed(two, swarm, one))
     assert machine.heard(one.ask(Heartbeat(0, Load())).rosters) == [WantRoster(swarm)]
     assert one.registrations == registrations  # the link held
 

@@ -50,7 +50,8 @@ from manta.protocol.users import (
     SendModule,
 )
 from manta.protocol.values import BlobRef, Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.errors import BlobRefused
@@ -110,7 +111,7 @@ def test_a_user_without_a_role_makes_as_many_clusters_as_the_quota_says(
 
 def test_requests_that_are_sent_side_by_side_get_no_more(ada: Client) -> None:
     asked = [ada.gateway.ask_future(CreateCluster(f"c-{n}"), timeout=20) for n in range(100)]
-    errors = [one.exception(20) for one in asked]
+    errors = [one.exception(60) for one in asked]
     assert sum(error is None for error in errors) == 20
     assert all(isinstance(error, Refused) and error.code == "quota" for error in errors if error)
 
@@ -196,7 +197,7 @@ def test_values_that_nothing_names_are_bounded_before_they_are_moved(
         with pytest.raises(BlobRefused, match=r"asks for 1001 B more, .* is 1000 B"):
             peer.push(large, 1001, timeout=30).result(30)
         for number in range(3):
-            peer.push(depot.put(bytes([number])), 1, timeout=30).result(30)
+            peer.push(depot.put(bytes([number])), 1, timeout=30).result(60)
         with pytest.raises(BlobRefused, match="quota unnamed-blobs is 3"):
             peer.push(depot.put(b"x"), 1, timeout=30).result(30)
         assert large not in bench.manager.context.depot
@@ -205,7 +206,7 @@ def test_values_that_nothing_names_are_bounded_before_they_are_moved(
         named = BlobRef(blake3(bytes([1])).hexdigest(), 1)
         ada.ask(SendModule(ModuleSpec("m", named)))
         assert (used(ada, "unnamed-blobs"), used(ada, "blobs")) == (2, 1)
-        peer.push(depot.put(b"x"), 1, timeout=30).result(30)
+        peer.push(depot.put(b"x"), 1, timeout=30).result(60)
     finally:
         bulk.close()
         depot.close()
@@ -220,7 +221,7 @@ def test_a_node_is_bounded_as_well_and_its_operator_can_read_why(
     try:
         peer = bulk.dial(bench.manager.context.bulk.address, bench.key)
         for number in range(2):
-            peer.push(depot.put(bytes([number])), 1, timeout=30).result(30)
+            peer.push(depot.put(bytes([number])), 1, timeout=30).result(60)
         for _ in range(3):
             with pytest.raises(BlobRefused, match="The node node-1 has 2 values that were pushed"):
                 peer.push(depot.put(b"x"), 1, timeout=30).result(30)
@@ -261,7 +262,7 @@ def test_a_swarm_goes_on_without_the_metrics_that_are_too_many(
             entries.append(MetricsLogged(at, {"loss": 1.0}, number, 0.0))
             entries.append(Progressed(at, (number + 1) / 2000, "x" * 100, 0.0))
         node.say(swarm, *entries)
-    wait_until(lambda: node.acknowledged[swarm] == 4001, 30)
+    wait_until(lambda: node.acknowledged[swarm] == 4001)
     assert len(now_in(ada, swarm, "metrics")) == 10
     told = quota_events(ada, swarm)
     assert len(told) == 2
@@ -270,9 +271,9 @@ def test_a_swarm_goes_on_without_the_metrics_that_are_too_many(
     shown = {one.name: one for one in ada.ask(GetSwarmQuotas(swarm)).quotas}
     assert (shown["metrics"].used, shown["metrics"].limit) == (10, 10)
     bench.restart()  # the numbers of its journal go on
-    assert node.registered.wait(20)
+    assert node.registered.wait(60)
     node.say(swarm, ResultWritten(at, "r", Inline(b"")), TaskEnded(at, "FINISHED", 0.0))
-    wait_until(lambda: node.acknowledged[swarm] >= 4003, 30)
+    wait_until(lambda: node.acknowledged[swarm] >= 4003)
     assert len(now_in(ada, swarm, "results")) == 1
 
 
@@ -311,18 +312,18 @@ def test_a_swarm_fails_with_the_arithmetic_of_what_it_relies_on(
     over = ada.ask(WaitSwarm(swarm, 20.0), 30.0)
     assert over.status == "FAILED"
     assert f"the quota {quota.replace('_', '-')} is" in over.reason
-    wait_until(lambda: node.acknowledged[swarm] == 51, 20)  # the node can forget it
+    wait_until(lambda: node.acknowledged[swarm] == 51)  # the node can forget it
     kept = len(now_in(ada, swarm, "results"))
     assert 0 < kept <= 15
     for number in range(50):  # a node that goes on all the same fills nothing
         node.say(swarm, ResultWritten(at, f"s{number}", Inline(bytes(100))))
-    wait_until(lambda: node.acknowledged[swarm] == 101, 20)
+    wait_until(lambda: node.acknowledged[swarm] == 101)
     assert len(now_in(ada, swarm, "results")) == kept
     size = bench.manager.context.reader.extent(swarm).event_bytes
     bench.restart()
-    assert node.registered.wait(20)
+    assert node.registered.wait(60)
     node.say(swarm, ResultWritten(at, "again", Inline(bytes(100))))
-    wait_until(lambda: node.acknowledged[swarm] == 102, 20)
+    wait_until(lambda: node.acknowledged[swarm] == 102)
     assert bench.manager.context.reader.extent(swarm).event_bytes == size
 
 
@@ -338,7 +339,7 @@ def test_a_task_that_fills_memory_ends_its_swarm_alone_and_the_next_start_loads_
     over = ada.ask(WaitSwarm(swarm, 20.0), 30.0)
     assert over.status == "FAILED"
     assert "the quota state-bytes is 8.0 MiB (set for the user)" in over.reason
-    wait_until(lambda: node.acknowledged[swarm] == 401, 20)
+    wait_until(lambda: node.acknowledged[swarm] == 401)
     assert 4 << 20 < held(swarm) < 9 << 20
     counted = {one.name: one.used for one in ada.ask(GetSwarmQuotas(swarm)).quotas}
     assert (counted["results"] or 0) > 60
@@ -362,12 +363,12 @@ def test_log_lines_beyond_the_quota_are_left_out_once_told(
         lines = (LogLine(at, 0.0, "stdout", f"line {n}") for n in range(start, start + 50))
         node.log(swarm, *lines)
     reader = bench.manager.context.reader
-    wait_until(lambda: reader.log_ends(swarm) == {node.node_id: 1000}, 20)
+    wait_until(lambda: reader.log_ends(swarm) == {node.node_id: 1000})
     assert reader.extent(swarm).lines == 101
     bench.restart()
-    assert node.registered.wait(20)
+    assert node.registered.wait(60)
     node.log(swarm, LogLine(at, 0.0, "stdout", "more"))
-    wait_until(lambda: bench.manager.context.reader.log_ends(swarm) == {node.node_id: 1001}, 20)
+    wait_until(lambda: bench.manager.context.reader.log_ends(swarm) == {node.node_id: 1001})
     shown = [item.line.text for item in now_in(ada, swarm, "logs")]
     assert shown[:100] == [f"line {n}" for n in range(100)]
     assert re.search(r"has 100 log lines and asks for \d+ more", shown[100])

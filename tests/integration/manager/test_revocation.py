@@ -18,8 +18,9 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Heartbeat, Load
 from manta.protocol.sign_in import Bind, CreateUserToken, Logout, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
+from manta.testing import wait_until
 from manta.testing.curve import CurveClient
-from manta.testing.manager import Client, wait_until
+from manta.testing.manager import Client
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.wire import Cancel, pack
 from manta.transports.codec.values import encode
@@ -194,7 +195,7 @@ class Slow(Spool):
 
         def slowly(data) -> None:
             self.begun.set()
-            self.go.wait(20)
+            self.go.wait(60)
             write(data)
 
         region.write = slowly  # type: ignore[method-assign]
@@ -212,9 +213,9 @@ def test_what_a_revoked_user_is_fetching_does_not_come_to_its_end(
     try:
         peer = bulk.dial(bench.manager.file.bulk, bench.key)
         depot.offer(digest, value)
-        peer.push(digest, value.nbytes, timeout=20).result(20)
+        peer.push(digest, value.nbytes, timeout=20).result(60)
         fetching = peer.fetch(digest, value.nbytes, timeout=1.0)
-        assert depot.begun.wait(10)
+        assert depot.begun.wait(60)
         if how == "logout":
             client.ask(Logout())
         else:
@@ -271,8 +272,8 @@ def test_a_removed_nodes_link_is_cut_within_a_second(
 
     monkeypatch.setattr(Gateway, "_handle_request", handling)
     victim, other = bench.node(1), bench.node(2)
-    assert victim.registered.wait(10)
-    assert other.registered.wait(10)
+    assert victim.registered.wait(60)
+    assert other.registered.wait(60)
     stop = threading.Event()
 
     def talk() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace as with_
 from typing import NamedTuple
 
-import pytest
 from msgspec.structs import replace
 
 from manta.actors import Refused
@@ -37,8 +36,6 @@ from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client
-
-pytestmark = pytest.mark.timeout(60)
 
 PASSWORD = "correct-horse"
 MODULE = ModuleSpec("m", None, image="none")
@@ -266,7 +263,7 @@ DENIED = {
 def denial(client: Client, message: Message) -> str:
     """The code with which it is denied; nothing when it is not, whatever else becomes of it."""
     try:
-        client.gateway.ask(message, timeout=20.0)
+        client.gateway.ask(message, timeout=60.0)
     except Refused as refused:
         return refused.code if refused.code in DENIED else ""
     return ""
@@ -323,7 +320,6 @@ def everybody(bench, admin: Client, own: Place, foreign: Place) -> dict[str, Cli
     return clients
 
 
-@pytest.mark.timeout(180)
 def test_every_message_by_everybody(bench, admin: Client) -> None:
     # However long it takes, the swarms whose node says goodbye go on, and guests may stay.
     patient = StrangerSettings(patience=600.0)

@@ -16,12 +16,12 @@ from manta.protocol.clusters import ListClusters, WatchClusters
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, CreateUserToken, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, ChangePassword, DeleteUser, GrantRole
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from manta.transports.errors import DownReason
 
 PASSWORD, NEW = "correct-horse", "battery-staple"
 USER = "ada@lab"
-pytestmark = pytest.mark.timeout(180)  # a check of a password takes seconds on a busy machine
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def was_cut(client: Client) -> bool:
 def has_ended(client: Client) -> bool:
     """Without reconnecting first, as `refusal` does."""
     try:
-        client.gateway.ask(WhoAmI(), timeout=5.0)
+        client.gateway.ask(WhoAmI(), timeout=60.0)
     except ActorError:
         return True
     return False
@@ -72,12 +72,12 @@ def test_with_its_token_ends_what_a_key_may_do_and_its_links_are_cut(bench, sess
     elsewhere = bench.client(client.keys, at=bench.nodes_at)
     assert elsewhere.ask(WhoAmI()).email == USER
     poll = client.gateway.ask_future(WatchClusters("", 60.0), timeout=90.0)
-    poll = client.gateway.ask_future(WatchClusters(poll.result(10).revision, 60.0), timeout=90.0)
+    poll = client.gateway.ask_future(WatchClusters(poll.result(60).revision, 60.0), timeout=90.0)
     for one in (client, elsewhere):
-        wait_until(partial(was_cut, one), 20.0)
+        wait_until(partial(was_cut, one))
         assert one.states[1] is DownReason.CLOSED or one.states[1] is DownReason.LOST
         assert is_over(one)
-    assert isinstance(poll.exception(10), ActorError)
+    assert isinstance(poll.exception(60), ActorError)
     assert client.refusal(Bind(client.token)).code == Code.TOKEN_EXPIRED
     assert not bench.manager.context.bulk_admission.denies(lasting.keys.public)
     assert bench.manager.context.bulk_admission.denies(client.keys.public)
@@ -92,7 +92,7 @@ def test_expiry_is_looked_at_for_every_message(session, short, monkeypatch) -> N
     monkeypatch.setattr(Registrar, "_cut_expired", lambda registrar: None)
     short(2.0)
     client = session()
-    wait_until(lambda: has_ended(client), 20.0)
+    wait_until(lambda: has_ended(client))
     assert client.states == [None]
     assert is_over(client)
 
@@ -114,7 +114,7 @@ def test_a_new_token_gives_its_key_more_time(bench, session, short) -> None:
     client, control = session(), session()
     short(1000.0)
     client.ask(RotateToken())
-    wait_until(lambda: has_ended(control), 20.0)
+    wait_until(lambda: has_ended(control))
     assert client.ask(WhoAmI()).email == USER
     assert client.states == [None]
     bench.restart()
@@ -148,16 +148,16 @@ def test_the_old_password_signs_nobody_in_who_was_about_to(bench, session, monke
         found = verify(stored, password)
         if not hashed.is_set():
             hashed.set()
-            go.wait(30)
+            go.wait(60)
         return found
 
     monkeypatch.setattr(passwords, "verify_password", slowly)
-    late.connection.wait_up(10.0)
+    late.connection.wait_up(60.0)
     signing_in = late.gateway.ask_future(SignIn(USER, PASSWORD), timeout=60.0)
-    assert hashed.wait(30)
+    assert hashed.wait(60)
     client.ask(ChangePassword(PASSWORD, NEW), 30.0)
     go.set()
-    assert signing_in.exception(30).code == Code.BAD_CREDENTIALS
+    assert signing_in.exception(60).code == Code.BAD_CREDENTIALS
     assert is_over(late)
 
 
@@ -188,9 +188,9 @@ def test_a_valid_token_that_another_key_shows_changes_nothing(bench, session) ->
 def test_a_deleted_user_who_is_signing_in_does_not(bench, admin: Client, session) -> None:
     session()
     late = bench.client()
-    late.connection.wait_up(10.0)
+    late.connection.wait_up(60.0)
     signing_in = late.gateway.ask_future(SignIn(USER, PASSWORD), timeout=60.0)
     admin.ask(DeleteUser(USER))
-    error = signing_in.exception(30)
+    error = signing_in.exception(60)
     assert error is None or error.code in (Code.BAD_CREDENTIALS, Code.TOKEN_REVOKED)
     wait_until(lambda: is_over(late))

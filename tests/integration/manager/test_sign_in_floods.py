@@ -22,12 +22,12 @@ from manta.protocol.codes import Code
 from manta.protocol.enrolment import Enroll
 from manta.protocol.sign_in import Bind, SignIn, WhoAmI
 from manta.protocol.users import AddUser, ChangePassword
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from manta.transports.errors import DownReason
 
 PASSWORD = "correct-horse"
 USER = "victim@lab"
-pytestmark = pytest.mark.timeout(240)  # a check of a password takes seconds on a busy machine
 ASKED = 60.0
 """Seconds in which an answer has to come, on a busy machine."""
 
@@ -62,7 +62,7 @@ def flood(bench, message: Callable[[int], object], clients: int, a_second: float
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: len(asked) > 20, 30.0)
+        wait_until(lambda: len(asked) > 20)
         yield asked
     finally:
         stop.set()
@@ -105,7 +105,7 @@ def test_many_guesses_at_once_are_refused_alike_whether_or_not_there_is_such_a_u
     emails = (USER, "nobody@lab")
     clients = [bench.client() for _ in range(8)]
     for client in clients:
-        client.connection.wait_up(10.0)
+        client.connection.wait_up(60.0)
     # Each asks for both in turn, so that neither is asked for earlier than the other.
     asked = [
         (email, clients[number % 8].gateway.ask_future(SignIn(email, "x"), timeout=ASKED))
@@ -123,7 +123,7 @@ def test_many_guesses_at_once_are_refused_alike_whether_or_not_there_is_such_a_u
 def test_a_wrong_password_takes_as_long_as_an_unknown_address(bench) -> None:
     def took(email: str) -> float:
         with Client(bench.users_at, bench.key) as client:
-            client.connection.wait_up(10.0)
+            client.connection.wait_up(60.0)
             began = time.monotonic()
             assert client.refusal(SignIn(email, "guess"), ASKED).code == Code.BAD_CREDENTIALS
             return time.monotonic() - began
@@ -149,19 +149,19 @@ def test_no_other_request_waits_for_passwords(bench, admin: Client, monkeypatch)
 
     def verify(stored: str | None, password: str) -> bool:
         busy.release()
-        go.wait(30)
+        go.wait(60)
         return False
 
     monkeypatch.setattr(passwords, "verify_password", verify)
     guessers = [bench.client() for _ in range(8)]
     for guesser in guessers:
-        guesser.connection.wait_up(10.0)
+        guesser.connection.wait_up(60.0)
     asked = [
         guesser.gateway.ask_future(SignIn(f"{number}@lab", "guess"), timeout=ASKED)
         for number, guesser in enumerate(guessers * 10)
     ]
     try:
-        assert all(busy.acquire(timeout=10) for _ in range(passwords.AT_A_TIME))
+        assert all(busy.acquire(timeout=60) for _ in range(passwords.AT_A_TIME))
         assert admin.ask(ListClusters()).clusters
         # What runs on the other workers, too.
         assert bench.client().refusal(Bind("no token")).code == Code.TOKEN_MALFORMED
@@ -183,7 +183,7 @@ def refusals(guest: Client, message: object, count: int) -> Iterator[Refused]:
 
 def test_who_tries_tokens_is_slowed_down_and_known_keys_are_not(bench, admin: Client) -> None:
     guest = bench.client()
-    guest.connection.wait_up(10.0)
+    guest.connection.wait_up(60.0)
     codes = [refusal.code for refusal in refusals(guest, Bind("no.to.ken"), 700)]
     assert codes.count(Code.RATE_LIMITED) > 50
     assert admin.refusal(Bind("no.to.ken")).code == Code.TOKEN_MALFORMED
@@ -203,7 +203,7 @@ def test_who_tries_tokens_is_slowed_down_and_known_keys_are_not(bench, admin: Cl
 )
 def test_what_is_too_long_costs_a_stranger_the_link(bench, message) -> None:
     client = bench.client()
-    client.connection.wait_up(10.0)
+    client.connection.wait_up(60.0)
     with pytest.raises(ActorError):
         client.gateway.ask(message, timeout=10.0)
     wait_until(lambda: len(client.states) > 1)
@@ -222,7 +222,7 @@ def test_what_a_stranger_gives_forges_no_line_of_the_log(bench, caplog) -> None:
 def test_guesses_are_logged_at_a_bounded_rate(bench, caplog) -> None:
     caplog.set_level(logging.WARNING)
     guest = bench.client()
-    guest.connection.wait_up(10.0)
+    guest.connection.wait_up(60.0)
     for refusal in refusals(guest, Bind("x"), 400):
         assert refusal.code in (Code.TOKEN_MALFORMED, Code.RATE_LIMITED)
     lines = [one for one in caplog.records if "binding a token" in one.getMessage()]

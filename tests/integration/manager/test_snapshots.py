@@ -10,7 +10,8 @@ import pytest
 from manta.manager.swarm import snapshot_writer
 from manta.protocol.node import Assignment, JournalEntry, TaskEnded
 from manta.protocol.user import FeedName, GetTasks, ReadFeed, WaitSwarm
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from tests.integration.manager.test_swarms import deploy, read, round_trip, silent, work
 
 FEEDS: tuple[FeedName, ...] = ("results", "metrics", "events")

@@ -57,7 +57,8 @@ from manta.protocol.user import (
 )
 from manta.protocol.users import ListModules, ListUsers
 from manta.protocol.values import BlobRef, Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from tests.integration.manager.conftest import Bench
 from tests.integration.manager.test_swarms import round_trip
 
@@ -179,7 +180,7 @@ def test_a_cluster_comes_to_rest_when_nothing_happens_in_it_and_goes_on_where_it
     admin.ask(StopCluster("lab"))
     admin.ask(StartCluster("lab"))
     assert _lives(bench, path)
-    wait_until(lambda: not _lives(bench, path), 20)
+    wait_until(lambda: not _lives(bench, path))
     swarm = admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id
     assert admin.ask(GetSwarm(swarm)).status == "PENDING"
     assert _lives(bench, path)
@@ -192,11 +193,11 @@ def test_a_cluster_with_a_node_or_a_swarm_that_is_not_over_does_not_rest(
     bench.restart()
     path = f"manager/clusters/{cluster.id}"
     node = bench.node(1)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     actor = bench.system.find(path)
     for _ in range(2):
         actor.tell(cluster_supervisor._LookForRest())
-    assert actor.ask(WhichChildren(), timeout=10) == []
+    assert actor.ask(WhichChildren(), timeout=60) == []
 
 
 def _lives(bench: Bench, path: str) -> bool:
@@ -261,7 +262,7 @@ def test_a_manager_starts_with_more_swarms_than_it_has_memory_for(
         if one.status == "PENDING":
             admin.ask(RemoveSwarm(one.swarm_id))
     one = failed[0].swarm_id
-    wait_until(lambda: _is_read(admin, one), 20)
+    wait_until(lambda: _is_read(admin, one))
     assert admin.ask(GetSwarm(one)).status == "PENDING"
     monkeypatch.undo()
     bench.restart()  # with memory enough, all is as it was
@@ -280,7 +281,7 @@ def test_a_swarm_that_cannot_be_started_is_not_kept(
 
     monkeypatch.setattr(runtime.ThreadedCell, "_start_actor_loop", no_more)
     reply = admin.gateway.ask_future(SendSwarm("lab", round_trip(), wait=True), timeout=20)
-    refusal = reply.exception(20)
+    refusal = reply.exception(60)
     assert isinstance(refusal, Refused)
     assert "was not kept, as it cannot be started" in refusal.sentence
     wait_until(lambda: admin.ask(ListSwarms()).swarms == ())

@@ -17,8 +17,9 @@ from manta.manager.home import Home, StrangerSettings
 from manta.manager.service import Manager
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, ListClusters, RemoveNode
 from manta.protocol.sign_in import Bind, CreateUserToken
+from manta.testing import wait_until
 from manta.testing.curve import CurveClient
-from manta.testing.manager import Client, wait_until
+from manta.testing.manager import Client
 from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason
 from manta.transports.security.keys import KeyPair
@@ -55,7 +56,7 @@ def test_who_signs_in_or_enrols_in_time_stays(strict) -> None:
     admin = strict.client(strict.admin_keys)
     token = admin.ask(CreateNodeToken("lab")).token
     node = strict.node(keys=None, alias="newcomer", token=token)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     unbound = admin.ask(CreateUserToken()).token
     newcomer = strict.client()
     newcomer.ask(Bind(unbound))
@@ -68,7 +69,7 @@ def test_who_signs_in_or_enrols_in_time_stays(strict) -> None:
 
 def test_a_crowd_of_guests_leaves_those_who_are_known_alone(strict) -> None:
     admin, node = strict.client(strict.admin_keys), strict.node(1)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     admin.ask(ListClusters())
     states = len(admin.states)
     for at in (strict.nodes_at, strict.users_at):
@@ -83,7 +84,7 @@ def test_a_crowd_of_guests_leaves_those_who_are_known_alone(strict) -> None:
 
 def test_the_key_of_a_node_that_was_removed_is_a_strangers_also_after_a_restart(strict) -> None:
     admin, node = strict.client(strict.admin_keys), strict.node(1)
-    assert node.registered.wait(10)
+    assert node.registered.wait(60)
     node.close()
     admin.ask(RemoveNode(node.node_id))
     admin.close()
@@ -145,7 +146,7 @@ def test_with_few_descriptors_who_is_known_is_served_beside_hundreds_who_say_not
         ) as process,
         ExitStack() as undo,
     ):
-        wait_until(lambda: home.running() is not None, 20)
+        wait_until(lambda: home.running() is not None)
         file = home.running()
         assert file is not None
         known = undo.enter_context(Client(file.users, file.public_key, keys=keys))
@@ -159,6 +160,6 @@ def test_with_few_descriptors_who_is_known_is_served_beside_hundreds_who_say_not
         newcomer = undo.enter_context(Client(file.users, file.public_key, keys=keys))
         assert [one.name for one in newcomer.ask(ListClusters(), 20).clusters] == ["lab"]
         assert len(known.states) == states
-        wait_until(lambda: home.read_strangers_file().crowded > 300, 20)
+        wait_until(lambda: home.read_strangers_file().crowded > 300)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0

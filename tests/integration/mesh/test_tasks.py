@@ -14,8 +14,9 @@ import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local.cluster import CLUSTER
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
-from tests.support.restarts import Restartable, until
+from tests.support.restarts import Restartable
 from tests.support.swarms import One, outputs
 
 pytestmark = pytest.mark.timeout(180)
@@ -65,7 +66,7 @@ def said(folder: Path, name: str) -> list[Any]:
 def goes_on(folder: Path, names: list[str], what: Callable[[Any], bool]) -> None:
     """Waits until each of them has said three further things that are so."""
     before = {name: len(said(folder, name)) for name in names}
-    until(lambda: all(sum(map(what, said(folder, n)[before[n] :])) > 2 for n in names), 60)
+    wait_until(lambda: all(sum(map(what, said(folder, n)[before[n] :])) > 2 for n in names))
 
 
 def test_a_file_is_a_peer_of_those_that_the_command_starts(tmp_path: Path) -> None:

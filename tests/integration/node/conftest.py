@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,13 @@ from manta.manager.service import Manager, Settings
 from manta.node.config import NodeConfig, parse, toml_value
 from manta.node.service import Node
 from manta.node.state import StateFolder, Status
+from manta.testing import wait_until
 from manta.testing.clusters import RUNNER
 from manta.transports.security.keys import KeyPair
 from tests.support.ports import free_ports
 
 HOST = "127.0.0.1"
 CLUSTER = "lab"
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 20.0, what: object = "") -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout:g} s: {what() if callable(what) else what}")
-        time.sleep(0.01)
 
 
 def port(address: str) -> int:
@@ -156,7 +148,7 @@ class Lab:
     def run(self, api: UserAPI, swarm: Swarm, status: str = "COMPLETED") -> str:
         """Deploy it and wait for its end; returns the id."""
         deployed = api.deploy_swarm(CLUSTER, swarm)
-        ended = api.wait_swarm(deployed, timeout=40)
+        ended = api.wait_swarm(deployed, timeout=60)
         assert ended.status == status, ended
         return deployed.swarm_id
 
@@ -186,7 +178,7 @@ class Command:
             capture_output=True,
             text=True,
             check=False,
-            timeout=40,
+            timeout=60,
             stdin=subprocess.DEVNULL,
             env={**self.environment, **environment},
         )

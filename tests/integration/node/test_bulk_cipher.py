@@ -7,7 +7,7 @@ import pytest
 from manta import Module, Swarm, Task
 from manta.protocol.peers import LinkKind
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.parametrize("lab", [2], indirect=True)]
+pytestmark = [pytest.mark.parametrize("lab", [2], indirect=True)]
 
 EXCHANGE = """
 import time
@@ -53,6 +53,6 @@ def test_it_takes_none_but_on_its_links_and_they_arrive(lab) -> None:
             for link in links
         )
 
-    lab.wait_until(moved, 40.0)
+    lab.wait_until(moved)
     api.set_global(swarm, "go", True)
-    assert api.wait_swarm(swarm, timeout=40).status == "COMPLETED"
+    assert api.wait_swarm(swarm, timeout=60).status == "COMPLETED"

@@ -16,8 +16,6 @@ from manta.node.state import StateFolder
 from tests.integration.node.conftest import Command
 from tests.support.children import Child
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def init(lab, manta_node: Command, *arguments: object, port: str = "") -> None:
     where = ("--manager-host", "127.0.0.1", "--manager-port", port or lab.file.nodes.split(":")[2])

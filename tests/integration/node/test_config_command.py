@@ -26,7 +26,7 @@ def call(tmp_path: Path) -> Call:
             capture_output=True,
             text=True,
             check=False,
-            timeout=40,
+            timeout=60,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "MANTA_HOME": str(tmp_path), **environment},
         )

@@ -48,7 +48,7 @@ def test_much_that_waits_for_a_manager_survives_a_restart(lab) -> None:
     lab.start_manager()
     lab.node(1)
     api = lab.api()
-    ended = api.wait_swarm(deployed, timeout=40)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended.reason
     assert len(api.list_result_tags(deployed)) == 200
     assert [task.status for task in api.get_tasks(deployed)] == ["FINISHED"]
@@ -78,7 +78,7 @@ def test_a_damaged_value_that_the_manager_lacks_ends_its_attempt(lab, damage: st
     path.write_bytes(data if damage == "flip" else data[:-1])
     lab.start_manager()
     lab.node(1)
-    ended = (api := lab.api()).wait_swarm(deployed, timeout=40)
+    ended = (api := lab.api()).wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended.reason
     first, second = api.get_tasks(deployed)
     assert first.status == "SUPERSEDED"  # it had finished
@@ -115,7 +115,7 @@ def main():
     data[-1000] ^= 1
     path.write_bytes(data)
     go.touch()
-    ended = api.wait_swarm(deployed, timeout=40)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended.reason
     assert f"{path} is damaged" in caplog.text
 
@@ -150,7 +150,7 @@ def main():
     data[-1] ^= 2
     path.write_bytes(data)
     api.set_global(deployed, "go", True)
-    ended = api.wait_swarm(deployed, timeout=40)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended.reason
     said = api.get_tasks(deployed)[1].output
     assert said.startswith("The state 'damaged' of this node is damaged (")
@@ -202,7 +202,7 @@ def test_a_node_that_enrols_as_another_in_mid_swarm_is_no_sign_of_an_old_databas
     api.remove_node("two")
     lab.wait_until((lab.folder / "here").exists)  # the next attempt
     go.touch()
-    ended = api.wait_swarm(deployed, timeout=30)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended.reason
     assert [task.status for task in api.get_tasks(deployed)] == ["INTERRUPTED", "FINISHED"]
     lab.wait_until(

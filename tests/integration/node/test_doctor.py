@@ -29,8 +29,6 @@ from manta.transports.security.strangers import StrangerLimits
 from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.node.conftest import HOST, Command, port
 
-pytestmark = pytest.mark.timeout(90)
-
 
 @contextmanager
 def unreachable(lab) -> Iterator[tuple[int, str]]:

@@ -75,19 +75,17 @@ def deploy(lab, targets: dict[str, Any], probes: tuple[str, ...], memory: int | 
     """The answers, or the error of a task that was ended for it."""
     api = lab.api()
     deployed = api.deploy_swarm("lab", Probing(outside.code(targets, probes), memory))
-    api.wait_swarm(deployed, timeout=50)
+    api.wait_swarm(deployed, timeout=60)
     [task] = api.get_tasks(deployed)
     return task.output if task.status == "FINISHED" else task.error
 
 
-@pytest.mark.timeout(120)
 def test_tasks_reach_what_the_table_says_and_no_more(lab, level: str, targets) -> None:
     answers = deploy(lab, targets, outside.QUIET)
     assert answers.keys() == set(outside.QUIET)
     assert outside.unexpected(answers, level, is_root=os.getuid() == 0) == {}
 
 
-@pytest.mark.timeout(120)
 def test_tasks_take_what_they_may_and_no_more(lab, level: str, targets) -> None:
     """It is refused, or ended with the arithmetic, as the node may make control groups or not."""
     forked = deploy(lab, targets, ("forks",))
@@ -98,9 +96,8 @@ def test_tasks_take_what_they_may_and_no_more(lab, level: str, targets) -> None:
     assert "MB in its scratch folder, and 16.8 MB are allowed" in filled.sentence
 
 
-@pytest.mark.timeout(120)
 def test_nothing_outlives_a_task_whatever_it_does(lab, level: str, node, targets) -> None:
     if level == "limits" and node.context.runner.holder.plan.processes is not Means.GROUP:
         pytest.skip("at this level nothing but a control group does that")
     deploy(lab, targets, ("outlive",))
-    lab.wait_until(lambda: not outside.alive(targets["name"]), timeout=10)
+    lab.wait_until(lambda: not outside.alive(targets["name"]))

@@ -16,7 +16,6 @@ from tests.integration.node.test_storage import full, small_disk
 from tests.support.swarms import One
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount"),
 ]
 

@@ -18,7 +18,7 @@ from manta.node.service.supervisor import NodeSupervisor
 from tests.integration.node.conftest import CLUSTER, Lab
 from tests.support.swarms import One
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.parametrize("lab", [2], indirect=True)]
+pytestmark = [pytest.mark.parametrize("lab", [2], indirect=True)]
 
 CODE = """
     import time
@@ -55,7 +55,7 @@ def sent(lab: Lab) -> tuple[UserAPI, SwarmOverview]:
         lab.node(number)
     api = lab.api()
     swarm = api.deploy_swarm(CLUSTER, One(CODE, specified_ids=["node-1", "node-2"]))
-    lab.wait_until(lambda: "FINISHED" in {one.status for one in api.get_tasks(swarm)}, timeout=40)
+    lab.wait_until(lambda: "FINISHED" in {one.status for one in api.get_tasks(swarm)})
     assert len(files(lab)) == 2
     return api, swarm
 
@@ -71,13 +71,13 @@ def test_it_goes_when_the_node_is_back(lab: Lab, is_removed: bool) -> None:
     api, swarm = sent(lab)
     stop_first(lab)
     api.stop_swarm(swarm)
-    api.wait_swarm(swarm, timeout=40)
+    api.wait_swarm(swarm, timeout=60)
     if is_removed:
         api.remove_swarm(swarm)
     before = planes()
     assert files(lab)
     lab.node(1)
-    lab.wait_until(lambda: not files(lab), timeout=40)
+    lab.wait_until(lambda: not files(lab))
     assert planes() <= before
     assert not lab.finished
 
@@ -103,7 +103,7 @@ def test_under_an_older_database_it_stays(lab: Lab, monkeypatch: pytest.MonkeyPa
     lab.start_manager()
     before = planes()
     lab.node(1)
-    lab.wait_until(lambda: len(asked) > 2, timeout=40)
+    lab.wait_until(lambda: len(asked) > 2)
     assert set(asked) == {(swarm.swarm_id, False)}
     assert len(files(lab)) == 2
     assert planes() <= before
@@ -114,8 +114,8 @@ def test_under_an_older_database_it_stays(lab: Lab, monkeypatch: pytest.MonkeyPa
     lab.wait_for(lab.state("node-1"), "connected")
     assert len(files(lab)) == 2
     api.stop_swarm(swarm)
-    api.wait_swarm(swarm, timeout=40)
-    lab.wait_until(lambda: not files(lab), timeout=40)
+    api.wait_swarm(swarm, timeout=60)
+    lab.wait_until(lambda: not files(lab))
 
 
 def test_a_plane_that_ends_at_once_again_and_again_ends_nothing_else(

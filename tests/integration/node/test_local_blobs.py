@@ -56,7 +56,7 @@ class Side:
 
     def fetch(self, other: Side, blob: bytes) -> None:
         ref = BlobRef(digest_of(blob), len(blob))
-        self.fetches.fetch(other.key, ref).result(20)
+        self.fetches.fetch(other.key, ref).result(60)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_what_arrives_is_waited_for(sides) -> None:
     assert not fetched.done()
     arriving.commit()
     arriving.discard()
-    fetched.result(20)
+    fetched.result(60)
     assert not two.values.let_go(digest)  # nobody takes its place before it is read
     two.values.unpin(digest)
     assert two.values.let_go(digest)

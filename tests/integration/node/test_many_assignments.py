@@ -45,7 +45,7 @@ def test_what_a_node_shall_run_may_be_more_than_a_message_holds(lab: Any, tmp_pa
     lab.start_manager()  # of which the node learns the whole anew
     lab.wait_for(lab.known(1), "connected")
     gate.touch()
-    done = api.wait_swarm(swarm, timeout=40)
+    done = api.wait_swarm(swarm, timeout=60)
     assert done.status == "COMPLETED", done.reason
     assert {task.attempt for task in api.get_tasks(swarm)} == {0}
 

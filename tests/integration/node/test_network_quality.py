@@ -80,7 +80,7 @@ class Relay:
     def close(self) -> None:
         self._closed.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._server.close()
 
 

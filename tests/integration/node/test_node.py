@@ -157,7 +157,7 @@ def test_each_child_may_crash_in_mid_swarm(lab, child: str) -> None:
         crash(ref)
         wait_for_successor(node.system, ref)
         time.sleep(0.1)
-    ended = api.wait_swarm(deployed, timeout=40)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended
     assert ended.iteration == 11
     assert api.select_global(deployed, "total") >= 12
@@ -191,7 +191,7 @@ def main():
     lab.start_manager()
     lab.wait_for(lab.state("node-1"), "connected")
     api = lab.api()
-    ended = api.wait_swarm(deployed, timeout=40)
+    ended = api.wait_swarm(deployed, timeout=60)
     assert ended.status == "COMPLETED", ended
     [task] = api.get_tasks(deployed)
     assert task.status == "FINISHED"
@@ -257,7 +257,7 @@ def main():
     lab.wait_until(lambda: logged.exists() and logged.read_text())
     assert logged.read_text().startswith("Waited 0.2 s in vain: the manager has yet to take 5 ent")
     lab.start_manager()
-    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+    assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
     assert sorted(api.list_result_tags(deployed)) == ["begun", "ended"]
     assert len(api.get_metrics(deployed)) == 5
     text = "[calls for metrics or progress left out: 46; the manager was away too long]"
@@ -294,7 +294,7 @@ def test_a_stopped_swarm_ends_its_tasks(lab) -> None:
     lab.wait_until(lambda: node.context.runtimes)
     api.stop_swarm(deployed)
     lab.wait_until(lambda: not node.context.runtimes and not node.context.tasks_running)
-    assert api.wait_swarm(deployed, timeout=10).status == "STOPPED"
+    assert api.wait_swarm(deployed, timeout=60).status == "STOPPED"
 
 
 def test_what_a_stopping_task_supervisor_never_read_is_not_run_by_the_next(
@@ -307,7 +307,7 @@ def test_what_a_stopping_task_supervisor_never_read_is_not_run_by_the_next(
         report(self, entry)
         if isinstance(entry, TaskEnded) and entry.instance.iteration == 0:
             held.set()
-            release.wait(20)
+            release.wait(60)
 
     def tell_stop(self: NodeSupervisor, task: Any) -> None:
         stop(self, task)
@@ -322,10 +322,10 @@ def test_what_a_stopping_task_supervisor_never_read_is_not_run_by_the_next(
         "def main():\n    time.sleep(60 * World().iteration)\n"
     )
     deployed = api.deploy_swarm("lab", lab.swarm(code, iterations=2))
-    assert held.wait(20)
+    assert held.wait(60)
     lab.wait_until(lambda: len(api.get_tasks(deployed)) == 2 and node.context.tasks_running)
     api.stop_swarm(deployed, force=True)
-    assert stopping.wait(20)
+    assert stopping.wait(60)
     release.set()
     tasks = node.context.state.tasks
     lab.wait_until(lambda: not node.context.runtimes and not list(tasks.iterdir()))
@@ -363,7 +363,7 @@ def test_more_tasks_than_places_wait_their_turn(lab) -> None:
     deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=5))
     lab.wait_until(lambda: node.context.tasks_queued == 3)
     assert node.context.tasks_running == 2
-    assert api.wait_swarm(deployed, timeout=30).status == "COMPLETED"
+    assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
     queued = sorted(task.timings.queued for task in api.get_tasks(deployed))
     assert queued[0] < 0.3  # shorter than a task: it waited for none
     assert queued[-1] > 0.4
@@ -376,7 +376,7 @@ def test_more_replicas_than_a_node_is_given_at_a_time(lab) -> None:
     deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=WINDOW + 100))
     lab.wait_until(lambda: node.context.tasks_queued > 0)
     assert node.context.tasks_running + node.context.tasks_queued <= WINDOW
-    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+    assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
     outputs = sorted(task.output for task in api.get_tasks(deployed))
     assert outputs == [(rank, WINDOW + 100) for rank in range(WINDOW + 100)]
 
@@ -408,7 +408,7 @@ def test_a_drained_node_finishes_what_it_runs(lab) -> None:
     lab.wait_until(lambda: api.get_node("node-1").status == "DRAINING")
     assert not lab.finished
     gate.touch()
-    assert api.wait_swarm(deployed, timeout=20).status == "COMPLETED"
+    assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
     lab.wait_until(lambda: lab.finished)
     assert lab.finished[0] == (0, "the node was drained")
 

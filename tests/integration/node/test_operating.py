@@ -9,17 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from manta.console.exit_codes import Exit
-from manta.node.state import StateFolder
+from manta.node.state import StateFolder, Status
+from manta.testing import wait_until
+from manta.transports.security.keys import make_private_folder
 from tests.integration.node.conftest import HOST, Command, port
 from tests.support.children import Child
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def init(manta_node: Command, name: str, manager_port: int, *arguments: object) -> None:
@@ -157,14 +157,11 @@ def test_a_signal_ends_the_daemons_that_are_waited_for(
         text=True,
         env={**manta_node.environment, "MANTA_NODE_TOKEN": some_token()},
     ) as process:
-        deadline = time.monotonic() + 30
-        while not all(folder.running_pid() for folder in folders):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: all(folder.running_pid() for folder in folders))
         process.send_signal(number)
         assert process.stdout is not None
         said = process.stdout.read()
-        assert process.wait(30) == code, said
+        assert process.wait(60) == code, said
     assert said.split() == [word]
     assert [folder.running_pid() for folder in folders] == [None] * len(folders)
 
@@ -202,3 +199,33 @@ def test_a_daemon_that_could_not_start_is_told_from_a_killed_one(manta_node: Com
     found = json.loads(manta_node("status", "edge", "--json").stdout)
     assert found["state"] == "failed"
     assert found["sentence"].startswith("The node edge ended: This node has no token")
+
+
+def test_a_daemon_that_is_ending_is_said_to_be_stopping_and_waited_for_by_the_next(
+    lab, manta_node: Command
+) -> None:
+    """It says goodbye to its manager first, and holds its folder until all else has ended."""
+    init(manta_node, "edge", port(lab.file.nodes))
+    token = lab.api().create_node_token("lab")
+    folder = StateFolder(manta_node.home / "state" / "nodes" / "edge")
+    make_private_folder(folder.path)
+    ending = Status(os.getpid(), "edge", "stopped", "The daemon was stopped.", "", "edge", 1.0)
+    with ExitStack() as held:
+        held.callback(folder.open().release)
+        folder.write_status(ending)
+        [shown] = json.loads(manta_node("status", "--all", "--json").stdout)
+        assert (shown["state"], shown["pid"]) == ("stopping", os.getpid())
+        assert "is stopping" in manta_node("doctor", "edge", "--offline").stdout
+        with Child(
+            [sys.executable, "-m", "manta.node.command", "start", "edge", "--background"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**manta_node.environment, "MANTA_NODE_TOKEN": token},
+        ) as starting:
+            assert starting.stderr is not None
+            assert "is ending; waiting for that" in starting.stderr.readline()
+            held.close()
+            said = starting.communicate(timeout=60)
+    assert starting.returncode == 0, said
+    lab.wait_until(lambda: lab.api().get_node("edge").status == "CONNECTED")

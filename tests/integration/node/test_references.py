@@ -26,7 +26,6 @@ from manta.protocol.values import BlobRef
 
 SIZE = 3 << 20
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.parametrize("lab", [3], indirect=True),
 ]
 
@@ -318,7 +317,7 @@ def test_what_has_yet_to_be_told_of_a_value_spares_it(lab) -> None:
 
     context.journals.held = still_tells
     assert api.delete_results(swarm) == 1
-    assert tells.wait(20)
+    assert tells.wait(60)
     del context.journals.held
     lab.wait_until(lambda: not held(lab, 1))
 
@@ -350,7 +349,7 @@ def test_what_another_result_has_again_stays_also_while_its_swarm_is_restarted(
 
     context.journals.held = still_tells
     assert api.delete_results(swarm, "large") == 1
-    assert looked.wait(20)
+    assert looked.wait(60)
     path.touch()
     lab.wait_until(lambda: api.list_result_tags(swarm) == ["again"])
     lab.wait_until(lambda: not context.journals.unacknowledged())
@@ -359,7 +358,7 @@ def test_what_another_result_has_again_stays_also_while_its_swarm_is_restarted(
     of_swarm = staying.pop(swarm.swarm_id)  # as while its actor is started anew
     monkeypatch.setattr(Frees, "tell", noted)
     for _ in range(3 * len(lab.nodes)):  # after heartbeats of all nodes
-        assert heard.acquire(timeout=30)
+        assert heard.acquire(timeout=60)
     staying[swarm.swarm_id] = of_swarm
     assert [len(value) for value in api.select_results(swarm, "again").values()] == [SIZE]
     assert api.wait_swarm(swarm, timeout=60).status == "COMPLETED"
@@ -381,7 +380,7 @@ def test_a_swarm_is_stopped_while_a_result_is_copied(lab) -> None:
     try:
         made = Makes(collect="references", specified_ids=["node-1"])
         swarm = api.deploy_swarm("lab", made)
-        assert began.wait(30)
+        assert began.wait(60)
         assert context.tasks_running == 1
         api.stop_swarm(swarm)
         lab.wait_until(lambda: context.tasks_running == 0)

@@ -39,7 +39,7 @@ def opened(folder: Path, node_id: str = "id-1") -> Iterator[Spool]:
 def wait(begin: Callable[[Callable[[], object]], object]) -> None:
     done = threading.Event()
     begin(done.set)
-    assert done.wait(20)
+    assert done.wait(60)
 
 
 @contextmanager
@@ -82,13 +82,13 @@ def test_attempts_that_end_together_share_a_sync(
         gate, ends = threading.Event(), [threading.Event() for _ in range(20)]
 
         def busy() -> None:
-            gate.wait(20)
+            gate.wait(60)
 
         spool.do(busy)
         for number, ended in enumerate(ends):
             spool.keep(ONE, end(number), (), ended.set)
         gate.set()
-        assert all(ended.wait(20) for ended in ends)
+        assert all(ended.wait(60) for ended in ends)
         assert len(synced) <= 2
 
 
@@ -107,8 +107,8 @@ def test_what_a_full_disk_does_not_take_waits_and_the_node_says_so(
             wait(lambda done: spool.keep(OTHER, end(3), (), done))  # and no other does
             assert not ended.is_set()
             assert not after.is_set()
-        assert ended.wait(20)
-        assert after.wait(20)
+        assert ended.wait(60)
+        assert after.wait(60)
     assert "their ends wait" in caplog.text
     assert "is kept again" in caplog.text
     with opened(tmp_path) as spool:
@@ -152,8 +152,8 @@ def test_ends_go_on_while_there_is_no_room_to_write_a_file_anew(
         with opened(copied(tmp_path)) as other:
             assert other.take(ONE) == [end(number) for number in range(7)]
         no_copies.clear()
-        assert first.wait(20)
-        assert second.wait(20)
+        assert first.wait(60)
+        assert second.wait(60)
     assert caplog.text.count("holds what nobody needs any more") == 1
     assert caplog.text.count("holds only what is needed again") == 1
     assert "their ends wait" not in caplog.text
@@ -178,7 +178,7 @@ def test_a_timeline_that_is_over_goes_though_it_could_not_be_written_anew(
         done = threading.Event()
         spool.keep_only(ONE, [end(1)], done.set)
         spool.drop(ONE)
-        assert done.wait(20)
+        assert done.wait(60)
         assert not KeptSwarms(tmp_path).look()
 
 
@@ -194,7 +194,7 @@ def test_what_is_written_anew_leaves_room_on_the_disk_for_what_ends(
         wait(partial(spool.keep, ONE, end(2), ()))
         assert not done.is_set()
         monkeypatch.setattr(record_file, "SPARE", 0)
-        assert done.wait(20)
+        assert done.wait(60)
 
 
 def test_a_file_that_cannot_be_synced_has_no_other_wait(
@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_synced_has_no_other_wait(
         wait(partial(spool.keep, OTHER, end(3), ()))
         assert not ended.is_set()
         is_bad.clear()
-        assert ended.wait(20)
+        assert ended.wait(60)
 
 
 def test_a_sync_that_failed_is_believed_only_of_what_is_written_anew(

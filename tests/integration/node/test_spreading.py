@@ -25,7 +25,6 @@ HERE = LocalFetches.fetch
 SIZE = 40 << 20
 
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.parametrize("lab", [NODES], indirect=True),
 ]
 

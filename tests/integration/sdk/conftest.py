@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
+from manta.testing import wait_until
 from manta.transports.security.keys import KeyPair
 
 
@@ -29,10 +29,10 @@ class Stage:
         return Session(target, keys or self.cluster.keys)
 
     def wait_for_nodes(self) -> None:
-        deadline = time.monotonic() + 30
-        while sum(node.status == "CONNECTED" for node in self.api.list_nodes(CLUSTER)) < 2:
-            assert time.monotonic() < deadline, [c.tail() for c in self.cluster.children]
-            time.sleep(0.02)
+        wait_until(
+            lambda: sum(node.status == "CONNECTED" for node in self.api.list_nodes(CLUSTER)) >= 2,
+            what=lambda: [c.tail() for c in self.cluster.children],
+        )
 
     def run(self, swarm: Swarm) -> str:
         """Deploy it and wait for its end; returns the id."""

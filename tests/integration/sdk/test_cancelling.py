@@ -22,8 +22,6 @@ from manta.apis.connect.session import Session
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
-
 HELD = Module("import time\ndef main():\n    print('in')\n    time.sleep(1000)\n", name="held")
 
 

@@ -14,8 +14,6 @@ from manta import Swarm, Task, task
 from manta.apis.errors import DatasetMissing, InvalidArgument, SwarmFailed, Unplaceable
 from manta.cli.local.cluster import LocalCluster
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @task
 def worker(world, local):

@@ -15,8 +15,6 @@ from manta.apis.connect import profiles
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
-
 PASSWORD = "correct horse"
 ADA = "ada@example.org"
 
@@ -129,7 +127,7 @@ def test_a_role_gives_is_replaced_and_is_taken_away(api: UserAPI, sign_in) -> No
     [grant] = api.grant_role(ADA, CLUSTER, "researcher").grants
     assert grant.role == "researcher"
     deployed = ada.deploy_swarm(CLUSTER, Hello())
-    assert ada.wait_swarm(deployed, timeout=30).status == "COMPLETED"
+    assert ada.wait_swarm(deployed, timeout=60).status == "COMPLETED"
     with pytest.raises(errors.Forbidden):
         ada.create_node_token(CLUSTER)
     assert api.revoke_role(ADA, where).grants == ()

@@ -12,8 +12,6 @@ from manta.apis import errors
 from manta.cli.local.cluster import CLUSTER
 from tests.integration.sdk.conftest import Rounds, Stage
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_results(stage: Stage, finished: str) -> None:
     results = stage.api.get_swarm_results(finished)

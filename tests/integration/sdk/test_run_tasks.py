@@ -16,8 +16,6 @@ from manta.light.errors import CollectiveError, PeerLost, Timeout, UnknownPeer
 from manta.light.runtime.loader import NothingToRun
 from manta.testing import run_task, run_tasks
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def outputs(function: Any, instances: int = 4, **arguments: Any) -> list[Any]:
     return [one.output for one in run_tasks(function, instances, **arguments)]

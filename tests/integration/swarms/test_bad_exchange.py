@@ -15,13 +15,12 @@ import pytest
 from manta import UserAPI
 from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.testing import wait_until
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.swarms.test_direct import lines, plane_of
 from tests.support.memory import MIB, NOW, Growth, little_memory, megabytes
-from tests.support.restarts import QuickToGiveUp, until
+from tests.support.restarts import QuickToGiveUp
 from tests.support.swarms import One, outputs
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def test_a_node_that_stands_still_holds_up_nobody_else(api: UserAPI, cluster: Lo
     lines(api, swarm, 3)
     with standing_still(plane(cluster, "node-3")):
         api.set_global(swarm, "go", True)
-        until(lambda: has_said(api, swarm, "0 is done", "1 is done"), 60)
+        wait_until(lambda: has_said(api, swarm, "0 is done", "1 is done"))
     assert completed(api, swarm) == [None, None, list(range(10))]
 
 
@@ -185,7 +184,7 @@ def test_what_a_sender_that_dies_midway_had_sent_comes_once(
     lines(api, swarm, 2)
     with standing_still(plane(cluster, "node-2")):
         api.set_global(swarm, "go", True)
-        until(lambda: has_said(api, swarm, "sent"))
+        wait_until(lambda: has_said(api, swarm, "sent"))
         if who == "plane":
             plane(cluster, "node-1").send_signal(signal.SIGKILL)
     assert completed(api, swarm) == [sum(range(5_000_000)), 5_000_000]
@@ -219,7 +218,7 @@ def test_what_a_node_that_is_lost_midway_had_sent_is_not_waited_for() -> None:
         lines(api, swarm, 2)
         with standing_still(plane(cluster, "node-1")):
             api.set_global(swarm, "go", True)
-            until(lambda: has_said(api, swarm, "sent"))
+            wait_until(lambda: has_said(api, swarm, "sent"))
             cluster.kill("node-2")
         told = completed(api, swarm)
         assert len(told) == 1

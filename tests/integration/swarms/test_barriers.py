@@ -11,8 +11,6 @@ from manta.cli.local.cluster import LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.swarms import One, outputs
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:

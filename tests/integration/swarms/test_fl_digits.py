@@ -28,7 +28,6 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.timeout(120)
 def test_the_accuracy_that_is_told_is_that_of_the_final_model(tmp_path: Path) -> None:
     shards = [sys.executable, str(EXAMPLE / "make_shards.py"), "--folder", str(tmp_path)]
     dealt = subprocess.run(shards, check=True, capture_output=True, text=True).stdout

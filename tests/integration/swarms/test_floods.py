@@ -13,8 +13,6 @@ from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.swarms import One, outputs
 
-pytestmark = pytest.mark.timeout(180)
-
 WARM = 10
 """Calls after which an instance counts as flooding."""
 PATIENCE = 30.0

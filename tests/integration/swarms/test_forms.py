@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from manta import Condition, Module, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
-
-pytestmark = pytest.mark.timeout(120)
 
 NODES = {"node-1", "node-2", "node-3", "node-4"}
 
@@ -65,13 +64,6 @@ def placed(api: UserAPI, swarm: SwarmOverview, iteration: int | None = None) -> 
     for task in sorted(tasks, key=lambda task: (task.iteration, task.index, task.attempt)):
         found.setdefault(task.alias, []).append(task.node_alias)
     return found
-
-
-def until(what: Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 # --- how a swarm is written ------------------------------------------------------------------
@@ -366,17 +358,17 @@ def test_states_and_their_reasons(api: UserAPI) -> None:
     sent = api.send_swarm(CLUSTER, One(Task(waits, "any"), max_iteration=2))
     assert (sent.status, sent.reason, sent.iteration) == ("PENDING", "not started", -1)
     assert api.start_swarm(sent).status == "ACTIVE"
-    until(lambda: api.get_swarm(sent).iteration == 0)
+    wait_until(lambda: api.get_swarm(sent).iteration == 0)
     paused = api.pause_swarm(sent)
     assert (paused.status, paused["reason"]) == ("PAUSED", "paused by user@localhost")
     api.set_global(sent, "go", True)
-    until(lambda: [task.status for task in api.get_tasks(sent)] == ["FINISHED"])
+    wait_until(lambda: [task.status for task in api.get_tasks(sent)] == ["FINISHED"])
     time.sleep(0.3)
     assert api.get_swarm(sent).iteration == 0  # nothing new begins
     with pytest.raises(errors.WrongState, match="PAUSED"):
         api.pause_swarm(sent)
     assert api.resume_swarm(sent).status == "ACTIVE"
-    ended = api.wait_swarm(sent, timeout=30)
+    ended = api.wait_swarm(sent, timeout=60)
     assert (ended.status, ended.iteration) == ("COMPLETED", 1)
     assert (ended.started_at or 0) < (ended.ended_at or 0)
     assert api.stop_swarm(api.send_swarm(CLUSTER, One(Task(WORKER)))).reason.startswith("stopped")
@@ -391,7 +383,7 @@ def test_a_swarm_that_waits_for_its_nodes_says_for_what(api: UserAPI) -> None:
     with pytest.raises(errors.Unplaceable, match="none-such"):
         api.deploy_swarm(CLUSTER, swarm)
     waiting = api.deploy_swarm(CLUSTER, swarm, wait=True)
-    until(lambda: "none-such" in api.get_swarm(waiting).reason)
+    wait_until(lambda: "none-such" in api.get_swarm(waiting).reason)
     explained = api.explain_swarm(waiting)
     assert {(v.node_alias, v.accepted, v.rule) for v in explained.verdicts} == {
         (node, False, "datasets") for node in NODES

@@ -12,7 +12,6 @@ from manta.light import World
 from manta.testing import run_task
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
 SIZE = 5
 TABLE = np.ones(SIZE)
 

@@ -14,8 +14,6 @@ from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.swarms.test_direct import lines
 from tests.support.swarms import One, outputs
 
-pytestmark = pytest.mark.timeout(240)
-
 GREEDY = """
     import time
     from manta.light import World

@@ -19,8 +19,6 @@ from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
-
 from manta import Module, Swarm, Task
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
-
-pytestmark = pytest.mark.timeout(120)
 
 WORKER = """
 import time

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(150)
-
 ROOT = Path(__file__).parents[3]
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 SHM = 'mount -t tmpfs -o {} tmpfs /dev/shm && exec "$@"'

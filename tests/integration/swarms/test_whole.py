@@ -6,14 +6,10 @@ import subprocess
 import threading
 import time
 
-import pytest
-
 from manta import Module, Swarm, Task
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.support.children import Child
-
-pytestmark = pytest.mark.timeout(180)
 
 COUNTER = """
 import time
@@ -49,7 +45,7 @@ def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> Non
             time.sleep(0.02)
         manager = cluster.children[0]
         manager.process.kill()
-        manager.ended.wait(10)
+        manager.ended.wait(60)
         command: list[str] = manager.process.args  # type: ignore[assignment]
         command = command[: command.index("--fds")]
         with Child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as anew:
@@ -60,11 +56,11 @@ def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> Non
                 assert api.select_global(swarm, "count") == 3
                 lines = [line.text for line in api.collect_logs(swarm)]
                 assert lines == [f"step {i}" for i in range(6)] * 3
-                reader.join(30)
+                reader.join(60)
                 assert kinds.count("iteration") == 6
             finally:
                 anew.terminate()
-                reader.join(30)
+                reader.join(60)
 
 
 FLOOD = """

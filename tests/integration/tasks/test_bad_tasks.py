@@ -14,8 +14,6 @@ from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.support.swarms import One, ended, errors, outputs
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
@@ -297,7 +295,7 @@ def test_a_flood_of_output_harms_nobody_else(api: UserAPI, cluster: LocalCluster
     next(lines(api, flooding))
     beside = One(main("print('beside')\nreturn 2"), method="any", specified_ids=["node-1"])
     assert outputs(api, beside) == [2]
-    assert api.wait_swarm(flooding, timeout=50).status == "COMPLETED"
+    assert api.wait_swarm(flooding, timeout=60).status == "COMPLETED"
     got = [line for line in lines(api, flooding) if len(line) == 100]
     assert [int(line[:6]) for line in got] == list(range(150_000)), "nothing was dropped"
     for child in (0, 1):

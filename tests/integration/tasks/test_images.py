@@ -11,8 +11,6 @@ from manta.apis.errors import Unplaceable
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:

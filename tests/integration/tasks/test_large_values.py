@@ -14,8 +14,6 @@ from manta.testing.clusters import client, wait_for_nodes
 from tests.support.memory import MIB, MOST, Growth, little_memory, megabytes
 from tests.support.swarms import One, ended, outputs
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:

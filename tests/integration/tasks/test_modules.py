@@ -12,8 +12,6 @@ from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.support.swarms import One, ended, errors, outputs
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
@@ -244,7 +242,7 @@ def test_a_line_is_there_while_its_task_still_runs(api: UserAPI) -> None:
         assert line.text == "waiting"
         assert api.get_swarm(swarm).status == "ACTIVE"
         api.set_global(swarm, "go", True)
-    assert api.wait_swarm(swarm, timeout=30).status == "COMPLETED"
+    assert api.wait_swarm(swarm, timeout=60).status == "COMPLETED"
 
 
 def test_a_read_sees_every_write_of_the_tasks_before_it(api: UserAPI) -> None:

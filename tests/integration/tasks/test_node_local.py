@@ -16,11 +16,9 @@ import pytest
 from manta import UserAPI
 from manta.cli.local import cluster as local
 from manta.cli.local.cluster import LocalCluster
+from manta.testing import wait_until
 from manta.testing.clusters import client, running
-from tests.support.harness import wait_until
 from tests.support.swarms import One, ended, errors, outputs
-
-pytestmark = pytest.mark.timeout(60)
 
 TORCH = importlib.util.find_spec("torch") is not None
 TABLE = {"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]}

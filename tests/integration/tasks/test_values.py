@@ -18,8 +18,6 @@ from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.support.swarms import One, ended, errors, outputs
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:

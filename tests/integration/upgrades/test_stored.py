@@ -14,11 +14,9 @@ import numpy as np
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
+from manta.testing import wait_until
 from tests.support.lab import Lab
-from tests.support.restarts import until
 from tests.support.stored import VERSIONS, Stored, holds
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Successor(Lab):
@@ -58,7 +56,7 @@ class Successor(Lab):
         for config in self.configs:
             self.node("start", config.stem, "--background")
         (cluster,) = self.json("cluster list")
-        until(lambda: self("node", "list", cluster["name"]).count(" CONNECTED ") == 2)
+        wait_until(lambda: self("node", "list", cluster["name"]).count(" CONNECTED ") == 2)
         return self
 
     def __exit__(self, *_: object) -> None:

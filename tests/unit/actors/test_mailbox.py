@@ -133,12 +133,12 @@ def test_a_waiter_is_woken_by_each_way_to_put_and_by_time():
     thread.start()
     for put, item in ((mailbox.put, "a"), (mailbox.put_urgent, "b"), (mailbox.put_unbounded, "c")):
         put(item)
-        assert more.acquire(timeout=5)
+        assert more.acquire(timeout=60)
     mailbox.schedule(10, "d")
     clock.advance(10)
-    assert more.acquire(timeout=5)
+    assert more.acquire(timeout=60)
     mailbox.close("the end")
-    thread.join(5)
+    thread.join(60)
     assert got == ["a", "b", "c", "d", "closed"]
 
 

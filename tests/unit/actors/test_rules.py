@@ -55,7 +55,8 @@ def test_the_check_sees_what_it_should(source: str, lines: list[int]) -> None:
 def test_no_ask_without_timeout() -> None:
     found = []
     for path in python_files():
-        lines = calls_without_timeout(path.read_text())
+        source = path.read_text()
+        lines = calls_without_timeout(source) if ".ask" in source else []
         found += [f"{path.relative_to(ROOT)}:{line}" for line in lines]
     assert found == []
 

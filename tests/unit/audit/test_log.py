@@ -40,7 +40,7 @@ def record_now(log: AuditLog, record: Record) -> bool:
         done.set()
 
     log.record(record, then)
-    assert done.wait(30)
+    assert done.wait(60)
     return told[0]
 
 
@@ -139,7 +139,6 @@ def test_segments_that_a_crash_left_are_no_flaw(
 # --- crashes ------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(180)
 def test_a_crash_at_every_byte_of_an_append_costs_at_most_that_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +281,6 @@ def changes(folder: Path, random: Random) -> str:
     return how
 
 
-@pytest.mark.timeout(300)
 def test_a_thousand_random_changes_are_all_found(tmp_path: Path) -> None:
     original = tmp_path / "original"
     written(original, 40, segment=3000, kept=4)

@@ -151,7 +151,7 @@ def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> Non
         "print(program.target(None).run())\n"
     )  # in a process that has imported none of them
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stdout == "traceback\n", done.stderr
 

@@ -13,8 +13,8 @@ import pytest
 
 from manta.mesh.peer.pulse import BEAT, QUIET, Pulse
 from manta.mesh.peer.watching import runs, sender_of
+from manta.testing import wait_until
 from tests.support.children import freeze
-from tests.support.restarts import until
 
 ENOUGH = int(QUIET / BEAT) + 1
 
@@ -45,7 +45,7 @@ def test_what_a_process_does_is_seen(does: str) -> None:
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        until(lambda: runs(child.pid) is ("while" in does))
+        wait_until(lambda: runs(child.pid) is ("while" in does))
         freeze(child.pid)
         assert not runs(child.pid)
     finally:

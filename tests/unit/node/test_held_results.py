@@ -91,7 +91,7 @@ class Slow(TieredDepot):
 
     def copy_to(self, depot: FileDepot, digest: str) -> None:
         self.began.set()
-        assert self.may.wait(20)
+        assert self.may.wait(60)
         super().copy_to(depot, digest)
 
 
@@ -107,10 +107,10 @@ def test_what_two_keep_at_a_time_is_counted_once(slow, folder) -> None:
     digest = slow.put(bytes(8000))
     with ThreadPoolExecutor(2) as pool:
         kept = [pool.submit(held.keep, "swarm", digest, slow) for _ in range(2)]
-        assert slow.began.wait(20)
+        assert slow.began.wait(60)
         slow.may.set()
         for one in kept:
-            one.result(20)
+            one.result(60)
     held.free("swarm")
     held.keep("other", slow.put(bytes(9000)), slow)  # there is room for it again
 
@@ -120,10 +120,10 @@ def test_a_swarm_that_is_removed_meanwhile_leaves_nothing(slow, folder) -> None:
     digest = slow.put(bytes(8000))
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(held.keep, "swarm", digest, slow)
-        assert slow.began.wait(20)
+        assert slow.began.wait(60)
         held.free("swarm")
         slow.may.set()
-        assert isinstance(kept.exception(20), BlobMissing | BlobRefused)
+        assert isinstance(kept.exception(60), BlobMissing | BlobRefused)
     assert not held.has("swarm", digest)
     with pytest.raises(BlobMissing):
         held.depot_of(digest)
@@ -136,10 +136,10 @@ def test_it_is_copied_on_another_thread(slow, folder) -> None:
     held = HeldResults(folder, 10_000)
     digest = slow.put(bytes(8000))
     kept = held.soon(held.keep, "swarm", digest, slow)
-    assert slow.began.wait(20)
+    assert slow.began.wait(60)
     assert not kept.done()
     slow.may.set()
-    kept.result(20)
+    kept.result(60)
     held.close()
     assert held.has("swarm", digest)
 
@@ -188,7 +188,7 @@ class Actor:
     def go_on(self) -> None:
         jobs, self.jobs = self.jobs, []
         for future, then in jobs:
-            then(future.result(20), None)
+            then(future.result(60), None)
 
 
 def test_what_another_result_names_that_the_manager_heard_of_meanwhile_is_kept(

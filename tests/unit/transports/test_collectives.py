@@ -22,8 +22,6 @@ from tests.support.collective_calls import (
 )
 from tests.support.collectives import Simulation
 
-pytestmark = pytest.mark.timeout(240)  # many peers, on machines with other load
-
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
