@@ -3,14 +3,14 @@
 Such reports may take a share of one core; what users ask, and what else nodes tell, has the rest.
 A few tens of thousands are taken as they come; where there are more, a swarm books its next piece
 and handles it when that is due. So swarms take turns, and whose tasks report little do not wait for
-those who flood: of each owner a little is taken at once. This is the generic cell rate algorithm,
-in its form of virtual scheduling (ITU-T I.371, annex A).
+those who flood: of each owner a little is taken at once.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+
+from manta.manager.quotas.rate import Rate
 
 REPORT, BYTE = 10e-6, 10e-9
 """Seconds of a core that a report costs, from its message to the database, and each of its bytes
@@ -24,24 +24,8 @@ def cost(size: int) -> float:
     return REPORT + BYTE * size
 
 
-class Rate(NamedTuple):
-    """What may be taken."""
-
-    share: float
-    """Of a core."""
-    burst: float
-    """Seconds of a core that may be taken at once, by who took nothing before."""
-
-    def begin(self, due: float, now: float) -> float:
-        """When the next may be taken, if all before would be done by `due` at the share alone."""
-        return max(now, due - self.burst / self.share)
-
-    def after(self, due: float, seconds: float, now: float) -> float:
-        return max(now, due) + seconds / self.share
-
-
 ALL, LITTLE = Rate(0.25, 0.25), Rate(0.02, 0.05)
-"""Of all owners, and what is taken at once of each of them."""
+"""Of all owners, and what is taken at once of each of them: seconds of a core."""
 
 
 class Pace:

@@ -32,7 +32,7 @@ def test_beyond_that_pieces_come_at_the_share() -> None:
     at_once = delays.count(0.0)
     assert at_once * PIECE < ALL.burst + LITTLE.burst + 2 * PIECE
     for earlier, later in zip(delays[at_once:], delays[at_once + 1 :], strict=False):
-        assert later - earlier == pytest.approx(PIECE / ALL.share)
+        assert later - earlier == pytest.approx(PIECE / ALL.a_second)
 
 
 def test_swarms_that_flood_take_turns() -> None:
@@ -86,7 +86,7 @@ def test_never_more_than_the_share_and_a_burst(asked: list[tuple[float, float]])
     for pause, seconds in asked:
         now += pause
         taken.append((now + pace.book("ada", seconds, now), seconds))
-    burst, share = ALL.burst + LITTLE.burst, ALL.share + LITTLE.share
+    burst, share = ALL.burst + LITTLE.burst, ALL.a_second + LITTLE.a_second
     for first, (begin, _) in enumerate(taken):
         used = 0.0
         for at, seconds in sorted(taken[first:]):
