@@ -17,6 +17,7 @@ from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
 from manta.manager.jobs import Jobs
 from manta.manager.quotas.coming import Coming
+from manta.manager.quotas.pace import Pace
 from manta.manager.quotas.quotas import Quotas
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
@@ -84,6 +85,8 @@ class Context:
     jobs: Jobs = field(init=False)
     coming: Coming = field(init=False)
     """What nodes told that waits in the actors of swarms."""
+    pace: Pace = field(default_factory=Pace)
+    """How fast they take what tasks report."""
     revisions: AllRevisions = field(default_factory=AllRevisions)
     lease: float = 20.0
     """Seconds without a sign of life after which a node counts as lost."""

@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 COMPACT_AFTER = 1024 * 1024
 """Bytes of a file that are acknowledged before it is rewritten, which costs two syncs."""
-LINES_BOUND = 64 * 1024 * 1024
-"""Bytes of log lines of one swarm that wait for the manager."""
 LINES_LINGER = 0.1
 
 _ENTRIES_LOST = (
@@ -103,21 +101,11 @@ class Journals:
                 self._release(blob.digest)
 
     def append_lines(self, swarm_id: str, lines: Iterable[LogLine]) -> None:
-        """Keep log lines for the manager. Lines beyond LINES_BOUND are only counted."""
+        """Keep log lines for the manager, as far as there is room for them."""
         with self._lock:
             swarm = self._swarm(swarm_id)
-            records = []
-            for line in lines:
-                if swarm.lines.pending_bytes >= LINES_BOUND:
-                    swarm.lines_dropped += 1
-                    continue
-                if swarm.lines_dropped:
-                    text = f"[{swarm.lines_dropped} lines lost: the manager was away too long]"
-                    records.append(self._line(swarm, LogLine(line.instance, line.at, "node", text)))
-                    swarm.lines_dropped = 0
-                records.append(self._line(swarm, line))
+            records = swarm.append_lines(lines)
             self._write(swarm.lines_file, records, swarm.line_records)
-            swarm.lines.synced = swarm.lines.last
             if self._closed:
                 swarm.lines_file.close()
             self._will_send(LINES_LINGER)
@@ -144,11 +132,23 @@ class Journals:
             swarm = self._swarms.get(swarm_id)
             return swarm is None or swarm.journal.entries.acknowledged >= write.number
 
+    def output_waits(self, swarm_id: str) -> bool:
+        """Whether the swarm's tasks are to wait before they print more."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm is not None and swarm.lines_are_ahead(self._now())
+
     def crowded(self, swarm_id: str) -> str:
         """Why the swarm's tasks may not write more for now; "" if they may."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.crowded if swarm else ""
+
+    def reports_wait(self, swarm_id: str) -> str:
+        """As `crowded`, of metrics and progress."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm.journal.reports_wait(self._now()) if swarm else ""
 
     def held(self, swarm_id: str) -> set[str]:
         """Digests of values of which the manager has yet to take that a result stays here."""
@@ -389,11 +389,6 @@ class Journals:
         expecting = bool(swarm.journal.open) and swarm.journal.entries.in_flight
         self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
         return number
-
-    def _line(self, swarm: SwarmFiles, line: LogLine) -> bytes:
-        record = encode(KeptLine(swarm.lines.last + 1, line))
-        swarm.lines.append(line, len(record))
-        return record
 
     def _write(
         self, file: RecordFile[Record], records: list[bytes], everything: Callable[[], list[bytes]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -50,6 +51,7 @@ class Outbox(Generic[T]):
         self._sent = upto
         self._sent_bytes = 0
         self._sent_at = 0.0
+        self._heard_at = -math.inf
         self._batches: deque[int] = deque()
         """The last numbers of those that are under way."""
 
@@ -137,7 +139,11 @@ class Outbox(Generic[T]):
 
     def heard(self, now: float) -> None:
         """The manager acknowledged something: do not send again yet."""
-        self._sent_at = now
+        self._sent_at = self._heard_at = now
+
+    def is_heard(self, now: float) -> bool:
+        """Whether the manager takes something, if not as fast as it comes."""
+        return now < self._heard_at + RESEND_AFTER
 
     def send_again(self) -> None:
         """There is a new connection, or what was sent is lost."""

@@ -44,6 +44,8 @@ PUSHES = 64
 """Blobs that are pushed at one time."""
 ENTRIES_BOUND, BYTES_BOUND = 100_000, 64 << 20
 """Entries that wait for the manager, and their bytes. From there on tasks have to wait as well."""
+REPORTS_AHEAD, REPORTED_BYTES = 10_000, 4 << 20
+"""The same for what tasks only report, metrics and progress, while the manager takes some."""
 
 
 @dataclass(eq=False)
@@ -99,12 +101,21 @@ class Journal:
     @property
     def crowded(self) -> str:
         """Why tasks may not write more for now; "" if they may."""
+        return self._crowded(ENTRIES_BOUND, BYTES_BOUND)
+
+    def reports_wait(self, now: float) -> str:
+        """Why tasks may not report more for now; "" if they may."""
+        if self.entries.is_heard(now):
+            return self._crowded(REPORTS_AHEAD, REPORTED_BYTES)
+        return self.crowded
+
+    def _crowded(self, most: int, most_bytes: int) -> str:
         count, size = len(self.entries), self.entries.pending_bytes
-        if count < ENTRIES_BOUND and size < BYTES_BOUND:
+        if count < most and size < most_bytes:
             return ""
         return (
-            f"the manager has yet to take {count:,} entries of at most {ENTRIES_BOUND:,} "
-            f"({size / 2**20:,.1f} of {BYTES_BOUND / 2**20:g} MiB) that tasks of this swarm wrote "
+            f"the manager has yet to take {count:,} entries of at most {most:,} "
+            f"({size / 2**20:,.1f} of {most_bytes / 2**20:g} MiB) that tasks of this swarm wrote "
             "on this node: it is away, or they write more than it can store"
         )
 

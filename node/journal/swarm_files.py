@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from manta.node.journal.outbox import Outbox
@@ -11,6 +12,11 @@ from manta.node.journal.record_file import RecordFile
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import Journal
 from manta.protocol.node import LogLine
+
+LINES_BOUND = 64 * 1024 * 1024
+"""Bytes of log lines of one swarm that wait for the manager."""
+LINES_AHEAD = 4 * 1024 * 1024
+"""Bytes of them from which on tasks wait before they print more, while the manager takes some."""
 
 
 class SwarmFiles:
@@ -48,6 +54,30 @@ class SwarmFiles:
             new.lines.append(kept.item, kept.size)
         new.lines.synced = new.lines.last
         return new
+
+    def append_lines(self, lines: Iterable[LogLine]) -> list[bytes]:
+        """Returns their records. Lines beyond LINES_BOUND are only counted."""
+        records = []
+        for line in lines:
+            if self.lines.pending_bytes >= LINES_BOUND:
+                self.lines_dropped += 1
+                continue
+            if self.lines_dropped:
+                text = f"[{self.lines_dropped} lines lost: the manager was away too long]"
+                records.append(self._append(LogLine(line.instance, line.at, "node", text)))
+                self.lines_dropped = 0
+            records.append(self._append(line))
+        self.lines.synced = self.lines.last
+        return records
+
+    def _append(self, line: LogLine) -> bytes:
+        record = encode(KeptLine(self.lines.last + 1, line))
+        self.lines.append(line, len(record))
+        return record
+
+    def lines_are_ahead(self, now: float) -> bool:
+        """Whether the manager takes lines, but not as fast as tasks print them."""
+        return self.lines.pending_bytes >= LINES_AHEAD and self.lines.is_heard(now)
 
     @property
     def idle(self) -> bool:

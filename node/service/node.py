@@ -98,7 +98,9 @@ class Node:
                 undo.callback(blob_socket.close)
             held = HeldResults(folder.results, config.result_disk)
             undo.callback(held.close)
-            sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
+            sessions = RuntimeSessions(
+                values, folder.path / "light", journals.append_output, journals.output_waits
+            )
             undo.callback(sessions.close)
             audit = open_log(folder.audit, keys.secret)
             undo.callback(lambda: audit.close(time.time()))

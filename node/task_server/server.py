@@ -70,6 +70,8 @@ class TaskServer:
         self._runtimes: dict[RuntimeSession, TaskConnection] = {}
         self._unsent: set[TaskConnection] = set()
         self._stuck: set[RuntimeSession] = set()
+        self._ahead: set[RuntimeSession] = set()
+        """Those that print faster than it is taken: they wait, in full pipes."""
         self._redrawing: set[tuple[Stream, RuntimeSession]] = set()
         """What has drawn a progress bar whose latest state has not become a line yet."""
 
@@ -117,9 +119,12 @@ class TaskServer:
         """Does what is due; returns the seconds until the next time, None for no hurry."""
         for session in list(self._stuck):
             self.deliver(session)
+        for session in [one for one in self._ahead if not self._sessions.output_waits(one)]:
+            self._ahead.remove(session)
+            self.watch(session)
         for connection in [connection for connection in self._unsent if connection.is_throttled]:
             self._flush(connection)
-        for printer in list(self._redrawing):
+        for printer in [one for one in self._redrawing if one[1] not in self._ahead]:
             self._redrawing.discard(printer)
             if printer[0] in self._loop:
                 self._on_stream(*printer)
@@ -129,7 +134,11 @@ class TaskServer:
                 self.close(connection)
         for session in [*self._waiting, *self._stuck]:
             self._expire(session, now)
-        if self._stuck or any(connection.is_throttled for connection in self._unsent):
+        if (
+            self._stuck
+            or self._ahead
+            or any(connection.is_throttled for connection in self._unsent)
+        ):
             return _SOON
         return 1.0 if self._strangers or self._waiting or self._redrawing else None
 
@@ -194,6 +203,7 @@ class TaskServer:
             self.attempts.drop(attempt)
         self.unwatch(*session.streams)
         self._stuck.discard(session)
+        self._ahead.discard(session)
         self._waiting.discard(session)
         self._sessions.remove(session)
 
@@ -381,8 +391,8 @@ class TaskServer:
     # What tasks print.
 
     def watch(self, session: RuntimeSession) -> None:
-        """Listens to a session's streams, unless its owner is behind."""
-        if session in self._stuck:
+        """Listens to a session's streams, unless its owner is behind, or it is ahead."""
+        if session in self._stuck or session in self._ahead:
             return
         for stream in session.streams:
             self._watch(stream, session)
@@ -406,3 +416,6 @@ class TaskServer:
             session.early.extend(lines)
         else:
             self._sessions.emit(attempt, lines)
+            if self._sessions.output_waits(session):
+                self._ahead.add(session)
+                self.unwatch(*session.streams)

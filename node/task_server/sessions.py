@@ -187,7 +187,8 @@ class RuntimeSessions:
 
     `folder` holds the socket and is what a container mounts. If its path is too long for a socket,
     a folder within the system's temporary one is used instead. `keep_output` takes what attempts
-    write, on the server's thread: nothing more is read while it runs.
+    write, on the server's thread: nothing more is read while it runs, nor while `output_waits` is
+    true of their swarm.
     """
 
     def __init__(
@@ -195,9 +196,11 @@ class RuntimeSessions:
         depot: TieredDepot,
         folder: Path,
         keep_output: Callable[[Instance, list[Line]], None],
+        output_waits: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.depot = depot
         self._keep_output = keep_output
+        self._output_waits = output_waits
         self.folder = _socket_folder(folder)
         self.by_id: dict[str, RuntimeSession] = {}
         self.by_token: dict[str, RuntimeSession | Attempt] = {}
@@ -277,6 +280,13 @@ class RuntimeSessions:
         if lines:
             attempt.tail.extend(text for _, _, text in lines)
             self._keep_output(attempt.instance, lines)
+
+    def output_waits(self, session: RuntimeSession) -> bool:
+        """Whether what runs is to wait before it writes more. What is being ended is not."""
+        attempt = session.running
+        if attempt is None or attempt.cancelled is not None:
+            return False
+        return self._output_waits(attempt.instance.swarm_id)
 
     def remove_attempt(self, attempt: Attempt) -> None:
         self.by_token.pop(attempt.token, None)

@@ -3,7 +3,7 @@
 | the request | while the manager is away | else |
 |---|---|---|
 | has a timeout | fails after that, as it does when its receiver is slow | the same |
-| metrics, progress | is left out, and counted | fails after PATIENCE |
+| metrics, progress | is left out, and counted | waits sooner than others; fails after PATIENCE |
 | any other | waits | fails after PATIENCE |
 
 One that a signal took the task out of is not carried out any more. It takes replies as they are
@@ -18,6 +18,8 @@ from manta.node.task_server import requests as light
 
 PATIENCE = 300.0
 """Seconds for which a manager that is there may take nothing of what was written."""
+REPORTS = light.LogMetrics | light.Progress
+"""What tasks only report: nothing that others do rests on it."""
 _LATE = {light.Send: "ReceiverFull", light.Receive: "Timeout", light.Lock: "Timeout"}
 
 
@@ -45,18 +47,22 @@ class BackPressure:
         timeout = getattr(request.body, "timeout", None)
         self._held.append(_Held(request, now, timeout, now + (timeout or PATIENCE)))
 
-    def look(self, crowded: str, now: float, *, away: bool) -> list[light.Request]:
+    def look(
+        self, crowded: str, reports_wait: str, now: float, *, away: bool
+    ) -> list[light.Request]:
         """Returns those that may go on, and answers those that can wait no longer. `crowded` says
-        why tasks may not write more for now, or nothing if they may."""
+        why tasks may not write more for now, or nothing if they may; `reports_wait`, why they may
+        not report more."""
         held, self._held = self._held, []
         going_on = []
         for one in held:
             reply, body = one.request.reply, one.request.body
+            why = reports_wait if isinstance(body, REPORTS) else crowded
             if reply.abandoned:
                 reply.set(None)
-            elif not crowded:
+            elif not why:
                 going_on.append(_with_the_rest(one, now))
-            elif away and isinstance(body, light.LogMetrics | light.Progress):
+            elif away and isinstance(body, REPORTS):
                 self._left_out += 1
                 reply.set(None)
             elif away and one.timeout is None:
@@ -67,7 +73,7 @@ class BackPressure:
             else:
                 waited = PATIENCE if one.timeout is None else one.timeout
                 kind = _LATE.get(type(body), "ResourceExhaustionError")
-                reply.fail(kind, f"Waited {waited:g} s in vain: {crowded}.")
+                reply.fail(kind, f"Waited {waited:g} s in vain: {why}.")
         return going_on
 
     def attempt_ended(self) -> None:

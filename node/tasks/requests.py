@@ -19,7 +19,7 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks import kept
-from manta.node.tasks.back_pressure import BackPressure
+from manta.node.tasks.back_pressure import REPORTS, BackPressure
 from manta.node.tasks.direct import THROUGH_MANAGER, DirectExchange
 from manta.node.tasks.exchange import TaskExchange
 from manta.node.tasks.mesh import TaskMesh
@@ -74,8 +74,9 @@ class TaskRequests:
 
     def take(self, request: light.Request) -> bool:
         """Serve it, or have it wait; whether anything waits."""
-        crowded = self._context.journals.crowded
-        is_pressed = self._pressure.is_used or crowded(request.instance.swarm_id)
+        journals = self._context.journals
+        waits = journals.reports_wait if isinstance(request.body, REPORTS) else journals.crowded
+        is_pressed = self._pressure.is_used or waits(request.instance.swarm_id)
         if is_pressed and isinstance(request.body, light.WRITES):
             self._pressure.hold(request, self._actor.clock.now())
             return self.look_at_waiting(request.instance)
@@ -85,8 +86,9 @@ class TaskRequests:
     def look_at_waiting(self, instance: Instance) -> bool:
         """Serve what need not wait any more; whether anything still waits."""
         crowded = self._context.journals.crowded(instance.swarm_id)
+        reports_wait = self._context.journals.reports_wait(instance.swarm_id)
         now, away = self._actor.clock.now(), not self._context.is_registered
-        for request in self._pressure.look(crowded, now, away=away):
+        for request in self._pressure.look(crowded, reports_wait, now, away=away):
             self._serve(request)
         if not crowded:
             self._tell_left_out(instance)

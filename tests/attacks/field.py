@@ -73,6 +73,8 @@ class Told(NamedTuple):
     words: str
     wrong: str = ""
     is_over: bool = True
+    since: float = 0.0
+    """When it began, where something had to be set up first."""
 
 
 class Attack(NamedTuple):
@@ -196,7 +198,7 @@ class Field:
             grown[node],
             kept[node],
             self.disk() - disk,
-            self.waited(began, until),
+            self.waited(max(began, told.since), until),
             time.monotonic() - began,
             self.ended(),
         )

@@ -61,7 +61,11 @@ class Node:
         self.folder = folder
         files = FileDepot(folder / "values", sync=False)
         self.depot = TieredDepot(MemoryDepot(GIGABYTE), files, largest)
-        self.sessions = RuntimeSessions(self.depot, folder / "light", self._wrote)
+        self.is_behind = False
+        """Whether who prints is to wait."""
+        self.sessions = RuntimeSessions(
+            self.depot, folder / "light", self._wrote, lambda _: self.is_behind
+        )
         processes = ProcessRunner()
         self.launcher = processes.launcher
         self.runner = runner or processes

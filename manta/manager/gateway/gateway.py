@@ -17,6 +17,7 @@ from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
 from manta.manager.gateway.recorder import Noted
 from manta.manager.gateway.routes import NODES, ROUTES, Route
+from manta.manager.gateway.strays import is_stray
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
 from manta.protocol import node, user
 
@@ -38,7 +39,7 @@ class Gateway(Actor):
         parts, registrar = self._parts, self._parts.registrar
         self._handlers: tuple[_Handler, ...] = (
             parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords,
-            parts.recorder,
+            parts.recorder, parts.strays,
         )  # fmt: skip
         self._part_of: dict[type, _Handler] = {}
         """Which of these handled a message of this type before."""
@@ -87,7 +88,10 @@ class Gateway(Actor):
         except Refused as refusal:
             if noted is not None:
                 parts.recorder.refused(noted, refusal)
-            raise
+            if not is_stray(who, refusal):
+                raise
+            parts.strays.refuse(who, link, defer(), refusal)
+            return
         if answer is not None:
             parts.forwarder.answer(defer(), answer)
 

@@ -19,6 +19,7 @@ from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.quotas import QuotaSettings
 from manta.manager.gateway.recorder import Recorder
 from manta.manager.gateway.registrar import Registrar
+from manta.manager.gateway.strays import Strays
 from manta.manager.gateway.users import Users
 from manta.manager.gateway.watches import Watches
 from manta.manager.store.actor import Writer
@@ -65,5 +66,6 @@ class Parts:
         self.clusters = Clusters(shared, self.registrar)
         self.modules = Modules(shared, self.registrar)
         self.overview = Overview(shared)
+        self.strays = Strays(actor)
         self.watches = Watches(shared, self.permits, self.clusters, self.modules)
         self.recorder = Recorder(actor, context, self.forwarder, self.registrar.users)

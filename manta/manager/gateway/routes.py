@@ -130,7 +130,8 @@ def swarm_of_instance(message: _HasInstance, seen: Directory, who: Principal) ->
 def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
     """To the node's own cluster."""
     who = request.who
-    at.forwarder.ask_cluster(who.cluster_id, FromNode(request.message, who.id), request.defer())
+    reply = at.strays.watched(who, request.link, request.defer())
+    at.forwarder.ask_cluster(who.cluster_id, FromNode(request.message, who.id), reply)
 
 
 def _from_node_to_swarm(
@@ -143,7 +144,8 @@ def _from_node_to_swarm(
         raise not_run(request.target.id)
     message = FromNode(request.message, request.who.id, found)
     wait = getattr(request.message, "wait", 0.0)
-    at.forwarder.ask_swarm(request.target, message, request.defer(), wait=wait)
+    reply = at.strays.watched(request.who, request.link, request.defer())
+    at.forwarder.ask_swarm(request.target, message, reply, wait=wait)
 
 
 def _resolve_peer(at: Parts, request: Request[exchange.ResolvePeer, SwarmEntry]) -> None:

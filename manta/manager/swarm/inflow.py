@@ -4,6 +4,8 @@ A swarm's actor handles what users ask before it goes on with what nodes tell, a
 however much that is. Batches of a node stay in order, small ones are joined, and nodes take turns.
 That a node was lost waits behind what it said while it was there.
 
+What tasks only report comes at its `Pace`, whoever told it.
+
 A node sends no more than its window before it is acknowledged. What is beyond that, or beyond what
 may wait in the whole process, is left out: it is not acknowledged, so the node sends it again. A
 batch is always taken if nothing of the swarm waits.
@@ -13,11 +15,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from manta.manager.quotas.coming import Coming
+from manta.manager.quotas.pace import Pace, cost
 from manta.manager.swarm.events import NodeLost
-from manta.protocol.node import JournalBatch, LogBatch
+from manta.protocol.node import JournalBatch, LogBatch, LogLine, MetricsLogged, Progressed
 from manta.protocol.pages import encoded
 
 PIECE, PIECE_BYTES = 256, 1 << 20
@@ -28,12 +32,16 @@ windows take."""
 ITEM = 500
 """Bytes that an entry or a line takes in memory beside what it says."""
 
+_REPORTS = (LogLine, MetricsLogged, Progressed)
+
 Piece = JournalBatch | LogBatch | NodeLost
 
 
 class _Item(NamedTuple):
     what: Any
     size: int
+    cost: float
+    """As of `pace`: of all but reports it is nothing."""
 
 
 @dataclass
@@ -49,6 +57,21 @@ class _Run:
         return self.first + len(self.items)
 
 
+def _item(told: Any) -> _Item:
+    said = encoded(told)
+    return _Item(told, ITEM + said, cost(said) if isinstance(told, _REPORTS) else 0.0)
+
+
+def _length(run: _Run) -> int:
+    """How many of its items are the next piece."""
+    count = size = 0
+    for item in islice(run.items, PIECE):
+        if size >= PIECE_BYTES:
+            break
+        count, size = count + 1, size + item.size
+    return count
+
+
 @dataclass
 class _Line:
     """What waits of a node, in order."""
@@ -59,10 +82,11 @@ class _Line:
 
 
 class Inflow:
-    def __init__(self, swarm_id: str, coming: Coming, owner: str) -> None:
+    def __init__(self, swarm_id: str, coming: Coming, pace: Pace, owner: str) -> None:
         """`owner`: of the cluster, in whose share of what may wait this counts."""
         self._swarm_id = swarm_id
         self._coming = coming
+        self._pace = pace
         self._owner = owner
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
@@ -74,7 +98,7 @@ class Inflow:
     def add(self, node_id: str, batch: JournalBatch | LogBatch) -> bool:
         """False if there is no room for the batch, which the node has to send again."""
         told = batch.entries if isinstance(batch, JournalBatch) else batch.lines
-        items = [_Item(one, ITEM + encoded(one)) for one in told]
+        items = [_item(one) for one in told]
         more = sum(item.size for item in items)
         line = self._lines.get(node_id) or _Line()
         count, size = line.count + len(items), line.size + more
@@ -102,6 +126,14 @@ class Inflow:
             line.runs.append(lost)
         return True
 
+    def book(self, now: float) -> float:
+        """After how many seconds the next piece may be taken, which is booked."""
+        run = self._lines[self._turns[0]].runs[0]
+        if isinstance(run, NodeLost):
+            return 0.0
+        reports = sum(item.cost for item in islice(run.items, _length(run)))
+        return self._pace.book(self._owner, reports, now)
+
     def take(self) -> tuple[str, Piece]:
         """The next piece, of the node whose turn it is."""
         node_id = self._turns.popleft()
@@ -118,10 +150,8 @@ class Inflow:
         if isinstance(run, NodeLost):
             line.runs.popleft()
             return run
-        first, size, items = run.first, 0, list[_Item]()
-        while run.items and len(items) < PIECE and size < PIECE_BYTES:
-            items.append(run.items.popleft())
-            size += items[-1].size
+        first, items = run.first, [run.items.popleft() for _ in range(_length(run))]
+        size = sum(item.size for item in items)
         run.first += len(items)
         line.count -= len(items)
         line.size -= size

@@ -6,8 +6,8 @@ Events do not wait for each other: while one is being stored, the next is handle
 after it. Actions are performed in order, each once its event is durable. A restarted swarm
 reads its state from its log; nodes send again what was not acknowledged.
 
-What nodes tell waits in an `Inflow` and is handled a piece at a time, behind whatever else is in
-the mailbox, and no faster than it is stored: so a stop never waits for what tasks say.
+What nodes tell waits in an `Inflow` and is handled a piece at a time, behind all else in the
+mailbox, no faster than it is stored, and reports at their `Pace`: a stop never waits for it.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ class SwarmSupervisor(Actor):
         )
         cluster = reader.get(ClusterRecord, self._cluster_id)
         owner_id = cluster.owner_id if cluster else ""
-        self._inflow = Inflow(self._swarm_id, self._context.coming, owner_id)
-        self._goes_on = False
-        """Whether a _GoOn is in the mailbox."""
+        coming, pace = self._context.coming, self._context.pace
+        self._inflow = Inflow(self._swarm_id, coming, pace, owner_id)
+        self._goes_on = False  # whether a _GoOn is in the mailbox, or comes when it is due
         self._lines = Lines(
             self,
             self._context,
@@ -251,8 +251,7 @@ class SwarmSupervisor(Actor):
         if any(part.handle(message) for part in self._parts):
             if self._writer.trouble is not trouble:
                 self._feeds.noticed()
-            self._go_on()
-            return None
+            return self._go_on()
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
         match message:
@@ -459,10 +458,13 @@ class SwarmSupervisor(Actor):
     # Messages of nodes.
 
     def _go_on(self) -> None:
-        """Has the next piece handled after all that is in the mailbox by now."""
-        unstored = max(self._commits.unstored, self._lines.unstored)
-        if self._inflow and not self._goes_on and unstored < UNSTORED:
-            self._goes_on = self.notify(self.ref, _GoOn())
+        """Has the next piece handled after all that is in the mailbox by now, or when it is due."""
+        storing = max(self._commits.unstored, self._lines.unstored)
+        if not self._inflow or self._goes_on or storing >= UNSTORED:
+            return
+        if delay := self._inflow.book(self.clock.now()):
+            self.after(delay, _GoOn())
+        self._goes_on = bool(delay) or self.notify(self.ref, _GoOn())
 
     def _take(self, node_id: str, piece: Piece) -> None:
         match piece:

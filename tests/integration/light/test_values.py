@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -318,6 +319,34 @@ def test_what_is_printed_and_logged_arrives_live_and_whole(start: Start) -> None
     assert ended.lines("error")[0] == "failed"
     assert ended.lines("error")[-1] == "ZeroDivisionError: division by zero"
     assert runtime.run(4).lines("stdout")[:2] == ["importing", "out 4"]
+
+
+PRINTER = """
+    def main():
+        for number in range(20_000):
+            print("line", number, "x" * 50)
+"""
+
+
+def test_who_prints_more_than_is_taken_waits_and_nothing_is_lost(start: Start, node: Any) -> None:
+    node.is_behind = True
+    runtime = start(PRINTER)
+    runtime.begin()
+    runtime.output("stdout", "line 0")
+    with pytest.raises(queue.Empty):
+        node.events.get(timeout=0.5)
+    node.is_behind = False
+    lines = runtime.end().lines("stdout")
+    assert [int(line.split()[1]) for line in lines] == list(range(20_000))
+
+
+def test_who_waits_to_print_more_can_be_ended(start: Start, node: Any) -> None:
+    node.is_behind = True
+    runtime = start(PRINTER)
+    instance = runtime.begin()
+    runtime.output("stdout", "line 0")
+    node.sessions.tell(light.CancelAttempt(runtime.id, instance, "It is not needed."))
+    assert runtime.end().error is not None
 
 
 def test_what_importing_prints_belongs_to_each_attempt(start: Start) -> None:

@@ -23,6 +23,7 @@ class Node:
     def __init__(self) -> None:
         self.now = 100.0
         self.full = "the manager has yet to take 3 entries"
+        self.ahead = ""
         self.kept: list[Any] = []
         self.asked: list[Any] = []
         self.lines: list[LogLine] = []
@@ -35,6 +36,9 @@ class Node:
 
     def crowded(self, swarm_id: str) -> str:
         return self.full
+
+    def reports_wait(self, swarm_id: str) -> str:
+        return self.ahead or self.full
 
     def append(self, entry: Any, depot: Any = None) -> None:
         self.kept.append(entry)
@@ -182,3 +186,21 @@ def test_what_only_reads_does_not_wait() -> None:
     node = Node()
     node.take(light.GetGlobal("g", n=1))
     assert len(node.asked) == 1
+
+
+def test_reports_wait_for_a_manager_that_is_slow_and_all_else_passes_them() -> None:
+    node = Node()
+    node.full, node.ahead = "", "the manager has yet to take 2 entries"
+    told = [node.take(body) for body in TOLD]
+    result = node.take(light.StopSwarm(n=1))
+    kept = [node.take(body) for body in LASTING[:2]]
+    assert [asked.answers for asked in told] == [[], []]
+    assert len(result.answers) == 1
+    assert [len(asked.answers) for asked in kept] == [1, 1]
+    node.ahead = ""
+    assert not node.later(1.0)
+    assert [len(asked.answers) for asked in told] == [1, 1]
+    names = [type(entry).__name__ for entry in node.kept]
+    assert names == [
+        *("StopRequested", "GlobalWritten", "ResultWritten", "MetricsLogged", "Progressed"),
+    ]

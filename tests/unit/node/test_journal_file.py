@@ -10,7 +10,7 @@ import pytest
 
 from manta.node.errors import StorageError
 from manta.node.journal import files as journal_file
-from manta.node.journal import record_file
+from manta.node.journal import record_file, swarm_files
 from manta.node.journal.files import Journals
 from manta.node.journal.record_file import RecordFile
 from manta.node.journal.swarm import linger
@@ -484,8 +484,49 @@ def test_what_an_attempt_writes_is_kept_as_lines(make) -> None:
     assert journals.due() == [LogBatch("s", 1, lines)]
 
 
+def test_who_prints_more_than_the_manager_takes_waits_while_it_takes_some(
+    make, time, monkeypatch
+) -> None:
+    monkeypatch.setattr(swarm_files, "LINES_AHEAD", 100)
+    journals = make()
+    line = LogLine(I0, 1.0, "stdout", "x" * 60)
+    assert not journals.output_waits("s")
+    journals.append_lines("s", [line] * 3)
+    journals.due()
+    assert not journals.output_waits("s"), "whether the manager takes any is yet to be seen"
+    journals.acknowledge_lines(LogAck("s", 1))
+    assert journals.output_waits("s")
+    assert not journals.output_waits("another swarm")
+    journals.acknowledge_lines(LogAck("s", 3))
+    assert not journals.output_waits("s")
+    journals.append_lines("s", [line] * 3)
+    assert journals.output_waits("s")
+    time.now += 5
+    assert not journals.output_waits("s"), "for a manager that is away nobody waits"
+
+
+def test_reports_wait_before_all_else_does_while_the_manager_takes_some(
+    make, time, monkeypatch
+) -> None:
+    monkeypatch.setattr("manta.node.journal.swarm.REPORTS_AHEAD", 3)
+    journals = make()
+    for number in range(4):
+        journals.append(Progressed(I0, number / 4, "", 1.0))
+    assert not journals.reports_wait("s")
+    journals.acknowledge(JournalAck("s", 1))
+    assert "3 entries of at most 3 " in journals.reports_wait("s")
+    assert not journals.crowded("s")
+    time.now += 5
+    assert not journals.reports_wait("s"), "the manager is away: they are kept, as all else is"
+    journals.acknowledge(JournalAck("s", 2))
+    assert not journals.reports_wait("s")
+    monkeypatch.setattr("manta.node.journal.swarm.ENTRIES_BOUND", 2)
+    time.now += 5
+    assert "2 entries of at most 2 " in journals.reports_wait("s"), "as far as there is room"
+
+
 def test_too_many_lines_are_counted(make, monkeypatch) -> None:
-    monkeypatch.setattr(journal_file, "LINES_BOUND", 1)
+    monkeypatch.setattr(swarm_files, "LINES_BOUND", 1)
     journals = make()
     line = LogLine(I0, 1.0, "stdout", "x")
     journals.append_lines("s", [line] * 4)

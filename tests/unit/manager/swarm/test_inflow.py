@@ -6,18 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.manager.quotas.coming import Coming
+from manta.manager.quotas.pace import ALL, REPORT, Pace
 from manta.manager.swarm.events import NodeLost
 from manta.manager.swarm.inflow import BOUND, BYTES, PIECE, Inflow
 from manta.protocol.base import Instance
 from manta.protocol.exchange import Contributed
-from manta.protocol.node import JournalBatch, LogBatch, LogLine, ResultWritten
+from manta.protocol.node import (
+    JournalBatch,
+    LogBatch,
+    LogLine,
+    MetricsLogged,
+    Progressed,
+    ResultWritten,
+)
 from manta.protocol.values import Inline
 
 AT = Instance("s", "worker", 0, 0)
 
 
-def inflow_of(coming: Coming | None = None, owner: str = "ada") -> Inflow:
-    return Inflow("s", coming or Coming(1 << 40, 1 << 40), owner)
+def inflow_of(coming: Coming | None = None, owner: str = "ada", pace: Pace | None = None) -> Inflow:
+    return Inflow("s", coming or Coming(1 << 40, 1 << 40), pace or Pace(), owner)
 
 
 def entries(first: int, count: int, size: int = 1) -> JournalBatch:
@@ -70,6 +78,52 @@ def test_entries_and_lines_of_a_node_stay_in_order_and_nodes_take_turns() -> Non
         ("id1", LogBatch, 3 + PIECE, PIECE),
         ("id1", LogBatch, 3 + 2 * PIECE, 600 - 2 * PIECE),
     ]
+
+
+class Booked(Pace):
+    """A pace at which nothing is taken at once, and that says what was booked."""
+
+    def book(self, owner: str, seconds: float, now: float) -> float:
+        return seconds
+
+
+def test_a_piece_books_what_its_reports_cost_and_nothing_else() -> None:
+    inflow = inflow_of(pace=Booked())
+    inflow.add("id1", entries(1, 1000))
+    assert inflow.book(0.0) == 0
+    inflow.add("id2", lines(1, PIECE + 1))
+    assert inflow.take()[0] == "id1"
+    assert PIECE * REPORT < inflow.book(0.0) < 2 * PIECE * REPORT
+    assert inflow.take()[0] == "id2"
+    inflow.take()
+    assert 0 < inflow.book(0.0) < 2 * REPORT, "one line is left"
+    inflow.clear()
+    metrics = MetricsLogged(AT, {"loss": 1.0}, 1, 0.0), Progressed(AT, 0.5, "", 0.0)
+    inflow.add("id1", JournalBatch("s", 1, (*entries(1, 100).entries, *metrics)))
+    assert 2 * REPORT < inflow.book(0.0) < 3 * REPORT
+    inflow.lose(NodeLost("id1", "it is silent"))
+    inflow.take()
+    assert inflow.book(0.0) == 0, "the loss of a node is no report"
+
+
+def test_long_lines_cost_more() -> None:
+    short, long = inflow_of(pace=Booked()), inflow_of(pace=Booked())
+    long.add("id1", LogBatch("s", 1, (LogLine(AT, 0.0, "stdout", "x" * 16_000),)))
+    short.add("id1", lines(1, 1))
+    assert long.book(0.0) > 10 * short.book(0.0)
+
+
+def test_all_swarms_report_at_one_pace() -> None:
+    pace = Pace()
+    swarms = [inflow_of(pace=pace, owner=name) for name in ("ada", "bob")]
+    for one in swarms:
+        one.add("id1", lines(1, 10))
+        assert one.book(0.0) == 0
+    pace.book("bob", 2 * ALL.burst, 0.0)
+    assert swarms[0].book(0.0) == 0, "she has reported little"
+    while swarms[1].book(0.0) == 0:
+        pass
+    assert swarms[1].book(0.0) > 0
 
 
 def test_what_is_sent_again_or_leaves_a_gap_or_is_empty_is_passed_on_as_it_is() -> None:
