@@ -94,3 +94,7 @@ class ImageMissing(NodeError):
 
 class EngineError(LaunchError):
     """The container engine does not answer, or refuses."""
+
+
+class RequirementsError(NodeError):
+    """What a module requires and can't have here: it does not resolve, or the owner allows none."""

@@ -35,7 +35,8 @@ class Module:
     `datasets`: names of datasets that a node must have to run this. `version`:
     MAJOR.MINOR.PATCH, whose content never changes once it was sent; or a range in the grammar of
     PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
-    `requirements`: as in a requirements file. `resources`: what one instance needs, any of cpu
+    `requirements`: what nodes install for it: lines of a requirements file that name packages
+    ("humanize>=4"), or "--require-hashes". `resources`: what one instance needs, any of cpu
     (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
     that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
     `include`: more files and folders, packed beside the program under their own names.
@@ -65,13 +66,18 @@ class Module:
         self.name = checks.name("Module's name", self._default_name() if name is None else name)
         self.datasets = checks.names("Module's datasets", datasets)
         self.version = None if version is None else _version(version)
-        self.requirements = checks.names("Module's requirements", requirements)
+        self.requirements = checks.requirements("Module's requirements", requirements)
         self.resources = checks.resources("Module's resources", resources)
         self.include = _include(include)
         if self.include and not self.has_program:
             raise InvalidArgument(
                 "Module's include adds files to a program, and python_program is None: "
                 "give a program, or leave include out."
+            )
+        if self.requirements and not self.has_program:
+            raise InvalidArgument(
+                "Module's requirements are installed for a program, and python_program is None: "
+                "have them in the image, or give a program."
             )
         if self.is_range and (self.python_program is None or self.is_source):
             what = "an image alone"

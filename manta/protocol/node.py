@@ -61,6 +61,8 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     """The levels at which it runs modules; see `manta.protocol.isolation`."""
     isolation: str = LIMITS
     """The weakest of them."""
+    installs: bool = False
+    """Whether it installs what modules require."""
     max_concurrent_tasks: int = 1
     datasets: tuple[DatasetInfo, ...] = ()
     labels: dict[str, str] = {}
@@ -74,6 +76,8 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_free: int = 0
     tasks_running: int = 0
     tasks_queued: int = 0
+    environments: tuple[str, ...] = ()
+    """Digests of the requirements that are installed there (`requirements.digest_of`)."""
 
 
 class Daemon(msgspec.Struct, frozen=True):

@@ -76,6 +76,8 @@ class Plan(Message, frozen=True):
     """What the SDK says of the swarm that was checked."""
     notices: tuple[str, ...] = ()
     """What keeps a running swarm waiting: silent nodes, a full disk, and the like."""
+    provided: tuple[str, ...] = ()
+    """What nodes give its tasks besides a place: what they install for them."""
 
 
 class Planned(Message, frozen=True):

@@ -24,6 +24,8 @@ class RuntimeSpec(msgspec.Struct, frozen=True):
     entry: str
     """The module's main file or package, relative to `module_folder`."""
     datasets: dict[str, Path] = {}
+    environment: Path | None = None
+    """What the module requires, installed; read-only for the task."""
     image: str | None = None
     cpu: float | None = None
     """Cores: also the count of BLAS and OpenMP threads."""

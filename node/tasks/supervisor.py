@@ -88,6 +88,7 @@ class TaskSupervisor(Actor):
         self._timer: Timer[Any] | None = None
         self._found: dict[str, Path] = {}
         self._module: tuple[Path, str] = (Path(), "")
+        self._environment: Path | None = None
         self._is_image_alone = False
         self._looks = False
 
@@ -105,6 +106,7 @@ class TaskSupervisor(Actor):
         self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
         self._end_runtime()
         self._context.modules.leave(self.ref.address.path)
+        self._context.environments.leave(self.ref.address.path)
 
     def receive(self, message: Any) -> Any:
         match message:
@@ -265,13 +267,33 @@ class TaskSupervisor(Actor):
     def _fetch_image(self, session: str, assignment: Assignment) -> None:
         def ready(_: Any, error: BaseException | None) -> None:
             if error is None:
-                self._feed(events.Prepared(session))
+                self._install(session, assignment)
             else:
                 kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
                 self._not_prepared(session, kind, error)
 
         tell = partial(self._say, assignment, "info")
         self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
+
+    def _install(self, session: str, assignment: Assignment) -> None:
+        """What the module requires; an image alone has what it has."""
+        module, environments = assignment.module, self._context.environments
+        if module.package is None or not module.requirements:
+            self._environment = None
+            environments.leave(self.ref.address.path)
+            self._feed(events.Prepared(session))
+            return
+
+        def installed(folder: Path | None, error: BaseException | None) -> None:
+            if error is None:
+                self._environment = folder
+                self._feed(events.Prepared(session))
+            else:
+                kind = "LaunchError" if isinstance(error, LaunchError) else "RequirementsError"
+                self._not_prepared(session, kind, error)
+
+        tell, user = partial(self._say, assignment, "info"), self.ref.address.path
+        self.pipe(environments.prepare(module.name, module.requirements, user, tell), installed)
 
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
@@ -340,6 +362,7 @@ class TaskSupervisor(Actor):
             scratch=scratch,
             entry=entry,
             datasets=self._found,
+            environment=self._environment,
             image=assignment.module.image,
             cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
             memory=resources.memory if resources else None,
@@ -364,12 +387,6 @@ class TaskSupervisor(Actor):
                 assignment,
                 f"The image {image!r} is not used on this node: it runs no containers, but its own "
                 f"Python {platform.python_version()}.",
-            )
-        if wanted := assignment.module.requirements:
-            self._warn_once(
-                assignment,
-                f"Nodes do not install requirements yet ({', '.join(wanted)}): what the module "
-                "imports must be there already, in the node's Python or in the image.",
             )
 
     def _warn_once(self, assignment: Assignment, text: str) -> None:

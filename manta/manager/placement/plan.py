@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from manta.actors import Refused
+from manta.manager.placement import provided
 from manta.manager.placement.demand import Demand, tag_of
 from manta.manager.placement.nodes import NodeView, misnamed, unknown_in
 from manta.manager.placement.place import Outcome, place
@@ -72,6 +73,10 @@ def gathered(
     def level(alias: str, id_: str) -> str:
         return isolation(modules[alias], by_id[id_]) if id_ in by_id else ""
 
+    placed = {
+        alias: [by_id[at.node_id] for at in outcome.placements if at.node_id in by_id]
+        for alias, outcome in outcomes.items()
+    }
     return Plan(
         tuple(
             PlacedInstance(
@@ -87,6 +92,7 @@ def gathered(
         tuple(verdict for outcome in outcomes.values() for verdict in outcome.verdicts),
         (*(one for outcome in outcomes.values() for one in outcome.problems), *problems),
         {alias: outcome.waiting for alias, outcome in outcomes.items() if outcome.waiting},
+        provided=provided.all_of(modules, placed),
     )
 
 

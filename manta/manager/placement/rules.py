@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
 from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.provided import requirements_of
 from manta.protocol.isolation import IMAGES, level_of, rank, today
 from manta.protocol.spec import ModuleSpec
 
@@ -114,6 +115,15 @@ def isolation(module: ModuleSpec, node: NodeView) -> str:
     return level_of(node.capabilities.runners, image=module.image is not None)
 
 
+def _installs(demand: Demand, node: NodeView) -> str:
+    if node.capabilities.installs or not requirements_of(demand.module):
+        return ""
+    return (
+        f"installs nothing that module {demand.module.name!r} requires (its requirements.allow is "
+        "false, or its Manta is an earlier version)"
+    )
+
+
 def _tag(demand: Demand, node: NodeView) -> str:
     tag = tag_of(demand.task)
     return "" if tag is None or node.id in demand.producers else f"wrote no result {tag!r}"
@@ -150,6 +160,11 @@ RULES = (
         "ask for less, or let a node have what the level needs (manta_node doctor)",
     ),
     Rule("runner", _runner, "add a node with a container engine, or give the module a program"),
+    Rule(
+        "requirements",
+        _installs,
+        "have a node allow it, or leave requirements out where nodes have what is imported",
+    ),
     Rule("tag", _tag, "let a task before it write that result"),
 )
 
