@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from manta.apis.errors import InvalidArgument
 from manta.protocol.isolation import LEVELS
 from manta.protocol.names import MAX_NAME, is_name
+from manta.protocol.outbound import PREFIX, targets_of
 from manta.protocol.requirements import flaw_of, lines_of
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -126,6 +127,15 @@ def requirements(where: str, value: object) -> tuple[str, ...]:
         if found.count(line) > 1:
             raise InvalidArgument(f"{where} has {line!r} twice: name it once.")
     return tuple(found)
+
+
+def outbound(where: str, value: object) -> tuple[str, ...]:
+    """Checks ways out, "outbound:HOST:PORT" each."""
+    found = names(where, value)
+    try:
+        return tuple(f"{PREFIX}{target}" for target in targets_of(found))
+    except ValueError as error:
+        raise InvalidArgument(f"{where}: {error}.") from None
 
 
 def identities(where: str, value: object) -> tuple[str, ...]:

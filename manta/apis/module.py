@@ -39,6 +39,7 @@ class Module:
     ("humanize>=4"), or "--require-hashes". `resources`: what one instance needs, any of cpu
     (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
     that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
+    `network`: where it connects to, "outbound:HOST:PORT" each, as nodes' owners allow.
     `include`: more files and folders, packed beside the program under their own names.
 
     Raises InvalidArgument. Files are looked up when the swarm is compiled.
@@ -54,6 +55,7 @@ class Module:
         requirements: str | Sequence[str] | None = None,
         resources: Mapping[str, Any] | None = None,
         include: str | Sequence[str | os.PathLike[str]] | None = None,
+        network: str | Sequence[str] | None = None,
     ) -> None:
         self.function = _function(python_program)
         self.python_program = None if self.function is not None else _program(python_program)
@@ -68,6 +70,7 @@ class Module:
         self.version = None if version is None else _version(version)
         self.requirements = checks.requirements("Module's requirements", requirements)
         self.resources = checks.resources("Module's resources", resources)
+        self.outbound = checks.outbound("Module's network", network)
         self.include = _include(include)
         if self.include and not self.has_program:
             raise InvalidArgument(

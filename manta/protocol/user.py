@@ -77,7 +77,8 @@ class Plan(Message, frozen=True):
     notices: tuple[str, ...] = ()
     """What keeps a running swarm waiting: silent nodes, a full disk, and the like."""
     provided: tuple[str, ...] = ()
-    """What nodes give its tasks besides a place: what they install for them."""
+    """What nodes give its tasks besides a place: what they install, and where to they may
+    connect."""
 
 
 class Planned(Message, frozen=True):

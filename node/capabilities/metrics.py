@@ -91,6 +91,7 @@ class Metrics(Actor):
             runners=self._context.runner.names,
             isolation=min(self._context.runner.names, key=rank),
             installs=config.requirements_allow,
+            outbound=config.network_allow,
             max_concurrent_tasks=config.max_concurrent_tasks,
             labels=config.labels,
         )

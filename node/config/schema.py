@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from manta.protocol.addresses import flaw_of
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
+from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
 
@@ -192,6 +193,15 @@ def _index(text: str) -> str:
     return text
 
 
+def _ways_out(patterns: list[str]) -> tuple[str, ...]:
+    if len(patterns) > MOST_PATTERNS:
+        raise ValueError(f"it must name {MOST_PATTERNS} places at most")
+    for pattern in patterns:
+        if flaw := flaw_of_pattern(pattern):
+            raise ValueError(f"it must name hosts and ports: {flaw}")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -259,6 +269,18 @@ class NodeConfig:
     )
     manager_port: int = setting(
         "network.manager_port", int, 50051, "The manager's port for nodes.", low=1, high=65535
+    )
+    network_allow: tuple[str, ...] = setting(
+        "network.allow",
+        list,
+        None,
+        "Where tasks that ask for it may connect to; may be repeated.",
+        option="--network-allow",
+        metavar="HOST:PORT",
+        work_out=tuple,
+        worked_out="nowhere",
+        read=_ways_out,
+        show=list,
     )
     peers_listen: str = setting(
         "peers.listen",

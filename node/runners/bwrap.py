@@ -17,6 +17,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,8 +29,9 @@ import msgspec
 from manta.light import wire
 from manta.light.runtime.processes import kill_tree
 from manta.node.errors import LaunchError
-from manta.node.isolation import seccomp
+from manta.node.isolation import listen, seccomp
 from manta.node.isolation.holding import Held, Holder
+from manta.node.isolation.listen import CAPABILITIES
 from manta.node.runners import local, visible
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.paths import ENVIRONMENT, MODULE, SCRATCH, SOCKET, dataset_path
@@ -64,14 +66,18 @@ class Bubblewrap(msgspec.Struct, frozen=True):
     filter: bytes
     """Of system calls: a program of the kernel's classic BPF."""
 
-    def arguments(self, memory: int) -> list[str]:
-        """All but what belongs to one task. `memory`: bytes of /dev/shm."""
-        no_users = [_NO_USERS] if _NO_USERS in self.options else []
+    def arguments(self, memory: int, *, listens: bool = False) -> list[str]:
+        """All but what belongs to one task. `memory`: bytes of /dev/shm. `listens`: the network is
+        set up from within, by what has the capabilities for that at first."""
+        # Without user namespaces, the task would be in one that its network is not of. The filter
+        # refuses to make any in either case.
+        no_users = [_NO_USERS] if _NO_USERS in self.options and not listens else []
         return [
             *_NAMESPACES,
             *no_users,
             "--cap-drop",
             "ALL",
+            *(part for name in CAPABILITIES if listens for part in ("--cap-add", name)),
             *self._memory("/tmp", _TMP),
             *self.mounts,
             "--proc",
@@ -152,9 +158,11 @@ class BwrapRunner(local.LocalRunner):
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError, OSError."""
-        sandbox = _Sandbox(self.hold(spec))
+        sandbox, ways = _Sandbox(self.hold(spec)), spec.outbound
 
         def ended(code: int, stderr_tail: str) -> None:
+            if ways is not None:
+                ways.close()
             on_exit(sandbox.ended(spec.session, code, stderr_tail))
 
         try:
@@ -162,6 +170,12 @@ class BwrapRunner(local.LocalRunner):
                 given = Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
                 program = local.runtime(None if spec.environment is None else ENVIRONMENT)
+                if ways is not None:
+                    ours, theirs = socket.socketpair()
+                    ways.take(ours)
+                    handed.enter_context(theirs)
+                    given.descriptors.append(theirs.fileno())
+                    program = listen.command(theirs.fileno(), ways.inside, program)
                 command = [self._found.program, "--args", arguments, *program]
                 # The task's own environment is among the arguments. By its mark in this one, what a
                 # sandbox consists of before it can hear of bubblewrap's end is found by `recover`.
@@ -175,6 +189,8 @@ class BwrapRunner(local.LocalRunner):
                     request_end=sandbox.request_end,
                 )
         except BaseException:
+            if ways is not None:
+                ways.close()
             sandbox.close()
             raise
         finally:
@@ -186,10 +202,11 @@ class BwrapRunner(local.LocalRunner):
 
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        found = self._found.arguments(memory)
+        ways = spec.outbound
+        found = self._found.arguments(memory, listens=ways is not None)
         for device in visible.devices() if spec.gpu else ():
             found += ["--dev-bind", str(device), str(device)]
-        for path, text in users().items():
+        for path, text in users("" if ways is None else ways.hosts).items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}
         seen |= {MODULE: spec.module_folder, SOCKET: spec.socket.parent}
@@ -257,13 +274,13 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     }
 
 
-def users() -> dict[str, str]:
-    """What programs look up: the one user there is, and the one host."""
+def users(hosts: str = "") -> dict[str, str]:
+    """What programs look up: the one user there is, and the one host, besides those of `hosts`."""
     user, group = os.getuid(), os.getgid()
     return {
         "/etc/passwd": f"task:x:{user}:{group}:task:{SCRATCH}:/bin/sh\n",
         "/etc/group": f"task:x:{group}:\n",
-        "/etc/hosts": "127.0.0.1 localhost task\n::1 localhost\n",
+        "/etc/hosts": hosts + "127.0.0.1 localhost task\n::1 localhost\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     }
 

@@ -1,13 +1,16 @@
-"""What nodes give tasks besides a place, in sentences: what they install for them."""
+"""What nodes give tasks besides a place, in sentences: what they install, and where to they may
+connect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from manta.manager.placement.demand import outbound_of
 from manta.manager.placement.nodes import NodeView
 from manta.protocol.names import listed
+from manta.protocol.outbound import targets_of
 from manta.protocol.requirements import digest_of, named
-from manta.protocol.spec import ModuleSpec
+from manta.protocol.spec import ModuleSpec, TaskSpec
 
 
 def installed(module: ModuleSpec, nodes: Iterable[NodeView]) -> str:
@@ -35,12 +38,24 @@ def requirements_of(module: ModuleSpec) -> tuple[str, ...]:
     return module.requirements if module.package is not None else ()
 
 
+def connected(task: TaskSpec, module: ModuleSpec, nodes: Iterable[NodeView]) -> str:
+    """Where a task may connect to, from which nodes; "" for one that asks for nothing."""
+    asked = outbound_of(task, module)
+    if not asked:
+        return ""
+    targets = ", ".join(map(str, targets_of(asked)))
+    aliases = [*dict.fromkeys(node.alias for node in nodes)]
+    where = f"from {listed(aliases)}" if aliases else "but is placed nowhere"
+    return f"Task {task.alias!r} may connect to {targets}, {where}."
+
+
 def all_of(
-    modules: Mapping[str, ModuleSpec], placed: Mapping[str, Iterable[NodeView]]
+    tasks: Mapping[str, tuple[TaskSpec, ModuleSpec]], placed: Mapping[str, Sequence[NodeView]]
 ) -> tuple[str, ...]:
     """Of all tasks, by alias, and the nodes on which their instances are."""
     nodes: dict[ModuleSpec, dict[str, NodeView]] = {}
     for alias, here in placed.items():
-        nodes.setdefault(modules[alias], {}).update((node.id, node) for node in here)
-    sentences = (installed(module, here.values()) for module, here in nodes.items())
+        nodes.setdefault(tasks[alias][1], {}).update((node.id, node) for node in here)
+    sentences = [installed(module, here.values()) for module, here in nodes.items()]
+    sentences += [connected(*tasks[alias], here) for alias, here in placed.items()]
     return tuple(filter(None, sentences))
