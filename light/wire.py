@@ -73,6 +73,7 @@ import os
 import select
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -84,6 +85,9 @@ VERSION = 7
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
+UNFIT = 78
+"""The exit code of a runtime whose Python is not that which its packages are made for (EX_CONFIG of
+sysexits.h); it says on stderr which is which."""
 MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_END = 256 * 1024
@@ -121,6 +125,17 @@ _CTRUNC = int(socket.MSG_CTRUNC)  # the flags' own operators are Python
 _CLOEXEC, _WAITALL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_WAITALL)
 _PEEK = int(socket.MSG_PEEK) | _WAITALL
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
+
+
+def interpreter() -> str:
+    """The Python that runs this, and its machine: what compiled packages are made for."""
+    import sysconfig  # only where there are any
+
+    try:
+        libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (OSError, ValueError):  # of another C library
+        libc = ""
+    return f"{sys.implementation.cache_tag} {sysconfig.get_platform()} {libc.split()[:1]}"
 
 
 class BrokenFrame(Exception):

@@ -94,3 +94,11 @@ class ImageMissing(NodeError):
 
 class EngineError(LaunchError):
     """The container engine does not answer, or refuses."""
+
+
+class RequirementsError(NodeError):
+    """What a module requires and can't have here: it does not resolve, or the owner allows none."""
+
+
+class WayOutRefused(NodeError):
+    """A connection that a task asks for, and the owner does not allow, or its level can't give."""

@@ -392,6 +392,13 @@ def main() -> int:
     if environment.pop("PYTHONPATH", None) is not None and folder in sys.path:
         # The task's own modules come first.
         sys.path[:] = [*(entry for entry in sys.path if entry != folder), folder]
+    packages = environment.pop("MANTA_PACKAGES", None)
+    if packages is not None:
+        made_for, here = environment.pop("MANTA_INTERPRETER"), wire.interpreter()
+        if made_for != here:
+            sys.stderr.write(f"{made_for}\n{here}\n")
+            return wire.UNFIT
+        environment["PYTHONPATH"] = packages  # for what the task starts
     try:
         path, token, module, entry, scratch = (
             environment.pop(f"MANTA_{name}")

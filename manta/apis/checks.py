@@ -15,6 +15,8 @@ from typing import Any, TypeGuard
 from manta.apis.errors import InvalidArgument
 from manta.protocol.isolation import LEVELS
 from manta.protocol.names import MAX_NAME, is_name
+from manta.protocol.outbound import PREFIX, targets_of
+from manta.protocol.requirements import flaw_of, lines_of
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -102,6 +104,38 @@ def names(where: str, value: object) -> tuple[str, ...]:
         if found.count(item) > 1:
             raise InvalidArgument(f"{where} has {item!r} twice: name it once.")
     return found
+
+
+def requirements(where: str, value: object) -> tuple[str, ...]:
+    """Checks lines of a requirements file; a text may have several."""
+    value = plain(value)
+    if value is None:
+        return ()
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, Iterable) or isinstance(entries, Mapping | bytes):
+        raise InvalidArgument(f"{where} is {shown(value)}: give a list of strings.")
+    found: list[str] = []
+    for entry in entries:
+        given = text(f"an entry of {where}", entry)
+        lines = lines_of(given)
+        if not lines:
+            raise InvalidArgument(f"An entry of {where} is {shown(given)}: name a package.")
+        found += lines
+    for line in found:
+        if flaw := flaw_of(line):
+            raise InvalidArgument(f"{where}: {flaw}.")
+        if found.count(line) > 1:
+            raise InvalidArgument(f"{where} has {line!r} twice: name it once.")
+    return tuple(found)
+
+
+def outbound(where: str, value: object) -> tuple[str, ...]:
+    """Checks ways out, "outbound:HOST:PORT" each."""
+    found = names(where, value)
+    try:
+        return tuple(f"{PREFIX}{target}" for target in targets_of(found))
+    except ValueError as error:
+        raise InvalidArgument(f"{where}: {error}.") from None
 
 
 def identities(where: str, value: object) -> tuple[str, ...]:

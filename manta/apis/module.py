@@ -35,9 +35,11 @@ class Module:
     `datasets`: names of datasets that a node must have to run this. `version`:
     MAJOR.MINOR.PATCH, whose content never changes once it was sent; or a range in the grammar of
     PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
-    `requirements`: as in a requirements file. `resources`: what one instance needs, any of cpu
+    `requirements`: what nodes install for it: lines of a requirements file that name packages
+    ("humanize>=4"), or "--require-hashes". `resources`: what one instance needs, any of cpu
     (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
     that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
+    `network`: where it connects to, "outbound:HOST:PORT" each, as nodes' owners allow.
     `include`: more files and folders, packed beside the program under their own names.
 
     Raises InvalidArgument. Files are looked up when the swarm is compiled.
@@ -53,6 +55,7 @@ class Module:
         requirements: str | Sequence[str] | None = None,
         resources: Mapping[str, Any] | None = None,
         include: str | Sequence[str | os.PathLike[str]] | None = None,
+        network: str | Sequence[str] | None = None,
     ) -> None:
         self.function = _function(python_program)
         self.python_program = None if self.function is not None else _program(python_program)
@@ -65,13 +68,19 @@ class Module:
         self.name = checks.name("Module's name", self._default_name() if name is None else name)
         self.datasets = checks.names("Module's datasets", datasets)
         self.version = None if version is None else _version(version)
-        self.requirements = checks.names("Module's requirements", requirements)
+        self.requirements = checks.requirements("Module's requirements", requirements)
         self.resources = checks.resources("Module's resources", resources)
+        self.outbound = checks.outbound("Module's network", network)
         self.include = _include(include)
         if self.include and not self.has_program:
             raise InvalidArgument(
                 "Module's include adds files to a program, and python_program is None: "
                 "give a program, or leave include out."
+            )
+        if self.requirements and not self.has_program:
+            raise InvalidArgument(
+                "Module's requirements are installed for a program, and python_program is None: "
+                "have them in the image, or give a program."
             )
         if self.is_range and (self.python_program is None or self.is_source):
             what = "an image alone"

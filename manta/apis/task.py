@@ -18,6 +18,7 @@ from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
 from manta.protocol.names import is_name
+from manta.protocol.outbound import PREFIX
 
 _METHODS = ("all", "any", "random", "best_resources")
 _created = itertools.count()
@@ -42,7 +43,8 @@ class Task:
     ids, or aliases. `timeout` and `deadline` are seconds; with `quorum` the task is done once
     that fraction of its instances has finished, or, if it is "alive", all but those whose node is
     lost. With the `deadline` "auto" those are stopped that take much longer than the others.
-    `alias` defaults to the module's name.
+    `network` is one of the swarm's networks, and where the task connects to, "outbound:HOST:PORT"
+    each. `alias` defaults to the module's name.
 
     Raises InvalidArgument.
     """
@@ -57,7 +59,7 @@ class Task:
         maximum: int | float = -1,
         gpu: bool = False,
         alias: str | None = None,
-        network: str | None = None,
+        network: str | Sequence[str] | None = None,
         class_name: str | None = None,
         replicas: int | None = None,
         resources: Mapping[str, Any] | None = None,
@@ -82,7 +84,7 @@ class Task:
         if self.method == "any" and self.maximum == -1 and self.replicas is None:
             self.maximum = 1
         self.gpu = checks.flag("Task's gpu", gpu)
-        self.network = checks.optional_name("Task's network", network)
+        self.network, self.outbound = _network(network)
         self.class_name = _class_name(class_name)
         if self.class_name is None and isinstance(self.module.function, type):
             self.class_name = self.module.function.__name__
@@ -280,6 +282,19 @@ def _maximum(value: object) -> int | float:
     if checks.is_integer(value) and -1 <= value <= checks.LARGEST and value != 0:
         return value
     raise InvalidArgument(f"Task's maximum is {checks.shown(value)}: {remedy}.")
+
+
+def _network(value: object) -> tuple[str | None, tuple[str, ...]]:
+    """The swarm's network, if it is in one, and ways out."""
+    where = "Task's network"
+    found = checks.names(where, value)
+    ways = [name for name in found if name.startswith(PREFIX)]
+    own = [name for name in found if not name.startswith(PREFIX)]
+    if len(own) > 1:
+        raise InvalidArgument(
+            f"{where} names {', '.join(map(repr, own))}: a task is in one network of its swarm."
+        )
+    return (own[0] if own else None), checks.outbound(where, ways)
 
 
 def _class_name(value: object) -> str | None:

@@ -43,6 +43,8 @@ def plan_lines(
         header = [styled(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
         rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
         lines += ["", *text.table(header, rows4, room=room, words=(3,))]
+    for sentence in plan.provided:
+        lines += ["", *text.folded(sentence, room)]
     for note in plan.notes:
         lines += ["", *text.folded(note, room)]
     return lines or ["Nothing to explain: no task has been placed, and none is refused."]

@@ -61,6 +61,10 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
     """The levels at which it runs modules; see `manta.protocol.isolation`."""
     isolation: str = LIMITS
     """The weakest of them."""
+    installs: bool = False
+    """Whether it installs what modules require."""
+    outbound: tuple[str, ...] = ()
+    """Where its owner lets tasks connect to: patterns of `manta.protocol.outbound`."""
     max_concurrent_tasks: int = 1
     datasets: tuple[DatasetInfo, ...] = ()
     labels: dict[str, str] = {}
@@ -74,6 +78,8 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
     disk_free: int = 0
     tasks_running: int = 0
     tasks_queued: int = 0
+    environments: tuple[str, ...] = ()
+    """Digests of the requirements that are installed there (`requirements.digest_of`)."""
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -104,6 +110,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     """The number of the task's instances in this iteration."""
     class_name: str | None = None
     datasets: tuple[str, ...] = ()
+    outbound: tuple[str, ...] = ()
+    """Where it may connect to, by what it and its module ask for."""
     resources: ResourceSpec | None = None
     timeout: Seconds | None = None
     priority: int = 0

@@ -35,6 +35,8 @@ class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     datasets: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     resources: ResourceSpec | None = None
+    outbound: tuple[str, ...] = ()
+    """Where it may connect to: `outbound:HOST:PORT` each."""
 
 
 class Edge(msgspec.Struct, frozen=True, array_like=True):
@@ -74,6 +76,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     on_disconnect: str | None = None
     redundancy: int | None = None
     collect: Collect = "all"
+    outbound: tuple[str, ...] = ()
+    """As of its module, besides that."""
     meets: str = ""
     """The collective in which all its instances certainly wait for each other; "" if unknown."""
 

@@ -76,6 +76,9 @@ class Plan(Message, frozen=True):
     """What the SDK says of the swarm that was checked."""
     notices: tuple[str, ...] = ()
     """What keeps a running swarm waiting: silent nodes, a full disk, and the like."""
+    provided: tuple[str, ...] = ()
+    """What nodes give its tasks besides a place: what they install, and where to they may
+    connect."""
 
 
 class Planned(Message, frozen=True):

@@ -65,6 +65,7 @@ class Metrics(Actor):
             cpu_usage=psutil.cpu_percent() / 100,
             memory_available=psutil.virtual_memory().available,
             disk_free=self._disk_free(),
+            environments=self._context.environments.there,
         )
         self._context.check_storage(self)
         self.after(SAMPLE_EVERY, _Sample())
@@ -89,6 +90,8 @@ class Metrics(Actor):
             gpus=self._gpus,
             runners=self._context.runner.names,
             isolation=min(self._context.runner.names, key=rank),
+            installs=config.requirements_allow,
+            outbound=config.network_allow,
             max_concurrent_tasks=config.max_concurrent_tasks,
             labels=config.labels,
         )

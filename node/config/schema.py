@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from manta.protocol.addresses import flaw_of
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
+from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
 
@@ -27,6 +29,7 @@ LEAST_ROTATION = 10_000
 PORTS = 2
 """That a node has for its peers: for links, and for large values."""
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+_SCHEMES = ("http", "https")
 NOUNS = {
     str: "a text in quotes",
     int: "a whole number",
@@ -175,6 +178,30 @@ def _advertised(names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _index(text: str) -> str:
+    text = os.path.expanduser(text.strip())
+    parts = urlsplit(text)
+    if text and not text.startswith("/") and not (parts.scheme in _SCHEMES and parts.hostname):
+        raise ValueError(
+            'it must be a URL, as "https://mirror.example/simple", or the path of a folder'
+        )
+    if "@" in parts.netloc:
+        raise ValueError(
+            "it must not hold a password, which tasks would read in what an installer says: let "
+            "this machine read the index without one"
+        )
+    return text
+
+
+def _ways_out(patterns: list[str]) -> tuple[str, ...]:
+    if len(patterns) > MOST_PATTERNS:
+        raise ValueError(f"it must name {MOST_PATTERNS} places at most")
+    for pattern in patterns:
+        if flaw := flaw_of_pattern(pattern):
+            raise ValueError(f"it must name hosts and ports: {flaw}")
+    return tuple(pattern.lower() for pattern in patterns)
+
+
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -242,6 +269,18 @@ class NodeConfig:
     )
     manager_port: int = setting(
         "network.manager_port", int, 50051, "The manager's port for nodes.", low=1, high=65535
+    )
+    network_allow: tuple[str, ...] = setting(
+        "network.allow",
+        list,
+        None,
+        "Where tasks that ask for it may connect to; may be repeated.",
+        option="--network-allow",
+        metavar="HOST:PORT",
+        work_out=tuple,
+        worked_out="nowhere",
+        read=_ways_out,
+        show=list,
     )
     peers_listen: str = setting(
         "peers.listen",
@@ -359,6 +398,39 @@ class NodeConfig:
         bool,
         False,
         "Tasks may run as plain processes, which can do all that this user can.",
+    )
+    requirements_allow: bool = setting(
+        "requirements.allow",
+        bool,
+        True,
+        "What modules require is installed for them.",
+        option="--requirements-allow",
+    )
+    requirements_index: str = setting(
+        "requirements.index",
+        str,
+        "",
+        "Where it comes from: a URL, or a folder of wheels.",
+        option="--requirements-index",
+        metavar="URL",
+        worked_out="what uv or pip takes",
+        read=_index,
+    )
+    requirements_sdists: bool = setting(
+        "requirements.sdists",
+        bool,
+        False,
+        "Source distributions are built, which runs their code; else wheels alone.",
+        option="--requirements-sdists",
+    )
+    requirements_disk: int = setting(
+        "requirements.disk_mb",
+        int,
+        20_480,
+        "Disk for all that was installed.",
+        option="--requirements-disk-mb",
+        low=64,
+        **_MEBIBYTES,
     )
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",

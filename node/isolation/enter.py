@@ -31,6 +31,8 @@ class Confinement(NamedTuple):
     """Folders of which nothing is to be seen but what rules name that lies in them."""
     abi: int | None = None
     """As a kernel with that version of Landlock does it; None for the one that runs."""
+    internet: bool = False
+    """Whether it may use the machine's network, as no task may."""
 
 
 def command(
@@ -71,8 +73,8 @@ def confine(wanted: Confinement) -> None:
             "and would see them: have data sets, and the node's Python, elsewhere."
         )
     privileges.drop()
-    landlock.restrict(wanted.rules, wanted.abi)
-    seccomp.install(seccomp.program())
+    landlock.restrict(wanted.rules, wanted.abi, internet=wanted.internet)
+    seccomp.install(seccomp.program(internet=wanted.internet))
 
 
 def _limit(kind: int, most: int) -> None:
@@ -82,9 +84,11 @@ def _limit(kind: int, most: int) -> None:
     resource.setrlimit(kind, (most, most))
 
 
-def _confinement(rules: list[Any], hidden: list[str], abi: int | None) -> Confinement:
+def _confinement(
+    rules: list[Any], hidden: list[str], abi: int | None, internet: bool
+) -> Confinement:
     made = (Rule(path, landlock.Access(access), may_lack) for path, access, may_lack in rules)
-    return Confinement(tuple(made), tuple(hidden), abi)
+    return Confinement(tuple(made), tuple(hidden), abi, internet)
 
 
 def main(arguments: list[str]) -> int:

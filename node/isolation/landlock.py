@@ -106,9 +106,11 @@ def handled(abi: int) -> Access:
     return Access((1 << _BITS[min(abi, max(_BITS))]) - 1)
 
 
-def attributes(abi: int) -> bytes:
-    """`struct landlock_ruleset_attr`, as long as that version knows it: everything is refused."""
-    tcp, scopes = 0b11, 0b11  # bind and connect; abstract Unix sockets and signals
+def attributes(abi: int, *, internet: bool = False) -> bytes:
+    """`struct landlock_ruleset_attr`, as long as that version knows it: everything is refused, but
+    for TCP with `internet`."""
+    tcp = 0 if internet else 0b11  # bind and connect
+    scopes = 0b11  # abstract Unix sockets and signals
     words = [int(handled(abi))] + [tcp] * (abi >= 4) + [scopes] * (abi >= 6)
     return struct.pack(f"={len(words)}Q", *words)
 
@@ -118,14 +120,14 @@ def gaps(abi: int) -> tuple[str, ...]:
     return tuple(gap for since, gap in _GAPS.items() if abi < since)
 
 
-def restrict(rules: Iterable[Rule], abi: int | None = None) -> None:
+def restrict(rules: Iterable[Rule], abi: int | None = None, *, internet: bool = False) -> None:
     """Refuses this thread, and all that it starts, everything but what the rules allow.
 
-    `abi`: act as a kernel of that version. `privileges.drop` comes first. Raises OSError, with the
-    path of the rule to blame.
+    `abi`: act as a kernel of that version. `internet`: TCP is not refused. `privileges.drop` comes
+    first. Raises OSError, with the path of the rule to blame.
     """
     abi = available() if abi is None else abi
-    given = attributes(abi)
+    given = attributes(abi, internet=internet)
     ruleset = _call(_CREATE, given, len(given), 0)
     try:
         for rule in rules:

@@ -17,6 +17,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,11 +29,12 @@ import msgspec
 from manta.light import wire
 from manta.light.runtime.processes import kill_tree
 from manta.node.errors import LaunchError
-from manta.node.isolation import seccomp
+from manta.node.isolation import listen, seccomp
 from manta.node.isolation.holding import Held, Holder
+from manta.node.isolation.listen import CAPABILITIES
 from manta.node.runners import local, visible
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
-from manta.node.runners.paths import MODULE, SCRATCH, SOCKET, dataset_path
+from manta.node.runners.paths import ENVIRONMENT, MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
 
 _PROBING_TIME = 10.0
@@ -64,14 +66,18 @@ class Bubblewrap(msgspec.Struct, frozen=True):
     filter: bytes
     """Of system calls: a program of the kernel's classic BPF."""
 
-    def arguments(self, memory: int) -> list[str]:
-        """All but what belongs to one task. `memory`: bytes of /dev/shm."""
-        no_users = [_NO_USERS] if _NO_USERS in self.options else []
+    def arguments(self, memory: int, *, listens: bool = False) -> list[str]:
+        """All but what belongs to one task. `memory`: bytes of /dev/shm. `listens`: the network is
+        set up from within, by what has the capabilities for that at first."""
+        # Without user namespaces, the task would be in one that its network is not of. The filter
+        # refuses to make any in either case.
+        no_users = [_NO_USERS] if _NO_USERS in self.options and not listens else []
         return [
             *_NAMESPACES,
             *no_users,
             "--cap-drop",
             "ALL",
+            *(part for name in CAPABILITIES if listens for part in ("--cap-add", name)),
             *self._memory("/tmp", _TMP),
             *self.mounts,
             "--proc",
@@ -109,7 +115,7 @@ def find(private: Iterable[Path]) -> Bubblewrap:
         raise LaunchError(str(error).rstrip(".")) from error
     found = Bubblewrap(program, options, tuple(visible.mounts(private)), filter)
     with contextlib.ExitStack() as handed:
-        given = _Given(handed)
+        given = Given(handed)
         arguments = [*found.arguments(_TMP), *_LAST, "--seccomp", given.file(filter)]
         start = [sys.executable, "-I", "-S", "-c", ""]
         _said([program, *arguments, "--", *start], given.descriptors)
@@ -152,16 +158,25 @@ class BwrapRunner(local.LocalRunner):
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError, OSError."""
-        sandbox = _Sandbox(self.hold(spec))
+        sandbox, ways = _Sandbox(self.hold(spec)), spec.outbound
 
         def ended(code: int, stderr_tail: str) -> None:
+            if ways is not None:
+                ways.close()
             on_exit(sandbox.ended(spec.session, code, stderr_tail))
 
         try:
             with contextlib.ExitStack() as handed:
-                given = _Given(handed)
+                given = Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
-                command = [self._found.program, "--args", arguments, *local.RUNTIME]
+                program = local.runtime(None if spec.environment is None else ENVIRONMENT)
+                if ways is not None:
+                    ours, theirs = socket.socketpair()
+                    ways.take(ours)
+                    handed.enter_context(theirs)
+                    given.descriptors.append(theirs.fileno())
+                    program = listen.command(theirs.fileno(), ways.inside, program)
+                command = [self._found.program, "--args", arguments, *program]
                 # The task's own environment is among the arguments. By its mark in this one, what a
                 # sandbox consists of before it can hear of bubblewrap's end is found by `recover`.
                 held = sandbox.held
@@ -174,6 +189,8 @@ class BwrapRunner(local.LocalRunner):
                     request_end=sandbox.request_end,
                 )
         except BaseException:
+            if ways is not None:
+                ways.close()
             sandbox.close()
             raise
         finally:
@@ -183,15 +200,18 @@ class BwrapRunner(local.LocalRunner):
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
         return RuntimeHandle(datasets, lambda: self.launcher.end(child))
 
-    def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
+    def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        found = self._found.arguments(memory)
+        ways = spec.outbound
+        found = self._found.arguments(memory, listens=ways is not None)
         for device in visible.devices() if spec.gpu else ():
             found += ["--dev-bind", str(device), str(device)]
-        for path, text in _users().items():
+        for path, text in users("" if ways is None else ways.hosts).items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}
         seen |= {MODULE: spec.module_folder, SOCKET: spec.socket.parent}
+        if spec.environment is not None:
+            seen[ENVIRONMENT] = spec.environment
         if sandbox.held is not None and (events := sandbox.held.memory_events) is not None:
             seen[str(events)] = events
         for target, source in seen.items():
@@ -205,11 +225,47 @@ class BwrapRunner(local.LocalRunner):
         return [*found, "--chdir", str(local.SOURCES), "--json-status-fd", str(sandbox.told)]
 
 
+_REACHING = (
+    *(f"/etc/{name}" for name in ("ca-certificates", "gai.conf", "host.conf", "hosts")),
+    *(f"/etc/{name}" for name in ("nsswitch.conf", "pki", "protocols", "resolv.conf", "services")),
+    "/etc/ssl",
+)
+"""Of the machine, by which names are looked up and certificates checked."""
+
+
+def with_network(
+    found: Bubblewrap,
+    shown: Mapping[str, Path],
+    own: tuple[str, Path],
+    variables: Mapping[str, str],
+    given: Given,
+) -> list[str]:
+    """What is put before a program that is the node's own, and not a task's: it has the machine's
+    network, sees `shown`, and may write the folder `own` alone. Both say where it sees what."""
+    arguments = [*found.arguments(_TMP), "--share-net", "--clearenv"]
+    for path, text in users().items():
+        if path not in _REACHING:
+            arguments += ["--file", given.file(text.encode()), path]
+    for path in _REACHING:
+        arguments += ["--ro-bind-try", path, path]
+    for target, source in shown.items():
+        arguments += ["--ro-bind", str(source.resolve()), target]
+    arguments += ["--bind", str(own[1].resolve()), own[0], *_LAST]
+    arguments += ["--seccomp", given.file(found.filter)]
+    for name, value in variables.items():
+        arguments += ["--setenv", name, value]
+    arguments += ["--chdir", own[0]]
+    return [found.program, "--args", given.file(_nul(arguments))]
+
+
 def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime inherits."""
+    own = {} if spec.environment is None else {"VIRTUAL_ENV": ENVIRONMENT}
+    programs = [f"{where}/bin" for where in own.values()] + [str(Path(sys.executable).parent)]
     return {
         **local.environment(spec),
-        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        **own,
+        "PATH": ":".join((*programs, "/usr/local/bin", "/usr/bin", "/bin")),
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "MANTA_SOCKET": f"{SOCKET}/{spec.socket.name}",
@@ -218,13 +274,13 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     }
 
 
-def _users() -> dict[str, str]:
-    """What programs look up: the one user there is, and the one host."""
+def users(hosts: str = "") -> dict[str, str]:
+    """What programs look up: the one user there is, and the one host, besides those of `hosts`."""
     user, group = os.getuid(), os.getgid()
     return {
         "/etc/passwd": f"task:x:{user}:{group}:task:{SCRATCH}:/bin/sh\n",
         "/etc/group": f"task:x:{group}:\n",
-        "/etc/hosts": "127.0.0.1 localhost task\n::1 localhost\n",
+        "/etc/hosts": hosts + "127.0.0.1 localhost task\n::1 localhost\n",
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     }
 
@@ -233,7 +289,7 @@ def _nul(arguments: Iterable[str]) -> bytes:
     return b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
 
 
-class _Given:
+class Given:
     """What bubblewrap reads from pipes, where nobody else finds it; until `undo` is closed."""
 
     def __init__(self, undo: contextlib.ExitStack) -> None:

@@ -23,12 +23,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from manta.light import wire
 from manta.node.errors import EngineError, ImageMissing, LaunchError
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.local import thread_counts
-from manta.node.runners.paths import MODULE, RUNTIME, SCRATCH, SOCKET, dataset_path
+from manta.node.runners.paths import (
+    ENVIRONMENT,
+    MODULE,
+    RUNTIME,
+    SCRATCH,
+    SOCKET,
+    dataset_path,
+    packages,
+)
 from manta.node.task_server.streams import Lines
 
 log = logging.getLogger("manta.node.runners")
@@ -136,6 +145,8 @@ class DockerRunner:
                 MODULE: (spec.module_folder, True),
                 SOCKET: (spec.socket.parent, True),
             }
+            if spec.environment is not None:
+                mounts[ENVIRONMENT] = (spec.environment, True)
             return {
                 **self._options(client, spec, image, mounts),
                 "entrypoint": ["python3"],
@@ -152,6 +163,14 @@ class DockerRunner:
                     "or leave the program out to run the image's own entry point."
                 )
                 exit_ = RuntimeExit(exit_.session, exit_.code, exit_.stderr_tail, sentence)
+            elif exit_.code == wire.UNFIT and spec.environment is not None and not exit_.sentence:
+                made_for, _, here = exit_.stderr_tail.strip().partition("\n")
+                sentence = (
+                    f"What the module requires was installed for the node's Python ({made_for}), "
+                    f"and that of the image {image!r} is another ({here}): take an image with "
+                    "that Python, or one that has what is required, and leave requirements out."
+                )
+                exit_ = RuntimeExit(exit_.session, exit_.code, "", sentence)
             on_exit(exit_)
 
         return self._launch(spec, options, ended)
@@ -268,13 +287,20 @@ class DockerRunner:
 def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime gets besides what its image sets."""
     limit = {} if spec.memory is None else {"MANTA_MEMORY": str(spec.memory)}
+    path, own = RUNTIME, dict[str, str]()
+    if spec.environment is not None and (folder := packages(spec.environment)) is not None:
+        # A virtual environment is of one Python; its packages serve any that is the same.
+        seen = f"{ENVIRONMENT}/{folder.relative_to(spec.environment)}"
+        path = f"{RUNTIME}:{seen}"
+        own = {"MANTA_PACKAGES": seen, "MANTA_INTERPRETER": wire.interpreter()}
     return {
         "LANG": "C.UTF-8",
         **limit,
+        **own,
         **thread_counts(spec.cpu),
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
-        "PYTHONPATH": RUNTIME,
+        "PYTHONPATH": path,
         "PYTHONSAFEPATH": "1",
         "MANTA_SOCKET": f"{SOCKET}/{spec.socket.name}",
         "MANTA_TOKEN": spec.token,

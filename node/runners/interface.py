@@ -11,6 +11,8 @@ import msgspec
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from manta.node.outbound import Ways
+
 
 class RuntimeSpec(msgspec.Struct, frozen=True):
     """What to start. Folders are the node's own paths; the runner maps them."""
@@ -24,6 +26,10 @@ class RuntimeSpec(msgspec.Struct, frozen=True):
     entry: str
     """The module's main file or package, relative to `module_folder`."""
     datasets: dict[str, Path] = {}
+    environment: Path | None = None
+    """What the module requires, installed; read-only for the task."""
+    outbound: Ways | None = None
+    """Where it may connect to; the runner closes them at its end."""
     image: str | None = None
     cpu: float | None = None
     """Cores: also the count of BLAS and OpenMP threads."""

@@ -112,10 +112,13 @@ class LandlockRunner(ProcessRunner):
     def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         rules = [Rule(str(spec.module_folder), READ), Rule(str(spec.scratch), OWN)]
         rules += [Rule(str(path), READ) for path in spec.datasets.values()]
+        if spec.environment is not None:
+            rules.append(Rule(str(spec.environment), RUN))
         if held is not None and held.memory_events is not None:
             rules.append(Rule(str(held.memory_events), READ))
         if spec.gpu:
             rules += [*_GPUS, *(Rule(str(path), DEVICE | LIST) for path in visible.devices())]
         confinement = self._found._replace(rules=(*self._found.rules, *rules))
         enters = enter.command if held is None else held.command
-        return enters(local.RUNTIME, confinement=confinement)
+        where = None if spec.environment is None else str(spec.environment)
+        return enters(local.runtime(where), confinement=confinement)

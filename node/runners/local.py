@@ -35,7 +35,6 @@ _THREADS = (
 )
 SOURCES = Path(wire.__file__).parents[2]
 """The folder that holds Manta."""
-RUNTIME = (sys.executable, "-m", "manta.light")
 
 
 class LocalRunner:
@@ -82,6 +81,12 @@ class LocalRunner:
         self.launcher.close()
         if self.holder is not None:
             self.holder.close()
+
+
+def runtime(environment: str | None = None) -> tuple[str, ...]:
+    """What is started: the Python of an environment that the task sees there, or the node's."""
+    python = sys.executable if environment is None else f"{environment}/bin/python"
+    return (python, "-m", "manta.light")
 
 
 def interpreter() -> dict[str, str]:

@@ -6,9 +6,18 @@ from pathlib import Path
 
 from manta.protocol.names import file_name
 
-RUNTIME, MODULE, SOCKET, SCRATCH, DATASETS = (
-    f"/manta/{name}" for name in ("runtime", "module", "socket", "scratch", "datasets")
+RUNTIME, MODULE, SOCKET, SCRATCH, DATASETS, ENVIRONMENT, INDEX, UV = (
+    f"/manta/{name}"
+    for name in (
+        *("runtime", "module", "socket", "scratch", "datasets", "environment"),
+        *("index", "uv"),  # while an environment is made
+    )
 )
+
+
+def packages(environment: Path) -> Path | None:
+    """The folder of an environment that Python imports from; None where there is none."""
+    return next(environment.glob("lib/python3*/site-packages"), None)
 
 
 def dataset_path(name: str, path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
 from manta.node.errors import LaunchError
@@ -61,7 +62,8 @@ class ProcessRunner(local.LocalRunner):
 
     def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         """What is started."""
-        return local.RUNTIME if held is None else held.command(local.RUNTIME)
+        program = local.runtime(_text(spec.environment))
+        return program if held is None else held.command(program)
 
     def environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:
         """All that it inherits."""
@@ -81,6 +83,10 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     """What the runtime inherits that nothing holds to limits."""
     scratch = str(spec.scratch)
     path = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}
+    if spec.environment is not None:
+        programs = f"{spec.environment}/bin"
+        path = {"PATH": f"{programs}:{path.get('PATH', os.defpath)}"}
+        path["VIRTUAL_ENV"] = str(spec.environment)
     return {
         **local.environment(spec),
         **path,
@@ -92,6 +98,10 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         "MANTA_PARENT": str(os.getpid()),
         _MARK: spec.session,
     }
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def end_marked(session: str) -> None:

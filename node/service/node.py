@@ -17,11 +17,12 @@ from manta.node.blobs.held_results import HeldResults
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
 from manta.node.config import in_force
+from manta.node.environments import Environments, Policy
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
 from manta.node.peers.listening import OFF, PeerSocket, bulk_address
-from manta.node.runners.selection import choose_runner
+from manta.node.runners.selection import choose_runner, label_of, private
 from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
@@ -102,6 +103,19 @@ class Node:
                 values, folder.path / "light", journals.append_output, journals.output_waits
             )
             undo.callback(sessions.close)
+            environments = Environments(
+                folder.environments,
+                Policy(
+                    config.requirements_allow,
+                    config.requirements_index,
+                    config.requirements_sdists,
+                    config.requirements_disk,
+                ),
+                private(config, folder.path),
+                config.alias,
+                label_of(keys.public),
+            )
+            undo.callback(environments.close)
             audit = open_log(folder.audit, keys.secret)
             undo.callback(lambda: audit.close(time.time()))
             audit.started(time.time(), in_force(config), version=VERSION, pid=pid)
@@ -117,6 +131,7 @@ class Node:
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 audit=audit,
                 modules=ModuleFolders(folder.modules),
+                environments=environments,
                 runner=runner,
                 keys=keys,
                 daemon=Daemon(os.urandom(8).hex(), place_of(folder.path), platform.node(), pid),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from manta.node.blobs.held_results import HeldResults
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
+    from manta.node.environments import Environments
     from manta.node.journal.files import Journals
     from manta.node.peers.book import PeerBook
     from manta.node.peers.listening import PeerSocket
@@ -60,6 +61,7 @@ class NodeContext:
     storage: Storage
     audit: NodeAudit
     modules: ModuleFolders
+    environments: Environments
     runner: Runner
     keys: KeyPair
     daemon: Daemon

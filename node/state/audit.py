@@ -6,6 +6,8 @@
 | enrolled | the node, by its manager |
 | attempt-began, attempt-ended | one attempt: for whom, which code, which datasets; how it ended |
 | value-left | a value that it gave out, beyond EACH of an attempt only in sum, at its end |
+| connection-opened | a task's connection to what its owner allows, the first EACH of a runtime |
+| connections-ended | a runtime's, in sum, by what they led to |
 | exchange-opened | its way to other tasks, over which values go that are not told one by one |
 | result-given | a result that had stayed here, to the manager |
 | log-head | how far the manager's own log went: it cannot be made anew unseen |
@@ -101,6 +103,7 @@ class NodeAudit:
         digest = module.package.digest if module.package is not None else None
         code = {"module": module.name, "version": module.version, "digest": digest}
         code["image"] = module.image
+        about |= {"outbound": assignment.outbound} if assignment.outbound else {}
         datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
         told = {**about, **{key: value for key, value in code.items() if value}}
         self._record(at, "attempt-began", under.user, **told, datasets=datasets)
@@ -153,6 +156,19 @@ class NodeAudit:
         if is_first:
             assert under is not None
             self._record(at, "exchange-opened", under.user, **under.about)
+
+    def connected(self, assignment: Assignment, to: str, address: str, at: float) -> None:
+        """A task was connected to what its owner allows."""
+        about = {"swarm": assignment.swarm_name, "to": to, "address": address}
+        of = _of(assignment.instance)
+        self._record(at, "connection-opened", assignment.user, **of, **about)
+
+    def connections_ended(
+        self, assignment: Assignment, totals: Mapping[str, Any], at: float
+    ) -> None:
+        """`totals` by target: connections, failed ones, bytes sent and received."""
+        of = {**_of(assignment.instance), "swarm": assignment.swarm_name}
+        self._record(at, "connections-ended", assignment.user, **of, connections=totals)
 
     def ended(self, instance: Instance, status: str, at: float) -> None:
         """Of one that never began, nothing is recorded."""

@@ -11,6 +11,7 @@ journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
 values/         values that tasks read or write, and that memory should not hold
 modules/        unpacked modules, by digest: the latest
+environments/   what modules require, installed: the latest
 kept/           what tasks keep for their swarm (`set_state`)
 results/        results that stay here (`collect`), by swarm, until it is removed
 tasks/          scratch folders
@@ -95,6 +96,7 @@ class StateFolder:
         self.values = path / "values"
         self.spool = path / "spool"
         self.modules = path / "modules"
+        self.environments = path / "environments"
         self.kept = path / "kept"
         self.results = path / "results"
         self.tasks = path / "tasks"

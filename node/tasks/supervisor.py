@@ -29,7 +29,13 @@ from manta.actors import (
     Timer,
 )
 from manta.node.capabilities.datasets import FindDatasets
-from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
+from manta.node.errors import (
+    ImageMissing,
+    LaunchError,
+    NodeError,
+    StorageError,
+    WayOutRefused,
+)
 from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
@@ -45,7 +51,7 @@ from manta.node.state import remove_folder
 from manta.node.task_server import messages as light
 from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
-from manta.node.tasks import events
+from manta.node.tasks import events, outbound
 from manta.node.tasks import machine as task_machine
 from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
@@ -58,6 +64,7 @@ from manta.protocol.node import (
     TaskError,
     TaskStarted,
 )
+from manta.protocol.outbound import Target
 from manta.protocol.spread import SPREAD
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
@@ -88,6 +95,10 @@ class TaskSupervisor(Actor):
         self._timer: Timer[Any] | None = None
         self._found: dict[str, Path] = {}
         self._module: tuple[Path, str] = (Path(), "")
+        self._environment: Path | None = None
+        self._ways: tuple[Target, ...] = ()
+        self._assignment: Assignment | None = None
+        """The latest that was prepared for, or run."""
         self._is_image_alone = False
         self._looks = False
 
@@ -105,6 +116,7 @@ class TaskSupervisor(Actor):
         self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
         self._end_runtime()
         self._context.modules.leave(self.ref.address.path)
+        self._context.environments.leave(self.ref.address.path)
 
     def receive(self, message: Any) -> Any:
         match message:
@@ -265,13 +277,41 @@ class TaskSupervisor(Actor):
     def _fetch_image(self, session: str, assignment: Assignment) -> None:
         def ready(_: Any, error: BaseException | None) -> None:
             if error is None:
-                self._feed(events.Prepared(session))
+                self._find_ways(session, assignment)
             else:
                 kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
                 self._not_prepared(session, kind, error)
 
         tell = partial(self._say, assignment, "info")
         self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
+
+    def _find_ways(self, session: str, assignment: Assignment) -> None:
+        try:
+            self._ways = outbound.targets(self._context, assignment)
+        except WayOutRefused as error:
+            self._not_prepared(session, "WayOutRefused", error)
+        else:
+            self._install(session, assignment)
+
+    def _install(self, session: str, assignment: Assignment) -> None:
+        """What the module requires; an image alone has what it has."""
+        module, environments = assignment.module, self._context.environments
+        if module.package is None or not module.requirements:
+            self._environment = None
+            environments.leave(self.ref.address.path)
+            self._feed(events.Prepared(session))
+            return
+
+        def installed(folder: Path | None, error: BaseException | None) -> None:
+            if error is None:
+                self._environment = folder
+                self._feed(events.Prepared(session))
+            else:
+                kind = "LaunchError" if isinstance(error, LaunchError) else "RequirementsError"
+                self._not_prepared(session, kind, error)
+
+        tell, user = partial(self._say, assignment, "info"), self.ref.address.path
+        self.pipe(environments.prepare(module.name, module.requirements, user, tell), installed)
 
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
@@ -327,6 +367,7 @@ class TaskSupervisor(Actor):
 
     def _launch(self, session: str, assignment: Assignment) -> None:
         context = self._context
+        self._assignment = assignment
         successors_too = self.system.ref(self.ref.address.path)
         opened = context.sessions.open(session, successors_too)
         scratch = context.state.tasks / session
@@ -340,6 +381,8 @@ class TaskSupervisor(Actor):
             scratch=scratch,
             entry=entry,
             datasets=self._found,
+            environment=self._environment,
+            outbound=outbound.ways(context, self._ways, self._current, self._say),
             image=assignment.module.image,
             cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
             memory=resources.memory if resources else None,
@@ -364,12 +407,6 @@ class TaskSupervisor(Actor):
                 assignment,
                 f"The image {image!r} is not used on this node: it runs no containers, but its own "
                 f"Python {platform.python_version()}.",
-            )
-        if wanted := assignment.module.requirements:
-            self._warn_once(
-                assignment,
-                f"Nodes do not install requirements yet ({', '.join(wanted)}): what the module "
-                "imports must be there already, in the node's Python or in the image.",
             )
 
     def _warn_once(self, assignment: Assignment, text: str) -> None:
@@ -428,7 +465,13 @@ class TaskSupervisor(Actor):
         else:
             self._context.sessions.tell(cancel)
 
+    def _current(self) -> Assignment:
+        """May be called from any thread."""
+        assert self._assignment is not None
+        return self._assignment
+
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
+        self._assignment = assignment
         self._context.audit.began(assignment, self._found, self.clock.wall())
         self._is_image_alone = assignment.module.package is None
         self._requests.direct.begins(assignment)

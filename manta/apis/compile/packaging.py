@@ -24,6 +24,7 @@ from manta.apis.compile.imports import imports
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
 from manta.protocol.names import meant
+from manta.protocol.requirements import flaw_of, lines_of
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 from manta.transports.files import FileTooLarge, read_bounded
 
@@ -91,8 +92,10 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
         _take(found, module, files)
         if found.is_dir():
             listed = files.get(f"{entry}/{REQUIREMENTS}", b"").decode("utf-8", "replace")
-            lines = (line.partition(" #")[0].strip() for line in listed.splitlines())
-            requirements = tuple(line for line in lines if line and not line.startswith("#"))
+            requirements = lines_of(listed)
+            for line in requirements:
+                if flaw := flaw_of(line):
+                    raise ModuleError(f"{found / REQUIREMENTS}: {flaw}.")
     for name in module.include:
         roots.append(_find_include(name, module, folders))
         _take(roots[-1], module, files)

@@ -267,6 +267,7 @@ def _local(
         datasets=module.datasets,
         requirements=module.requirements or (packed.requirements if packed else ()),
         resources=_resources(module.resources),
+        outbound=module.outbound,
     )
 
 
@@ -293,6 +294,7 @@ def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
         datasets=module.datasets or known.datasets,
         requirements=module.requirements or known.requirements,
         resources=_resources(module.resources) or known.resources,
+        outbound=module.outbound or known.outbound,
     )
 
 
@@ -327,6 +329,7 @@ def _task(
         class_name=task.class_name,
         resources=_resources(task.resources),
         datasets=_datasets(task),
+        outbound=tuple(way for way in task.outbound if way not in task.module.outbound),
         priority=task.priority,
         timeout=task.timeout,
         retries=task.retries,

@@ -42,6 +42,11 @@ def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
 
 
+def outbound_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
+    """Where the module and the task connect to, each once."""
+    return tuple(dict.fromkeys((*module.outbound, *task.outbound)))
+
+
 def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
     return task.resources or module.resources
 

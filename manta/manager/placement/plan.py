@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from manta.actors import Refused
+from manta.manager.placement import provided
 from manta.manager.placement.demand import Demand, tag_of
 from manta.manager.placement.nodes import NodeView, misnamed, unknown_in
 from manta.manager.placement.place import Outcome, place
@@ -14,7 +15,7 @@ from manta.manager.placement.rules import isolation
 from manta.manager.placement.validity import flaws
 from manta.protocol.codes import Code
 from manta.protocol.pages import encoded, fitting
-from manta.protocol.spec import ModuleSpec, SwarmSpec
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import PlacedInstance, Plan
 
 TOLD = 3000
@@ -55,23 +56,27 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
             outcome = replace(outcome, problems=())
         found[task.alias] = outcome
     edges = (wrong for network in spec.networks for wrong in unknown_in(network, here))
-    ran = {task.alias: modules[task.module] for task in spec.tasks}
+    ran = {task.alias: (task, modules[task.module]) for task in spec.tasks}
     return gathered(found, ran, here, edges if here else ())
 
 
 def gathered(
     outcomes: Mapping[str, Outcome],
-    modules: Mapping[str, ModuleSpec],
+    tasks: Mapping[str, tuple[TaskSpec, ModuleSpec]],
     nodes: Iterable[NodeView],
     problems: Iterable[str] = (),
 ) -> Plan:
-    """The plan that these outcomes of tasks make, by alias, as their modules; with further
+    """The plan that these outcomes of tasks make, by alias, with their modules; with further
     problems."""
     by_id = {node.id: node for node in nodes}
 
     def level(alias: str, id_: str) -> str:
-        return isolation(modules[alias], by_id[id_]) if id_ in by_id else ""
+        return isolation(tasks[alias][1], by_id[id_]) if id_ in by_id else ""
 
+    placed = {
+        alias: [by_id[at.node_id] for at in outcome.placements if at.node_id in by_id]
+        for alias, outcome in outcomes.items()
+    }
     return Plan(
         tuple(
             PlacedInstance(
@@ -87,6 +92,7 @@ def gathered(
         tuple(verdict for outcome in outcomes.values() for verdict in outcome.verdicts),
         (*(one for outcome in outcomes.values() for one in outcome.problems), *problems),
         {alias: outcome.waiting for alias, outcome in outcomes.items() if outcome.waiting},
+        provided=provided.all_of(tasks, placed),
     )
 
 

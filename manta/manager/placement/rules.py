@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
+from manta.manager.placement.demand import (
+    Demand,
+    datasets_of,
+    outbound_of,
+    resources_of,
+    tag_of,
+)
 from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.provided import requirements_of
 from manta.protocol.isolation import IMAGES, level_of, rank, today
+from manta.protocol.outbound import lacking, lets_out, targets_of
 from manta.protocol.spec import ModuleSpec
 
 
@@ -114,6 +122,24 @@ def isolation(module: ModuleSpec, node: NodeView) -> str:
     return level_of(node.capabilities.runners, image=module.image is not None)
 
 
+def _installs(demand: Demand, node: NodeView) -> str:
+    if node.capabilities.installs or not requirements_of(demand.module):
+        return ""
+    return (
+        f"installs nothing that module {demand.module.name!r} requires (its requirements.allow is "
+        "false, or its Manta is an earlier version)"
+    )
+
+
+def _outbound(demand: Demand, node: NodeView) -> str:
+    asked = outbound_of(demand.task, demand.module)
+    if not asked:
+        return ""
+    if closed := lacking(targets_of(asked), node.capabilities.outbound):
+        return f"does not let tasks connect to {', '.join(closed)} (network.allow)"
+    return lets_out(isolation(demand.module, node))
+
+
 def _tag(demand: Demand, node: NodeView) -> str:
     tag = tag_of(demand.task)
     return "" if tag is None or node.id in demand.producers else f"wrote no result {tag!r}"
@@ -150,6 +176,16 @@ RULES = (
         "ask for less, or let a node have what the level needs (manta_node doctor)",
     ),
     Rule("runner", _runner, "add a node with a container engine, or give the module a program"),
+    Rule(
+        "requirements",
+        _installs,
+        "have a node allow it, or leave requirements out where nodes have what is imported",
+    ),
+    Rule(
+        "outbound",
+        _outbound,
+        "have a node's owner allow it, or leave that network out",
+    ),
     Rule("tag", _tag, "let a task before it write that result"),
 )
 

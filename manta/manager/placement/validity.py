@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manta.protocol.isolation import LEVELS
-from manta.protocol.spec import ResourceSpec, SwarmSpec, TaskSpec
+from manta.protocol.outbound import targets_of
+from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
 from manta.roster.topologies import NAMES
 
 METHODS = ("all", "any", "random", "best_resources")
@@ -23,7 +24,7 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
         yield f"The swarm {spec.name!r} has no task; return at least one from execute()."
     if spec.max_iteration is not None and spec.max_iteration < 1:
         yield f"max_iteration is {spec.max_iteration}; give at least 1, or leave it out."
-    modules = {module.name for module in spec.modules}
+    modules = {module.name: module for module in spec.modules}
     if len(modules) != len(spec.modules):
         yield "Two modules have one name; give one of them another name=."
     aliases = {task.alias for task in spec.tasks}
@@ -48,6 +49,8 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
             if edge.condition not in ("FINISHED", "RESULT"):
                 yield f"{head} has the condition {edge.condition!r}; use FINISHED or RESULT."
         seen.add(task.alias)
+        if (module := modules.get(task.module)) is not None:
+            yield from _flaws_of_outbound(head, task, module)
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
@@ -58,6 +61,13 @@ def _flaws_of_resources(head: str, resources: ResourceSpec | None) -> Iterator[s
     level = None if resources is None else resources.isolation
     if level is not None and level not in LEVELS:
         yield f"{head} asks for the isolation {level!r}; use one of {', '.join(LEVELS)}."
+
+
+def _flaws_of_outbound(head: str, task: TaskSpec, module: ModuleSpec) -> Iterator[str]:
+    try:
+        targets_of((*module.outbound, *task.outbound))
+    except ValueError as error:
+        yield f"{head} asks for a network that can't be: {error}."
 
 
 def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
+from manta.manager.placement.demand import Demand, datasets_of, outbound_of, resources_of, tag_of
 from manta.manager.placement.place import Placement
 from manta.manager.swarm import quorum, sentences
 from manta.manager.swarm.events import AskPlacement, Assign
@@ -152,6 +152,7 @@ def assign(step: Step, run: TaskRun, placement: Placement) -> None:
         size=run.size,
         class_name=task.class_name,
         datasets=datasets_of(task, module),
+        outbound=outbound_of(task, module),
         resources=resources_of(task, module),
         timeout=task.timeout,
         priority=task.priority,

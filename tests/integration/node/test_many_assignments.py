@@ -18,7 +18,7 @@ def main():
     while not Path({gate!r}).exists():
         time.sleep(0.02)
 """
-NEEDS = [f"some-package-{number}==1.2.{number}" for number in range(1000)]
+NEEDS = [f"package-{number}==1.2; python_version < '3'" for number in range(1000)]
 
 
 class Many(Swarm):

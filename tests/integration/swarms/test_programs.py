@@ -164,10 +164,3 @@ def test_an_output_that_cannot_be_kept_is_told_as_one(
 ) -> None:
     swarm = run(api, Chain(Task(module(f"def main():\n    return {returns}\n"), "any")), "FAILED")
     assert re.search(said, swarm.reason)
-
-
-def test_requirements_that_no_node_installs_are_told(api: UserAPI) -> None:
-    code = Module("def main():\n    return 1\n", name="code", requirements=["humanize"])
-    swarm = run(api, Chain(Task(code, "any"), max_iteration=2))
-    (line,) = [line.text for line in api.collect_logs(swarm) if "humanize" in line.text]
-    assert "must be there already" in line

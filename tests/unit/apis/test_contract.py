@@ -56,7 +56,7 @@ SIGNATURES: list[tuple[Any, str]] = [
     (
         Module,
         "python_program, image=None, name=None, datasets=None, version=None, requirements=None, "
-        "resources=None, include=None",
+        "resources=None, include=None, network=None",
     ),
     (
         Task,

@@ -248,10 +248,11 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
             problems = (_waits(machine, run),)
         found[alias] = Outcome(placements, outcome.verdicts, problems, waiting)
     graph = data.graph
-    modules = {alias: graph.modules[graph.tasks[alias].module] for alias in found}
+    specs = [graph.tasks[alias] for alias in found]
+    tasks = {task.alias: (task, graph.modules[task.module]) for task in specs}
     if data.state.final:
-        return gathered(found, modules, nodes, [sentences.state(data)])
-    return gathered(found, modules, nodes, [node.notice for node in nodes if node.notice])
+        return gathered(found, tasks, nodes, [sentences.state(data)])
+    return gathered(found, tasks, nodes, [node.notice for node in nodes if node.notice])
 
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:

@@ -1,0 +1,145 @@
+"""Where a task may connect to, by word: what it asks for, and what a node's owner allows. Pure.
+
+A task asks for `outbound:HOST:PORT`. An owner's list has patterns `HOST:PORT`, in which HOST is a
+name, `*.` before one for all names below it, an IPv4 address, or a network of them
+(`10.0.0.0/8`); PORT is a number or `*`. A name leads to public addresses alone, whatever it
+resolves to, unless the list has the address as well, or its network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from manta.protocol.isolation import BWRAP, LIMITS
+
+PREFIX: Final = "outbound:"
+MOST: Final = 16
+"""Targets of a module, and of a task."""
+MOST_PATTERNS: Final = 64
+"""Of a node."""
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_REMEDY = 'write "outbound:HOST:PORT", as in "outbound:api.example:443"'
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Target(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | None:
+        """Of a target that is named by it."""
+        try:
+            return ipaddress.IPv4Address(self.host)
+        except ValueError:
+            return None
+
+
+def target_of(text: str) -> Target:
+    """Raises ValueError with what is wrong and the remedy, without a full stop."""
+    host, colon, port = text.removeprefix(PREFIX).rpartition(":")
+    host = host.lower().rstrip(".")
+    if not text.startswith(PREFIX) or not colon or not host:
+        raise ValueError(f"{text[:80]!r} is no way out; {_REMEDY}")
+    if ":" in host:
+        raise ValueError(f"{text[:80]!r} names an IPv6 address; name the host, or its IPv4 address")
+    if not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65535:
+        raise ValueError(f"{text[:80]!r} has no port from 1 to 65535; {_REMEDY}")
+    if not _is_host(host):
+        raise ValueError(f"{text[:80]!r} has no name of a host; {_REMEDY}")
+    return Target(host, int(port))
+
+
+def targets_of(texts: Iterable[str]) -> tuple[Target, ...]:
+    """Each once. Raises ValueError."""
+    found = tuple(dict.fromkeys(map(target_of, texts)))
+    if len(found) > MOST:
+        raise ValueError(f"there are {len(found)} ways out, and {MOST} are allowed; name fewer")
+    return found
+
+
+def flaw_of_pattern(pattern: str) -> str:
+    """What is wrong with an entry of an owner's list, as the rest of a sentence; "" if nothing."""
+    host, colon, port = pattern.rpartition(":")
+    fits = port == "*" or (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535)
+    if not colon or not fits or not (_network(host) or _is_host(host.removeprefix("*."))):
+        return (
+            f'{pattern[:80]!r} is none of "HOST:PORT", "*.DOMAIN:PORT", "ADDRESS:PORT" and '
+            '"10.0.0.0/8:PORT", with "*" for any port'
+        )
+    return ""
+
+
+def allowed(target: Target, patterns: Sequence[str]) -> bool:
+    """Whether a list has what a task asks for."""
+    if (address := target.address) is not None:
+        return address_allowed(address, target.port, patterns)
+    return any(
+        _port_fits(port, target.port) and _name_fits(host.lower(), target.host)
+        for host, _, port in (pattern.rpartition(":") for pattern in patterns)
+        if _network(host) is None
+    )
+
+
+def address_allowed(address: Address, port: int, patterns: Sequence[str]) -> bool:
+    """Whether a list has this address itself."""
+    for pattern in patterns:
+        host, _, its = pattern.rpartition(":")
+        network = _network(host)
+        if network is not None and _port_fits(its, port) and address in network:
+            return True
+    return False
+
+
+def reachable(address: Address, target: Target, patterns: Sequence[str]) -> bool:
+    """Whether a connection to a target may lead there."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    if target.address is None and address.is_global and not address.is_multicast:
+        return True
+    return address_allowed(address, target.port, patterns)
+
+
+def lacking(targets: Iterable[Target], patterns: Sequence[str]) -> list[str]:
+    """Those that a list does not have."""
+    return [str(target) for target in targets if not allowed(target, patterns)]
+
+
+def lets_out(level: str) -> str:
+    """Why tasks at that level get no way out, as the rest of a sentence; "" if they do."""
+    if level in (LIMITS, BWRAP):
+        return ""
+    return (
+        f"runs it at the level {level!r}, at which there are no ways out: only a sandbox (bwrap) "
+        "has a network of its own that leads where its owner allows"
+    )
+
+
+def _is_host(host: str) -> bool:
+    numbers = host.rpartition(".")[2].isdecimal()  # which no name ends with
+    return _network(host) is not None if numbers else bool(_NAME.fullmatch(host.lower()))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | None:
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError:
+        return None
+
+
+def _port_fits(pattern: str, port: int) -> bool:
+    return pattern in ("*", str(port))
+
+
+def _name_fits(pattern: str, host: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:])
+    return host == pattern
