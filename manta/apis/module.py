@@ -36,8 +36,10 @@ class Module:
     MAJOR.MINOR.PATCH, whose content never changes once it was sent; or a range in the grammar of
     PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
     `requirements`: as in a requirements file. `resources`: what one instance needs, any of cpu
-    (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
-    that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
+    (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count), gpu_memory (bytes that
+    each of these has), gpu_shared (true: others may have the rest of that memory), isolation: the
+    least that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor";
+    arch ("x86_64", "aarch64") and labels (a dict): what its node has to be and to have.
     `include`: more files and folders, packed beside the program under their own names.
 
     Raises InvalidArgument. Files are looked up when the swarm is compiled.

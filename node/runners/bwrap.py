@@ -30,7 +30,7 @@ from manta.light.runtime.processes import kill_tree
 from manta.node.errors import LaunchError
 from manta.node.isolation import seccomp
 from manta.node.isolation.holding import Held, Holder
-from manta.node.runners import local, visible
+from manta.node.runners import gpus, local, visible
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.paths import MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
@@ -186,8 +186,9 @@ class BwrapRunner(local.LocalRunner):
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         found = self._found.arguments(memory)
-        for device in visible.devices() if spec.gpu else ():
+        for device in gpus.devices(spec.gpus):
             found += ["--dev-bind", str(device), str(device)]
+        found += ["--ro-bind", "/sys", "/sys"] if spec.gpus else []  # where drivers look them up
         for path, text in _users().items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}

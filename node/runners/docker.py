@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from manta.node.errors import EngineError, ImageMissing, LaunchError
+from manta.node.runners import gpus
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.local import thread_counts
 from manta.node.runners.paths import MODULE, RUNTIME, SCRATCH, SOCKET, dataset_path
 from manta.node.task_server.streams import Lines
+from manta.protocol.machine import CUDA
 
 log = logging.getLogger("manta.node.runners")
 
@@ -167,7 +169,11 @@ class DockerRunner:
         def options(client: Any) -> dict[str, Any]:
             found = {
                 **self._options(client, spec, spec.image, {}),
-                "environment": {**spec.environment, "MANTA_SCRATCH": SCRATCH},
+                "environment": {
+                    **gpus.environment(spec.gpus),
+                    **spec.environment,
+                    "MANTA_SCRATCH": SCRATCH,
+                },
             }
             if os.getuid() != 0:
                 found["user"] = f"{os.getuid()}:{os.getgid()}"
@@ -199,7 +205,8 @@ class DockerRunner:
             dataset_path(name, path): (path.resolve(), True) for name, path in spec.datasets.items()
         }
         every = {**mounts, **datasets, SCRATCH: (spec.scratch, False)}
-        gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if spec.gpu else None
+        named = [gpu.name for gpu in spec.gpus if gpu.info.kind == CUDA]
+        others = gpus.devices([gpu for gpu in spec.gpus if gpu.info.kind != CUDA])
         return {
             "image": image,
             "name": f"manta-{spec.session}-{secrets.token_hex(3)}",
@@ -213,7 +220,11 @@ class DockerRunner:
                 ],
                 mem_limit=spec.memory,
                 memswap_limit=spec.memory,
-                device_requests=gpus,
+                device_requests=[DeviceRequest(device_ids=named, capabilities=[["gpu"]])]
+                if named
+                else None,
+                devices=[str(path) for path in others] or None,
+                group_add=sorted({str(path.stat().st_gid) for path in others}) or None,
                 log_config=LogConfig(type="json-file", config=_LOG),
             ),
         }
@@ -272,6 +283,7 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         "LANG": "C.UTF-8",
         **limit,
         **thread_counts(spec.cpu),
+        **gpus.environment(spec.gpus),
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "PYTHONPATH": RUNTIME,

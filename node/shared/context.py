@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from manta.node.journal.files import Journals
     from manta.node.peers.book import PeerBook
     from manta.node.peers.listening import PeerSocket
+    from manta.node.runners.gpus import Gpu
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.state.audit import NodeAudit
@@ -43,6 +44,10 @@ class LeftRuntime:
     scratch: Path
     ended: Future[Any]
     """Done once it has ended."""
+    gpus: tuple[str, ...] = ()
+    """The ids of those that it has."""
+    disk: int | None = None
+    """Bytes that it asked for."""
 
 
 @dataclass
@@ -79,6 +84,8 @@ class NodeContext:
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
     """By the path of the supervisor."""
+    on_gpus: dict[tuple[str, str], LeftRuntime] = field(default_factory=dict)
+    """By that and their session: those with GPUs, until they have ended."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
     named: NamedValues = field(default_factory=NamedValues)
@@ -96,6 +103,10 @@ class NodeContext:
     """Swarms of which the disk keeps what tasks told each other, as the plane's keeper last saw."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
+    gpus: tuple[Gpu, ...] = ()
+    """The machine's, as it was last looked at; none if tasks may use none."""
+    gpu_room: tuple[int, ...] = ()
+    """What of each of them no task has reserved."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1
