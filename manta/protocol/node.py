@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from manta.protocol.allowance import Allowance
 from manta.protocol.audit import LogHead, TellLogHead
 from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
@@ -383,11 +384,16 @@ class DesiredChanged(Message, frozen=True):
 
 
 class JournalAck(Message, frozen=True):
-    """Everything up to and including `upto` is durable; `missing` blobs must be pushed again."""
+    """Everything up to and including `upto` is durable; `missing` blobs must be pushed again.
+
+    `left`: the quotas that are nearly used up, in which the entries up to `counted` are counted.
+    """
 
     swarm_id: str
     upto: int
     missing: tuple[BlobRef, ...] = ()
+    left: tuple[Allowance, ...] = ()
+    counted: int = 0
 
 
 class LogAck(Message, frozen=True):

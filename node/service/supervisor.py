@@ -212,7 +212,9 @@ class NodeSupervisor(Supervisor):
         tasks = self._tasks.values()
         if swarm_id in self._observed.swarms or any(task.lane[0] == swarm_id for task in tasks):
             return
-        shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
+        kept = self._context.state.kept_of(swarm_id)
+        shutil.rmtree(kept, ignore_errors=True)
+        self._context.kept_sizes.forget(kept)
         for digest in self._context.named.over(swarm_id):
             self._context.values.let_go(digest)
         if not self._observed.swarms and not self._tasks:

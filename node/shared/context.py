@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from manta.node.blobs.named_values import NamedValues
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.messages import TroubleChanged
+from manta.node.state.kept_sizes import KeptSizes
 from manta.protocol.node import Load
 from manta.protocol.paths import MANAGER_LINK
 
@@ -89,6 +90,7 @@ class NodeContext:
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
     named: NamedValues = field(default_factory=NamedValues)
+    kept_sizes: KeptSizes = field(default_factory=KeptSizes)
     bulk_address: str = ""
     """Where the manager moves blobs; "" until the node has registered."""
     is_registered: bool = False

@@ -11,6 +11,7 @@ import pytest
 
 from manta.node.runners import bwrap, landlock
 from manta.node.runners.gpus import Gpu
+from manta.node.runners.interface import Runner
 from manta.node.runners.landlock import LandlockRunner
 from manta.protocol.isolation import BWRAP
 from manta.protocol.machine import GpuInfo
@@ -46,7 +47,7 @@ def cards(tmp_path: Path) -> tuple[Gpu, ...]:
 @pytest.fixture
 def node(level: str, tmp_path: Path) -> Iterator[Node]:
     if level == BWRAP:
-        runner = bwrap.BwrapRunner(bwrap.find([Path.home()]))
+        runner: Runner = bwrap.BwrapRunner(bwrap.find([Path.home()]))
     else:
         runner = LandlockRunner(landlock.find([Path.home()]), [])
     node = Node(tmp_path / "node", runner)

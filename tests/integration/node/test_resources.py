@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def cards(monkeypatch) -> list[Gpu]:
     return found
 
 
-def spans(lab, api, swarm: str) -> list[tuple[float, float, str, int]]:
+def spans(lab, api, swarm: str) -> list[tuple[Any, ...]]:
     return sorted(tuple(item.value) for item in api.stream_results(swarm))
 
 
@@ -151,3 +152,56 @@ def main():
     assert "resources={'disk': ...}" in str(error)
     with pytest.raises(Unplaceable, match=r"lets a task keep 10 GiB on its disk"):
         api.deploy_swarm(CLUSTER, lab.swarm(code, resources={"disk": "11 GiB"}))
+
+
+# Quotas.
+
+
+def test_a_task_is_refused_at_its_node_what_is_beyond_a_quota_and_may_go_on(lab) -> None:
+    api = lab.api()
+    lab.node(1)
+    api.set_quota("results", 5, cluster=CLUSTER)
+    code = """
+import time
+from manta.light import World
+from manta.light.errors import ResourceExhaustionError
+
+def main():
+    world, refused = World(), ""
+    for number in range(40):
+        try:
+            world.results.add("number", number)
+        except ResourceExhaustionError as error:
+            world.globals["refused"] = str(error)
+            return number
+        time.sleep(0.05)  # the manager is to say what is left
+"""
+    ran = lab.run(api, lab.swarm(code))
+    assert api.select_global(ran, "refused").startswith("The swarm ")
+    assert "has 5 results and asks for 1 more, and the quota results is 5" in (
+        api.select_global(ran, "refused")
+    )
+    assert len([item for item in api.stream_results(ran) if item.tag == "number"]) == 5
+
+
+def test_what_a_swarm_keeps_on_a_node_has_a_bound(lab) -> None:
+    api = lab.api()
+    lab.node(1, resources={"scratch_mb": 1})
+    code = """
+from manta.light import Local, World
+from manta.light.errors import ResourceExhaustionError
+
+def main():
+    local = Local()
+    local.set_state("a", bytes(900_000))
+    local.set_state("a", bytes(900_001))
+    try:
+        local.set_state("b", bytes(200_000))
+    except ResourceExhaustionError as error:
+        World().globals["refused"] = str(error)
+    return len(local.get_state("a"))
+"""
+    ran = lab.run(api, lab.swarm(code))
+    assert "keeps 0.9 MB of state on this node and asks for 0.2 MB" in (
+        api.select_global(ran, "refused")
+    )

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from manta.node.capabilities import disk, gpus, machine
+from manta.node.isolation import landlock
 from manta.node.runners.gpus import Gpu, devices, environment
 from manta.protocol.machine import ROCM, GpuInfo
 
@@ -180,7 +181,7 @@ def test_a_disk_that_takes_nothing_leaves_no_draft(tmp_path: Path, monkeypatch) 
 def test_what_the_kernel_has_is_told_in_words(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(machine, "PROC", tmp_path)
     monkeypatch.setattr(machine, "SYS", tmp_path / "sys")
-    monkeypatch.setattr(machine.landlock, "available", lambda: 0)
+    monkeypatch.setattr(landlock, "available", lambda: 0)
     assert machine.security() == ()
     for path, text in {
         "sys/kernel/seccomp/actions_avail": "kill",
