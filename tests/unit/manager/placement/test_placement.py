@@ -554,6 +554,22 @@ def test_a_level_that_there_is_not_is_a_flaw() -> None:
     assert "Task 'a' asks for the isolation 'jail'; use one of limits" in flaws(spec(task))[0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "flaw"),
+    [
+        (ResourceSpec(cpu=-1), "asks for cpu=-1; give 0 or more"),
+        (ResourceSpec(cpu=float("nan")), "asks for cpu=nan; give 0 or more"),
+        (ResourceSpec(gpu_memory=-5), "asks for gpu_memory=-5; give 0 or more"),
+        (ResourceSpec(gpu=0, gpu_memory=5), "asks for gpu=0 with gpu_memory; leave one of them"),
+        (ResourceSpec(gpu=1, gpu_shared=True), "does not say how much it needs; give gpu_memory"),
+        (ResourceSpec(labels=(("a", "b"),) * 101), "asks for 101 labels; give at most 100"),
+    ],
+)
+def test_no_client_is_trusted_with_what_a_task_asks_for(asked, flaw):
+    [found] = flaws(spec(TaskSpec("a", "m", resources=asked)))
+    assert flaw in found
+
+
 def test_a_plan_says_at_which_level_each_instance_runs() -> None:
     nodes = [
         NodeView(f"id{i}", f"n{i}", Capabilities(runners=(level,)))
