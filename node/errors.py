@@ -76,6 +76,10 @@ class StorageError(NodeError):
     """The state folder cannot be written: the disk is full or read-only."""
 
 
+class QuotaReached(NodeError):
+    """A task is refused what it wants to keep: there is a bound, and this is beyond it."""
+
+
 class LaunchError(NodeError):
     """A runtime that cannot be started; the task's code is not to blame."""
 

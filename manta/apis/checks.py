@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from manta.apis.errors import InvalidArgument
 from manta.protocol.isolation import LEVELS
-from manta.protocol.names import MAX_NAME, is_name
+from manta.protocol.names import MAX_NAME, is_name, meant
 from manta.protocol.outbound import PREFIX, targets_of
 from manta.protocol.requirements import flaw_of, lines_of
 
@@ -235,17 +235,40 @@ def isolation(where: str, value: object) -> str:
     return str(value)
 
 
-_RESOURCES: dict[object, Callable[[str, object], int | float | str]] = {
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def architecture(where: str, value: object) -> str:
+    """Checks the architecture of a processor; returns what Linux calls it."""
+    found = name(where, value).lower()
+    return _ARCHITECTURES.get(found, found)
+
+
+def labels(where: str, value: object) -> dict[str, str]:
+    """Checks a mapping of names to texts."""
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(
+            f'{where} is {shown(value)}: give a dict such as {{"zone": "north"}}.'
+        )
+    return {name(f"a name in {where}", key): text(where, value[key], MAX_NAME) for key in value}
+
+
+_RESOURCES: dict[object, Callable[[str, object], Any]] = {
     "cpu": number,
     "memory": size,
     "disk": size,
     "gpu": count,
+    "gpu_memory": size,
+    "gpu_shared": flag,
     "isolation": isolation,
+    "arch": architecture,
+    "labels": labels,
 }
 
 
 def resources(where: str, value: object) -> dict[str, Any] | None:
-    """Checks a mapping with any of cpu (cores), memory, disk (bytes), gpu (count) and isolation."""
+    """Checks a mapping with any of cpu (cores), memory, disk (bytes), gpu (count), gpu_memory
+    (bytes), gpu_shared, isolation, arch and labels."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -256,5 +279,16 @@ def resources(where: str, value: object) -> dict[str, Any] | None:
     for key in given:
         if key not in _RESOURCES:
             known = ", ".join(map(str, _RESOURCES))
-            raise InvalidArgument(f"{where} has {shown(key)}: it takes {known} and nothing else.")
-    return {key: _RESOURCES[key](f"{where}[{key!r}]", item) for key, item in given.items()}
+            near = meant(str(key), map(str, _RESOURCES))
+            raise InvalidArgument(
+                f"{where} has {shown(key)}: it takes {known} and nothing else.{near}"
+            )
+    found = {key: _RESOURCES[key](f"{where}[{key!r}]", item) for key, item in given.items()}
+    if found.get("gpu_memory") and found.get("gpu") == 0:
+        raise InvalidArgument(f"{where} has gpu 0 and gpu_memory: leave one of them out.")
+    if found.get("gpu_shared") and not found.get("gpu_memory"):
+        raise InvalidArgument(
+            f"{where} has gpu_shared, which lets others have the rest of a GPU's memory: give "
+            "gpu_memory, how much of it the task needs."
+        )
+    return found

@@ -37,8 +37,10 @@ class Module:
     PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
     `requirements`: what nodes install for it: lines of a requirements file that name packages
     ("humanize>=4"), or "--require-hashes". `resources`: what one instance needs, any of cpu
-    (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count) and isolation: the least
-    that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor".
+    (cores), memory, disk (bytes, or a text such as "2 GiB"), gpu (count), gpu_memory (bytes that
+    each of these has), gpu_shared (true: others may have the rest of that memory), isolation: the
+    least that a node has to isolate it by, "limits", "landlock", "bwrap", "docker" or "gvisor";
+    arch ("x86_64", "aarch64") and labels (a dict): what its node has to be and to have.
     `network`: where it connects to, "outbound:HOST:PORT" each, as nodes' owners allow.
     `include`: more files and folders, packed beside the program under their own names.
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from manta.protocol.allowance import Allowance
 from manta.protocol.audit import LogHead, TellLogHead
 from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
@@ -21,7 +22,10 @@ from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
-from manta.protocol.isolation import LIMITS
+from manta.protocol.machine import Capabilities as Capabilities
+from manta.protocol.machine import DatasetInfo as DatasetInfo
+from manta.protocol.machine import GpuInfo as GpuInfo
+from manta.protocol.machine import Load as Load
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
 from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
@@ -29,57 +33,7 @@ from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
 
-# What a node is.
-
-
-class DatasetInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    name: str
-    size: int
-    format: str
-    """The file's suffix without its dot, "folder" for a folder."""
-
-
-class GpuInfo(msgspec.Struct, frozen=True):
-    name: str
-    memory: int
-
-
-class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node found out about itself at its start. Sizes in bytes, frequency in MHz."""
-
-    hostname: str = ""
-    architecture: str = ""
-    system: str = ""
-    python: str = ""
-    manta: str = ""
-    cores: int = 1
-    cpu_frequency: float = 0.0
-    memory: int = 0
-    disk: int = 0
-    gpus: tuple[GpuInfo, ...] = ()
-    runners: tuple[str, ...] = ()
-    """The levels at which it runs modules; see `manta.protocol.isolation`."""
-    isolation: str = LIMITS
-    """The weakest of them."""
-    installs: bool = False
-    """Whether it installs what modules require."""
-    outbound: tuple[str, ...] = ()
-    """Where its owner lets tasks connect to: patterns of `manta.protocol.outbound`."""
-    max_concurrent_tasks: int = 1
-    datasets: tuple[DatasetInfo, ...] = ()
-    labels: dict[str, str] = {}
-
-
-class Load(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The current load. Usage is a fraction from 0 to 1; memory and disk are in bytes."""
-
-    cpu_usage: float = 0.0
-    memory_available: int = 0
-    disk_free: int = 0
-    tasks_running: int = 0
-    tasks_queued: int = 0
-    environments: tuple[str, ...] = ()
-    """Digests of the requirements that are installed there (`requirements.digest_of`)."""
+# What speaks for a node.
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -196,6 +150,8 @@ class Heartbeat(Message, frozen=True):
     """Swarms of which it holds results, as many as fit: the next ones follow in the next one."""
     spools: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_HOLDS)] = ()
     """Swarms of which its disk keeps what tasks told each other, likewise."""
+    capabilities: Capabilities | None = None
+    """What it has, if that has changed since it told of it over this link."""
 
 
 class HeartbeatReply(Message, frozen=True):
@@ -430,11 +386,16 @@ class DesiredChanged(Message, frozen=True):
 
 
 class JournalAck(Message, frozen=True):
-    """Everything up to and including `upto` is durable; `missing` blobs must be pushed again."""
+    """Everything up to and including `upto` is durable; `missing` blobs must be pushed again.
+
+    `left`: the quotas that are nearly used up, in which the entries up to `counted` are counted.
+    """
 
     swarm_id: str
     upto: int
     missing: tuple[BlobRef, ...] = ()
+    left: tuple[Allowance, ...] = ()
+    counted: int = 0
 
 
 class LogAck(Message, frozen=True):

@@ -16,13 +16,21 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one instance needs; sizes in bytes, cpu in cores, isolation at least that level."""
+    """What one instance needs; sizes in bytes, cpu in cores, isolation at least that level.
+
+    Each of its `gpu` GPUs has `gpu_memory` at least, and is its alone, unless it is `gpu_shared`:
+    then others may have the rest of that memory. `labels` are those that its node has to have.
+    """
 
     cpu: float | None = None
     memory: int | None = None
     disk: int | None = None
     gpu: int | None = None
     isolation: str | None = None
+    gpu_memory: int | None = None
+    gpu_shared: bool = False
+    arch: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -18,6 +18,7 @@ from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
 from manta.node.runners import engine, selection
 from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
+from manta.protocol.machine import CUDA
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -149,21 +150,21 @@ _REMEDY = "apt-get install bubblewrap, or start a container engine and let this 
 
 
 def _gpus() -> Finding:
-    if not os.path.exists("/dev/nvidiactl"):
-        return ok("gpu", "No NVIDIA GPU.")
-    if find_spec("pynvml") is None:
+    has_driver = os.path.exists("/dev/nvidiactl")
+    if has_driver and find_spec("pynvml") is None:
         return warning(
             "gpu",
             "There is an NVIDIA driver, but not the package nvidia-ml-py.",
             f"{sys.executable} -m pip install nvidia-ml-py, or set containers.gpu_enabled = false.",
         )
-    from manta.node.capabilities.metrics import find_gpus
+    from manta.node.capabilities import gpus
 
-    found = find_gpus()
-    if not found:
+    found = gpus.find()
+    if has_driver and not any(gpu.info.kind == CUDA for gpu in found):
         return warning(
             "gpu",
             "The NVIDIA driver cannot be asked.",
             "Correct it, or set containers.gpu_enabled = false.",
         )
-    return ok("gpu", ", ".join(f"{gpu.name}, {size(gpu.memory)}" for gpu in found) + ".")
+    told = (f"{gpu.info.name}, {size(gpu.info.memory)}" for gpu in found)
+    return ok("gpu", f"{'; '.join(told)}." if found else "No GPU of NVIDIA's or AMD's.")

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.node.errors import StorageError
+from manta.node.journal.entries import blob_of
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
-from manta.node.journal.swarm import Journal, Write, blob_of, linger
+from manta.node.journal.swarm import Journal, Write, linger
 from manta.node.journal.swarm_files import SwarmFiles
 from manta.protocol.node import (
     Instance,
@@ -83,8 +84,10 @@ class Journals:
         """Keep an entry; returns its number. A blob that it names is in `depot` or the spool.
 
         `kept` is called before the manager can hear of it. Raises StorageError when there is no
-        room, unless the entry starts or ends an attempt.
+        room, unless the entry starts or ends an attempt; QuotaReached.
         """
+        with self._lock:
+            self._swarm(entry.instance.swarm_id).journal.spending.check(entry)
         blob = blob_of(entry)
         if blob is not None:
             self._hold(blob.digest)
@@ -309,6 +312,7 @@ class Journals:
             if ack.upto > swarm.journal.entries.last:
                 self._follow(swarm, ack.upto)
             freed = swarm.journal.acknowledge(ack.upto, ack.missing, self._now())
+            swarm.journal.spending.told(ack.left, ack.counted, swarm.journal.entries)
             for blob in freed:
                 self._delete_unnamed(blob.digest)
             self._compact(swarm.file, swarm.journal.entries, swarm.records)

@@ -15,19 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakSet
 
+from manta.node.journal.entries import WITH_A_VALUE, WITHOUT, blob_of
 from manta.node.journal.outbox import Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, Record, encode
-from manta.protocol.exchange import (
-    Broadcasted,
-    Checkpointed,
-    ClaimsReturned,
-    Contributed,
-    LockReleased,
-    LockWanted,
-    Receiving,
-    Said,
-    Sent,
-)
+from manta.node.journal.spending import Spending
+from manta.protocol.exchange import Said
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -38,7 +30,7 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.states import AttemptState
-from manta.protocol.values import BlobRef, Payload
+from manta.protocol.values import BlobRef
 
 PUSHES = 64
 """Blobs that are pushed at one time."""
@@ -74,6 +66,7 @@ class Journal:
         """Those that somebody may wait for, and of which later ones have taken the place."""
         self._disowned: set[Instance] = set()
         """Attempts under way of which only the end counts."""
+        self.spending = Spending()
 
     @classmethod
     def recover(cls, records: list[Record]) -> Journal | None:
@@ -135,6 +128,7 @@ class Journal:
         elif isinstance(entry, TaskEnded):
             self._open.pop(entry.instance, None)
         number = self.entries.append(entry, size)
+        self.spending.wrote(entry, size)
         if isinstance(entry, WITH_A_VALUE | WITHOUT):
             self._writes[entry.instance] = Write(number)
         if (blob := blob_of(entry)) is not None:
@@ -292,25 +286,6 @@ def _of_another_timeline(instance: Instance, at: float) -> TaskEnded:
     )
     error = TaskError("Restored", sentence)
     return TaskEnded(instance, AttemptState.INTERRUPTED, at, error=error)
-
-
-WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed
-WITHOUT = Receiving | ClaimsReturned | LockWanted | LockReleased
-"""Entries that reads of tasks rest on, with a value and without."""
-
-
-def blob_of(entry: JournalEntry) -> BlobRef | None:
-    """The blob that must be at the manager before the entry is."""
-    value: Payload | None
-    if isinstance(entry, ResultWritten) and entry.held:
-        return None
-    if isinstance(entry, WITH_A_VALUE):
-        value = entry.value
-    elif isinstance(entry, TaskEnded) and entry.output is not None:
-        value = entry.output
-    else:
-        return None
-    return value if isinstance(value, BlobRef) else None
 
 
 def linger(entry: JournalEntry, *, expecting: bool = False) -> float:

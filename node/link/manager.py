@@ -28,8 +28,6 @@ from manta.actors import (
 )
 from manta.audit.records import Head
 from manta.console.exit_codes import Exit
-from manta.node.capabilities.datasets import SurveyDatasets
-from manta.node.capabilities.metrics import Describe
 from manta.node.link import sentences as link_sentences
 from manta.node.link.held_results import HeldLink
 from manta.node.link.journal_sender import JournalSender, SendJournal
@@ -38,9 +36,10 @@ from manta.node.link.peer_directory import Disconnected
 from manta.node.link.peer_hub import BulkAddress, bulk_address
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
+from manta.node.link.self_description import SelfDescription
 from manta.node.link.shown_status import BUSINESS_AS_USUAL, ShownStatus
 from manta.node.link.turns import Turns
-from manta.node.shared.addresses import DATASETS, METRICS, PEER_DIRECTORY, PEER_HUB, PLANE, ROOT
+from manta.node.shared.addresses import PEER_DIRECTORY, PEER_HUB, PLANE, ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AskGateway,
@@ -105,6 +104,7 @@ class ManagerLink(Actor):
         self._heads = LogHeads(context.audit.log.key.public)
         self._held = HeldLink(self, context.held, context.journals, self._gave)
         self._spools = Turns()
+        self._about = SelfDescription(self)
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status = ShownStatus(self, context)
@@ -272,41 +272,34 @@ class ManagerLink(Actor):
     def _register(self) -> None:
         """Ask siblings for the node's capabilities, then register with the manager."""
         connection = self._connection_count
-        found: dict[str, Any] = {}
-        questions = {METRICS: Describe(), DATASETS: SurveyDatasets()}
 
-        def answered(path: str, value: Any, error: BaseException | None) -> None:
+        def found(capabilities: protocol.Capabilities | None) -> None:
             if connection != self._connection_count:
                 return
-            if error is not None:
-                self.log.warning("%s did not answer: %s", path, error)
+            if capabilities is None:
                 self._begin_later()
                 return
-            found[path] = value
-            if len(found) == len(questions):
-                capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
-                context = self._context
-                socket = context.peer_socket
-                request = protocol.Register(
-                    context.config.alias,
-                    capabilities,
-                    self._load_now(),
-                    context.draining,
-                    context.daemon,
-                    context.storage.trouble,
-                    context.journals.unacknowledged(),
-                    context.journals.all_acknowledged(),
-                    socket.addresses if socket is not None else (),
-                    context.blob_socket.port if context.blob_socket is not None else 0,
-                )
-                self._ask(request, self._was_registered)
+            context = self._context
+            socket = context.peer_socket
+            request = protocol.Register(
+                context.config.alias,
+                capabilities,
+                self._load_now(),
+                context.draining,
+                context.daemon,
+                context.storage.trouble,
+                context.journals.unacknowledged(),
+                context.journals.all_acknowledged(),
+                socket.addresses if socket is not None else (),
+                context.blob_socket.port if context.blob_socket is not None else 0,
+            )
+            self._ask(request, partial(self._was_registered, capabilities))
 
-        for path, question in questions.items():
-            future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)
-            self.pipe(future, partial(answered, path))
+        self._about.ask(found)
 
-    def _was_registered(self, answer: protocol.Registered) -> None:
+    def _was_registered(self, told: protocol.Capabilities, answer: protocol.Registered) -> None:
         context = self._context
+        self._about.heard(told)
         self._context.is_registered = True
         self._sender.gateway = self._gateway
         self._registration += 1
@@ -386,7 +379,8 @@ class ManagerLink(Actor):
         registration, sent = self._registration, self.clock.now()
         self.after(self._interval, _Beat(registration))
         links = self._context.peers.links
-        told = links.version
+        told, news = links.version, self._about.news
+        self._about.look()
 
         def answered(reply: Any, error: BaseException | None) -> None:
             if registration != self._registration or not self._context.is_registered:
@@ -395,6 +389,7 @@ class ManagerLink(Actor):
             if error is None:
                 self._missed_beats = 0
                 links.heard(told)
+                self._about.heard(news)
                 self.notify(ROOT, reply)
                 self.notify(PEER_DIRECTORY, reply)
                 self.notify(PLANE, reply)
@@ -432,7 +427,10 @@ class ManagerLink(Actor):
     def _load_now(self) -> protocol.Load:
         context = self._context
         return msgspec.structs.replace(
-            context.load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+            context.load,
+            tasks_running=context.tasks_running,
+            tasks_queued=context.tasks_queued,
+            gpu_room=context.gpu_room,
         )
 
     def _heartbeat(self, timeout: float) -> Future[Any]:
@@ -446,6 +444,7 @@ class ManagerLink(Actor):
             context.peers.links.news(),
             self._held.swarms(),
             self._spools.next(context.spools),
+            self._about.news,
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 

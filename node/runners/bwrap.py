@@ -32,7 +32,7 @@ from manta.node.errors import LaunchError
 from manta.node.isolation import listen, seccomp
 from manta.node.isolation.holding import Held, Holder
 from manta.node.isolation.listen import CAPABILITIES
-from manta.node.runners import local, visible
+from manta.node.runners import gpus, local, visible
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.paths import ENVIRONMENT, MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
@@ -204,8 +204,9 @@ class BwrapRunner(local.LocalRunner):
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         ways = spec.outbound
         found = self._found.arguments(memory, listens=ways is not None)
-        for device in visible.devices() if spec.gpu else ():
+        for device in gpus.devices(spec.gpus):
             found += ["--dev-bind", str(device), str(device)]
+        found += ["--ro-bind", "/sys", "/sys"] if spec.gpus else []  # where drivers look them up
         for path, text in users("" if ways is None else ways.hosts).items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}

@@ -25,6 +25,7 @@ from typing import Any
 
 from manta.light import wire
 from manta.node.errors import EngineError, ImageMissing, LaunchError
+from manta.node.runners import gpus
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
@@ -39,6 +40,7 @@ from manta.node.runners.paths import (
     packages,
 )
 from manta.node.task_server.streams import Lines
+from manta.protocol.machine import CUDA
 
 log = logging.getLogger("manta.node.runners")
 
@@ -186,7 +188,11 @@ class DockerRunner:
         def options(client: Any) -> dict[str, Any]:
             found = {
                 **self._options(client, spec, spec.image, {}),
-                "environment": {**spec.environment, "MANTA_SCRATCH": SCRATCH},
+                "environment": {
+                    **gpus.environment(spec.gpus),
+                    **spec.environment,
+                    "MANTA_SCRATCH": SCRATCH,
+                },
             }
             if os.getuid() != 0:
                 found["user"] = f"{os.getuid()}:{os.getgid()}"
@@ -218,7 +224,8 @@ class DockerRunner:
             dataset_path(name, path): (path.resolve(), True) for name, path in spec.datasets.items()
         }
         every = {**mounts, **datasets, SCRATCH: (spec.scratch, False)}
-        gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if spec.gpu else None
+        named = [gpu.name for gpu in spec.gpus if gpu.info.kind == CUDA]
+        others = gpus.devices([gpu for gpu in spec.gpus if gpu.info.kind != CUDA])
         return {
             "image": image,
             "name": f"manta-{spec.session}-{secrets.token_hex(3)}",
@@ -232,7 +239,11 @@ class DockerRunner:
                 ],
                 mem_limit=spec.memory,
                 memswap_limit=spec.memory,
-                device_requests=gpus,
+                device_requests=[DeviceRequest(device_ids=named, capabilities=[["gpu"]])]
+                if named
+                else None,
+                devices=[str(path) for path in others] or None,
+                group_add=sorted({str(path.stat().st_gid) for path in others}) or None,
                 log_config=LogConfig(type="json-file", config=_LOG),
             ),
         }
@@ -298,6 +309,7 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         **limit,
         **own,
         **thread_counts(spec.cpu),
+        **gpus.environment(spec.gpus),
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "PYTHONPATH": path,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import time
@@ -19,6 +20,8 @@ DEFAULT = "unix:///var/run/docker.sock"
 TIMEOUT = 60.0
 """Seconds for a command; a container's end and a pull are waited for without limit."""
 _PING = 2.0
+_MOST, _LONGEST = 200, 200  # images that are told of, and characters of their names
+_NAMELESS = "<none>:<none>"
 
 
 def address() -> str:
@@ -51,6 +54,25 @@ def problem() -> str | None:
     if status != http.HTTPStatus.OK:
         return f"what answers at {where} is no container engine"
     return None
+
+
+def described() -> tuple[str, tuple[str, ...]]:
+    """What the engine is, and the names of the images that it has; nothing if it does not say."""
+    try:
+        version, images = _told("/version"), _told("/images/json")
+        words = (version["Platform"]["Name"] or "engine", version["Version"])
+        names = {name for image in images for name in image.get("RepoTags") or ()}
+    except (EngineError, OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+        return "", ()
+    kept = sorted(name for name in names if len(name) <= _LONGEST and name != _NAMELESS)
+    return " ".join(words)[:_LONGEST], tuple(kept[:_MOST])
+
+
+def _told(path: str) -> Any:
+    where = address().removeprefix("unix://")
+    with contextlib.closing(_Connection(where)) as connection:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
 
 
 class _Connection(http.client.HTTPConnection):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from manta.node.runners.gpus import Gpu
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -34,7 +36,8 @@ class RuntimeSpec(msgspec.Struct, frozen=True):
     cpu: float | None = None
     """Cores: also the count of BLAS and OpenMP threads."""
     memory: int | None = None
-    gpu: bool = False
+    gpus: tuple[Gpu, ...] = ()
+    """Those that it has; it sees no others."""
     task: str = ""
     """Whose it is, for people."""
 
@@ -48,7 +51,7 @@ class ImageSpec(msgspec.Struct, frozen=True):
     environment: dict[str, str]
     datasets: dict[str, Path] = {}
     memory: int | None = None
-    gpu: bool = False
+    gpus: tuple[Gpu, ...] = ()
     task: str = ""
 
 

@@ -19,7 +19,7 @@ from manta.node.isolation import enter, landlock, seccomp
 from manta.node.isolation.enter import Confinement
 from manta.node.isolation.holding import Held, Holder
 from manta.node.isolation.landlock import DEVICE, LIST, OWN, READ, RUN, UNLISTED, Rule
-from manta.node.runners import local, visible
+from manta.node.runners import gpus, local, visible
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.isolation import LANDLOCK
@@ -116,8 +116,8 @@ class LandlockRunner(ProcessRunner):
             rules.append(Rule(str(spec.environment), RUN))
         if held is not None and held.memory_events is not None:
             rules.append(Rule(str(held.memory_events), READ))
-        if spec.gpu:
-            rules += [*_GPUS, *(Rule(str(path), DEVICE | LIST) for path in visible.devices())]
+        if spec.gpus:
+            rules += [*_GPUS, *(Rule(str(path), DEVICE) for path in gpus.devices(spec.gpus))]
         confinement = self._found._replace(rules=(*self._found.rules, *rules))
         enters = enter.command if held is None else held.command
         where = None if spec.environment is None else str(spec.environment)

@@ -11,16 +11,15 @@ from typing import NoReturn
 from manta.light import wire
 from manta.node.errors import LaunchError
 from manta.node.isolation.holding import Held, Holder
+from manta.node.runners import gpus
 from manta.node.runners.interface import ImageSpec, RuntimeSpec
 from manta.node.runners.launcher import Launcher
 from manta.transports.errors import remedied
 
 _PASSED_ON = (
-    "CUDA_VISIBLE_DEVICES",
     "LANG",
     "LC_ALL",
     "LD_LIBRARY_PATH",
-    "NVIDIA_VISIBLE_DEVICES",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
     "TZ",
@@ -105,6 +104,7 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     return {
         **interpreter(),
         **thread_counts(spec.cpu),
+        **gpus.environment(spec.gpus),
         "MANTA_TOKEN": spec.token,
         "MANTA_ENTRY": spec.entry,
     }

@@ -35,7 +35,6 @@ _SYSTEM = (
 _PARTS = ("bin", "lib", "lib64", "pyvenv.cfg")
 """Of a Python that is installed right in a folder of which nothing else is to be seen."""
 _PACKAGES = ("site-packages", "dist-packages")
-_GPUS = ("nvidia", "kfd", "dri")
 _MOST_LINKS = 40
 _TOLD_OF_ALL = ("keys", "key-users", "timer_list")  # of other users, and of other namespaces
 
@@ -60,11 +59,6 @@ def libraries() -> set[Path]:
             if ".so" in PurePath(path[2]).name and not path[2].endswith("(deleted)"):
                 found.add(Path("/" + path[2]).parent)
     return {each for each in found if each.is_absolute()}
-
-
-def devices() -> list[Path]:
-    """Those of this machine's GPUs."""
-    return sorted(each for each in Path("/dev").iterdir() if each.name.startswith(_GPUS))
 
 
 def resolved(private: Iterable[Path]) -> set[Path]:

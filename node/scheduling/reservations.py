@@ -1,23 +1,31 @@
-"""Which of the assignments that a node has taken may run now.
+"""Which of the assignments that a node has taken may run now. Pure.
 
-A node has a number of places, cores and memory. What can never fit is refused; what does
-not fit now waits. Of those that wait, the highest priority goes first; among equals the
-swarm that runs least here, then the one that was served longest ago, then who came first.
-One that does not fit is passed over by smaller ones, until it has waited for `patience`
-seconds: then what frees up is kept for it.
+What can never fit is refused with the figures; what does not fit now waits. A task has what it
+asked for before it starts, and until it has ended: nothing is taken from one that runs.
 
-While the node is suspended, none is let in.
+Of those that wait, the highest priority goes first. Among equals users have fair shares, and
+among a user's tasks the swarms, then who came first goes first (`fair`). Three rules keep anyone
+from waiting without end:
 
-Those that wait are kept by priority and swarm, each group in the order in which they came,
-so that choosing one does not take longer the more wait.
+- A priority of which nothing has started for `turn` seconds, though something waits, has a turn.
+- Whose turn it is, and for whom there is not enough left of something, is passed over by others,
+  but for `patience` seconds at most: then what it lacks is kept for it, and it goes first.
+- What waits and will never fit any more, as the machine has lost a GPU, is refused.
+
+While the node is suspended, none is let in. Those that are alike wait in one line, so that
+choosing does not take longer the more of them there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import msgspec
 
+from manta.node.scheduling.fair import FairShares
+from manta.node.scheduling.room import Asked, Capacity, Room
 from manta.protocol.node import Assignment, Instance
-from manta.protocol.spec import ResourceSpec
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -28,6 +36,8 @@ class Start(msgspec.Struct, frozen=True):
     """Seconds that it waited."""
     at: float = 0.0
     """When it was let in: a manager that was restored may want the same instance again."""
+    gpus: tuple[str, ...] = ()
+    """The ids of those that it has."""
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -38,35 +48,46 @@ class Refuse(msgspec.Struct, frozen=True):
 ReservationAction = Start | Refuse
 
 
-class Capacity(msgspec.Struct, frozen=True):
-    """What tasks may use; None: not limited here."""
-
-    places: int
-    cpu: float | None = None
-    memory: int | None = None
-
-
-class _Waiting(msgspec.Struct, frozen=True):
+@dataclass(slots=True)
+class _Waiting:
     assignment: Assignment
     since: float
     order: int
+    passed_at: float | None = None
+    """When it was its turn, and there was not enough for it."""
 
 
-_Group = tuple[int, str]
-"""Priority and swarm."""
+class _Line(msgspec.Struct, frozen=True):
+    """What those that are alike have in common."""
+
+    priority: int
+    user: str
+    swarm_id: str
+    asked: Asked
 
 
 class Reservations:
     def __init__(
-        self, capacity: Capacity, *, queue_bound: int = 100_000, patience: float = 60.0
+        self,
+        capacity: Capacity,
+        *,
+        queue_bound: int = 100_000,
+        patience: float = 60.0,
+        turn: float = 60.0,
     ) -> None:
-        self._capacity = capacity
+        self._room = Room(capacity)
         self._bound = queue_bound
         self._patience = patience
-        self._running: dict[Instance, Assignment] = {}
-        self._waiting: dict[Instance, _Waiting] = {}
-        self._groups: dict[_Group, dict[Instance, _Waiting]] = {}
-        self._served: dict[str, int] = {}
+        self._turn = turn
+        self._running: dict[Instance, tuple[_Line, float]] = {}
+        """With when they began."""
+        self._waiting: dict[Instance, _Line] = {}
+        self._lines: dict[_Line, dict[Instance, _Waiting]] = {}
+        self._stands: dict[int, float] = {}
+        """By priority, of those that wait: since when nothing has started."""
+        self._users = FairShares()
+        self._swarms: dict[str, FairShares] = {}
+        """By user."""
         self._count = 0
         self._suspended = False
 
@@ -78,20 +99,37 @@ class Reservations:
     def queued(self) -> int:
         return len(self._waiting)
 
+    @property
+    def gpu_room(self) -> tuple[int, ...]:
+        """Of each GPU, in the order in which they were found, what no task has reserved."""
+        return self._room.gpu_room
+
     def offer(self, assignment: Assignment, now: float) -> list[ReservationAction]:
-        instance = assignment.instance
+        instance, asked = assignment.instance, Asked.of(assignment)
         if instance in self._running or instance in self._waiting:
             return []
-        problem = self._never(assignment)
+        problem = self._room.never(asked)
         if not problem and len(self._waiting) >= self._bound:
-            problem = f"{self._bound} tasks wait on this node already; add nodes"
+            problem = f"{self._bound:,} tasks wait on this node already; add nodes"
         if problem:
-            return [Refuse(assignment, f"{instance} was refused: {problem}.")]
+            return [_refuse(assignment, problem)]
         self._count += 1
-        waiting = _Waiting(assignment, now, self._count)
-        self._waiting[instance] = waiting
-        self._groups.setdefault(_group(assignment), {})[instance] = waiting
+        line = _Line(assignment.priority, assignment.user, instance.swarm_id, asked)
+        self._waiting[instance] = line
+        self._lines.setdefault(line, {})[instance] = _Waiting(assignment, now, self._count)
+        self._stands.setdefault(line.priority, now)
         return self._admit(now)
+
+    def gpus_found(self, gpus: Iterable[tuple[str, int]], now: float) -> list[ReservationAction]:
+        """The machine has these GPUs now: their ids and memory."""
+        self._room.found(gpus)
+        refused = [
+            _refuse(each.assignment, problem)
+            for line, waiting in self._lines.items()
+            if (problem := self._room.never(line.asked))
+            for each in waiting.values()
+        ]
+        return [*refused, *self._admit(now)]
 
     def suspend(self, why: str) -> list[ReservationAction]:
         """The node cannot take work: what waits is given back, and may run elsewhere. What comes
@@ -99,98 +137,88 @@ class Reservations:
         if self._suspended:
             return []
         self._suspended = True
-        waiting = [each.assignment for each in self._waiting.values()]
-        return [Refuse(each, f"{each.instance} was refused: its node {why}.") for each in waiting]
+        waiting = [each for line in self._lines.values() for each in line.values()]
+        waiting.sort(key=lambda each: each.order)
+        return [_refuse(each.assignment, f"its node {why}") for each in waiting]
 
     def resume(self, now: float) -> list[ReservationAction]:
         self._suspended = False
         return self._admit(now)
 
     def ended(self, instance: Instance, now: float) -> list[ReservationAction]:
-        """It gives its place back; also for one that waited and was cancelled."""
+        """It gives back what it had; also for one that waited and was cancelled."""
         self._no_longer_waits(instance)
-        self._running.pop(instance, None)
+        share = self._room.give_back(instance)
+        if (ran := self._running.pop(instance, None)) is not None:
+            line, began = ran
+            self._users.ended(line.user, share, now - began)
+            self._swarms[line.user].ended(line.swarm_id, share, now - began)
+        if not self._running and not self._waiting:  # what was taken is evened out
+            self._users, self._swarms = FairShares(), {}
         return self._admit(now)
 
     def is_waiting(self, instance: Instance) -> bool:
         return instance in self._waiting
 
     def swarm_gone(self, swarm_id: str) -> None:
-        """Its turn need not be remembered."""
-        self._served.pop(swarm_id, None)
-
-    def _never(self, assignment: Assignment) -> str:
-        has, asks = self._capacity, _asks(assignment)
-        if has.places < 1:
-            return "this node takes no tasks (max_concurrent_tasks is 0)"
-        if has.cpu is not None and (asks.cpu or 0) > has.cpu:
-            return f"it asks for {asks.cpu:g} cores, tasks may use {has.cpu:g} here"
-        if has.memory is not None and (asks.memory or 0) > has.memory:
-            return f"it asks for {asks.memory} bytes of memory, tasks may use {has.memory} here"
-        return ""
+        """What it took need not be remembered."""
+        for user in self._swarms.values():
+            user.forget(swarm_id)
 
     def _admit(self, now: float) -> list[ReservationAction]:
         actions: list[ReservationAction] = []
-        while (waiting := self._next(now)) is not None:
+        while (found := self._next(now)) is not None:
+            line, waiting = found
             instance = waiting.assignment.instance
             self._no_longer_waits(instance)
-            self._running[instance] = waiting.assignment
-            self._count += 1
-            self._served[instance.swarm_id] = self._count
-            actions.append(Start(waiting.assignment, now - waiting.since, now))
+            if line.priority in self._stands:  # others of it wait
+                self._stands[line.priority] = now
+            gpus = self._room.take(instance, line.asked)
+            self._running[instance] = line, now
+            share = self._room.share(instance)
+            self._users.began(line.user, share)
+            self._swarms.setdefault(line.user, FairShares()).began(line.swarm_id, share)
+            actions.append(Start(waiting.assignment, now - waiting.since, now, gpus))
         return actions
 
-    def _next(self, now: float) -> _Waiting | None:
-        if self._suspended or not self._waiting or len(self._running) >= self._capacity.places:
+    def _next(self, now: float) -> tuple[_Line, _Waiting] | None:
+        if self._suspended or not self._waiting or not self._room.has_place:
             return None
-        runs: dict[str, int] = {}
-        for instance in self._running:
-            runs[instance.swarm_id] = runs.get(instance.swarm_id, 0) + 1
-
-        def rank(group: _Group) -> tuple[int, int, int, int]:
-            priority, swarm = group
-            first = next(iter(self._groups[group].values()))
-            return -priority, runs.get(swarm, 0), self._served.get(swarm, 0), first.order
-
-        for group in sorted(self._groups, key=rank):
-            too_much: list[ResourceSpec] = []
-            for waiting in self._groups[group].values():
-                asks = _asks(waiting.assignment)
-                if asks not in too_much:
-                    if self._fits(asks):
-                        return waiting
-                    too_much.append(asks)
-                if now - waiting.since >= self._patience:
-                    return None
+        kept: frozenset[str] = frozenset()
+        for line, first in sorted(self._firsts(), key=lambda one: self._rank(one[0], one[1], now)):
+            if lacking := self._room.lacking(line.asked):
+                first.passed_at = now if first.passed_at is None else first.passed_at
+                if now - first.passed_at >= self._patience:
+                    kept |= lacking
+            elif not kept & line.asked.kinds:
+                return line, first
         return None
 
-    def _no_longer_waits(self, instance: Instance) -> None:
-        waiting = self._waiting.pop(instance, None)
-        if waiting is None:
-            return
-        group = _group(waiting.assignment)
-        del self._groups[group][instance]
-        if not self._groups[group]:
-            del self._groups[group]
+    def _firsts(self) -> Iterable[tuple[_Line, _Waiting]]:
+        return ((line, next(iter(waiting.values()))) for line, waiting in self._lines.items())
 
-    def _fits(self, asks: ResourceSpec) -> bool:
-        has = self._capacity
-        if has.cpu is None and has.memory is None:
-            return True
-        used = [_asks(running) for running in self._running.values()]
-        cpu = sum(resources.cpu or 0 for resources in used) + (asks.cpu or 0)
-        memory = sum(resources.memory or 0 for resources in used) + (asks.memory or 0)
-        return (has.cpu is None or cpu <= has.cpu + 1e-9) and (
-            has.memory is None or memory <= has.memory
+    def _rank(self, line: _Line, first: _Waiting, now: float) -> tuple[object, ...]:
+        passed_at = now if first.passed_at is None else first.passed_at
+        user = self._swarms.get(line.user)
+        return (
+            now - passed_at < self._patience,
+            now - self._stands[line.priority] < self._turn,
+            -line.priority,
+            self._users.rank(line.user),
+            (0.0, 0.0) if user is None else user.rank(line.swarm_id),
+            first.order,
         )
 
+    def _no_longer_waits(self, instance: Instance) -> None:
+        line = self._waiting.pop(instance, None)
+        if line is None:
+            return
+        del self._lines[line][instance]
+        if not self._lines[line]:
+            del self._lines[line]
+            if all(other.priority != line.priority for other in self._lines):
+                del self._stands[line.priority]
 
-_NOTHING = ResourceSpec()
 
-
-def _group(assignment: Assignment) -> _Group:
-    return assignment.priority, assignment.instance.swarm_id
-
-
-def _asks(assignment: Assignment) -> ResourceSpec:
-    return assignment.resources or _NOTHING
+def _refuse(assignment: Assignment, problem: str) -> Refuse:
+    return Refuse(assignment, f"{assignment.instance} was refused: {problem}.")

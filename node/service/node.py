@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
 from manta.node.peers.listening import OFF, PeerSocket, bulk_address
 from manta.node.runners.selection import choose_runner, label_of, private
-from manta.node.scheduling.reservations import Capacity
+from manta.node.scheduling.room import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
@@ -148,6 +149,9 @@ class Node:
                 config.max_concurrent_tasks,
                 float(os.cpu_count() or 1),
                 max(0, _memory() - config.reserve_memory),
+                shutil.disk_usage(folder.path).free,
+                config.scratch,
+                config.gpu_enabled,
             )
             self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)

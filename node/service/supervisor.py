@@ -24,6 +24,7 @@ from manta.node.plane.keeper import PlaneKeeper
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.scheduling.room import Capacity
 from manta.node.shared.addresses import PEER_DIRECTORY, PLANE, ROOT, task_id
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
@@ -31,6 +32,7 @@ from manta.node.shared.messages import (
     AttemptsAreFresh,
     EndExchange,
     FetchFailed,
+    GpusFound,
     SwarmOver,
     TroubleChanged,
 )
@@ -72,13 +74,15 @@ class NodeSupervisor(Supervisor):
     intensity: ClassVar[int] = 20
     period: ClassVar[float] = 60.0
 
-    def __init__(self, context: NodeContext, capacity: res.Capacity) -> None:
+    def __init__(self, context: NodeContext, capacity: Capacity) -> None:
         self._context = context
         self._observed = obs.Observed()
         self._reservations = res.Reservations(capacity)
         self._lanes = Lanes()
         self._tasks: dict[str, _Task] = {}
         """By the supervisors' ids."""
+        self._for_gpus: dict[Instance, res.Start] = {}
+        """What was let in, while runtimes of others are yet to leave its GPUs."""
 
     def on_start(self) -> None:
         journals = self._context.journals
@@ -123,6 +127,10 @@ class NodeSupervisor(Supervisor):
                 self._lanes.attempts_are_fresh(lane, fresh)
             case TroubleChanged():
                 self._trouble_changed()
+            case GpusFound():
+                found = [(gpu.id, gpu.info.memory) for gpu in self._context.gpus]
+                self._admit(self._reservations.gpus_found(found, self.clock.now()))
+                self._show()
             case StopNode(drain):
                 self._stop_node(drain)
             case _Back(id, ref):
@@ -174,7 +182,8 @@ class NodeSupervisor(Supervisor):
                     assert_never(action)
 
     def _cancel(self, instance: Instance) -> None:
-        if self._reservations.is_waiting(instance):
+        waited = self._for_gpus.pop(instance, None) is not None
+        if waited or self._reservations.is_waiting(instance):
             self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             return
         task = self._task_of(instance)
@@ -203,7 +212,9 @@ class NodeSupervisor(Supervisor):
         tasks = self._tasks.values()
         if swarm_id in self._observed.swarms or any(task.lane[0] == swarm_id for task in tasks):
             return
-        shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
+        kept = self._context.state.kept_of(swarm_id)
+        shutil.rmtree(kept, ignore_errors=True)
+        self._context.kept_sizes.forget(kept)
         for digest in self._context.named.over(swarm_id):
             self._context.values.let_go(digest)
         if not self._observed.swarms and not self._tasks:
@@ -215,10 +226,34 @@ class NodeSupervisor(Supervisor):
     def _give(self, start: res.Start) -> None:
         instance = start.assignment.instance
         lane = self._lanes.take(instance)
+        if start.gpus and not self._are_free(start.gpus, lane):
+            self._for_gpus[instance] = start
+            return
         task = self._tasks.get(task_id(*lane)) or self._start_task(_Task(lane))
         task.granted[instance] = start
         if task.is_up:
             self.notify(f"{ROOT}/{task.id}", start)
+
+    def _are_free(self, gpus: tuple[str, ...], lane: Lane) -> bool:
+        """Whether no runtime has any of them, but those that share them and the lane's own, which
+        has no others. Ends warm ones that have; they are free once these are gone."""
+        is_free, own = True, f"{ROOT}/{task_id(*lane)}"
+        for (path, _), left in list(self._context.on_gpus.items()):
+            task = self._tasks.get(path.removeprefix(f"{ROOT}/"))
+            is_used = task is not None and bool(task.granted)
+            is_amiss = left.gpus != gpus if path == own else not is_used and {*left.gpus} & {*gpus}
+            if is_amiss and not left.ended.done():
+                is_free = False
+                self.pipe(left.ended, lambda *_: self._give_gpus())
+                if task is not None and not is_used and not task.stopping:
+                    self._stop_task(task)
+        return is_free
+
+    def _give_gpus(self) -> None:
+        """To those that wait until others have left them."""
+        waiting, self._for_gpus = self._for_gpus, {}
+        for start in waiting.values():
+            self._give(start)
 
     def _task_of(self, instance: Instance) -> _Task | None:
         lane = self._lanes.of(instance)
@@ -307,6 +342,7 @@ class NodeSupervisor(Supervisor):
                 self._stop_task(task)
         self._observed.ended(instance)
         self._admit(self._reservations.ended(instance, self.clock.now()))
+        self._give_gpus()
         self._show()
 
     def _trouble_changed(self) -> None:
@@ -327,6 +363,7 @@ class NodeSupervisor(Supervisor):
         context.desired_version = self._observed.version
         context.tasks_running = self._reservations.running
         context.tasks_queued = self._reservations.queued
+        context.gpu_room = self._reservations.gpu_room
         if context.draining and not self._observed.live:
             context.finish(0, "the node was drained")
 

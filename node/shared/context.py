@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from manta.node.blobs.named_values import NamedValues
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.messages import TroubleChanged
+from manta.node.state.kept_sizes import KeptSizes
 from manta.protocol.node import Load
 from manta.protocol.paths import MANAGER_LINK
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from manta.node.journal.files import Journals
     from manta.node.peers.book import PeerBook
     from manta.node.peers.listening import PeerSocket
+    from manta.node.runners.gpus import Gpu
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.state.audit import NodeAudit
@@ -44,6 +46,10 @@ class LeftRuntime:
     scratch: Path
     ended: Future[Any]
     """Done once it has ended."""
+    gpus: tuple[str, ...] = ()
+    """The ids of those that it has."""
+    disk: int | None = None
+    """Bytes that it asked for."""
 
 
 @dataclass
@@ -81,9 +87,12 @@ class NodeContext:
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
     """By the path of the supervisor."""
+    on_gpus: dict[tuple[str, str], LeftRuntime] = field(default_factory=dict)
+    """By that and their session: those with GPUs, until they have ended."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
     named: NamedValues = field(default_factory=NamedValues)
+    kept_sizes: KeptSizes = field(default_factory=KeptSizes)
     bulk_address: str = ""
     """Where the manager moves blobs; "" until the node has registered."""
     is_registered: bool = False
@@ -98,6 +107,10 @@ class NodeContext:
     """Swarms of which the disk keeps what tasks told each other, as the plane's keeper last saw."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
+    gpus: tuple[Gpu, ...] = ()
+    """The machine's, as it was last looked at; none if tasks may use none."""
+    gpu_room: tuple[int, ...] = ()
+    """What of each of them no task has reserved."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1

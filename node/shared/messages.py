@@ -36,6 +36,10 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class GpusFound(msgspec.Struct, frozen=True):
+    """The machine has other GPUs than before: those of the context."""
+
+
 # To the node supervisor and the manager's link.
 
 

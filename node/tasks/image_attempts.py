@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from manta.node.runners.gpus import Gpu
 from manta.node.runners.interface import ImageSpec, RuntimeExit
 from manta.node.task_server.messages import AttemptExited
 from manta.node.task_server.sessions import TAIL
@@ -59,6 +60,8 @@ def image_spec(
     node_alias: str,
     scratch: Path,
     datasets: dict[str, Path],
+    *,
+    gpus: tuple[Gpu, ...] = (),
 ) -> ImageSpec:
     instance, resources = assignment.instance, assignment.resources
     image = assignment.module.image
@@ -82,14 +85,9 @@ def image_spec(
         },
         datasets=datasets,
         memory=resources.memory if resources else None,
-        gpu=wants_gpu(assignment),
+        gpus=gpus,
         task=f"{instance.swarm_id}.{instance.alias}",
     )
-
-
-def wants_gpu(assignment: Assignment) -> bool:
-    resources = assignment.resources
-    return assignment.gpu or bool(resources and resources.gpu)
 
 
 def _words(code: int | None) -> str:

@@ -57,6 +57,11 @@ def _load(path: Path, head: int, key: str, values: TieredDepot) -> Payload:
     return payload
 
 
+def size_of(value: Payload) -> int:
+    """The bytes of the file in which it is kept."""
+    return _DIGEST + (len(value.data) if isinstance(value, Inline) else value.size)
+
+
 def store(path: Path, value: Payload, values: TieredDepot, session: str) -> None:
     """Whole or not at all. Raises OSError, BulkError."""
     path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
-from manta.node.errors import StorageError
-from manta.node.journal.swarm import blob_of
+from manta.node.errors import QuotaReached, StorageError
+from manta.node.journal.entries import blob_of
 from manta.node.link.peer_hub import Fetch, Offer
 from manta.node.shared.addresses import METRICS, PEER_HUB, PLANE
 from manta.node.shared.context import NodeContext
@@ -199,6 +199,9 @@ class TaskRequests:
             self._context.check_storage(self._actor)
             request.reply.fail("ResourceExhaustionError", str(error))
             return False
+        except QuotaReached as error:
+            request.reply.fail("ResourceExhaustionError", str(error))
+            return False
         self._context.audit.left(entry, self._actor.clock.wall())
         if (blob := blob_of(entry)) is not None:
             self._name(request, blob)
@@ -360,8 +363,12 @@ class TaskRequests:
             request.reply.fail("ResourceExhaustionError", f"The state cannot be read: {error}.")
 
     def _set_state(self, request: light.Request, path: Path, value: Payload) -> None:
+        sizes, most = self._context.kept_sizes, self._context.config.scratch
         try:
-            kept.store(path, value, self._context.values, request.session)
+            with sizes.storing(path, kept.size_of(value), most):
+                kept.store(path, value, self._context.values, request.session)
+        except QuotaReached as error:
+            request.reply.fail("ResourceExhaustionError", str(error))
         except (OSError, BulkError) as error:
             request.reply.fail("ResourceExhaustionError", f"The state was not kept: {error}.")
         else:

@@ -47,12 +47,14 @@ class Scratch(Actor):
         allowed = self._context.config.scratch
         for path, left in list(self._context.runtimes.items()):
             used = size_of(left.scratch)
-            if used > allowed:
-                sentence = (
-                    f"It kept {used / 1e6:,.1f} MB in its scratch folder, and {allowed / 1e6:,.1f} "
-                    "MB are allowed on this node: remove what is not needed any more, or have the "
-                    "node's operator raise resources.scratch_mb."
-                )
+            if used > (most := allowed if left.disk is None else min(allowed, left.disk)):
+                kept = f"It kept {used / 1e6:,.1f} MB in its scratch folder, and {most / 1e6:,.1f}"
+                if most < allowed:
+                    may, remedy = "it asked for", "ask for more (resources={'disk': ...})"
+                else:
+                    may = "are allowed on this node"
+                    remedy = "have the node's operator raise resources.scratch_mb"
+                sentence = f"{kept} MB {may}: remove what is not needed any more, or {remedy}."
                 self.notify(path, ScratchFull(left.session, sentence))
         self.after(max(EVERY, 20 * (self.clock.now() - began)), _Look())
         return None

@@ -13,6 +13,7 @@ import platform
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, assert_never
@@ -37,6 +38,7 @@ from manta.node.errors import (
     WayOutRefused,
 )
 from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
+from manta.node.runners.gpus import Gpu
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
 from manta.node.shared.addresses import DATASETS, PEER_HUB, ROOT
@@ -53,7 +55,7 @@ from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events, outbound
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
+from manta.node.tasks.image_attempts import ImageAttempt, image_spec
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
@@ -100,6 +102,8 @@ class TaskSupervisor(Actor):
         self._assignment: Assignment | None = None
         """The latest that was prepared for, or run."""
         self._is_image_alone = False
+        self._gpus: tuple[str, ...] = ()
+        """The ids of those that its attempts have, one at a time."""
         self._looks = False
 
     def on_start(self) -> None:
@@ -122,7 +126,10 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+            case Start():
+                self._gpus = message.gpus
+                self._feed(message)
+            case events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
                 self._feed(message)
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
@@ -386,11 +393,12 @@ class TaskSupervisor(Actor):
             image=assignment.module.image,
             cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
             memory=resources.memory if resources else None,
-            gpu=wants_gpu(assignment),
+            gpus=self._those_there(),
             task=f"{assignment.instance.swarm_id}.{assignment.instance.alias}",
         )
         ended = self._end_of_runtime()
         try:
+            self._check_gpus()
             scratch.mkdir(mode=0o700)
             handle = context.runner.start(spec, ended.set_result)
         except (NodeError, OSError) as error:
@@ -399,8 +407,7 @@ class TaskSupervisor(Actor):
             said = TaskError("LaunchError", str(error))
             self._feed(events.Failed(session, said, platform=True))
             return
-        left = LeftRuntime(session, handle, scratch, ended)
-        context.runtimes[self.ref.address.path] = left
+        self._holds(assignment, LeftRuntime(session, handle, scratch, ended))
         image = assignment.module.image
         if image is not None and not context.runner.runs_in_image(image):
             self._warn_once(
@@ -408,6 +415,24 @@ class TaskSupervisor(Actor):
                 f"The image {image!r} is not used on this node: it runs no containers, but its own "
                 f"Python {platform.python_version()}.",
             )
+
+    def _those_there(self) -> tuple[Gpu, ...]:
+        return tuple(gpu for gpu in self._context.gpus if gpu.id in self._gpus)
+
+    def _check_gpus(self) -> None:
+        """Raises LaunchError."""
+        if gone := {*self._gpus} - {gpu.id for gpu in self._context.gpus}:
+            names = ", ".join(sorted(gone))
+            raise LaunchError(f"The machine has lost a GPU that the task was to have: {names}.")
+
+    def _holds(self, assignment: Assignment, left: LeftRuntime) -> None:
+        context, path, resources = self._context, self.ref.address.path, assignment.resources
+        left = replace(left, gpus=self._gpus, disk=resources.disk if resources else None)
+        context.runtimes[path] = left
+        if left.gpus:
+            key = path, left.session
+            context.on_gpus[key] = left
+            left.ended.add_done_callback(lambda _: context.on_gpus.pop(key, None))
 
     def _warn_once(self, assignment: Assignment, text: str) -> None:
         """Write a warning to the swarm's log, once."""
@@ -446,10 +471,13 @@ class TaskSupervisor(Actor):
         context = self._context
         scratch = context.state.tasks / session
         alias = (context.identity and context.identity.alias) or context.config.alias
-        spec = image_spec(session, assignment, alias, scratch, self._found)
+        spec = image_spec(
+            session, assignment, alias, scratch, self._found, gpus=self._those_there()
+        )
         ended = self._end_of_runtime()
         attempt = ImageAttempt(assignment, context.journals.append_output, ended.set_result)
         try:
+            self._check_gpus()
             scratch.mkdir(mode=0o777, exist_ok=True)
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
             handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
@@ -457,7 +485,7 @@ class TaskSupervisor(Actor):
             context.check_storage(self)
             self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return
-        context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch, ended)
+        self._holds(assignment, LeftRuntime(session, handle, scratch, ended))
 
     def _cancel_attempt(self, cancel: light.CancelAttempt) -> None:
         if self._is_image_alone:

@@ -13,7 +13,8 @@ from manta.node.peers.directory import Directories, DirectoryAction
 from manta.node.peers.known import KnownPeers
 from manta.node.runners.interface import RuntimeExit
 from manta.node.scheduling.observed import Cancel, Forget, Observed, StopRuntimes, Take
-from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
+from manta.node.scheduling.reservations import Refuse, Reservations, Start
+from manta.node.scheduling.room import Capacity
 from manta.node.task_server.messages import AttemptExited, CancelAttempt
 from manta.node.tasks.events import (
     Failed,

@@ -352,7 +352,10 @@ def _datasets(task: Task) -> tuple[str, ...]:
 
 
 def _resources(resources: dict[str, Any] | None) -> ResourceSpec | None:
-    return None if resources is None else ResourceSpec(**resources)
+    if resources is None:
+        return None
+    labels = tuple(sorted(resources.get("labels", {}).items()))
+    return ResourceSpec(**{**resources, "labels": labels})
 
 
 def _folders(swarm: Swarm) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
+    from manta.protocol.machine import Capabilities, Load
 
 
 def _tasks(node: Record) -> str:
@@ -79,6 +81,36 @@ def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
             print_lines(f"{each.alias}: {each.notice}")
 
 
+def _cpu(has: Capabilities, load: Load) -> str:
+    of = f" ({has.physical_cores} physical)" if has.physical_cores else ""
+    told = [has.processor] if has.processor else []
+    told.append(text.count(has.cores, "core") + of)
+    told += [f"{has.cpu_frequency / 1000:.2g} GHz"] if has.cpu_frequency else []
+    return ", ".join([*told, f"{load.cpu_usage:.0%} used", f"load {load.load_average:.2f}"])
+
+
+def _disk(has: Capabilities, load: Load) -> str:
+    told = [text.size(has.disk_size)] if has.disk_size else []
+    told.append(f"{text.size(load.disk_free)} free")
+    told += [f"writes {text.size(has.disk_speed)}/s"] if has.disk_speed else []
+    told += [f"{text.size(has.scratch)} for each task's scratch"] if has.scratch else []
+    return ", ".join(told)
+
+
+def _gpus(has: Capabilities, load: Load) -> list[str]:
+    """One by one, with what tasks have of them."""
+    found = []
+    for gpu, room in zip_longest(has.gpus, load.gpu_room):
+        if gpu is None:
+            break  # one that it has no more
+        versions = [gpu.driver and f"driver {gpu.driver}"]
+        versions += [gpu.toolkit and f"{gpu.kind.upper()} {gpu.toolkit}"]
+        whole = room is None or room == gpu.memory
+        use = "free" if whole else "taken" if room < 0 else f"{text.size(room)} free"
+        found.append(", ".join(filter(None, [gpu.name, text.size(gpu.memory), *versions, use])))
+    return found or ["none"]
+
+
 @node.command()
 @click.argument("name")
 @click.option("--cluster", help="The cluster, if several have a node of that name.")
@@ -93,11 +125,14 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ("status", found.status),
         *([("notice", found.notice)] if found.notice else ()),
         ("host", f"{has.hostname}, {has.system}, {has.architecture}"),
-        ("cpu", f"{text.count(has.cores, 'core')}, {found.load.cpu_usage:.0%} used"),
+        ("cpu", _cpu(has, found.load)),
         ("memory", f"{text.size(has.memory)}, {text.size(found.load.memory_available)} free"),
-        ("disk", f"{text.size(has.disk)}, {text.size(found.load.disk_free)} free"),
-        ("gpus", ", ".join(f"{gpu.name} {text.size(gpu.memory)}" for gpu in has.gpus) or "none"),
+        ("disk", _disk(has, found.load)),
+        *(("gpu", line) for line in _gpus(has, found.load)),
         ("runners", f"{', '.join(has.runners)} (isolation: {has.isolation})"),
+        ("kernel", ", ".join(has.security) or "nothing known"),
+        ("engine", has.engine or "none"),
+        *([("images", ", ".join(has.images))] if has.images else ()),
         ("python", f"{has.python}, manta {has.manta}"),
         ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} at most"),
         ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items()) or "none"),

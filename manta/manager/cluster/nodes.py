@@ -174,9 +174,7 @@ class ClusterNodes:
 
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
-        node.load, node.last_seen = message.load, self.actor.clock.wall()
-        if message.links is not None:
-            node.links = message.links
+        node.heard(message, self.actor.clock.wall())
         now = self._now()
         back = self._leases.heard(node_id, now)
         # One that was just told to stop has yet to hear it.
@@ -192,11 +190,13 @@ class ClusterNodes:
         if self._backlogs.heard(node_id, self._ahead(node, message.journals), now):
             self._publish_notices()
         # Heartbeats are frequent: one that changes nothing only postpones a deadline, so that the
-        # timer comes early enough as it is, and only the load is replaced.
-        self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
+        # timer comes early enough as it is, and only what the node told is replaced.
+        self._node_views[node_id] = replace(
+            self._node_views[node_id], load=node.load, capabilities=node.record.capabilities
+        )
         self.view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
-        if back:  # it was silent for long, or began or ended draining
+        if back or message.capabilities:  # silent for long, began or ended draining, or has others
             self.on_moved()
         self._frees.tell(node_id)
         version = self.orders.desired.version(node_id)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from manta.actors import Monitor, Ref, Supervisor, Unreachable
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.peers import Directories, Known
@@ -19,7 +21,7 @@ from manta.manager.cluster.spreads import MANAGER, WAIT, Spreads
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began, Freed, Needed
 from manta.manager.swarm.messages import Orders, Restored
-from manta.protocol.node import JournalAck, Load, ToNode
+from manta.protocol.node import Heartbeat, JournalAck, Load, ToNode
 from manta.protocol.peers import PeerLink
 from manta.protocol.roster import RosterTold
 from manta.protocol.spread import BlobFrom, BlobTold, WantBlob
@@ -50,6 +52,14 @@ class ClusterNode:
     @property
     def name(self) -> str:
         return f"{self.record.alias} ({self.record.id})"
+
+    def heard(self, message: Heartbeat, at: float) -> None:
+        """`at`: seconds since the epoch."""
+        self.load, self.last_seen = message.load, at
+        if message.links is not None:
+            self.links = message.links
+        if message.capabilities is not None:
+            self.record = msgspec.structs.replace(self.record, capabilities=message.capabilities)
 
     @property
     def known(self) -> Known:

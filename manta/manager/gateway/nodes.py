@@ -18,7 +18,15 @@ from manta.manager.store.records import NodeRecord
 from manta.protocol.addresses import flaw_of
 from manta.protocol.codes import Code
 from manta.protocol.enrolment import Standing
-from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register
+from manta.protocol.node import (
+    Capabilities,
+    Daemon,
+    Goodbye,
+    Heartbeat,
+    JournalBatch,
+    LogBatch,
+    Register,
+)
 from manta.protocol.pages import encoded
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import NodeState
@@ -58,7 +66,8 @@ class Nodes(Part):
         if flaw := flaw_of(message.peer_addresses or ()):
             raise Refused(Code.INVALID, flaw)
         record = self._directory.nodes[request.who.id]
-        _check_size(message)
+        _check_daemon(message)
+        _check_size(message.capabilities, message)
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
         if message.daemon is not None:
             self._admit(record, message.daemon)
@@ -88,6 +97,15 @@ class Nodes(Part):
             self._forwarder.ask_cluster(record.cluster_id, came, reply)
 
         self._writer.write(Put(current), then=then)
+
+    def told(self, request: Request[Heartbeat, None]) -> None:
+        """Remembers what the node has by now; it tells anew when it registers, so that this need
+        not be stored. Raises Refused."""
+        record, has = self._directory.nodes[request.who.id], request.message.capabilities
+        if has is not None:
+            _check_size(has, request.message)
+            current = msgspec.structs.replace(record, capabilities=has)
+            self._directory.nodes[record.id] = current
 
     def _admit(self, record: NodeRecord, daemon: Daemon) -> None:
         """Raises Refused if another daemon holds the node."""
@@ -178,22 +196,29 @@ class Nodes(Part):
         self._forwarder.load(entry, then, fail)
 
 
-def _check_size(message: Register) -> None:
-    """Raises Refused: what a node says of itself stays in memory."""
+def _check_daemon(message: Register) -> None:
+    """Raises Refused."""
     if message.daemon is not None and encoded(message.daemon) > MOST_OF_DAEMON:
         raise Refused(
             Code.INVALID,
             f"The node's daemon names itself in more than {MOST_OF_DAEMON:,} bytes.",
         )
-    has, size = (
-        message.capabilities,
-        encoded(msgspec.structs.replace(message, journals={}, acknowledged={})),
-    )
-    things = sum(map(len, (has.datasets, has.labels, has.gpus, has.runners)))
+
+
+def _check_size(has: Capabilities, message: Register | Heartbeat) -> None:
+    """Raises Refused: what a node says of itself stays in memory."""
+    counted = [
+        getattr(message, field)
+        for field in message.__struct_fields__
+        if field not in ("journals", "acknowledged")
+    ]
+    size = encoded(counted)
+    listed = (has.datasets, has.labels, has.gpus, has.runners, has.images, has.security)
+    things = sum(map(len, listed))
     if things > MOST_THINGS or size > MOST_BYTES:
         raise Refused(
             Code.INVALID,
-            f"The node has {things:,} datasets, labels, GPUs and runners, which with all else take "
-            f"{size:,} bytes; a node may have {MOST_THINGS:,} and {MOST_BYTES:,}: configure fewer "
-            "datasets, or put them into one folder.",
+            f"The node has {things:,} datasets, labels, GPUs, images and runners, which with all "
+            f"else take {size:,} bytes; a node may have {MOST_THINGS:,} and {MOST_BYTES:,}: "
+            "configure fewer datasets, or put them into one folder.",
         )

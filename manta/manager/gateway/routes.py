@@ -134,6 +134,11 @@ def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
     at.forwarder.ask_cluster(who.cluster_id, FromNode(request.message, who.id), reply)
 
 
+def _heartbeat(at: Parts, request: Request[node.Heartbeat, None]) -> None:
+    at.nodes.told(request)
+    _to_node_cluster(at, request)
+
+
 def _from_node_to_swarm(
     at: Parts,
     request: Request[Any, SwarmEntry],
@@ -255,7 +260,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(sign_in.Bind, _NEW_USERS, nothing, lambda at, r: at.registrar.bind(r)),
     # Nodes.
     Route(node.Register, NODES, nothing, lambda at, r: at.nodes.register(r)),
-    Route(node.Heartbeat, NODES, nothing, _to_node_cluster),
+    Route(node.Heartbeat, NODES, nothing, _heartbeat),
     Route(node.FetchDesired, NODES, nothing, _to_node_cluster),
     Route(peers.FetchPeers, NODES, nothing, _to_node_cluster),
     Route(roster.WantRoster, NODES, swarm_by_id, _from_node_to_swarm),

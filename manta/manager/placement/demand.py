@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from manta.protocol.gpus import GpuDemand, demand
 from manta.protocol.spec import ModuleSpec, ResourceSpec, TaskSpec
 
 
@@ -49,6 +50,10 @@ def outbound_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
 
 def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
     return task.resources or module.resources
+
+
+def gpus_of(task: TaskSpec, module: ModuleSpec) -> GpuDemand:
+    return demand(resources_of(task, module), task.gpu)
 
 
 def tag_of(task: TaskSpec) -> str | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from manta.protocol.gpus import NONE, GpuDemand
 from manta.protocol.names import meant
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import NetworkSpec, ResourceSpec, TaskSpec
@@ -33,7 +34,7 @@ class NodeView:
     load: Load = field(default_factory=Load)
 
 
-def places(node: NodeView, asked: ResourceSpec | None) -> int:
+def places(node: NodeView, asked: ResourceSpec | None, gpus: GpuDemand = NONE) -> int:
     """How many instances that ask for this may run on the node at the same time, at most."""
     has = node.capabilities
     bounds = [has.max_concurrent_tasks]
@@ -41,7 +42,17 @@ def places(node: NodeView, asked: ResourceSpec | None) -> int:
         bounds.append(int(has.cores / asked.cpu + 1e-9))
     if asked is not None and asked.memory:
         bounds.append(has.memory // asked.memory)
+    if gpus.number:
+        fitting = [gpu.memory for gpu in has.gpus if gpu.memory >= gpus.memory]
+        parts = sum(memory // gpus.memory for memory in fitting) if gpus.shared else len(fitting)
+        bounds.append(parts // gpus.number)
     return min(bounds)
+
+
+def has_gpus_now(node: NodeView, gpus: GpuDemand) -> bool:
+    """Whether an instance need not wait for GPUs, as far as the node has told."""
+    memories = [gpu.memory for gpu in node.capabilities.gpus]
+    return sum(map(gpus.fits, memories, node.load.gpu_room or memories)) >= gpus.number
 
 
 def ids_of(names: Iterable[str], nodes: Sequence[NodeView]) -> tuple[str, ...]:

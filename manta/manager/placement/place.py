@@ -23,9 +23,16 @@ from itertools import cycle
 
 import msgspec
 
-from manta.manager.placement.demand import Demand, datasets_of, resources_of
-from manta.manager.placement.nodes import NodeView, ids_of, places
-from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_no_images
+from manta.manager.placement.demand import Demand, datasets_of, gpus_of, resources_of
+from manta.manager.placement.nodes import NodeView, has_gpus_now, ids_of, places
+from manta.manager.placement.rules import (
+    RULES,
+    Refusal,
+    judge,
+    nearest_fix,
+    quoted,
+    runs_no_images,
+)
 from manta.protocol.names import listed, meant
 from manta.protocol.spec import TaskSpec
 from manta.protocol.user import Verdict
@@ -160,6 +167,8 @@ def _problem(demand: Demand, eligible: Sequence[NodeView], refused: Sequence[Ref
     if unknown:
         are = "is not a node" if len(unknown) == 1 else "are not nodes"
         sentence += f"; {quoted(unknown)} {are} of this cluster"
+    if not hint and (fix := nearest_fix(demand, (node for node, _ in telling))):
+        hint = f" {fix}"
     return f"{head}: {sentence}; {remedy}.{hint}"
 
 
@@ -186,10 +195,11 @@ def _cannot_meet(demand: Demand, chosen: Sequence[NodeView]) -> str:
         return ""  # without replicas each node has one
     asked, count = resources_of(task, demand.module), len(chosen)
     # Instances are dealt in turn: this many fit before the next would have to wait on its node.
-    room = min(place + count * places(node, asked) for place, node in enumerate(chosen))
+    gpus = gpus_of(task, demand.module)
+    room = min(place + count * places(node, asked, gpus) for place, node in enumerate(chosen))
     if wanted <= room:
         return ""
-    there = sum(places(node, asked) for node in chosen)
+    there = sum(places(node, asked, gpus) for node in chosen)
     return (
         f"Task {task.alias!r} cannot be placed: all its {wanted} instances wait for each other "
         f"({task.meets}), and of {wanted} on {listed([node.alias for node in chosen])} (places: "
@@ -264,17 +274,43 @@ def _by_chance(demand: Demand, node: NodeView) -> tuple[bytes, str]:
     return blake2b(text.encode(), digest_size=16).digest(), node.id
 
 
-def _by_load(demand: Demand, node: NodeView) -> tuple[float, bool, object]:
-    held = node.assigned + demand.holding.get(node.id, 0)
-    load = held / max(1, node.capabilities.max_concurrent_tasks)
-    return load, node.id not in demand.previous, _by_name(node)
+def _by_load(demand: Demand, node: NodeView) -> tuple[object, ...]:
+    """Who need not wait for a GPU, or a place, goes before who must; then who has the image."""
+    has, image = node.capabilities, demand.module.image
+    held, room = _held(demand, node), max(1, has.max_concurrent_tasks)
+    return (
+        not has_gpus_now(node, gpus_of(demand.task, demand.module)),
+        image is not None and (held >= room or not _has_image(node, image)),
+        held / room,
+        int(node.load.load_average / max(1, has.cores)),  # what others do on the machine
+        node.id not in demand.previous,
+        _by_name(node),
+    )
 
 
-def _by_resources(demand: Demand, node: NodeView) -> tuple[float, float, float, object]:
-    has = node.capabilities
-    gpu = sum(gpu.memory for gpu in has.gpus) if demand.task.gpu else 0
-    cores = has.cores * (1 - node.load.cpu_usage) - node.assigned - demand.holding.get(node.id, 0)
-    return -gpu, -cores, -(node.load.memory_available or has.memory), _by_name(node)
+def _has_image(node: NodeView, image: str) -> bool:
+    last = image.rpartition("/")[2]
+    whole = image if ":" in last or "@" in last else f"{image}:latest"
+    return whole in node.capabilities.images
+
+
+def _by_resources(demand: Demand, node: NodeView) -> tuple[object, ...]:
+    has, gpus = node.capabilities, gpus_of(demand.task, demand.module)
+    memories = [gpu.memory for gpu in has.gpus]
+    free = sum(max(0, room) for room in node.load.gpu_room or memories)
+    cores = has.cores * (1 - node.load.cpu_usage) - _held(demand, node)
+    return (
+        not has_gpus_now(node, gpus),
+        -free if gpus.number else 0,
+        -cores,
+        -(node.load.memory_available or has.memory),
+        _by_name(node),
+    )
+
+
+def _held(demand: Demand, node: NodeView) -> int:
+    """The attempts that it has."""
+    return node.assigned + demand.holding.get(node.id, 0)
 
 
 def _by_name(node: NodeView) -> tuple[tuple[tuple[int, str], ...], str]:

@@ -11,12 +11,14 @@ from typing import NamedTuple
 from manta.manager.placement.demand import (
     Demand,
     datasets_of,
+    gpus_of,
     outbound_of,
     resources_of,
     tag_of,
 )
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.provided import requirements_of
+from manta.protocol.gpus import in_bytes, lacks
 from manta.protocol.isolation import IMAGES, level_of, rank, today
 from manta.protocol.outbound import lacking, lets_out, targets_of
 from manta.protocol.spec import ModuleSpec
@@ -72,8 +74,26 @@ def _datasets(demand: Demand, node: NodeView) -> str:
     return f"has no dataset {quoted(missing)} (it has {quoted(sorted(held)) or 'none'})"
 
 
+def _arch(demand: Demand, node: NodeView) -> str:
+    asked, has = resources_of(demand.task, demand.module), node.capabilities.architecture
+    if asked is None or asked.arch is None or asked.arch == has:
+        return ""
+    return f"is {has or 'of an unknown architecture'}, {asked.arch} is asked for"
+
+
+def _labels(demand: Demand, node: NodeView) -> str:
+    asked, has = resources_of(demand.task, demand.module), node.capabilities.labels
+    for name, value in () if asked is None else asked.labels:
+        if name not in has:
+            return f"has no label {name!r} (it has {quoted(sorted(has)) or 'none'})"
+        if has[name] != value:
+            return f"has the label {name} = {has[name]!r}, {value!r} is asked for"
+    return ""
+
+
 def _gpu(demand: Demand, node: NodeView) -> str:
-    return "has no GPU" if demand.task.gpu and not node.capabilities.gpus else ""
+    asked = gpus_of(demand.task, demand.module)
+    return lacks(asked, [gpu.memory for gpu in node.capabilities.gpus], node.load.gpu_room)
 
 
 def _resources(demand: Demand, node: NodeView) -> str:
@@ -84,11 +104,12 @@ def _resources(demand: Demand, node: NodeView) -> str:
     if wanted.cpu is not None and wanted.cpu > has.cores:
         return f"has {has.cores} cores, {wanted.cpu:g} are asked for"
     if wanted.memory is not None and wanted.memory > has.memory:
-        return f"has {_in_bytes(has.memory)} of memory, {_in_bytes(wanted.memory)} are asked for"
+        return f"has {in_bytes(has.memory)} of memory, {in_bytes(wanted.memory)} are asked for"
     if wanted.disk is not None and wanted.disk > has.disk:
-        return f"has {_in_bytes(has.disk)} of disk, {_in_bytes(wanted.disk)} are asked for"
-    if wanted.gpu is not None and wanted.gpu > len(has.gpus):
-        return f"has {len(has.gpus)} GPUs, {wanted.gpu} are asked for"
+        return f"has {in_bytes(has.disk)} of disk, {in_bytes(wanted.disk)} are asked for"
+    if wanted.disk is not None and 0 < has.scratch < wanted.disk:
+        most = f"lets a task keep {in_bytes(has.scratch)} on its disk (resources.scratch_mb)"
+        return f"{most}, {in_bytes(wanted.disk)} are asked for"
     return ""
 
 
@@ -168,7 +189,11 @@ RULES = (
         _datasets,
         "correct the name, or map it: [datasets] of a node, or --dataset NAME=PATH",
     ),
-    Rule("gpu", _gpu, "add a node with a GPU, or leave out gpu=True"),
+    Rule("arch", _arch, "add a node of that architecture, or leave arch out"),
+    Rule(
+        "labels", _labels, "correct the label, or give it to a node ([labels] of its configuration)"
+    ),
+    Rule("gpu", _gpu, "ask for fewer GPUs or less of their memory, or add a node that has them"),
     Rule("resources", _resources, "ask for less, or add a larger node"),
     Rule(
         "isolation",
@@ -188,6 +213,43 @@ RULES = (
     ),
     Rule("tag", _tag, "let a task before it write that result"),
 )
+
+
+def nearest_fix(demand: Demand, nodes: Iterable[NodeView]) -> str:
+    """What the node lacks that lacks least, and what to do there: a sentence, or nothing where
+    something else is amiss on each of them too."""
+    near: list[tuple[int, str]] = []
+    for node in nodes:
+        refusing = [rule.name for rule in RULES if rule.refuses(demand, node)]
+        if len(refusing) == 1 and (fix := _FIXES.get(refusing[0])):
+            near.append(fix(demand, node))
+    return min(near)[1] if near else ""
+
+
+def _fix_datasets(demand: Demand, node: NodeView) -> tuple[int, str]:
+    held = {dataset.name for dataset in node.capabilities.datasets}
+    missing = [one for one in datasets_of(demand.task, demand.module) if one not in held]
+    fix = f"has {quoted(sorted(held)) or 'no dataset'}, wants {quoted(missing)}"
+    them = "it" if len(missing) == 1 else "them"
+    where = "to [datasets.mappings] of its configuration"
+    return len(missing), f"Node {node.alias} {fix}: add {them} {where}."
+
+
+def _fix_labels(demand: Demand, node: NodeView) -> tuple[int, str]:
+    asked, has = resources_of(demand.task, demand.module), node.capabilities.labels
+    wanted = () if asked is None else asked.labels
+    missing = [f'{name} = "{value}"' for name, value in wanted if has.get(name) != value]
+    where = "to [labels] of its configuration"
+    return len(
+        missing
+    ), f"Node {node.alias} lacks no more than that: add {', '.join(missing)} {where}."
+
+
+_FIXES: dict[str, Callable[[Demand, NodeView], tuple[int, str]]] = {
+    "datasets": _fix_datasets,
+    "labels": _fix_labels,
+}
+"""With how much is to be done."""
 
 
 _TESTS = tuple(rule.refuses for rule in RULES)
@@ -216,9 +278,3 @@ def judge(demand: Demand, nodes: Iterable[NodeView]) -> tuple[list[NodeView], li
 
 def quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _in_bytes(size: int) -> str:
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    step = min(len(units) - 1, max(0, size.bit_length() - 1) // 10)
-    return f"{size / 1024**step:.4g} {units[step]}"

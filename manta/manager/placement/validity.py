@@ -12,6 +12,7 @@ from manta.roster.topologies import NAMES
 METHODS = ("all", "any", "random", "best_resources")
 MAX_REPLICAS = 1_000_000
 """The manager remembers each of them, in about 2 KB."""
+MOST_LABELS = 100
 
 
 def flaws(spec: SwarmSpec) -> tuple[str, ...]:
@@ -57,10 +58,22 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
     yield from _flaws_of_networks(spec)
 
 
-def _flaws_of_resources(head: str, resources: ResourceSpec | None) -> Iterator[str]:
-    level = None if resources is None else resources.isolation
-    if level is not None and level not in LEVELS:
-        yield f"{head} asks for the isolation {level!r}; use one of {', '.join(LEVELS)}."
+def _flaws_of_resources(head: str, asked: ResourceSpec | None) -> Iterator[str]:
+    if asked is None:
+        return
+    if asked.isolation is not None and asked.isolation not in LEVELS:
+        level, known = asked.isolation, ", ".join(LEVELS)
+        yield f"{head} asks for the isolation {level!r}; use one of {known}."
+    amounts = {name: getattr(asked, name) for name in ("cpu", "memory", "disk", "gpu")}
+    for name, amount in {**amounts, "gpu_memory": asked.gpu_memory}.items():
+        if amount is not None and not 0 <= amount < float("inf"):
+            yield f"{head} asks for {name}={amount:g}; give 0 or more."
+    if asked.gpu == 0 and asked.gpu_memory:
+        yield f"{head} asks for gpu=0 with gpu_memory; leave one of them out."
+    if asked.gpu_shared and not asked.gpu_memory:
+        yield f"{head} shares a GPU, of which it does not say how much it needs; give gpu_memory."
+    if len(asked.labels) > MOST_LABELS:
+        yield f"{head} asks for {len(asked.labels)} labels; give at most {MOST_LABELS}."
 
 
 def _flaws_of_outbound(head: str, task: TaskSpec, module: ModuleSpec) -> Iterator[str]:

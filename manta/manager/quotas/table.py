@@ -17,6 +17,7 @@ from typing import NamedTuple
 from manta.actors.errors import Refused
 from manta.console import text
 from manta.manager.store.records import ADMIN_ROLE, USER_ROLE
+from manta.protocol.allowance import exceeded
 from manta.protocol.codes import Code
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -180,11 +181,8 @@ class Breach(NamedTuple):
         shown = (shown_as(self.quota, one) for one in (self.have, self.asked, self.limit.value))
         have, asked, limit = shown
         remedy = row.remedy if self.may_fit else "do with less"
-        return (
-            f"{self.who} has {have} {row.what} and asks for {asked} more, and the quota "
-            f"{self.quota} is {limit} ({self.limit.source}): {remedy}, or ask an "
-            f"administrator for more (manta quota set {self.quota})."
-        )
+        source = self.limit.source
+        return exceeded(self.quota, self.who, row.what, source, remedy, have, asked, limit)
 
     def refusal(self) -> Refused:
         counts = {"have": self.have, "asked": self.asked, "limit": self.limit.value}

@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from manta.manager.quotas.quotas import Quotas
-from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Limit, Quota
+from manta.manager.quotas.table import GIB, LEFT_OUT, TABLE, Breach, Limit, Quota
 from manta.manager.swarm import references, weight
 from manta.manager.swarm.events import Entry, Passed
 from manta.manager.swarm.letters import Most
 from manta.manager.swarm.state import SwarmData
 from manta.protocol import quotas as shown
+from manta.protocol.allowance import Allowance
 from manta.protocol.exchange import Sent
 from manta.protocol.node import (
     GlobalWritten,
+    JournalAck,
     JournalEntry,
     MetricsLogged,
     Progressed,
@@ -111,6 +113,23 @@ class Bounds:
                 return self.line_bytes
             case _:
                 raise ValueError(f"{quota} is no quota of a swarm")
+
+    def acknowledgement(self, node_id: str, upto: int, missing: tuple[BlobRef, ...]) -> JournalAck:
+        """With what the node should count itself, as there is little left of it."""
+        found = []
+        for quota, near in _NEAR.items():
+            limit = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
+            if TABLE[quota].of_swarm:
+                used, who = self.used(quota), self.who
+            else:
+                used = self.quotas.ledger.used(quota, self.owner_id)
+                who = f"The user {self.quotas.limits.name(self.owner_id)}"
+            if limit.value - used < near:
+                row = TABLE[quota]
+                told = (str(quota), who, row.what, limit.source, row.remedy, used, limit.value)
+                found.append(Allowance(*told))
+        counted = self.data.applied.get(node_id, 0) if found else 0
+        return JournalAck(self.data.swarm_id, upto, missing, tuple(found), counted)
 
     def viable(self, entries: Sequence[Entry]) -> Viable:
         """`entries` may hold some that are left out for other reasons."""
@@ -295,6 +314,8 @@ def _weight(value: object) -> int:
     return len(value.data) if isinstance(value, Inline) else 80
 
 
+_NEAR = {Quota.RESULTS: 10_000, Quota.HISTORY_BYTES: GIB, Quota.BLOB_BYTES: GIB}
+"""What nodes count as well, and of how much less they are told."""
 _COUNTS: dict[type, Quota] = {
     ResultWritten: Quota.RESULTS,
     MetricsLogged: Quota.METRICS,

@@ -76,7 +76,7 @@ from manta.manager.swarm.requests import Requests
 from manta.manager.swarm.snapshot_writer import SnapshotWriter
 from manta.manager.swarm.timeline import Timeline
 from manta.protocol.exchange import ExchangeRead
-from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
+from manta.protocol.node import Assignment, JournalBatch, LogBatch, ToNode
 from manta.protocol.roster import WantRoster
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName, SwarmInfo
@@ -385,7 +385,8 @@ class SwarmSupervisor(Actor):
                 case Began() | Revoke() | Freed() | Needed():
                     changes.append(action)
                 case Acknowledge(node_id, upto, missing):
-                    messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
+                    ack = self._bounds.acknowledgement(node_id, upto, missing)
+                    messages.append((node_id, ack))
                 case Publish(feed):
                     grown[feed] = None
                 case StateChanged(state, reason, kill):

@@ -98,6 +98,22 @@ def test_who_takes_more_memory_than_it_may_is_ended_alone_and_told_so(
     assert other.run().output == 1
 
 
+def test_a_confined_task_is_held_alike_and_told_its_peak(tmp_path: Path) -> None:
+    holder = Holder(name(), LIMITS, Groups("none", []))
+    node = Node(tmp_path / "node", LandlockRunner(find([]), [], holder))
+    try:
+        other = node.start("import time\ndef main():\n    time.sleep(3)\n    return 1\n")
+        greedy = node.start(GREEDY, memory=200 * MIB)
+        greedy.begin()
+        sentence = greedy.exits.get(timeout=20).sentence
+        assert sentence.startswith("It took more memory than it may, ")
+        assert int(sentence.split()[7]) > 200
+        assert other.run().output == 1
+    finally:
+        node.close()
+        holder.close()
+
+
 def test_what_several_processes_share_counts_once(node: Node) -> None:
     sharing = node.start(
         """

@@ -11,13 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from manta.apis.errors import Unplaceable
-from manta.node.capabilities import metrics
+from manta.node.capabilities import gpus
 from manta.node.config import load
 from manta.node.errors import LaunchError
+from manta.node.runners.gpus import Gpu
 from manta.node.state import hardware_id
 from manta.protocol.node import GpuInfo
 from tests.integration.node.conftest import Command, port
@@ -75,7 +77,8 @@ def main():
 
 
 def test_containers_gpu_enabled_shows_the_gpus_or_hides_them(lab, monkeypatch) -> None:
-    monkeypatch.setattr(metrics, "find_gpus", lambda: (GpuInfo("A", 2**30),))
+    one = Gpu(GpuInfo("A", 2**30, "GPU-1"), Path("/dev/null"), "GPU-1")
+    monkeypatch.setattr(gpus, "find", lambda: (one,))
     for enabled in (True, False):
         with lab.node(1, containers={"gpu_enabled": enabled}):
             assert lab.api().get_node("node-1").resources.gpu_available is enabled

@@ -14,9 +14,9 @@ import pytest
 
 from manta import Condition, Module, Results, Swarm, Task
 from manta.apis import checks
-from manta.apis.compile.spec import compile_swarm
+from manta.apis.compile.spec import compile_module, compile_swarm
 from manta.apis.errors import InvalidArgument
-from manta.protocol.spec import SwarmSpec
+from manta.protocol.spec import ResourceSpec, SwarmSpec
 
 
 class Text(str):
@@ -90,6 +90,13 @@ def test_numbers_and_texts_of_any_type_work_as_what_they_are(
     for name, value in expected.items():
         found = getattr(sent.tasks[0], name)
         assert (found, type(found)) == (value, type(value))
+
+
+def test_labels_and_architectures_are_sent_in_one_form() -> None:
+    needs = {"arch": "ARM64", "labels": {"b": "2", np.str_("a"): np.str_("1")}}
+    spec, _, _ = compile_module(module(CODE, resources=needs))
+    assert spec.resources == ResourceSpec(arch="aarch64", labels=(("a", "1"), ("b", "2")))
+    assert isinstance(hash(spec), int)
 
 
 def test_what_a_module_needs_works_as_what_it_is() -> None:

@@ -42,14 +42,21 @@ def nodes_of(outcome):
 
 # Rules.
 
-SMALL = Capabilities(cores=2, memory=GIB, disk=GIB)
+SMALL = Capabilities(cores=2, memory=GIB, disk=GIB, architecture="x86_64", scratch=GIB // 2)
 LARGE = Capabilities(
     cores=8,
+    architecture="s390x",
+    labels={"room": "a"},
     memory=64 * GIB,
     disk=900 * GIB,
     gpus=(GpuInfo("A", 8 * GIB),),
     datasets=(DatasetInfo("digits", 1, "npz"), DatasetInfo("faces", 1, "folder")),
 )
+
+
+def shards(alias: str, *numbers: int) -> NodeView:
+    held = tuple(DatasetInfo(f"shard_{number}", 1, "npz") for number in numbers)
+    return NodeView(alias, alias, Capabilities(datasets=held))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +70,26 @@ LARGE = Capabilities(
         ("scheduled", {"within": ("id2",)}, {}, "was not named in schedule_next_iter"),
         ("fixed", {"kept": ("id2",)}, {}, "did not run it in the first iteration (fixed=True)"),
         ("datasets", {"datasets": ("digits",)}, {}, "has no dataset 'digits' (it has none)"),
-        ("gpu", {"gpu": True}, {}, "has no GPU"),
+        ("gpu", {"gpu": True}, {}, "has no GPU, 1 GPU is asked for"),
+        (
+            "gpu",
+            {"resources": ResourceSpec(gpu=1, gpu_memory=6 * GIB, gpu_shared=True)},
+            {},
+            "has no GPU, 6 GiB of 1 GPU is asked for",
+        ),
+        ("arch", {"resources": ResourceSpec(arch="s390x")}, {}, "is x86_64, s390x is asked for"),
+        (
+            "labels",
+            {"resources": ResourceSpec(labels=(("room", "a"),))},
+            {},
+            "has no label 'room' (it has none)",
+        ),
+        (
+            "resources",
+            {"resources": ResourceSpec(disk=GIB)},
+            {},
+            "lets a task keep 512 MiB on its disk (resources.scratch_mb), 1 GiB are asked for",
+        ),
         ("resources", {"resources": ResourceSpec(cpu=4)}, {}, "has 2 cores, 4 are asked for"),
         (
             "resources",
@@ -77,7 +103,6 @@ LARGE = Capabilities(
             {},
             "has 1 GiB of disk, 100 GiB are asked for",
         ),
-        ("resources", {"resources": ResourceSpec(gpu=1)}, {}, "has 0 GPUs, 1 are asked for"),
         (
             "direct",
             {"direct": True},
@@ -100,7 +125,34 @@ def test_each_rule_refuses_with_its_reason(rule, asked, bad, reason):
     assert alone.placements == ()
     assert alone.problems[0].startswith("Task 'w' cannot be placed: ")
     remedy = next(one.remedy for one in RULES if one.name == rule)
-    assert alone.problems[0].endswith(f"; {remedy}.")
+    assert f"; {remedy}." in alone.problems[0]
+
+
+def test_who_need_not_wait_for_a_gpu_goes_first_then_who_has_the_image_then_the_idle():
+    gpus = (GpuInfo("A", 8 * GIB),)
+    full = NodeView("a", "a", Capabilities(gpus=gpus), load=Load(gpu_room=(-1,)))
+    free = NodeView("b", "b", Capabilities(gpus=gpus), load=Load(gpu_room=(8 * GIB,)), assigned=1)
+    assert nodes_of(place(demand("any", gpu=True, maximum=1), [full, free])) == ["b"]
+    assert nodes_of(place(demand("best_resources", gpu=True, maximum=1), [full, free])) == ["b"]
+
+    module = ModuleSpec("m", image="lab/train")
+    has = Capabilities(runners=("docker",), images=("lab/train:latest",), max_concurrent_tasks=2)
+    lacks = Capabilities(runners=("docker",), max_concurrent_tasks=2)
+    there, other = NodeView("b", "b", has, assigned=1), NodeView("a", "a", lacks)
+    assert nodes_of(place(demand("any", maximum=1, module=module), [other, there])) == ["b"]
+    crowded = NodeView("b", "b", has, assigned=2)
+    assert nodes_of(place(demand("any", maximum=1, module=module), [other, crowded])) == ["a"]
+
+    busy = NodeView("a", "a", Capabilities(cores=2), load=Load(load_average=5.0))
+    assert nodes_of(place(demand("any", maximum=1), [busy, NodeView("b", "b", SMALL)])) == ["b"]
+
+
+def test_instances_that_wait_for_each_other_need_gpus_for_all_of_them():
+    task = {"replicas": 3, "meets": "all_reduce", "gpu": True}
+    has = Capabilities(max_concurrent_tasks=8, gpus=(GpuInfo("A", GIB), GpuInfo("A", GIB)))
+    [problem] = place(demand(**task), [NodeView("a", "a", has)]).problems
+    assert "at most 2 replicas" in problem
+    assert place(demand(**task | {"replicas": 2}), [NodeView("a", "a", has)]).problems == ()
 
 
 def test_the_modules_needs_count_too():
@@ -130,6 +182,35 @@ def test_the_modules_needs_count_too():
             [NodeView("1", "a", LARGE, connected=False), NodeView("2", "b", LARGE)],
             "Task 'w' cannot be placed: b is not in specified_ids; 'zz' is not a node of this "
             "cluster; correct specified_ids: ids or aliases of nodes (manta node list).",
+        ),
+        (
+            {"datasets": ("mnist",)},
+            [NodeView("1", "a", LARGE, draining=True), shards("b", 0), shards("c")],
+            "Task 'w' cannot be placed: no node that it may run on has the dataset 'mnist' "
+            "(there are: 'shard_0'); correct the name, or map it: [datasets] of a node, or "
+            "--dataset NAME=PATH. Node b has 'shard_0', wants 'mnist': add it to "
+            "[datasets.mappings] of its configuration.",
+        ),
+        (
+            {"resources": ResourceSpec(labels=(("room", "b"), ("row", "2")))},
+            [NodeView("1", "a", LARGE)],
+            "Task 'w' cannot be placed: a has the label room = 'a', 'b' is asked for; correct the "
+            "label, or give it to a node ([labels] of its configuration). Node a lacks no more "
+            'than that: add room = "b", row = "2" to [labels] of its configuration.',
+        ),
+        (
+            {"resources": ResourceSpec(gpu=4, gpu_memory=24 * GIB)},
+            [
+                NodeView(
+                    "2",
+                    "node-2",
+                    Capabilities(gpus=(GpuInfo("A", 24 * GIB), GpuInfo("A", 24 * GIB))),
+                    load=Load(gpu_room=(-1, 24 * GIB)),
+                )
+            ],
+            "Task 'w' cannot be placed: node-2 has 2 GPUs, of which 1 is free, 4 GPUs of 24 GiB "
+            "are asked for; ask for fewer GPUs or less of their memory, or add a node that has "
+            "them.",
         ),
         (
             {"resources": ResourceSpec(cpu=99)},
@@ -471,6 +552,22 @@ def test_a_task_is_isolated_at_least_as_it_asks(
 def test_a_level_that_there_is_not_is_a_flaw() -> None:
     task = TaskSpec("a", "m", resources=ResourceSpec(isolation="jail"))
     assert "Task 'a' asks for the isolation 'jail'; use one of limits" in flaws(spec(task))[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "flaw"),
+    [
+        (ResourceSpec(cpu=-1), "asks for cpu=-1; give 0 or more"),
+        (ResourceSpec(cpu=float("nan")), "asks for cpu=nan; give 0 or more"),
+        (ResourceSpec(gpu_memory=-5), "asks for gpu_memory=-5; give 0 or more"),
+        (ResourceSpec(gpu=0, gpu_memory=5), "asks for gpu=0 with gpu_memory; leave one of them"),
+        (ResourceSpec(gpu=1, gpu_shared=True), "does not say how much it needs; give gpu_memory"),
+        (ResourceSpec(labels=(("a", "b"),) * 101), "asks for 101 labels; give at most 100"),
+    ],
+)
+def test_no_client_is_trusted_with_what_a_task_asks_for(asked, flaw):
+    [found] = flaws(spec(TaskSpec("a", "m", resources=asked)))
+    assert flaw in found
 
 
 def test_a_plan_says_at_which_level_each_instance_runs() -> None:

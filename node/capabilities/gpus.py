@@ -1,0 +1,112 @@
+"""The GPUs of this machine: NVIDIA's as its driver tells, AMD's as the kernel shows them.
+
+NVIDIA's are asked for by NVML (https://docs.nvidia.com/deploy/nvml-api). AMD's are nodes of the
+topology of the kernel's compute driver, in files under `/sys/class/kfd`
+(https://docs.kernel.org/gpu/amdgpu); what has no SIMD units there is a processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from manta.node.runners.gpus import Gpu
+from manta.protocol.machine import CUDA, ROCM, GpuInfo
+
+log = logging.getLogger(__name__)
+
+SYS, DEV, ROCM_VERSION = Path("/sys"), Path("/dev"), Path("/opt/rocm/.info/version")
+MOST = 64
+"""GPUs of each kind; no machine has more."""
+_VRAM = ("1", "2")
+"""Heaps of the kernel's that are a GPU's own memory, open to the processor or not."""
+
+
+def find() -> tuple[Gpu, ...]:
+    return (*nvidia(), *rocm())
+
+
+def nvidia() -> tuple[Gpu, ...]:
+    """None where there is no driver, or it does not answer, which is logged."""
+    if not (DEV / "nvidiactl").exists():
+        return ()  # without importing what would find nothing
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception as error:  # whatever a driver that does not fit its library raises
+        _warn(error)
+        return ()
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        cuda = f"{version // 1000}.{version % 1000 // 10}"
+        found = []
+        for number in range(min(MOST, pynvml.nvmlDeviceGetCount())):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+            name, id_ = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
+            info = GpuInfo(_text(name), memory, _text(id_), CUDA, driver, cuda)
+            device = DEV / f"nvidia{pynvml.nvmlDeviceGetMinorNumber(handle)}"
+            found.append(Gpu(info, device, info.id))
+        return tuple(found)
+    except pynvml.NVMLError as error:
+        _warn(error)
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _text(told: str | bytes) -> str:
+    return told.decode(errors="replace") if isinstance(told, bytes) else told
+
+
+def _warn(error: Exception) -> None:
+    log.warning(
+        "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
+        "containers.gpu_enabled = false",
+        error,
+    )
+
+
+def rocm() -> tuple[Gpu, ...]:
+    """None where the kernel shows none."""
+    nodes = SYS / "class/kfd/kfd/topology/nodes"
+    try:
+        folders = sorted(nodes.iterdir(), key=lambda folder: int(folder.name))
+    except (OSError, ValueError):
+        return ()
+    driver, toolkit = _line(SYS / "module/amdgpu/version"), _line(ROCM_VERSION)
+    found: list[Gpu] = []
+    for folder in folders:
+        told = _properties(folder / "properties")
+        if told.get("simd_count", "0") == "0" or len(found) == MOST:
+            continue
+        unique = int(told.get("unique_id", "0"))
+        name = f"GPU-{unique:016x}" if unique else str(len(found))
+        device = DEV / "dri" / f"renderD{told.get('drm_render_minor', '0')}"
+        banks = map(_properties, (folder / "mem_banks").glob("*/properties"))
+        memory = sum(
+            int(bank.get("size_in_bytes", "0")) for bank in banks if bank.get("heap_type") in _VRAM
+        )
+        info = GpuInfo(
+            _line(folder / "name") or "AMD GPU", memory, f"rocm:{name}", ROCM, driver, toolkit
+        )
+        found.append(Gpu(info, device, name))
+    return tuple(found)
+
+
+def _properties(path: Path) -> dict[str, str]:
+    """Lines with a name and a number each."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        pairs = (line.split() for line in path.read_text().splitlines())
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+    return {}
+
+
+def _line(path: Path) -> str:
+    """What a file says in its first line; "" if there is none."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text().partition("\n")[0].strip()[:100]
+    return ""
