@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.protocol.addresses import flaw_of
+from manta.protocol.bundle import PARTS
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
@@ -173,6 +174,12 @@ def _advertised(names: list[str]) -> tuple[str, ...]:
         if flaw := flaw_of([join_address(host, port or 1)]):
             raise ValueError(f"it must name what others can connect to: {flaw.rstrip('.')}")
     return tuple(names)
+
+
+def _parts(words: list[str]) -> tuple[str, ...]:
+    if wrong := [word for word in words if word not in PARTS]:
+        raise ValueError(f"it must name parts of a failure, {', '.join(PARTS)}, not {wrong[0]!r}")
+    return tuple(dict.fromkeys(words))
 
 
 def _size(text: str) -> int:
@@ -368,6 +375,18 @@ class NodeConfig:
         option="--dataset",
         metavar="NAME=PATH",
         work_out=dict,
+    )
+    bundle_redact: tuple[str, ...] = setting(
+        "bundle.redact",
+        list,
+        None,
+        f"What is held back of failures: {', '.join(PARTS)}; may be repeated.",
+        option="--bundle-redact",
+        metavar="PART",
+        work_out=tuple,
+        worked_out="nothing",
+        read=_parts,
+        show=list,
     )
     labels: dict[str, str] = setting(  # noqa: RUF009
         "labels",

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakSet
 
+import msgspec
+
 from manta.node.journal.outbox import Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, Record, encode
 from manta.protocol.exchange import (
@@ -241,7 +243,8 @@ class Journal:
 
     def blob_lost(self, digest: str, at: float, refused: str = "") -> list[Instance]:
         """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead. Or
-        the manager will never take it, as `refused` says: they are told FAILED.
+        the manager will never take it, as `refused` says: they are told FAILED. An
+        end that is a failure goes without it: it is the list of packages.
 
         Other entries of the attempt follow; the manager holds to the end that it heard first.
         """
@@ -251,6 +254,10 @@ class Journal:
             if blob is None or blob.digest != digest:
                 continue
             instance = kept.item.instance
+            if isinstance(kept.item, TaskEnded) and kept.item.error is not None:
+                self.entries.replace(kept.number, without_packages(kept.item))
+                self._forget(self._blobs.pop(kept.number))
+                continue
             if refused:
                 state, error = AttemptState.FAILED, f"{instance} failed: {refused}"
                 told = TaskError("ResourceExhaustionError", error)
@@ -295,11 +302,24 @@ def blob_of(entry: JournalEntry) -> BlobRef | None:
         return None
     if isinstance(entry, WITH_A_VALUE):
         value = entry.value
-    elif isinstance(entry, TaskEnded) and entry.output is not None:
-        value = entry.output
+    elif isinstance(entry, TaskEnded):
+        value = entry.output if entry.error is None else packages_of(entry.error)
     else:
         return None
     return value if isinstance(value, BlobRef) else None
+
+
+def packages_of(error: TaskError) -> BlobRef | None:
+    return None if error.bundle is None else error.bundle.packages
+
+
+def without_packages(entry: TaskEnded) -> TaskEnded:
+    """The same end, where the list of packages finds no room."""
+    error = entry.error
+    if error is None or error.bundle is None:
+        return entry
+    bundle = msgspec.structs.replace(error.bundle, packages=None)
+    return msgspec.structs.replace(entry, error=msgspec.structs.replace(error, bundle=bundle))
 
 
 def linger(entry: JournalEntry, *, expecting: bool = False) -> float:

@@ -66,6 +66,8 @@ from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
 PORT_TIMEOUT = 5.0
+STACKS_TIMEOUT = 8.0
+"""Less than the manager waits for what it asks."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 
@@ -177,6 +179,8 @@ class ManagerLink(Actor):
                     self._begin()
             case protocol.FetchDesired():
                 self._fetch_desired(message)
+            case protocol.ReadStacks():
+                self._relay(self.system.ref(ROOT).ask_future(message, timeout=STACKS_TIMEOUT))
             case ReadTree(after):
                 return tree_of(self.system.tree(), after)
             case protocol.StopNode():
@@ -481,9 +485,13 @@ class ManagerLink(Actor):
         """Raises Refused."""
         if not self._context.is_registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")
+        self._relay(self._gateway.ask_future(request, timeout=ASK_TIMEOUT))
+
+    def _relay(self, asked: Future[Any]) -> None:
+        """Answers with what is answered."""
         reply = self.defer()
 
         def answered(answer: Any, error: BaseException | None) -> None:
             reply.set(answer) if error is None else reply.fail(error)
 
-        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
+        self.pipe(asked, answered)

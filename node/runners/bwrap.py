@@ -181,7 +181,8 @@ class BwrapRunner(local.LocalRunner):
         if sandbox.held is not None:
             sandbox.held.watch(child.pid)
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
-        return RuntimeHandle(datasets, lambda: self.launcher.end(child))
+        usage = local.usage_of(sandbox.held)
+        return RuntimeHandle(datasets, lambda: self.launcher.end(child), usage=usage)
 
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: _Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ from manta.node.errors import LaunchError
 from manta.node.isolation.holding import Held, Holder
 from manta.node.runners.interface import ImageSpec, RuntimeSpec
 from manta.node.runners.launcher import Launcher
+from manta.protocol.bundle import Usage
 from manta.transports.errors import remedied
 
 _PASSED_ON = (
@@ -41,6 +43,8 @@ RUNTIME = (sys.executable, "-m", "manta.light")
 class LocalRunner:
     """Has a launcher, and no images. Tasks are within limits if there is a holder."""
 
+    names: tuple[str, ...]
+
     def __init__(self, holder: Holder | None = None) -> None:
         self.launcher = Launcher()
         self.holder = holder
@@ -59,6 +63,9 @@ class LocalRunner:
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
+
+    def level(self, image: str | None) -> str:
+        return self.names[0]
 
     def prepare(self, image: str | None, tell: object) -> Future[None]:
         """There is nothing to prepare."""
@@ -82,6 +89,11 @@ class LocalRunner:
         self.launcher.close()
         if self.holder is not None:
             self.holder.close()
+
+
+def usage_of(held: Held | None) -> Callable[[], Usage]:
+    """What is known of a task, held or not."""
+    return Usage if held is None else held.usage
 
 
 def interpreter() -> dict[str, str]:

@@ -17,7 +17,7 @@ import msgspec
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
 from manta.node.capabilities.datasets import Datasets
 from manta.node.capabilities.metrics import Metrics
-from manta.node.link.manager import ManagerLink
+from manta.node.link.manager import STACKS_TIMEOUT, ManagerLink
 from manta.node.link.peer_directory import PeerDirectory
 from manta.node.link.peer_hub import PeerHub
 from manta.node.plane.keeper import PlaneKeeper
@@ -39,12 +39,14 @@ from manta.node.tasks.events import Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
+from manta.protocol.codes import Code
 from manta.protocol.node import (
     Desired,
     DesiredChanged,
     FetchDesired,
     HeartbeatReply,
     Instance,
+    ReadStacks,
     Registered,
     StopNode,
     TaskEnded,
@@ -123,6 +125,8 @@ class NodeSupervisor(Supervisor):
                 self._lanes.attempts_are_fresh(lane, fresh)
             case TroubleChanged():
                 self._trouble_changed()
+            case ReadStacks(instance):
+                self._read_stacks(instance)
             case StopNode(drain):
                 self._stop_node(drain)
             case _Back(id, ref):
@@ -287,6 +291,21 @@ class NodeSupervisor(Supervisor):
         if task.granted:  # the swarm is wanted again
             self._start_task(_Task(task.lane, granted=task.granted))
         self._forget_if_over(task.lane[0])
+
+    def _read_stacks(self, instance: Instance) -> None:
+        """Raises Refused."""
+        task = self._task_of(instance)
+        if task is None or not task.is_up:
+            raise Refused(Code.WRONG_STATE, f"{instance} does not run on this node now.")
+        reply = self.defer()
+
+        def answered(answer: Any, error: BaseException | None) -> None:
+            reply.set(answer) if error is None else reply.fail(error)
+
+        asked = self.system.ref(f"{ROOT}/{task.id}").ask_future(
+            ReadStacks(instance), timeout=STACKS_TIMEOUT
+        )
+        self.pipe(asked, answered)
 
     # --- ends ------------------------------------------------------------------------------
 

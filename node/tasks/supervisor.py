@@ -30,6 +30,7 @@ from manta.actors import (
 )
 from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
+from manta.node.journal.swarm import without_packages
 from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
@@ -47,13 +48,17 @@ from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
+from manta.node.tasks.bundles import Bundles
 from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
+from manta.node.tasks.stacks import StackReads
 from manta.protocol.node import (
     Assignment,
+    Instance,
     LogLine,
+    ReadStacks,
     TaskEnded,
     TaskError,
     TaskStarted,
@@ -90,6 +95,10 @@ class TaskSupervisor(Actor):
         self._module: tuple[Path, str] = (Path(), "")
         self._is_image_alone = False
         self._looks = False
+        self._given: dict[Instance, Assignment] = {}
+        """What was given to this lane and has not ended."""
+        self._bundles = Bundles(context)
+        self._stacks = StackReads(context)
 
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
@@ -110,8 +119,22 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+            case Start() | events.Revoked() | SessionLost():
+                if isinstance(message, Start):
+                    self._given[message.assignment.instance] = message.assignment
                 self._feed(message)
+            case AttemptExited():
+                self._bundles.heard(message)
+                self._feed(message)
+            case light.PackagesFound() | light.StacksTaken():
+                self._bundles.heard(message)
+                if isinstance(message, light.StacksTaken):
+                    self._stacks.answer(message.text)
+            case ReadStacks(instance):
+                why_not = "" if self._machine.current == instance else "does not run now"
+                if self._is_image_alone:
+                    why_not = "is the program of an image"
+                self._stacks.ask(instance, self._machine.session, why_not, self.defer)
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):
@@ -206,7 +229,11 @@ class TaskSupervisor(Actor):
 
     def _report(self, entry: TaskStarted | TaskEnded) -> None:
         journals, values = self._context.journals, self._context.values
+        left = self._context.runtimes.get(self.ref.address.path)
+        entry = self._bundles.completed(entry, self._given.get(entry.instance), left)
         if isinstance(entry, TaskEnded):
+            self._given.pop(entry.instance, None)
+            self._stacks.answer("")
             self._requests.attempt_ends(entry.instance)
 
         def kept() -> None:
@@ -220,6 +247,9 @@ class TaskSupervisor(Actor):
             assert isinstance(entry, TaskEnded)
             self._context.check_storage(self)
             self.log.error("%s", error)
+            if entry.error is not None:  # what it failed of is worth more than what it had
+                journals.append(without_packages(entry), kept=kept)
+                return
             said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
             entry = msgspec.structs.replace(
                 entry, state=AttemptState.FAILED, output=None, error=said
@@ -248,6 +278,7 @@ class TaskSupervisor(Actor):
         self.pipe(self.system.ref(path).ask_future(message, timeout=timeout), answered)
 
     def _prepare(self, session: str, assignment: Assignment) -> None:
+        self._bundles.forget()
         names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
 
         def found(datasets: Any, error: BaseException | None) -> None:
@@ -390,6 +421,8 @@ class TaskSupervisor(Actor):
         told: Future[Any] = Future()
 
         def feed(event: Any, _: BaseException | None) -> None:
+            if isinstance(event, RuntimeExit) and event.session == self._machine.session:
+                self._bundles.heard(event)
             self._feed(event)
 
         self.pipe(told, feed)
@@ -399,6 +432,7 @@ class TaskSupervisor(Actor):
         left = self._context.runtimes.pop(self.ref.address.path, None)
         if left is None:
             return
+        self._bundles.measured(left)
         left.handle.kill()
         self._context.sessions.tell(light.CloseSession(left.session))
         # Until then, an object that lives on may write into it.
