@@ -15,6 +15,7 @@ from manta.node.cli.audit import audit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.cli.orders import drain, reload
 from manta.node.cli.results import results
 from manta.node.daemon.places import (
     config_of,
@@ -291,6 +292,8 @@ for _command, _example in {
     start: "manta_node start edge --background",
     stop: "manta_node stop edge",
     status: "manta_node status edge --json",
+    reload: "manta_node reload edge",
+    drain: "manta_node drain edge --deadline 10m --wait",
     logs: "manta_node logs edge -f",
     who: "manta_node who edge --user ada@example.org",
     audit: "manta_node audit verify edge",

@@ -50,6 +50,7 @@ from manta.node.shared.messages import (
     FetchFailed,
     Leave,
     ReadNetworkQuality,
+    Reconfigured,
     TroubleChanged,
 )
 from manta.node.state import Identity, hardware_id
@@ -191,6 +192,9 @@ class ManagerLink(Actor):
                 self._held.push(message, self.defer())
             case FreeResults():
                 self._held.delete(message, self.defer())
+            case Reconfigured():
+                if self._context.is_registered:  # else it tells of what it offers when it is
+                    self._register()
             case TroubleChanged():
                 self._tell_trouble()
             case Leave():
@@ -478,8 +482,7 @@ class ManagerLink(Actor):
                 self.log.warning("what to run could not be fetched: %s", error)
             self.notify(ROOT, FetchFailed() if error is not None else desired)
 
-        future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
-        self.pipe(future, answered)
+        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
 
     def _ask_gateway(self, request: FetchPeers | WantRoster | WantBlob | BlobTold) -> None:
         """Raises Refused."""

@@ -106,6 +106,17 @@ class Reservations:
         self._suspended = False
         return self._admit(now)
 
+    def may_take(self, capacity: Capacity, now: float) -> list[ReservationAction]:
+        """Tasks may take as much from now on. What runs goes on; what can never fit any more is
+        refused."""
+        self._capacity = capacity
+        refused: list[ReservationAction] = []
+        for each in list(self._waiting.values()):
+            if problem := self._never(each.assignment):
+                instance = each.assignment.instance
+                refused.append(Refuse(each.assignment, f"{instance} was refused: {problem}."))
+        return [*refused, *self._admit(now)]
+
     def ended(self, instance: Instance, now: float) -> list[ReservationAction]:
         """It gives its place back; also for one that waited and was cancelled."""
         self._no_longer_waits(instance)

@@ -26,7 +26,7 @@ from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
-from manta.node.shared.messages import Leave
+from manta.node.shared.messages import Drain, Leave, Reconfigured
 from manta.node.state import Identity, StateFolder, Status, place_of
 from manta.node.state.audit import open_log
 from manta.node.state.modules import ModuleFolders
@@ -127,15 +127,10 @@ class Node:
                 finish=on_finish,
                 cpu_share=_cpu_share(config),
             )
-            capacity = Capacity(
-                config.max_concurrent_tasks,
-                float(os.cpu_count() or 1),
-                max(0, _memory() - config.reserve_memory),
-            )
             self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             root = self.system.spawn(
-                ChildSpec(ROOT, lambda: NodeSupervisor(self.context, capacity))
+                ChildSpec(ROOT, lambda: NodeSupervisor(self.context, capacity_of))
             )
 
             def ended(reason: ExitReason) -> None:
@@ -148,6 +143,22 @@ class Node:
     def stop(self) -> None:
         """End all tasks, report them INTERRUPTED, and say goodbye to the manager."""
         self._undo.close()
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Takes over what of a configuration can be, while tasks go on (`config.changes`)."""
+        context = self.context
+        context.config = config
+        context.cpu_share = _cpu_share(config)
+        logging.getLogger().setLevel(config.log_level)
+        context.audit.reconfigured(time.time(), in_force(config))
+        for path in (ROOT, MANAGER_LINK):  # which tells the manager what the others offer
+            self.system.ref(path).tell(Reconfigured())
+
+    def drain(self, deadline: float | None) -> None:
+        """Takes no new work, and ends once what runs has ended; after `deadline` seconds it ends
+        that as well."""
+        self.context.audit.drained(time.time(), deadline)
+        self.system.ref(ROOT).tell(Drain(deadline))
 
     def _leave(self) -> None:
         """Tell the manager first, or it may place the tasks that end now on this node again."""
@@ -195,6 +206,12 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )
     return None, claims.manager_key
+
+
+def capacity_of(config: NodeConfig) -> Capacity:
+    """What tasks may take at a time."""
+    memory = max(0, _memory() - config.reserve_memory)
+    return Capacity(config.max_concurrent_tasks, float(os.cpu_count() or 1), memory)
 
 
 def _memory() -> int:

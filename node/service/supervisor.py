@@ -8,9 +8,9 @@ is back, attempts that had begun are reported INTERRUPTED, and the others are gi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar, assert_never
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 import msgspec
 
@@ -29,8 +29,10 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AttemptEnded,
     AttemptsAreFresh,
+    Drain,
     EndExchange,
     FetchFailed,
+    Reconfigured,
     SwarmOver,
     TroubleChanged,
 )
@@ -46,6 +48,7 @@ from manta.protocol.node import (
     FetchDesired,
     HeartbeatReply,
     Instance,
+    LogLine,
     ReadStacks,
     Registered,
     StopNode,
@@ -54,6 +57,9 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import AttemptState
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
 
 
 class _Task(msgspec.Struct):
@@ -74,10 +80,14 @@ class NodeSupervisor(Supervisor):
     intensity: ClassVar[int] = 20
     period: ClassVar[float] = 60.0
 
-    def __init__(self, context: NodeContext, capacity: res.Capacity) -> None:
+    def __init__(
+        self, context: NodeContext, capacity: Callable[[NodeConfig], res.Capacity]
+    ) -> None:
+        """`capacity` is what a configuration lets tasks take."""
         self._context = context
         self._observed = obs.Observed()
-        self._reservations = res.Reservations(capacity)
+        self._capacity = capacity
+        self._reservations = res.Reservations(capacity(context.config))
         self._lanes = Lanes()
         self._tasks: dict[str, _Task] = {}
         """By the supervisors' ids."""
@@ -95,7 +105,7 @@ class NodeSupervisor(Supervisor):
         """The link starts last, because the others must be there when it tells them something."""
         context = self._context
         return [
-            ChildSpec("datasets", partial(Datasets, context.config.datasets)),
+            ChildSpec("datasets", partial(Datasets, context)),
             ChildSpec("metrics", partial(Metrics, context)),
             ChildSpec("scratch", partial(Scratch, context)),
             ChildSpec("light", partial(LightService, context.sessions)),
@@ -129,6 +139,15 @@ class NodeSupervisor(Supervisor):
                 self._read_stacks(instance)
             case StopNode(drain):
                 self._stop_node(drain)
+            case Drain(deadline):
+                self._drain(deadline)
+            case _Overdue(sentence):
+                self._context.leaving = sentence
+                self._context.finish(0, sentence)
+            case Reconfigured():
+                capacity = self._capacity(self._context.config)
+                self._admit(self._reservations.may_take(capacity, self.clock.now()))
+                self._show()
             case _Back(id, ref):
                 if self.child(id) is ref:  # else it has ended again
                     self._task_up(id)
@@ -341,6 +360,21 @@ class NodeSupervisor(Supervisor):
             self._context.finish(0, "the manager asked the node to stop")
         self._show()
 
+    def _drain(self, deadline: float | None) -> None:
+        if deadline is not None:
+            sentence = f"the node was drained, and its deadline of {deadline:g} s has passed"
+            self.after(deadline, _Overdue(sentence))
+            self._tell_of_deadline(deadline)
+        self._stop_node(True)
+
+    def _tell_of_deadline(self, deadline: float) -> None:
+        """Those who wait for what runs here."""
+        at = self.clock.wall()
+        text = f"Its node is drained: what still runs in {deadline:g} s is interrupted."
+        for task in self._tasks.values():
+            lines = [LogLine(one, at, "node", text) for one in task.granted]
+            self._context.journals.append_lines(task.lane[0], lines)
+
     def _show(self) -> None:
         context = self._context
         context.desired_version = self._observed.version
@@ -355,6 +389,12 @@ class _Back(msgspec.Struct, frozen=True):
 
     id: str
     ref: LocalRef
+
+
+class _Overdue(msgspec.Struct, frozen=True):
+    """The time is up in which what runs may end by itself."""
+
+    sentence: str
 
 
 class _Gone(msgspec.Struct, frozen=True):

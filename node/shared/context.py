@@ -96,6 +96,8 @@ class NodeContext:
     """Swarms of which the disk keeps what tasks told each other, as the plane's keeper last saw."""
     load: Load = field(default_factory=Load)
     """The machine's, at most a sample old."""
+    leaving: str = ""
+    """Why what runs is ended with the node, if there is more to say than that it stops."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1

@@ -36,7 +36,18 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """The operator wants the node to end once nothing runs on it, after `deadline` seconds in any
+    case."""
+
+    deadline: float | None
+
+
 # To the node supervisor and the manager's link.
+
+
+class Reconfigured(msgspec.Struct, frozen=True):
+    """What the node offers may have changed with its configuration."""
 
 
 class TroubleChanged(msgspec.Struct, frozen=True):

@@ -92,21 +92,24 @@ class Bundles:
             usage=used(self._usage, how),
             image=self._image,
             python="" if runs_in_image else platform.python_version(),
-            packages=self._kept(assignment.instance.swarm_id),
+            packages=self._kept(entry),
             timeline=tuple(timeline(entry, self._began, how.moments)),
             stacks=self._stacks,
         )
 
-    def _kept(self, swarm_id: str) -> BlobRef | None:
-        """Keeps the list of packages, once for all attempts that have the same."""
-        if not self._packages or "packages" in self._context.config.bundle_redact:
+    def _kept(self, entry: TaskEnded) -> BlobRef | None:
+        """Keeps the list of packages, once for all attempts that have the same. An end that names a
+        value is sent after it: one of a node that stops could not be sent any more."""
+        if entry.state == AttemptState.INTERRUPTED or not self._packages:
+            return None
+        if "packages" in self._context.config.bundle_redact:
             return None
         encoded = values.encode(self._packages)
         try:
             digest = self._context.values.put(*encoded.parts())
         except BulkError:  # there is no room: the failure matters more than its packages
             return None
-        self._context.named.of_swarm(digest, swarm_id)
+        self._context.named.of_swarm(digest, entry.instance.swarm_id)
         return BlobRef(digest, encoded.nbytes)
 
 

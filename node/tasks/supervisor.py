@@ -111,7 +111,8 @@ class TaskSupervisor(Actor):
         if (ending := self._ending) is not None:
             self._ending = None
             self._report(self._requests.direct.end_now(ending))
-        self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
+        why = self._context.leaving or "the node stops, or the swarm is over"
+        self._feed(events.Stop(AttemptState.INTERRUPTED, why))
         self._end_runtime()
         self._context.modules.leave(self.ref.address.path)
 
