@@ -44,7 +44,7 @@ def _record(unit: Unit, state: str) -> dict[str, object]:
         "unit": unit.name,
         "path": unit.path,
         "installed": installed,
-        "state": state or None,
+        "systemd": state or None,
     }
 
 
