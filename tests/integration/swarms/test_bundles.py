@@ -54,6 +54,14 @@ def main():
     print("hangs", flush=True)
     computes()
 """
+HOGS = """
+import time
+def main():
+    kept = []
+    while True:
+        kept.append(b"x" * (8 << 20))
+        time.sleep(0.02)
+"""
 HOLDS_THE_GIL = """
 import re
 def main():
@@ -75,10 +83,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
         yield cluster
 
 
-def task(code: str, **more: Any) -> Swarm:
+def task(code: str, memory: int | None = None, **more: Any) -> Swarm:
+    resources = None if memory is None else {"memory": memory}
+
     class One(Swarm):
         def execute(self) -> Task:
-            return Task(Module(code, name="code"), alias="worker", **more)
+            return Task(Module(code, name="code", resources=resources), alias="worker", **more)
 
     return One()
 
@@ -124,6 +134,20 @@ def test_a_process_that_dies_tells_how(cluster: LocalCluster) -> None:
     assert found.usage.memory > 2**20
     assert found.last_lines == ("about to die",)
     assert found.timeline[-2].what == "called"
+
+
+def test_one_that_takes_too_much_memory_tells_its_peak_and_its_limit(
+    cluster: LocalCluster,
+) -> None:
+    limit = 192 << 20
+    with client(cluster) as api:
+        swarm = api.wait_swarm(api.deploy_swarm(CLUSTER, task(HOGS, memory=limit)))
+        found = api.explain_task(f"{swarm}.worker")
+    assert found.status == "FAILED"
+    assert "more memory than it may" in found.sentence
+    assert found.usage.memory_limit == limit
+    assert found.usage.memory is not None
+    assert found.usage.memory > limit // 2
 
 
 def test_what_runs_shows_the_stacks_of_all_that_it_has_forked(cluster: LocalCluster) -> None:
