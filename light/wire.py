@@ -12,20 +12,28 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
     to the node     runtime(token, version, pid)
                                              first
                     ready()                  attempts can be run
-                    exited(number, status, end, lives_on, cut_off)
+                    packages(packages)       [[name, version], ...] of what its Python has
+                    stacks(number, text)     the stacks of the attempt's processes; empty where it
+                                             does not run
+                    exited(number, status, end, lives_on, cut_off, moments, cpu, memory)
                                              status as `subprocess` has it, negative for a signal;
                                              end is empty where the attempt died, else a msgpack
                                              map of loading, computing, moving and output or
                                              error, which is [kind, sentence, traceback]; lives_on
                                              says whether the module's object lives on between
                                              attempts, nothing where that did not become known;
-                                             cut_off whether it was over, and had to be killed
+                                             cut_off whether it was over, and had to be killed;
+                                             moments when it passed `shared.PHASES`, in nanoseconds
+                                             since the epoch; cpu and memory what its process used,
+                                             in seconds and bytes, if that has ended
     to the runtime  welcome(fds=3)           first: stdout, stderr and the log socket
                     run(number, token, brief, fds=1)
                                              the attempt with this number in the runtime, from 1,
                                              and its connection; what it prints and logs until it
                                              has exited is its own
-                    stop(number)             ask the attempt's code to end: SIGTERM
+                    stacks(number)           asks for the stacks of the attempt's processes
+                    stop(number, stacks)     ask the attempt's code to end: SIGTERM; with stacks,
+                                             these are told before
                     cancel(number)           kill the attempt's process and all that it started
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)
@@ -81,7 +89,7 @@ import msgpack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 7
+VERSION = 8
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
@@ -92,6 +100,9 @@ MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_END = 256 * 1024
 """What an attempt leaves at its end: a value of INLINE_LIMIT, or a traceback."""
+MAX_PACKAGES = 2000
+MAX_STACKS = 32 * 1024
+"""Characters."""
 MAX_FDS = 64
 _MOST_FDS = 256
 """That no message has claimed yet."""

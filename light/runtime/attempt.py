@@ -15,6 +15,7 @@ from manta.light.errors import LightError
 from manta.light.runtime import ending
 from manta.light.runtime.client import AttemptClient
 from manta.light.runtime.seeding import seed
+from manta.light.runtime.shared import BEGUN, IMPORTED
 
 if TYPE_CHECKING:
     import signal
@@ -75,10 +76,12 @@ class Attempt:
         seed(self._brief)
         self._started = time.monotonic()
 
-    def run(self, prepare: Callable[[], Target]) -> None:
-        """Runs what `prepare` returns; this process has taken over."""
+    def run(self, prepare: Callable[[], Target], passed: Callable[[int], object]) -> None:
+        """Runs what `prepare` returns; this process has taken over. `passed` is told which of
+        `shared.PHASES` it has passed."""
         global _latest, _users_mask
         self._begin()
+        passed(BEGUN)
         owner = self._owner
         outcome: dict[str, Any]
         _latest = self
@@ -87,7 +90,7 @@ class Attempt:
             if _users_mask is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
             try:
-                output = self._call(prepare)
+                output = self._call(prepare, passed)
             finally:
                 _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
                 self.is_running = False
@@ -123,11 +126,12 @@ class Attempt:
         packed: bytes = _packer.pack(end)
         return packed
 
-    def _call(self, prepare: Callable[[], Target]) -> Any:
+    def _call(self, prepare: Callable[[], Target], passed: Callable[[int], object]) -> Any:
         target = prepare()
         self.imported()
+        passed(IMPORTED)
         self.lives_on = target.is_resident
-        return target.run()
+        return target.run(passed)
 
     def imported(self) -> None:
         """The module is there: from here on its code computes."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.errors import LightError
+from manta.light.runtime.shared import CALLED, RETURNED, SET_UP
 from manta.light.runtime.sources import OwnLoader, Sources, compiled, leading_imports, parsed
 
 if TYPE_CHECKING:
@@ -404,21 +405,31 @@ class Target:
         self.is_resident = is_class and not callable(getattr(target, "run", None))
         """Whether the object lives on between attempts."""
 
-    def run(self) -> Any:
-        """Runs one attempt. Raises what the user's code raises."""
+    def run(self, passed: Callable[[int], object] = lambda phase: None) -> Any:
+        """Runs one attempt, and tells which of `shared.PHASES` it has passed. Raises what the
+        user's code raises."""
+        if isinstance(self._target, Main) and self._target.called:
+            return self._target.output
+        call = self._ready(passed)
+        passed(CALLED)
+        output = _awaited(call())
+        passed(RETURNED)
+        return output
+
+    def _ready(self, passed: Callable[[int], object]) -> Callable[[], Any]:
+        """What is to be called."""
         if not isinstance(self._target, type):
-            if isinstance(self._target, Main) and self._target.called:
-                return self._target.output
-            return _awaited(self._target())
+            return self._target  # type: ignore[no-any-return]
         if not self.is_resident:
-            return _awaited(self._create().run())
+            return self._create().run  # type: ignore[no-any-return]
         if not self._is_ready:
             self._object = self._create()
             setup = getattr(self._object, "setup", None)
             if callable(setup):
                 _awaited(setup())
+                passed(SET_UP)
             self._is_ready = True
-        return _awaited(self._object.execute())
+        return self._object.execute  # type: ignore[no-any-return]
 
     def _create(self) -> Any:
         from manta.light.local import Local

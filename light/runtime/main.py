@@ -13,14 +13,17 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 
 from manta.light import wire
 from manta.light.runtime import ending, memory, processes
+from manta.light.runtime.installed import installed
 from manta.light.runtime.orders import Order, Settings
 from manta.light.runtime.shared import Shared
+from manta.light.runtime.stacks import Stacks
 from manta.light.runtime.worker import Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
 
@@ -136,7 +139,7 @@ class Runtime:
         hello = {"k": "runtime", "token": self._token, "version": wire.VERSION, "pid": os.getpid()}
         self._tell(hello)
         if self._was_ready:
-            self._tell({"k": "ready"})
+            self._tell_ready()
         for exit_ in self._exits:
             self._tell(exit_)
 
@@ -148,6 +151,11 @@ class Runtime:
             self._control.send(message)
         except OSError:
             self._disconnect()
+
+    def _tell_ready(self) -> None:
+        self._tell({"k": "ready"})
+        # Nobody waits for this one.
+        self._tell({"k": "packages", "packages": installed(sys.path)})
 
     def _disconnect(self) -> None:
         if self._control is not None:
@@ -180,7 +188,11 @@ class Runtime:
             self._orders.append(order)
         elif kind in ("welcome", "run"):
             order.close()  # said again after a reconnect
+        elif kind == "stacks":
+            self._tell_stacks(message["number"])
         elif kind == "stop":
+            if message.get("stacks"):
+                self._tell_stacks(message["number"])
             self._cancel(message["number"], kill=False)
         elif kind == "cancel":
             self._cancel(message["number"], kill=True)
@@ -205,6 +217,14 @@ class Runtime:
             now = time.monotonic()
             self._nudges = [now + after for after in _NUDGES]
 
+    def _tell_stacks(self, number: int) -> None:
+        """Of an attempt that does not run, there are none."""
+        text, worker = "", self._worker
+        if number == self._current and worker is not None:
+            settings, attempt = self._settings, self._attempt_pid()
+            text = settings.stacks.take(os.getpid(), worker.pid, attempt, settings.folder)
+        self._tell({"k": "stacks", "number": number, "text": text})
+
     def _attempt_pid(self) -> int:
         """The process that runs the attempt, 0 where there is none."""
         pid = self._settings.shared.attempt_pid
@@ -221,6 +241,7 @@ class Runtime:
             return
         if time.monotonic() - since > ending.PATIENCE + ending.SLACK:
             self._is_cut_off = True
+            self._tell_stacks(self._current)
             self._cancel(self._current, kill=True)
 
     # Attempts.
@@ -242,6 +263,7 @@ class Runtime:
         shared = self._settings.shared
         shared.ordered = self._current = order.message["number"]
         shared.ending_since = None
+        shared.forget_moments()
         message = {**order.message, "notes": self._notes} if self._notes else order.message
         self._kills = memory.kills(self._memory_events) if self._is_limited else 0
         try:
@@ -293,12 +315,12 @@ class Runtime:
         if kind == "exited":
             if report["number"] == self._current:  # else an object has told it, and died after that
                 self._is_ready = not report["learns"]
-                self._attempt_ended(report["status"], report["lives_on"])
+                self._attempt_ended(report["status"], report["lives_on"], report["used"])
         elif kind == "ready":
             self._is_ready = True
             if not self._was_ready:
                 self._was_ready = True
-                self._tell({"k": "ready"})
+                self._tell_ready()
         else:
             self._leave_out(report["name"], report["why"])
 
@@ -342,7 +364,7 @@ class Runtime:
             self._start()
         self._attempt_ended(code, lives_on=False)
 
-    def _attempt_ended(self, status: int, lives_on: bool) -> None:
+    def _attempt_ended(self, status: int, lives_on: bool, used: Sequence[float] = ()) -> None:
         number, self._current = self._current, None
         self._nudges.clear()
         if number is None:
@@ -356,11 +378,14 @@ class Runtime:
         if not end and shared.imports:
             end = _import_died(self._settings.entry, status)
         shared.imports = False
-        self._ended(number, status, end)
+        self._ended(number, status, end, used)
 
-    def _ended(self, number: int, status: int, end: bytes) -> None:
+    def _ended(self, number: int, status: int, end: bytes, used: Sequence[float] = ()) -> None:
+        shared = self._settings.shared
         message = {"k": "exited", "number": number, "status": status, "end": end}
-        message["lives_on"] = self._settings.shared.lives_on
+        message["lives_on"], message["moments"] = shared.lives_on, shared.moments
+        if used:
+            message["cpu"], message["memory"] = used
         message["cut_off"] = self._is_cut_off
         if self._is_limited:
             message["no_memory"] = memory.kills(self._memory_events) > self._kills
@@ -417,6 +442,6 @@ def main() -> int:
     processes.adopt_orphans()
     os.chdir(scratch)
     is_confined = environment.pop("MANTA_CONFINED", None) is not None
-    settings = Settings(path, module, entry, scratch, Shared(), is_confined)
+    settings = Settings(path, module, entry, scratch, Shared(), Stacks(), is_confined)
     Runtime(settings, token, is_limited=is_limited, memory_events=memory_events).run()
     return 0

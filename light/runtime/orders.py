@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from manta.light.runtime.shared import Shared
+    from manta.light.runtime.stacks import Stacks
 
 BROKEN = 70
 """The exit code of a process that failed outside the user's code (EX_SOFTWARE of sysexits.h)."""
@@ -18,6 +19,7 @@ class Settings(NamedTuple):
     entry: str
     scratch: str
     shared: Shared
+    stacks: Stacks
     is_confined: bool = False
     """The user's processes may signal each other and nobody else, their runtime neither."""
 

@@ -4,13 +4,18 @@ time."""
 from __future__ import annotations
 
 import mmap
+import time
 
 from manta.light.wire import MAX_END
 
 _MAX_LEARNED = 256 * 1024  # bytes: what does not fit is not kept warm
 _PID, _ORDERED, _TAKEN, _CANCELLED, _IMPORTS, _LIVES_ON, _DEAR_TOLD, _ENDING = range(8)
 _END_SIZE, _LEARNED_SIZE = 8, 9
-_END = 10 * 8
+_MOMENTS = 10
+PHASES = BEGUN, IMPORTED, SET_UP, CALLED, RETURNED = range(5)
+"""What an attempt passes: it has begun, has imported its module, its object's setup() is over, its
+code is called, and has returned."""
+_END = (_MOMENTS + len(PHASES)) * 8
 _LEARNED = _END + MAX_END
 
 
@@ -97,6 +102,20 @@ class Shared:
     @ending_since.setter
     def ending_since(self, at: float | None) -> None:
         self._numbers[_ENDING] = int((at or 0) * 1e9)
+
+    def passed(self, phase: int) -> None:
+        """Called in an attempt, which passes one of PHASES."""
+        self._numbers[_MOMENTS + phase] = time.time_ns()
+
+    @property
+    def moments(self) -> list[int]:
+        """When the attempt passed each of PHASES, in nanoseconds since the epoch; 0: it has not."""
+        return list(self._numbers[_MOMENTS : _MOMENTS + len(PHASES)])
+
+    def forget_moments(self) -> None:
+        """Called before another attempt begins."""
+        for phase in PHASES:
+            self._numbers[_MOMENTS + phase] = 0
 
     def leave(self, end: bytes) -> None:
         """Called in an attempt that is over: keeps how it ended."""

@@ -46,7 +46,7 @@ from manta.light.runtime.warmth import Notice, Noticed, Warmth
 from manta.light.wire import MessageSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from manta.light.runtime.loader import Target
     from manta.light.runtime.warmth import Unsafe
@@ -85,6 +85,8 @@ class Template:
         self._log = log
         self._ended = 0
         """The number of the latest order whose end it has told."""
+        self._used: list[float] = []
+        """Seconds of cpu, and the most bytes, of the process that ran the latest attempt."""
         self._notice: Notice | None = None
         self._importing = 0.0
         self._target: Target | None = None
@@ -92,6 +94,7 @@ class Template:
     def serve(self, cold: Mapping[str, str] | None) -> None:
         """Has attempts run until the runtime has no more, or this process is of no use."""
         faulthandler.enable()
+        self._settings.stacks.register()
         sys.breakpointhook = _no_terminal
         sys.stdout = _stream(1)
         sys.stderr = _stream(2)
@@ -119,7 +122,7 @@ class Template:
             modules, files = self._learned()
             modules = warmth.new(modules) if warmth is not None else []
             learns = bool(modules or files)
-            self._tell_end(self._ended, status, lives_on=False, learns=learns)
+            self._tell_end(self._ended, status, lives_on=False, learns=learns, used=self._used)
             if learns:
                 self._program.leave()
                 signal.alarm(_LONGEST_WARMING)
@@ -179,13 +182,22 @@ class Template:
         pid = os.fork()
         if not pid:
             self._be_attempt(template)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _, status, used = os.wait4(pid, 0)
         self._settings.shared.attempt_pid = 0
-        return status
+        self._used = [used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]
+        return os.waitstatus_to_exitcode(status)
 
-    def _tell_end(self, number: int, status: int, *, lives_on: bool, learns: bool = False) -> None:
+    def _tell_end(
+        self,
+        number: int,
+        status: int,
+        *,
+        lives_on: bool,
+        learns: bool = False,
+        used: Sequence[float] = (),
+    ) -> None:
         report = {"number": number, "status": status, "lives_on": lives_on, "learns": learns}
-        self._connection.send({"k": "exited", **report})
+        self._connection.send({"k": "exited", "used": used, **report})
 
     def _take_back(self) -> None:
         """What an attempt's code has done to its output is over with it."""
@@ -229,7 +241,8 @@ class Template:
                 self._imports.notice = self._note_import
             for note in order.message.get("notes", ()):
                 attempt.note("info", note)
-            attempt.run(partial(self._prepare, attempt, order.message["brief"]["class_name"]))
+            prepare = partial(self._prepare, attempt, order.message["brief"]["class_name"])
+            attempt.run(prepare, shared.passed)
             shared.leave(attempt.end())
             if not attempt.lives_on or attempt.stopped:
                 shared.ending_since = time.monotonic()

@@ -37,8 +37,13 @@ COMMANDS = {
     "ps": ("swarms", "List swarms.", "manta ps --cluster lab --json"),
     "explain": (
         "swarms",
-        "Explain, node by node, why tasks run where they do.",
+        "Explain why tasks run where they do, or what one failed of.",
         "manta explain 3f2a",
+    ),
+    "stack": (
+        "tasks",
+        "Show where the threads of a task stand now.",
+        "manta stack 3f2a.worker.0",
     ),
     "logs": (
         "swarms",

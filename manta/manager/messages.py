@@ -9,7 +9,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.exchange import ResolvedPeer
-from manta.protocol.node import Message, Register
+from manta.protocol.node import Instance, Message, Register
 from manta.protocol.values import BlobRef
 
 # From the Gateway, which has checked the sender.
@@ -69,6 +69,13 @@ class LoadSwarm(msgspec.Struct, frozen=True):
     """Asked; answered once the swarm's actor runs. It may have ended because nobody used it."""
 
     swarm_id: str
+
+
+class AskStacks(msgspec.Struct, frozen=True):
+    """To a cluster; answered with `node.Stacks`, or refused by the node."""
+
+    node_id: str
+    instance: Instance
 
 
 # To the Gateway.

@@ -20,6 +20,7 @@ from manta.protocol.base import Message as Message
 from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
+from manta.protocol.bundle import MOST_STACKS, Bundle
 from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.machine import Capabilities as Capabilities
@@ -244,12 +245,14 @@ class ResultEntries(Message, frozen=True):
 
 
 class TaskError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`sentence` is for the user; `traceback` is of the task's own code."""
+    """`sentence` is for the user; `traceback` is of the task's own code. `bundle` is what else the
+    node knows of it, where it is the end of an attempt that ran there."""
 
     kind: str
     sentence: str
     traceback: str = ""
     last_lines: tuple[str, ...] = ()
+    bundle: Bundle | None = None
 
 
 class Timings(msgspec.Struct, frozen=True, array_like=True):
@@ -409,6 +412,19 @@ class StopNode(Message, frozen=True):
     drain: bool = False
 
 
+class ReadStacks(Message, frozen=True):
+    """Asks for the stacks of an attempt that runs on the node."""
+
+    instance: Instance
+
+
+class Stacks(Message, frozen=True):
+    text: Annotated[str, msgspec.Meta(max_length=MOST_STACKS)]
+
+
+ReadStacks.reply = Stacks
+
+
 NodeRequest: Any = requests(
     {
         Enroll: Enrolled,
@@ -447,6 +463,7 @@ ToNode = (
     | LogAck
     | StopNode
     | ReadTree
+    | ReadStacks
     | PushResult
     | FreeResults
 )

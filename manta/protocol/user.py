@@ -182,6 +182,23 @@ class TaskInfo(msgspec.Struct, frozen=True):
     progress: float | None = None
 
 
+LONGEST_TASK = 300
+"""Characters of a task's id."""
+
+
+class ReadStacks(Message, frozen=True):
+    """Of a task that runs: `task` is its alias, and further as in its id, but for the swarm."""
+
+    swarm: Named
+    task: Annotated[str, msgspec.Meta(max_length=LONGEST_TASK)]
+
+
+class TaskStacks(Message, frozen=True):
+    instance: Instance
+    node_alias: str
+    text: str
+
+
 class GetTasks(Message, frozen=True):
     """`after` tasks were received already."""
 
@@ -369,6 +386,7 @@ SwarmRequest: Any = requests(
         WatchSwarms: Swarms,
         ExplainSwarm: Planned,
         GetTasks: Tasks,
+        ReadStacks: TaskStacks,
         ReadFeed: FeedPage,
         DeleteResults: DeletedResults,
         RecallResult: RecalledResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,6 +13,9 @@ from manta.actors import Actor, Refused
 from manta.node.config import NodeConfig, line_of
 from manta.node.errors import ConfigError, Flaw
 from manta.protocol.node import DatasetInfo
+
+if TYPE_CHECKING:
+    from manta.node.shared.context import NodeContext
 
 SURVEY_BOUND = 100_000
 """Files of a folder that are counted at most: its size is a lower bound if it has more."""
@@ -29,15 +32,15 @@ class SurveyDatasets(msgspec.Struct, frozen=True):
 
 
 class Datasets(Actor):
-    def __init__(self, mappings: Mapping[str, Path]) -> None:
-        self._mappings = mappings
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
 
     def receive(self, message: Any) -> Any:
         match message:
             case FindDatasets(names):
-                return find(self._mappings, names)
+                return find(self._context.config.datasets, names)
             case SurveyDatasets():
-                return survey(self._mappings)
+                return survey(self._context.config.datasets)
             case _:
                 return super().receive(message)
 

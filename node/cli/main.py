@@ -15,7 +15,9 @@ from manta.node.cli.audit import audit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.cli.orders import drain, reload
 from manta.node.cli.results import results
+from manta.node.cli.service import service
 from manta.node.daemon.places import (
     config_of,
     config_path,
@@ -292,6 +294,9 @@ for _command, _example in {
     start: "manta_node start edge --background",
     stop: "manta_node stop edge",
     status: "manta_node status edge --json",
+    service: "manta_node service install edge",
+    reload: "manta_node reload edge",
+    drain: "manta_node drain edge --deadline 10m --wait",
     logs: "manta_node logs edge -f",
     who: "manta_node who edge --user ada@example.org",
     audit: "manta_node audit verify edge",

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from manta.protocol.addresses import flaw_of
+from manta.protocol.bundle import PARTS
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
 from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
 from manta.protocol.peers import MOST_ADDRESSES
@@ -200,6 +201,12 @@ def _ways_out(patterns: list[str]) -> tuple[str, ...]:
         if flaw := flaw_of_pattern(pattern):
             raise ValueError(f"it must name hosts and ports: {flaw}")
     return tuple(pattern.lower() for pattern in patterns)
+
+
+def _parts(words: list[str]) -> tuple[str, ...]:
+    if wrong := [word for word in words if word not in PARTS]:
+        raise ValueError(f"it must name parts of a failure, {', '.join(PARTS)}, not {wrong[0]!r}")
+    return tuple(dict.fromkeys(words))
 
 
 def _size(text: str) -> int:
@@ -440,6 +447,18 @@ class NodeConfig:
         option="--dataset",
         metavar="NAME=PATH",
         work_out=dict,
+    )
+    bundle_redact: tuple[str, ...] = setting(
+        "bundle.redact",
+        list,
+        None,
+        f"What is held back of failures: {', '.join(PARTS)}; may be repeated.",
+        option="--bundle-redact",
+        metavar="PART",
+        work_out=tuple,
+        worked_out="nothing",
+        read=_parts,
+        show=list,
     )
     labels: dict[str, str] = setting(  # noqa: RUF009
         "labels",

@@ -18,6 +18,7 @@ from manta.console.visible import visible_lines
 from manta.node.config import NodeConfig, become_clean, instance, load
 from manta.node.daemon import logs
 from manta.node.daemon.exit_codes import of_error, sentence_of
+from manta.node.daemon.orders import Orders
 from manta.node.errors import DaemonEnded
 from manta.node.service import Node
 from manta.node.state import StateFolder
@@ -65,8 +66,10 @@ def run(config: NodeConfig, state: Path) -> None:
         log.warning("%s: %s.", config.path, note)
     raise_descriptor_limit()
     stopping = Stopping()
+    orders = Orders(config, StateFolder(state))
     try:
-        with Node(config, state, on_finish=stopping.stop):
+        with Node(config, state, on_finish=stopping.stop) as node:
+            orders.begin(node)
             code, sentence = stopping.wait()
         if code:
             raise DaemonEnded(sentence, code)

@@ -101,6 +101,26 @@ class Group:
         except OSError:
             return None  # v2 has it from Linux 5.19 on
 
+    def cpu_time(self) -> float | None:
+        """Seconds that its processes have run."""
+        folder = self._folders.get("cpu")
+        try:
+            if folder is None:
+                return None
+            if self.version == 2:
+                return _count(folder / "cpu.stat", "usage_usec") / 1e6
+            return int((folder / "cpuacct.usage").read_text()) / 1e9
+        except (OSError, ValueError):
+            return None  # v1 may have it in another hierarchy
+
+    def most_processes(self) -> int | None:
+        """The most that it has had at a time, with threads."""
+        folder = self._folders.get("pids")
+        try:
+            return int((folder / "pids.peak").read_text()) if folder else None
+        except (OSError, ValueError):
+            return None  # Linux has it from 6.1 on
+
     def memory_kills(self) -> int:
         """How many of its processes the kernel has killed, since it had no more memory."""
         return 0 if self.memory_events is None else _count(self.memory_events, "oom_kill")

@@ -13,8 +13,9 @@ from manta.light.runtime.processes import kill_tree, marked
 from manta.node.isolation import enter
 from manta.node.isolation import limits as decide
 from manta.node.isolation.cgroups import Group, Groups
-from manta.node.isolation.limits import LIMITS, Limits
+from manta.node.isolation.limits import LIMITS, Limits, Means
 from manta.node.isolation.watchdog import Watchdog, Watched, threads_of_user
+from manta.protocol.bundle import Usage
 
 log = logging.getLogger("manta.node.isolation")
 
@@ -69,6 +70,19 @@ class Held:
     def peak(self) -> int | None:
         """The most bytes that it has had, as far as that is known."""
         return self._watched.peak if self._watched is not None else self._group.peak()
+
+    def usage(self) -> Usage:
+        """What it has used since it began, as far as that is known, and may use."""
+        limits = self._limits
+        watched = 0 if self._watched is None else self._watched.most_processes
+        return Usage(
+            memory=self.peak(),
+            memory_limit=limits.memory,
+            cpu=self._group.cpu_time(),
+            cores_limit=limits.cpu if self._holder.plan.cpu is Means.GROUP else None,
+            processes=watched or self._group.most_processes(),
+            processes_limit=limits.processes,
+        )
 
     def verdict(self, code: int | None) -> str:
         """Why its first process has ended, if it took more than it may; else nothing."""

@@ -34,6 +34,7 @@ class Watched:
     told: Callable[[str], None]
     """Called once on the watchdog's thread, before the task is ended, with a sentence."""
     peak: int = 0
+    most_processes: int = 0
     due: float = 0.0
 
 
@@ -92,6 +93,7 @@ class Watchdog:
     def _look(self, task: Watched) -> None:
         measured = measure(task.pid, task.limits.memory)
         task.peak = max(task.peak, measured.memory)
+        task.most_processes = max(task.most_processes, measured.processes)
         sentence = excess(measured, task.limits, task.plan)
         if sentence is None:
             task.due = time.monotonic() + pause(measured.memory, task.limits.memory)

@@ -12,7 +12,7 @@ from manta.protocol.exchange import (
     Receiving,
     Sent,
 )
-from manta.protocol.node import GlobalWritten, JournalEntry, ResultWritten, TaskEnded
+from manta.protocol.node import GlobalWritten, JournalEntry, ResultWritten, TaskEnded, TaskError
 from manta.protocol.values import BlobRef, Payload
 
 WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed
@@ -27,8 +27,12 @@ def blob_of(entry: JournalEntry) -> BlobRef | None:
         return None
     if isinstance(entry, WITH_A_VALUE):
         value = entry.value
-    elif isinstance(entry, TaskEnded) and entry.output is not None:
-        value = entry.output
+    elif isinstance(entry, TaskEnded):
+        value = entry.output if entry.error is None else packages_of(entry.error)
     else:
         return None
     return value if isinstance(value, BlobRef) else None
+
+
+def packages_of(error: TaskError) -> BlobRef | None:
+    return None if error.bundle is None else error.bundle.packages

@@ -244,10 +244,11 @@ class Journals:
         """As of the journal: the blob is not on this disk any more, or was `refused` for good."""
         with self._lock:
             for swarm in self._swarms.values():
-                for instance in (ended := swarm.journal.blob_lost(digest, at, refused)):
+                is_named = swarm.journal.names(digest)
+                for instance in swarm.journal.blob_lost(digest, at, refused):
                     why = refused or "a value that it wrote is not on this disk any more"
                     log.error("%s: %s", instance, why)
-                if ended:
+                if is_named:
                     self._rewrite(swarm.file, swarm.records)
             self._delete_unnamed(digest)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakSet
 
+import msgspec
+
 from manta.node.journal.entries import WITH_A_VALUE, WITHOUT, blob_of
 from manta.node.journal.outbox import Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, Record, encode
@@ -246,7 +248,8 @@ class Journal:
 
     def blob_lost(self, digest: str, at: float, refused: str = "") -> list[Instance]:
         """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead. Or
-        the manager will never take it, as `refused` says: they are told FAILED.
+        the manager will never take it, as `refused` says: they are told FAILED. An
+        end that is a failure goes without it: it is the list of packages.
 
         Other entries of the attempt follow; the manager holds to the end that it heard first.
         """
@@ -256,6 +259,10 @@ class Journal:
             if blob is None or blob.digest != digest:
                 continue
             instance = kept.item.instance
+            if isinstance(kept.item, TaskEnded) and kept.item.error is not None:
+                self.entries.replace(kept.number, without_packages(kept.item))
+                self._forget(self._blobs.pop(kept.number))
+                continue
             if refused:
                 state, error = AttemptState.FAILED, f"{instance} failed: {refused}"
                 told = TaskError("ResourceExhaustionError", error)
@@ -286,6 +293,15 @@ def _of_another_timeline(instance: Instance, at: float) -> TaskEnded:
     )
     error = TaskError("Restored", sentence)
     return TaskEnded(instance, AttemptState.INTERRUPTED, at, error=error)
+
+
+def without_packages(entry: TaskEnded) -> TaskEnded:
+    """The same end, where the list of packages finds no room."""
+    error = entry.error
+    if error is None or error.bundle is None:
+        return entry
+    bundle = msgspec.structs.replace(error.bundle, packages=None)
+    return msgspec.structs.replace(entry, error=msgspec.structs.replace(error, bundle=bundle))
 
 
 def linger(entry: JournalEntry, *, expecting: bool = False) -> float:

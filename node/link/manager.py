@@ -49,6 +49,7 @@ from manta.node.shared.messages import (
     FetchFailed,
     Leave,
     ReadNetworkQuality,
+    Reconfigured,
     TroubleChanged,
 )
 from manta.node.state import Identity, hardware_id
@@ -65,6 +66,8 @@ from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
 PORT_TIMEOUT = 5.0
+STACKS_TIMEOUT = 8.0
+"""Less than the manager waits for what it asks."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 
@@ -177,6 +180,8 @@ class ManagerLink(Actor):
                     self._begin()
             case protocol.FetchDesired():
                 self._fetch_desired(message)
+            case protocol.ReadStacks():
+                self._relay(self.system.ref(ROOT).ask_future(message, timeout=STACKS_TIMEOUT))
             case ReadTree(after):
                 return tree_of(self.system.tree(), after)
             case protocol.StopNode():
@@ -187,6 +192,9 @@ class ManagerLink(Actor):
                 self._held.push(message, self.defer())
             case FreeResults():
                 self._held.delete(message, self.defer())
+            case Reconfigured():
+                if self._context.is_registered:  # else it tells of what it offers when it is
+                    self._register()
             case TroubleChanged():
                 self._tell_trouble()
             case Leave():
@@ -473,16 +481,19 @@ class ManagerLink(Actor):
                 self.log.warning("what to run could not be fetched: %s", error)
             self.notify(ROOT, FetchFailed() if error is not None else desired)
 
-        future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
-        self.pipe(future, answered)
+        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
 
     def _ask_gateway(self, request: FetchPeers | WantRoster | WantBlob | BlobTold) -> None:
         """Raises Refused."""
         if not self._context.is_registered:
             raise Refused(Code.UNAVAILABLE, "The node is not registered with its manager.")
+        self._relay(self._gateway.ask_future(request, timeout=ASK_TIMEOUT))
+
+    def _relay(self, asked: Future[Any]) -> None:
+        """Answers with what is answered."""
         reply = self.defer()
 
         def answered(answer: Any, error: BaseException | None) -> None:
             reply.set(answer) if error is None else reply.fail(error)
 
-        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
+        self.pipe(asked, answered)

@@ -169,7 +169,9 @@ class BwrapRunner(local.LocalRunner):
             with contextlib.ExitStack() as handed:
                 given = Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
-                program = local.runtime(None if spec.environment is None else ENVIRONMENT)
+                program: Sequence[str] = local.runtime(
+                    None if spec.environment is None else ENVIRONMENT
+                )
                 if ways is not None:
                     ours, theirs = socket.socketpair()
                     ways.take(ours)
@@ -198,7 +200,8 @@ class BwrapRunner(local.LocalRunner):
         if sandbox.held is not None:
             sandbox.held.watch(child.pid)
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
-        return RuntimeHandle(datasets, lambda: self.launcher.end(child))
+        usage = local.usage_of(sandbox.held)
+        return RuntimeHandle(datasets, lambda: self.launcher.end(child), usage=usage)
 
     def _arguments(self, spec: RuntimeSpec, sandbox: _Sandbox, given: Given) -> list[str]:
         memory = spec.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

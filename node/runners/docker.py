@@ -40,6 +40,7 @@ from manta.node.runners.paths import (
     packages,
 )
 from manta.node.task_server.streams import Lines
+from manta.protocol.bundle import Usage
 from manta.protocol.machine import CUDA
 
 log = logging.getLogger("manta.node.runners")
@@ -78,11 +79,16 @@ class DockerRunner:
         self._runtime = runtime
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
+        self._digests: dict[str, str] = {}
+        """Images with their digests, by name, as they were last looked for."""
         self._containers: set[Container] = set()
         self._is_closed = False
 
     def runs_in_image(self, image: str | None) -> bool:
         return True
+
+    def level(self, image: str | None) -> str:
+        return self.names[0]
 
     def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
         """Pulls it when it is absent, once for all who ask meanwhile.
@@ -104,6 +110,7 @@ class DockerRunner:
         return pending.done
 
     def _fetch(self, image: str, pending: _Pending) -> None:
+        digested = image
         try:
             if not self._engine.has_image(image):
                 began = time.monotonic()
@@ -112,6 +119,7 @@ class DockerRunner:
                 self._engine.pull(image)
                 took = time.monotonic() - began
                 self._say(pending, f"The image {image!r} was pulled in {took:.0f} s.")
+            digested = self._engine.digested(image)
         except ImageMissing as error:
             problem: Exception | None = ImageMissing(
                 f"The image {image!r} is not on node {self._alias!r} and cannot be pulled: "
@@ -124,6 +132,8 @@ class DockerRunner:
             problem = None
         with self._lock:
             del self._pending[image]
+            if problem is None:
+                self._digests[image] = digested
         if problem is None:
             pending.done.set_result(None)
         else:
@@ -261,7 +271,11 @@ class DockerRunner:
             container = Container(self._engine, spec.session, options, on_exit, **how)
             self._containers = {c for c in self._containers if c.is_alive} | {container}
         datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
-        return RuntimeHandle(datasets, container.kill)
+        image = spec.image or self._default_image
+        limits = Usage(memory_limit=spec.memory)
+        return RuntimeHandle(
+            datasets, container.kill, usage=lambda: limits, image=self._digests.get(image, image)
+        )
 
     def recover(self) -> list[str]:
         """Raises EngineError."""

@@ -134,6 +134,19 @@ class Engine:
                 raise
         return True
 
+    def digested(self, image: str) -> str:
+        """The image with the digest of its contents. Raises EngineError."""
+        from docker.errors import ImageNotFound
+
+        client = self.client
+        with self.errors():
+            try:
+                found = client.inspect_image(image)
+            except ImageNotFound:  # it was removed meanwhile
+                return image
+        digests = [one.partition("@")[2] for one in found.get("RepoDigests") or ()]
+        return f"{image}@{digests[0] if digests else found['Id']}"
+
     def pull(self, image: str) -> None:
         """Raises EngineError, ImageMissing."""
         from docker.errors import APIError

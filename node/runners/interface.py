@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from manta.node.runners.gpus import Gpu
+from manta.protocol.bundle import Usage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -67,6 +68,10 @@ class RuntimeExit(msgspec.Struct, frozen=True):
     """Neither the task nor its image is to blame."""
 
 
+def _nothing_known() -> Usage:
+    return Usage()
+
+
 class RuntimeHandle(msgspec.Struct, frozen=True):
     datasets: dict[str, str]
     """Where the task sees them, by their names."""
@@ -74,6 +79,10 @@ class RuntimeHandle(msgspec.Struct, frozen=True):
     """Ends it with everything that it started, setsid or not. Idempotent; returns at once."""
     pid: int | None = None
     """Of a plain process."""
+    usage: Callable[[], Usage] = _nothing_known
+    """What it has used so far, and may; from any thread, at once."""
+    image: str = ""
+    """What it runs in, with its digest, where that is an image."""
 
 
 class Runner(Protocol):
@@ -84,6 +93,9 @@ class Runner(Protocol):
 
     def runs_in_image(self, image: str | None) -> bool:
         """Whether a module that names this image, or none, runs in a container."""
+
+    def level(self, image: str | None) -> str:
+        """At which level it isolates a module that names this image, or none."""
 
     def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
         """Have what a module with that image needs. Fails with ImageMissing or EngineError.

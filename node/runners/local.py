@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +15,7 @@ from manta.node.isolation.holding import Held, Holder
 from manta.node.runners import gpus
 from manta.node.runners.interface import ImageSpec, RuntimeSpec
 from manta.node.runners.launcher import Launcher
+from manta.protocol.bundle import Usage
 from manta.transports.errors import remedied
 
 _PASSED_ON = (
@@ -39,6 +41,8 @@ SOURCES = Path(wire.__file__).parents[2]
 class LocalRunner:
     """Has a launcher, and no images. Tasks are within limits if there is a holder."""
 
+    names: tuple[str, ...]
+
     def __init__(self, holder: Holder | None = None) -> None:
         self.launcher = Launcher()
         self.holder = holder
@@ -57,6 +61,9 @@ class LocalRunner:
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
+
+    def level(self, image: str | None) -> str:
+        return self.names[0]
 
     def prepare(self, image: str | None, tell: object) -> Future[None]:
         """There is nothing to prepare."""
@@ -86,6 +93,11 @@ def runtime(environment: str | None = None) -> tuple[str, ...]:
     """What is started: the Python of an environment that the task sees there, or the node's."""
     python = sys.executable if environment is None else f"{environment}/bin/python"
     return (python, "-m", "manta.light")
+
+
+def usage_of(held: Held | None) -> Callable[[], Usage]:
+    """What is known of a task, held or not."""
+    return Usage if held is None else held.usage
 
 
 def interpreter() -> dict[str, str]:

@@ -58,7 +58,8 @@ class ProcessRunner(local.LocalRunner):
         if held is not None:
             held.watch(child.pid)
         datasets = {name: str(path) for name, path in spec.datasets.items()}
-        return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
+        kill, usage = (lambda: self.launcher.end(child)), local.usage_of(held)
+        return RuntimeHandle(datasets, kill, child.pid, usage)
 
     def command(self, spec: RuntimeSpec, held: Held | None) -> Sequence[str]:
         """What is started."""

@@ -200,6 +200,9 @@ class ByImage:
     def runs_in_image(self, image: str | None) -> bool:
         return image is not None
 
+    def level(self, image: str | None) -> str:
+        return self._of(image).level(image)
+
     def _of(self, image: str | None) -> Runner:
         return self._others if image is None else self._containers
 

@@ -123,6 +123,15 @@ class Reservations:
     def gpus_found(self, gpus: Iterable[tuple[str, int]], now: float) -> list[ReservationAction]:
         """The machine has these GPUs now: their ids and memory."""
         self._room.found(gpus)
+        return self._room_changed(now)
+
+    def may_take(self, capacity: Capacity, now: float) -> list[ReservationAction]:
+        """Tasks may take as much from now on. What runs goes on; what can never fit any more is
+        refused."""
+        self._room.may_take(capacity)
+        return self._room_changed(now)
+
+    def _room_changed(self, now: float) -> list[ReservationAction]:
         refused = [
             _refuse(each.assignment, problem)
             for line, waiting in self._lines.items()

@@ -77,6 +77,10 @@ class Room:
         """Of each GPU, in the order in which they were found, what of its memory is left."""
         return tuple(map(self._room_of, self._gpus))
 
+    def may_take(self, capacity: Capacity) -> None:
+        """Tasks may use as much from now on, and keep what they have."""
+        self._has = capacity
+
     def found(self, gpus: Iterable[tuple[str, int]]) -> None:
         """The machine has these GPUs now: their ids and memory. Tasks keep what they have."""
         self._gpus = dict(gpus)

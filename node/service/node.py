@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from manta.node.scheduling.room import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
-from manta.node.shared.messages import Leave
+from manta.node.shared.messages import Drain, Leave, Reconfigured
 from manta.node.state import Identity, StateFolder, Status, place_of
 from manta.node.state.audit import open_log
 from manta.node.state.modules import ModuleFolders
@@ -145,14 +146,7 @@ class Node:
                 finish=on_finish,
                 cpu_share=_cpu_share(config),
             )
-            capacity = Capacity(
-                config.max_concurrent_tasks,
-                float(os.cpu_count() or 1),
-                max(0, _memory() - config.reserve_memory),
-                shutil.disk_usage(folder.path).free,
-                config.scratch,
-                config.gpu_enabled,
-            )
+            capacity = partial(capacity_of, disk=shutil.disk_usage(folder.path).free)
             self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             root = self.system.spawn(
@@ -169,6 +163,22 @@ class Node:
     def stop(self) -> None:
         """End all tasks, report them INTERRUPTED, and say goodbye to the manager."""
         self._undo.close()
+
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Takes over what of a configuration can be, while tasks go on (`config.changes`)."""
+        context = self.context
+        context.config = config
+        context.cpu_share = _cpu_share(config)
+        logging.getLogger().setLevel(config.log_level)
+        context.audit.reconfigured(time.time(), in_force(config))
+        for path in (ROOT, MANAGER_LINK):  # which tells the manager what the others offer
+            self.system.ref(path).tell(Reconfigured())
+
+    def drain(self, deadline: float | None) -> None:
+        """Takes no new work, and ends once what runs has ended; after `deadline` seconds it ends
+        that as well."""
+        self.context.audit.drained(time.time(), deadline)
+        self.system.ref(ROOT).tell(Drain(deadline))
 
     def _leave(self) -> None:
         """Tell the manager first, or it may place the tasks that end now on this node again."""
@@ -216,6 +226,18 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )
     return None, claims.manager_key
+
+
+def capacity_of(config: NodeConfig, disk: int) -> Capacity:
+    """What tasks may take at a time; `disk` is what was free when the node started."""
+    return Capacity(
+        config.max_concurrent_tasks,
+        float(os.cpu_count() or 1),
+        max(0, _memory() - config.reserve_memory),
+        disk,
+        config.scratch,
+        config.gpu_enabled,
+    )
 
 
 def _memory() -> int:

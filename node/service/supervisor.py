@@ -8,16 +8,16 @@ is back, attempts that had begun are reported INTERRUPTED, and the others are gi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ClassVar, assert_never
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
 from manta.node.capabilities.datasets import Datasets
 from manta.node.capabilities.metrics import Metrics
-from manta.node.link.manager import ManagerLink
+from manta.node.link.manager import STACKS_TIMEOUT, ManagerLink
 from manta.node.link.peer_directory import PeerDirectory
 from manta.node.link.peer_hub import PeerHub
 from manta.node.plane.keeper import PlaneKeeper
@@ -30,9 +30,11 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
     AttemptEnded,
     AttemptsAreFresh,
+    Drain,
     EndExchange,
     FetchFailed,
     GpusFound,
+    Reconfigured,
     SwarmOver,
     TroubleChanged,
 )
@@ -41,12 +43,15 @@ from manta.node.tasks.events import Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
+from manta.protocol.codes import Code
 from manta.protocol.node import (
     Desired,
     DesiredChanged,
     FetchDesired,
     HeartbeatReply,
     Instance,
+    LogLine,
+    ReadStacks,
     Registered,
     StopNode,
     TaskEnded,
@@ -54,6 +59,9 @@ from manta.protocol.node import (
 )
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import AttemptState
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
 
 
 class _Task(msgspec.Struct):
@@ -74,10 +82,12 @@ class NodeSupervisor(Supervisor):
     intensity: ClassVar[int] = 20
     period: ClassVar[float] = 60.0
 
-    def __init__(self, context: NodeContext, capacity: Capacity) -> None:
+    def __init__(self, context: NodeContext, capacity: Callable[[NodeConfig], Capacity]) -> None:
+        """`capacity` is what a configuration lets tasks take."""
         self._context = context
         self._observed = obs.Observed()
-        self._reservations = res.Reservations(capacity)
+        self._capacity = capacity
+        self._reservations = res.Reservations(capacity(context.config))
         self._lanes = Lanes()
         self._tasks: dict[str, _Task] = {}
         """By the supervisors' ids."""
@@ -97,7 +107,7 @@ class NodeSupervisor(Supervisor):
         """The link starts last, because the others must be there when it tells them something."""
         context = self._context
         return [
-            ChildSpec("datasets", partial(Datasets, context.config.datasets)),
+            ChildSpec("datasets", partial(Datasets, context)),
             ChildSpec("metrics", partial(Metrics, context)),
             ChildSpec("scratch", partial(Scratch, context)),
             ChildSpec("light", partial(LightService, context.sessions)),
@@ -131,8 +141,19 @@ class NodeSupervisor(Supervisor):
                 found = [(gpu.id, gpu.info.memory) for gpu in self._context.gpus]
                 self._admit(self._reservations.gpus_found(found, self.clock.now()))
                 self._show()
+            case ReadStacks(instance):
+                self._read_stacks(instance)
             case StopNode(drain):
                 self._stop_node(drain)
+            case Drain(deadline):
+                self._drain(deadline)
+            case _Overdue(sentence):
+                self._context.leaving = sentence
+                self._context.finish(0, sentence)
+            case Reconfigured():
+                capacity = self._capacity(self._context.config)
+                self._admit(self._reservations.may_take(capacity, self.clock.now()))
+                self._show()
             case _Back(id, ref):
                 if self.child(id) is ref:  # else it has ended again
                     self._task_up(id)
@@ -323,6 +344,21 @@ class NodeSupervisor(Supervisor):
             self._start_task(_Task(task.lane, granted=task.granted))
         self._forget_if_over(task.lane[0])
 
+    def _read_stacks(self, instance: Instance) -> None:
+        """Raises Refused."""
+        task = self._task_of(instance)
+        if task is None or not task.is_up:
+            raise Refused(Code.WRONG_STATE, f"{instance} does not run on this node now.")
+        reply = self.defer()
+
+        def answered(answer: Any, error: BaseException | None) -> None:
+            reply.set(answer) if error is None else reply.fail(error)
+
+        asked = self.system.ref(f"{ROOT}/{task.id}").ask_future(
+            ReadStacks(instance), timeout=STACKS_TIMEOUT
+        )
+        self.pipe(asked, answered)
+
     # --- ends ------------------------------------------------------------------------------
 
     def _tell_end(self, instance: Instance, state: AttemptState, error: TaskError) -> None:
@@ -358,6 +394,21 @@ class NodeSupervisor(Supervisor):
             self._context.finish(0, "the manager asked the node to stop")
         self._show()
 
+    def _drain(self, deadline: float | None) -> None:
+        if deadline is not None:
+            sentence = f"the node was drained, and its deadline of {deadline:g} s has passed"
+            self.after(deadline, _Overdue(sentence))
+            self._tell_of_deadline(deadline)
+        self._stop_node(True)
+
+    def _tell_of_deadline(self, deadline: float) -> None:
+        """Those who wait for what runs here."""
+        at = self.clock.wall()
+        text = f"Its node is drained: what still runs in {deadline:g} s is interrupted."
+        for task in self._tasks.values():
+            lines = [LogLine(one, at, "node", text) for one in task.granted]
+            self._context.journals.append_lines(task.lane[0], lines)
+
     def _show(self) -> None:
         context = self._context
         context.desired_version = self._observed.version
@@ -373,6 +424,12 @@ class _Back(msgspec.Struct, frozen=True):
 
     id: str
     ref: LocalRef
+
+
+class _Overdue(msgspec.Struct, frozen=True):
+    """The time is up in which what runs may end by itself."""
+
+    sentence: str
 
 
 class _Gone(msgspec.Struct, frozen=True):

@@ -111,6 +111,8 @@ class NodeContext:
     """The machine's, as it was last looked at; none if tasks may use none."""
     gpu_room: tuple[int, ...] = ()
     """What of each of them no task has reserved."""
+    leaving: str = ""
+    """Why what runs is ended with the node, if there is more to say than that it stops."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1

@@ -40,7 +40,18 @@ class GpusFound(msgspec.Struct, frozen=True):
     """The machine has other GPUs than before: those of the context."""
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """The operator wants the node to end once nothing runs on it, after `deadline` seconds in any
+    case."""
+
+    deadline: float | None
+
+
 # To the node supervisor and the manager's link.
+
+
+class Reconfigured(msgspec.Struct, frozen=True):
+    """What the node offers may have changed with its configuration."""
 
 
 class TroubleChanged(msgspec.Struct, frozen=True):

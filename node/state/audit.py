@@ -87,6 +87,13 @@ class NodeAudit:
         """`config` is what is in force, without secrets."""
         self._record(at, "node-started", **about, config=config)
 
+    def reconfigured(self, at: float, config: Mapping[str, Any]) -> None:
+        """As `started`: it is in force from now on."""
+        self._record(at, "node-reconfigured", config=config)
+
+    def drained(self, at: float, deadline: float | None) -> None:
+        self._record(at, "node-drained", deadline=deadline)
+
     def enrolled(self, at: float, identity: Identity) -> None:
         self._record(at, "enrolled", **msgspec.structs.asdict(identity))
 

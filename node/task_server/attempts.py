@@ -10,7 +10,7 @@ import msgspec
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.task_server import wire
 from manta.node.task_server.answers import answer, blobs, failure
-from manta.node.task_server.messages import AttemptExited, Descriptor
+from manta.node.task_server.messages import AttemptExited, Descriptor, How
 from manta.node.task_server.outcomes import cancelled, died, failed, hung, unkept, unreadable
 from manta.node.task_server.requests import Body, Error, OpenExchange, OpenMesh, Reply, Request
 from manta.node.task_server.sessions import (
@@ -202,6 +202,8 @@ class AttemptDesk:
         if attempt.exited:  # told again
             return
         attempt.exited, attempt.no_memory = True, how.no_memory
+        status = None if how.lives_on and how.end else how.status
+        attempt.how = How(status, how.no_memory, how.moments, how.cpu, how.memory)
         for stream in attempt.session.streams:
             self._sessions.emit(attempt, stream.drain())
         if how.cut_off:
@@ -244,7 +246,16 @@ class AttemptDesk:
         loading: float = 0.0,
     ) -> None:
         session, instance = attempt.session, attempt.instance
-        event = AttemptExited(session.id, instance, output, error, computing, moving, loading)
+        event = AttemptExited(
+            session.id,
+            instance,
+            output,
+            error,
+            computing,
+            moving,
+            loading,
+            how=attempt.how,
+        )
         self.drop(attempt)
         self.begin(session)
         self._server.tell(session, event)  # last: its owner does not run beside this thread

@@ -52,6 +52,8 @@ class CancelAttempt(msgspec.Struct, frozen=True):
     session: str
     instance: Instance
     reason: str
+    stacks: bool = False
+    """Its stacks are taken before, which StacksTaken tells."""
 
 
 class CutAttempt(msgspec.Struct, frozen=True):
@@ -69,7 +71,39 @@ class EndKept(msgspec.Struct, frozen=True):
     session: str
 
 
+class TakeStacks(msgspec.Struct, frozen=True):
+    """Asks for the stacks of the attempt's processes, which StacksTaken tells."""
+
+    session: str
+    instance: Instance
+
+
 # From the LightService to the session's owner.
+
+
+class PackagesFound(msgspec.Struct, frozen=True):
+    """Names and versions of what the runtime's Python has."""
+
+    session: str
+    packages: tuple[tuple[str, str], ...]
+
+
+class StacksTaken(msgspec.Struct, frozen=True):
+    session: str
+    instance: Instance
+    text: str
+    """Nothing where the attempt does not run."""
+
+
+class How(msgspec.Struct, frozen=True):
+    """How an attempt's process ended, as its runtime tells it; `Exited` of `wire` says more."""
+
+    status: int | None = None
+    """None where it goes on."""
+    no_memory: bool = False
+    moments: tuple[int, ...] = ()
+    cpu: float | None = None
+    memory: int | None = None
 
 
 class RuntimeReady(msgspec.Struct, frozen=True):
@@ -100,6 +134,7 @@ class AttemptExited(msgspec.Struct, frozen=True):
     """Seconds in which the attempt imported the module."""
     platform: bool = False
     """The error is the node's fault, not that of the attempt's code."""
+    how: How | None = None
 
 
 class SessionLost(msgspec.Struct, frozen=True):

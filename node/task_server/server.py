@@ -24,9 +24,11 @@ from manta.node.task_server.loop import READ, WRITE, PollThread
 from manta.node.task_server.messages import (
     AttemptExited,
     ObjectLives,
+    PackagesFound,
     RunAttempt,
     RuntimeReady,
     SessionLost,
+    StacksTaken,
 )
 from manta.node.task_server.outcomes import brief, unserved
 from manta.node.task_server.sessions import (
@@ -178,17 +180,27 @@ class TaskServer:
         self.attempts.begin(session)
         self._order(attempt)
 
-    def cancel_attempt(self, id: str, instance: Instance, reason: str) -> None:
-        session = self._sessions.by_id.get(id)
-        for attempt in list(session.attempts.values()) if session else ():
-            if attempt.instance == instance and not attempt.ended:
-                self._end("stop", attempt, reason)
+    def take_stacks(self, id: str, instance: Instance) -> None:
+        for attempt in self._attempts(id, instance):
+            connection = self._runtimes.get(attempt.session)
+            if connection is not None:  # else who asked does not wait for ever
+                self.send(connection, ({"k": "stacks", "number": attempt.number}, None))
+
+    def cancel_attempt(
+        self, id: str, instance: Instance, reason: str, *, stacks: bool = False
+    ) -> None:
+        for attempt in self._attempts(id, instance):
+            self._end("stop", attempt, reason, stacks=stacks)
 
     def cut_attempt(self, id: str, instance: Instance, why: str) -> None:
+        for attempt in self._attempts(id, instance):
+            self._end("cancel", attempt, f"{attempt.name} was ended, because {why}")
+
+    def _attempts(self, id: str, instance: Instance) -> list[Attempt]:
+        """Those of a session that have not ended."""
         session = self._sessions.by_id.get(id)
-        for attempt in list(session.attempts.values()) if session else ():
-            if attempt.instance == instance and not attempt.ended:
-                self._end("cancel", attempt, f"{attempt.name} was ended, because {why}")
+        found = list(session.attempts.values()) if session else []
+        return [one for one in found if one.instance == instance and not one.ended]
 
     def end_kept(self, id: str) -> None:
         if (session := self._sessions.by_id.get(id)) is not None:
@@ -367,12 +379,12 @@ class TaskServer:
             run = {"k": "run", "number": attempt.number, "token": attempt.token}
             self.send(connection, ({**run, "brief": brief(attempt.order)}, attempt.ends))
 
-    def _end(self, how: str, attempt: Attempt, reason: str) -> None:
+    def _end(self, how: str, attempt: Attempt, reason: str, **more: bool) -> None:
         """Has its code asked to end ("stop"), or its process killed ("cancel")."""
         attempt.cancelled = attempt.cancelled or reason
         connection = self._runtimes.get(attempt.session)
         if connection is not None:
-            self.send(connection, ({"k": how, "number": attempt.number}, None))
+            self.send(connection, ({"k": how, "number": attempt.number, **more}, None))
 
     def _on_runtime(self, session: RuntimeSession, message: wire.FromRuntime) -> None:
         if isinstance(message, wire.Exited):
@@ -382,6 +394,14 @@ class TaskServer:
                 self.tell(session, ObjectLives(session.id, message.lives_on))
             if attempt is not None:
                 self.attempts.exited(attempt, message)
+            return
+        if isinstance(message, wire.Packages):
+            self.tell(session, PackagesFound(session.id, message.packages))
+            return
+        if isinstance(message, wire.Stacks):
+            attempt = session.attempts.get(message.number)
+            if attempt is not None:
+                self.tell(session, StacksTaken(session.id, attempt.instance, message.text))
             return
         session.close_ends()
         if not session.is_ready:

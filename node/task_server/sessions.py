@@ -27,8 +27,10 @@ from manta.node.task_server.messages import (
     CutAttempt,
     Descriptor,
     EndKept,
+    How,
     RunAttempt,
     SessionLost,
+    TakeStacks,
 )
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream
 from manta.protocol.values import BlobRef
@@ -93,6 +95,8 @@ class Attempt:
     """Its process is gone, but what it returned may not be taken in yet."""
     no_memory: bool = False
     """The kernel has killed it, or what it started, as its container took more than it may."""
+    how: How | None = None
+    """How its process ended, once it is gone."""
     ended: bool = False
 
     @property
@@ -240,14 +244,17 @@ class RuntimeSessions:
                 os.eventfd_write(self.wake_up, 1)
 
     def tell(
-        self, message: RunAttempt | CancelAttempt | CutAttempt | EndKept | CloseSession
+        self,
+        message: RunAttempt | TakeStacks | CancelAttempt | CutAttempt | EndKept | CloseSession,
     ) -> None:
         """Has this server, or the next, do something; from any thread."""
         match message:
             case RunAttempt() as order:
                 self.post(lambda server: server.run_attempt(order))
-            case CancelAttempt(id, instance, reason):
-                self.post(lambda server: server.cancel_attempt(id, instance, reason))
+            case TakeStacks(id, instance):
+                self.post(lambda server: server.take_stacks(id, instance))
+            case CancelAttempt(id, instance, reason, stacks):
+                self.post(lambda server: server.cancel_attempt(id, instance, reason, stacks=stacks))
             case CutAttempt(id, instance, why):
                 self.post(lambda server: server.cut_attempt(id, instance, why))
             case EndKept(id):

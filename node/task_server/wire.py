@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
-from manta.light.wire import MAX_END, MAX_LOG_TEXT, BrokenFrame
+from manta.light.wire import MAX_END, MAX_LOG_TEXT, MAX_PACKAGES, MAX_STACKS, BrokenFrame
 from manta.node.task_server.requests import (
     Body,
     Count,
@@ -41,6 +41,15 @@ class Ready(FromTask, frozen=True):
     pass
 
 
+class Packages(FromTask, frozen=True):
+    packages: Annotated[tuple[tuple[Name, str], ...], Meta(max_length=MAX_PACKAGES)]
+
+
+class Stacks(FromTask, frozen=True):
+    number: Number
+    text: Annotated[str, Meta(max_length=MAX_STACKS)]
+
+
 class Exited(FromTask, frozen=True):
     number: Number
     status: Annotated[int, Meta(ge=-1024, le=1024)]
@@ -50,6 +59,11 @@ class Exited(FromTask, frozen=True):
     cut_off: bool = False
     no_memory: bool = False
     """The kernel has killed it, or what it started, as its container took more than it may."""
+    moments: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=16)] = ()
+    """When it passed `shared.PHASES`, in nanoseconds since the epoch; 0: it has not."""
+    cpu: Annotated[float, Meta(ge=0)] | None = None
+    memory: Number | None = None
+    """Seconds and bytes that its process used, which has ended."""
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +86,7 @@ class Memory(Numbered, frozen=True):
     size: Number
 
 
-FromRuntime = Ready | Exited
+FromRuntime = Ready | Packages | Stacks | Exited
 FromAttempt = Body | Memory
 
 T = TypeVar("T")

@@ -274,12 +274,15 @@ class TaskMachine:
             self._end(self._attempt, AttemptState.CANCELLED, error)
             self._attempt = self._waiting.popleft() if self._waiting else None
 
-    def _ask_to_end(self, state: AttemptState, error: TaskError, reason: str) -> None:
+    def _ask_to_end(
+        self, state: AttemptState, error: TaskError, reason: str, *, stacks: bool = False
+    ) -> None:
         assert self._attempt is not None
         if self._attempt.verdict is None:
             self._attempt.verdict = (state, error)
             self.deadline = self._now + self._limits.grace
-            self._actions.append(CancelAttempt(self.session, self._attempt.instance, reason))
+            cancel = CancelAttempt(self.session, self._attempt.instance, reason, stacks)
+            self._actions.append(cancel)
 
     def _stop(self, state: AttemptState, reason: str) -> None:
         if self.state is State.STOPPED:
@@ -322,9 +325,8 @@ class TaskMachine:
                 f"{name} ran longer than its timeout of {timeout:g} s: it was ended; raise "
                 "`timeout` in its Task, or give it less to do."
             )
-            self._ask_to_end(
-                AttemptState.TIMEOUT, TaskError("Timeout", sentence), "it ran out of time"
-            )
+            error = TaskError("Timeout", sentence)
+            self._ask_to_end(AttemptState.TIMEOUT, error, "it ran out of time", stacks=True)
 
     def _give_up(self, state: AttemptState, error: TaskError | None) -> None:
         """End the current attempt and the runtime; go on with the next."""

@@ -37,6 +37,7 @@ from manta.node.errors import (
     StorageError,
     WayOutRefused,
 )
+from manta.node.journal.swarm import without_packages
 from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
 from manta.node.runners.gpus import Gpu
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
@@ -55,13 +56,17 @@ from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events, outbound
 from manta.node.tasks import machine as task_machine
+from manta.node.tasks.bundles import Bundles
 from manta.node.tasks.image_attempts import ImageAttempt, image_spec
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
+from manta.node.tasks.stacks import StackReads
 from manta.protocol.node import (
     Assignment,
+    Instance,
     LogLine,
+    ReadStacks,
     TaskEnded,
     TaskError,
     TaskStarted,
@@ -105,6 +110,10 @@ class TaskSupervisor(Actor):
         self._gpus: tuple[str, ...] = ()
         """The ids of those that its attempts have, one at a time."""
         self._looks = False
+        self._given: dict[Instance, Assignment] = {}
+        """What was given to this lane and has not ended."""
+        self._bundles = Bundles(context)
+        self._stacks = StackReads(context)
 
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
@@ -117,7 +126,8 @@ class TaskSupervisor(Actor):
         if (ending := self._ending) is not None:
             self._ending = None
             self._report(self._requests.direct.end_now(ending))
-        self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
+        why = self._context.leaving or "the node stops, or the swarm is over"
+        self._feed(events.Stop(AttemptState.INTERRUPTED, why))
         self._end_runtime()
         self._context.modules.leave(self.ref.address.path)
         self._context.environments.leave(self.ref.address.path)
@@ -126,11 +136,23 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case Start():
-                self._gpus = message.gpus
+            case Start() | events.Revoked() | SessionLost():
+                if isinstance(message, Start):
+                    self._gpus = message.gpus
+                    self._given[message.assignment.instance] = message.assignment
                 self._feed(message)
-            case events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+            case AttemptExited():
+                self._bundles.heard(message)
                 self._feed(message)
+            case light.PackagesFound() | light.StacksTaken():
+                self._bundles.heard(message)
+                if isinstance(message, light.StacksTaken):
+                    self._stacks.answer(message.text)
+            case ReadStacks(instance):
+                why_not = "" if self._machine.current == instance else "does not run now"
+                if self._is_image_alone:
+                    why_not = "is the program of an image"
+                self._stacks.ask(instance, self._machine.session, why_not, self.defer)
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):
@@ -225,7 +247,11 @@ class TaskSupervisor(Actor):
 
     def _report(self, entry: TaskStarted | TaskEnded) -> None:
         journals, values = self._context.journals, self._context.values
+        left = self._context.runtimes.get(self.ref.address.path)
+        entry = self._bundles.completed(entry, self._given.get(entry.instance), left)
         if isinstance(entry, TaskEnded):
+            self._given.pop(entry.instance, None)
+            self._stacks.answer("")
             self._requests.attempt_ends(entry.instance)
 
         def kept() -> None:
@@ -239,6 +265,9 @@ class TaskSupervisor(Actor):
             assert isinstance(entry, TaskEnded)
             self._context.check_storage(self)
             self.log.error("%s", error)
+            if entry.error is not None:  # what it failed of is worth more than what it had
+                journals.append(without_packages(entry), kept=kept)
+                return
             said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
             entry = msgspec.structs.replace(
                 entry, state=AttemptState.FAILED, output=None, error=said
@@ -267,6 +296,7 @@ class TaskSupervisor(Actor):
         self.pipe(self.system.ref(path).ask_future(message, timeout=timeout), answered)
 
     def _prepare(self, session: str, assignment: Assignment) -> None:
+        self._bundles.forget()
         names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
 
         def found(datasets: Any, error: BaseException | None) -> None:
@@ -452,6 +482,8 @@ class TaskSupervisor(Actor):
         told: Future[Any] = Future()
 
         def feed(event: Any, _: BaseException | None) -> None:
+            if isinstance(event, RuntimeExit) and event.session == self._machine.session:
+                self._bundles.heard(event)
             self._feed(event)
 
         self.pipe(told, feed)
@@ -461,6 +493,7 @@ class TaskSupervisor(Actor):
         left = self._context.runtimes.pop(self.ref.address.path, None)
         if left is None:
             return
+        self._bundles.measured(left)
         left.handle.kill()
         self._context.sessions.tell(light.CloseSession(left.session))
         # Until then, an object that lives on may write into it.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from manta.apis import checks
 from manta.apis.errors import NotFound
+from manta.apis.failures import StacksOverview, TaskExplanation, TaskId, meant_of, task_name
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
@@ -30,6 +31,8 @@ from manta.protocol.values import BlobRef
 
 Attempts = Literal["counting", "all"]
 
+STACKS = 10.0
+"""Seconds that an attempt's stacks may take."""
 AGAIN = 0.5
 """Seconds until it is asked again for a result that is on its way."""
 
@@ -224,6 +227,31 @@ class Outputs(Client):
         """Lists why attempts failed, with their traceback and last lines."""
         tasks = self._tasks(swarm, None)
         return [ErrorOverview.of(task, task.error) for task in tasks if task.error is not None]
+
+    def explain_task(self, task: TaskId) -> TaskExplanation:
+        """Returns what is known of an attempt: of what it failed, with the bundle that its node has
+        kept. Of several that `task` means, the latest that failed, or the latest.
+
+        Raises NotFound.
+        """
+        swarm, rest = task_name(task)
+        found = meant_of(self._tasks(swarm, None), swarm, rest)
+        bundle = None if found.error is None else found.error.bundle
+        blob = None if bundle is None else bundle.packages
+        (load,) = self.connection.fetch([blob])
+        return TaskExplanation.of(found, load())
+
+    def get_stacks(self, task: TaskId) -> StacksOverview:
+        """Returns the Python stacks of all threads of an attempt that runs, and of the processes
+        that it has started, as they are now.
+
+        Takes seconds at most, also while C code holds the interpreter. Raises WrongState for a task
+        that does not run, Ambiguous where several instances are meant, and Forbidden where the
+        node's owner holds stacks back.
+        """
+        request = messages.ReadStacks(*task_name(task))
+        answer = self._ask(request, messages.TaskStacks, again=True, wait=STACKS)
+        return StacksOverview.of(answer)
 
     # --- shared ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manta.cli.failures import failure_lines
 from manta.cli.options import follow_option, times_option, with_api
 from manta.cli.plans import plan_lines
 from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
@@ -45,15 +46,32 @@ def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("swarm")
+@click.argument("swarm", metavar="SWARM|TASK")
 @with_api
 def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
-    """Explain, node by node and rule by rule, why the tasks of SWARM run where they do."""
-    plan = api.explain_swarm(swarm)
+    """Explain, node by node and rule by rule, why the tasks of SWARM run where they do; or what
+    TASK failed of, and what its node has kept of it.
+
+    TASK is SWARM.ALIAS, and further .INDEX.ITERATION.ATTEMPT, as far as you know. Of several
+    attempts it is the latest that failed.
+    """
+    from manta.apis.errors import NotFound
+
+    screen = Screen()
+    try:
+        plan = api.explain_swarm(swarm)
+    except NotFound:
+        if "." not in swarm:
+            raise
+        found = api.explain_task(swarm)
+        if as_json:
+            json_form.show(found)
+        else:
+            screen.show(failure_lines(found, screen.room))
+        return
     if as_json:
         json_form.show(plan)
         return
-    screen = Screen()
     screen.show(plan_lines(plan, screen.room, _labels(api, swarm)))
 
 

@@ -50,6 +50,7 @@ from manta.protocol.node import (
     Desired,
     Heartbeat,
     HeartbeatReply,
+    ReadStacks,
     Registered,
     StopNode,
 )
@@ -314,10 +315,10 @@ class ClusterNodes:
         self._apply(self._leases.set_draining(node_id, node.asked_to_stop, draining=True))
         _ask(link, StopNode(drain), reply, node.record.alias)
 
-    def tree(self, node_id: str, after: str, reply: Reply) -> None:
+    def ask(self, node_id: str, message: ReadTree | ReadStacks, reply: Reply) -> None:
         """Raises Refused."""
-        node, link = self._linked(node_id, "is not connected: its tree cannot be read.")
-        _ask(link, ReadTree(after), reply, node.record.alias)
+        node, link = self._linked(node_id, "is not connected: it cannot be asked.")
+        _ask(link, message, reply, node.record.alias)
 
     def _linked(self, node_id: str, otherwise: str) -> tuple[ClusterNode, Ref]:
         """Raises Refused, with a sentence that ends in `otherwise`."""
@@ -483,7 +484,7 @@ class ClusterNodes:
             return NodeState.DISCONNECTED  # enrolled, but not here yet
 
 
-def _ask(link: Ref, message: StopNode | ReadTree, reply: Reply, alias: str) -> None:
+def _ask(link: Ref, message: StopNode | ReadTree | ReadStacks, reply: Reply, alias: str) -> None:
     """Replies with what the node answers."""
 
     def done(asked: Future[Any]) -> None:

@@ -23,6 +23,7 @@ from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
 from manta.manager.messages import (
+    AskStacks,
     ClusterChanged,
     FromNode,
     FromUser,
@@ -64,11 +65,13 @@ from manta.protocol.node import (
     LogAck,
     LogBatch,
     Ok,
+    ReadStacks,
 )
 from manta.protocol.paths import GATEWAY
 from manta.protocol.peers import FetchPeers
 from manta.protocol.spread import BlobTold, WantBlob
 from manta.protocol.states import ClusterState, SwarmState
+from manta.protocol.tree import ReadTree
 from manta.protocol.user import SwarmInfo
 
 _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
@@ -160,6 +163,8 @@ class ClusterSupervisor(Supervisor):
                 self._node_came(message)
             case FromUser():
                 return self._from_user(message)
+            case AskStacks(node_id, instance):
+                self._nodes.ask(node_id, ReadStacks(instance), self.defer())
             case LoadSwarm(swarm_id):
                 self._load(swarm_id, self.defer())
             case NodeAdded(record):
@@ -401,7 +406,7 @@ class ClusterSupervisor(Supervisor):
             case user.RecallResult() as recall:
                 self._nodes.recalls.for_user(request.target_id, recall, request.user, self.defer())
             case user.GetTree(after=after):
-                self._nodes.tree(request.target_id, after, self.defer())
+                self._nodes.ask(request.target_id, ReadTree(after), self.defer())
             case _:
                 return super().receive(request.message)
         return None

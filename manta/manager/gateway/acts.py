@@ -26,7 +26,7 @@ MOST_SUMS = 50
 MOST_USERS = 10_000
 
 READS: frozenset[type[Message]] = frozenset(
-    {user.ReadFeed, user.GetTasks, user.SelectGlobal, user.RecallResult}
+    {user.ReadFeed, user.GetTasks, user.ReadStacks, user.SelectGlobal, user.RecallResult}
 )
 """What gives out what tasks made: recorded in sum."""
 LOOKS: frozenset[type[Message]] = frozenset(

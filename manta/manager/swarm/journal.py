@@ -22,6 +22,7 @@ from manta.manager.swarm.events import (
     Woken,
 )
 from manta.manager.swarm.networks import may_hear
+from manta.manager.swarm.references import packages_of
 from manta.manager.swarm.state import Attempt, SwarmData
 from manta.manager.swarm.step import Step
 from manta.protocol.base import Instance
@@ -153,6 +154,7 @@ def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> N
         return
     attempt.output, attempt.timings = entry.output, entry.timings
     step.data.keep(entry.output)
+    step.data.keep(packages_of(entry.error))
     # A state that a node should not report is the platform's fault.
     told = entry.state in _REPORTED
     state = AttemptState(entry.state) if told else AttemptState.INTERRUPTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manta.manager.swarm.events import Created, EntriesReceived, Entry, GlobalSet, SwarmEvent
-from manta.protocol.node import ResultWritten, TaskEnded
+from manta.protocol.node import ResultWritten, TaskEnded, TaskError
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.values import BlobRef
 
@@ -26,11 +26,19 @@ def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
 
 
 def of_entry(entry: Entry) -> Iterator[BlobRef]:
-    """What tasks write is the `value` of an entry; what they return, the `output` of its end. A
-    result that stays on its node is none of the swarm's blobs here."""
+    """What tasks write is the `value` of an entry; what they return, the `output` of its end,
+    which may name packages as well. A result that stays on its node is none of the swarm's blobs
+    here."""
     if isinstance(entry, ResultWritten) and entry.held:
         return iter(())
-    return _blobs(entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None))
+    if isinstance(entry, TaskEnded):
+        return _blobs(entry.output, packages_of(entry.error))
+    return _blobs(getattr(entry, "value", None))
+
+
+def packages_of(error: TaskError | None) -> BlobRef | None:
+    """The list of packages that an attempt had, if the error's bundle names one."""
+    return None if error is None or error.bundle is None else error.bundle.packages
 
 
 def _blobs(*values: object) -> Iterator[BlobRef]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -12,7 +13,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
 from manta.manager.context import BLOBS, Context, cluster_path
 from manta.manager.errors import StoreError
-from manta.manager.messages import FromUser, Sweep
+from manta.manager.messages import AskStacks, FromUser, Sweep
 from manta.manager.store.change import not_stored_yet
 from manta.manager.swarm import plans
 from manta.manager.swarm.bounds import Bounds
@@ -30,6 +31,7 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.lines import Lines
 from manta.manager.swarm.reads.polls import Feeds
+from manta.manager.swarm.state import Attempt
 from manta.manager.views import ClusterView
 from manta.protocol import user
 from manta.protocol.codes import Code
@@ -107,6 +109,8 @@ class Requests:
                 plans.answer(self.actor, self.context, plan, request.user, self.actor.defer())
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
+            case user.ReadStacks(task=task):
+                self._read_stacks(queries.running(machine, task))
             case user.SelectGlobal(tag=tag):
                 return user.SelectedGlobal(machine.global_value(tag)[0])
             case user.ListGlobalTags():
@@ -130,6 +134,20 @@ class Requests:
             case _:
                 return Actor.receive(self.actor, request.message)
         return None
+
+    def _read_stacks(self, attempt: Attempt) -> None:
+        reply = self.actor.defer()
+
+        def told(stacks: Any, error: BaseException | None) -> None:
+            if error is None:
+                alias = attempt.node_alias
+                reply.set(user.TaskStacks(attempt.instance, alias, stacks.text))
+            else:
+                reply.fail(error)
+
+        cluster = self.actor.system.ref(cluster_path(self.machine.data.cluster_id))
+        message = AskStacks(attempt.node_id, attempt.instance)
+        self.actor.pipe(cluster.ask_future(message, timeout=RECALLED), told)
 
     def _nodes_seen(self, who: Principal) -> dict[str, str]:
         """Aliases by id: of all nodes of the cluster, or without the right to see them of those

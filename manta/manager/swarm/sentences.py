@@ -141,7 +141,7 @@ def cancelled_too(here: TaskError, there: TaskError | None) -> TaskError:
         return here
     if there.kind != here.kind:
         return there
-    return TaskError(here.kind, here.sentence, there.traceback, there.last_lines)
+    return TaskError(here.kind, here.sentence, there.traceback, there.last_lines, there.bundle)
 
 
 def left_out(run: TaskRun) -> list[str]:

@@ -102,7 +102,7 @@ class Shell:
     def __call__(
         self, row: str, *arguments: object, said: str = "", ok: int = 0, **environment: str
     ) -> Any:
-        words = [*row.split(), *arguments]
+        words = [*row.removesuffix(" TASK").split(), *arguments]
         done = self.lab.attempt(*words, "--json", said=said, **environment)
         assert done.returncode == ok, (words, done.stdout, done.stderr)
         self.printed[row] = records = parsed(row, table("## manta\n")[row][0], done.stdout)
@@ -256,12 +256,15 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     wait_until(lambda: shell("ps")["status"] == "COMPLETED")
     for row in ("explain", "logs", "metrics", "results", "globals", "replay"):
         shell(row, swarm)
+    assert shell("explain TASK", f"{swarm}.each.0")["status"] == "FINISHED"
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
     assert shell("results --delete", swarm, "--yes")["deleted"] == 1
     slow = SWARM.replace('print("hello")', "import time; time.sleep(60)")
     (shell.folder / "slow.py").write_text(slow)
     long = shell("deploy", "--cluster", "lab", "slow.py")["swarm_id"]
+    wait_until(lambda: not shell.lab.attempt("stack", f"{long}.each").returncode)
+    assert "in main" in shell("stack", f"{long}.each")["text"]
     for row in ("pause", "resume", "stop", "rm"):
         shell(row, long)
     assert shell("run", "swarm.py", "--nodes", 1)["status"] == "COMPLETED"

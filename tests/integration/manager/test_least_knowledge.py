@@ -217,6 +217,7 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
     return {
         **swarms,
         user.ReadFeed: about(user.ReadFeed, "swarm", "logs"),
+        user.ReadStacks: about(user.ReadStacks, "swarm", "secrettask"),
         user.RecallResult: about(
             user.RecallResult, "swarm", "secrettag", 0, "nobody", BlobRef("0" * 64, 100_000)
         ),

@@ -16,7 +16,8 @@ from manta.protocol.node import (
 )
 from manta.protocol.user import GetSwarm, StopSwarm
 from manta.protocol.values import Inline
-from manta.testing.manager import Client, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client
 from tests.integration.manager.test_swarms import deploy, read, round_trip, silent
 
 COUNT = 100

@@ -205,6 +205,7 @@ def rows() -> dict[type[Message], Row]:
         user.SetGlobal: about(
             "swarm", DEPLOY, lambda at, _: user.SetGlobal(at.runs, "tag", Inline(b""))
         ),
+        user.ReadStacks: about("swarm", WATCH, lambda at, _: user.ReadStacks(at.runs, "none")),
         user.RecallResult: about(
             "swarm",
             WATCH,

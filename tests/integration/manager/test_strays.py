@@ -14,7 +14,8 @@ from manta.protocol.clusters import ListNodes
 from manta.protocol.codes import Code
 from manta.protocol.node import ListGlobals, ReadGlobal
 from manta.protocol.paths import MANAGER_LINK
-from manta.testing.manager import Client, FakeNode, wait_until
+from manta.testing import wait_until
+from manta.testing.manager import Client, FakeNode
 from tests.integration.manager.test_swarms import deploy, round_trip, silent
 
 UNKNOWN = ListGlobals("0" * 16)

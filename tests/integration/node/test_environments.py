@@ -18,7 +18,7 @@ from manta.node.errors import LaunchError, RequirementsError, StorageError
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 from manta.protocol.requirements import digest_of
-from tests.integration.node.conftest import wait_until
+from manta.testing import wait_until
 from tests.support.wheels import sdist, served, sha256, wheel
 
 Made = Callable[..., Environments]

@@ -72,6 +72,9 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     assert "me@localhost" in manta_node("who", "edge").stdout
     assert "No task has run here yet" in manta_node("who", "edge", "--user", "other").stdout
     shell("doctor", "edge")
+    shell("reload", "edge")
+    for row in ("service install", "service status", "service uninstall"):
+        shell(row, "edge", XDG_CONFIG_HOME=str(manta_node.home))
     assert shell("audit verify", "edge")[0]["intact"] is True
     assert "attempt-ended" in [record["act"] for record in shell("audit export", "edge")]
     swarm = lab.run(lab.api(), lab.swarm(MAKES, collect="references"))
@@ -92,6 +95,8 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
         "box-1",
         "box-2",
     }
+
+    shell("drain", "edge-1", "--wait")
 
     assert set(shell.printed) == {row for row, (form, _) in documented.items() if form != "no JSON"}
     inner = nested(HEADING)

@@ -14,6 +14,7 @@ from manta.light.runtime import memory, processes
 from manta.light.runtime.main import Runtime
 from manta.light.runtime.orders import Settings
 from manta.light.runtime.shared import Shared
+from manta.light.runtime.stacks import Stacks
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], Runtime]]
     monkeypatch.setattr(processes, "OwnChildren", lambda: None)
 
     def make(is_limited: bool) -> Runtime:
-        runtime = Runtime(Settings("", "", "", "", Shared()), "token", is_limited=is_limited)
+        runtime = Runtime(
+            Settings("", "", "", "", Shared(), Stacks()), "token", is_limited=is_limited
+        )
         made.append(runtime)
         return runtime
 
@@ -42,6 +45,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], Runtime]]
     for one in made:
         os.close(one._wake_up)
         os.close(one._wake_up_end)
+        os.close(one._settings.stacks._file)
 
 
 @pytest.mark.parametrize("status", [0, 3, -signal.SIGKILL, -signal.SIGABRT])

@@ -8,6 +8,7 @@ from manta.node.journal import swarm
 from manta.node.journal.outbox import BATCHES, Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import PUSHES, Journal
+from manta.protocol.bundle import Bundle
 from manta.protocol.node import (
     Instance,
     JournalEntry,
@@ -15,6 +16,7 @@ from manta.protocol.node import (
     Progressed,
     ResultWritten,
     TaskEnded,
+    TaskError,
     TaskStarted,
 )
 from manta.protocol.states import AttemptState
@@ -389,3 +391,15 @@ def test_exactly_once_over_a_bad_wire(steps: list) -> None:
     assert applied == list(range(box.last))
     assert len(box) == 0
     assert box.pending_bytes == 0
+
+
+def test_a_failure_whose_list_of_packages_is_lost_stays_what_it_is() -> None:
+    error = TaskError("ValueError", "It failed.", bundle=Bundle(isolation="bwrap", packages=BLOB))
+    failed = TaskEnded(I0, AttemptState.FAILED, 1.0, error=error)
+    made = journal(failed)
+    assert swarm.blob_of(failed) == BLOB
+    assert made.blob_lost(BLOB.digest, 2.0) == []
+    (kept,) = made.entries
+    without = TaskError("ValueError", "It failed.", bundle=Bundle(isolation="bwrap"))
+    assert kept.item == TaskEnded(I0, AttemptState.FAILED, 1.0, error=without)
+    assert not made.names(BLOB.digest)

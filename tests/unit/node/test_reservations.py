@@ -412,3 +412,15 @@ def test_a_node_that_can_take_nothing_gives_back_what_waits_and_holds_what_comes
     assert reservations.ended(first.instance, 3.0) == []
     assert reservations.queued == 1
     assert started(reservations.resume(4.0)) == [2]
+
+
+def test_what_tasks_may_take_changes_while_some_run_and_wait() -> None:
+    table = Reservations(Capacity(1))
+    assert started(table.offer(ask(0), 0.0)) == [0]
+    assert table.offer(ask(1), 0.0) == []
+    assert started(table.may_take(Capacity(2), 1.0)) == [1]
+    assert table.offer(ask(2), 2.0) == []
+    (refused,) = table.may_take(Capacity(0), 3.0)
+    assert isinstance(refused, Refuse)
+    assert "takes no tasks" in refused.sentence
+    assert table.running == 2

@@ -240,7 +240,7 @@ def test_timeout_asks_then_kills() -> None:
     assert d.machine.deadline == d.now + 10.0
     assert d.feed(Ticked(), 9.0) == []
     [cancel] = d.feed(Ticked(), 1.0)
-    assert cancel == CancelAttempt("t-1", first.instance, "it ran out of time")
+    assert cancel == CancelAttempt("t-1", first.instance, "it ran out of time", stacks=True)
     assert d.feed(Ticked(), 4.9) == []
     d.feed(Ticked(), 0.1)
     ended = d.ended[first.instance]

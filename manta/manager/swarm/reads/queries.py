@@ -17,6 +17,7 @@ from manta.protocol.codes import Code
 from manta.protocol.names import listed, meant
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting
+from manta.protocol.task_ids import endings, label
 from manta.protocol.user import (
     EventItem,
     FeedName,
@@ -33,6 +34,9 @@ from manta.protocol.user import (
 from manta.protocol.values import Inline
 
 ITEM_BYTES = 300
+SHOWN = 10
+"""Tasks that a sentence names at most."""
+BUNDLE_BYTES = 600  # without its stacks
 Item = ResultItem | MetricsItem | EventItem
 
 
@@ -114,6 +118,23 @@ def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -
     )
     shown, more = fitting(islice(attempts, after, None), _attempt_bytes)
     return Tasks(tuple(map(_task, shown)), more)
+
+
+def running(machine: SwarmMachine, task: str) -> Attempt:
+    """The one attempt that runs and is meant by the end of a task's id. Raises Refused."""
+    data = machine.data
+    live = [one for one in data.live.values() if one.started_at is not None]
+    found = [one for one in live if task in endings(one.instance)]
+    if len(found) == 1:
+        return found[0]
+    name = f"swarm {data.graph.spec.name!r} ({data.swarm_id})"
+    some = listed(sorted(label(one.instance) for one in (found or live))[:SHOWN])
+    if found:
+        raise Refused(
+            Code.AMBIGUOUS, f"{len(found)} instances of {task!r} run in {name}: say which, {some}."
+        )
+    there = f"what runs is {some}" if some else "nothing of it runs"
+    raise Refused(Code.WRONG_STATE, f"No task {task!r} runs in {name}: {there}.")
 
 
 def _task(attempt: Attempt) -> TaskInfo:
@@ -218,6 +239,7 @@ def _attempt_bytes(attempt: Attempt) -> int:
     size = ITEM_BYTES + (len(output.data) if isinstance(output, Inline) else 0)
     if error is not None:
         size += len(error.sentence) + len(error.traceback) + sum(map(len, error.last_lines))
+        size += BUNDLE_BYTES + len(error.bundle.stacks) if error.bundle is not None else 0
     return size
 
 

@@ -38,6 +38,7 @@ READS = {
     "WatchSwarms",
     "ExplainSwarm",
     "GetTasks",
+    "ReadStacks",
     "ReadFeed",
     "SelectGlobal",
     "ListGlobalTags",

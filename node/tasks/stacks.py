@@ -1,0 +1,52 @@
+"""Who asks for the stacks of a lane's attempt, and what they are answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from manta.actors import Refused
+from manta.node.task_server.messages import TakeStacks
+from manta.protocol.bundle import MOST_STACKS
+from manta.protocol.codes import Code
+from manta.protocol.node import Instance, Stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.actors import Reply
+    from manta.node.shared.context import NodeContext
+
+ASKERS = 100
+"""How many may wait for one attempt's."""
+
+
+class StackReads:
+    """All who ask at a time are answered with what is taken once."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._asked: list[Reply] = []
+
+    def ask(
+        self, instance: Instance, session: str, why_not: str, defer: Callable[[], Reply]
+    ) -> None:
+        """`why_not`: why there are none to show, if so. Raises Refused."""
+        if "stacks" in self._context.config.bundle_redact:
+            owner = "The node's owner holds the stacks of tasks back (bundle.redact)."
+            raise Refused(Code.FORBIDDEN, owner)
+        if why_not:
+            raise Refused(Code.WRONG_STATE, f"{instance} {why_not}: it has no stacks to show.")
+        if len(self._asked) >= ASKERS:
+            raise Refused(Code.UNAVAILABLE, "Too many ask for its stacks at once: try again.")
+        self._asked.append(defer())
+        self._context.sessions.tell(TakeStacks(session, instance))
+
+    def answer(self, text: str) -> None:
+        """Nothing: the attempt is over."""
+        asked, self._asked = self._asked, []
+        for reply in asked:
+            if text:
+                reply.set(Stacks(text[:MOST_STACKS]))
+            else:
+                sentence = "It has just ended, and has no stacks any more."
+                reply.fail(Refused(Code.WRONG_STATE, sentence))
