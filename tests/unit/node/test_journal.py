@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.journal import swarm
+from manta.node.journal import entries, swarm
 from manta.node.journal.outbox import BATCHES, Batch, Outbox
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import PUSHES, Journal
@@ -397,7 +397,7 @@ def test_a_failure_whose_list_of_packages_is_lost_stays_what_it_is() -> None:
     error = TaskError("ValueError", "It failed.", bundle=Bundle(isolation="bwrap", packages=BLOB))
     failed = TaskEnded(I0, AttemptState.FAILED, 1.0, error=error)
     made = journal(failed)
-    assert swarm.blob_of(failed) == BLOB
+    assert entries.blob_of(failed) == BLOB
     assert made.blob_lost(BLOB.digest, 2.0) == []
     (kept,) = made.entries
     without = TaskError("ValueError", "It failed.", bundle=Bundle(isolation="bwrap"))
