@@ -11,9 +11,13 @@ from functools import partial
 
 import pytest
 
+from manta.node.plane.collectives import hearing
 from manta.node.plane.collectives.leaving import lacking, say_farewell
+from manta.node.plane.collectives.messages import CallName, Places
 from manta.transports.collectives.calls import Kind
+from manta.transports.collectives.messages import Left
 from manta.transports.collectives.table import DIRECT_PEERS
+from manta.transports.errors import RemoteProtocolError
 from tests.simulation.collective_lab import LARGE, Lab, Make, labs
 from tests.simulation.network import SWARM
 
@@ -96,3 +100,30 @@ def test_a_call_ends_at_all_that_are_left_where_some_leave_and_one_crashes(
         lab.clock.soon(1.0, partial(crash, lab, names[crashing]))
         lab.until(*((rank, 0) for rank in staying))
         assert {lab.errors()[rank, 0] for rank in staying} <= {"", "PeerLost"}, f"seed {seed}"
+
+
+def test_who_has_left_is_lost_to_the_calls_that_it_has_not_made(make: Make) -> None:
+    names = ["a", "b", "c"]
+    lab = make(*names)
+    lab.tell(names)
+    for rank, name in enumerate(names):
+        lab.call(rank, name)
+    lab.until((0, 0), (1, 0), (2, 0))
+    lab.call(0, "a", number=1)
+    leave_when_answered(lab, 2)
+    lab.call(1, "b", number=1)
+    lab.until((0, 0, 1), (1, 0, 1))
+    assert lab.errors(1) == {(0, 0): "PeerLost", (1, 0): "PeerLost"}
+    assert set(lab.errors(0).values()) == {""}
+
+
+def test_who_leaves_calls_open_without_end_breaks_the_protocol(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "FAR", 10)
+    lab = make("a", "b")
+    lab.tell("ab")
+    name, places = CallName(0, "t", 1), Places(0, b"")
+    lab.net["b"].desk.peers.say("a", name, places, Left(tuple(range(11))))
+    with pytest.raises(RemoteProtocolError, match="leaves 11 calls open"):
+        lab.run(10.0)

@@ -15,7 +15,7 @@ from manta.light.errors import PeerLost
 from tests.integration.mesh.conftest import PATIENCE, Peers
 from tests.integration.mesh.test_run import manta
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 LARGE = 300_000
 CALLS: dict[str, tuple[Callable[[Mesh], Any], Any]] = {
@@ -55,7 +55,7 @@ def test_who_leaves_after_a_call_leaves_nobody_without_what_comes_of_it(
 def test_a_script_whose_peers_end_with_a_call_ends_well_again_and_again(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from manta import Mesh\nwith Mesh.join() as mesh:\n"
+        "from manta import Mesh\nwith Mesh.join(timeout=100) as mesh:\n"
         "    print(len(mesh.all_gather(mesh.id)))\n"
     )
     for _ in range(3):
