@@ -30,10 +30,11 @@ from manta.mesh.client import Client, ViewCalls, ViewOver
 from manta.mesh.settings import SECRET, Keys, settings
 
 if TYPE_CHECKING:  # most use none of them, and begin the sooner
-    from manta.mesh.coordinators import Leader, Market, Sharing
+    from manta.mesh.coordinators import Coordinator, Leader, Market, Sharing
 
 T = TypeVar("T")
-LEAVING = 3.0
+C = TypeVar("C", bound="Coordinator[Any]")
+LEAVING = 30.0
 """Seconds for which a peer that leaves gives others what they need of it."""
 
 _world = Exchange()
@@ -55,6 +56,7 @@ class Mesh:
         """This peer's public key."""
         self._calling = threading.RLock()
         self._left_out: dict[int, str] = {}
+        self._coordinators: weakref.WeakSet[Coordinator[Any]] = weakref.WeakSet()
         self._view = ViewCalls(client, self.id, told["view"])
         _joined.add(self)
 
@@ -102,8 +104,11 @@ class Mesh:
         return mesh
 
     def leave(self) -> None:
-        """Leaves in good order; the second time it does nothing."""
+        """Leaves in good order: once the others have all that they need of this peer, or after 30
+        s, of which the log tells then. The second time it does nothing."""
         _joined.discard(self)
+        for one in list(self._coordinators):
+            one.close()
         self._client.leave(LEAVING)
         self._view.close()
 
@@ -200,7 +205,7 @@ class Mesh:
         id, in an epoch of its own. All peers of the mesh are to take part."""
         from manta.mesh.coordinators import Leader
 
-        return Leader(self._client, name, self.id)
+        return self._coordinates(Leader(self._client, name, self.id))
 
     def share(self, items: int, name: str = "", owners: Sequence[str] | None = None) -> Sharing:
         """Divides so many items, up to 10,000, among the peers: each is done once, or again where
@@ -209,14 +214,18 @@ class Mesh:
         from manta.mesh.coordinators import Sharing
 
         among = [peer.node_id for peer in self.peers] if owners is None else list(owners)
-        return Sharing(self._client, name, self.id, items, among)
+        return self._coordinates(Sharing(self._client, name, self.id, items, among))
 
     def market(self, capacity: int, name: str = "") -> Market:
         """Takes part in handing work out by offered capacity: so many units this peer does at the
         same time. Raises ValueError."""
         from manta.mesh.coordinators import Market
 
-        return Market(self._client, name, self.id, capacity)
+        return self._coordinates(Market(self._client, name, self.id, capacity))
+
+    def _coordinates(self, new: C) -> C:
+        self._coordinators.add(new)
+        return new
 
     # --- collectives ----------------------------------------------------------------------------
 

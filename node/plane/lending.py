@@ -91,9 +91,9 @@ class ParcelLending:
             return f"{self._count[key]} values are on their way to that node already"
         lent = _Lent(self._bulk, key, said, want)
 
-        def done(_: BulkError | None) -> None:  # on a thread of bulk's
-            if not self._io.call(partial(self._ended, lent, own)):
-                self._ended(lent, own)  # the plane has ended
+        def done(error: BulkError | None) -> None:  # on a thread of bulk's
+            if not self._io.call(partial(self._ended, lent, own, error)):
+                self._ended(lent, own, error)  # the plane has ended
 
         try:
             fd = self._parcels.opened(own)
@@ -110,7 +110,9 @@ class ParcelLending:
         own.transfers.add(lent)
         return ""
 
-    def _ended(self, lent: _Lent, own: Own) -> None:
+    def _ended(self, lent: _Lent, own: Own, error: BulkError | None) -> None:
+        if error is None:
+            own.has_it.add(lent.key)
         place = lent.key, lent.parcel
         if self._lent.get(place) is lent:
             del self._lent[place]
@@ -119,6 +121,13 @@ class ParcelLending:
             del self._count[lent.key]
         own.transfers.discard(lent)
         self._parcels.unused(own)
+
+    def lacks(self, key: str, parcel: bytes, *, waits: bool) -> bool:
+        """Is a value of this node's on its way to a peer; or, with `waits`, yet to be asked for?"""
+        own = self._parcels.own(parcel)
+        return own is not None and (
+            (key, parcel) in self._lent or (waits and key not in own.has_it)
+        )
 
     def _say(self, key: str, said: envelope.Envelope, body: NoParcel | NotNow) -> None:
         self._links.send(key, envelope.pack(said.swarm_id, said.epoch, body))

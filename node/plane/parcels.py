@@ -77,6 +77,8 @@ class Own:
     """Of one that is nowhere yet: what its file is to consist of."""
     transfers: set[Transfer] = field(default_factory=set)
     """Which read it: until they have ended it takes its room."""
+    has_it: set[str] = field(default_factory=set)
+    """The keys of nodes that it was sent to, whole."""
     _memory: Mapped | None = None
 
     def mapped(self) -> Mapped:

@@ -261,6 +261,14 @@ class SwarmExchange:
             self._group.close()
         self._release_others(())
 
+    def lacking(self) -> set[str]:
+        """The nodes that have not said that all has come which they were sent."""
+        return set() if self._group is None else self._group.lacking()
+
+    def sent(self) -> Iterable[tuple[str, Parcel]]:
+        """The large values that other nodes may ask for, each with one of those nodes."""
+        return () if self._group is None else self._group.sent()
+
     # --- what the node is told --------------------------------------------------------------
 
     def roster_changed(self, roster: Roster, timeline: Timeline, now: float) -> None:

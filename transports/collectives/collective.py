@@ -169,7 +169,6 @@ class Collective:
         elif isinstance(message, Wanted | Fits | Noted):
             actions = self._course.heard(peer, message)
         elif isinstance(message, Finished):
-            self._others.finish(peer)
             self._rooted.finish(peer)
         elif isinstance(message, Aborted):
             return self._fail(message.error, message.sentence, tell=False)
@@ -215,6 +214,11 @@ class Collective:
         self._others.lose(self._placement.ranks[peer], why)
         return self._step()
 
+    def peer_left(self, peer: int, why: str) -> list[Action]:
+        """It is no more, has the outcome, and what it told this one is heard; no other is lost."""
+        self._others.leave(peer, why)
+        return self._step()
+
     def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         """A member of this peer will not make the call. If it has, what it gave counts."""
         if rank not in self._roll.entries:
@@ -247,8 +251,7 @@ class Collective:
         return self._roll.entries.keys()
 
     def holder(self, placement: Placement, me: int) -> Holder | None:
-        """What gives the outcome that is here to those who begin the call anew, at this placement;
-        None if none is here that is the same for all."""
+        """What gives the outcome to those who begin the call anew; None if none is here for all."""
         call, done, outcome = self._roll.call, self._done, self._held
         if call is None or done is None or outcome is None:
             return None
@@ -261,8 +264,7 @@ class Collective:
 
     @property
     def gives(self) -> bool:
-        """Do others that lack the outcome take it from here? So it is where another peer gave it
-        to this one, or where they can't get it in the way that was planned."""
+        """Do others that lack the outcome take it from here, not in the way that was planned?"""
         return self._gives or (self._roll.is_known and self._done is not None)
 
     def counts_on(self, peer: int) -> bool:
@@ -296,6 +298,11 @@ class Collective:
         return has_root and not self._others.unserved
 
     @property
+    def sends(self) -> bool:
+        """Is anything that is planned yet to arrive at others?"""
+        return bool(self._flow.sends)
+
+    @property
     def refusal(self) -> str:
         """Why there is no room here for what members bring, if so, and no outcome is known."""
         return self._refusal.why if self._refusal.stands else ""
@@ -307,11 +314,8 @@ class Collective:
 
     def waits_for(self) -> str:
         """Whom this peer waits for, in words; empty if nobody."""
-        call = self._roll.call
-        if call is None or self._failure or self._done:
-            return ""
-        missing = self._others.awaited(call)
-        return f"{call.operation} waits for {self._placement.named(missing)}" if missing else ""
+        call, is_over = self._roll.call, self._failure or self._done
+        return "" if call is None or is_over else self._others.waits_for(call)
 
     # What follows from it.
 
@@ -335,8 +339,7 @@ class Collective:
         if call is None or self.has_failed or self.is_closed:
             return []
         actions = [] if self._refusal.stands else self._announce()
-        actions += self._settle(call)
-        return [*actions, *self._proceed(call)]
+        return [*actions, *self._settle(call), *self._proceed(call)]
 
     def _proceed(self, call: Call) -> list[Action]:
         if self.is_closed:  # others have what members here got, too
@@ -412,7 +415,10 @@ class Collective:
         seen = len(self._others.away), len(self._roll.own), self._flow.planned, bool(self._done)
         if seen == self._faced and not self._seeks:
             return []
-        needed = self._needed(call)
+        if call.kind is Kind.GATHER:
+            needed = self._rooted.lacking(call)
+        else:
+            needed = self._others.needed(call, is_done=self._done is not None)
         if needed and self._held is not None:
             return self._give()
         self._seeks = self._others.made(needed) and self._others.may_hold(call)
@@ -445,12 +451,6 @@ class Collective:
             since = [rank for rank in lost if rank not in done.lost]
             done = done._replace(members=self._roll.members(since))
         return [*self._course.begin(lost), *self._announce(done, anew=True)]
-
-    def _needed(self, call: Call) -> list[int]:
-        """The lost members of whom anything is to come, which then can't."""
-        if call.kind is Kind.GATHER:
-            return self._rooted.lacking(call) if self._roll.has_own(call.root) else []
-        return self._others.needed(call, is_done=self._done is not None)
 
     def _announce(self, done: Done | None = None, *, anew: bool = False) -> list[Action]:
         lost, waits = self._course.lost or self._given_up, self._others.waits_here

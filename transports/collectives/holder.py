@@ -137,6 +137,9 @@ class Holder:
     def peer_lost(self, peer: int, why: str = "", ended: Iterable[int] = ()) -> list[Action]:
         return []
 
+    def peer_left(self, peer: int, why: str) -> list[Action]:
+        return []
+
     def member_lost(self, rank: int, why: str, *, has_ended: bool = False) -> list[Action]:
         return []
 

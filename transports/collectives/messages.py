@@ -106,7 +106,14 @@ class Aborted(NamedTuple):
     sentence: str
 
 
-Message = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted
+class Left(NamedTuple):
+    """The sender makes no call from that one on. Of those before, but these, it has what its
+    members called for, and the receiver all that comes to it from there."""
+
+    but: tuple[int, ...] = ()
+
+
+Message = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted | Left
 
 
 def weight_of(message: Message) -> int:
@@ -123,6 +130,8 @@ def weight_of(message: Message) -> int:
             return _weight((), lost) + spans + _BASE * len(wants)
         case Noted(lost, notes):
             return _weight((), lost, notes)
+        case Left(but):
+            return _weight((), but)
         case Aborted(error, sentence):
             return _BASE + 4 * (len(error) + len(sentence))
     return _BASE

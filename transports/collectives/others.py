@@ -46,11 +46,24 @@ class Others:
         self._everybody = tuple(range(placement.size))
         self._told: set[int] = set()
         """Peers that were told so."""
+        self._departed: dict[int, str] = {}
+        """Peers that have left, and why nothing more comes of them."""
 
     def lose(self, ranks: Iterable[int], why: str) -> None:
-        for rank in ranks:
-            if rank not in self.away:
-                self._lose(rank, why)
+        new = [rank for rank in ranks if rank not in self.away]
+        for rank in new:
+            self._lose(rank, why)
+        for peer in self._departed if new else ():  # what goes on without the lost may need them
+            for rank in self._placement.ranks[peer]:
+                if rank not in self.away:
+                    self._lose(rank, self._departed[peer])
+
+    def leave(self, peer: int, why: str) -> None:
+        """It has the outcome, and has said all that is needed of it while nobody is lost."""
+        self._departed[peer] = why
+        self.finish(peer)
+        if self.away:
+            self.lose(self._placement.ranks[peer], why)
 
     def _lose(self, rank: int, why: str) -> None:
         self.away[rank] = why
@@ -85,8 +98,12 @@ class Others:
         """Has everybody made the call, or is lost?"""
         return len(self._roll.entries) + self._away_alone == self._placement.size
 
-    def awaited(self, call: Call) -> list[int]:
-        """Whose call, or else what of whom, is to come."""
+    def waits_for(self, call: Call) -> str:
+        """Whose call, or else what of whom, is to come, in words; empty if nothing is."""
+        awaited = self._awaited(call)
+        return f"{call.operation} waits for {self._placement.named(awaited)}" if awaited else ""
+
+    def _awaited(self, call: Call) -> list[int]:
         ranks: Iterable[int] = range(self._placement.size)
         if call.kind.has_root and self._placement.peer_of[call.root] != self._me:
             ranks = [call.root]

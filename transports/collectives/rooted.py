@@ -68,11 +68,12 @@ class Rooted:
 
     def finish(self, peer: int) -> None:
         """It has what it wants."""
+        self._others.finish(peer)
         self._finished.add(peer)
 
     def lacking(self, call: Call) -> list[int]:
-        """The lost members without which the root of a gather, which is here, waits in vain."""
-        if self._is_served or call.on_lost == "continue":
+        """The lost members without which the root of a gather, if it is here, waits in vain."""
+        if self._is_served or call.on_lost == "continue" or not self._roll.has_own(call.root):
             return []
         out = [one for one in self._others.away if one not in self.there]
         return out if self._placement.size - len(out) < self.enough else []

@@ -16,7 +16,7 @@ is given the later one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -109,6 +109,12 @@ class Broadcasts:
             assert not isinstance(said.value, Remote)
             found.append(KeptBroadcast(tag, said.time, said.value))
         return found
+
+    def heard(self, hears: Callable[[Member], bool]) -> Iterator[Value]:
+        """The latest values of those members here whom somebody hears."""
+        for member, tags in self._mine.items():
+            if hears(member):
+                yield from (self._latest[tag][self._me, member].value for tag in tags)
 
     def says(self, member: Member, item: KeptBroadcast) -> bool:
         """Whether it is the latest that a member here has said under its tag."""

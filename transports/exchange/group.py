@@ -17,11 +17,12 @@ The machine knows no clock: `due` says when it wants `tick` to be called.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import keeping, messages
+from manta.transports.exchange.arrivals import Arrivals
 from manta.transports.exchange.broadcasts import Broadcasts, Said
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.kept import Kept
@@ -34,6 +35,7 @@ from manta.transports.exchange.letters import (
     Value,
     size_of,
 )
+from manta.transports.exchange.messages import Parcel
 from manta.transports.exchange.waits import ROOM, Names, Outlook, Request, Wait, Waits
 
 MOST_FLUSHES = 10_000
@@ -101,6 +103,7 @@ class Group:
         self._introduced: dict[str, Counter[bool]] = {}
         """How often each peer has said, since its link came up, what it knows, with the wish to be
         told all and without."""
+        self._arrivals = Arrivals(self._waits.flush)
         self._to_flush: dict[str, list[int]] = {}
         """What peers asked that have not said yet what they know."""
         self._ended: dict[Attempt, None] = {}
@@ -208,6 +211,7 @@ class Group:
                 request.fail("ResourceExhaustionError", str(error))
                 return True
             request.answer(None)
+            self._arrivals.sent(to)
             if to == self._me:
                 self._waits.wake("letter", to, tag)
             return True
@@ -290,6 +294,7 @@ class Group:
         self.broadcasts.say(
             at, tag, value, lambda peer: self._roster.hears(member.task, peer, member)
         )
+        self._arrivals.sent_to_all()
         self._waits.wake("broadcast", tag)
 
     def get_broadcast(
@@ -319,6 +324,28 @@ class Group:
             sources=lambda: self._roster.peers(),
         )
         self._begin(wait)
+
+    # --- what others have -------------------------------------------------------------------
+
+    def lacking(self) -> set[str]:
+        """The other peers that have not said that all has come which they were sent so far. They
+        are asked to, as soon as they are told all of it."""
+        up, others = self._waits.up, self._arrivals.lacking(self._roster.peers())
+        for peer in sorted(others & up):
+            if self.letters.has_heard(peer):
+                self._arrivals.ask(peer)
+        return {peer for peer in others if peer in up or any(self._sent_to(peer))}
+
+    def sent(self) -> Iterator[tuple[str, Parcel]]:
+        """The large values that other peers may ask for, each with one of those peers."""
+        for peer in self._roster.peers():
+            values = self._sent_to(peer)
+            yield from ((peer, value) for value in values if isinstance(value, Parcel))
+
+    def _sent_to(self, peer: str) -> Iterator[Value]:
+        if (outbox := self.letters.outboxes.get(peer)) is not None:
+            yield from outbox.values()
+        yield from self.broadcasts.heard(self._heard_by(peer))
 
     def lose(self, value: Remote) -> None:
         """The peer that held a value has it no more: who asks for it waits for a later one."""
@@ -351,6 +378,7 @@ class Group:
     def link_down(self, peer: str) -> None:
         self._waits.up.discard(peer)
         self._to_flush.pop(peer, None)
+        self._arrivals.forget(peer)
         self.letters.link_down(peer)
         self.broadcasts.link_down(peer)
         self._waits.forget_flushes(peer)
@@ -381,6 +409,7 @@ class Group:
                 self._answer_flushes(peer)
             case messages.Flushed(number):
                 self._waits.flushed(number)
+                self._arrivals.flushed(number)
             case _:
                 if isinstance(message, messages.Known) and message.is_last:
                     self._is_introduced(peer, wants=message.wants)
@@ -400,6 +429,7 @@ class Group:
         if not wants:
             return
         self._introduce(peer, wants=False)
+        self._arrivals.forget(peer)
         self._waits.forget_flushes(peer)
         self._waits.look()
 

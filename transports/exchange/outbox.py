@@ -7,7 +7,7 @@ of its attempts sends it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -69,6 +69,10 @@ class Outbox(Generic[Attempt, Value]):
 
     def __contains__(self, key: Key) -> bool:
         return key in self._letters
+
+    def values(self) -> Iterator[Value]:
+        """Of all letters that are kept."""
+        return (sent.value for sent in self._letters.values())
 
     @property
     def load(self) -> Load:

@@ -175,9 +175,13 @@ class Waits:
         asked = {peer for peer, of in self._flushes.values() if of is wait}
         for peer in missing:
             if peer in self.up and peer not in asked:
-                self._flush_count += 1
-                self._flushes[self._flush_count] = peer, wait
-                self._shell.tell(peer, messages.Flush(self._flush_count))
+                self._flushes[self.flush(peer)] = peer, wait
+
+    def flush(self, peer: str) -> int:
+        """Has the peer, whose link is up, say that all has come; returns the number of that."""
+        self._flush_count += 1
+        self._shell.tell(peer, messages.Flush(self._flush_count))
+        return self._flush_count
 
     def flushed(self, number: int) -> None:
         """A peer has said that all has come."""

@@ -174,7 +174,12 @@ class Control:
         self._look_at_views()
         self._tick()
 
+    def alive(self) -> dict[str, str]:
+        """The names of all others that are, by their ids."""
+        return {one: self._peers[one].alias for one in self._alive if one != self.me}
+
     def leave(self) -> None:
+        """Tells all others."""
         if self._membership is not None:
             self._swim(swim.Leave())
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from manta.mesh.peer.faulty import FaultyLinks
+from manta.mesh.peer.rosters import MESH
 from manta.mesh.views import Action, Views
 from manta.mesh.words import VIEW_OVER
 from manta.node.plane import envelope
 from manta.node.plane.channels import Ask, Channel
+from manta.node.plane.collectives import leaving
 from manta.node.plane.plane import Plane
 from manta.node.plane.requests import CallCollective
 from manta.roster.waits import operation
@@ -53,10 +55,24 @@ class PeerPlane(Plane):
         super().link_down(key)
         self.owner.unlinked(key)
 
-    @property
-    def goes_on(self) -> bool:
-        """Does any peer still need anything of a collective from here, or is anything held back?"""
-        return self.links.hold_back or any(desk.calls.open for desk in self._desks.all)
+    def lacking(self, *, waits: bool) -> set[str]:
+        """The peers that are yet to hear or to get what is theirs. With `waits`, those count as
+        well that have not come for it: to a call, or for a large value."""
+        found: set[str] = set()
+        for desk in self._desks.all:
+            found |= leaving.lacking(desk.calls, desk.peers, waits=waits)
+        if (letters := self._swarms.get(MESH)) is not None:
+            found |= letters.lacking()
+            for peer, value in letters.sent():
+                node = self.known.node(MESH, peer)
+                if node is not None and self._lending.lacks(node.key, value.id, waits=waits):
+                    found.add(peer)
+        return found
+
+    def say_farewell(self, lacking: Collection[str]) -> None:
+        """To all others: who leaves in good order is not lost to calls that are over here."""
+        for desk in self._desks.all:
+            leaving.say_farewell(desk.calls, desk.peers, lacking)
 
     def give_up(self, swarm_id: str, peer: str, why: str) -> None:
         """In the collectives of a view."""

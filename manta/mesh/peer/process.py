@@ -23,6 +23,7 @@ from manta.mesh.faults import Faults
 from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
+from manta.mesh.peer.leaving import Leaving
 from manta.mesh.peer.plane import PeerPlane
 from manta.mesh.peer.pulse import BEAT, Pulse
 from manta.mesh.peer.watching import runs, sender_of
@@ -38,8 +39,6 @@ from manta.transports.errors import TransportError
 
 LOOK = 1.0
 """Seconds after which it is looked whether this machine's addresses are others."""
-LINGER = 3.0
-"""Seconds for which a peer that leaves gives others what they need of it."""
 ENDING = 15
 """Seconds from the end of your process to its own, whatever it does."""
 
@@ -202,9 +201,7 @@ class Process:
                 os.close(fd)
             if message["k"] == "leave":
                 self._pulse = None  # nothing is read any more
-                self._leave(min(LINGER, message["timeout"]))
-                self._run(self.control.leave)
-                self._leave(LINGER)  # where what was said is held back
+                Leaving(self._run, self._plane, self.control).leave(message["timeout"])
                 self.answer(message["n"])
                 return
             if message["k"] == "meet":
@@ -252,12 +249,6 @@ class Process:
                 self.answer(number, status=control.status())
             case kind:
                 self.fail(number, "RequestFailed", f"A mesh has no request {kind!r}.")
-
-    def _leave(self, timeout: float) -> None:
-        """Once nobody needs anything from here."""
-        until = time.monotonic() + timeout
-        while time.monotonic() < until and self._run(lambda: self._plane.goes_on):
-            time.sleep(0.005)
 
     def close(self) -> None:
         if self._door is not None:

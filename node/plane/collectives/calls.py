@@ -75,6 +75,8 @@ class Call:
     places: Places
     gone: set[str] = field(default_factory=set)
     """Nodes whose planes have begun anew since, and forgot what their members gave."""
+    left: set[str] = field(default_factory=set)
+    """Nodes that are no more, and of which nothing more is needed."""
     told: dict[str, list[Message]] = field(default_factory=dict)
     """By node: what was said to it, for as long as it goes on."""
     gathering: Gathering | None = None

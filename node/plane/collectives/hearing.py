@@ -18,6 +18,7 @@ from manta.transports.collectives.messages import (
     Announcement,
     Begun,
     Finished,
+    Left,
     Message,
     Probe,
 )
@@ -61,21 +62,37 @@ class Hearing:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._left: dict[str, tuple[CallName, Left]] = {}
+        """By node: what it said as it left."""
 
     def lost(self, node: str, why: str) -> None:
         """A node is in the swarm no longer."""
         self._desk.lasting.forgot(node)
         for call in self._desk.calls.open:
-            if node in call.peers:
-                call.told.pop(node, None)
+            if node not in call.peers:
+                continue
+            call.told.pop(node, None)
+            if self._has_left(call, node):
+                call.left.add(node)
+                call.meeting.peer_left(call.peers[node], why)
+            else:
                 call.meeting.peer_lost(call.peers[node], why)
-                self._desk.look(call)
+            self._desk.look(call)
+
+    def _has_left(self, call: Call, node: str) -> bool:
+        """In good order, with nothing of the call to be done there?"""
+        first, left = self._left.get(node, (None, None))
+        if first is None or left is None or call.name.number in left.but:
+            return False
+        same = (first.era, first.task) == (call.name.era, call.name.task)
+        return same and call.name.number < first.number
 
     def lost_by(self, node: str) -> None:
         """What was said to it is lost. It is said again: of a call from before, it answers that it
         goes on without this plane. Those that are over may have come to something else since, also
         where it has no part in them: what came of them here is given to nobody."""
         self._desk.lasting.restored.lost()
+        self._left.pop(node, None)
         for call in self._desk.calls.all:
             is_done = call.meeting.machine.outcome is not None
             if is_done and not losses.stands(call, self._task(call.name)):
@@ -92,6 +109,7 @@ class Hearing:
 
     def begun_anew(self, node: str) -> None:
         self._desk.lasting.forgot(node)
+        self._left.pop(node, None)
         for call in self._desk.calls.open:
             if node not in call.peers or call.is_over:
                 continue
@@ -132,6 +150,11 @@ class Hearing:
         task = roster.tasks.get(name.task)
         if task is None:
             raise RemoteProtocolError(f"there is no task {name.task!r:.60}")
+        if isinstance(said.message, Left):
+            if len(said.message.but) > FAR:
+                raise RemoteProtocolError(f"it leaves {len(said.message.but)} calls open")
+            self._left[node] = name, said.message
+            return True
         now = self._desk.placings.places(task)
         if said.places.version > now.version:
             return False

@@ -41,6 +41,8 @@ def tell_losses(call: Call, task: RosterTask, is_there: Callable[[str], bool]) -
     for peer, ranks in enumerate(meeting.placement.ranks):
         if peer == call.me or is_there(call.nodes[peer]) or set(ranks) <= machine.away.keys():
             continue
+        if call.nodes[peer] in call.left:
+            continue
         ended = [rank for rank in ranks if has_finished(task, rank)]
         meeting.peer_lost(peer, task.instances[ranks[0]].given_up or LOST, ended)
 

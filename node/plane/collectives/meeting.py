@@ -256,6 +256,9 @@ class Meeting:
     def peer_lost(self, peer: int, why: str, ended: Iterable[int] = ()) -> None:
         self._perform(self.machine.peer_lost(peer, why, ended))
 
+    def peer_left(self, peer: int, why: str) -> None:
+        self._perform(self.machine.peer_left(peer, why))
+
     def member_lost(self, rank: int, why: str, *, has_ended: bool) -> None:
         self._perform(self.machine.member_lost(rank, why, has_ended=has_ended))
 
@@ -287,7 +290,8 @@ class Meeting:
                         self._actions.extend(told)
         finally:
             self._is_performing = False
-        if self.machine.gives and (holder := self._holder()) is not None:
+        holder = self.machine.holder(self.placement, self._me) if self.machine.gives else None
+        if holder is not None:
             was_closed, self.machine = self.machine.is_closed, holder
             if not was_closed:
                 self._close()
@@ -399,10 +403,6 @@ class Meeting:
         self._copied = 0
         self._weigh()
         self._outside.closed(self)
-
-    def _holder(self) -> Holder | None:
-        """What gives the outcome that is here to others, should they begin the call anew."""
-        return self.machine.holder(self.placement, self._me)
 
     @property
     def _is_needed_again(self) -> bool:

@@ -54,7 +54,11 @@ class Fits(_Said, frozen=True, tag=9):
     message: collective.Fits
 
 
-Tagged = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted
+class Left(_Said, frozen=True, tag=10):
+    message: collective.Left
+
+
+Tagged = Announcement | Probe | Relayed | Wanted | Fits | Noted | Begun | Finished | Aborted | Left
 _TAGGED = {
     collective.Announcement: Announcement,
     collective.Probe: Probe,
@@ -65,6 +69,7 @@ _TAGGED = {
     collective.Begun: Begun,
     collective.Finished: Finished,
     collective.Aborted: Aborted,
+    collective.Left: Left,
 }
 
 
@@ -147,10 +152,12 @@ class CollectiveSaid(_Said, frozen=True, tag=41):
 
 class CollectivesHeard(_Said, frozen=True, tag=42):
     """The next part that is to come. With `again` it, and what follows it, is to be said again:
-    there was no room for it before."""
+    there was no room for it before. With `asks` the receiver is to say at once what it has heard.
+    """
 
     heard: Count
     again: bool = False
+    asks: bool = False
 
 
 Message = Introduced | CollectiveSaid | CollectivesHeard

@@ -128,6 +128,14 @@ class Peers:
             self._crowded[node] = None
             self._look_again(ROOM_AGAIN)
 
+    def unheard(self) -> set[str]:
+        """The nodes that have yet to hear something. They are to say so as soon as they have."""
+        found = {node for node, post in self._posts.items() if post.kept}
+        for node in found:
+            if (message := self._posts[node].ask()) is not None:
+                self._outside.tell(self._swarm_id, node, message)
+        return found
+
     def _give_up(self, node: str) -> None:
         """It never listens."""
         size = self._posts[node].size
@@ -174,6 +182,8 @@ class Peers:
                 self._listener.lost_by(node)
         else:
             post.heard(message)
+            if message.asks and (told := post.report(soon=False)) is not None:
+                self._tell(node, [told])
         self._send(node)
         if was_full and self._posts[node].size <= FULL // 2:
             self._full.discard(node)

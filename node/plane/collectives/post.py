@@ -342,6 +342,14 @@ class Post:
         self._tells()
         return CollectivesHeard(self._heard)
 
+    def ask(self) -> Message | None:
+        """Has the peer say what it has heard, if all that is kept is on its way there."""
+        is_on_way = self._kept and self._next == self._said and not self._waiting
+        if not (is_on_way and self._is_known and self._is_met):
+            return None
+        self._tells()
+        return CollectivesHeard(self._heard, asks=True)
+
     def _tells(self) -> None:
         self._told, self._untold = self._heard, 0
 

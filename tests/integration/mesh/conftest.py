@@ -12,7 +12,7 @@ import pytest
 from manta import Mesh
 
 SECRET = "what all of them know"
-PATIENCE = 50.0
+PATIENCE = 100.0
 
 
 class Peers:

@@ -11,7 +11,7 @@ from manta import AsyncMesh
 from manta.mesh.aio_coordinators import AsyncSharing
 from tests.integration.mesh.conftest import PATIENCE, SECRET
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def meet() -> None:

@@ -17,7 +17,7 @@ from manta.mesh.coordinators import Leader, Market, Outcome, Sharing
 from manta.mesh.errors import MeshLost
 from tests.integration.mesh.conftest import PATIENCE, Peers
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "mesh"
 PNG = b"\x89PNG\r\n"
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def ran(name: str, peers: int, *arguments: object) -> str:

@@ -15,24 +15,24 @@ from manta.mesh.errors import MeshStuck
 from tests.integration.mesh.conftest import PATIENCE, SECRET, Peers
 from tests.support.children import freeze
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 CHILD = """
 import sys
 from manta import Mesh
 from manta.light.errors import PeerLost
-with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], name="stopped", timeout=50) as mesh:
-    mesh.wait(3, 50)
+with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], name="stopped", timeout=100) as mesh:
+    mesh.wait(3, 100)
     print("met", flush=True)
     sys.stdin.readline()
     while True:
         try:
-            mesh.all_reduce(1, on_peer_lost="continue", timeout=50)
+            mesh.all_reduce(1, on_peer_lost="continue", timeout=100)
             break
         except PeerLost:
             pass
-    mesh.wait(3, 50)
-    print(mesh.all_reduce(1, timeout=50), flush=True)
+    mesh.wait(3, 100)
+    print(mesh.all_reduce(1, timeout=100), flush=True)
     sys.stdin.readline()
 """
 
@@ -75,13 +75,13 @@ def test_a_process_that_computes_for_long_is_not_taken_for_stopped(peers: Peers)
     (one,) = peers.add()
     code = (
         "import sys, time\nfrom manta import Mesh\n"
-        "with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], timeout=50) as mesh:\n"
-        "    mesh.wait(2, 50)\n"
+        "with Mesh.join(peers=[sys.argv[1]], secret=sys.argv[2], timeout=100) as mesh:\n"
+        "    mesh.wait(2, 100)\n"
         "    print('met', flush=True)\n"
         "    sys.setswitchinterval(1000)\n"  # so that no other thread gets Python's lock
         "    until = time.monotonic() + 4\n"
         "    while time.monotonic() < until: pass\n"
-        "    mesh.barrier(timeout=50)\n"
+        "    mesh.barrier(timeout=100)\n"
     )
     command = [sys.executable, "-c", code, one.address, SECRET]
     with subprocess.Popen(command, stdout=-1, text=True) as child:

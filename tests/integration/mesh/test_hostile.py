@@ -16,7 +16,7 @@ from manta.transports.addresses import split_host
 from tests.integration.mesh.conftest import PATIENCE, Peers
 from tests.integration.mesh.conftest import SECRET as WORDS
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def knock(mesh: Mesh, *said: bytes) -> bytes:

@@ -21,7 +21,7 @@ from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.mesh.conftest import PATIENCE, SECRET, Peers
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Member:

@@ -17,7 +17,7 @@ from manta.mesh.settings import Keys
 from manta.transports.security.keys import KeyPair
 from tests.integration.mesh.conftest import PATIENCE, SECRET, Peers
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_peers_that_joined_by_one_of_them_exchange_as_tasks_do(peers: Peers) -> None:

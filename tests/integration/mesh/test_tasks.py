@@ -19,7 +19,7 @@ from manta.testing.clusters import client, running
 from tests.support.restarts import Restartable
 from tests.support.swarms import One, outputs
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 SCRIPT = """
 import json, os, sys
@@ -36,8 +36,8 @@ def rounds(mesh, out):
         right = mesh.peers[(mesh.rank + 1) % mesh.size]
         left = mesh.peers[mesh.rank - 1]
         try:
-            mesh.send(right, "token", [mesh.name, number], timeout=20)
-            letter = mesh.receive(left, "token", timeout=20)
+            mesh.send(right, "token", [mesh.name, number], timeout=60)
+            letter = mesh.receive(left, "token", timeout=60)
         except Exception as error:
             letter = [type(error).__name__, str(error)]
         said = [mesh.size, sorted(one.node_alias for one in mesh.peers), letter, lost]
@@ -46,7 +46,7 @@ def rounds(mesh, out):
 
 
 def main():
-    with Mesh.join() as mesh:
+    with Mesh.join(timeout=100) as mesh:
         assert mesh.size == 3, mesh.size
         with open(FOLDER / mesh.name, "w") as out:
             rounds(mesh, out)
@@ -66,7 +66,7 @@ def said(folder: Path, name: str) -> list[Any]:
 def goes_on(folder: Path, names: list[str], what: Callable[[Any], bool]) -> None:
     """Waits until each of them has said three further things that are so."""
     before = {name: len(said(folder, name)) for name in names}
-    wait_until(lambda: all(sum(map(what, said(folder, n)[before[n] :])) > 2 for n in names))
+    wait_until(lambda: all(sum(map(what, said(folder, n)[before[n] :])) > 2 for n in names), 150)
 
 
 def test_a_file_is_a_peer_of_those_that_the_command_starts(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_file_is_a_peer_of_those_that_the_command_starts(tmp_path: Path) -> No
     with subprocess.Popen(command) as running:
         goes_on(tmp_path, names, lambda one: one[0] == 3)
         (tmp_path / "stop").touch()
-        assert running.wait(60) == 0
+        assert running.wait(150) == 0
 
 
 class Peers(Swarm):
@@ -118,7 +118,7 @@ def test_a_task_is_in_so_many_meshes_and_is_told_of_one_more(cluster: Restartabl
     from manta import Mesh
     from manta.light.errors import LightError
     def main():
-        found = [Mesh.join() for _ in range(4)]
+        found = [Mesh.join(timeout=100) for _ in range(4)]
         try:
             Mesh.join()
         except LightError as error:

@@ -383,3 +383,17 @@ def test_what_was_heard_is_kept_nowhere_for_long() -> None:
     settle(net, peers.REPORTED + 0.1)
     assert net["a"].budget.memory.used == net["b"].budget.memory.used == 0
     assert net["b"].peers.due is None
+
+
+def test_who_ends_is_told_at_once_what_was_heard() -> None:
+    net = met("a", "b")
+    net["a"].say("b", 0)
+    net["b"].takes = False
+    assert net["a"].peers.unheard() == {"b"}
+    settle(net)
+    assert net["a"].peers.unheard() == set(), "it waits there until its call can be begun"
+    net["b"].link = 0
+    net["b"].say("a", 1)
+    assert net["b"].peers.unheard() == {"a"}
+    settle(net)
+    assert net["b"].peers.unheard() == {"a"}, "the link took nothing"
