@@ -87,6 +87,16 @@ def leaks(before: Held) -> Held:
     )
 
 
+gc.disable()  # while thousands of tests are collected, of which nothing goes
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the garbage collector, which the search for leaks calls time and
+    again, need not look through it."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _helper_process() -> None:
     """Multiprocessing starts one that lives as long as we do: no leak of the test that needs it."""
