@@ -26,6 +26,8 @@ log = logging.getLogger("manta.node.outbound")
 MOST: Final = 64
 """Connections of a task at a time."""
 _CONNECTING = 10.0  # seconds, for each address
+_TRIES = 4
+"""Addresses of a name that are tried."""
 _LOOK = 0.5  # seconds between looks at whether the task has ended
 _HALF = 64 * 1024  # bytes that are on their way in a direction
 _STARTING = 120.0  # seconds until a sandbox has listened
@@ -153,25 +155,25 @@ class Ways:
     def _reached(self, target: Target) -> tuple[socket.socket, str]:
         """A connection to the first address that is allowed and answers. Raises OSError."""
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        addresses = [(family, where) for family, _, _, _, where in found]
-        fitting = [each for each in addresses if self._may_reach(each[1][0], target)]
+        addresses = [(family, str(where[0])) for family, _, _, _, where in found]
+        fitting = [each for each in addresses if self._may_reach(each[1], target)]
         if not fitting:
-            shown = ", ".join(dict.fromkeys(str(where[0]) for _, where in addresses))
+            shown = ", ".join(dict.fromkeys(address for _, address in addresses))
             raise PermissionError(
                 f"it resolves to {shown}, which is no public address and not among those that the "
                 "node's owner allows (network.allow)"
             )
         problem: OSError | None = None
-        for family, where in fitting:
+        for family, address in fitting[:_TRIES]:
             outer = socket.socket(family, socket.SOCK_STREAM)
             try:
                 outer.settimeout(_CONNECTING)
-                outer.connect(where)
+                outer.connect((address, target.port))
             except OSError as error:
                 outer.close()
                 problem = error
             else:
-                return outer, str(where[0])
+                return outer, address
         assert problem is not None
         raise problem
 
@@ -202,11 +204,11 @@ class Ways:
                 while not self._stop.is_set() and not all(each.is_over for each in flows.values()):
                     _wait_for(ready, flows)
                     for key, events in ready.select(_LOOK):
-                        one: socket.socket = key.fileobj  # type: ignore[assignment]
+                        flow: Flow = key.data
                         if events & selectors.EVENT_READ:
-                            flows[one].read()
+                            flow.read()
                         if events & selectors.EVENT_WRITE:
-                            flows[flows[one].target].write()
+                            flows[flow.target].write()
             except OSError as error:  # reset by one: so it is for the other
                 log.debug("a connection of a task ended: %s", error)
                 for one in flows:
@@ -266,4 +268,4 @@ def _wait_for(ready: selectors.BaseSelector, flows: dict[socket.socket, Flow]) -
         if known is not None:
             ready.unregister(one)
         if wanted:
-            ready.register(one, wanted)
+            ready.register(one, wanted, flow)

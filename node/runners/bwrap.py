@@ -169,9 +169,7 @@ class BwrapRunner(local.LocalRunner):
             with contextlib.ExitStack() as handed:
                 given = Given(handed)
                 arguments = given.file(_nul(self._arguments(spec, sandbox, given)))
-                program: Sequence[str] = local.runtime(
-                    None if spec.environment is None else ENVIRONMENT
-                )
+                program = [*local.runtime(None if spec.environment is None else ENVIRONMENT)]
                 if ways is not None:
                     ours, theirs = socket.socketpair()
                     ways.take(ours)

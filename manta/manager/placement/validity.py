@@ -50,8 +50,8 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
             if edge.condition not in ("FINISHED", "RESULT"):
                 yield f"{head} has the condition {edge.condition!r}; use FINISHED or RESULT."
         seen.add(task.alias)
-        if (module := modules.get(task.module)) is not None:
-            yield from _flaws_of_outbound(head, task, module)
+        if task.module in modules:
+            yield from _flaws_of_outbound(head, task, modules[task.module])
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
