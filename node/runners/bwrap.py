@@ -50,6 +50,7 @@ _NAMESPACES = [
     "--hostname",
     "task",
 ]
+_OF_GPUS = ("/sys", "/opt/rocm", "/etc/OpenCL")  # where drivers look them up, and what is theirs
 _NO_USERS = "--disable-userns"
 _SIZE = "--size"
 _TMP = 64 * 1024 * 1024  # bytes of /tmp, which is in memory: TMPDIR is the scratch folder
@@ -207,7 +208,8 @@ class BwrapRunner(local.LocalRunner):
         found = self._found.arguments(memory, listens=ways is not None)
         for device in gpus.devices(spec.gpus):
             found += ["--dev-bind", str(device), str(device)]
-        found += ["--ro-bind", "/sys", "/sys"] if spec.gpus else []  # where drivers look them up
+        for path in _OF_GPUS if spec.gpus else ():
+            found += ["--ro-bind-try", path, path]
         for path, text in users("" if ways is None else ways.hosts).items():
             found += ["--file", given.file(text.encode()), path]
         seen = {dataset_path(name, path): path for name, path in spec.datasets.items()}

@@ -108,6 +108,8 @@ def test_a_confined_task_is_held_alike_and_told_its_peak(tmp_path: Path) -> None
         sentence = greedy.exits.get(timeout=20).sentence
         assert sentence.startswith("It took more memory than it may, ")
         assert int(sentence.split()[7]) > 200
+        while not isinstance(node.events.get(timeout=20), SessionLost):
+            pass
         assert other.run().output == 1
     finally:
         node.close()
