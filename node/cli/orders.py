@@ -20,7 +20,7 @@ _SLACK = 60.0
 _LOOK = 0.05
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
     """A number of seconds, or of another unit: 90, 90s, 10m, 2h, 1d."""
 
     name = "duration"
