@@ -40,8 +40,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
 def reload(name: str, as_json: bool) -> None:
     """Have the running node take over its changed configuration; tasks go on.
 
-    Says which keys apply at once, which for attempts that begin from now on, and which need a
-    restart. A configuration that is not valid changes nothing.
+    Says which keys apply at once, which for tasks whose process starts from now on, and which need
+    a restart. A configuration that is not valid changes nothing.
     """
     from manta.node.daemon.orders import Order, give
 
