@@ -13,8 +13,9 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                                              first
                     ready()                  attempts can be run
                     packages(packages)       [[name, version], ...] of what its Python has
-                    stacks(number, text)     the stacks of the attempt's processes; empty where it
-                                             does not run
+                    stacks(number, text, asked)
+                                             the stacks of the attempt's processes, empty where it
+                                             does not run; asked for, or as it is to be ended
                     exited(number, status, end, lives_on, cut_off, moments, cpu, memory)
                                              status as `subprocess` has it, negative for a signal;
                                              end is empty where the attempt died, else a msgpack

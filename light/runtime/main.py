@@ -189,7 +189,7 @@ class Runtime:
         elif kind in ("welcome", "run"):
             order.close()  # said again after a reconnect
         elif kind == "stacks":
-            self._tell_stacks(message["number"])
+            self._tell_stacks(message["number"], asked=True)
         elif kind == "stop":
             if message.get("stacks"):
                 self._tell_stacks(message["number"])
@@ -217,13 +217,13 @@ class Runtime:
             now = time.monotonic()
             self._nudges = [now + after for after in _NUDGES]
 
-    def _tell_stacks(self, number: int) -> None:
+    def _tell_stacks(self, number: int, *, asked: bool = False) -> None:
         """Of an attempt that does not run, there are none."""
         text, worker = "", self._worker
         if number == self._current and worker is not None:
             settings, attempt = self._settings, self._attempt_pid()
             text = settings.stacks.take(os.getpid(), worker.pid, attempt, settings.folder)
-        self._tell({"k": "stacks", "number": number, "text": text})
+        self._tell({"k": "stacks", "number": number, "text": text, "asked": asked})
 
     def _attempt_pid(self) -> int:
         """The process that runs the attempt, 0 where there is none."""

@@ -20,7 +20,7 @@ _SLACK = 60.0
 _LOOK = 0.05
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.3 on
     """A number of seconds, or of another unit: 90, 90s, 10m, 2h, 1d."""
 
     name = "duration"
@@ -40,8 +40,8 @@ class Duration(click.ParamType):
 def reload(name: str, as_json: bool) -> None:
     """Have the running node take over its changed configuration; tasks go on.
 
-    Says which keys apply at once, which for attempts that begin from now on, and which need a
-    restart. A configuration that is not valid changes nothing.
+    Says which keys apply at once, which for tasks whose process starts from now on, and which need
+    a restart. A configuration that is not valid changes nothing.
     """
     from manta.node.daemon.orders import Order, give
 

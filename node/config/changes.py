@@ -11,7 +11,7 @@ from manta.node.config.schema import FIELDS, NodeConfig
 
 class When(StrEnum):
     AT_ONCE = "at once"
-    NEXT_ATTEMPT = "for attempts that begin from now on"
+    NEXT_START = "for tasks whose process starts from now on"
     RESTART = "after a restart"
 
 
@@ -23,8 +23,8 @@ APPLIES: Final = {
     "resources.max_concurrent_tasks": When.AT_ONCE,
     "resources.reserve_memory_mb": When.AT_ONCE,
     "resources.scratch_mb": When.AT_ONCE,
-    "datasets.mappings": When.NEXT_ATTEMPT,
-    "resources.reserve_cpu_percent": When.NEXT_ATTEMPT,
+    "datasets.mappings": When.NEXT_START,
+    "resources.reserve_cpu_percent": When.NEXT_START,
 }
 """By the keys' paths; all others apply after a restart: to them belong sockets, folders or
 processes that are there."""
@@ -35,7 +35,7 @@ class Changes(NamedTuple):
     """Paths of the keys whose values differ."""
 
     at_once: tuple[str, ...] = ()
-    next_attempt: tuple[str, ...] = ()
+    next_start: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()
 
     @property

@@ -98,7 +98,7 @@ class Orders:
             found = instance(found, self._config.number)
         datasets.check(found)
         self._config, told = changes(self._config, found)
-        if told.at_once or told.next_attempt:
+        if told.at_once or told.next_start:
             node.reconfigure(self._config)
         log.info("the configuration was read again. %s", told.sentence)
         return told

@@ -93,6 +93,8 @@ class StacksTaken(msgspec.Struct, frozen=True):
     instance: Instance
     text: str
     """Nothing where the attempt does not run."""
+    asked: bool = True
+    """By TakeStacks; else it is about to be ended."""
 
 
 class How(msgspec.Struct, frozen=True):

@@ -401,7 +401,9 @@ class TaskServer:
         if isinstance(message, wire.Stacks):
             attempt = session.attempts.get(message.number)
             if attempt is not None:
-                self.tell(session, StacksTaken(session.id, attempt.instance, message.text))
+                self.tell(
+                    session, StacksTaken(session.id, attempt.instance, message.text, message.asked)
+                )
             return
         session.close_ends()
         if not session.is_ready:

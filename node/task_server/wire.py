@@ -48,6 +48,7 @@ class Packages(FromTask, frozen=True):
 class Stacks(FromTask, frozen=True):
     number: Number
     text: Annotated[str, Meta(max_length=MAX_STACKS)]
+    asked: bool
 
 
 class Exited(FromTask, frozen=True):

@@ -142,12 +142,14 @@ class TaskSupervisor(Actor):
                     self._given[message.assignment.instance] = message.assignment
                 self._feed(message)
             case AttemptExited():
-                self._bundles.heard(message)
+                if message.session == self._machine.session:
+                    self._bundles.heard(message)
                 self._feed(message)
+            case light.StacksTaken(asked=True, text=text):
+                self._stacks.answer(text)
             case light.PackagesFound() | light.StacksTaken():
-                self._bundles.heard(message)
-                if isinstance(message, light.StacksTaken):
-                    self._stacks.answer(message.text)
+                if message.session == self._machine.session:
+                    self._bundles.heard(message)
             case ReadStacks(instance):
                 why_not = "" if self._machine.current == instance else "does not run now"
                 if self._is_image_alone:

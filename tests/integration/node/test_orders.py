@@ -75,7 +75,7 @@ def test_a_changed_configuration_is_taken_over_while_tasks_go_on(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["at_once"] == ["labels"]
-    assert told["next_attempt"] == ["datasets.mappings"]
+    assert told["next_start"] == ["datasets.mappings"]
     assert told["restart"] == ["peers.links"]
 
     def known() -> bool:

@@ -40,7 +40,7 @@ def test_of_several_it_is_the_latest_that_failed_or_the_latest() -> None:
     assert meant_of(tasks, "3f2a", "worker") is failed
     assert meant_of(tasks, "3f2a", "worker.0.0") is first
     assert meant_of(tasks, "3f2a", "worker.1") is tasks[3]
-    with pytest.raises(NotFound, match="did you mean 'worker'"):
+    with pytest.raises(NotFound, match="Did you mean 'worker'"):
         meant_of(tasks, "3f2a", "workr")
 
 

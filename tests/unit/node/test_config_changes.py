@@ -25,7 +25,7 @@ def test_the_page_says_when_each_key_applies() -> None:
     at_once, later, *_ = (
         set(re.findall(r"`([a-z_.]+)`", row)) for row in section.splitlines() if "| `" in row
     )
-    for when, keys in ((When.AT_ONCE, at_once), (When.NEXT_ATTEMPT, later)):
+    for when, keys in ((When.AT_ONCE, at_once), (When.NEXT_START, later)):
         assert keys == {path for path, one in APPLIES.items() if one is when}
 
 
@@ -49,8 +49,8 @@ def test_what_applies_after_a_restart_stays_as_it_was() -> None:
         ("network.manager_port",),
     )
     assert told.sentence == (
-        "It applies at once: labels, resources.scratch_mb; for attempts that begin from now on: "
-        "resources.reserve_cpu_percent; after a restart: network.manager_port."
+        "It applies at once: labels, resources.scratch_mb; for tasks whose process starts "
+        "from now on: resources.reserve_cpu_percent; after a restart: network.manager_port."
     )
     assert found.labels == {"room": "a"}
     assert found.scratch == 1 << 20
