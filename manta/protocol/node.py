@@ -24,7 +24,7 @@ from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.isolation import LIMITS
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
-from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
+from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec, SignedOrder
 from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -120,6 +120,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: str = ""
     """The manager's timeline of the swarm. One that was restored from a backup may give an attempt
     the name of another, which ran in a past that it has lost."""
+    signed: SignedOrder | None = None
+    """What the node verifies itself (`manta.protocol.signed`)."""
 
 
 # Node to manager.

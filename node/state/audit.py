@@ -38,6 +38,7 @@ from manta.protocol.node import (
     ResultWritten,
     TaskEnded,
 )
+from manta.protocol.signed import fingerprint, is_by_its_key
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Payload
 
@@ -101,6 +102,7 @@ class NodeAudit:
         digest = module.package.digest if module.package is not None else None
         code = {"module": module.name, "version": module.version, "digest": digest}
         code["image"] = module.image
+        code["key"] = key_of(assignment)
         datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
         told = {**about, **{key: value for key, value in code.items() if value}}
         self._record(at, "attempt-began", under.user, **told, datasets=datasets)
@@ -187,6 +189,14 @@ class NodeAudit:
 def open_log(folder: Path, secret: str) -> NodeAudit:
     """`secret` is the node's secret key."""
     return NodeAudit(AuditLog(folder, SealKey(secret.encode()), segment=SEGMENT, kept=KEPT))
+
+
+def key_of(assignment: Assignment) -> str:
+    """The fingerprint of the key that has signed the order; "none", or "false" if it has not."""
+    if assignment.signed is None:
+        return "none"
+    key = assignment.signed.signed.key
+    return fingerprint(key) if is_by_its_key(assignment) else "false"
 
 
 def _of(instance: Instance) -> dict[str, Any]:

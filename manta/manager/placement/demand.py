@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from manta.protocol.spec import ModuleSpec, ResourceSpec, TaskSpec
+from manta.protocol.spec import ModuleSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,6 @@ class Demand:
     before: tuple[int | float, ...] = ()
     holding: dict[str, int] = field(default_factory=dict)
     direct: bool = False
-
-
-def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
-    """The datasets that the module and the task declare, each once."""
-    return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
-
-
-def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
-    return task.resources or module.resources
 
 
 def tag_of(task: TaskSpec) -> str | None:

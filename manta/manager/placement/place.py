@@ -23,11 +23,11 @@ from itertools import cycle
 
 import msgspec
 
-from manta.manager.placement.demand import Demand, datasets_of, resources_of
+from manta.manager.placement.demand import Demand
 from manta.manager.placement.nodes import NodeView, ids_of, places
 from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_no_images
 from manta.protocol.names import listed, meant
-from manta.protocol.spec import TaskSpec
+from manta.protocol.spec import TaskSpec, datasets_of, resources_of
 from manta.protocol.user import Verdict
 
 WINDOW = 256

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
+from manta.manager.placement.demand import Demand, tag_of
 from manta.manager.placement.nodes import NodeView
 from manta.protocol.isolation import IMAGES, level_of, rank, today
-from manta.protocol.spec import ModuleSpec
+from manta.protocol.spec import ModuleSpec, datasets_of, resources_of
 
 
 def _connected(demand: Demand, node: NodeView) -> str:

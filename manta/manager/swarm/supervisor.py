@@ -436,8 +436,9 @@ class SwarmSupervisor(Actor):
             then(None)
 
     def _named(self, assignment: Assignment) -> Assignment:
-        """For the node's owner, with whose it is."""
-        return msgspec.structs.replace(assignment, user=self._owner)
+        """For the node's owner, with whose it is, and what proves that."""
+        signed = self._machine.data.graph.signed(assignment.instance.alias)
+        return msgspec.structs.replace(assignment, user=self._owner, signed=signed)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""
