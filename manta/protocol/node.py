@@ -165,6 +165,8 @@ class Registered(Message, frozen=True):
     """It answers WantBlob."""
     has_audit: bool = False
     """It answers TellLogHead."""
+    has_holds: bool = False
+    """It takes TaskHeld."""
     directories: dict[str, int] = {}
     """By swarm: the versions of the directories that the node should have, and of no others."""
 
@@ -278,6 +280,10 @@ class ResultEntries(Message, frozen=True):
     more: bool = False
 
 
+DENIED = "Denied"
+"""The kind of the error of an attempt that its node's owner does not allow."""
+
+
 # Journal entries: what happened to an instance, in that order.
 
 
@@ -303,6 +309,13 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskStarted(Message, frozen=True):
+    instance: Instance
+    at: Seconds
+
+
+class TaskHeld(Message, frozen=True):
+    """It waits for the node's owner, who was asked `at`, and has not begun."""
+
     instance: Instance
     at: Seconds
 
@@ -363,6 +376,7 @@ class TaskEnded(Message, frozen=True):
 
 JournalEntry = (
     TaskStarted
+    | TaskHeld
     | ResultWritten
     | GlobalWritten
     | MetricsLogged

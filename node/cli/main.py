@@ -11,10 +11,12 @@ from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.completion import completion_command
 from manta.console.exit_codes import Exit
 from manta.console.terminal import print_lines, say_error, say_note
+from manta.node.cli.approve import approve, deny, revoke
 from manta.node.cli.audit import audit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.cli.policy import policy
 from manta.node.cli.results import results
 from manta.node.daemon.places import (
     config_of,
@@ -293,6 +295,10 @@ for _command, _example in {
     status: "manta_node status edge --json",
     logs: "manta_node logs edge -f",
     who: "manta_node who edge --user ada@example.org",
+    policy: "manta_node policy test edge --user ada@example.org --module sums --dataset ward",
+    approve: "manta_node approve edge 3f2a77c1 --until friday",
+    deny: "manta_node deny edge 3f2a77c1",
+    revoke: "manta_node revoke edge 3f2a77c1",
     audit: "manta_node audit verify edge",
     results: "manta_node results edge",
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",

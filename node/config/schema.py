@@ -360,6 +360,16 @@ class NodeConfig:
         False,
         "Tasks may run as plain processes, which can do all that this user can.",
     )
+    policy: Path | None = setting(  # noqa: RUF009
+        "policy.file",
+        str,
+        "",
+        "Rules of who may run what here, with which data; none: all that the cluster asks for.",
+        option="--policy",
+        metavar="PATH",
+        read=lambda text: Path(text) if text else None,
+        show=lambda path: str(path or ""),
+    )
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",
         dict,

@@ -308,6 +308,7 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._context.is_registered = True
+        context.has_holds = answer.has_holds  # before anything is held
         self._sender.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE

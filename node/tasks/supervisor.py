@@ -110,7 +110,9 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+            case Start() | events.Revoked() | events.Forbidden() | RuntimeExit() | AttemptExited():
+                self._feed(message)
+            case SessionLost():
                 self._feed(message)
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
@@ -208,6 +210,7 @@ class TaskSupervisor(Actor):
         journals, values = self._context.journals, self._context.values
         if isinstance(entry, TaskEnded):
             self._requests.attempt_ends(entry.instance)
+            entry = self._context.gate.output(entry, self.clock.wall())
 
         def kept() -> None:
             """Its place is free before the manager can want it for the next one."""

@@ -54,7 +54,9 @@ class Graph:
     def signed(self, alias: str) -> SignedOrder | None:
         """What goes with orders for the task; None if nobody has signed it."""
         signed, signature = self.spec.signed, self.tasks[alias].signature
-        return signed and SignedOrder(signed, signature, self.spec.description)
+        if signed is None:
+            return None
+        return SignedOrder(signed, signature, self.spec.description)
 
     def layout(self, iteration: int) -> Layout:
         schedule = self.spec.schedule
