@@ -17,7 +17,7 @@ import pytest
 from manta.console.exit_codes import Exit
 from tests.support.lab import Lab
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 SWARM = '''
 from manta import Module, Swarm, Task
