@@ -153,7 +153,14 @@ def _records(name: str) -> OwnerRecords:
 
 
 def _asked(records: OwnerRecords, name: str, request: str) -> Asked:
+    from manta.node.policy.consent import Asked
+
     found = records.asked().asked.get(request)
+    if found is None:  # it was decided on before
+        for one in records.decided().consents:
+            if one.id == request:
+                why = "the owner has approved it" if one.allows else "the owner has denied it"
+                found = Asked(one.subject, one.at, one.at, why, module=one.module)
     if found is None:
         raise UnknownName(
             f"There is no request {request}: `manta_node approve {name}` lists those that wait."

@@ -13,6 +13,7 @@ from manta.node.cli.config import NAME
 from manta.node.daemon.places import must_be_known, state_folder
 
 if TYPE_CHECKING:
+    from manta.console.lines import Words
     from manta.node.state import StateFolder
     from manta.node.state.attempts import Following, Ran
 
@@ -98,13 +99,13 @@ def _chosen(log: Following, folder: StateFolder, last: int, user: str | None) ->
     return [*(ended[-last:] if last else ended), *(one for one in found if one not in ended)]
 
 
-def _table(found: Sequence[Ran]) -> list[str]:
+def _table(found: Sequence[Ran]) -> list[Words]:
     from manta.console import text
 
     if not found:
         return ["No task has run here yet."]
     now = time.time()
-    return [*text.table(_RAN, [_row(one, now) for one in found])]
+    return list(text.table(_RAN, [_row(one, now) for one in found]))
 
 
 def _row(ran: Ran, now: float) -> list[str]:

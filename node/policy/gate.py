@@ -67,6 +67,8 @@ class Gate:
             case MetricsLogged(metrics=metrics):
                 flaws = (self._stops(entry.instance, name, 8, at) for name in metrics)
                 return next(filter(None, flaws), "")
+            case exchange.Checkpointed(value=value):
+                return self._stops(entry.instance, "", _size(value), at)
             case _ if isinstance(entry, _TOLD):
                 return self.tells_others(entry.instance, at)
         return ""

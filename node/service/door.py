@@ -61,8 +61,15 @@ class Door:
                 self._let(order, ruling, at)
             case Verdict.DENY:
                 self._deny(order, ruling, at)
+            case Verdict.ASK if self._context.draining:
+                self._refuse(order.instance, _draining(order))
             case Verdict.ASK:
                 self._hold(order, ruling, at)
+
+    def drain(self) -> None:
+        """What is held may run elsewhere: nobody need wait for the owner of a node that leaves."""
+        for held in list(self._admission.held.values()):
+            self._refuse(held.order.instance, _draining(held.order))
 
     def is_held(self, instance: Instance) -> bool:
         return instance in self._admission.held
@@ -85,7 +92,9 @@ class Door:
         if changed:
             for held in list(admission.held.values()):
                 self._rule_again(held.order, at)
-        over = [one for one in self._let_in.values() if changed or one.ruling.is_over(at)]
+        # With what cannot be read nothing begins, and nothing ends.
+        is_other = changed and not admission.flaw
+        over = [one for one in self._let_in.values() if is_other or one.ruling.is_over(at)]
         for one in over:
             self._look_again(one, at)
         try:
@@ -112,7 +121,6 @@ class Door:
     def _deny(self, order: Assignment, ruling: Ruling, at: float) -> None:
         why = ruling.why
         self._admission.drop(order.instance)
-        self._admission.settled(ruling.subject)
         sentence = f"{order.instance} was denied by its node's owner: {why}."
         self._actor.log.info("%s", sentence)
         self._record(order, at, "attempt-denied", why=why)
@@ -163,3 +171,7 @@ class Door:
         if len(self._told) > MOST_TOLD:
             del self._told[next(iter(self._told))]
         self._context.audit.about_order(at, act, order, **about)
+
+
+def _draining(order: Assignment) -> TaskError:
+    return TaskError("Refused", f"{order.instance} was refused: its node is being drained.")

@@ -349,6 +349,8 @@ class NodeSupervisor(Supervisor):
 
     def _stop_node(self, drain: bool) -> None:
         self._context.draining = True
+        if self._door is not None:
+            self._door.drain()
         if not drain:
             self._context.finish(0, "the manager asked the node to stop")
         self._show()

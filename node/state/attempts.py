@@ -109,8 +109,8 @@ class _Attempts:
                     left = left if isinstance(left, int) else ran.left
                     ended = {"ended": record.at, "status": status, "left": left}
                     self._put(name, msgspec.structs.replace(ran, **ended))
-            case "value-left" if (ran := self._last.get(name)) is not None:
-                size = about.get("bytes")
+            case "value-left" if name in self._last:
+                ran, size = self._last[name], about.get("bytes")
                 if isinstance(size, int) and ran.ended is None:
                     self._put(name, msgspec.structs.replace(ran, left=ran.left + size))
 

@@ -58,7 +58,7 @@ def test_a_rule_speaks_of_what_its_selectors_fit(selector: str, other: dict[str,
     assert "no rule of" in decide(found, asks, {}).why
 
 
-CONDITIONS = {
+CONDITIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     'hours = "22:00-06:00"': ({"at": Moment(0, 5 * 60)}, {"at": Moment(0, 6 * 60)}),
     'hours = "08:00-18:00"': ({"at": Moment(0, 8 * 60)}, {"at": Moment(0, 18 * 60)}),
     'days = ["mon", "tue"]': ({"at": Moment(1, 0)}, {"at": Moment(2, 0)}),
