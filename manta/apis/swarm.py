@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from importlib import import_module
+from inspect import cleandoc
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, Invalid
 from manta.apis.graph import Graph, build
 from manta.apis.module import Module
 from manta.apis.task import Condition, Task, Wiring, flattened
+from manta.protocol.names import MOST_DESCRIBED
 from manta.roster.topologies import NAMES
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ class Swarm:
     """
 
     name: str = ""
+    description: str = ""
+    """What it is for, which the owners of nodes are shown. If empty: the class's docstring."""
     _manta: _State
 
     def __new__(cls, *_: Any, **__: Any) -> Swarm:
@@ -238,6 +242,7 @@ class Definition(NamedTuple):
     max_iteration: int | None
     seed: int
     networks: dict[str, Network]
+    description: str
 
 
 def definition_of(swarm: Swarm) -> Definition:
@@ -260,7 +265,26 @@ def definition_of(swarm: Swarm) -> Definition:
         checks.optional_integer("Swarm's max_iteration", swarm.max_iteration, 1),
         checks.integer("Swarm's seed", swarm.seed, 0),
         _settings(swarm.networks, swarm._manta.networks, _NETWORKS, _named_network),
+        _description_of(swarm),
     )
+
+
+def _description_of(swarm: Swarm) -> str:
+    """The first paragraph of its docstring unless it says something else."""
+    given = swarm.description
+    if not isinstance(given, str):
+        raise InvalidArgument(
+            f"{type(swarm).__name__}.description is {checks.shown(given)}: give a text that says "
+            "what the swarm is for, or give the attribute another name."
+        )
+    if len(given) > MOST_DESCRIBED:
+        raise InvalidArgument(
+            f"The description of swarm {name_of(swarm)!r} has {len(given)} characters: "
+            f"{MOST_DESCRIBED} are enough."
+        )
+    written = type(swarm).__dict__.get("__doc__") or ""
+    first = " ".join(cleandoc(written).partition("\n\n")[0].split())
+    return given or first[:MOST_DESCRIBED]
 
 
 def _settings(

@@ -49,9 +49,11 @@ def segments(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem))
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Each with its end, which the last may lack; one that is too long comes in parts."""
+def lines(path: Path, at: int = 0) -> Iterator[bytes]:
+    """Each with its end, which the last may lack; one that is too long comes in parts. The first
+    begins at the byte `at`."""
     with path.open("rb") as file:
+        file.seek(at)
         yield from iter(lambda: file.readline(MOST_OF_A_LINE), b"")
 
 

@@ -127,6 +127,11 @@ COMMANDS = {
         "Sign out: revoke and delete this machine's key and token.",
         "manta sign-out",
     ),
+    "whoami": (
+        "identity",
+        "Show who you are, and the fingerprint of the key that signs your swarms.",
+        "manta whoami",
+    ),
     "token": (
         "identity",
         "Use, show, renew and revoke tokens.",

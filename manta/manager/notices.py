@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from manta.manager.views import Behind, ClusterView, Silence
+from manta.console.text import seconds
+from manta.manager.views import Asked, Behind, ClusterView, Silence
 from manta.protocol.names import listed
 from manta.protocol.states import SwarmState
 from manta.protocol.user import SwarmInfo
@@ -56,6 +57,7 @@ def of_swarm(view: ClusterView, info: SwarmInfo, trouble: str, now: float) -> tu
     )
     if queued := view.queued.get(info.swarm_id, ""):
         found.append(Notice(queued, queued))
+    found += (_asked(one, now) for one in view.asked.get(info.swarm_id, ()))
     return tuple(found)
 
 
@@ -117,6 +119,16 @@ def _silent(alias: str, silence: Silence, now: float) -> Notice:
         return Notice(f"{key} long", f"{head} and is waited for.")
     left = max(0.0, silence.lost_at - now)
     return Notice(key, f"{head} and counts as lost in {left:.0f} s if it does not come back.")
+
+
+def _asked(asked: Asked, now: float) -> Notice:
+    wait = "waits" if asked.count == 1 else "wait"
+    since = seconds(max(0.0, now - asked.since))
+    return Notice(
+        f"asked {asked.node} {asked.who}",
+        f"{asked.who} {wait} for the owner of {asked.node} since {since}: they decide there with "
+        "`manta_node approve`.",
+    )
 
 
 def _behind(alias: str, behind: Behind, now: float) -> Notice:

@@ -42,6 +42,18 @@ class Behind(msgspec.Struct, frozen=True):
     """The node has just registered: it was away, or the manager."""
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """The owner of a node has yet to say whether attempts may run there."""
+
+    node: str
+    """Its alias."""
+    who: str
+    """The instances, as they are told to people."""
+    count: int
+    since: float
+    """Monotonic seconds."""
+
+
 class StayingResults(Protocol):
     """The results of a swarm that stay on the nodes that made them; for any thread."""
 
@@ -53,8 +65,8 @@ class StayingResults(Protocol):
 class ClusterView:
     """The current state of one cluster, for other actors to read at any moment.
 
-    The ClusterSupervisor writes all of it but `queued`, `held`, `staying` and `unloaded`. It
-    replaces each value instead of changing it, except for `nodes`, which is read by key: readers
+    The ClusterSupervisor writes all of it but `queued`, `asked`, `held`, `staying` and `unloaded`.
+    It replaces each value instead of changing it, except for `nodes`, which is read by key: readers
     need no lock.
     """
 
@@ -82,6 +94,8 @@ class ClusterView:
     queued: dict[str, str] = field(default_factory=dict)
     """By swarm: whose turn has not come on its node while others wait for it, in a sentence. Each
     swarm writes its own."""
+    asked: dict[str, tuple[Asked, ...]] = field(default_factory=dict)
+    """By swarm: owners of nodes that it waits for. Each swarm writes its own."""
     staying: dict[str, StayingResults] = field(default_factory=dict)
     """By swarm. Each notes its own."""
     held: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -15,6 +15,8 @@ from itertools import islice
 
 MAX_NAME = 200
 """Characters."""
+MOST_DESCRIBED = 500
+"""Characters of what a swarm says it is for."""
 MAX_FILE_NAME = 200
 """Bytes; file systems take 255, some of which are for an ending."""
 COMPARED = 1000

@@ -29,7 +29,7 @@ from manta.protocol.machine import GpuInfo as GpuInfo
 from manta.protocol.machine import Load as Load
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
 from manta.protocol.roster import RosterTold, WantRoster
-from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec
+from manta.protocol.spec import Collect, ModuleSpec, Name, ResourceSpec, SignedOrder
 from manta.protocol.spread import BlobTold, FreeResults, PushResult, WantBlob
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -83,6 +83,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: str = ""
     """The manager's timeline of the swarm. One that was restored from a backup may give an attempt
     the name of another, which ran in a past that it has lost."""
+    signed: SignedOrder | None = None
+    """What the node verifies itself (`manta.protocol.signed`)."""
 
 
 # Node to manager.
@@ -126,6 +128,8 @@ class Registered(Message, frozen=True):
     """It answers WantBlob."""
     has_audit: bool = False
     """It answers TellLogHead."""
+    has_holds: bool = False
+    """It takes TaskHeld."""
     directories: dict[str, int] = {}
     """By swarm: the versions of the directories that the node should have, and of no others."""
 
@@ -241,6 +245,10 @@ class ResultEntries(Message, frozen=True):
     more: bool = False
 
 
+DENIED = "Denied"
+"""The kind of the error of an attempt that its node's owner does not allow."""
+
+
 # Journal entries: what happened to an instance, in that order.
 
 
@@ -268,6 +276,13 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskStarted(Message, frozen=True):
+    instance: Instance
+    at: Seconds
+
+
+class TaskHeld(Message, frozen=True):
+    """It waits for the node's owner, who was asked `at`, and has not begun."""
+
     instance: Instance
     at: Seconds
 
@@ -328,6 +343,7 @@ class TaskEnded(Message, frozen=True):
 
 JournalEntry = (
     TaskStarted
+    | TaskHeld
     | ResultWritten
     | GlobalWritten
     | MetricsLogged

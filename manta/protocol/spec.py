@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from manta.protocol.names import MOST_DESCRIBED
 from manta.protocol.values import BlobRef, Payload
 
 MAX_PACKAGE_BYTES = 256 * 1024 * 1024
@@ -13,6 +14,25 @@ MAX_PACKAGE_FILES = 10_000
 """Limits of a module's package: nodes unpack no more."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class Signed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """By whom and when a swarm was signed (`manta.protocol.signed`). `at` is in seconds since the
+    epoch, by their clock."""
+
+    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """The public key: Ed25519, in hexadecimal digits."""
+    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+    """Of one deployment."""
+    at: float
+
+
+class SignedOrder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What proves that a user has asked for what an order says."""
+
+    signed: Signed
+    signature: bytes
+    description: str = ""
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,6 +108,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """As of its module, besides that."""
     meets: str = ""
     """The collective in which all its instances certainly wait for each other; "" if unknown."""
+    signature: bytes = b""
+    """Of the swarm's `signed`; empty if nobody has signed it."""
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):
@@ -118,3 +140,21 @@ class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     schedule: tuple[tuple[ScheduleEntry, ...], ...] = ()
     """By iteration: entries run in order, and only their tasks run; the tasks' `after` is empty.
     The swarm ends with the last iteration, or at max_iteration if that is less."""
+    description: Annotated[str, msgspec.Meta(max_length=MOST_DESCRIBED)] = ""
+    """What it is for, which owners of nodes are shown."""
+    signed: Signed | None = None
+    """None if nobody has signed it: an earlier version sent it."""
+
+
+def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
+    """The datasets that the module and the task declare, each once."""
+    return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
+
+
+def outbound_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
+    """Where the module and the task connect to, each once."""
+    return tuple(dict.fromkeys((*module.outbound, *task.outbound)))
+
+
+def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
+    return task.resources or module.resources

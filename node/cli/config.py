@@ -123,11 +123,14 @@ def config_validate(name: str, as_json: bool) -> int:
     """Check a configuration and its datasets; everything that is wrong is listed."""
     from manta.console import json_form
     from manta.node.capabilities import datasets
+    from manta.node.policy import reading
 
     path = config_path(name)
     try:
         found = config_of(name)
         datasets.check(found)
+        if found.policy is not None:
+            reading.load(found.policy)
     except ConfigError as error:
         if not as_json:
             raise

@@ -138,6 +138,8 @@ def render(name: str, answers: dict[str, Any]) -> str:
                 check_utf8(text, key.option, "a configuration is text, so rename what it names")
         if answer is None and path in _ALWAYS:
             answer = _default(path, given)
+        if key.metavar == "PATH" and answer:
+            answer = os.path.abspath(os.path.expanduser(answer))
         if key.type is dict:
             tables[path] = _pairs(answer, key.option, key.metavar)
         elif key.type is list:

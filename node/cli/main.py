@@ -11,13 +11,16 @@ from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.completion import completion_command
 from manta.console.exit_codes import Exit
 from manta.console.terminal import print_lines, say_error, say_note
+from manta.node.cli.approve import approve, deny, revoke
 from manta.node.cli.audit import audit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
 from manta.node.cli.orders import drain, reload
+from manta.node.cli.policy import policy
 from manta.node.cli.results import results
 from manta.node.cli.service import service
+from manta.node.cli.who import who
 from manta.node.daemon.places import (
     config_of,
     config_path,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
     from manta.node.config import NodeConfig
     from manta.node.state import StateFolder
-    from manta.node.state.attempts import Ran
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -237,57 +239,6 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
             print_lines(f"{each} | {line}" if several else line)
 
 
-@cli.command()
-@NAME
-@click.option(
-    "-n", "--last", default=20, type=click.IntRange(0), help="How many that have ended; 0: all."
-)
-@click.option("--user", help="Only those of this user.")
-@as_json_option
-def who(name: str, last: int, user: str | None, as_json: bool) -> None:
-    """Show whose tasks run on the node and ran last, and what data they were given.
-
-    `manta_node audit export` prints the log that has all of it, and what left the node.
-    """
-    import msgspec
-
-    from manta.console import json_form, text
-    from manta.node.state import attempts as log
-
-    must_be_known(name)
-    folder = state_folder(name)
-    running = folder.running_pid() is not None
-    attempts, damaged = log.read(folder.audit, running=running)
-    if damaged:
-        say_note(
-            f"The log in {folder.audit} is damaged: {damaged} lines cannot be read, and what they "
-            f"told is lost; the others are shown. `manta_node audit verify {name}` says more."
-        )
-    found = [each for each in attempts if user in (None, each.user)]
-    ended = [each for each in found if each.status != "RUNNING"]
-    shown = [each for each in found if each.status == "RUNNING"]
-    shown = [*(ended[-last:] if last else ended), *shown]
-    if as_json:
-        json_form.show([msgspec.structs.asdict(each) for each in shown])
-    elif shown:
-        rows = [_ran(each) for each in shown]
-        print_lines(*text.table(_RAN, rows))
-    else:
-        print_lines("No task has run here yet.")
-
-
-_RAN = ("USER", "SWARM", "TASK", "ITERATION", "DATASETS", "BEGAN", "ENDED", "STATUS")
-
-
-def _ran(ran: Ran) -> list[str]:
-    def moment(at: float | None) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
-
-    datasets = ", ".join(ran.datasets) or "none"
-    who = (ran.user, f"{ran.swarm} ({ran.swarm_id})", ran.task, str(ran.iteration), datasets)
-    return [*who, moment(ran.began), moment(ran.ended), ran.status]
-
-
 completion = completion_command("manta_node")
 
 for _command, _example in {
@@ -298,7 +249,11 @@ for _command, _example in {
     reload: "manta_node reload edge",
     drain: "manta_node drain edge --deadline 10m --wait",
     logs: "manta_node logs edge -f",
-    who: "manta_node who edge --user ada@example.org",
+    who: "manta_node who edge -f",
+    policy: "manta_node policy test edge --user ada@example.org --module sums --dataset ward",
+    approve: "manta_node approve edge 3f2a77c1 --until friday",
+    deny: "manta_node deny edge 3f2a77c1",
+    revoke: "manta_node revoke edge 3f2a77c1",
     audit: "manta_node audit verify edge",
     results: "manta_node results edge",
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",

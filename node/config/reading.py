@@ -119,6 +119,8 @@ class _Reader:
         found["datasets"] = {
             name: folder / os.path.expanduser(path) for name, path in found["datasets"].items()
         }
+        if found["policy"] is not None:
+            found["policy"] = folder / os.path.expanduser(found["policy"])
         told = sum(len(name.encode()) + 64 for name in found["datasets"])
         told += sum(len(f"{name}{text}".encode()) for name, text in found["labels"].items())
         if told > MOST_TOLD:

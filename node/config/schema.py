@@ -439,6 +439,16 @@ class NodeConfig:
         low=64,
         **_MEBIBYTES,
     )
+    policy: Path | None = setting(  # noqa: RUF009
+        "policy.file",
+        str,
+        "",
+        "Rules of who may run what here, with which data; none: all that the cluster asks for.",
+        option="--policy",
+        metavar="PATH",
+        read=lambda text: Path(text) if text else None,
+        show=lambda path: str(path or ""),
+    )
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",
         dict,

@@ -26,7 +26,7 @@ def in_force(config: NodeConfig) -> dict[str, dict[str, Any]]:
         table = tables.setdefault(key.section, {})
         if key.secret:
             table[key.name] = "***" if value else ""
-        elif value is not None:
+        elif value is not None or key.default == "":
             table[key.name] = key.show(value)
     return tables
 

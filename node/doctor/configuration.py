@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from manta.console.text import seconds, size
+from manta.console.text import count, seconds, size
 from manta.node.capabilities import datasets
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
@@ -56,7 +56,24 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
         return
     yield _peers(config, running=bool(status))
     yield from _datasets(config)
+    yield from _policy(config)
     yield from _membership(config, folder, bool(status), offline=offline)
+
+
+def _policy(config: NodeConfig) -> Iterator[Finding]:
+    """A node without a policy has none to look at."""
+    from manta.node.policy import reading
+
+    if config.policy is None:
+        return
+    try:
+        found = reading.load(config.policy)
+    except ConfigError as error:
+        for flaw in error.flaws:
+            line = f", line {flaw.line}" if flaw.line else ""
+            yield fault("policy", f"{error.path}{line}: {flaw.wrong}.", f"{flaw.remedy}.")
+        return
+    yield ok("policy", f"{config.policy} is valid: {count(len(found.rules), 'rule')}.")
 
 
 def _socket_path(folder: StateFolder) -> Finding:

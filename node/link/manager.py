@@ -309,6 +309,7 @@ class ManagerLink(Actor):
         context = self._context
         self._about.heard(told)
         self._context.is_registered = True
+        context.has_holds = answer.has_holds  # before anything is held
         self._sender.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE

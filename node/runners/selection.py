@@ -141,6 +141,8 @@ def private(config: NodeConfig, state: Path) -> list[Path]:
 def keys(config: NodeConfig, state: Path) -> list[Path]:
     """What belongs to nodes."""
     places = [config.path, state]
+    if config.policy is not None:
+        places.append(config.policy)
     with contextlib.suppress(NoHome):
         places.append(home_folder())
     return places

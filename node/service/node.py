@@ -24,6 +24,9 @@ from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
 from manta.node.peers.listening import OFF, PeerSocket, bulk_address
+from manta.node.policy.admission import Admission
+from manta.node.policy.gate import Gate
+from manta.node.policy.records import OwnerRecords
 from manta.node.runners.selection import choose_runner, label_of, private
 from manta.node.scheduling.room import Capacity
 from manta.node.service.supervisor import NodeSupervisor
@@ -36,6 +39,7 @@ from manta.node.state.modules import ModuleFolders
 from manta.node.state.storage import Storage
 from manta.node.task_server.sessions import RuntimeSessions
 from manta.protocol.addresses import is_loopback
+from manta.protocol.isolation import level_of
 from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
@@ -48,6 +52,7 @@ from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
+    from manta.node.runners.interface import Runner
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +126,7 @@ class Node:
             audit = open_log(folder.audit, keys.secret)
             undo.callback(lambda: audit.close(time.time()))
             audit.started(time.time(), in_force(config), version=VERSION, pid=pid)
+            owner = OwnerRecords(folder.owner)
             self.context = NodeContext(
                 config=config,
                 state=folder,
@@ -132,6 +138,9 @@ class Node:
                 held=held,
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 audit=audit,
+                owner=owner,
+                gate=Gate(audit),
+                admission=_admission(config, owner, runner),
                 modules=ModuleFolders(folder.modules),
                 environments=environments,
                 runner=runner,
@@ -192,6 +201,15 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _admission(config: NodeConfig, owner: OwnerRecords, runner: Runner) -> Admission | None:
+    """Raises ConfigError, Damaged, OSError."""
+    if config.policy is None:
+        return None
+    return Admission(
+        config.policy, owner, lambda image: level_of(runner.names, image=image is not None)
+    )
 
 
 def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:

@@ -25,6 +25,8 @@ from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
 from manta.node.scheduling.room import Capacity
+from manta.node.service.door import LOOK, Door
+from manta.node.service.review import Reviews
 from manta.node.shared.addresses import PEER_DIRECTORY, PLANE, ROOT, task_id
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import (
@@ -39,12 +41,13 @@ from manta.node.shared.messages import (
     TroubleChanged,
 )
 from manta.node.task_server.service import LightService
-from manta.node.tasks.events import Revoked
+from manta.node.tasks.events import Forbidden, Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.codes import Code
 from manta.protocol.node import (
+    Assignment,
     Desired,
     DesiredChanged,
     FetchDesired,
@@ -93,8 +96,14 @@ class NodeSupervisor(Supervisor):
         """By the supervisors' ids."""
         self._for_gpus: dict[Instance, res.Start] = {}
         """What was let in, while runtimes of others are yet to leave its GPUs."""
+        self._door: Door | None = None
 
     def on_start(self) -> None:
+        if (admission := self._context.admission) is not None:
+            self._door = Door(
+                self, self._context, admission, self._offer, self._refuse, self._forbid
+            )
+            self.after(LOOK, _Look())
         journals = self._context.journals
         cause = "The node's daemon ended while it ran."
         at = self.clock.wall()
@@ -114,6 +123,7 @@ class NodeSupervisor(Supervisor):
             ChildSpec("peer-hub", partial(PeerHub, context)),
             ChildSpec("peer-directory", partial(PeerDirectory, context.peers)),
             ChildSpec("plane", partial(PlaneKeeper, context), shutdown=15.0),
+            ChildSpec("reviews", partial(Reviews, context)),
             ChildSpec("manager-link", partial(ManagerLink, context)),
         ]
 
@@ -159,6 +169,10 @@ class NodeSupervisor(Supervisor):
                     self._task_up(id)
             case _Gone(task):
                 self._task_gone(task)
+            case _Look():
+                assert self._door is not None
+                self._door.look()
+                self.after(LOOK, message)
             case _:
                 return super().receive(message)
         return None
@@ -169,7 +183,7 @@ class NodeSupervisor(Supervisor):
         for action in actions:
             match action:
                 case obs.Take(assignment):
-                    self._admit(self._reservations.offer(assignment, self.clock.now()))
+                    self._door.take(assignment) if self._door else self._offer(assignment)
                 case obs.Forget(instance):
                     sentence = (
                         f"{instance} had begun, and its node has lost what it knew of it: the "
@@ -191,6 +205,21 @@ class NodeSupervisor(Supervisor):
                     assert_never(action)
         self._show()
 
+    def _offer(self, assignment: Assignment) -> None:
+        self._admit(self._reservations.offer(assignment, self.clock.now()))
+
+    def _refuse(self, instance: Instance, error: TaskError) -> None:
+        self._tell_end(instance, AttemptState.REFUSED, error)
+
+    def _forbid(self, instance: Instance, error: TaskError) -> None:
+        """The owner does: it ends at once."""
+        task = self._task_of(instance)
+        waited = self._for_gpus.pop(instance, None) is not None
+        if waited or self._reservations.is_waiting(instance):
+            self._refuse(instance, error)
+        elif task is not None and instance in task.granted:
+            self.notify(f"{ROOT}/{task.id}", Forbidden(instance, error))
+
     def _admit(self, actions: Iterable[res.ReservationAction]) -> None:
         for action in actions:
             match action:
@@ -204,7 +233,8 @@ class NodeSupervisor(Supervisor):
 
     def _cancel(self, instance: Instance) -> None:
         waited = self._for_gpus.pop(instance, None) is not None
-        if waited or self._reservations.is_waiting(instance):
+        is_held = self._door is not None and self._door.is_held(instance)
+        if waited or is_held or self._reservations.is_waiting(instance):
             self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             return
         task = self._task_of(instance)
@@ -377,6 +407,8 @@ class NodeSupervisor(Supervisor):
             if over and not task.granted and not task.stopping:
                 self._stop_task(task)
         self._observed.ended(instance)
+        if self._door is not None:
+            self._door.ended(instance)
         self._admit(self._reservations.ended(instance, self.clock.now()))
         self._give_gpus()
         self._show()
@@ -390,6 +422,8 @@ class NodeSupervisor(Supervisor):
 
     def _stop_node(self, drain: bool) -> None:
         self._context.draining = True
+        if self._door is not None:
+            self._door.drain()
         if not drain:
             self._context.finish(0, "the manager asked the node to stop")
         self._show()
@@ -430,6 +464,10 @@ class _Overdue(msgspec.Struct, frozen=True):
     """The time is up in which what runs may end by itself."""
 
     sentence: str
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """At what the owner has said."""
 
 
 class _Gone(msgspec.Struct, frozen=True):

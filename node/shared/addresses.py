@@ -8,6 +8,7 @@ PEER_DIRECTORY = f"{ROOT}/peer-directory"
 DATASETS = f"{ROOT}/datasets"
 PLANE = f"{ROOT}/plane"
 METRICS = f"{ROOT}/metrics"
+REVIEWS = f"{ROOT}/reviews"
 
 
 def task_id(swarm_id: str, alias: str, lane: int) -> str:

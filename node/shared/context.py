@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from manta.node.journal.files import Journals
     from manta.node.peers.book import PeerBook
     from manta.node.peers.listening import PeerSocket
+    from manta.node.policy.admission import Admission
+    from manta.node.policy.gate import Gate
+    from manta.node.policy.records import OwnerRecords
     from manta.node.runners.gpus import Gpu
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
@@ -66,6 +69,10 @@ class NodeContext:
     held: HeldResults
     storage: Storage
     audit: NodeAudit
+    owner: OwnerRecords
+    admission: Admission | None
+    """What its owner allows; None on a node without a policy."""
+    gate: Gate
     modules: ModuleFolders
     environments: Environments
     runner: Runner
@@ -101,6 +108,8 @@ class NodeContext:
     """The manager bounds what tasks tell others, and is asked for room."""
     has_audit: bool = False
     """The manager keeps where this node's audit log ends."""
+    has_holds: bool = False
+    """The manager takes that an attempt waits for the owner."""
     has_spreads: bool = False
     """The manager is asked whom to fetch a blob from."""
     spools: tuple[str, ...] = ()

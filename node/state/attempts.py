@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from manta.audit.records import Record
-from manta.audit.verify import read as read_log
+from manta.audit import folder as files
+from manta.audit.records import Record, Unreadable, decode, may_be_torn
 from manta.protocol.states import AttemptState
 
 
@@ -24,6 +24,9 @@ class Ran(msgspec.Struct, frozen=True):
     attempt: int
     datasets: tuple[str, ...]
     began: float
+    left: int = 0
+    """Bytes of values that left, as far as they are recorded one by one until it has ended. What
+    tasks tell each other directly is not among them."""
     ended: float | None = None
     status: str = AttemptState.RUNNING
 
@@ -34,16 +37,52 @@ def read(folder: Path, *, running: bool) -> tuple[list[Ran], int]:
 
     `running`: whether the daemon is; else what has not ended was interrupted, nobody knows when.
     """
-    damaged: list[Path] = []
-    attempts = _Attempts()
-    try:
-        for _, record in read_log(folder, damaged.append):
-            attempts.take(record)
-    except FileNotFoundError:
-        pass
-    if not running:
-        attempts.interrupt(None)
-    return sorted(attempts.found.values(), key=lambda ran: ran.began), len(damaged)
+    log = Following(folder)
+    log.update()
+    return log.attempts(running=running), log.damaged
+
+
+class Following:
+    """Reads what has been added to a log since it was looked at last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.damaged = 0
+        """How many lines cannot be read."""
+        self._folder = folder
+        self._attempts = _Attempts()
+        self._read: dict[Path, int] = {}
+        """By segment: the bytes that were read of it."""
+
+    def update(self) -> None:
+        """Raises OSError."""
+        try:
+            paths = files.segments(self._folder)
+        except FileNotFoundError:
+            return
+        for path in paths:
+            at = self._read.get(path, 0)
+            for line in files.lines(path, at):
+                is_last = path == paths[-1] and not line.endswith(b"\n")
+                if is_last and may_be_torn(line):
+                    break  # it is being written
+                at += len(line)
+                self._take(line)
+            self._read[path] = at
+
+    def _take(self, line: bytes) -> None:
+        try:
+            block, _, _ = decode(line.removesuffix(b"\n"))
+        except Unreadable:
+            self.damaged += line.endswith(b"\n") or not may_be_torn(line)
+            return
+        for record in block.records:
+            self._attempts.take(record)
+
+    def attempts(self, *, running: bool) -> list[Ran]:
+        """All, in the order in which they began; `running` as in `read`."""
+        found = self._attempts.found.values()
+        ran = found if running else [_interrupted(one, None) for one in found]
+        return sorted(ran, key=lambda one: one.began)
 
 
 class _Attempts:
@@ -65,17 +104,28 @@ class _Attempts:
             case "attempt-ended":
                 ran = self._last.get(name) or _ran(record)
                 if ran.ended is None:
-                    status = str(about.get("status"))
-                    self._put(name, msgspec.structs.replace(ran, ended=record.at, status=status))
+                    status, told = str(about.get("status")), about.get("left")
+                    left = told.get("bytes") if isinstance(told, dict) else ran.left
+                    left = left if isinstance(left, int) else ran.left
+                    ended = {"ended": record.at, "status": status, "left": left}
+                    self._put(name, msgspec.structs.replace(ran, **ended))
+            case "value-left" if name in self._last:
+                ran, size = self._last[name], about.get("bytes")
+                if isinstance(size, int) and ran.ended is None:
+                    self._put(name, msgspec.structs.replace(ran, left=ran.left + size))
 
-    def interrupt(self, at: float | None) -> None:
+    def interrupt(self, at: float) -> None:
         for name, ran in self._last.items():
-            if ran.status == AttemptState.RUNNING:
-                status = AttemptState.INTERRUPTED
-                self._put(name, msgspec.structs.replace(ran, ended=at, status=status))
+            self._put(name, _interrupted(ran, at))
 
     def _put(self, name: tuple[Any, ...], ran: Ran) -> None:
         self.found[*name, ran.began] = self._last[name] = ran
+
+
+def _interrupted(ran: Ran, at: float | None) -> Ran:
+    if ran.status != AttemptState.RUNNING:
+        return ran
+    return msgspec.structs.replace(ran, ended=at, status=AttemptState.INTERRUPTED)
 
 
 def _ran(record: Record) -> Ran:

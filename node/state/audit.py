@@ -10,6 +10,11 @@
 | connections-ended | a runtime's, in sum, by what they led to |
 | exchange-opened | its way to other tasks, over which values go that are not told one by one |
 | result-given | a result that had stayed here, to the manager |
+| attempt-denied, attempt-forbidden | one that its owner, or the policy, does not let in, or ends |
+| approval-asked | one that waits for the owner |
+| approved, denied, revoked | what the owner has said |
+| value-stopped | a value that may not leave |
+| clock-set-back | the machine, of which the owner's times go on all the same |
 | log-head | how far the manager's own log went: it cannot be made anew unseen |
 
 What had begun when a daemon starts, and had not ended, ended with the one before.
@@ -40,6 +45,7 @@ from manta.protocol.node import (
     ResultWritten,
     TaskEnded,
 )
+from manta.protocol.signed import fingerprint, is_by_its_key
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Payload
 
@@ -107,13 +113,10 @@ class NodeAudit:
         under = _Under(assignment.user, about, names, at)
         with self._lock:
             self._under[instance] = under
-        digest = module.package.digest if module.package is not None else None
-        code = {"module": module.name, "version": module.version, "digest": digest}
-        code["image"] = module.image
         about |= {"outbound": assignment.outbound} if assignment.outbound else {}
         datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
-        told = {**about, **{key: value for key, value in code.items() if value}}
-        self._record(at, "attempt-began", under.user, **told, datasets=datasets)
+        told = {**about, **code_of(assignment), "datasets": datasets}
+        self._record(at, "attempt-began", under.user, **told)
 
     def left(self, entry: JournalEntry, at: float) -> None:
         """What an attempt has told: the value in it, if any, is on its way out."""
@@ -154,6 +157,15 @@ class NodeAudit:
                 more["stays"] = True
             self._record(at, "value-left", under.user, **under.about, what=what, bytes=size, **more)
 
+    def stopped(self, instance: Instance, tag: str, size: int, why: str, at: float) -> None:
+        """A value that may not leave."""
+        with self._lock:
+            under = self._under.get(instance)
+        told = {**_of(instance), **(under.about if under else {})}
+        self._record(
+            at, "value-stopped", under.user if under else "", **told, tag=tag, bytes=size, why=why
+        )
+
     def exchanges(self, instance: Instance, at: float) -> None:
         with self._lock:
             under = self._under.get(instance)
@@ -193,6 +205,17 @@ class NodeAudit:
         status = str(AttemptState.INTERRUPTED)
         self._record(at, "attempt-ended", **_of(instance), status=status)
 
+    # --- what its owner says --------------------------------------------------------------
+
+    def owner(self, at: float, act: str, who: str = "", **about: Any) -> None:
+        """What the owner has said, or what is said of the policy. `who` is a user whom it is
+        about."""
+        self._record(at, act, who, **about)
+
+    def about_order(self, at: float, act: str, order: Assignment, **about: Any) -> None:
+        """What becomes of an order that was not begun, or is ended."""
+        self._record(at, act, order.user, **_of(order.instance), **code_of(order), **about)
+
     # --- what is asked of the node --------------------------------------------------------
 
     def gave_result(self, swarm_id: str, value: BlobRef, at: float) -> None:
@@ -210,6 +233,24 @@ class NodeAudit:
 def open_log(folder: Path, secret: str) -> NodeAudit:
     """`secret` is the node's secret key."""
     return NodeAudit(AuditLog(folder, SealKey(secret.encode()), segment=SEGMENT, kept=KEPT))
+
+
+def code_of(order: Assignment) -> dict[str, Any]:
+    """Which code the order names, with which datasets, and who has signed it."""
+    module = order.module
+    digest = module.package.digest if module.package is not None else None
+    code = {"module": module.name, "version": module.version, "digest": digest}
+    code |= {"image": module.image, "key": key_of(order)}
+    names = list(dict.fromkeys((*module.datasets, *order.datasets)))
+    return {"swarm": order.swarm_name, **{k: v for k, v in code.items() if v}, "datasets": names}
+
+
+def key_of(assignment: Assignment) -> str:
+    """The fingerprint of the key that has signed the order; "none", or "false" if it has not."""
+    if assignment.signed is None:
+        return "none"
+    key = assignment.signed.signed.key
+    return fingerprint(key) if is_by_its_key(assignment) else "false"
 
 
 def _of(instance: Instance) -> dict[str, Any]:

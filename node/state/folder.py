@@ -92,6 +92,7 @@ class StateFolder:
         self.member_file = path / "member.json"
         self.log_file = path / "node.log"
         self.audit = path / "audit"
+        self.owner = path / "owner"
         self.journal = path / "journal"
         self.values = path / "values"
         self.spool = path / "spool"

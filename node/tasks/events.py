@@ -45,6 +45,13 @@ class Revoked(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Forbidden(msgspec.Struct, frozen=True):
+    """The node's owner does not want the attempt: it ends at once, with this error."""
+
+    instance: Instance
+    error: TaskError
+
+
 class PlaneLost(msgspec.Struct, frozen=True):
     """The plane has ended to which the attempt was connected: what it said may be lost. `how` says
     why else it is."""
@@ -82,6 +89,7 @@ TaskEvent = (
     | Overrun
     | PlaneLost
     | Revoked
+    | Forbidden
     | Stop
     | Ticked
 )

@@ -32,6 +32,7 @@ from manta.node.scheduling.reservations import Start
 from manta.node.task_server.messages import AttemptExited, CancelAttempt, SessionLost
 from manta.node.tasks.events import (
     Failed,
+    Forbidden,
     KillRuntime,
     Overrun,
     PlaneLost,
@@ -132,6 +133,8 @@ class TaskMachine:
                 self._assigned(event)
             case Revoked(instance):
                 self._revoked(instance)
+            case Forbidden(instance, error):
+                self._forbidden(instance, error)
             case Stop(state, reason):
                 self._stop(state, reason)
             case Ticked():
@@ -273,6 +276,16 @@ class TaskMachine:
         else:  # what it began goes on: the next attempt is served sooner
             self._end(self._attempt, AttemptState.CANCELLED, error)
             self._attempt = self._waiting.popleft() if self._waiting else None
+
+    def _forbidden(self, instance: Instance, error: TaskError) -> None:
+        for attempt in self._waiting:
+            if attempt.instance == instance:
+                self._waiting.remove(attempt)
+                self._end(attempt, AttemptState.REFUSED, error)
+                return
+        if self._attempt is not None and self._attempt.instance == instance:
+            self._attempt.verdict = (AttemptState.REFUSED, error)
+            self._give_up(AttemptState.REFUSED, error)
 
     def _ask_to_end(
         self, state: AttemptState, error: TaskError, reason: str, *, stacks: bool = False

@@ -138,6 +138,10 @@ class TaskRequests:
                 self._relay(request, METRICS, ReadResources(), SIBLING_TIMEOUT, reply.set)
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
+            case light.OpenExchange() | light.OpenMesh() if flaw := self._context.gate.tells_others(
+                instance, self._actor.clock.wall()
+            ):
+                reply.fail("RequestFailed", flaw)
             case light.OpenExchange():
                 self._context.audit.exchanges(instance, self._actor.clock.wall())
                 self.direct.connect(request, partial(self._ask_plane, request))
@@ -193,6 +197,9 @@ class TaskRequests:
             request.reply.set(None)
 
     def _journal(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
+        if flaw := self._context.gate.flaw(entry, self._actor.clock.wall()):
+            request.reply.fail("RequestFailed", flaw)
+            return False
         try:
             self._context.journals.append(entry, self._context.values)
         except StorageError as error:

@@ -136,7 +136,7 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case Start() | events.Revoked() | SessionLost():
+            case Start() | events.Revoked() | events.Forbidden() | SessionLost():
                 if isinstance(message, Start):
                     self._gpus = message.gpus
                     self._given[message.assignment.instance] = message.assignment
@@ -255,6 +255,7 @@ class TaskSupervisor(Actor):
             self._given.pop(entry.instance, None)
             self._stacks.answer("")
             self._requests.attempt_ends(entry.instance)
+            entry = self._context.gate.output(entry, self.clock.wall())
 
         def kept() -> None:
             """Its place is free before the manager can want it for the next one."""

@@ -71,7 +71,8 @@ class AsyncSwarms(AsyncClient):
         tell(compiled.notes)
         await self.connection.push(compiled.blobs)
         await self._register(compiled)
-        request = messages.SendSwarm(where, compiled.spec, wait)
+        signed = self.connection.session.signed(compiled.spec)
+        request = messages.SendSwarm(where, signed, wait)
         return SwarmOverview.of(await self._ask(request, messages.SwarmInfo, blobs=compiled.blobs))
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:

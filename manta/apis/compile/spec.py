@@ -168,6 +168,7 @@ def finish(prepared: Prepared, registered: Registered) -> Compiled:
             seed=definition.seed,
             schedule=_schedule(schedule) if schedule else (),
             networks=_networks(definition.networks, graph),
+            description=definition.description,
         ),
         blobs,
         versioned,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from manta.actors.system import ActorSystem
     from manta.apis.connect.profiles import Target
     from manta.protocol.node import Message
+    from manta.protocol.spec import SwarmSpec
     from manta.protocol.values import BlobRef
     from manta.transports.bulk.curve import BulkPeer, CurveBulk
     from manta.transports.codec.values import Encoded
@@ -119,6 +121,12 @@ class Session:
                 timer.start()
         future.add_done_callback(self._no_longer_waits)
         return future
+
+    def signed(self, spec: SwarmSpec) -> SwarmSpec:
+        """The specification, signed by this user: nodes need not take the manager's word."""
+        from manta.protocol.signed import sign
+
+        return sign(spec, self._keys.secret, os.urandom(16).hex(), time.time())
 
     def ask(self, message: Message, timeout: float) -> Future[Any]:
         """Completes with the answer. Fails with NotSent, NoAnswer or RequestRefused."""

@@ -72,7 +72,8 @@ class Swarms(Client):
         tell(compiled.notes)
         self.connection.push(compiled.blobs)
         self._register(compiled)
-        request = messages.SendSwarm(where, compiled.spec, wait)
+        signed = self.connection.session.signed(compiled.spec)
+        request = messages.SendSwarm(where, signed, wait)
         return SwarmOverview.of(self._ask(request, messages.SwarmInfo, blobs=compiled.blobs))
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:

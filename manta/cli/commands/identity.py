@@ -1,4 +1,4 @@
-"""`manta sign-in`, `sign-out` and `token ...`"""
+"""`manta sign-in`, `sign-out`, `whoami` and `token ...`"""
 
 from __future__ import annotations
 
@@ -57,6 +57,30 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
     api.logout(everywhere)
     sentence = f"Signed out of {where.place}."
     say({**_identity(where, me.email), "everywhere": everywhere}, sentence, as_json=as_json)
+
+
+@click.command()
+@click.option("--profile", help="The profile.  [default: the one in use]")
+@as_json_option
+def whoami(profile: str | None, as_json: bool) -> None:
+    """Show who you are, and the fingerprint of the key that signs your swarms.
+
+    Owners of nodes put it into their policies, or compare it with what `manta_node approve` shows.
+    """
+    from manta.apis.connect import profiles
+    from manta.protocol.signed import fingerprint, public_of
+
+    name = str(usage(lambda: profiles.settings(profile=profile))["profile"].value)
+    saved = profiles.load_profile(profiles.home(), name, required=False)
+    key = fingerprint(public_of(profiles.user_key(profiles.home(), name).secret))
+    record = {"profile": name, "email": saved.email, "host": saved.host, "fingerprint": key}
+    rows = [
+        ("user", saved.email or "not signed in"),
+        ("profile", name),
+        ("manager", saved.host or "none"),
+        ("swarms are signed by", key),
+    ]
+    show_fields(record, rows, as_json=as_json)
 
 
 @click.group(cls=Group)

@@ -162,6 +162,7 @@ class ClusterNodes:
             has_rosters=True,
             has_spreads=True,
             has_audit=True,
+            has_holds=True,
             directories=self.orders.peers.versions(node_id),
             desired=self.orders.desired.full(node_id),
             acknowledged=dict(node.acknowledged),

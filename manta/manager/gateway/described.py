@@ -16,6 +16,7 @@ import msgspec
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.base import Message
+from manta.protocol.signed import fingerprint
 from manta.protocol.spec import ModuleSpec, SwarmSpec
 from manta.protocol.values import BlobRef, Inline
 
@@ -89,7 +90,8 @@ def _value(name: str, value: object) -> dict[str, Any]:
             return {"bytes": len(data)}
         case SwarmSpec():
             modules = [_module(module) for module in value.modules[:MOST]]
-            return {"swarm": value.name, "modules": modules}
+            key = fingerprint(value.signed.key) if value.signed else "none"
+            return {"swarm": value.name, "key": key, "modules": modules}
         case ModuleSpec():
             return _module(value)
         case tuple() if all(isinstance(one, str) for one in value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from manta.protocol.gpus import GpuDemand, demand
-from manta.protocol.spec import ModuleSpec, ResourceSpec, TaskSpec
+from manta.protocol.spec import ModuleSpec, TaskSpec, resources_of
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,6 @@ class Demand:
     before: tuple[int | float, ...] = ()
     holding: dict[str, int] = field(default_factory=dict)
     direct: bool = False
-
-
-def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
-    """The datasets that the module and the task declare, each once."""
-    return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
-
-
-def outbound_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
-    """Where the module and the task connect to, each once."""
-    return tuple(dict.fromkeys((*module.outbound, *task.outbound)))
-
-
-def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
-    return task.resources or module.resources
 
 
 def gpus_of(task: TaskSpec, module: ModuleSpec) -> GpuDemand:

@@ -23,7 +23,7 @@ from itertools import cycle
 
 import msgspec
 
-from manta.manager.placement.demand import Demand, datasets_of, gpus_of, resources_of
+from manta.manager.placement.demand import Demand, gpus_of
 from manta.manager.placement.nodes import NodeView, has_gpus_now, ids_of, places
 from manta.manager.placement.rules import (
     RULES,
@@ -34,7 +34,7 @@ from manta.manager.placement.rules import (
     runs_no_images,
 )
 from manta.protocol.names import listed, meant
-from manta.protocol.spec import TaskSpec
+from manta.protocol.spec import TaskSpec, datasets_of, resources_of
 from manta.protocol.user import Verdict
 
 WINDOW = 256

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from manta.manager.placement.demand import outbound_of
 from manta.manager.placement.nodes import NodeView
 from manta.protocol.names import listed
 from manta.protocol.outbound import targets_of
 from manta.protocol.requirements import digest_of, named
-from manta.protocol.spec import ModuleSpec, TaskSpec
+from manta.protocol.spec import ModuleSpec, TaskSpec, outbound_of
 
 
 def installed(module: ModuleSpec, nodes: Iterable[NodeView]) -> str:

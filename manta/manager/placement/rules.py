@@ -8,20 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from manta.manager.placement.demand import (
-    Demand,
-    datasets_of,
-    gpus_of,
-    outbound_of,
-    resources_of,
-    tag_of,
-)
+from manta.manager.placement.demand import Demand, gpus_of, tag_of
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.provided import requirements_of
 from manta.protocol.gpus import in_bytes, lacks
 from manta.protocol.isolation import IMAGES, level_of, rank, today
 from manta.protocol.outbound import lacking, lets_out, targets_of
-from manta.protocol.spec import ModuleSpec
+from manta.protocol.spec import ModuleSpec, datasets_of, outbound_of, resources_of
 
 
 def _connected(demand: Demand, node: NodeView) -> str:

@@ -6,7 +6,8 @@ node tells:
     FINISHED              the instance has answered
     FAILED, TIMEOUT       tried again up to `retries` times, then given up
     INTERRUPTED, REFUSED  not its code's fault: tried again up to INTERRUPTIONS times,
-                          each after a longer pause, then given up
+                          each after a longer pause, then given up; at once if the owner
+                          of the node that it is bound to denies it
     its node is lost      given up if method is "all", else as INTERRUPTED
 
 A retry of "all" goes to the same node, others go elsewhere if they can.
@@ -18,7 +19,7 @@ from manta.manager.placement.place import Placement
 from manta.manager.swarm import phases, sentences
 from manta.manager.swarm.state import Ask, Attempt, InstanceRun, Phase, TaskRun
 from manta.manager.swarm.step import Step
-from manta.protocol.node import TaskError
+from manta.protocol.node import DENIED, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 
 INTERRUPTIONS = 5
@@ -47,7 +48,9 @@ def ended(step: Step, attempt: Attempt, state: AttemptState) -> None:
         pause, spent = 0.0, instance.failures > run.spec.retries
     else:
         instance.interruptions += 1
-        spent = instance.interruptions > INTERRUPTIONS
+        # What the owner of the node denies that it is bound to will not be allowed by asking again.
+        is_denied = attempt.error is not None and attempt.error.kind == DENIED and run.bound
+        spent = instance.interruptions > INTERRUPTIONS or is_denied
         pause = PAUSES[min(instance.interruptions, len(PAUSES)) - 1]
     if spent:
         step.tell_of(attempt, "failed", what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec
+from manta.protocol.spec import Edge, ScheduleEntry, SignedOrder, SwarmSpec
 
 
 class Layout:
@@ -50,6 +50,13 @@ class Graph:
         """The maximal number of iterations; None when there is no limit."""
         self._always = Layout({task.alias: task.after for task in spec.tasks})
         self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
+
+    def signed(self, alias: str) -> SignedOrder | None:
+        """What goes with orders for the task; None if nobody has signed it."""
+        signed, signature = self.spec.signed, self.tasks[alias].signature
+        if signed is None:
+            return None
+        return SignedOrder(signed, signature, self.spec.description)
 
     def layout(self, iteration: int) -> Layout:
         schedule = self.spec.schedule

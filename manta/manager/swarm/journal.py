@@ -36,6 +36,7 @@ from manta.protocol.node import (
     ResultWritten,
     StopRequested,
     TaskEnded,
+    TaskHeld,
     TaskStarted,
 )
 from manta.protocol.states import AttemptState
@@ -110,8 +111,15 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
         return
     at, live = entry.instance, entry.instance in data.live
     match entry:
+        case TaskHeld() if live and attempt.started_at is None:
+            if attempt.held_at is None:
+                step.tell_of(attempt, "held", sentences.held(attempt))
+            attempt.held_at = min(entry.at, step.now)
+            data.asks_owners = True
+        case TaskHeld():
+            pass
         case TaskStarted():
-            attempt.started_at = _between(step, attempt, entry.at)
+            attempt.started_at, attempt.held_at = _between(step, attempt, entry.at), None
             if live:
                 attempt.state = AttemptState.RUNNING
                 step.act(Began(node_id, at))

@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from manta.manager.placement.demand import Demand, datasets_of, outbound_of, resources_of, tag_of
+from manta.manager.placement.demand import Demand, tag_of
 from manta.manager.placement.place import Placement
 from manta.manager.swarm import quorum, sentences
 from manta.manager.swarm.events import AskPlacement, Assign
 from manta.manager.swarm.state import Ask, Attempt, Phase, SwarmData, TaskRun
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, Instance, NextIteration
+from manta.protocol.spec import datasets_of, outbound_of, resources_of
 from manta.protocol.states import AttemptState, SwarmState
 
 SHORTEST = 1e-6

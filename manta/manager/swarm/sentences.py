@@ -56,6 +56,10 @@ def started(attempt: Attempt) -> str:
     return f"{label(attempt)} started on {attempt.node_alias}{again}."
 
 
+def held(attempt: Attempt) -> str:
+    return f"{label(attempt)} waits for the owner of {attempt.node_alias}."
+
+
 def no_neighbor(attempt: Attempt, node_id: str) -> str:
     return (
         f"A message of {label(attempt)} on {attempt.node_alias} to {node_id} was dropped: its "

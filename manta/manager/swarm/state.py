@@ -53,6 +53,8 @@ class Attempt:
     stops: bool = False
     written: list[int] = field(default_factory=list)
     """Positions of its results in the feed."""
+    held_at: float | None = None
+    """When its node's owner was asked whether it may run; None unless that is waited for."""
 
     @property
     def instance(self) -> Instance:
@@ -260,6 +262,8 @@ class SwarmData:
     deleted: set[int] = field(default_factory=set)
     """Positions of results that a user deleted. They stay in `results` without their values, as
     positions are cursors, and who wrote them is still needed."""
+    asks_owners: bool = False
+    """Attempts have waited for owners of nodes."""
     staying: Staying = field(default_factory=Staying)
     lasting: Counter[str] = field(default_factory=Counter)
     """By digest: how often a blob is named by what stays as long as the swarm exists."""

@@ -67,8 +67,8 @@ from manta.manager.swarm.messages import (
 )
 from manta.manager.swarm.reads import nodes as node_reads
 from manta.manager.swarm.reads import queries
+from manta.manager.swarm.reads.held_up import HeldUp
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.meetings import queued_behind
 from manta.manager.swarm.reads.nodes import NodeRead
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.manager.swarm.reads.rosters import Rosters
@@ -145,6 +145,7 @@ class SwarmSupervisor(Actor):
             self._context.quotas.ledger.held_by(self._swarm_id),
         )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
+        self._waits = HeldUp(self, self._view, self._machine, self._held_up)
         self._exchange = ExchangePolls(
             LongPolls(self, everything=()),
             self._machine,
@@ -244,14 +245,15 @@ class SwarmSupervisor(Actor):
             self._context.quotas.ledger.let_go(self._swarm_id)
         self._view.held.pop(self._swarm_id, None)
         self._view.staying.pop(self._swarm_id, None)
-        self._view.queued.pop(self._swarm_id, None)
+        self._waits.forget()
 
     def receive(self, message: object) -> object:
         trouble = self._writer.trouble
         if any(part.handle(message) for part in self._parts):
             if self._writer.trouble is not trouble:
                 self._feeds.noticed()
-            return self._go_on()
+            self._go_on()
+            return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
         match message:
@@ -342,21 +344,11 @@ class SwarmSupervisor(Actor):
         self._snapshots.write_if_due()
         if self._bounds.opened():
             topics.add(())
-        if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
-            self._note_queue()
+        self._waits.note(topics)
         self._exchange.polls.wake(*topics)
         self._rosters.changed()
 
-    def _note_queue(self) -> None:
-        """Publishes who is queued while others wait for it."""
-        nodes = self._view.node_views_for
-        sentence = queued_behind(self._machine.data, lambda: nodes(self._swarm_id))
-        if sentence == self._view.queued.get(self._swarm_id, ""):
-            return
-        if sentence:
-            self._view.queued[self._swarm_id] = sentence
-        else:
-            del self._view.queued[self._swarm_id]
+    def _held_up(self) -> None:
         self._context.revisions.swarms.changed(self._swarm_id)
         self._feeds.noticed()
 
@@ -436,8 +428,9 @@ class SwarmSupervisor(Actor):
             then(None)
 
     def _named(self, assignment: Assignment) -> Assignment:
-        """For the node's owner, with whose it is."""
-        return msgspec.structs.replace(assignment, user=self._owner)
+        """For the node's owner, with whose it is, and what proves that."""
+        signed = self._machine.data.graph.signed(assignment.instance.alias)
+        return msgspec.structs.replace(assignment, user=self._owner, signed=signed)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""

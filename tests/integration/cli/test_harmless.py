@@ -107,6 +107,7 @@ OF_THIS_MACHINE = {
     "new": [f"folder-{EVIL}".replace("\0", "")],
     "token key": [],
     "token show": [],
+    "whoami": [],
     "config list": [],
     "config rm": ["other", "--yes"],
     "config set": ["port", EVIL],

@@ -167,6 +167,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     token = shell.lab.token
     shell("token use", said=token)
     shell("token show")
+    shell("whoami")
     shell("token key")
     shell("token create")
     shell("token rotate")

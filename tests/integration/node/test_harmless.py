@@ -21,6 +21,8 @@ from manta.node.daemon import cluster as nodes
 from manta.node.doctor import configuration
 from manta.node.doctor.report import Finding, Level
 from manta.node.errors import DaemonEnded
+from manta.node.policy.consent import Asked, Consent, Subject
+from manta.node.policy.records import AskedRecords, Code, OwnerRecords
 from manta.node.state import StateFolder, Status
 from manta.node.state.audit import open_log
 from manta.protocol.node import Assignment, Instance
@@ -31,11 +33,22 @@ from tests.support.hostile import EVIL, MARK, assert_harmless, leaves
 CONFIG = """
 [identity]
 secured_token = "${MANTA_NODE_TOKEN}"
+[policy]
+file = "policy.toml"
 [datasets.mappings]
 digits = "/nowhere\\u001b[31m\\u202e"
 """
 
+SUBJECT = Subject(EVIL, EVIL, "0" * 64, EVIL, (EVIL,))
+ASKED = Asked(SUBJECT, 1.0, 1.0, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, leaves=EVIL, waiting=1)
+"""What a manager and a user have a node ask its owner."""
+
 COMMANDS = {
+    "approve": ["edge", SUBJECT.id, "--yes"],
+    "deny": ["edge", SUBJECT.id],
+    "revoke": ["edge"],
+    "policy show": ["edge"],
+    "policy test": ["edge", "--user", "ada", "--module", "sums"],
     "start": ["edge", "--background"],
     "stop": ["edge"],
     "status": ["edge"],
@@ -57,7 +70,7 @@ COMMANDS = {
 }
 NO_JSON = {"completion"}
 SILENT = {"stop", "config list", "config show", "config validate", "config edit", "completion"}
-SILENT |= {"config delete", "results", "audit verify"}
+SILENT |= {"config delete", "results", "audit verify", "policy test"}
 """Commands that print nothing that others named; `config` prints what the operator wrote."""
 
 
@@ -85,6 +98,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
     instance = Instance(EVIL, EVIL, 0, 0)
     log.began(Assignment(instance, module, EVIL, EVIL, 1, datasets=(EVIL,), user=EVIL), {}, 1.0)
     log.close(2.0)
+    write_private(tmp_path / "nodes" / "policy.toml", "[[rule]]\n")
+    owner = OwnerRecords(folder.owner)
+    owner.write_asked(AskedRecords({SUBJECT.id: ASKED}, {EVIL: (EVIL,)}, 1.0))
+    owner.decide(lambda _: (Consent(SUBJECT, True, 1.0, by=EVIL, module=EVIL),))
+    owner.keep_code(SUBJECT.digest, Code({EVIL: f"# {EVIL}"}, {EVIL: EVIL}))
     monkeypatch.setattr(StateFolder, "running_pid", lambda _: 1)
     return folder
 

@@ -10,6 +10,8 @@ from typing import Any
 from manta.console.exit_codes import Exit
 from manta.node.cli.main import cli
 from manta.node.link.sentences import HELD
+from manta.node.policy.consent import Asked, Subject
+from manta.node.policy.records import AskedRecords, OwnerRecords
 from manta.transports.errors import DownReason
 from tests.integration.cli.test_json import DOCUMENT, leaves, nested, parsed, table
 from tests.integration.node.conftest import Command, port
@@ -44,7 +46,12 @@ class Shell:
 
 def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None:
     documented = table(HEADING)
-    assert set(leaves(cli)) | {"cluster N", "results --delete", "status --all"} == set(documented)
+    assert set(leaves(cli)) | {
+        "cluster N",
+        "approve --yes",
+        "results --delete",
+        "status --all",
+    } == set(documented)
     shell = Shell(manta_node, lab.api().create_node_token("lab", uses=4))
     where = ("--manager-host", "127.0.0.1", "--manager-port", port(lab.file.nodes))
     made = (*where, "--allow-unsandboxed", "--id", "random")
@@ -81,6 +88,22 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     (stays,) = shell("results", "edge")
     assert (stays["swarm_id"], stays["values"]) == (swarm, 1)
     assert "runs already" in manta_node("results", "edge", "--delete", swarm).stderr
+    policy = manta_node.home / "policy.toml"
+    policy.write_text("[[rule]]\n")
+    shell("config init", "ward", *made, "--policy", policy)
+    shell("policy show", "ward")
+    who = ("--user", "ada@example.org", "--module", "sums")
+    (tested,) = shell("policy test", "ward", *who, ok=Exit.DENIED)
+    assert tested["verdict"] == "ask"
+    subject = Subject("ada@example.org", "key", "0" * 64)
+    asked = AskedRecords({subject.id: Asked(subject, 1.0, 1.0, "why")})
+    OwnerRecords(manta_node.home / "state" / "nodes" / "ward" / "owner").write_asked(asked)
+    assert shell("approve", "ward")[0]["request"] == subject.id
+    shown = json.loads(manta_node("approve", "ward", subject.id, "--json").stdout)
+    assert {"found", "diff", "approved_before"} < set(shown)
+    assert shell("approve --yes", "ward", subject.id, "--until", "7d")[0]["allows"]
+    shell("deny", "ward", subject.id)
+    assert not shell("revoke", "ward")[0]["allows"]
     shell("stop", "edge")
     other = manta_node("results", "edge", "--delete", "other")
     assert f"there are some of {swarm}" in other.stderr

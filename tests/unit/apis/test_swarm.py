@@ -217,7 +217,7 @@ def test_super_init_may_be_left_out() -> None:
             self.set_cluster("lab")
 
     definition = definition_of(Plain(rounds=3))
-    assert tuple(definition) == ("Plain", {"rate": 0.1}, "lab", None, 0, {})
+    assert tuple(definition) == ("Plain", {"rate": 0.1}, "lab", None, 0, {}, "")
     assert definition_of(Plain(4)).globals is not definition.globals
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 import pytest
 
 from manta.audit.keys import SealKey
-from manta.audit.records import Head
+from manta.audit.records import Head, Record
 from manta.audit.verify import read as read_log
 from manta.audit.verify import verify
-from manta.node.state.attempts import read
+from manta.node.state.attempts import Following, read
 from manta.node.state.audit import EACH, NodeAudit, open_log
 from manta.node.state.records import Identity
 from manta.protocol.node import (
@@ -195,3 +196,42 @@ def test_a_damaged_log_is_told_and_goes_on(folder: Path, seed: int) -> None:
     found, _ = read(folder, running=True)
     assert (found[-1].task, found[-1].status) == ("worker.7", "RUNNING")
     assert verify(folder, SealKey(SECRET.encode()).public).flaws
+
+
+def test_who_follows_a_log_by_what_is_added_to_it(folder: Path) -> None:
+    log, none = Following(folder), Following(folder)
+    log.update()  # there is none yet
+    assert log.attempts(running=True) == []
+    audit = started(folder, 1.0)
+    audit.began(order(), PATHS, 2.0)
+    audit.left(ResultWritten(order().instance, "loss", Inline(b"12345")), 3.0)
+    audit.left(GlobalWritten(order().instance, "model", BlobRef(DIGEST, 1000)), 3.0)
+    written = Event()
+    audit.log.record(Record(3.5, "log-head"), lambda *_: written.set())
+    assert written.wait(30)
+    log.update()
+    [ran] = log.attempts(running=True)
+    assert (ran.status, ran.left) == ("RUNNING", 1005)
+    path = next(folder.glob("*.log"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:30])  # a line that is being written
+    log.update()
+    assert (log.damaged, log.attempts(running=True)) == (0, [ran])
+    path.write_bytes(whole)
+    for _ in range(EACH):  # told in sum, and at the end
+        audit.left(ResultWritten(order().instance, "loss", Inline(b"1")), 4.0)
+    audit.ended(order().instance, "FINISHED", 5.0)
+    killed(audit)
+    log.update()
+    none.update()
+    [ran] = log.attempts(running=True)
+    assert (ran.status, ran.left, ran.ended) == ("FINISHED", 1005 + EACH, 5.0)
+    assert none.attempts(running=True) == [ran]
+
+
+def test_an_order_is_recorded_with_the_key_that_signed_it(folder: Path) -> None:
+    audit = started(folder, 1.0)
+    audit.began(order(), PATHS, 2.0)
+    killed(audit)
+    [began] = records(folder, "attempt-began")
+    assert began["key"] == "none"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from manta.node.policy.gate import Gate
 from manta.node.task_server import requests as light
 from manta.node.tasks.back_pressure import PATIENCE
 from manta.node.tasks.requests import TaskRequests
@@ -33,6 +34,7 @@ class Node:
         self.context.has_rooms = False
         self.context.named = SimpleNamespace()
         self.context.audit = SimpleNamespace(left=lambda entry, at: None)
+        self.context.gate = Gate(self.context.audit)
 
     def crowded(self, swarm_id: str) -> str:
         return self.full

@@ -9,6 +9,7 @@ from manta.node.scheduling.reservations import Start
 from manta.node.task_server.messages import AttemptExited, CancelAttempt, SessionLost
 from manta.node.tasks.events import (
     Failed,
+    Forbidden,
     KillRuntime,
     Overrun,
     PlaneLost,
@@ -439,3 +440,29 @@ def test_an_attempt_that_the_node_could_not_serve_is_interrupted_and_not_failed(
     d.feed(AttemptExited(d.session, first.instance, error=ERROR, platform=True))
     assert d.ended[first.instance].state == A.INTERRUPTED
     assert d.ended[first.instance].error == ERROR
+
+
+def test_what_the_owner_forbids_ends_at_once() -> None:
+    """No five seconds to end by itself: it is killed, and what waits behind it goes on."""
+    driver = Driver()
+    first = driver.warm()
+    driver.feed(Start(order(1), 0.0))
+    error = TaskError("Denied", "The owner says no.")
+    session = driver.session
+    actions = driver.feed(Forbidden(first.instance, error))
+    assert KillRuntime(session) in actions
+    ended = driver.ended[first.instance]
+    assert (ended.state, ended.error) == (A.REFUSED, error)
+    assert driver.machine.state is State.PREPARING  # for the second
+    driver.feed(Forbidden(order(1).instance, error))
+    assert driver.ended[order(1).instance].state == A.REFUSED
+    assert driver.feed(Forbidden(order(1).instance, error)) == []
+
+
+def test_one_that_waits_in_its_lane_is_forbidden_alone() -> None:
+    driver = Driver()
+    first = driver.warm()
+    driver.feed(Start(order(1), 0.0))
+    driver.feed(Forbidden(order(1).instance, TaskError("Denied", "no")))
+    assert driver.ended[order(1).instance].state == A.REFUSED
+    assert driver.machine.current == first.instance

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from manta.manager.placement.demand import resources_of
 from manta.manager.placement.nodes import NodeView, places
 from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import Attempt, Phase, SwarmData, TaskRun
 from manta.protocol.exchange import ReadContributions
 from manta.protocol.names import listed
 from manta.protocol.roster import RosterInstance, RosterTask
+from manta.protocol.spec import resources_of
 from manta.protocol.states import AttemptState
 from manta.roster import waits
 from manta.roster.waits import WAITS_FOR_ALL, operation

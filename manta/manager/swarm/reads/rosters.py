@@ -11,7 +11,6 @@ import msgspec
 from manta.actors import Actor, Timer
 from manta.manager.directory import not_run
 from manta.manager.errors import StoreError
-from manta.manager.placement.demand import resources_of
 from manta.manager.placement.nodes import places
 from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.machine import SwarmMachine
@@ -19,6 +18,7 @@ from manta.manager.swarm.reads.meetings import Nodes
 from manta.manager.swarm.roster import RosterNews, roster_of
 from manta.protocol.node import Ok
 from manta.protocol.roster import RosterTold, WantRoster
+from manta.protocol.spec import resources_of
 
 
 class _Tell(msgspec.Struct, frozen=True):

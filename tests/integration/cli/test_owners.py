@@ -1,0 +1,279 @@
+"""An owner's policy, approvals and denials, by commands: of a real manager and a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta.console.exit_codes import Exit
+from tests.support.lab import Lab
+
+pytestmark = pytest.mark.timeout(600)
+
+SWARM = '''
+from manta import Module, Swarm, Task
+
+CODE = """
+from manta.light import Local, World
+
+def main():
+    rows = Local().get_dataset("ward")
+    world = World()
+    world.results.add("total", float(rows.sum()))
+    {more}
+"""
+
+class Study(Swarm):
+    """Sums of the ward's table, for the yearly report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = Task(Module(CODE, name="sums", datasets=["ward"]), datasets=["ward"])
+'''
+
+POLICY = """\
+[[rule]]
+name = "the yearly report"
+users = ["admin@localhost"]
+datasets = ["ward"]
+modules = ["sums"]
+approve = "ask"
+results = ["total"]
+most = 1
+"""
+SLEEPS = "import time; time.sleep(100)"
+
+
+def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What holds in the end."""
+    until = time.monotonic() + seconds
+    while True:
+        if found := what():
+            return found
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.1)
+
+
+class Owner:
+    """A lab whose node `ward` has a policy; commands as its owner gives them."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.policy = folder / "policy.toml"
+
+    def attempt(self, *words: object, token: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "manta.node.command", *map(str, words)],
+            env={**os.environ, "MANTA_HOME": str(self.lab.home), "MANTA_NODE_TOKEN": token},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def __call__(self, *words: object, token: str = "") -> str:
+        done = self.attempt(*words, token=token)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def deploy(self, more: str = "") -> str:
+        """The id of a swarm whose code ends with this line."""
+        (self.folder / "swarm.py").write_text(SWARM.replace("{more}", more or "pass"))
+        sent = self.lab("deploy", "--cluster", "lab", "--json", self.folder / "swarm.py")
+        return str(json.loads(sent)["swarm_id"])
+
+    def swarm(self, id_: str) -> dict[str, Any]:
+        [found] = [one for one in json.loads(self.lab("ps", "--json")) if one["swarm_id"] == id_]
+        return dict(found)
+
+    def waits(self) -> list[dict[str, Any]]:
+        return [one for one in json.loads(self("approve", "ward", "--json")) if one["waiting"]]
+
+    def asked(self, id_: str) -> dict[str, Any]:
+        """The request of a swarm, once its code is here."""
+
+        def shown() -> dict[str, Any] | None:
+            for one in self.waits():
+                if one["swarm_id"] == id_:
+                    found = json.loads(self("approve", "ward", one["request"], "--json"))
+                    return dict(found) if found["found"] else None
+            return None
+
+        return dict(eventually(shown))
+
+    def ended(self, id_: str) -> dict[str, Any]:
+        def over() -> dict[str, Any] | None:
+            found = self.swarm(id_)
+            return found if found["status"] not in ("ACTIVE", "PENDING") else None
+
+        return dict(eventually(over))
+
+    def running(self) -> list[dict[str, Any]]:
+        told = json.loads(self("who", "ward", "--json"))
+        return [one for one in told if one["status"] == "RUNNING"]
+
+    def acts(self) -> list[dict[str, Any]]:
+        lines = self("audit", "export", "ward").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    folder = tmp_path_factory.mktemp("o")
+    np = pytest.importorskip("numpy")
+    np.save(folder / "ward.npy", np.arange(6.0))
+    owner = Owner(Lab(folder / "h"), folder)
+    lab = owner.lab
+    owner.policy.write_text(POLICY)
+    try:
+        lab.sign_in(lab.start().stdout)
+        lab("cluster", "create", "lab")
+        made = ("--manager-host", "127.0.0.1", "--manager-port", lab.ports[0], "--id", "alias")
+        data = ("--alias", "node-3", "--dataset", f"ward={folder / 'ward.npy'}")
+        rules = ("--policy", owner.policy, "--allow-unsandboxed")
+        owner("config", "init", "ward", *made, *data, *rules)
+        owner("start", "ward", "--background", token=lab("node", "token", "lab"))
+        yield owner
+    finally:
+        owner.attempt("stop", "ward")
+        lab.attempt("manager", "stop")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs(owner: Owner) -> Iterator[None]:
+    yield
+    owner.policy.write_text(POLICY)
+    listed = owner.lab.attempt("ps", "--json")
+    for one in json.loads(listed.stdout) if listed.returncode == 0 else ():
+        if one["status"] in ("ACTIVE", "PENDING"):
+            owner.lab("stop", one["swarm_id"])
+
+
+def test_the_story_of_an_owner_and_a_researcher(owner: Owner) -> None:
+    """Refused and told why, asked for, approved for one digest, run, changed, asked for again."""
+    owner.policy.write_text(POLICY.replace('"ask"', '"deny"'))
+    tested = ("policy", "test", "ward", "--user", "admin@localhost", "--module", "sums")
+    eventually(lambda: owner.attempt(*tested, "--dataset", "ward").returncode == Exit.DENIED)
+
+    refused = owner.ended(owner.deploy())
+    assert refused["status"] == "FAILED"
+    quoted = 'rule "the yearly report" (policy.toml, line 1): approve = "deny"'
+    assert quoted in refused["reason"]
+    assert quoted in owner.lab("explain", refused["swarm_id"])
+
+    owner.policy.write_text(POLICY)
+    told = owner.attempt(*tested, "--dataset", "ward", "--json")
+    assert json.loads(told.stdout)["verdict"] == "ask"
+    first = owner.deploy()
+    asked = owner.asked(first)
+    mine = json.loads(owner.lab("whoami", "--json"))["fingerprint"]
+    assert (asked["user"], asked["key"], asked["key_is_known"]) == ("admin@localhost", mine, False)
+    assert asked["description"] == "Sums of the ward's table, for the yearly report."
+    assert asked["datasets"] == ["ward"]
+    assert asked["found"]["datasets"] == ["ward"]
+    assert asked["found"]["results"] == ["total"]
+    assert any('add("total"' in line for line in asked["diff"])
+    waits = re.compile(r"sums waits for the owner of node-3 since \d")
+    eventually(lambda: waits.search(owner.lab("explain", first)))
+    assert waits.search(owner.swarm(first)["reason"])
+    assert owner.running() == []
+
+    owner("approve", "ward", asked["request"], "--until", "7d", "--yes")
+    assert owner.ended(first)["status"] == "COMPLETED"
+    again = owner.ended(owner.deploy())  # the same code, of another deployment
+    assert again["status"] == "COMPLETED"
+
+    second = owner.asked(owner.deploy("x = 1"))
+    assert second["request"] != asked["request"]
+    assert second["key_is_known"]
+    assert second["approved_before"] == asked["digest"]
+    assert [line for line in second["diff"] if line[:1] in "+-"][2:] == ["-    pass", "+    x = 1"]
+    owner("deny", "ward", second["request"])
+    denied = owner.ended(second["swarm_id"])
+    assert "the owner of this node has denied it" in denied["reason"]
+
+    acts = [one["act"] for one in owner.acts()]
+    for act in ("attempt-denied", "approval-asked", "approved", "denied", "attempt-began"):
+        assert act in acts
+    owner("audit", "verify", "ward")
+
+
+def test_what_is_revoked_ends_at_once_and_is_denied_from_then_on(owner: Owner) -> None:
+    id_ = owner.deploy(SLEEPS)
+    asked = owner.asked(id_)
+    owner("approve", "ward", asked["request"], "--yes")
+    eventually(owner.running)
+    owner("revoke", "ward", asked["request"])
+    revoked = time.time()
+    ended = owner.ended(id_)
+    assert "the owner of this node has denied it" in ended["reason"]
+    [end] = [
+        one
+        for one in owner.acts()
+        if one["act"] == "attempt-ended" and one["about"]["swarm_id"] == id_
+    ]
+    assert end["about"]["status"] == "REFUSED"
+    assert end["at"] < revoked + 1.0
+    after = owner.ended(owner.deploy(SLEEPS))
+    assert "the owner of this node has denied it" in after["reason"]
+
+
+def test_once_is_for_the_swarm_that_asks(owner: Owner) -> None:
+    more = "once = True"
+    asked = owner.asked(owner.deploy(more))
+    owner("approve", "ward", asked["request"], "--once", "--yes")
+    assert owner.ended(asked["swarm_id"])["status"] == "COMPLETED"
+    assert owner.asked(owner.deploy(more))["request"] == asked["request"]
+
+
+def test_what_may_not_leave_is_an_error_in_the_task_and_is_recorded(owner: Owner) -> None:
+    asked = owner.asked(owner.deploy('world.results.add("rows", rows)'))
+    assert asked["found"]["results"] == ["rows", "total"]
+    assert asked["leaves"].startswith("total; up to 1 values of each attempt")
+    owner("approve", "ward", asked["request"], "--yes")
+    ended = owner.ended(asked["swarm_id"])
+    assert ended["status"] == "FAILED"
+    assert "'rows' is not among those that may leave" in ended["reason"]
+    [stopped] = [one for one in owner.acts() if one["act"] == "value-stopped"]
+    assert stopped["about"]["tag"] == "rows"
+
+
+def test_what_waits_survives_restarts_and_a_typo_in_the_policy_opens_nothing(owner: Owner) -> None:
+    """Comes last: what a test has started ends with it."""
+    id_ = owner.deploy("restarted = True")
+    asked = owner.asked(id_)
+    owner.lab("manager", "stop")
+    try:
+        owner.lab.start()
+        eventually(lambda: "waits for the owner" in owner.swarm(id_)["reason"])
+        owner("stop", "ward")
+        owner("start", "ward", "--background")
+        back = owner.asked(id_)
+        assert (back["request"], back["since"]) == (asked["request"], asked["since"])
+        owner("approve", "ward", asked["request"], "--yes")
+        assert owner.ended(id_)["status"] == "COMPLETED"
+
+        owner.policy.write_text(POLICY.replace("approve", "aprove"))
+        told = owner.attempt("policy", "show", "ward")
+        assert told.returncode == Exit.LOCAL
+        flaw = "policy.toml, line 6: there is no key 'aprove'; did you mean 'approve'?"
+        assert flaw in told.stderr
+        ended = owner.ended(owner.deploy("typo = True"))
+        assert ended["status"] == "FAILED"
+        assert "there is no key 'aprove'" in ended["reason"]
+        owner("stop", "ward")
+        refused = owner.attempt("start", "ward", "--background")
+        assert refused.returncode == Exit.LOCAL
+        assert flaw in refused.stderr
+    finally:
+        owner.attempt("stop", "ward")
+        owner.lab.attempt("manager", "stop")
