@@ -41,6 +41,7 @@ class ImageSpec(msgspec.Struct, frozen=True):
     scratch: Path
     environment: dict[str, str]
     datasets: dict[str, Path] = {}
+    cpu: float | None = None
     memory: int | None = None
     gpu: bool = False
     task: str = ""
@@ -56,6 +57,8 @@ class RuntimeExit(msgspec.Struct, frozen=True):
     """What the runner knows better than the code says."""
     platform: bool = False
     """Neither the task nor its image is to blame."""
+    image: str = ""
+    """What it ran in, by name and digest."""
 
 
 class RuntimeHandle(msgspec.Struct, frozen=True):
