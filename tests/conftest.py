@@ -15,10 +15,16 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
-from tests.support.engine import docker_host, engine
+from tests.support.engine import docker_host, engine, gvisor_engine, gvisor_host
 from tests.support.sandbox import bubblewrap
 
-__all__ = ["bubblewrap", "docker_host", "engine"]  # fixtures of all folders
+__all__ = [  # fixtures of all folders
+    "bubblewrap",
+    "docker_host",
+    "engine",
+    "gvisor_engine",
+    "gvisor_host",
+]
 
 settings.register_profile("manta", deadline=None)  # speed is the benchmarks' business
 settings.load_profile("manta")

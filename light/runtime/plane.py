@@ -6,6 +6,7 @@ large value the task makes a memfd that nobody can change any more, and hands it
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _LOOK = struct.pack("@ll", 0, 100_000)
 """A wait of 0.1 s, after which it is looked for signals (see `wire.MessageSocket.receive`)."""
+
+
+_NOT_HANDED_ON = (
+    "The kernel of this task (gVisor's) hands no memory on to its node: send what takes more than "
+    f"{wire.INLINE_LIMIT // 1024} KiB as a result or a global, or have the task at another level of "
+    "isolation."
+)
 
 
 class PlaneConnection:
@@ -65,7 +73,10 @@ class PlaneConnection:
         try:
             connection.send(message, fds)
             received = _receive(connection)
-        except (OSError, wire.BrokenFrame):
+        except (OSError, wire.BrokenFrame) as error:
+            if fds and isinstance(error, OSError) and error.errno == errno.EINVAL:
+                self.close()
+                raise ResourceExhaustionError(_NOT_HANDED_ON) from error
             received = None
         except BaseException:  # a signal: half a frame may have left, or an answer may come
             self.close()

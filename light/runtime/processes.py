@@ -28,8 +28,12 @@ def die_with_parent(sig: int, parent: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of all descendants whose parents end, setsid or not."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    """Makes this process the parent of all descendants whose parents end, setsid or not.
+
+    The first of a process namespace is that unasked, where the kernel, as gVisor's, can't be asked.
+    """
+    if os.getpid() != 1:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def signal_nobody_outside() -> None:

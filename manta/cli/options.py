@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from manta.console.commands import as_json_option, check_utf8
-from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LIMITS
+from manta.protocol.isolation import AUTO, BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -161,12 +161,12 @@ links_option = click.option(
 
 runner_option = click.option(
     "--runner",
-    type=click.Choice([AUTO, DOCKER, BWRAP, LANDLOCK, LIMITS]),
+    type=click.Choice([AUTO, GVISOR, DOCKER, BWRAP, LANDLOCK, LIMITS]),
     default=AUTO,
     show_default=True,
-    help="How tasks are isolated: docker in containers of their modules' images, bwrap in "
-    "sandboxes, landlock confined by the kernel, limits not at all; auto: bwrap where it works, "
-    "else landlock.",
+    help="How tasks are isolated: docker in containers of their modules' images, gvisor in such "
+    "with a kernel of their own, bwrap in sandboxes, landlock confined by the kernel, limits "
+    "not at all; auto: bwrap where it works, else landlock.",
 )
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from manta.protocol.addresses import flaw_of
 from manta.protocol.bundle import PARTS
-from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
+from manta.protocol.isolation import AUTO, BWRAP, DOCKER, GVISOR, LANDLOCK, LEVELS, LIMITS
 from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
@@ -380,7 +380,7 @@ class NodeConfig:
         str,
         AUTO,
         "What tasks run in; auto: the strongest that works here.",
-        choices=(AUTO, DOCKER, BWRAP, LANDLOCK, LIMITS),
+        choices=(AUTO, GVISOR, DOCKER, BWRAP, LANDLOCK, LIMITS),
         former={"process": LIMITS},
     )
     isolation: str = setting(

@@ -16,8 +16,8 @@ from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
-from manta.node.runners import engine, selection
-from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
+from manta.node.runners import selection
+from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
 from manta.protocol.machine import CUDA
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def _runner(config: NodeConfig | None, state: Path) -> Finding:
         found = selection.local([])
         if found.level == BWRAP:
             return ok("isolation", "Tasks can run in sandboxes (bwrap).")
-        problem = engine.problem()
-        if problem is None:
-            return ok("isolation", "Tasks can run in containers.")
+        containers, problem = selection.engine((GVISOR, DOCKER))
+        if containers is not None:
+            return ok("isolation", f"Tasks can run in containers ({containers.level}).")
         if found.level == LANDLOCK:
             return _confined(f"Tasks can run confined by the kernel (landlock): {found.why}.")
         return warning(
@@ -131,6 +131,8 @@ def _runner(config: NodeConfig | None, state: Path) -> Finding:
     levels = choice.levels
     words = f"Tasks are isolated by {' (images) and '.join(levels)}"
     told = f'{words}; containers.runner is "{config.runner}".'
+    if choice.containers is not None and choice.why:
+        told += f" They are not by a stronger level: {choice.why}."
     if choice.local is not None and choice.local.level == LIMITS and config.runner != LIMITS:
         plain = f"Plain processes can do all that this user can: {choice.local.why}."
         return warning("isolation", f"{told} {plain}", _REMEDY)

@@ -118,9 +118,15 @@ def excess(measured: Measured, limits: Limits, plan: Plan) -> str | None:
 
 
 def memory_exceeded(limit: int, peak: int) -> str:
+    return f"It took {more_memory(limit, peak)}"
+
+
+def more_memory(limit: int, peak: int | None = None) -> str:
+    """The end of a sentence. `peak`: what it took, where that is known."""
+    taken = "" if peak is None else f"{peak / _MIB:,.0f} of "
     return (
-        f"It took more memory than it may, {peak / _MIB:,.0f} of {limit / _MIB:,.0f} MiB: have its "
-        "module or task ask for more (resources={'memory': ...}), or take less."
+        f"more memory than it may, {taken}{limit / _MIB:,.0f} MiB: have its module or task ask for "
+        "more (resources={'memory': ...}), or take less."
     )
 
 

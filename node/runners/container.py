@@ -18,6 +18,7 @@ from typing import Any
 
 from manta.light.runtime.processes import ENDING_TIME
 from manta.node.errors import EngineError
+from manta.node.isolation.limits import more_memory
 from manta.node.runners.engine import Away, Engine, Gone
 from manta.node.runners.interface import RuntimeExit
 
@@ -52,6 +53,7 @@ class Container:
         self._pump = pump
         self._patience = patience
         self._id = ""
+        self._image = ""
         self._lock = threading.Lock()
         self._began = time.time()
         self._is_running = False
@@ -158,7 +160,8 @@ class Container:
         with self._engine.errors():
             client.wait(self._id, timeout=None)
         with self._engine.errors():  # an engine that stops has ended its containers just before
-            state = client.inspect_container(self._id)["State"]
+            found = client.inspect_container(self._id)
+        state, self._image = found["State"], f"{found['Config']['Image']} ({found['Image'][:19]})"
         with self._engine.errors():
             tail = client.logs(self._id, stdout=False, stderr=True, tail=100)[-_TAIL:]
         code = state["ExitCode"]
@@ -167,13 +170,14 @@ class Container:
             code = _SIGNALLED - code
         if was_away:
             sentence = "The container ended with its engine, which was stopped or failed."
-            return RuntimeExit(self.session, code, said, sentence, platform=True)
+            return self._ended(code, said, sentence, platform=True)
         # A runtime tells of its attempts itself, and ends otherwise than they do.
         codes = {-signal.SIGKILL} if self._pump is None else {code} - {0}
         if state.get("OOMKilled") and code in codes and not self._is_killed:
             how = "was killed (SIGKILL)" if code == -signal.SIGKILL else f"ended with code {code}"
-            sentence = f"The container {how}: it took more memory than it asked for."
-            return RuntimeExit(self.session, code, said, sentence)
+            limit = found["HostConfig"]["Memory"]
+            sentence = f"The container {how}: it took {more_memory(limit)}"
+            return self._ended(code, said, sentence)
         if code != 0 and not self._is_killed:
             signals = self._engine.signals(self._id, self._began)
             if ended_by := ending_signal(code, signals):
@@ -181,8 +185,13 @@ class Container:
                     f"The container was ended ({ended_by.name}) by somebody else than the node: "
                     "docker stop, kill or rm."
                 )
-                return RuntimeExit(self.session, code, said, sentence, platform=True)
-        return RuntimeExit(self.session, code, said)
+                return self._ended(code, said, sentence, platform=True)
+        return self._ended(code, said)
+
+    def _ended(
+        self, code: int, said: str, sentence: str = "", *, platform: bool = False
+    ) -> RuntimeExit:
+        return RuntimeExit(self.session, code, said, sentence, platform, self._image)
 
     def _lost(self, sentence: str, *, platform: bool = True) -> RuntimeExit:
         return RuntimeExit(self.session, None, "", sentence, platform)

@@ -3,9 +3,9 @@
 All that a container sees of the node is mounted at fixed places: `/manta/runtime` (what a task
 needs of Manta), `/manta/module`, `/manta/datasets/NAME` and `/manta/socket`, read-only, and
 `/manta/scratch`. The folder of the socket is mounted, not the socket: a mounted file goes
-stale when the node recreates it. A runtime runs as the node's own user, so that it may read
-what the node may, and the node remove what it wrote. Nothing is hardened yet: a container can
-do what its engine's defaults allow.
+stale when the node recreates it. Processes are those of the node's own user, so that they may read
+what the node may, and the node remove what they wrote; of a node that is root they are nobody's in
+particular. What else a container is denied is in `hardening`.
 
 Containers carry the node's label, by which a daemon finds those that an earlier one left.
 """
@@ -13,7 +13,6 @@ Containers carry the node's label, by which a daemon finds those that an earlier
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 import time
@@ -23,11 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from manta.light import wire
 from manta.node.errors import EngineError, ImageMissing, LaunchError
 from manta.node.runners import gpus
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
+from manta.node.runners.hardening import Hardening
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.local import thread_counts
 from manta.node.runners.paths import (
@@ -41,6 +43,7 @@ from manta.node.runners.paths import (
 )
 from manta.node.task_server.streams import Lines
 from manta.protocol.bundle import Usage
+from manta.protocol.isolation import GVISOR
 from manta.protocol.machine import CUDA
 
 log = logging.getLogger("manta.node.runners")
@@ -50,6 +53,7 @@ PATIENCE = 30.0
 """Seconds that the container of an image alone may be out of sight."""
 _CLOSING_TIME = 12.0
 _NO_PROGRAM = 127  # the exit code of an init that finds no such program
+_KERNEL_FAILED = 2  # the exit code of a program in Go that can't have another thread
 _LOG = {"max-size": "1m", "max-file": "1"}  # for `docker logs` alone: the node keeps its own
 
 
@@ -68,10 +72,12 @@ class DockerRunner:
     `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH.
     """
 
-    names: tuple[str, ...] = ("docker",)
-
-    def __init__(self, node: str, alias: str, default_image: str, runtime: Path) -> None:
+    def __init__(
+        self, found: Hardening, node: str, alias: str, default_image: str, runtime: Path
+    ) -> None:
         """Raises EngineError for an engine of another machine."""
+        self.names: tuple[str, ...] = (found.level,)
+        self._found = found
         self._engine = Engine()
         self._node = node
         self._alias = alias
@@ -148,22 +154,18 @@ class DockerRunner:
             tell(sentence)
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
-        """Raises LaunchError when the node is stopping; all else is told by `on_exit`."""
+        """Raises LaunchError for what can't be mounted, and when the node is stopping; all else is
+        told by `on_exit`."""
         image = spec.image or self._default_image
+        seen = {RUNTIME: self._runtime, MODULE: spec.module_folder, SOCKET: spec.socket.parent}
+        seen |= {} if spec.environment is None else {ENVIRONMENT: spec.environment}
+        mounts = self._mounts(spec, seen)
 
         def options(client: Any) -> dict[str, Any]:
-            mounts = {
-                RUNTIME: (self._runtime, True),
-                MODULE: (spec.module_folder, True),
-                SOCKET: (spec.socket.parent, True),
-            }
-            if spec.environment is not None:
-                mounts[ENVIRONMENT] = (spec.environment, True)
             return {
                 **self._options(client, spec, image, mounts),
                 "entrypoint": ["python3"],
                 "command": ["-m", "manta.light"],
-                "user": f"{os.getuid()}:{os.getgid()}",
                 "working_dir": RUNTIME,  # as in `process`
                 "environment": environment(spec),
             }
@@ -174,7 +176,7 @@ class DockerRunner:
                     f"The image {image!r} has no python3, which the module needs: take another, "
                     "or leave the program out to run the image's own entry point."
                 )
-                exit_ = RuntimeExit(exit_.session, exit_.code, exit_.stderr_tail, sentence)
+                exit_ = msgspec.structs.replace(exit_, sentence=sentence)
             elif exit_.code == wire.UNFIT and spec.environment is not None and not exit_.sentence:
                 made_for, _, here = exit_.stderr_tail.strip().partition("\n")
                 sentence = (
@@ -182,7 +184,14 @@ class DockerRunner:
                     f"and that of the image {image!r} is another ({here}): take an image with "
                     "that Python, or one that has what is required, and leave requirements out."
                 )
-                exit_ = RuntimeExit(exit_.session, exit_.code, "", sentence)
+                exit_ = msgspec.structs.replace(exit_, stderr_tail="", sentence=sentence)
+            elif exit_.code == _KERNEL_FAILED and GVISOR in self.names and not exit_.sentence:
+                sentence = (
+                    "The task's kernel, gVisor's, has failed: most often since the task had more "
+                    f"processes and threads than it may, {self._found.processes:,}: start fewer at "
+                    "a time."
+                )
+                exit_ = msgspec.structs.replace(exit_, sentence=sentence)
             on_exit(exit_)
 
         return self._launch(spec, options, ended)
@@ -193,20 +202,18 @@ class DockerRunner:
         on_output: Callable[[str, Sequence[tuple[float, str]]], None],
         on_exit: Callable[[RuntimeExit], None],
     ) -> RuntimeHandle:
-        """As the image's own user, unless what that writes could not be removed."""
+        """Not as the image's own user, who may be root. Raises LaunchError, as `start` does."""
+        mounts = self._mounts(spec, {})
+        own = {
+            **gpus.environment(spec.gpus),
+            **spec.environment,
+            "HOME": SCRATCH,
+            "TMPDIR": SCRATCH,
+            "MANTA_SCRATCH": SCRATCH,
+        }
 
         def options(client: Any) -> dict[str, Any]:
-            found = {
-                **self._options(client, spec, spec.image, {}),
-                "environment": {
-                    **gpus.environment(spec.gpus),
-                    **spec.environment,
-                    "MANTA_SCRATCH": SCRATCH,
-                },
-            }
-            if os.getuid() != 0:
-                found["user"] = f"{os.getuid()}:{os.getgid()}"
-            return found
+            return {**self._options(client, spec, spec.image, mounts), "environment": own}
 
         def pump(output: Output) -> None:
             streams = {"stdout": Lines(), "stderr": Lines()}
@@ -221,34 +228,49 @@ class DockerRunner:
 
         return self._launch(spec, options, on_exit, pump=pump, patience=PATIENCE)
 
-    def _options(
-        self,
-        client: Any,
-        spec: RuntimeSpec | ImageSpec,
-        image: str,
-        mounts: Mapping[str, tuple[Path, bool]],
-    ) -> dict[str, Any]:
-        from docker.types import DeviceRequest, LogConfig, Mount
+    def _mounts(self, spec: RuntimeSpec | ImageSpec, more: Mapping[str, Path]) -> list[Any]:
+        """What a container sees of the node, read-only, and its scratch folder. Raises
+        LaunchError."""
+        from docker.types import Mount
 
-        datasets = {
-            dataset_path(name, path): (path.resolve(), True) for name, path in spec.datasets.items()
-        }
-        every = {**mounts, **datasets, SCRATCH: (spec.scratch, False)}
+        for name, path in spec.datasets.items():
+            if not self._found.may_read(path):
+                raise LaunchError(
+                    f"The data set {name!r} can't be read by tasks in containers, which are user "
+                    f"{self._found.user[0]}'s, on a node that is root: let others read it "
+                    f"(chmod -R o+rX {path}), or run the node as the user whose it is."
+                )
+        seen = {dataset_path(name, path): path for name, path in spec.datasets.items()} | {**more}
+        outside = self._found.outside
+        mounts = [
+            Mount(target, outside(source), type="bind", read_only=True)
+            for target, source in seen.items()
+        ]
+        try:
+            self._found.give(spec.scratch)
+        except OSError as error:
+            raise LaunchError(f"A task can't be given its scratch folder: {error}.") from error
+        return [*mounts, Mount(SCRATCH, outside(spec.scratch), type="bind")]
+
+    def _options(
+        self, client: Any, spec: RuntimeSpec | ImageSpec, image: str, mounts: list[Any]
+    ) -> dict[str, Any]:
+        from docker.types import DeviceRequest, LogConfig
+
         named = [gpu.name for gpu in spec.gpus if gpu.info.kind == CUDA]
         others = gpus.devices([gpu for gpu in spec.gpus if gpu.info.kind != CUDA])
         return {
             "image": image,
             "name": f"manta-{spec.session}-{secrets.token_hex(3)}",
+            "hostname": "task",
             "labels": {LABEL: self._node, "manta.task": spec.task},
-            "host_config": client.create_host_config(
-                init=True,
-                network_mode="none",
-                mounts=[
-                    Mount(target, str(source.absolute()), type="bind", read_only=read_only)
-                    for target, (source, read_only) in every.items()
-                ],
-                mem_limit=spec.memory,
-                memswap_limit=spec.memory,
+            "user": ":".join(map(str, self._found.user)),
+            "host_config": self._found.host_config(
+                client,
+                memory=spec.memory,
+                cpu=spec.cpu,
+                is_runtime=isinstance(spec, RuntimeSpec),
+                mounts=mounts,
                 device_requests=[DeviceRequest(device_ids=named, capabilities=[["gpu"]])]
                 if named
                 else None,

@@ -51,6 +51,7 @@ class ImageSpec(msgspec.Struct, frozen=True):
     scratch: Path
     environment: dict[str, str]
     datasets: dict[str, Path] = {}
+    cpu: float | None = None
     memory: int | None = None
     gpus: tuple[Gpu, ...] = ()
     task: str = ""
@@ -66,6 +67,8 @@ class RuntimeExit(msgspec.Struct, frozen=True):
     """What the runner knows better than the code says."""
     platform: bool = False
     """Neither the task nor its image is to blame."""
+    image: str = ""
+    """What it ran in, by name and digest."""
 
 
 def _nothing_known() -> Usage:

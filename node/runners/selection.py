@@ -22,13 +22,14 @@ from manta.node.runners.interface import (
     RuntimeHandle,
     RuntimeSpec,
 )
-from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LIMITS, rank
+from manta.protocol.isolation import AUTO, BWRAP, IMAGES, LANDLOCK, LIMITS, rank
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.isolation.enter import Confinement
     from manta.node.isolation.holding import Holder
     from manta.node.runners.bwrap import Bubblewrap
+    from manta.node.runners.hardening import Hardening
     from manta.node.state import StateFolder
 
 log = logging.getLogger("manta.node")
@@ -50,26 +51,32 @@ class Local(NamedTuple):
 class Choice(NamedTuple):
     """In what a node runs tasks: containers, and what needs no image; at least one of them."""
 
-    containers: bool
+    containers: Hardening | None
     local: Local | None = None
+    why: str = ""
+    """Why containers are not of a stronger level, or there are none, without a full stop."""
 
     @property
     def levels(self) -> tuple[str, ...]:
         local = () if self.local is None else (self.local.level,)
-        return (DOCKER, *local) if self.containers else local
+        return local if self.containers is None else (self.containers.level, *local)
 
 
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
     choice = choose(config, folder.path)
+    containers = None
+    if choice.containers is not None:
+        containers = _docker(choice.containers, config, folder, public_key)
     if choice.local is None:
-        return _docker(config, folder, public_key)
+        assert containers is not None  # one of them is there
+        return containers
     from manta.node.isolation.holding import Holder
 
     holder = Holder(label_of(public_key))
     log.info("%s", holder.sentence)
     others = local_runner(choice.local, keys(config, folder.path), holder)
-    return ByImage(_docker(config, folder, public_key), others) if choice.containers else others
+    return others if containers is None else ByImage(containers, others)
 
 
 def local_runner(found: Local, hidden: Iterable[Path], holder: Holder) -> Runner:
@@ -89,9 +96,11 @@ def local_runner(found: Local, hidden: Iterable[Path], holder: Holder) -> Runner
 
 def choose(config: NodeConfig, state: Path) -> Choice:
     """Raises LaunchError if the node can run no task as its operator wants it."""
-    has_engine = config.runner in (AUTO, DOCKER) and not _no_engine(config)
-    if config.runner == DOCKER or (has_engine and not config.allow_unsandboxed):
-        return _at_least(config, Choice(containers=True))
+    engine, why = None, ""
+    if config.runner in (AUTO, *IMAGES):
+        engine, why = _containers(config, state)
+    if config.runner in IMAGES or (engine is not None and not config.allow_unsandboxed):
+        return _at_least(config, Choice(engine, why=why))
     wanted = {AUTO: _LOCAL, LIMITS: ()}.get(config.runner, (config.runner,))
     found = local(private(config, state), wanted)
     if wanted and found.level == LIMITS and config.runner != AUTO:
@@ -99,17 +108,36 @@ def choose(config: NodeConfig, state: Path) -> Choice:
             f'{config.path}: containers.runner is "{config.runner}", and {found.why}: correct '
             'that, or set it to "auto".'
         )
-    if has_engine and rank(found.level) < rank(config.isolation):
-        return _at_least(config, Choice(containers=True))
+    if engine is not None and rank(found.level) < rank(config.isolation):
+        return _at_least(config, Choice(engine, why=why))
     if found.level == LIMITS and not config.allow_unsandboxed:
-        why = f" ({found.why})" if found.why else ""
+        because = f" ({found.why})" if found.why else ""
         raise LaunchError(
             f"{config.path}: containers.allow_unsandboxed is false, as it is unless it is set, and "
             "without bubblewrap, Landlock or a container engine tasks run as plain processes, "
-            f"which can do all that this user can{why}: apt-get install bubblewrap, start an "
+            f"which can do all that this user can{because}: apt-get install bubblewrap, start an "
             "engine, or set it to true if you trust whoever deploys to this node's cluster."
         )
-    return _at_least(config, Choice(has_engine, found))
+    return _at_least(config, Choice(engine, found, why))
+
+
+def engine(wanted: Iterable[str], state: Path | None = None) -> tuple[Hardening | None, str]:
+    """The first of the engine's levels that works here, if one does, and why no stronger one."""
+    from manta.node.runners import engine  # with an HTTP client, needed only for it
+
+    if problem := engine.problem():
+        log.info("Tasks do not run in containers: %s.", problem)
+        return None, problem
+    from manta.node.runners import hardening
+
+    why = list[str]()
+    for level in wanted:
+        try:
+            return hardening.find(level, state), ", and ".join(why)
+        except LaunchError as error:
+            log.info("Tasks are not isolated by %s: %s.", level, error)
+            why.append(str(error))
+    return None, ", and ".join(why)
 
 
 def local(private: Iterable[Path], wanted: Iterable[str] = _LOCAL) -> Local:
@@ -148,22 +176,17 @@ def keys(config: NodeConfig, state: Path) -> list[Path]:
     return places
 
 
-def _no_engine(config: NodeConfig) -> str:
-    """Why no container engine can be used, "" when one answers. Raises LaunchError for a node that
-    has to have one."""
-    from manta.node.runners import engine  # with an HTTP client, needed only for it
-
-    problem = engine.problem()
-    if problem is None:
-        return ""
-    log.info("Tasks do not run in containers: %s.", problem)
-    if config.runner == DOCKER:
+def _containers(config: NodeConfig, state: Path) -> tuple[Hardening | None, str]:
+    """Raises LaunchError for a node that has to have them."""
+    wanted = sorted(IMAGES, key=rank, reverse=True) if config.runner == AUTO else (config.runner,)
+    found, why = engine(wanted, state)
+    if found is None and config.runner in IMAGES:
         raise LaunchError(
-            f'{config.path}: containers.runner is "docker", and {problem}: start it '
+            f'{config.path}: containers.runner is "{config.runner}", and {why}: start it '
             "(systemctl start docker) and let this user use its socket (usermod -aG docker "
             'USER), or set it to "auto", "bwrap" or "landlock".'
         )
-    return problem
+    return found, why
 
 
 def _at_least(config: NodeConfig, choice: Choice) -> Choice:
@@ -171,19 +194,21 @@ def _at_least(config: NodeConfig, choice: Choice) -> Choice:
     if rank(weakest) < rank(config.isolation):
         raise LaunchError(
             f'{config.path}: containers.isolation is "{config.isolation}", and tasks would run at '
-            f'the level "{weakest}" here: let this machine have what that needs (manta_node '
-            "doctor), or lower it."
+            f'the level "{weakest}" here{f" ({choice.why})" if choice.why else ""}: let this '
+            "machine have what that needs (manta_node doctor), or lower it."
         )
     return choice
 
 
-def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
+def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     from manta.node.runners.docker import DockerRunner
     from manta.node.runners.runtime_copy import runtime_copy
 
     major, minor, _ = platform.python_version_tuple()
     image = config.default_image or f"python:{major}.{minor}-slim"
-    return DockerRunner(label_of(public_key), config.alias, image, runtime_copy(folder.runtime))
+    return DockerRunner(
+        found, label_of(public_key), config.alias, image, runtime_copy(folder.runtime)
+    )
 
 
 def label_of(public_key: str) -> str:

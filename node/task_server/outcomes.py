@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from manta.light.wire import BrokenFrame
+from manta.node.isolation.limits import more_memory
 from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
@@ -106,10 +107,7 @@ def _with_the_cause(attempt: Attempt, sentence: str) -> str:
 def _more_memory(attempt: Attempt) -> str:
     resources = attempt.order.assignment.resources
     most = resources.memory if resources and resources.memory else 0
-    return (
-        f"more memory than it may, {most / 2**20:,.0f} MiB: have its module or task ask "
-        "for more (resources={'memory': ...}), or take less."
-    )
+    return more_memory(most)
 
 
 def _signal_name(number: int) -> str:

@@ -49,6 +49,8 @@ class ImageAttempt:
         if exit_.code != 0:
             name = f"{instance.alias}.{instance.index}"
             sentence = exit_.sentence or f"{name} failed: {_words(exit_.code)}"
+            if exit_.image:
+                sentence += f" Its image is {exit_.image}."
             error = TaskError("ImageFailed", sentence, last_lines=tuple(self._tail))
         running = time.monotonic() - self._began
         self._tell(AttemptExited(session, instance, None, error, running))
@@ -60,9 +62,11 @@ def image_spec(
     node_alias: str,
     scratch: Path,
     datasets: dict[str, Path],
+    cpu: float | None,
     *,
     gpus: tuple[Gpu, ...] = (),
 ) -> ImageSpec:
+    """`cpu`: cores of a task that asks for none."""
     instance, resources = assignment.instance, assignment.resources
     image = assignment.module.image
     assert image is not None
@@ -84,6 +88,7 @@ def image_spec(
             "MANTA_NODE_ALIAS": node_alias,
         },
         datasets=datasets,
+        cpu=resources.cpu if resources and resources.cpu else cpu,
         memory=resources.memory if resources else None,
         gpus=gpus,
         task=f"{instance.swarm_id}.{instance.alias}",

@@ -242,6 +242,8 @@ class TaskMachine:
         said = event.stderr_tail
         lines = tuple(said.splitlines()[-20:])
         sentence = event.sentence or _exit(event.code)
+        if event.image:
+            sentence += f" Its image is {event.image}."
         # 0: it got SIGTERM from elsewhere, since only the node is to end it.
         platform = event.platform or event.code == 0
         self._give_up(

@@ -436,6 +436,7 @@ class TaskSupervisor(Actor):
             handle = context.runner.start(spec, ended.set_result)
         except (NodeError, OSError) as error:
             self._context.sessions.tell(light.CloseSession(session))
+            remove_folder(scratch)
             self._context.check_storage(self)
             said = TaskError("LaunchError", str(error))
             self._feed(events.Failed(session, said, platform=True))
@@ -508,16 +509,22 @@ class TaskSupervisor(Actor):
         scratch = context.state.tasks / session
         alias = (context.identity and context.identity.alias) or context.config.alias
         spec = image_spec(
-            session, assignment, alias, scratch, self._found, gpus=self._those_there()
+            session,
+            assignment,
+            alias,
+            scratch,
+            self._found,
+            context.cpu_share,
+            gpus=self._those_there(),
         )
         ended = self._end_of_runtime()
         attempt = ImageAttempt(assignment, context.journals.append_output, ended.set_result)
         try:
             self._check_gpus()
-            scratch.mkdir(mode=0o777, exist_ok=True)
-            scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
+            scratch.mkdir(mode=0o700, exist_ok=True)
             handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
+            remove_folder(scratch)
             context.check_storage(self)
             self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return

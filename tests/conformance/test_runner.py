@@ -18,27 +18,31 @@ import pytest
 from manta.light.wire import INLINE_LIMIT
 from manta.node.errors import LaunchError
 from manta.node.isolation.holding import Holder
-from manta.node.runners import bwrap, landlock
+from manta.node.runners import bwrap, hardening, landlock
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.task_server import messages as light
+from manta.protocol.isolation import GVISOR, IMAGES
 from manta.testing import wait_until
 from tests.support.harness import Node
 
 
-@pytest.fixture(scope="module", params=["process", "limits", "landlock", "bwrap", "docker"])
+@pytest.fixture(
+    scope="module", params=["process", "limits", "landlock", "bwrap", "docker", "gvisor"]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     """Asks for what it needs, before a test is watched for leaks."""
-    if needed := {"docker": "engine", "bwrap": "bubblewrap"}.get(request.param):
+    needs = {"docker": "engine", "gvisor": "gvisor_engine", "bwrap": "bubblewrap"}
+    if needed := needs.get(request.param):
         request.getfixturevalue(needed)
     return str(request.param)
 
 
 @pytest.fixture
 def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runner]:
-    if kind != "docker":
+    if kind not in IMAGES:
         name = f"test-{secrets.token_hex(4)}"
         kinds: dict[str, Callable[[], Runner]] = {
             "process": ProcessRunner,
@@ -52,8 +56,10 @@ def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
         yield local
         local.close()
         return
-    engine = request.getfixturevalue("docker_host")
-    runner = DockerRunner("test", "node-1", engine.base(), runtime_copy(tmp_path / "runtime"))
+    engine = request.getfixturevalue({"docker": "docker_host"}.get(kind, "gvisor_host"))
+    runner = DockerRunner(
+        hardening.find(kind), "test", "node-1", engine.base(), runtime_copy(tmp_path / "runtime")
+    )
     yield runner
     runner.close()
     assert engine.containers() == []
@@ -179,12 +185,13 @@ LEAVES_MUCH = """
 
 
 @pytest.mark.parametrize("how", ["kill", "close the session", "close the runner"])
-def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) -> None:
+def test_it_ends_with_all_that_it_started(kind: str, node: Node, runner: Runner, how: str) -> None:
     mark = f"mark-{secrets.token_hex(8)}"
     runtime = node.start(LEAVES_MUCH.format(mark=mark))
     runtime.begin()
     runtime.output("stdout", "in")
-    wait_until(lambda: len(with_mark(mark)) == 3)
+    if kind != GVISOR:  # whose processes are the machine's kernel's no business
+        wait_until(lambda: len(with_mark(mark)) == 3)
     began = time.monotonic()
     if how == "kill":
         runtime.handle.kill()
@@ -200,7 +207,7 @@ def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) 
 
 
 def test_one_that_stands_still_ends_soon_as_well(kind: str, node: Node) -> None:
-    if kind == "docker":
+    if kind in IMAGES:
         pytest.skip("an engine waits in vain, and then kills it")
     if kind == "bwrap":
         pytest.skip("the first process of a namespace does not hear of its task to stand still")
@@ -232,7 +239,7 @@ def test_nothing_of_the_nodes_environment_is_seen(
     assert {found[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL", "BLIS")} == {"3"}
 
 
-def test_scratch_is_the_working_folder_and_the_nodes_to_remove(node: Node) -> None:
+def test_scratch_is_the_working_folder_and_the_nodes_to_remove(node: Node, kind: str) -> None:
     runtime = node.start(
         """
         import os, tempfile
@@ -249,7 +256,9 @@ def test_scratch_is_the_working_folder_and_the_nodes_to_remove(node: Node) -> No
     assert runtime.run().output is True
     file = runtime.scratch / "a" / "b" / "file"
     assert file.read_text() == "here"
-    assert (file.stat().st_uid, file.stat().st_gid) == (os.getuid(), os.getgid())
+    is_anybodys = kind in IMAGES and os.getuid() == 0
+    owner = 2 * (hardening.TASKS_USER,) if is_anybodys else (os.getuid(), os.getgid())
+    assert (file.stat().st_uid, file.stat().st_gid) == owner
 
 
 def test_orphans_are_reaped(node: Node) -> None:
@@ -313,11 +322,11 @@ def test_nothing_is_started_when_it_is_closed(node: Node, runner: Runner) -> Non
 def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> None:
     """Processes have died with it. Containers bear a label."""
     assert runner.recover() == []
-    if kind != "docker":
+    if kind not in IMAGES:
         return
     runtime = node.start("import time\ndef main():\n    time.sleep(600)\n", task="swarm.worker")
     runtime.ready()
-    other = DockerRunner("another node", "node-2", "", Path("/nowhere"))
+    other = DockerRunner(runner._found, "another node", "node-2", "", Path("/nowhere"))
     assert other.recover() == []
     other.close()
     [sentence] = runner.recover()
@@ -328,7 +337,7 @@ def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> N
 
 
 def test_an_image_alone_needs_containers(kind: str, runner: Runner, tmp_path: Path) -> None:
-    if kind == "docker":
+    if kind in IMAGES:
         assert runner.runs_in_image("python:3.10")
         return
     assert not runner.runs_in_image("python:3.10")

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -39,6 +40,12 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(f"needs a container engine: {reason}")
 
 
+def no_gvisor(reason: str) -> NoReturn:
+    if os.environ.get("MANTA_TEST_GVISOR") == "required":
+        pytest.fail(f"MANTA_TEST_GVISOR=required, but {reason}", pytrace=False)
+    pytest.skip(f"needs gVisor: {reason}")
+
+
 def tool(name: str) -> str:
     packages = "docker.io docker-registry debootstrap"
     path = shutil.which(name, path=PLACES)
@@ -50,10 +57,12 @@ class TestEngine:
 
     __test__ = False
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, runtimes: dict[str, Any] | None = None) -> None:
+        """`runtimes`: those of the engine besides its own, as its configuration has them."""
         self.folder = Path(tempfile.mkdtemp(prefix="manta-engine-"))
         self.address = f"unix://{self.folder}/docker.sock"
         self._data = data
+        (self.folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes or {}}))
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Any = None
 
@@ -63,6 +72,7 @@ class TestEngine:
             tool("setpriv"),
             "--pdeathsig=TERM",
             tool("dockerd"),
+            f"--config-file={self.folder}/daemon.json",
             f"--data-root={self._data}",
             f"--exec-root={self.folder}/exec",
             f"--pidfile={self.folder}/pid",
@@ -256,7 +266,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running_engine() -> Iterator[TestEngine]:
+def running_engine(runtimes: dict[str, Any] | None = None) -> Iterator[TestEngine]:
     """Over the first data folder that no other engine uses."""
     if os.environ.get("MANTA_TEST_ENGINE") == "off":
         unavailable("MANTA_TEST_ENGINE=off")
@@ -267,7 +277,7 @@ def running_engine() -> Iterator[TestEngine]:
             with contextlib.suppress(BlockingIOError):
                 undo.enter_context(locked(CACHE / f"engine-{number}.lock", wait=False))
                 break
-        engine = TestEngine(CACHE / f"engine-{number}")
+        engine = TestEngine(CACHE / f"engine-{number}", runtimes)
         undo.callback(engine.close)
         engine.start()
         for left in engine.containers():  # of a run that was killed
@@ -289,3 +299,24 @@ def docker_host(engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("DOCKER_HOST", engine.address)
     yield engine
     engine.hang_up()
+
+
+@pytest.fixture(scope="session")
+def gvisor_engine() -> Iterator[TestEngine]:
+    """Another, which has gVisor's runtime, as its documentation says, on the platform that needs no
+    virtualization."""
+    program = shutil.which("runsc", path=PLACES)
+    if program is None:
+        no_gvisor("runsc is not installed (apt-get install runsc)")
+    flags = ["--host-uds=open", "--network=none", "--oci-seccomp", "--platform=ptrace"]
+    with running_engine({"runsc": {"path": program, "runtimeArgs": flags}}) as engine:
+        engine.base()
+        engine.hang_up()
+        yield engine
+
+
+@pytest.fixture
+def gvisor_host(gvisor_engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestEngine]:
+    monkeypatch.setenv("DOCKER_HOST", gvisor_engine.address)
+    yield gvisor_engine
+    gvisor_engine.hang_up()

@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from manta.node.config import NodeConfig
 from manta.node.isolation.holding import Holder
 from manta.node.isolation.limits import Limits
-from manta.node.runners import selection
+from manta.node.runners import hardening, selection
+from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import Runner
+from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.state import StateFolder
-from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
+from manta.protocol.isolation import BWRAP, IMAGES, LANDLOCK, LIMITS
 
 ROOT = str(Path(__file__).parents[2])
 if __name__ == "__main__" and ROOT not in sys.path:
@@ -25,13 +29,21 @@ if __name__ == "__main__" and ROOT not in sys.path:
 from tests.support.escape import outside  # noqa: E402
 
 LEVELS = (LIMITS, LANDLOCK, BWRAP)
+"""Without images."""
 
 
 def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
     """What takes the place of `selection.choose_runner`."""
 
     def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
-        holder = Holder(selection.label_of(public_key), Limits(processes=outside.PROCESSES))
+        label = selection.label_of(public_key)
+        if level in IMAGES:
+            engine = hardening.find(level, state.path)
+            engine = msgspec.structs.replace(engine, processes=outside.PROCESSES)
+            assert config.default_image is not None
+            copy = runtime_copy(state.runtime)
+            return DockerRunner(engine, label, config.alias, config.default_image, copy)
+        holder = Holder(label, Limits(processes=outside.PROCESSES))
         wanted = () if level == LIMITS else (level,)
         found = selection.local(selection.private(config, state.path), wanted)
         assert found.level == level, found.why

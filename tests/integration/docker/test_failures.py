@@ -75,7 +75,8 @@ def test_an_image_that_fails_after_a_signal_that_it_handled_has_failed(lab: Dock
     assert api.wait_swarm(deployed, timeout=60).status == "FAILED"
     [task] = api.get_tasks(deployed)
     assert task.error is not None
-    assert "exited with code 3" in task.error.sentence
+    digest = lab.engine.client.inspect_image(image)["Id"][:19]
+    assert f"exited with code 3. Its image is {image} ({digest})." in task.error.sentence
     lab.gone()
 
 
@@ -126,9 +127,10 @@ def test_a_round_whose_child_takes_more_memory_than_it_asked_for(
     [task] = api.get_tasks(swarm_id)
     assert task.error is not None
     assert said in task.error.sentence
-    assert "a process that it started was killed: together they took more memory than its" in (
-        task.error.sentence
+    told = (
+        "a process that it started was killed: together they took more memory than it may, 96 MiB"
     )
+    assert told in task.error.sentence
     lab.gone()
 
 
@@ -141,7 +143,10 @@ def test_an_image_alone_whose_child_takes_more_memory_than_it_asked_for(lab: Doc
     swarm_id = lab.run(api, lab.of(module), "FAILED")
     [task] = api.get_tasks(swarm_id)
     assert task.error is not None
-    assert "ended with code 3: it took more memory than it asked for" in task.error.sentence
+    assert (
+        "ended with code 3: it took more memory than it may, 64 MiB: have its"
+        in task.error.sentence
+    )
     lab.gone()
 
 
@@ -159,7 +164,7 @@ def test_an_image_alone_that_takes_more_memory_than_it_asked_for(lab: DockerLab)
     [task] = api.get_tasks(swarm_id)
     assert task.status == "FAILED"
     assert task.error is not None
-    assert "it took more memory than it asked for" in task.error.sentence
+    assert "was killed (SIGKILL): it took more memory than it may, 64 MiB" in task.error.sentence
     lab.gone()
 
 

@@ -151,3 +151,63 @@ def test_it_reads_the_home_that_its_operator_mounts(lab: DockerLab, tmp_path: Pa
         assert key.stat().st_uid == OWNER
     finally:
         client.remove_container(container, force=True, v=True)
+
+
+@pytest.mark.parametrize("lab", [0], indirect=True)
+def test_beside_it_run_its_tasks_if_it_may_use_the_engine(lab: DockerLab, tmp_path: Path) -> None:
+    """What it names the engine finds elsewhere, or is told of by the node to be its own alone."""
+    image = built(lab, tmp_path)
+    api = lab.api()
+    client = lab.engine.client
+    host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")
+    home, data = tmp_path / "home", tmp_path / "data"
+    (home / "nodes").mkdir(parents=True)
+    data.mkdir()
+    (data / "lines.txt").write_text("a\nb\n")
+    (home / "nodes" / "edge.toml").write_text(
+        f"[identity]\nsecured_token = '{api.create_node_token('lab')}'\nalias = 'beside'\n"
+        f"id = 'random'\n[network]\nmanager_host = '{host}'\nmanager_port = {port}\n"
+        f"[containers]\nrunner = 'docker'\ndefault_image = '{lab.engine.base()}'\n"
+        "[datasets.mappings]\nlines = '/data/lines.txt'\nown = '/etc/passwd'\n"
+    )
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.chown(path, OWNER, OWNER)
+    socket = lab.engine.address.removeprefix("unix://")
+    config = client.create_host_config(
+        network_mode="host",
+        binds=[
+            f"{home}:/root/.manta",
+            f"{data}:/data:ro",
+            f"{socket}:/var/run/docker.sock",
+        ],
+        group_add=[str(os.stat(socket).st_gid)],
+    )
+    container = client.create_container(
+        image, command=["start", "edge"], user=f"{OWNER}:{OWNER}", host_config=config
+    )["Id"]
+    client.start(container)
+    try:
+        lab.wait_until(
+            lambda: [n.alias for n in api.list_nodes("lab") if n.status == "CONNECTED"],
+            what=lambda: client.logs(container).decode(),
+        )
+        code = (
+            "import os\nfrom manta.light import Local\ndef main():\n"
+            "    with open('mine', 'w') as file:\n        file.write('x')\n"
+            "    return [os.path.exists('/opt/manta'), os.getuid(), "
+            "Local().read_file_lines('lines')]\n"
+        )
+        swarm_id = lab.run(api, lab.of(Module(code, name="task", datasets=["lines"])))
+        [task] = api.get_tasks(swarm_id)
+        assert (task.node_alias, task.output) == ("beside", [False, OWNER, ["a", "b"]])
+        module = Module("def main():\n    pass\n", name="task", datasets=["own"])
+        swarm_id = lab.run(api, lab.of(module), "FAILED")
+        error = api.get_tasks(swarm_id)[0].error
+        assert error is not None
+        assert "/etc/passwd is in the node's own container alone" in error.sentence
+        lab.wait_until(lambda: [c["Id"] for c in lab.engine.containers()] == [container])
+        assert list((home / "state" / "nodes" / "edge" / "tasks").iterdir()) == []
+        client.stop(container, timeout=20)
+    finally:
+        client.remove_container(container, force=True, v=True)

@@ -17,6 +17,7 @@ DOCKER, BWRAP, LANDLOCK, LIMITS = ("docker",), ("bwrap",), ("landlock",), ("limi
 NOWHERE = "unix:///nowhere/docker.sock"
 REFUSED = "allow_unsandboxed is false, as it is unless it is set"
 NO_ENGINE = f"there is no container engine at {NOWHERE}: start it"
+NO_RUNSC = 'containers.runner is "gvisor", and the container engine has no runtime "runsc"'
 NO_BWRAP = 'containers.runner is "bwrap", and bubblewrap is not installed (apt-get install'
 NO_LANDLOCK = 'containers.runner is "landlock", and the kernel has no Landlock'
 WITHOUT_IMAGES = ("bwrap", "landlock", "none")
@@ -37,7 +38,9 @@ CASES = [
     ),
     ("auto", "", "docker", *3 * [DOCKER], 'level "bwrap" here', 'level "landlock" here', REFUSED),
     ("docker", "true", "", *3 * [DOCKER], *3 * [NO_ENGINE]),
-    ("docker", "false", "gvisor", *3 * ['the level "docker" here'], *3 * [NO_ENGINE]),
+    ("docker", "false", "gvisor", *3 * ['the level "docker" here: let'], *3 * [NO_ENGINE]),
+    ("auto", "", "gvisor", *3 * ['"docker" here (the container engine has no runtime'], *3 * [""]),
+    ("gvisor", "", "", *3 * [NO_RUNSC], *3 * [NO_ENGINE]),
     ("bwrap", "", "", *2 * [BWRAP, NO_BWRAP, NO_BWRAP]),
     ("landlock", "", "", *2 * [LANDLOCK, LANDLOCK, NO_LANDLOCK]),
     ("limits", "true", "", *6 * [LIMITS]),

@@ -264,7 +264,9 @@ def test_an_image_that_fails_is_a_task_that_failed(lab: DockerLab) -> None:
     [task] = api.get_tasks(swarm_id)
     assert task.status == "FAILED"
     assert task.error is not None
-    assert task.error.sentence == "alone.0 failed: its image's entry point exited with code 3."
+    assert task.error.sentence.startswith(
+        "alone.0 failed: its image's entry point exited with code 3. Its image is manta-test:"
+    )
     assert task.error.last_lines == ("last words",)
     swarm_id = lab.run(api, lab.of(alone(lab, "sleep 600"), timeout=0.5), "FAILED")
     [task] = api.get_tasks(swarm_id)

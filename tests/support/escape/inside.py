@@ -160,7 +160,7 @@ def race() -> str:
 
 def ptrace() -> str:
     seize = 0x4206  # which does not stop it
-    return in_child(lambda: call("ptrace", seize, TARGETS["bystander"], 0, 0))
+    return in_child(lambda: call("ptrace", seize, TARGETS["bystander"], 0, 0, absent=errno.ESRCH))
 
 
 def process_memory() -> str:
@@ -168,7 +168,8 @@ def process_memory() -> str:
     ours = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
     theirs = (ctypes.c_size_t * 2)(TARGETS["address"], 8)
     pid = TARGETS["daemon"]
-    return call("process_vm_readv", pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
+    reads = (pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
+    return call("process_vm_readv", *reads, absent=errno.ESRCH)
 
 
 def mount() -> str:
@@ -193,7 +194,8 @@ def status(name: str) -> str:
 
 def privileges() -> str:
     """Whether a program with the bit for it has another user's rights."""
-    return "closed" if status("NoNewPrivs") == "1" else "open"
+    asks = 39  # PR_GET_NO_NEW_PRIVS
+    return "closed" if LIBC.prctl(asks, 0, 0, 0, 0) == 1 else "open"
 
 
 def set_user_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -111,3 +112,19 @@ def test_a_request_that_a_signal_cuts_short_ends_its_connection_alone(opened: Op
             assert connection.call("find_node", {"name": "n"}, plain) == "id"
     finally:
         signal.signal(signal.SIGALRM, former)
+
+
+def test_a_kernel_that_hands_on_no_memory_is_told_of(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gVisor's refuses so to send a descriptor out of it."""
+
+    def send_frame(_: socket.socket, data: bytes, fds: tuple[int, ...]) -> int:
+        assert fds
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(wire, "send_frame", send_frame)
+    with closing(PlaneConnection(opened)) as connection:
+        value = b"x" * (wire.INLINE_LIMIT + 1)
+        with pytest.raises(ResourceExhaustionError, match="at another level of isolation"):
+            connection.call("say_to_all", {"tag": "t", "value": value}, plain)
