@@ -194,6 +194,7 @@ OF_THEIR_OWN = {
     "node/daemon/process.py",
     "manta/manager/daemon.py",
     "node/isolation/enter.py",  # says to the daemon why a task can't be started
+    "node/isolation/listen.py",
 }
 """Daemons, which have no console; what they write is made visible there."""
 
