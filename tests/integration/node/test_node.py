@@ -150,6 +150,7 @@ def test_each_child_may_crash_in_mid_swarm(lab, child: str) -> None:
     def find() -> str:
         if child != "tasks/*":
             return f"node/{child}"
+        lab.wait_until(lambda: node.context.runtimes)
         return next(iter(node.context.runtimes))
 
     for _ in range(2):
