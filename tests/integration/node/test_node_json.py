@@ -18,7 +18,7 @@ from manta.transports.errors import DownReason
 from tests.integration.cli.test_json import DOCUMENT, leaves, nested, parsed, table
 from tests.integration.node.conftest import Command, port
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 HEADING = "## manta_node\n"
 MAKES = """
