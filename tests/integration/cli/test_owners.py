@@ -53,7 +53,7 @@ most = 1
 SLEEPS = "import time; time.sleep(100)"
 
 
-def eventually(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What holds in the end."""
     until = time.monotonic() + seconds
     while True:
