@@ -5,15 +5,14 @@ from manta.node.config.reading import converted, load, parse
 from manta.node.config.schema import (
     FIELDS,
     KEYS,
-    NAME,
     NOUNS,
     PREFIX,
     Key,
     NodeConfig,
-    host_name,
     instance,
 )
 from manta.node.config.toml import in_force, line_of, render, toml_lines, toml_value
+from manta.node.config.values import NAME, host_name
 
 __all__ = [
     "FIELDS",
