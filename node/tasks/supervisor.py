@@ -26,23 +26,18 @@ from manta.actors import (
     ExitKind,
     ExitReason,
     MailboxPolicy,
-    Refused,
     Timer,
 )
-from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import (
-    ImageMissing,
     LaunchError,
     NodeError,
     StorageError,
-    WayOutRefused,
 )
 from manta.node.journal.swarm import without_packages
-from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
 from manta.node.runners.gpus import Gpu
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
-from manta.node.shared.addresses import DATASETS, PEER_HUB, ROOT
+from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import LeftRuntime, NodeContext
 from manta.node.shared.messages import (
     AttemptEnded,
@@ -58,8 +53,8 @@ from manta.node.tasks import events, outbound
 from manta.node.tasks import machine as task_machine
 from manta.node.tasks.bundles import Bundles
 from manta.node.tasks.image_attempts import ImageAttempt, image_spec
-from manta.node.tasks.packages import unpack, unpacked
-from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
+from manta.node.tasks.preparation import Preparation
+from manta.node.tasks.requests import TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.tasks.stacks import StackReads
 from manta.protocol.node import (
@@ -71,12 +66,8 @@ from manta.protocol.node import (
     TaskError,
     TaskStarted,
 )
-from manta.protocol.outbound import Target
-from manta.protocol.spread import SPREAD
 from manta.protocol.states import AttemptState
-from manta.transports.errors import BlobMissing
 
-FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
 """How often, and after how many seconds, a sibling that is being restarted is asked again."""
 
@@ -100,10 +91,6 @@ class TaskSupervisor(Actor):
         reported."""
         self._is_stopping = False
         self._timer: Timer[Any] | None = None
-        self._found: dict[str, Path] = {}
-        self._module: tuple[Path, str] = (Path(), "")
-        self._environment: Path | None = None
-        self._ways: tuple[Target, ...] = ()
         self._assignment: Assignment | None = None
         """The latest that was prepared for, or run."""
         self._is_image_alone = False
@@ -117,6 +104,7 @@ class TaskSupervisor(Actor):
 
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
+        self._prepared = Preparation(self, self._context, self.ask, self._feed, self._say)
         self._end_runtime()
 
     def on_stop(self, reason: ExitReason) -> None:
@@ -223,7 +211,8 @@ class TaskSupervisor(Actor):
             case events.KillRuntime():
                 self._end_runtime()
             case events.Prepare(session, assignment):
-                self._prepare(session, assignment)
+                self._bundles.forget()
+                self._prepared.begin(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
                     self.notify(ROOT, AttemptsAreFresh(self._lane, True))
@@ -284,7 +273,7 @@ class TaskSupervisor(Actor):
             self._requests.attempt_ended(entry)
             self._context.sessions.tell(light.EndKept(self._machine.session))
 
-    # --- preparing ---------------------------------------------------------------------
+    # --- siblings ----------------------------------------------------------------------
 
     def ask(self, path: str, message: Any, timeout: float, then: Then, tries: int = 0) -> None:
         """Ask whatever incarnation of a sibling is there; ask again while it is being restarted."""
@@ -298,111 +287,6 @@ class TaskSupervisor(Actor):
 
         self.pipe(self.system.ref(path).ask_future(message, timeout=timeout), answered)
 
-    def _prepare(self, session: str, assignment: Assignment) -> None:
-        self._bundles.forget()
-        names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
-
-        def found(datasets: Any, error: BaseException | None) -> None:
-            if error is not None:
-                self._not_prepared(session, "DatasetNotFound", error)
-            else:
-                self._found = datasets
-                self._fetch_module(session, assignment)
-
-        if names:
-            self.ask(DATASETS, FindDatasets(names), SIBLING_TIMEOUT, found)
-        else:
-            found({}, None)
-
-    def _fetch_image(self, session: str, assignment: Assignment) -> None:
-        def ready(_: Any, error: BaseException | None) -> None:
-            if error is None:
-                self._find_ways(session, assignment)
-            else:
-                kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
-                self._not_prepared(session, kind, error)
-
-        tell = partial(self._say, assignment, "info")
-        self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
-
-    def _find_ways(self, session: str, assignment: Assignment) -> None:
-        try:
-            self._ways = outbound.targets(self._context, assignment)
-        except WayOutRefused as error:
-            self._not_prepared(session, "WayOutRefused", error)
-        else:
-            self._install(session, assignment)
-
-    def _install(self, session: str, assignment: Assignment) -> None:
-        """What the module requires; an image alone has what it has."""
-        module, environments = assignment.module, self._context.environments
-        if module.package is None or not module.requirements:
-            self._environment = None
-            environments.leave(self.ref.address.path)
-            self._feed(events.Prepared(session))
-            return
-
-        def installed(folder: Path | None, error: BaseException | None) -> None:
-            if error is None:
-                self._environment = folder
-                self._feed(events.Prepared(session))
-            else:
-                kind = "LaunchError" if isinstance(error, LaunchError) else "RequirementsError"
-                self._not_prepared(session, kind, error)
-
-        tell, user = partial(self._say, assignment, "info"), self.ref.address.path
-        self.pipe(environments.prepare(module.name, module.requirements, user, tell), installed)
-
-    def _fetch_module(self, session: str, assignment: Assignment) -> None:
-        module = assignment.module
-        what = f"The package of module {module.name!r}"
-        if module.package is None:
-            self._fetch_image(session, assignment)
-            return
-        package = module.package
-        folder = self._context.modules.use(package.digest, self.ref.address.path)
-        entry = unpacked(folder)
-        if entry is not None:
-            self._module = folder, entry
-            self._fetch_image(session, assignment)
-            return
-
-        def fetched(_: Any, error: BaseException | None) -> None:
-            if error is not None:
-                self._not_prepared(session, "ModuleMissing", error)
-                return
-            try:
-                source = self._context.values.source(package.digest)
-                done: str | None = unpack(source.read(0, source.size), folder, what)
-            except (NodeError, BlobMissing) as problem:
-                # Another instance of the task may have unpacked it, and the blob made room.
-                done = unpacked(folder)
-                if done is None:
-                    self._not_prepared(session, "PackageError", problem)
-                    return
-            if package.size < SPREAD:  # nobody else fetches it from here
-                self._context.values.let_go(package.digest)
-            self._context.modules.trim()
-            assert done is not None
-            self._module = folder, done
-            self._fetch_image(session, assignment)
-
-        swarm_id = assignment.instance.swarm_id
-        self._context.named.of_swarm(package.digest, swarm_id)  # other nodes fetch it from here
-        self.ask(PEER_HUB, Fetch(package, swarm_id), FETCH_TIMEOUT, fetched)
-
-    def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
-        """A bad module or dataset is the fault of the swarm or the operator."""
-        faults = (Refused, NodeError)
-        no_room = isinstance(error, StorageError) or (
-            isinstance(error, Refused) and error.code == BLOB_REFUSED
-        )
-        platform = no_room or isinstance(error, LaunchError) or not isinstance(error, faults)
-        if no_room:
-            self._context.check_storage(self)
-        sentence = error.sentence if isinstance(error, Refused) else str(error)
-        self._feed(events.Failed(session, TaskError(kind, sentence), platform))
-
     # --- the runtime -------------------------------------------------------------------
 
     def _launch(self, session: str, assignment: Assignment) -> None:
@@ -411,7 +295,7 @@ class TaskSupervisor(Actor):
         successors_too = self.system.ref(self.ref.address.path)
         opened = context.sessions.open(session, successors_too)
         scratch = context.state.tasks / session
-        folder, entry = self._module
+        folder, entry = self._prepared.module
         resources = assignment.resources
         spec = RuntimeSpec(
             session=session,
@@ -420,9 +304,9 @@ class TaskSupervisor(Actor):
             token=opened.token,
             scratch=scratch,
             entry=entry,
-            datasets=self._found,
-            environment=self._environment,
-            outbound=outbound.ways(context, self._ways, self._current, self._say),
+            datasets=self._prepared.datasets,
+            environment=self._prepared.environment,
+            outbound=outbound.ways(context, self._prepared.ways, self._current, self._say),
             image=assignment.module.image,
             cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
             memory=resources.memory if resources else None,
@@ -513,7 +397,7 @@ class TaskSupervisor(Actor):
             assignment,
             alias,
             scratch,
-            self._found,
+            self._prepared.datasets,
             context.cpu_share,
             gpus=self._those_there(),
         )
@@ -543,7 +427,7 @@ class TaskSupervisor(Actor):
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._context.audit.began(assignment, self._found, self.clock.wall())
+        self._context.audit.began(assignment, self._prepared.datasets, self.clock.wall())
         self._is_image_alone = assignment.module.package is None
         self._requests.direct.begins(assignment)
         if self._is_image_alone:
