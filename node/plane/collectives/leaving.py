@@ -34,9 +34,9 @@ def say_farewell(calls: Calls, peers: Peers, lacking: Collection[str]) -> None:
     """To all that have a part in calls, but those that lack something."""
     last: dict[tuple[int, str], Call] = {}
     for call in calls.all:
-        task = call.name.era, call.name.task
-        if call.is_joined and (task not in last or call.name.number > last[task].name.number):
-            last[task] = call
+        of = call.name.era, call.name.task
+        if call.is_joined and (of not in last or call.name.number > last[of].name.number):
+            last[of] = call
     for (era, task), call in last.items():
         opened = calls.open_of(era, task)
         but = tuple(one.name.number for one in opened if not one.is_joined or _owes(one))
