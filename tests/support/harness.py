@@ -23,11 +23,11 @@ from manta.node.task_server.streams import Line
 from manta.protocol.node import Assignment, Instance, ResultEntry
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.testing.waiting import PATIENCE
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.codec.values import decode, encode
 
-PATIENCE = 20.0
 GIGABYTE = 1 << 30
 
 
