@@ -164,8 +164,7 @@ class SwarmSupervisor(Actor):
         )
         cluster = reader.get(ClusterRecord, self._cluster_id)
         owner_id = cluster.owner_id if cluster else ""
-        coming, pace = self._context.coming, self._context.pace
-        self._inflow = Inflow(self._swarm_id, coming, pace, owner_id)
+        self._inflow = Inflow(self._swarm_id, self._context.coming, self._context.pace, owner_id)
         self._goes_on = False  # whether a _GoOn is in the mailbox, or comes when it is due
         self._lines = Lines(
             self,
@@ -251,7 +250,8 @@ class SwarmSupervisor(Actor):
         if any(part.handle(message) for part in self._parts):
             if self._writer.trouble is not trouble:
                 self._feeds.noticed()
-            return self._go_on()
+            self._go_on()
+            return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
         match message:
