@@ -165,8 +165,7 @@ class SwarmSupervisor(Actor):
         )
         cluster = reader.get(ClusterRecord, self._cluster_id)
         owner_id = cluster.owner_id if cluster else ""
-        coming, pace = self._context.coming, self._context.pace
-        self._inflow = Inflow(self._swarm_id, coming, pace, owner_id)
+        self._inflow = Inflow(self._swarm_id, self._context.coming, self._context.pace, owner_id)
         self._goes_on = False  # whether a _GoOn is in the mailbox, or comes when it is due
         self._lines = Lines(
             self,
