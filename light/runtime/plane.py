@@ -28,8 +28,8 @@ _LOOK = struct.pack("@ll", 0, 100_000)
 
 _NOT_HANDED_ON = (
     "The kernel of this task (gVisor's) hands no memory on to its node: send what takes more than "
-    f"{wire.INLINE_LIMIT // 1024} KiB as a result or a global, or have the task at another level of "
-    "isolation."
+    f"{wire.INLINE_LIMIT // 1024} KiB as a result or a global, or have the task at another level "
+    "of isolation."
 )
 
 
