@@ -156,7 +156,8 @@ def test_other_keys() -> None:
         ("[resources]\nreserve_cpu_percent = -1\n", "must be a number from 0 to 100"),
         (
             "[containers]\nrunner = 'podman'\n",
-            'is \'podman\'; it must be one of "auto", "docker", "bwrap", "landlock", "limits".',
+            'is \'podman\'; it must be one of "auto", "gvisor", "docker", "bwrap", "landlock", '
+            '"limits".',
         ),
         ("[containers]\ngpu_enabled = 1\n", "must be true or false"),
         (
