@@ -1,7 +1,7 @@
 """Each key of a node's configuration has its effect on a real node of a real manager.
 
-Those of [network], [datasets], [labels], of docker and of a scratch folder's size are in the
-tests of joining, of nodes, of containers and of scratch.
+Those of [network], [requirements], [datasets], [labels], of docker and of a scratch folder's size
+are in the tests of joining, ways out, environments, nodes, containers and scratch.
 """
 
 from __future__ import annotations
