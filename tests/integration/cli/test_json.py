@@ -258,15 +258,15 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     wait_until(lambda: shell("ps")["status"] == "COMPLETED")
     for row in ("explain", "logs", "metrics", "results", "globals", "replay"):
         shell(row, swarm)
-    assert shell("explain TASK", f"{swarm}.each.0")["status"] == "FINISHED"
+    assert shell("explain TASK", f"{swarm}.only.0")["status"] == "FINISHED"
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
     assert shell("results --delete", swarm, "--yes")["deleted"] == 1
     slow = SWARM.replace('print("hello")', "import time; time.sleep(60)")
     (shell.folder / "slow.py").write_text(slow)
     long = shell("deploy", "--cluster", "lab", "slow.py")["swarm_id"]
-    wait_until(lambda: not shell.lab.attempt("stack", f"{long}.each").returncode)
-    assert "in main" in shell("stack", f"{long}.each")["text"]
+    wait_until(lambda: not shell.lab.attempt("stack", f"{long}.only").returncode)
+    assert "in main" in shell("stack", f"{long}.only")["text"]
     for row in ("pause", "resume", "stop", "rm"):
         shell(row, long)
     assert shell("run", "swarm.py", "--nodes", 1)["status"] == "COMPLETED"

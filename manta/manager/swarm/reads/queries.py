@@ -123,8 +123,10 @@ def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -
 def running(machine: SwarmMachine, task: str) -> Attempt:
     """The one attempt that runs and is meant by the end of a task's id. Raises Refused."""
     data = machine.data
-    live = [one for one in data.live.values() if one.started_at is not None]
-    found = [one for one in live if task in endings(one.instance)]
+    live = list(data.live.values())
+    placed = [one for one in live if task in endings(one.instance)]
+    # That it has begun may be on its way: its node knows.
+    found = [one for one in placed if one.started_at is not None] or placed
     if len(found) == 1:
         return found[0]
     name = f"swarm {data.graph.spec.name!r} ({data.swarm_id})"
