@@ -118,6 +118,7 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
         "edge-1",
         "box-1",
         "box-2",
+        "ward",
     }
 
     assert set(shell.printed) == {row for row, (form, _) in documented.items() if form != "no JSON"}
