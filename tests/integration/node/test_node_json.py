@@ -117,6 +117,7 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
         "edge-1",
         "box-1",
         "box-2",
+        "ward",
     }
 
     shell("drain", "edge-1", "--wait")
