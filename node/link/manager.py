@@ -303,7 +303,7 @@ class ManagerLink(Actor):
             )
             self._ask(request, partial(self._was_registered, capabilities))
 
-        self._about.ask(found)
+        self._about.find(found)
 
     def _was_registered(self, told: protocol.Capabilities, answer: protocol.Registered) -> None:
         context = self._context

@@ -33,7 +33,7 @@ class SelfDescription:
         self._is_asking = False
         self._due = 0.0
 
-    def ask(self, then: Callable[[Capabilities | None], None]) -> None:
+    def find(self, then: Callable[[Capabilities | None], None]) -> None:
         """Calls with what the node has; with None where that cannot be found out."""
         found: dict[str, Any] = {}
         questions = {METRICS: Describe(), DATASETS: SurveyDatasets()}
@@ -66,7 +66,7 @@ class SelfDescription:
         def done(_: Capabilities | None) -> None:
             self._is_asking = False
 
-        self.ask(done)
+        self.find(done)
 
     @property
     def news(self) -> Capabilities | None:

@@ -18,7 +18,7 @@ class Arrivals:
         """Those of the other peers that have not said it."""
         return set(others) - self._have_all
 
-    def ask(self, peer: str) -> None:
+    def flush(self, peer: str) -> None:
         """It was told all that it was sent; it is asked once, while its link is up."""
         if peer not in self._asked:
             self._asked[peer] = self._flush(peer)

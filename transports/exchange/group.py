@@ -333,7 +333,7 @@ class Group:
         up, others = self._waits.up, self._arrivals.lacking(self._roster.peers())
         for peer in sorted(others & up):
             if self.letters.has_heard(peer):
-                self._arrivals.ask(peer)
+                self._arrivals.flush(peer)
         return {peer for peer in others if peer in up or any(self._sent_to(peer))}
 
     def sent(self) -> Iterator[tuple[str, Parcel]]:

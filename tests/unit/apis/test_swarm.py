@@ -30,7 +30,7 @@ SOURCE = "def main():\n    pass\n"
         ({"replicas": -1}, "Task's replicas is -1: give a whole number"),
         ({"replicas": 2.5}, r"Task's replicas is 2\.5: give a whole number"),
         ({"gpu": 1}, "Task's gpu is 1: give True or False"),
-        ({"network": 3}, "Task's network is 3: give a string"),
+        ({"network": 3}, "Task's network is 3: give a list of strings"),
         ({"specified_ids": [None]}, "an entry of Task's specified_ids is None: give a string"),
         ({"replicas": 2, "maximum": 3}, "replicas=2 and maximum=3"),
         ({"fixed": 1}, "Task's fixed is 1: give True or False"),
