@@ -326,7 +326,7 @@ def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> N
         return
     runtime = node.start("import time\ndef main():\n    time.sleep(600)\n", task="swarm.worker")
     runtime.ready()
-    other = DockerRunner(runner._found, "another node", "node-2", "", Path("/nowhere"))
+    other = DockerRunner(hardening.find(kind), "another node", "node-2", "", Path("/nowhere"))
     assert other.recover() == []
     other.close()
     [sentence] = runner.recover()
