@@ -35,8 +35,8 @@ def said(engine: TestEngine, code: str) -> Any:
     )["Id"]
     try:
         client.start(container)
-        code = client.wait(container)["StatusCode"]
-        assert code == 0, client.logs(container).decode()
+        status = client.wait(container)["StatusCode"]
+        assert status == 0, client.logs(container).decode()
         return json.loads(client.logs(container, stderr=False))
     finally:
         client.remove_container(container, force=True, v=True)

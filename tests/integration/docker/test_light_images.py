@@ -26,11 +26,11 @@ def built(lab: DockerLab, target: str, folder: Path) -> str:
     """From wheels alone: there is no registry, and the image does not know this network."""
     wheels, base = folder / "wheels", lab.engine.build(BASE)
     shutil.copytree(IMAGES, folder, dirs_exist_ok=True)
-    requirements = ["-r", IMAGES / "latest.txt"]
+    requirements = ["-r", str(IMAGES / "latest.txt")]
     if target == "pytorch":
-        requirements += ["-r", IMAGES / "pytorch.txt"]
+        requirements += ["-r", str(IMAGES / "pytorch.txt")]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    platform = ["--only-binary=:all:", "--python-version", PYTHON, "--dest", wheels]
+    platform = ["--only-binary=:all:", "--python-version", PYTHON, "--dest", str(wheels)]
     subprocess.run([*pip, *platform, *requirements], check=True)
     dockerfile = (IMAGES / "Dockerfile").read_text()
     # Each stage has its wheels where pip looks for them, and in no layer of the image as published.
