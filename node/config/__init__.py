@@ -5,7 +5,6 @@ from manta.node.config.reading import converted, load, parse
 from manta.node.config.schema import (
     FIELDS,
     KEYS,
-    NAME,
     NOUNS,
     PREFIX,
     Key,
@@ -14,6 +13,7 @@ from manta.node.config.schema import (
     instance,
 )
 from manta.node.config.toml import in_force, line_of, render, toml_lines, toml_value
+from manta.node.config.values import NAME
 
 __all__ = [
     "FIELDS",

@@ -13,23 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from manta.protocol.addresses import flaw_of
+from manta.node.config import values
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, LANDLOCK, LEVELS, LIMITS
-from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
-from manta.protocol.peers import MOST_ADDRESSES
-from manta.transports.addresses import join_address, split_host
+from manta.transports.addresses import join_address
 
 MIB = 1024 * 1024
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PREFIX = "MANTA_NODE_"
-LEAST_ROTATION = 10_000
-"""Bytes of a log file; less would be rotated all the time."""
 PORTS = 2
 """That a node has for its peers: for links, and for large values."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
-_SCHEMES = ("http", "https")
 NOUNS = {
     str: "a text in quotes",
     int: "a whole number",
@@ -140,81 +132,6 @@ def host_name() -> str:
     return name[:100] or "node"
 
 
-def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
-        words = "a name of up to 100 letters, digits, dots, dashes and underscores"
-        raise ValueError(f"it must be {words}")
-    return text
-
-
-def _host(text: str) -> str:
-    host, port = split_host(text)
-    if port is not None:
-        raise ValueError(
-            f'it must be without a port: write manager_host = "{host}" and manager_port = {port}'
-        )
-    return host
-
-
-def _listening(text: str) -> str:
-    if text == "off":
-        return text
-    try:
-        split_host(text.removesuffix(":0"))
-    except ValueError as error:
-        raise ValueError(f'{error}; port 0 is a free one, and "off" none') from None
-    return text
-
-
-def _advertised(names: list[str]) -> tuple[str, ...]:
-    if len(names) > MOST_ADDRESSES:
-        raise ValueError(f"it must name {MOST_ADDRESSES} addresses at most")
-    for name in names:
-        if len(name) > 255:
-            raise ValueError(f"it must not name {name[:20]!r}..., which is longer than a host's")
-        host, port = split_host(name)
-        if flaw := flaw_of([join_address(host, port or 1)]):
-            raise ValueError(f"it must name what others can connect to: {flaw.rstrip('.')}")
-    return tuple(names)
-
-
-def _index(text: str) -> str:
-    text = os.path.expanduser(text.strip())
-    parts = urlsplit(text)
-    if text and not text.startswith("/") and not (parts.scheme in _SCHEMES and parts.hostname):
-        raise ValueError(
-            'it must be a URL, as "https://mirror.example/simple", or the path of a folder'
-        )
-    if "@" in parts.netloc:
-        raise ValueError(
-            "it must not hold a password, which tasks would read in what an installer says: let "
-            "this machine read the index without one"
-        )
-    return text
-
-
-def _ways_out(patterns: list[str]) -> tuple[str, ...]:
-    if len(patterns) > MOST_PATTERNS:
-        raise ValueError(f"it must name {MOST_PATTERNS} places at most")
-    for pattern in patterns:
-        if flaw := flaw_of_pattern(pattern):
-            raise ValueError(f"it must name hosts and ports: {flaw}")
-    return tuple(pattern.lower() for pattern in patterns)
-
-
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError('it must be a size such as "10 MB"')
-    number, unit = match.groups()
-    base = 1024 if unit and "i" in unit else 1000
-    power = "KMG".index(unit[0].upper()) + 1 if unit else 0
-    size = int(float(number) * base**power)
-    if size < LEAST_ROTATION:
-        raise ValueError('it must be at least "10 KB"')
-    return size
-
-
 _MEBIBYTES: dict[str, Any] = {
     "read": lambda count: count * MIB,
     "show": lambda size: size // MIB,
@@ -250,7 +167,7 @@ class NodeConfig:
         None,
         "What the node is called in its cluster.",
         work_out=host_name,
-        read=_name,
+        read=values.name,
     )
     id_mode: str = setting(
         "identity.id",
@@ -265,7 +182,7 @@ class NodeConfig:
         "localhost",
         "Where the manager runs.",
         metavar="HOST",
-        read=_host,
+        read=values.host,
     )
     manager_port: int = setting(
         "network.manager_port", int, 50051, "The manager's port for nodes.", low=1, high=65535
@@ -279,7 +196,7 @@ class NodeConfig:
         metavar="HOST:PORT",
         work_out=tuple,
         worked_out="nowhere",
-        read=_ways_out,
+        read=values.ways_out,
         show=list,
     )
     peers_listen: str = setting(
@@ -289,7 +206,7 @@ class NodeConfig:
         'Where other nodes connect; port 0: a free one; "off": nowhere.',
         option="--peers-listen",
         metavar="HOST:PORT",
-        read=_listening,
+        read=values.listening,
     )
     peers_advertise: tuple[str, ...] = setting(
         "peers.advertise",
@@ -300,7 +217,7 @@ class NodeConfig:
         metavar="HOST[:PORT]",
         work_out=tuple,
         worked_out="this machine's addresses",
-        read=_advertised,
+        read=values.advertised,
         show=list,
     )
     peers_bulk_port: int = setting(
@@ -414,7 +331,7 @@ class NodeConfig:
         option="--requirements-index",
         metavar="URL",
         worked_out="what uv or pip takes",
-        read=_index,
+        read=values.index,
     )
     requirements_sdists: bool = setting(
         "requirements.sdists",
@@ -469,7 +386,7 @@ class NodeConfig:
         "Size at which the log file is put aside; three are kept.",
         option="--log-rotation",
         metavar="SIZE",
-        read=_size,
+        read=values.size,
         show=lambda size: f"{size / 1e6:g} MB",
     )
 

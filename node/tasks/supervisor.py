@@ -277,7 +277,7 @@ class TaskSupervisor(Actor):
     def _fetch_image(self, session: str, assignment: Assignment) -> None:
         def ready(_: Any, error: BaseException | None) -> None:
             if error is None:
-                self._find_ways(session, assignment)
+                self._install(session, assignment)
             else:
                 kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
                 self._not_prepared(session, kind, error)
@@ -285,16 +285,13 @@ class TaskSupervisor(Actor):
         tell = partial(self._say, assignment, "info")
         self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
 
-    def _find_ways(self, session: str, assignment: Assignment) -> None:
+    def _install(self, session: str, assignment: Assignment) -> None:
+        """What the module requires; an image alone has what it has."""
         try:
             self._ways = outbound.targets(self._context, assignment)
         except WayOutRefused as error:
             self._not_prepared(session, "WayOutRefused", error)
-        else:
-            self._install(session, assignment)
-
-    def _install(self, session: str, assignment: Assignment) -> None:
-        """What the module requires; an image alone has what it has."""
+            return
         module, environments = assignment.module, self._context.environments
         if module.package is None or not module.requirements:
             self._environment = None
