@@ -42,7 +42,7 @@ from manta.protocol.clusters import (
 )
 from manta.protocol.codes import Code
 from manta.protocol.enrolment import Enroll
-from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Register
+from manta.protocol.node import Capabilities, Daemon, DatasetInfo, Heartbeat, Load, Register
 from manta.protocol.quotas import GetQuotas
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
@@ -167,6 +167,9 @@ def test_what_a_node_says_of_itself_is_bounded_since_it_stays_in_memory(
     assert "names itself in more than 1,000 bytes" in refusal.sentence
     journals = {f"{n:016x}": n for n in range(20_000)}  # these are not kept
     assert node.ask(Register("large", Capabilities(), journals=journals)).alias == "large"
+    many = Capabilities(labels={f"{n}": "" for n in range(2001)})
+    refusal = node.refusal(Heartbeat(0, Load(), capabilities=many))
+    assert "a node may have 2,000 and 262,144" in refusal.sentence
 
 
 def test_a_cluster_comes_to_rest_when_nothing_happens_in_it_and_goes_on_where_it_was(
