@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from manta.protocol.base import Seconds
+from manta.protocol.base import Message, Seconds
 from manta.protocol.values import BlobRef
 
 PARTS: Final = ("traceback", "lines", "exit", "usage", "image", "packages", "timeline", "stacks")
@@ -58,3 +58,9 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where its threads stood before it was ended."""
     redacted: tuple[str, ...] = ()
     """Those of PARTS that the node's owner holds back."""
+
+
+class Stacks(Message, frozen=True):
+    """Of an attempt that runs: the answer to `node.ReadStacks`."""
+
+    text: Annotated[str, msgspec.Meta(max_length=MOST_STACKS)]

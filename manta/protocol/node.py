@@ -20,7 +20,7 @@ from manta.protocol.base import Message as Message
 from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
-from manta.protocol.bundle import MOST_STACKS, Bundle
+from manta.protocol.bundle import Bundle, Stacks
 from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.machine import Capabilities as Capabilities
@@ -432,10 +432,6 @@ class ReadStacks(Message, frozen=True):
     """Asks for the stacks of an attempt that runs on the node."""
 
     instance: Instance
-
-
-class Stacks(Message, frozen=True):
-    text: Annotated[str, msgspec.Meta(max_length=MOST_STACKS)]
 
 
 ReadStacks.reply = Stacks

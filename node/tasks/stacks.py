@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from manta.actors import Refused
 from manta.node.task_server.messages import TakeStacks
-from manta.protocol.bundle import MOST_STACKS
+from manta.protocol.bundle import MOST_STACKS, Stacks
 from manta.protocol.codes import Code
-from manta.protocol.node import Instance, Stacks
+from manta.protocol.node import Instance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
