@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manta.console.exit_codes import Exit
+from manta.testing import wait_until
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.timeout(600)
@@ -51,16 +51,6 @@ results = ["total"]
 most = 1
 """
 SLEEPS = "import time; time.sleep(100)"
-
-
-def eventually(what: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """What holds in the end."""
-    until = time.monotonic() + seconds
-    while True:
-        if found := what():
-            return found
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(0.1)
 
 
 class Owner:
@@ -108,14 +98,14 @@ class Owner:
                     return dict(found) if found["found"] else None
             return None
 
-        return dict(eventually(shown))
+        return dict(wait_until(shown))
 
     def ended(self, id_: str) -> dict[str, Any]:
         def over() -> dict[str, Any] | None:
             found = self.swarm(id_)
             return found if found["status"] not in ("ACTIVE", "PENDING") else None
 
-        return dict(eventually(over))
+        return dict(wait_until(over))
 
     def running(self) -> list[dict[str, Any]]:
         told = json.loads(self("who", "ward", "--json"))
@@ -162,7 +152,7 @@ def test_the_story_of_an_owner_and_a_researcher(owner: Owner) -> None:
     """Refused and told why, asked for, approved for one digest, run, changed, asked for again."""
     owner.policy.write_text(POLICY.replace('"ask"', '"deny"'))
     tested = ("policy", "test", "ward", "--user", "admin@localhost", "--module", "sums")
-    eventually(lambda: owner.attempt(*tested, "--dataset", "ward").returncode == Exit.DENIED)
+    wait_until(lambda: owner.attempt(*tested, "--dataset", "ward").returncode == Exit.DENIED)
 
     refused = owner.ended(owner.deploy())
     assert refused["status"] == "FAILED"
@@ -183,7 +173,7 @@ def test_the_story_of_an_owner_and_a_researcher(owner: Owner) -> None:
     assert asked["found"]["results"] == ["total"]
     assert any('add("total"' in line for line in asked["diff"])
     waits = re.compile(r"sums waits for the owner of node-3 since \d")
-    eventually(lambda: waits.search(owner.lab("explain", first)))
+    wait_until(lambda: waits.search(owner.lab("explain", first)))
     assert waits.search(owner.swarm(first)["reason"])
     assert owner.running() == []
 
@@ -211,7 +201,7 @@ def test_what_is_revoked_ends_at_once_and_is_denied_from_then_on(owner: Owner) -
     id_ = owner.deploy(SLEEPS)
     asked = owner.asked(id_)
     owner("approve", "ward", asked["request"], "--yes")
-    eventually(owner.running)
+    wait_until(owner.running)
     owner("revoke", "ward", asked["request"])
     ended = owner.ended(id_)
     assert "the owner of this node has denied it" in ended["reason"]
@@ -252,7 +242,7 @@ def test_what_waits_survives_restarts_and_a_typo_in_the_policy_opens_nothing(own
     owner.lab("manager", "stop")
     try:
         owner.lab.start()
-        eventually(lambda: "waits for the owner" in owner.swarm(id_)["reason"])
+        wait_until(lambda: "waits for the owner" in owner.swarm(id_)["reason"])
         owner("stop", "ward")
         owner("start", "ward", "--background")
         back = owner.asked(id_)
