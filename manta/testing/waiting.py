@@ -17,7 +17,7 @@ LONGEST_PAUSE = 0.05
 
 
 def wait_until(
-    condition: Callable[[], T],
+    condition: Callable[[], T | None],
     timeout: float = PATIENCE,
     what: Callable[[], object] | None = None,
 ) -> T:
