@@ -205,20 +205,22 @@ class TestEngine:
         return name
 
     def python(self, executable: str) -> str:
-        """The base with that Python of this machine in place of its own, and no package."""
+        """The base with that Python of this machine in place of its own, and no package; also where
+        it lies in root's home, for users that are not root."""
         code = "import sys; print(sys.base_prefix, *sys.version_info[:3], sep='\\n')"
         said = subprocess.run([executable, "-c", code], capture_output=True, text=True, check=True)
         prefix, *version = said.stdout.splitlines()
         if prefix == "/usr":  # the base's own is as good
             return self.base()
-        name = f"manta-test:python{'.'.join(version)}"
+        name = f"manta-test:anybodys-python{'.'.join(version)}"
         if self._has(name):
             return name
         left_out = shutil.ignore_patterns("__pycache__", "test", "site-packages", "*.a", "share")
         with tempfile.TemporaryDirectory(prefix="manta-python-") as folder:
             shutil.copytree(prefix, f"{folder}/python", symlinks=True, ignore=left_out)
             built = self.build(
-                f"FROM BASE\nRUN rm /usr/bin/python3*\nCOPY files/python {prefix}\n"
+                f"FROM BASE\nRUN rm /usr/bin/python3* && chmod 0711 /root\n"
+                f"COPY files/python {prefix}\n"
                 f"ENV PATH={prefix}/bin:/usr/bin:/bin\n",
                 Path(folder),
             )
