@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PORTS = 3
 """That a peer takes: the door, links, and bulk."""
+_PORTS, _TRIES = range(16_384, 32_768), 1000
 ENDING = 10.0
 """Seconds that peers have to end after a signal, before they are killed."""
 
@@ -155,12 +156,16 @@ class Run:
 
 
 def _free_port() -> int:
-    """One with the next ones free as well."""
-    while True:
-        with socket.create_server((settings.LOOPBACK, 0)) as found:
-            port: int = found.getsockname()[1]
-            if port + PORTS <= 65_536 and all(_is_free(port + n) for n in range(1, PORTS)):
-                return port
+    """One with the next ones free as well, of those that the system gives to nobody who asks for any
+    port, or connects: they are still free when the peer binds them. Raises OSError."""
+    for _ in range(_TRIES):
+        port = _PORTS[0] + secrets.randbelow(len(_PORTS) - PORTS)
+        if all(_is_free(port + number) for number in range(PORTS)):
+            return port
+    raise OSError(
+        f"{_TRIES} ports of this machine from {_PORTS[0]} to {_PORTS[-1]} were tried, and none has "
+        f"{PORTS - 1} free ones after it: end what listens there."
+    )
 
 
 def _is_free(port: int) -> bool:
