@@ -156,8 +156,8 @@ class Run:
 
 
 def _free_port() -> int:
-    """One with the next ones free as well, of those that the system gives to nobody who connects, or
-    asks for any port: they are still free when the peer binds them. Raises OSError."""
+    """One with the next ones free as well, of those that the system gives to nobody who connects,
+    or asks for any port: they are still free when the peer binds them. Raises OSError."""
     for _ in range(_TRIES):
         port = _PORTS[0] + secrets.randbelow(len(_PORTS) - PORTS)
         if all(_is_free(port + number) for number in range(PORTS)):
