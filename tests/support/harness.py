@@ -241,7 +241,9 @@ class Runtime:
         before."""
         while True:
             event = self.node.events.get(timeout=patience)
-            of_itself = light.RuntimeReady | light.ObjectLives | light.PackagesFound
+            of_itself = (
+                light.RuntimeReady | light.ObjectLives | light.PackagesFound | light.StacksTaken
+            )
             is_early = isinstance(event, of_itself) and not isinstance(event, kind)
             is_ours = isinstance(event, Output) or event.session == self.id
             if is_ours and not is_early:
@@ -279,7 +281,8 @@ class Runtime:
             elif isinstance(event, light.ObjectLives):
                 self.lives_on = event.lives_on
             else:
-                assert isinstance(event, light.RuntimeReady | light.PackagesFound), event
+                told = light.RuntimeReady | light.PackagesFound | light.StacksTaken
+                assert isinstance(event, told), event
 
     def run(self, iteration: int = 0, **brief: Any) -> Ended:
         self.begin(iteration, **brief)

@@ -29,4 +29,5 @@ def stack(api: UserAPI, task: str, as_json: bool) -> None:
         return
     attempt = f" (attempt {found.attempt + 1})" if found.attempt else ""
     name = f"{found.alias}.{found.index} in iteration {found.iteration}{attempt}"
-    print_lines(f"{name} on {found.node_alias}:", *visible_lines(found.text))
+    shown = [f"  {line}" for line in visible_lines(found.text)]  # so that none looks like ours
+    print_lines(f"{name} on {found.node_alias}:", *shown)

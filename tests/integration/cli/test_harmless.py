@@ -51,6 +51,7 @@ OF_MANAGER = {
     "deploy": ["--cluster", "c", "--follow", "swarm.py"],
     "ps": [],
     "explain": ["s"],
+    "stack": ["s.only"],
     "logs": ["s", "--times"],
     "results": ["s"],
     "globals": ["s"],

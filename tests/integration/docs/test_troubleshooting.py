@@ -31,7 +31,7 @@ from tests.support.lab import manta
 from tests.unit.test_troubleshooting import PAGE, VARIES, quoted
 
 ELSEWHERE = {
-    "it has no stacks to show": "integration/swarms/test_bundles.py",
+    "it has no stacks to show": "unit/node/test_stack_reads.py",
     "holds the stacks of tasks back": "integration/swarms/test_bundles.py",
     "another major version of the protocol": "integration/upgrades/test_versions.py",
     "it may have been carried out": "integration/faults/test_manager_away.py",

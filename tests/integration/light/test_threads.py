@@ -135,6 +135,8 @@ def test_a_thread_that_still_waits_when_its_attempt_ends_is_let_go(
         def execute(self):
             threads(["never"])
             World().get("now")
+            while World().iteration and not any("over" in str(one) for one in waits):
+                threading.Event().wait(0.01)
             return list(waits)
     """,
     }[form]
