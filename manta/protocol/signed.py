@@ -5,8 +5,8 @@ profile has anyway: there is one secret to keep, to seal and to revoke. Each tas
 with the swarm that it is part of, so that an order carries what proves it and nothing else.
 
 What is signed is what a node would run: the task, its module by digest, its datasets, limits and
-ways out, the swarm's name and purpose. What is not: on which nodes, how often, with how many others and with
-which globals. `nonce` is of one deployment.
+ways out, the swarm's name and purpose. What is not: on which nodes, how often, with how many others
+and with which globals. `nonce` is of one deployment.
 """
 
 from __future__ import annotations

@@ -581,9 +581,10 @@ def test_no_client_is_trusted_with_what_a_module_requires(line):
 
 def test_no_client_is_trusted_with_where_a_module_connects_to():
     module = ModuleSpec("m", BlobRef("0" * 64, 1), outbound=("outbound:here",))
-    assert "Module 'm' asks for a network that can't be" in flaws(
-        SwarmSpec("s", (TaskSpec("a", "m"),), (module,))
-    )[0]
+    assert (
+        "Module 'm' asks for a network that can't be"
+        in flaws(SwarmSpec("s", (TaskSpec("a", "m"),), (module,)))[0]
+    )
 
 
 def test_a_plan_says_at_which_level_each_instance_runs() -> None:
