@@ -256,8 +256,8 @@ class Environments:
         remove_folder(build)
         if foreign := foreign_in(draft, own_links):  # which only code that builds can leave
             raise RequirementsError(
-                f"What {what} requires leaves {foreign[-80:]!r} behind on node {self._alias!r}, a link "
-                "or something else that is no file: require what installs files alone."
+                f"What {what} requires leaves {foreign[-80:]!r} behind on node {self._alias!r}, a "
+                "link or something else that is no file: require what installs files alone."
             )
 
     def _check(self, done: Done, what: str, wanted: Wanted, room: int, build: Path) -> None:
