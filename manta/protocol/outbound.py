@@ -24,6 +24,14 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _REMEDY = 'write "outbound:HOST:PORT", as in "outbound:api.example:443"'
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_NOT_PUBLIC = (
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible, RFC 4291
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # translated as an operator likes, RFC 8215
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, RFC 3879
+)
+"""Though the registry, which `is_global` follows, may not say so."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -101,11 +109,25 @@ def address_allowed(address: Address, port: int, patterns: Sequence[str]) -> boo
 
 def reachable(address: Address, target: Target, patterns: Sequence[str]) -> bool:
     """Whether a connection to a target may lead there."""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = mapped or address
-    if target.address is None and address.is_global and not address.is_multicast:
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if target.address is None and _is_public(address):
         return True
     return address_allowed(address, target.port, patterns)
+
+
+def _is_public(address: Address) -> bool:
+    """Whether it is, and so is the IPv4 address that gateways take it for."""
+    if not address.is_global or address.is_multicast:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return True
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
+    within = address.sixtofour
+    if address in _NAT64:
+        within = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return within is None or _is_public(within)
 
 
 def lacking(targets: Iterable[Target], patterns: Sequence[str]) -> list[str]:

@@ -19,6 +19,9 @@ LONGEST: Final = 16_384
 """Characters of a line: one requirement with the hashes of all its wheels."""
 _HASH = re.compile(r"\s--hash[=\s]\s*(\S+)")
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
+_UNUSED = re.compile(r"[^ -~]|[$\\#]")
+"""What no requirement needs: a newline begins another line, a backslash joins the next one, and
+installers put variables in place of `${...}`, some of which are secrets of the node's owner."""
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 
@@ -36,6 +39,8 @@ def flaw_of(line: str) -> str:
     if line == REQUIRE_HASHES:
         return ""
     remedy = 'name packages, as in "humanize>=4,<5"'
+    if found := _UNUSED.search(line):
+        return f"{line[:80]!r} has {found[0]!r}, which no requirement needs; {remedy}"
     if line.startswith("-"):
         return (
             f"{line[:80]!r} is an option that no requirement may have; {remedy}, and leave it to "
@@ -72,6 +77,11 @@ def digest_of(lines: Sequence[str]) -> str:
 
 
 def named(lines: Iterable[str]) -> list[str]:
-    """The requirements as people read them: without hashes, markers and options."""
-    found = filter(None, map(requirement_of, lines))
-    return [f"{one.name}{one.specifier}" for one in found]
+    """The requirements as people read them: without hashes, markers and options. What an earlier
+    version has stored may be none, and is quoted."""
+    return [_shown(line) for line in lines if line != REQUIRE_HASHES]
+
+
+def _shown(line: str) -> str:
+    wanted = None if flaw_of(line) else requirement_of(line)
+    return repr(line[:80]) if wanted is None else f"{wanted.name}{wanted.specifier}"

@@ -4,9 +4,9 @@ Ed25519 (RFC 8032), by a key that is derived (BLAKE3's key derivation) from the 
 profile has anyway: there is one secret to keep, to seal and to revoke. Each task is signed alone,
 with the swarm that it is part of, so that an order carries what proves it and nothing else.
 
-What is signed is what a node would run: the task, its module by digest, its datasets and limits,
-the swarm's name and purpose. What is not: on which nodes, how often, with how many others and with
-which globals. `nonce` is of one deployment.
+What is signed is what a node would run: the task, its module by digest, its datasets, limits and
+ways out, the swarm's name and purpose. What is not: on which nodes, how often, with how many others
+and with which globals. `nonce` is of one deployment.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from manta.protocol.spec import (
     SwarmSpec,
     TaskSpec,
     datasets_of,
+    outbound_of,
     resources_of,
 )
 
@@ -54,6 +55,7 @@ class _Statement(msgspec.Struct, frozen=True, array_like=True):
     priority: int
     gpu: bool
     collect: Collect
+    outbound: tuple[str, ...]
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -103,6 +105,7 @@ def sign(spec: SwarmSpec, secret: str, nonce: str, at: float) -> SwarmSpec:
             task.priority,
             task.gpu,
             task.collect,
+            outbound_of(task, module),
         )
         return msgspec.structs.replace(task, signature=key.sign(_content(statement)).signature)
 
@@ -129,6 +132,7 @@ def is_by_its_key(order: Assignment) -> bool:
         order.priority,
         order.gpu,
         order.collect,
+        order.outbound,
     )
     try:
         _verify_key(proof.signed.key).verify(_content(statement), proof.signature)

@@ -185,6 +185,8 @@ def _decide(records: OwnerRecords, name: str, consent: Consent, act: str) -> Non
         "digest": subject.digest,
         "image": subject.image,
         "datasets": list(subject.datasets),
+        "requirements": list(subject.requirements) or None,
+        "outbound": list(subject.outbound) or None,
         "key": subject.key,
         "until": consent.until,
         "once": consent.once is not None or None,
@@ -240,6 +242,8 @@ def _brief(one: Asked) -> dict[str, Any]:
         "digest": subject.digest,
         "image": subject.image,
         "datasets": subject.datasets,
+        "requirements": subject.requirements,
+        "outbound": subject.outbound,
         "swarm_id": one.swarm_id,
         "swarm": one.swarm,
         "description": one.description,
@@ -267,7 +271,6 @@ def _shown(records: OwnerRecords, asked: Asked) -> dict[str, Any]:
         **_brief(asked),
         "key_is_known": known or asked.subject.key in _seen(records, asked.subject.user),
         "class_name": asked.class_name,
-        "requirements": asked.requirements,
         "approved_before": former or None,
         "found": None if code is None else msgspec.structs.asdict(review.look(code)),
         "diff": [] if code is None else review.diff(before, code),
@@ -309,6 +312,10 @@ def _lines(shown: dict[str, Any], asked: Asked) -> list[str]:
     ]
     if subject.image:
         lines.append(f"  image     {subject.image}")
+    if subject.requirements:
+        lines.append(f"  requires  {', '.join(subject.requirements)}")
+    if subject.outbound:
+        lines.append(f"  connects  {', '.join(subject.outbound)}")
     if not subject.digest:
         return [*lines, "The image runs its own entry point: nothing of it can be shown."]
     if found is None:
@@ -362,6 +369,8 @@ def _record(one: Consent) -> dict[str, Any]:
         "digest": subject.digest,
         "image": subject.image,
         "datasets": subject.datasets,
+        "requirements": subject.requirements,
+        "outbound": subject.outbound,
         "at": one.at,
         "by": one.by,
         "until": one.until,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from manta.light.wire import interpreter
 from manta.node.environments import recipe, told
-from manta.node.environments.folders import Entry, Folders, size_of
+from manta.node.environments.folders import Entry, Folders, foreign_in, links_in, size_of
 from manta.node.environments.recipe import Policy, Wanted
 from manta.node.errors import LaunchError, RequirementsError, StorageError
 from manta.node.runners import selection
@@ -232,7 +232,7 @@ class Environments:
         from manta.node.environments.building import Bench
 
         venv.EnvBuilder(symlinks=True).create(draft)
-        build = draft / recipe.BUILD
+        own_links, build = links_in(draft), draft / recipe.BUILD
         build.mkdir()
         for name, text in recipe.files(wanted).items():
             (build / name).write_text(text, encoding="utf-8")
@@ -253,6 +253,12 @@ class Environments:
             program = recipe.with_pip(sys.executable, wanted, policy, places)
         done = bench.run(program, variables, room, self._stop)
         self._check(done, what, wanted, room, build)
+        remove_folder(build)
+        if foreign := foreign_in(draft, own_links):  # which only code that builds can leave
+            raise RequirementsError(
+                f"What {what} requires leaves {foreign[-80:]!r} behind on node {self._alias!r}, a "
+                "link or something else that is no file: require what installs files alone."
+            )
 
     def _check(self, done: Done, what: str, wanted: Wanted, room: int, build: Path) -> None:
         where = f"{what} on node {self._alias!r}"
@@ -271,7 +277,7 @@ class Environments:
             )
         if done.code != 0:
             here = f"Python {platform.python_version()} on {sysconfig.get_platform()}"
-            log_ = _end_of(build / recipe.LOG)
+            log_ = _end_of_log(build)
             raise RequirementsError(
                 told.sentence(where, done.said, log_, wanted, self._policy, here)
             )
@@ -308,7 +314,6 @@ def _uv() -> Path | None:
 
 def _finish(draft: Path) -> None:
     """Leaves what tasks need, wherever they will see it."""
-    remove_folder(draft / recipe.BUILD)
     folder = packages(draft)
     assert folder is not None  # the module venv makes it
     own = "".join(f"{each}\n" for each in _node_s_packages())
@@ -328,11 +333,19 @@ def _make_movable(script: Path) -> None:
     script.write_bytes(_BY_THE_PYTHON_BESIDE + rest)
 
 
-def _end_of(path: Path, most: int = 1 << 20) -> str:
-    """The last bytes of a file, "" if there is none."""
+def _end_of_log(build: Path, most: int = 1 << 20) -> str:
+    """The last bytes of what the installer wrote, "" if there is nothing. Follows no link, and
+    waits for no pipe: code that builds may have left one there."""
+    follows_none = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-            return file.read().decode(errors="replace")
+        folder = os.open(build, os.O_PATH | os.O_DIRECTORY | follows_none)
+        try:
+            how = os.O_RDONLY | os.O_NONBLOCK | follows_none
+            log_ = os.open(recipe.LOG, how, dir_fd=folder)
+        finally:
+            os.close(folder)
+        with open(log_, "rb") as file:
+            file.seek(max(0, os.fstat(log_).st_size - most))  # raises OSError for a pipe
+            return file.read(most).decode(errors="replace")
     except OSError:
         return ""

@@ -10,8 +10,9 @@ import contextlib
 import logging
 import os
 import re
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -132,6 +133,36 @@ class Folders:
                 yield folder.name, entry
             else:
                 remove_folder(folder)
+
+
+def links_in(folder: Path) -> dict[str, str]:
+    """Where they lead, by their paths below the folder. Raises OSError."""
+    return {
+        path: os.readlink(folder / path) for path, mode in _all_in(folder) if stat.S_ISLNK(mode)
+    }
+
+
+def foreign_in(folder: Path, links: Mapping[str, str]) -> str:
+    """The path of something below the folder that is no folder, file, or one of these links: who
+    wrote there may lead whoever writes next elsewhere. "" if there is none. Raises OSError."""
+    for path, mode in _all_in(folder):
+        if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+            continue
+        if not stat.S_ISLNK(mode) or links.get(path) != os.readlink(folder / path):
+            return path
+    return ""
+
+
+def _all_in(folder: Path) -> Iterator[tuple[str, int]]:
+    """What is below it, by its path, with its mode. Follows no link. Raises OSError."""
+    for place, folders, files in os.walk(folder, onerror=_raised):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            yield os.path.relpath(path, folder), os.lstat(path).st_mode
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def size_of(folder: Path) -> int:

@@ -176,7 +176,6 @@ class Admission:
             order.instance.alias,
             order.module.name,
             order.class_name,
-            order.module.requirements,
             str(ruling.leaves),
         )
         asked = asked_again(self._asked, one, signed.signed.nonce if signed else "")
@@ -233,4 +232,6 @@ def subject_of(order: Assignment) -> Subject:
         module.package.digest if module.package is not None else "",
         module.image,
         tuple(sorted({*module.datasets, *order.datasets})),
+        module.requirements if module.package is not None else (),
+        tuple(sorted({*module.outbound, *order.outbound})),
     )

@@ -1,8 +1,9 @@
 """What an owner has been asked, and has said: which code of whom may have which datasets.
 
-A subject is what is asked for: somebody's key, code by its digest (and what it runs in), datasets.
-Other code is another subject, so that the owner is asked again once a line has changed. A consent
-is of one subject, or with `anyone` of its code and datasets, whoever asks.
+A subject is what is asked for: somebody's key, code by its digest (and what it runs in, what is
+installed for it, and where it connects to), datasets. Other code is another subject, so that the
+owner is asked again once a line has changed. A consent is of one subject, or with `anyone` of its
+code and datasets, whoever asks.
 
 Time never goes back here: `now` is the latest that was ever seen (`latest`), so that a clock that
 is set back makes nothing valid again.
@@ -35,6 +36,9 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the module's package; "" for an image that runs its own entry point."""
     image: str | None = None
     datasets: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    """Which bring code of their own."""
+    outbound: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -42,8 +46,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         return blake3(msgspec.json.encode(self)).hexdigest(4)
 
     @property
-    def code(self) -> tuple[str, str | None, tuple[str, ...]]:
-        return self.digest, self.image, self.datasets
+    def code(self) -> tuple[object, ...]:
+        return self.digest, self.image, self.datasets, self.requirements, self.outbound
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,7 +64,6 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     task: str = ""
     module: str = ""
     class_name: str | None = None
-    requirements: tuple[str, ...] = ()
     leaves: str = ""
     """What may leave, as the policy says."""
     nonces: tuple[str, ...] = ()

@@ -75,6 +75,7 @@ class _Task(msgspec.Struct):
     stopping: bool = False
     granted: dict[Instance, res.Start] = {}
     revoked: set[Instance] = set()
+    forbidden: dict[Instance, TaskError] = {}
 
     @property
     def id(self) -> str:
@@ -218,7 +219,9 @@ class NodeSupervisor(Supervisor):
         if waited or self._reservations.is_waiting(instance):
             self._refuse(instance, error)
         elif task is not None and instance in task.granted:
-            self.notify(f"{ROOT}/{task.id}", Forbidden(instance, error))
+            task.forbidden[instance] = error
+            if task.is_up:
+                self.notify(f"{ROOT}/{task.id}", Forbidden(instance, error))
 
     def _admit(self, actions: Iterable[res.ReservationAction]) -> None:
         for action in actions:
@@ -345,11 +348,16 @@ class NodeSupervisor(Supervisor):
         ended, begun = set(journals.unacknowledged_ends()), set(journals.all_open())
         for instance, start in list(task.granted.items()):
             if instance in begun:
-                error = TaskError("Interrupted", "Its supervisor on the node failed.")
                 self.notify(PLANE, EndExchange(instance, counts=False))
-                self._tell_end(instance, AttemptState.INTERRUPTED, error)
+                if (error := task.forbidden.get(instance)) is not None:
+                    self._refuse(instance, error)
+                else:
+                    error = TaskError("Interrupted", "Its supervisor on the node failed.")
+                    self._tell_end(instance, AttemptState.INTERRUPTED, error)
             elif instance in ended:  # its predecessor could not tell us any more
                 self._ended(instance)
+            elif (error := task.forbidden.get(instance)) is not None:
+                self._refuse(instance, error)
             elif instance in task.revoked:
                 self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             else:
@@ -366,7 +374,9 @@ class NodeSupervisor(Supervisor):
         self.ref.tell(_Gone(task))
 
     def _task_gone(self, task: _Task) -> None:
-        for instance in task.revoked & task.granted.keys():  # it never read that it had them
+        for instance, error in list(task.forbidden.items()):  # it never read that it had them
+            self._refuse(instance, error)
+        for instance in task.revoked & task.granted.keys():
             self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
         del self._tasks[task.id]
         self._lanes.close(task.lane)
@@ -403,6 +413,7 @@ class NodeSupervisor(Supervisor):
         if task is not None:
             task.granted.pop(instance, None)
             task.revoked.discard(instance)
+            task.forbidden.pop(instance, None)
             over = task.lane[0] not in self._observed.swarms
             if over and not task.granted and not task.stopping:
                 self._stop_task(task)

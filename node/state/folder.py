@@ -226,7 +226,12 @@ class StateFolder:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, with folders that a task has locked; whatever cannot be removed stays."""
+    """Remove a folder, with folders that a task has locked; whatever cannot be removed stays. Of a
+    link in its place nothing is followed."""
+    if folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.unlink()
+        return
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return

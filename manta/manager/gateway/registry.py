@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Principal
+from manta.manager.placement.validity import flaws_of_module
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import versions
 from manta.protocol.codes import Code
@@ -260,6 +261,8 @@ def check(spec: ModuleSpec) -> None:
             f"description takes {size:,} bytes; a module may have {MOST_NAMES:,} and "
             f"{MOST_BYTES:,}: name what it needs alone.",
         )
+    if flaw := next(flaws_of_module(spec), None):
+        raise Refused(Code.INVALID, flaw)
     if spec.version is not None and not versions.is_version(spec.version):
         raise Refused(
             Code.INVALID,

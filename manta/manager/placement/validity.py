@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from manta.protocol import requirements
 from manta.protocol.isolation import LEVELS
 from manta.protocol.outbound import targets_of
-from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
+from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec, outbound_of
 from manta.roster.topologies import NAMES
 
 METHODS = ("all", "any", "random", "best_resources")
@@ -31,7 +32,7 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
     aliases = {task.alias for task in spec.tasks}
     seen: set[str] = set()
     for module in spec.modules:
-        yield from _flaws_of_resources(f"Module {module.name!r}", module.resources)
+        yield from flaws_of_module(module)
     for task in spec.tasks:
         head = f"Task {task.alias!r}"
         yield from _flaws_of_resources(head, task.resources)
@@ -51,11 +52,19 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
                 yield f"{head} has the condition {edge.condition!r}; use FINISHED or RESULT."
         seen.add(task.alias)
         if task.module in modules:
-            yield from _flaws_of_outbound(head, task, modules[task.module])
+            yield from _flaws_of_outbound(head, outbound_of(task, modules[task.module]))
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
     yield from _flaws_of_networks(spec)
+
+
+def flaws_of_module(module: ModuleSpec) -> Iterator[str]:
+    head = f"Module {module.name!r}"
+    yield from _flaws_of_resources(head, module.resources)
+    for flaw in filter(None, map(requirements.flaw_of, module.requirements)):
+        yield f"{head} has a requirement that can't be: {flaw}."
+    yield from _flaws_of_outbound(head, module.outbound)
 
 
 def _flaws_of_resources(head: str, asked: ResourceSpec | None) -> Iterator[str]:
@@ -76,9 +85,9 @@ def _flaws_of_resources(head: str, asked: ResourceSpec | None) -> Iterator[str]:
         yield f"{head} asks for {len(asked.labels)} labels; give at most {MOST_LABELS}."
 
 
-def _flaws_of_outbound(head: str, task: TaskSpec, module: ModuleSpec) -> Iterator[str]:
+def _flaws_of_outbound(head: str, asked: Iterable[str]) -> Iterator[str]:
     try:
-        targets_of((*module.outbound, *task.outbound))
+        targets_of(asked)
     except ValueError as error:
         yield f"{head} asks for a network that can't be: {error}."
 

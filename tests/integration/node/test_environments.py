@@ -172,6 +172,52 @@ def test_source_distributions_are_built_where_the_owner_allows_it(
     assert said(prepared(made(sdists=True), "sourced"), "import sourced; print('ok')") == "ok"
 
 
+LEADS_OUT = {
+    "packages": "glob.glob(top + '/lib/python3*/site-packages')[0] + '/manta-node.pth'",
+    "entry": "top + '/.manta-environment'",
+    "commands": "top + '/bin/more'",
+}
+
+
+@pytest.mark.parametrize("where", LEADS_OUT)
+def test_what_a_build_leaves_leads_the_node_nowhere(
+    made: Made, index: Path, installer: str, tmp_path: Path, where: str
+) -> None:
+    (victim := tmp_path / "profile").write_text("#!/usr/bin/python\n")
+    code = f"""
+import glob, os
+top = os.path.dirname(os.environ["HOME"])
+place = {LEADS_OUT[where]}
+if not os.path.islink(place):
+    os.symlink({str(victim)!r}, place)
+"""
+    sdist(index, "linking", code=code)
+    sentence = refused(made(sdists=True), "linking")
+    assert "a link or something else that is no file" in sentence
+    assert victim.read_text() == "#!/usr/bin/python\n"
+
+
+def test_the_log_of_a_build_is_no_link_and_no_pipe(
+    made: Made, index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environments, "_uv", lambda: None)
+    secret = tmp_path / "secret"
+    failed = "ERROR: [present-rich]"
+    secret.write_text(f"Running command x\nthe password\nmore\n{failed}\n")
+    code = f"""
+import os
+log = os.environ["HOME"] + "/log.txt"
+os.unlink(log)
+os.symlink({str(secret)!r}, log)
+os._exit(3)
+"""
+    sdist(index, "reading", code=code)
+    assert "the password" not in refused(made(sdists=True), "reading")
+    piped = code.replace(f"os.symlink({str(secret)!r}, log)", "os.mkfifo(log)")
+    sdist(index, "waiting", code=piped)
+    refused(made(sdists=True), "waiting")
+
+
 def test_a_plain_process_that_installs_is_said_aloud(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,7 +39,7 @@ file = "policy.toml"
 digits = "/nowhere\\u001b[31m\\u202e"
 """
 
-SUBJECT = Subject(EVIL, EVIL, "0" * 64, EVIL, (EVIL,))
+SUBJECT = Subject(EVIL, EVIL, "0" * 64, EVIL, (EVIL,), (EVIL,), (EVIL,))
 ASKED = Asked(SUBJECT, 1.0, 1.0, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, leaves=EVIL, waiting=1)
 """What a manager and a user have a node ask its owner."""
 

@@ -10,7 +10,7 @@ from manta.manager.auth.principals import Kind, Principal
 from manta.manager.gateway.registry import Reader, Registry
 from manta.manager.store.records import ModuleRecord
 from manta.protocol.codes import Code
-from manta.protocol.spec import ModuleSpec
+from manta.protocol.spec import ModuleSpec, ResourceSpec
 from manta.protocol.values import BlobRef
 
 LAB = frozenset({"lab"})
@@ -160,6 +160,9 @@ def test_the_description_of_a_module_is_bounded_since_it_stays_in_memory(bench: 
         ModuleSpec("worker"),
         spec(version="1.0"),
         spec(version=">=1.0"),
+        replace(spec(), requirements=("a", "-e .")),
+        replace(spec(), outbound=("outbound:*:443",)),
+        replace(spec(), resources=ResourceSpec(cpu=-1)),
     ],
 )
 def test_what_is_no_module(bench: Bench, wrong: ModuleSpec) -> None:

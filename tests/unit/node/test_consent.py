@@ -53,12 +53,15 @@ def test_a_consent_is_of_one_person_code_and_data() -> None:
         replace(ADA, digest="d2"),
         replace(ADA, image="pytorch"),
         replace(ADA, datasets=("ward", "salaries")),
+        replace(ADA, requirements=("humanize",)),
+        replace(ADA, outbound=("outbound:elsewhere.example:443",)),
     ):
         assert verdict(consent(), subject=other) == "ask"
         assert other.id != ADA.id
     anyone = consent(anyone=True)
     assert verdict(anyone, subject=replace(ADA, user="bob", key="k2")) == "allow"
     assert verdict(anyone, subject=replace(ADA, digest="d2")) == "ask"
+    assert verdict(anyone, subject=replace(ADA, requirements=("humanize",))) == "ask"
 
 
 def test_it_ends_with_its_time_and_is_for_its_deployments() -> None:

@@ -21,6 +21,7 @@ from manta.node.state import (
     StateLock,
     Status,
     hardware_id,
+    remove_folder,
 )
 from manta.transports.codec.stored import Damaged
 from manta.transports.errors import KeyFileError
@@ -51,6 +52,16 @@ def test_scratch_of_tasks_that_are_gone_is_swept(folder: StateFolder) -> None:
     (folder.tasks / "old").mkdir()
     folder.open().release()
     assert list(folder.tasks.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
+    (outside := tmp_path / "outside" / "open").mkdir(parents=True)
+    outside.chmod(0o755)
+    link = tmp_path / "task"
+    link.symlink_to(tmp_path / "outside")
+    remove_folder(link)
+    assert not link.is_symlink()
+    assert outside.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_folder_that_others_may_enter_is_refused(folder: StateFolder) -> None:

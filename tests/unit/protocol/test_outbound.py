@@ -112,6 +112,13 @@ def test_addresses_are_allowed_by_address(pattern: str, fits: bool) -> None:
         "fc00::1",
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.5",
+        "::10.0.0.5",
+        "64:ff9b::10.0.0.5",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b:1::9.9.9.9",
+        "2002:a00:5::1",
+        "2001:0:a00:5::1",
+        "fec0::1",
     ],
 )
 def test_a_name_leads_to_public_addresses_alone_unless_the_list_has_the_address(
@@ -128,6 +135,8 @@ def test_a_public_address_is_reached_by_its_name_and_by_itself_if_it_is_allowed(
     public = ipaddress.ip_address("9.9.9.9")
     assert reachable(public, Target("api.example", 443), ["api.example:443"])
     assert not reachable(public, Target("9.9.9.9", 443), ["api.example:443"])
+    for other in ("2620:fe::9", "64:ff9b::9.9.9.9", "2002:909:909::1"):
+        assert reachable(ipaddress.ip_address(other), Target("api.example", 443), [])
     assert reachable(public, Target("9.9.9.9", 443), ["9.9.9.9:443"])
 
 

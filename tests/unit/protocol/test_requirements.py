@@ -34,6 +34,13 @@ def test_lines_are_those_of_a_requirements_file() -> None:
         "a --index-url https://elsewhere.example",
         "a --config-settings=x=y",
         "a\nb",
+        f"a\n{HASH}",
+        "a===1\\",
+        "a===${PIP_INDEX_URL}",
+        "a; os_name != '${UV_DEFAULT_INDEX}'",
+        "a===1#2",
+        "a===\x1b[31m",
+        "a===\u202e1",
     ],
 )
 def test_what_leads_elsewhere_than_to_the_node_s_index_is_refused(line: str) -> None:
@@ -55,6 +62,10 @@ def test_a_line_has_a_bound() -> None:
 def test_people_are_shown_names_and_versions() -> None:
     lines = ["--require-hashes", f"tabulate==0.9 {HASH}", "humanize>=4; python_version > '3'"]
     assert named(lines) == ["tabulate==0.9", "humanize>=4"]
+
+
+def test_what_was_stored_before_it_was_looked_at_is_quoted() -> None:
+    assert named(["-e .", "a\x1b[31m"]) == ["'-e .'", "'a\\x1b[31m'"]
 
 
 def test_other_lines_have_another_digest() -> None:

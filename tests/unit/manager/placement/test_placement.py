@@ -570,6 +570,23 @@ def test_no_client_is_trusted_with_what_a_task_asks_for(asked, flaw):
     assert flaw in found
 
 
+@pytest.mark.parametrize("line", ["-e .", "a @ https://elsewhere.example/a.whl", "a===${HOME}"])
+def test_no_client_is_trusted_with_what_a_module_requires(line):
+    module = ModuleSpec("m", BlobRef("0" * 64, 1), requirements=("humanize", line))
+    swarm = SwarmSpec("s", (TaskSpec("a", "m"),), (module,))
+    [found] = flaws(swarm)
+    assert "Module 'm' has a requirement that can't be" in found
+    assert check(swarm, views(2)).problems == (found,)
+
+
+def test_no_client_is_trusted_with_where_a_module_connects_to():
+    module = ModuleSpec("m", BlobRef("0" * 64, 1), outbound=("outbound:here",))
+    assert (
+        "Module 'm' asks for a network that can't be"
+        in flaws(SwarmSpec("s", (TaskSpec("a", "m"),), (module,)))[0]
+    )
+
+
 def test_a_plan_says_at_which_level_each_instance_runs() -> None:
     nodes = [
         NodeView(f"id{i}", f"n{i}", Capabilities(runners=(level,)))
