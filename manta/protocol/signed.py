@@ -5,8 +5,8 @@ profile has anyway: there is one secret to keep, to seal and to revoke. Each tas
 with the swarm that it is part of, so that an order carries what proves it and nothing else.
 
 What is signed is what a node would run: the task, its module by digest, its datasets and limits,
-the swarm's name and purpose. What is not: on which nodes, how often, with how many others and with
-which globals. `nonce` is of one deployment.
+where it connects to, the swarm's name and purpose. What is not: on which nodes, how often, with how
+many others and with which globals. `nonce` is of one deployment.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from manta.protocol.spec import (
     SwarmSpec,
     TaskSpec,
     datasets_of,
+    outbound_of,
     resources_of,
 )
 
@@ -49,6 +50,7 @@ class _Statement(msgspec.Struct, frozen=True, array_like=True):
     module: ModuleSpec
     class_name: str | None
     datasets: tuple[str, ...]
+    outbound: tuple[str, ...]
     resources: ResourceSpec | None
     timeout: float | None
     priority: int
@@ -98,6 +100,7 @@ def sign(spec: SwarmSpec, secret: str, nonce: str, at: float) -> SwarmSpec:
             module,
             task.class_name,
             datasets_of(task, module),
+            outbound_of(task, module),
             resources_of(task, module),
             task.timeout,
             task.priority,
@@ -124,6 +127,7 @@ def is_by_its_key(order: Assignment) -> bool:
         order.module,
         order.class_name,
         order.datasets,
+        order.outbound,
         order.resources,
         order.timeout,
         order.priority,

@@ -60,7 +60,7 @@ class Found(msgspec.Struct, frozen=True):
 def look(code: Code) -> Found:
     looked = _Look()
     own = {path.partition("/")[0].removesuffix(".py") for path in code.sources}
-    unread = [path for path in code.others if not path.endswith(".pyc")]
+    unread = list(code.others)
     for path, text in code.sources.items():
         if not path.endswith(".py"):
             continue

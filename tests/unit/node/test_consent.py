@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,12 +54,16 @@ def test_a_consent_is_of_one_person_code_and_data() -> None:
         replace(ADA, digest="d2"),
         replace(ADA, image="pytorch"),
         replace(ADA, datasets=("ward", "salaries")),
+        replace(ADA, class_name="Other"),
+        replace(ADA, requirements=("numpy", "another")),
+        replace(ADA, outbound=("outbound:example.org:443",)),
     ):
         assert verdict(consent(), subject=other) == "ask"
         assert other.id != ADA.id
     anyone = consent(anyone=True)
     assert verdict(anyone, subject=replace(ADA, user="bob", key="k2")) == "allow"
     assert verdict(anyone, subject=replace(ADA, digest="d2")) == "ask"
+    assert verdict(anyone, subject=replace(ADA, requirements=("another",))) == "ask"
 
 
 def test_it_ends_with_its_time_and_is_for_its_deployments() -> None:
@@ -124,6 +129,7 @@ def order(index: int = 0, *, nonce: str = "0" * 32, module: ModuleSpec = MODULE)
         "n",
         1,
         datasets=("ward",),
+        outbound=module.outbound,
         user="ada@uni.example",
         signed=SignedOrder(spec.signed, spec.tasks[0].signature, "Why"),
     )
@@ -163,6 +169,9 @@ def test_what_waits_is_remembered_and_is_let_in_once_the_owner_says_so(
     assert back.rule(order(), NOW + 10).verdict is Verdict.ALLOW
     other = msgspec.structs.replace(MODULE, package=BlobRef("e" * 64, 3))
     assert back.rule(order(module=other), NOW + 10).verdict is Verdict.ASK
+    for change in ({"requirements": ("x",)}, {"outbound": ("outbound:x.example:1",)}):
+        other = msgspec.structs.replace(MODULE, **change)
+        assert back.rule(order(module=other), NOW + 10).verdict is Verdict.ASK
 
 
 def test_a_forged_order_and_another_ones_key_are_denied(
@@ -206,6 +215,10 @@ def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     assert door.looked()
     assert door.rule(order(), NOW).verdict is Verdict.DENY
     assert "there is no key 'aprove'" in door.rule(order(), NOW).why
+    (tmp_path / "policy.toml").write_text("")  # as an editor has it for a moment
+    assert door.looked()
+    assert "it is empty" in door.flaw
+    assert not door.looked()
     (tmp_path / "policy.toml").write_text('new_keys = "first"\n[[rule]]\n')
     assert door.looked()
     assert door.rule(order(), NOW).verdict is Verdict.ALLOW
@@ -216,6 +229,62 @@ def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     with pytest.raises(Damaged):
         admission()
     assert DecidedRecords().consents == ()
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(
+    admission: Callable[..., Admission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = admission('new_keys = "first"\n[[rule]]\n')
+    (tmp_path / "policy.toml").write_text('new_keys = "deny"\n[[rule]]\n')
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnerRecords, "decided", _no_descriptor_is_left)
+        assert door.looked()
+        assert "too many open files" in door.flaw
+    assert door.looked()
+    assert "new_keys" in door.rule(order(), NOW).why
+
+
+def _no_descriptor_is_left(_: OwnerRecords) -> DecidedRecords:
+    raise OSError("too many open files")
+
+
+def test_what_changes_while_it_is_read_is_read_again(
+    admission: Callable[..., Admission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided = OwnerRecords.decided
+
+    def and_then(records: OwnerRecords) -> DecidedRecords:
+        (tmp_path / "policy.toml").write_text('otherwise = "deny"')
+        return decided(records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnerRecords, "decided", and_then)
+        door = admission('otherwise = "allow"')
+    assert door.looked()
+    assert door.policy.otherwise is Verdict.DENY
+
+
+def test_hours_are_those_of_the_clock_also_once_it_was_set_back(
+    admission: Callable[..., Admission],
+) -> None:
+    day = 86400.0
+    door = admission('new_keys = "first"\n[[rule]]\nhours = "00:00-12:00"\n')
+    night = NOW - NOW % day + time.timezone + day  # midnight, where there is no summer time
+    assert door.rule(order(), night + 100 * day).verdict is Verdict.ALLOW
+    assert door.rule(order(), night + day / 4).verdict is Verdict.ALLOW
+    assert door.rule(order(), night + day * 3 / 4).verdict is Verdict.DENY
+
+
+def test_what_others_can_have_a_node_remember_has_a_bound(
+    admission: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.node.policy.admission.MOST_SEEN", 0)
+    door = admission('new_keys = "first"\n[[rule]]\n')
+    assert "keeps the first keys of 0 addresses" in door.rule(order(), NOW).why
+    long = msgspec.structs.replace(MODULE, requirements=("x" * 20_000,))
+    asked = order(module=long)
+    assert "16,384 bytes" in door.hold(asked, door.rule(asked, NOW), NOW)
+    assert door.held == {}
 
 
 # What the code says.
@@ -241,7 +310,9 @@ def main():
     print(rows)
     eval("rows")
 """
-    found = review.look(Code({"main.py": text, "helper.py": "def name(): return 1"}, {"a.so": "d"}))
+    found = review.look(
+        Code({"main.py": text, "helper.py": "def name(): return 1"}, {"a.so": "d", "a.pyc": "e"})
+    )
     assert found.imports == ("numpy", "torch")
     assert found.datasets == (review.NOT_SAID, "ward")
     assert found.results == ("mean", "total")
@@ -250,7 +321,7 @@ def main():
     assert found.tells == ("all_reduce",)
     assert found.prints
     assert found.hides == ("eval", "subprocess")
-    assert found.unread == ("a.so",)
+    assert found.unread == ("a.pyc", "a.so")
     assert review.look(Code({"main.py": "def ("})).unread == ("main.py",)
 
 
@@ -280,10 +351,14 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     assert gate.flaw(MetricsLogged(at, {"loss": 1.0}, None, NOW), NOW) == ""
     assert "2 values" in gate.flaw(total, NOW)
     assert "tell each other nothing" in gate.tells_others(at, NOW)
+    gate.begins(at, Leaves((("total",),), most=3))  # the policy is another; what left has left
+    assert gate.tells_others(at, NOW) == ""
+    assert gate.flaw(total, NOW) == ""
+    assert "3 values" in gate.flaw(total, NOW)
     ended = gate.output(TaskEnded(at, "FINISHED", NOW, output=Inline(b"x")), NOW)
     assert (ended.state, ended.output) == ("FAILED", None)
     gate.ended(at)
     assert gate.flaw(told, NOW) == gate.tells_others(at, NOW) == ""
     audit.close(NOW)
     acts = [record.act for _, record in read(tmp_path / "audit")]
-    assert acts.count("value-stopped") == 5
+    assert acts.count("value-stopped") == 6

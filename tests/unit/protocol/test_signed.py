@@ -69,6 +69,7 @@ OTHER = {
     "swarm_name": "Another",
     "class_name": "Worker",
     "datasets": ("ward", "more", "salaries"),
+    "outbound": ("outbound:elsewhere.example:443",),
     "resources": None,
     "timeout": None,
     "priority": 9,
