@@ -27,7 +27,8 @@ from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline, Payload
 from manta.transports.codec.values import encode
 
-_TOLD = exchange.Broadcasted | exchange.Sent | exchange.Contributed
+_TOLD = exchange.Broadcasted | exchange.Sent | exchange.Contributed | exchange.LockWanted
+"""A lock tells others by its name, and by being held."""
 _NONE = b"".join(bytes(part) for part in encode(None).parts())
 """What a task returns that returns nothing."""
 EACH = 20

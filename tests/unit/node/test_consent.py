@@ -26,6 +26,7 @@ from manta.node.policy.gate import Gate
 from manta.node.policy.records import Code, DecidedRecords, OwnerRecords
 from manta.node.policy.rules import Leaves, Verdict
 from manta.node.state.audit import open_log
+from manta.protocol.exchange import LockWanted
 from manta.protocol.node import Assignment, Instance, MetricsLogged, ResultWritten, TaskEnded
 from manta.protocol.signed import fingerprint, public_of, sign
 from manta.protocol.spec import ModuleSpec, SignedOrder, SwarmSpec, TaskSpec
@@ -351,6 +352,7 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     assert gate.flaw(MetricsLogged(at, {"loss": 1.0}, None, NOW), NOW) == ""
     assert "2 values" in gate.flaw(total, NOW)
     assert "tell each other nothing" in gate.tells_others(at, NOW)
+    assert "tell each other nothing" in gate.flaw(LockWanted(at, "Jane Doe"), NOW)
     gate.begins(at, Leaves((("total",),), most=3))  # the policy is another; what left has left
     assert gate.tells_others(at, NOW) == ""
     assert gate.flaw(total, NOW) == ""
@@ -361,4 +363,4 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     assert gate.flaw(told, NOW) == gate.tells_others(at, NOW) == ""
     audit.close(NOW)
     acts = [record.act for _, record in read(tmp_path / "audit")]
-    assert acts.count("value-stopped") == 6
+    assert acts.count("value-stopped") == 7
