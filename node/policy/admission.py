@@ -16,6 +16,7 @@ import msgspec
 from manta.node.errors import ConfigError
 from manta.node.policy import reading
 from manta.node.policy.consent import (
+    MOST_ASKED,
     MOST_SEEN,
     MOST_TEXT,
     MOST_WAITING,
@@ -90,6 +91,11 @@ class Admission:
     @property
     def policy(self) -> Policy:
         return self._policy
+
+    @property
+    def latest(self) -> float:
+        """The time that counts for what ends."""
+        return self._latest
 
     def looked(self) -> bool:
         """Reads what has changed on disk, and again what could not be read; whether anything is
@@ -183,6 +189,8 @@ class Admission:
             return ""
         if len(self.held) >= MOST_WAITING:
             return f"{MOST_WAITING:,} attempts wait for the owner of this node already"
+        if self._has_its_share(ruling.subject):
+            return f"half of all that may wait for the owner of this node is {order.user}'s already"
         signed, now = order.signed, latest(wall, self._latest)[0]
         one = Asked(
             ruling.subject,
@@ -205,6 +213,15 @@ class Admission:
         self.held[order.instance] = Held(order, ruling.subject.id)
         self._count(ruling.subject.id, 1)
         return ""
+
+    def _has_its_share(self, subject: Subject) -> bool:
+        its = {
+            id_: one.waiting
+            for id_, one in self._asked.items()
+            if one.waiting and one.subject.user == subject.user
+        }
+        is_new = subject.id not in its
+        return sum(its.values()) >= MOST_WAITING // 2 or (is_new and len(its) >= MOST_ASKED // 2)
 
     def _count(self, id_: str, by: int) -> None:
         if (one := self._asked.get(id_)) is not None:
@@ -232,10 +249,12 @@ class Admission:
             self._records.write_asked(records)
             self._changed, self._written = False, self._latest
 
-    def passes(self, wall: float) -> bool:
-        """Time goes on; whether the clock was found to be set back since."""
+    def passes(self, wall: float, elapsed: float = 0.0) -> bool:
+        """Time goes on, by so many seconds where the clock is set back; whether it was found to be
+        set back since."""
         before = self.set_back
-        self._latest, self.set_back = latest(wall, self._latest)
+        mark = self._latest + elapsed if before else self._latest
+        self._latest, self.set_back = latest(wall, mark)
         return self.set_back and not before
 
 

@@ -50,6 +50,7 @@ class Door:
         self._offer = offer
         self._refuse = refuse
         self._end = end
+        self._looked_at = actor.clock.now()
         self._let_in: dict[Instance, _LetIn] = {}
         self._told: dict[tuple[str, str, str], None] = {}
 
@@ -82,7 +83,8 @@ class Door:
     def look(self) -> None:
         """At what the owner has said since, and at the time."""
         at, admission = self._actor.clock.wall(), self._admission
-        if admission.passes(at):
+        before, self._looked_at = self._looked_at, self._actor.clock.now()
+        if admission.passes(at, self._looked_at - before):
             sentence = "The clock is behind what it was: what is over stays over."
             self._actor.log.warning("%s", sentence)
             self._context.audit.owner(at, "clock-set-back")
@@ -94,7 +96,9 @@ class Door:
         if is_other:
             for held in list(admission.held.values()):
                 self._rule_again(held.order, at)
-        over = [one for one in self._let_in.values() if is_other or one.ruling.is_over(at)]
+        over = [
+            one for one in self._let_in.values() if is_other or one.ruling.is_over(admission.latest)
+        ]
         for one in over:
             self._look_again(one, at)
         try:

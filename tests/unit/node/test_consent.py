@@ -207,6 +207,20 @@ def test_a_clock_that_is_set_back_makes_nothing_valid_again(
     assert "what the owner allowed is over" in back.rule(order(), NOW).why
 
 
+def test_time_goes_on_while_the_clock_is_set_back(
+    admission: Callable[..., Admission], tmp_path: Path
+) -> None:
+    door = admission()
+    decide_by(door, tmp_path, Consent(subject_of(order()), True, NOW, until=NOW + 500))
+    assert door.rule(order(), NOW).verdict is Verdict.ALLOW
+    assert door.passes(NOW - 10_000, 0.25)
+    assert door.latest == NOW
+    assert not door.passes(NOW - 9_600, 400.0)
+    assert door.rule(order(), NOW - 9_600).verdict is Verdict.ALLOW
+    door.passes(NOW - 9_500, 100.0)
+    assert door.rule(order(), NOW - 9_500).verdict is Verdict.ASK
+
+
 def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     admission: Callable[..., Admission], tmp_path: Path
 ) -> None:
@@ -286,6 +300,18 @@ def test_what_others_can_have_a_node_remember_has_a_bound(
     asked = order(module=long)
     assert "16,384 bytes" in door.hold(asked, door.rule(asked, NOW), NOW)
     assert door.held == {}
+
+
+def test_nobody_takes_all_the_room_of_what_waits(
+    admission: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.node.policy.admission.MOST_WAITING", 4)
+    door = admission()
+    told = [door.hold(order(at), door.rule(order(at), NOW), NOW) for at in range(3)]
+    assert told[:2] == ["", ""]
+    assert "half of all that may wait" in told[2]
+    other = msgspec.structs.replace(order(9), user="bob@uni.example")
+    assert door.hold(other, door.rule(other, NOW), NOW) == ""
 
 
 # What the code says.

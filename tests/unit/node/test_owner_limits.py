@@ -127,10 +127,11 @@ class Owner:
 
     def __init__(self) -> None:
         self.ruling = Ruling(Verdict.ALLOW, Subject("ada", "key"))
-        self.flaw, self.changed = "", False
+        self.flaw, self.changed, self.latest = "", False, 1.0
         self.room, self.ended, self.refused = Room(), list[str](), list[str]()
         nothing = SimpleNamespace(info=lambda *_: None, error=lambda *_: None)
-        actor = SimpleNamespace(clock=SimpleNamespace(wall=lambda: 1.0), log=nothing)
+        clock = SimpleNamespace(wall=lambda: self.latest, now=lambda: self.latest)
+        actor = SimpleNamespace(clock=clock, log=nothing)
         self.held: dict[Instance, Any] = {}
         self.door = Door(
             actor,  # type: ignore[arg-type]
