@@ -86,7 +86,7 @@ def test_the_stacks_of_what_is_limited_are_not_shown() -> None:
     reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
     assert len(asked) == 1
     room.gate.begins(AT, LIMITS)
-    with pytest.raises(Refused, match="policy of the node's owner") as refused:
+    with pytest.raises(Refused, match="holds the stacks of this task back") as refused:
         reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
     assert refused.value.code == Code.FORBIDDEN
 
