@@ -17,8 +17,6 @@ from manta.node.policy.records import Code
 
 MOST = 50
 """Names that are told of each kind."""
-MOST_LINES = 2000
-"""Lines of a diff."""
 NOT_SAID = "a name that is computed"
 
 _READS = {
@@ -172,7 +170,8 @@ def _keys(call: ast.Call) -> Iterator[str]:
 
 
 def diff(before: Code | None, after: Code) -> list[str]:
-    """The unified difference, file by file; all lines are new where nothing was approved before."""
+    """The unified difference, file by file; all lines are new where nothing was approved before.
+    It is whole: what would be left out is what somebody wants to hide."""
     old = before or Code()
     lines: list[str] = []
     for path in sorted({*old.sources, *after.sources}):
@@ -186,9 +185,7 @@ def diff(before: Code | None, after: Code) -> list[str]:
             f"b/{path}" if now is not None else "/dev/null",
             lineterm="",
         )
-    lines += _others(old.others, after.others)
-    more = len(lines) - MOST_LINES
-    return [*lines[:MOST_LINES], f"... and {more} lines more"] if more > 0 else lines
+    return [*lines, *_others(old.others, after.others)]
 
 
 def _split(text: str | None) -> list[str]:

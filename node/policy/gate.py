@@ -31,6 +31,8 @@ _TOLD = exchange.Broadcasted | exchange.Sent | exchange.Contributed | exchange.L
 """A lock tells others by its name, and by being held."""
 _NONE = b"".join(bytes(part) for part in encode(None).parts())
 """What a task returns that returns nothing."""
+LONGEST_KIND = 80
+"""Of an error, which its code names as it likes."""
 EACH = 20
 """Values of an attempt that were stopped, of which each is recorded."""
 
@@ -103,10 +105,12 @@ class Gate:
         """How an attempt's code failed, without what that says: any value may be in it."""
         with self._lock:
             under = self._under.get(instance)
+        kind = error.kind if error.kind.isidentifier() else "Exception"
+        kind = kind[:LONGEST_KIND]
         kept = "the owner of its node holds back what that says"
         told = f" {under.told}" if under is not None and under.told else ""
         return msgspec.structs.replace(
-            error, sentence=f"{instance} failed of {error.kind}: {kept}.{told}"
+            error, kind=kind, sentence=f"{instance} failed of {kind}: {kept}.{told}"
         )
 
     def output(self, end: TaskEnded, at: float) -> TaskEnded:

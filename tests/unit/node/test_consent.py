@@ -359,6 +359,7 @@ def test_what_changed_is_told_file_by_file() -> None:
     for line in ("-b = 2", "+b = 3", "-x", "+y", "changed: m.bin"):
         assert any(one.startswith(line) for one in lines)
     assert review.diff(after, after) == []
+    assert review.diff(None, Code({"main.py": "\n" * 5000 + "last"}))[-1] == "+last"
     assert [one for one in review.diff(None, after) if one.startswith("-")] == ["--- /dev/null"] * 2
 
 

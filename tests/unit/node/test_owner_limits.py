@@ -68,6 +68,9 @@ def test_a_failure_says_only_its_kind_where_what_leaves_is_limited() -> None:
     error = told(room)
     assert SECRET not in repr(error)
     assert "failed of KeyError: the owner of its node holds back what that says" in error.sentence
+    named = msgspec.structs.replace(FAILED, kind=SECRET)
+    assert SECRET not in repr(told(room, named))
+    assert len(told(room, msgspec.structs.replace(FAILED, kind="x" * 999)).kind) == 80
     room.gate.begins(AT, msgspec.structs.replace(LIMITS, failures=True))
     assert told(room) == FAILED
 
