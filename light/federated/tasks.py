@@ -15,7 +15,7 @@ from manta.light.federated.arrays import Arrays
 from manta.light.federated.described import from_description
 from manta.light.federated.errors import BadUpdate, TooFewClients
 from manta.light.federated.lazy import np
-from manta.light.federated.metrics import mean_metrics
+from manta.light.federated.metrics import check_metrics, mean_metrics
 from manta.light.federated.rounds import Client, Strategy
 from manta.light.task import Task
 
@@ -107,8 +107,15 @@ class Aggregator(_Member):
         for client, sent in world.results.select(UPDATE).items():
             if not isinstance(sent, Mapping) or not {"arrays", "examples"} <= set(sent):
                 round.reject(BadUpdate(client, None, "it is not what a federated.Worker sends"))
-            elif round.add(client, sent["arrays"], weight=sent["examples"]):
-                measured.append((client, sent.get("metrics", {}), sent["examples"]))
+                continue
+            metrics = sent.get("metrics", {})
+            try:
+                check_metrics(client, metrics)
+            except (TypeError, ValueError) as error:
+                round.reject(BadUpdate(client, None, str(error).rstrip(".")))
+                continue
+            if round.add(client, sent["arrays"], weight=sent["examples"]):
+                measured.append((client, metrics, sent["examples"]))
         for client, reason in round.left_out.items():
             self.logger.warning("left out %s: %s", client, reason)
         least = world.globals[SETTINGS]["min_clients"]

@@ -4,9 +4,9 @@ Ed25519 (RFC 8032), by a key that is derived (BLAKE3's key derivation) from the 
 profile has anyway: there is one secret to keep, to seal and to revoke. Each task is signed alone,
 with the swarm that it is part of, so that an order carries what proves it and nothing else.
 
-What is signed is what a node would run: the task, its module by digest, its datasets, limits and
-ways out, the swarm's name and purpose. What is not: on which nodes, how often, with how many others
-and with which globals. `nonce` is of one deployment.
+What is signed is what a node would run: the task, its module by digest, its datasets and limits,
+where it connects to, the swarm's name and purpose. What is not: on which nodes, how often, with how
+many others and with which globals. `nonce` is of one deployment.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class _Statement(msgspec.Struct, frozen=True, array_like=True):
     module: ModuleSpec
     class_name: str | None
     datasets: tuple[str, ...]
+    outbound: tuple[str, ...]
     resources: ResourceSpec | None
     timeout: float | None
     priority: int
     gpu: bool
     collect: Collect
-    outbound: tuple[str, ...]
 
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -100,12 +100,12 @@ def sign(spec: SwarmSpec, secret: str, nonce: str, at: float) -> SwarmSpec:
             module,
             task.class_name,
             datasets_of(task, module),
+            outbound_of(task, module),
             resources_of(task, module),
             task.timeout,
             task.priority,
             task.gpu,
             task.collect,
-            outbound_of(task, module),
         )
         return msgspec.structs.replace(task, signature=key.sign(_content(statement)).signature)
 
@@ -127,12 +127,12 @@ def is_by_its_key(order: Assignment) -> bool:
         order.module,
         order.class_name,
         order.datasets,
+        order.outbound,
         order.resources,
         order.timeout,
         order.priority,
         order.gpu,
         order.collect,
-        order.outbound,
     )
     try:
         _verify_key(proof.signed.key).verify(_content(statement), proof.signature)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from manta.node.policy.consent import Asked, Consent
     from manta.node.policy.records import OwnerRecords
 
-_ID = re.compile("[0-9a-f]{8}")
+_ID = re.compile("[0-9a-f]{16}")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 REQUEST = click.argument("request", required=False, metavar="[REQUEST]")
 
@@ -242,6 +242,7 @@ def _brief(one: Asked) -> dict[str, Any]:
         "digest": subject.digest,
         "image": subject.image,
         "datasets": subject.datasets,
+        "class_name": subject.class_name,
         "requirements": subject.requirements,
         "outbound": subject.outbound,
         "swarm_id": one.swarm_id,
@@ -270,7 +271,6 @@ def _shown(records: OwnerRecords, asked: Asked) -> dict[str, Any]:
     return {
         **_brief(asked),
         "key_is_known": known or asked.subject.key in _seen(records, asked.subject.user),
-        "class_name": asked.class_name,
         "approved_before": former or None,
         "found": None if code is None else msgspec.structs.asdict(review.look(code)),
         "diff": [] if code is None else review.diff(before, code),
@@ -302,7 +302,7 @@ def _lines(shown: dict[str, Any], asked: Asked) -> list[str]:
     since = text.seconds(max(0.0, time.time() - asked.since))
     lines = [
         f"Request {subject.id}, since {since}: {asked.why}",
-        f"  who       {subject.user}",
+        f"  who       {subject.user}{_foreign(subject.user)}",
         f"  key       {subject.key}{new}",
         f"  swarm     {asked.swarm} ({asked.swarm_id}), task {asked.task}",
         f"  purpose   {asked.description or 'the swarm does not say'}",
@@ -310,12 +310,14 @@ def _lines(shown: dict[str, Any], asked: Asked) -> list[str]:
         f"  leaves    {asked.leaves}; log lines",
         f"  code      module {asked.module}, digest {subject.digest or 'none'}",
     ]
-    if subject.image:
-        lines.append(f"  image     {subject.image}")
+    if subject.class_name:
+        lines.append(f"  runs      class {subject.class_name}")
     if subject.requirements:
-        lines.append(f"  requires  {', '.join(subject.requirements)}")
+        lines.append(f"  installs  {', '.join(subject.requirements)}")
     if subject.outbound:
         lines.append(f"  connects  {', '.join(subject.outbound)}")
+    if subject.image:
+        lines.append(f"  image     {subject.image}")
     if not subject.digest:
         return [*lines, "The image runs its own entry point: nothing of it can be shown."]
     if found is None:
@@ -336,6 +338,11 @@ def _lines(shown: dict[str, Any], asked: Asked) -> list[str]:
     former = shown["approved_before"]
     title = f"since {former[:12]}, which was approved last" if former else "all of it is new"
     return [*lines, f"The code ({title}):", *shown["diff"]]
+
+
+def _foreign(address: str) -> str:
+    """An address with letters that may be taken for others, as it is not read wrong."""
+    return "" if address.isascii() else f"  (not in plain letters: {ascii(address)[1:-1]})"
 
 
 def _people(consent: Consent) -> str:
@@ -369,6 +376,7 @@ def _record(one: Consent) -> dict[str, Any]:
         "digest": subject.digest,
         "image": subject.image,
         "datasets": subject.datasets,
+        "class_name": subject.class_name,
         "requirements": subject.requirements,
         "outbound": subject.outbound,
         "at": one.at,

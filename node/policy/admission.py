@@ -16,15 +16,18 @@ import msgspec
 from manta.node.errors import ConfigError
 from manta.node.policy import reading
 from manta.node.policy.consent import (
+    MOST_ASKED,
+    MOST_SEEN,
+    MOST_TEXT,
     MOST_WAITING,
     Asked,
+    Consents,
     Subject,
     asked_again,
-    keys_of,
     latest,
     said_of,
 )
-from manta.node.policy.records import AskedRecords, DecidedRecords, OwnerRecords, mark_of
+from manta.node.policy.records import AskedRecords, OwnerRecords, mark_of
 from manta.node.policy.rules import Leaves, Moment, Policy, Request, Verdict, decide
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.signed import fingerprint, is_by_its_key
@@ -71,11 +74,12 @@ class Admission:
         self._path = path
         self._records = records
         self._level = level
-        self._policy = reading.load(path)
         self.flaw = ""
         """Why nothing is allowed: what cannot be read, without a full stop."""
-        self._decided: DecidedRecords = records.decided()
-        self._marks = self._marked()
+        self._keys: dict[str, set[str]] | None = None
+        """Those that are known, by address; None: to be found anew."""
+        self._marks = self._marked()  # first: what changes meanwhile is read again
+        self._read()
         noted: AskedRecords = records.asked()
         self._asked = {
             id_: msgspec.structs.replace(one, waiting=0) for id_, one in noted.asked.items()
@@ -88,18 +92,29 @@ class Admission:
     def policy(self) -> Policy:
         return self._policy
 
+    @property
+    def latest(self) -> float:
+        """The time that counts for what ends."""
+        return self._latest
+
     def looked(self) -> bool:
-        """Reads what has changed on disk; whether anything has."""
-        marks = self._marked()
-        if marks == self._marks:
+        """Reads what has changed on disk, and again what could not be read; whether anything is
+        other than it was."""
+        marks, flaw = self._marked(), self.flaw
+        if marks == self._marks and not flaw:
             return False
-        self._marks, self.flaw = marks, ""
+        is_other, self._marks, self.flaw = marks != self._marks, marks, ""
         try:
-            self._policy = reading.load(self._path)
-            self._decided = self._records.decided()
+            self._read()
         except (ConfigError, Damaged, OSError) as error:
             self.flaw = str(error).rstrip(".")
-        return True
+        return is_other or self.flaw != flaw
+
+    def _read(self) -> None:
+        policy, consents = reading.load(self._path), self._records.decided().consents
+        self._policy = policy
+        self._consents = Consents(consents)
+        self._keys = None
 
     def _marked(self) -> object:
         return mark_of(self._path), self._records.mark()
@@ -125,7 +140,8 @@ class Admission:
             datasets=subject.datasets,
             isolation=self._level(module.image),
             instances=order.size,
-            at=moment(now if began is None else began),
+            outbound=order.outbound,
+            at=moment(wall if began is None else began),
             forged=forged,
         )
         decision = decide(self._policy, request, self._known())
@@ -133,28 +149,37 @@ class Admission:
         until = None
         if verdict is not Verdict.DENY:
             nonce = order.signed.signed.nonce if order.signed is not None else ""
-            said = said_of(self._decided.consents, subject, nonce, now)
+            said = said_of(self._consents.about(subject), subject, nonce, now)
             if said.verdict is Verdict.DENY:
                 verdict, why = Verdict.DENY, said.why
             elif verdict is Verdict.ASK and said.verdict is Verdict.ALLOW:
                 verdict, why, by_consent, until = Verdict.ALLOW, "", True, said.until
             elif verdict is Verdict.ASK and said.why:
                 why = f"{said.why}; {why}"
-        if verdict is Verdict.ALLOW and not by_consent:
-            self._see(subject)
+        if verdict is Verdict.ALLOW and not by_consent and not self._sees(subject):
+            verdict = Verdict.DENY
+            why = (
+                f"this node keeps the first keys of {MOST_SEEN:,} addresses, and of no more: list "
+                f"{subject.user} among the users of its policy"
+            )
         return Ruling(verdict, subject, why, decision.leaves, until)
 
-    def _known(self) -> Mapping[str, tuple[str, ...]]:
-        known = {user: set(keys) for user, keys in self._seen.items()}
-        for user, keys in keys_of(self._decided.consents).items():
-            known.setdefault(user, set()).update(keys)
-        return {user: tuple(keys) for user, keys in known.items()}
+    def _known(self) -> Mapping[str, set[str]]:
+        if self._keys is None:
+            self._keys = {user: set(keys) for user, keys in self._seen.items()}
+            for user, keys in self._consents.keys.items():
+                self._keys.setdefault(user, set()).update(keys)
+        return self._keys
 
-    def _see(self, subject: Subject) -> None:
+    def _sees(self, subject: Subject) -> bool:
+        """Keeps a key that is taken as the first of its address, if there is room for it."""
         user, key = subject.user, subject.key
         if user not in self._policy.users and key not in self._known().get(user, ()):
+            if len(self._seen) >= MOST_SEEN:
+                return False
             self._seen[user] = (*self._seen.get(user, ()), key)
-            self._changed = True
+            self._changed, self._keys = True, None
+        return True
 
     # --- what waits for the owner -------------------------------------------------------------
 
@@ -164,6 +189,8 @@ class Admission:
             return ""
         if len(self.held) >= MOST_WAITING:
             return f"{MOST_WAITING:,} attempts wait for the owner of this node already"
+        if self._has_its_share(ruling.subject):
+            return f"half of all that may wait for the owner of this node is {order.user}'s already"
         signed, now = order.signed, latest(wall, self._latest)[0]
         one = Asked(
             ruling.subject,
@@ -175,9 +202,10 @@ class Admission:
             signed.description if signed else "",
             order.instance.alias,
             order.module.name,
-            order.class_name,
             str(ruling.leaves),
         )
+        if len(msgspec.json.encode(one)) > MOST_TEXT:
+            return f"what is asked for is told in more than {MOST_TEXT:,} bytes"
         asked = asked_again(self._asked, one, signed.signed.nonce if signed else "")
         if asked is None:
             return "as many requests wait for the owner of this node as it keeps"
@@ -185,6 +213,15 @@ class Admission:
         self.held[order.instance] = Held(order, ruling.subject.id)
         self._count(ruling.subject.id, 1)
         return ""
+
+    def _has_its_share(self, subject: Subject) -> bool:
+        its = {
+            id_: one.waiting
+            for id_, one in self._asked.items()
+            if one.waiting and one.subject.user == subject.user
+        }
+        is_new = subject.id not in its
+        return sum(its.values()) >= MOST_WAITING // 2 or (is_new and len(its) >= MOST_ASKED // 2)
 
     def _count(self, id_: str, by: int) -> None:
         if (one := self._asked.get(id_)) is not None:
@@ -212,10 +249,12 @@ class Admission:
             self._records.write_asked(records)
             self._changed, self._written = False, self._latest
 
-    def passes(self, wall: float) -> bool:
-        """Time goes on; whether the clock was found to be set back since."""
+    def passes(self, wall: float, elapsed: float = 0.0) -> bool:
+        """Time goes on, by so many seconds where the clock is set back; whether it was found to be
+        set back since."""
         before = self.set_back
-        self._latest, self.set_back = latest(wall, self._latest)
+        mark = self._latest + elapsed if before else self._latest
+        self._latest, self.set_back = latest(wall, mark)
         return self.set_back and not before
 
 
@@ -232,6 +271,7 @@ def subject_of(order: Assignment) -> Subject:
         module.package.digest if module.package is not None else "",
         module.image,
         tuple(sorted({*module.datasets, *order.datasets})),
-        module.requirements if module.package is not None else (),
+        order.class_name,
+        module.requirements,
         tuple(sorted({*module.outbound, *order.outbound})),
     )

@@ -17,8 +17,6 @@ from manta.node.policy.records import Code
 
 MOST = 50
 """Names that are told of each kind."""
-MOST_LINES = 2000
-"""Lines of a diff."""
 NOT_SAID = "a name that is computed"
 
 _READS = {
@@ -60,7 +58,7 @@ class Found(msgspec.Struct, frozen=True):
 def look(code: Code) -> Found:
     looked = _Look()
     own = {path.partition("/")[0].removesuffix(".py") for path in code.sources}
-    unread = [path for path in code.others if not path.endswith(".pyc")]
+    unread = list(code.others)
     for path, text in code.sources.items():
         if not path.endswith(".py"):
             continue
@@ -172,7 +170,8 @@ def _keys(call: ast.Call) -> Iterator[str]:
 
 
 def diff(before: Code | None, after: Code) -> list[str]:
-    """The unified difference, file by file; all lines are new where nothing was approved before."""
+    """The unified difference, file by file; all lines are new where nothing was approved before.
+    It is whole: what would be left out is what somebody wants to hide."""
     old = before or Code()
     lines: list[str] = []
     for path in sorted({*old.sources, *after.sources}):
@@ -186,9 +185,7 @@ def diff(before: Code | None, after: Code) -> list[str]:
             f"b/{path}" if now is not None else "/dev/null",
             lineterm="",
         )
-    lines += _others(old.others, after.others)
-    more = len(lines) - MOST_LINES
-    return [*lines[:MOST_LINES], f"... and {more} lines more"] if more > 0 else lines
+    return [*lines, *_others(old.others, after.others)]
 
 
 def _split(text: str | None) -> list[str]:

@@ -1,9 +1,9 @@
 """What an owner has been asked, and has said: which code of whom may have which datasets.
 
-A subject is what is asked for: somebody's key, code by its digest (and what it runs in, what is
-installed for it, and where it connects to), datasets. Other code is another subject, so that the
-owner is asked again once a line has changed. A consent is of one subject, or with `anyone` of its
-code and datasets, whoever asks.
+A subject is what is asked for: somebody's key, code by its digest (what of it runs, in what, and
+with which packages), datasets, and where it connects to. Other code is another subject, so that the
+owner is asked again once a line has changed. A consent
+is of one subject, or with `anyone` of its code and datasets, whoever asks.
 
 Time never goes back here: `now` is the latest that was ever seen (`latest`), so that a clock that
 is set back makes nothing valid again.
@@ -23,6 +23,10 @@ MOST_ASKED = 1000
 MOST_WAITING = 10_000
 """Attempts that wait for the owner."""
 MOST_DECIDED = 10_000
+MOST_SEEN = 10_000
+"""Addresses of which the first key is kept."""
+MOST_TEXT = 16 * 1024
+"""Bytes of what is kept of a request."""
 MOST_NONCES = 10
 BACK = 120.0
 """Seconds by which a clock may go back, as time servers have it, before it counts as set back."""
@@ -36,18 +40,19 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of the module's package; "" for an image that runs its own entry point."""
     image: str | None = None
     datasets: tuple[str, ...] = ()
+    class_name: str | None = None
     requirements: tuple[str, ...] = ()
-    """Which bring code of their own."""
     outbound: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """Short enough to be typed."""
-        return blake3(msgspec.json.encode(self)).hexdigest(4)
+        """Too long for anybody to find other code that has the same."""
+        return blake3(msgspec.json.encode(self)).hexdigest(8)
 
     @property
-    def code(self) -> tuple[object, ...]:
-        return self.digest, self.image, self.datasets, self.requirements, self.outbound
+    def code(self) -> Subject:
+        """Without who asks."""
+        return msgspec.structs.replace(self, user="", key="")
 
 
 class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,7 +68,6 @@ class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str = ""
     task: str = ""
     module: str = ""
-    class_name: str | None = None
     leaves: str = ""
     """What may leave, as the policy says."""
     nonces: tuple[str, ...] = ()
@@ -131,6 +135,21 @@ def keys_of(consents: Iterable[Consent]) -> dict[str, set[str]]:
         if one.allows and not one.anyone:
             found.setdefault(one.subject.user, set()).add(one.subject.key)
     return found
+
+
+class Consents:
+    """What the owner has said, by what it is about: an order is looked up among many."""
+
+    def __init__(self, consents: Iterable[Consent]) -> None:
+        self._by_code: dict[Subject, list[Consent]] = {}
+        consents = tuple(consents)
+        for one in consents:
+            self._by_code.setdefault(one.subject.code, []).append(one)
+        self.keys = keys_of(consents)
+
+    def about(self, subject: Subject) -> list[Consent]:
+        """All that may be about it."""
+        return self._by_code.get(subject.code, [])
 
 
 def replaced(consents: Iterable[Consent], said: Consent) -> tuple[Consent, ...]:

@@ -27,9 +27,12 @@ from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline, Payload
 from manta.transports.codec.values import encode
 
-_TOLD = exchange.Broadcasted | exchange.Sent | exchange.Contributed
+_TOLD = exchange.Broadcasted | exchange.Sent | exchange.Contributed | exchange.LockWanted
+"""A lock tells others by its name, and by being held."""
 _NONE = b"".join(bytes(part) for part in encode(None).parts())
 """What a task returns that returns nothing."""
+LONGEST_KIND = 80
+"""Of an error, which its code names as it likes."""
 EACH = 20
 """Values of an attempt that were stopped, of which each is recorded."""
 
@@ -38,6 +41,8 @@ class _Under(msgspec.Struct):
     leaves: Leaves
     left: int = 0
     stopped: int = 0
+    told: str = ""
+    """The task, of what was stopped last."""
 
 
 class Gate:
@@ -49,8 +54,11 @@ class Gate:
         self._under: dict[Instance, _Under] = {}
 
     def begins(self, instance: Instance, leaves: Leaves) -> None:
-        if not leaves.everything:
-            with self._lock:
+        """Also of one that runs, of which other things may leave from now on."""
+        with self._lock:
+            if (under := self._under.get(instance)) is not None:
+                under.leaves = leaves
+            elif not leaves.everything:
                 self._under[instance] = _Under(leaves)
 
     def ended(self, instance: Instance) -> None:
@@ -81,6 +89,30 @@ class Gate:
             return ""
         return self._stopped(instance, under, "", 0, "tasks may tell each other nothing here", at)
 
+    def limits_of(self, instance: Instance) -> str:
+        """Names what may leave of it; "" if all may."""
+        with self._lock:
+            under = self._under.get(instance)
+        return "" if under is None or under.leaves.everything else str(under.leaves)
+
+    def holds_failures(self, instance: Instance) -> bool:
+        """Whether what its code says of its failure, and where it stands, may not leave."""
+        with self._lock:
+            under = self._under.get(instance)
+        return under is not None and not under.leaves.failures
+
+    def without_words(self, instance: Instance, error: TaskError) -> TaskError:
+        """How an attempt's code failed, without what that says: any value may be in it."""
+        with self._lock:
+            under = self._under.get(instance)
+        kind = error.kind if error.kind.isidentifier() else "Exception"
+        kind = kind[:LONGEST_KIND]
+        kept = "the owner of its node holds back what that says"
+        told = f" {under.told}" if under is not None and under.told else ""
+        return msgspec.structs.replace(
+            error, kind=kind, sentence=f"{instance} failed of {kind}: {kept}.{told}"
+        )
+
     def output(self, end: TaskEnded, at: float) -> TaskEnded:
         """The end of an attempt, without what it returned if that may not leave."""
         said = end.output
@@ -105,7 +137,8 @@ class Gate:
         under.stopped += 1
         if under.stopped <= EACH:
             self._audit.stopped(instance, tag, size, why, at)
-        return f"The owner of this node lets not all leave: {why}."
+        under.told = f"The owner of this node lets not all leave: {why}."
+        return under.told
 
 
 def _size(value: Payload | None) -> int:

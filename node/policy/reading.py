@@ -51,6 +51,8 @@ def load(path: Path) -> Policy:
     except KeyFileError as error:
         wrong, _, remedy = str(error).partition(": ")
         raise ConfigError(path, Flaw(f"it {wrong.removeprefix(f'{path} ')}", remedy)) from None
+    if not text.strip():  # as it is for a moment where an editor writes over it
+        raise ConfigError(path, Flaw("it is empty", 'write rules, or otherwise = "deny"'))
     return parse(text, path)
 
 
@@ -265,4 +267,5 @@ _RULE: dict[str, Callable[[Any], Any]] = {
     "largest": _size,
     "most": _count(0),
     "exchange": _any_or_none,
+    "failures": _any_or_none,
 }

@@ -116,9 +116,15 @@ class OwnerRecords:
             return kind()
 
     def _write(self, path: Path, content: object) -> None:
+        encoded = msgspec.json.encode(content)
+        if len(encoded) >= MOST:
+            raise StorageError(
+                f"{path} cannot be written: it would have {len(encoded):,} bytes, and {MOST:,} can "
+                "be read again."
+            )
         try:
             make_private_folder(path.parent)
-            write_private(path, msgspec.json.encode(content).decode() + "\n", replace=True)
+            write_private(path, encoded.decode() + "\n", replace=True)
         except (KeyFileError, OSError) as error:
             raise StorageError(f"{path} cannot be written: {error}.") from error
 

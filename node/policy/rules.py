@@ -91,6 +91,8 @@ class Rule(msgspec.Struct, frozen=True):
     """Values of one attempt."""
     exchange: bool | None = None
     """Whether tasks may tell each other anything; None: unless what leaves is limited."""
+    failures: bool | None = None
+    """Whether what code says of its failure may leave; None: unless what leaves is limited."""
 
     @property
     def limits(self) -> bool:
@@ -123,6 +125,8 @@ class Request(msgspec.Struct, frozen=True):
     datasets: tuple[str, ...] = ()
     isolation: str = LIMITS
     instances: int = 1
+    outbound: tuple[str, ...] = ()
+    """Where it is to connect to."""
     at: Moment = Moment(0, 0)
     forged: bool = False
 
@@ -135,6 +139,8 @@ class Leaves(msgspec.Struct, frozen=True):
     most: int | None = None
     exchange: bool = True
     """What tasks tell each other is not looked at: it may leave as it is, or not at all."""
+    failures: bool = True
+    """What code says of its failure may quote any value: it may leave as it is, or not at all."""
 
     def __str__(self) -> str:
         said = [" and ".join(", ".join(one) for one in self.results) or "all tags"]
@@ -143,6 +149,7 @@ class Leaves(msgspec.Struct, frozen=True):
         if self.most is not None:
             said.append(f"up to {self.most} values of each attempt")
         said.append("what tasks tell each other" if self.exchange else "nothing to other tasks")
+        said.append("what failures say" if self.failures else "of failures only their kind")
         return "; ".join(said)
 
     @property
@@ -275,6 +282,8 @@ def _says(rule: Rule, request: Request) -> Iterator[tuple[Verdict, str]]:
         yield Verdict.DENY, told
     if not rule.network and request.isolation == LIMITS:
         yield Verdict.DENY, f'network = "none", and tasks reach it at "{LIMITS}"'
+    if not rule.network and request.outbound:
+        yield Verdict.DENY, f'network = "none", and it connects to {", ".join(request.outbound)}'
     if request.instances < rule.cohort:
         yield Verdict.DENY, f"cohort = {rule.cohort}, and it has {request.instances} instances"
 
@@ -288,10 +297,18 @@ def _leaves(rules: Iterable[Rule]) -> Leaves:
     groups = dict.fromkeys(rule.results for rule in rules if rule.results is not None)
     sizes = [rule.largest for rule in rules if rule.largest is not None]
     counts = [rule.most for rule in rules if rule.most is not None]
-    told = [not rule.limits if rule.exchange is None else rule.exchange for rule in rules]
     return Leaves(
-        tuple(groups), min(sizes, default=None), min(counts, default=None), exchange=all(told)
+        tuple(groups),
+        min(sizes, default=None),
+        min(counts, default=None),
+        exchange=all(_or_limits(rule.exchange, rule) for rule in rules),
+        failures=all(_or_limits(rule.failures, rule) for rule in rules),
     )
+
+
+def _or_limits(said: bool | None, rule: Rule) -> bool:
+    """What is not looked at may leave where the rule says so, or limits nothing."""
+    return not rule.limits if said is None else said
 
 
 def shown(policy: Policy) -> dict[str, Any]:
@@ -309,8 +326,8 @@ def _shown(rule: Rule) -> dict[str, Any]:
     found = msgspec.structs.asdict(rule)
     found["approve"] = rule.approve.word
     found["network"] = "any" if rule.network else "none"
-    exchange = not rule.limits if rule.exchange is None else rule.exchange
-    found["exchange"] = "any" if exchange else "none"
+    for key, said in (("exchange", rule.exchange), ("failures", rule.failures)):
+        found[key] = "any" if _or_limits(said, rule) else "none"
     if rule.hours is not None:
         ends = (rule.hours.begin, rule.hours.end)
         found["hours"] = "-".join(f"{m // 60:02}:{m % 60:02}" for m in ends)

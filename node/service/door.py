@@ -50,6 +50,7 @@ class Door:
         self._offer = offer
         self._refuse = refuse
         self._end = end
+        self._looked_at = actor.clock.now()
         self._let_in: dict[Instance, _LetIn] = {}
         self._told: dict[tuple[str, str, str], None] = {}
 
@@ -82,19 +83,22 @@ class Door:
     def look(self) -> None:
         """At what the owner has said since, and at the time."""
         at, admission = self._actor.clock.wall(), self._admission
-        if admission.passes(at):
+        before, self._looked_at = self._looked_at, self._actor.clock.now()
+        if admission.passes(at, self._looked_at - before):
             sentence = "The clock is behind what it was: what is over stays over."
             self._actor.log.warning("%s", sentence)
             self._context.audit.owner(at, "clock-set-back")
         changed = admission.looked()
         if changed and admission.flaw:
             self._actor.log.error("Nothing is allowed to run: %s.", admission.flaw)
-        if changed:
-            for held in list(admission.held.values()):
-                self._rule_again(held.order, at)
         # With what cannot be read nothing begins, and nothing ends.
         is_other = changed and not admission.flaw
-        over = [one for one in self._let_in.values() if is_other or one.ruling.is_over(at)]
+        if is_other:
+            for held in list(admission.held.values()):
+                self._rule_again(held.order, at)
+        over = [
+            one for one in self._let_in.values() if is_other or one.ruling.is_over(admission.latest)
+        ]
         for one in over:
             self._look_again(one, at)
         try:
@@ -153,10 +157,14 @@ class Door:
     def _look_again(self, one: _LetIn, at: float) -> None:
         order = one.order
         ruling = self._admission.rule(order, at, one.at)
-        if ruling.verdict is Verdict.ALLOW:
+        # What it has opened to others stays open as long as it runs.
+        is_closed = one.ruling.leaves.exchange and not ruling.leaves.exchange
+        if ruling.verdict is Verdict.ALLOW and not is_closed:
             self._let_in[order.instance] = _LetIn(order, ruling, one.at)
+            self._context.gate.begins(order.instance, ruling.leaves)
             return
-        why = ruling.why or "the owner allows it no more"
+        closed = "tasks may tell each other nothing any more" if is_closed else ""
+        why = ruling.why or closed or "the owner allows it no more"
         sentence = f"{order.instance} was ended by its node's owner: {why}."
         self._record(order, at, "attempt-forbidden", why=why)
         del self._let_in[order.instance]

@@ -241,6 +241,7 @@ def code_of(order: Assignment) -> dict[str, Any]:
     digest = module.package.digest if module.package is not None else None
     code = {"module": module.name, "version": module.version, "digest": digest}
     code |= {"image": module.image, "key": key_of(order)}
+    code |= {"class_name": order.class_name, "requirements": ", ".join(module.requirements)}
     names = list(dict.fromkeys((*module.datasets, *order.datasets)))
     return {"swarm": order.swarm_name, **{k: v for k, v in code.items() if v}, "datasets": names}
 

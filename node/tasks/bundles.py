@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from manta.node.shared.context import LeftRuntime, NodeContext
 
 _FAILED = (AttemptState.FAILED, AttemptState.TIMEOUT, AttemptState.INTERRUPTED)
+WORDS = ("traceback", "lines", "stacks")
+"""What may quote values of the code's: a policy that limits what leaves holds it back."""
 _PASSED = ("begun", "imported", "set up", "called", "returned")
 """The words for `manta.light.runtime.shared.PHASES`."""
 
@@ -44,11 +46,14 @@ class Bundles:
         self._how = How()
         self._began: float | None = None
         self._stacks = ""
+        self._said = False
+        """The code's process has told how it failed."""
 
     def heard(self, event: AttemptExited | RuntimeExit | PackagesFound | StacksTaken) -> None:
         match event:
             case AttemptExited(how=how):
                 self._how = how or How()
+                self._said = event.error is not None and not event.platform
             case PackagesFound(packages=packages):
                 self._packages = dict(packages)
             case StacksTaken(text=text):
@@ -73,13 +78,17 @@ class Bundles:
         if entry.error is None:
             self.forget()
             return entry
-        error = entry.error
+        error, parts = entry.error, {*self._context.config.bundle_redact}
+        if (gate := self._context.gate).holds_failures(entry.instance):
+            parts |= {*WORDS}
+            if self._said and entry.state == AttemptState.FAILED:
+                error = gate.without_words(entry.instance, error)
         if entry.state in _FAILED and assignment is not None:
             if left is not None:
                 self.measured(left)
             error = msgspec.structs.replace(error, bundle=self._bundle(entry, assignment))
         self.forget()
-        error = redacted(error, self._context.config.bundle_redact)
+        error = redacted(error, parts)
         return msgspec.structs.replace(entry, error=error)
 
     def _bundle(self, entry: TaskEnded, assignment: Assignment) -> Bundle:

@@ -127,5 +127,6 @@ def _check_path(path: str, what: str) -> None:
         or any(part in ("", ".", "..") for part in parts)
         or any(0xD800 <= ord(c) <= 0xDFFF for c in path)
         or path == ENTRY_FILE
+        or "__pycache__" in parts  # Python runs what is there in place of the source
     ):
         raise PackageError(f"{what} holds a path that is not allowed: {path[:200]!r}.")

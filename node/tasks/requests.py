@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import QuotaReached, StorageError
@@ -197,9 +199,20 @@ class TaskRequests:
             request.reply.set(None)
 
     def _journal(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
+        return self._may_leave(request, entry) and self._journal_it(request, entry)
+
+    def _may_leave(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
         if flaw := self._context.gate.flaw(entry, self._actor.clock.wall()):
             request.reply.fail("RequestFailed", flaw)
             return False
+        return True
+
+    def _keep_it(self, request: light.Request, entry: protocol.JournalEntry) -> None:
+        """One that may leave."""
+        if self._journal_it(request, entry):
+            request.reply.set(None)
+
+    def _journal_it(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
         try:
             self._context.journals.append(entry, self._context.values)
         except StorageError as error:
@@ -233,6 +246,9 @@ class TaskRequests:
         if is_copied or not isinstance(value, BlobRef) or value.size < SPREAD:
             self._keep(request, protocol.ResultWritten(instance, tag, value))
             return
+        result = protocol.ResultWritten(instance, tag, value)
+        if not self._may_leave(request, result):  # before others are told that it is here
+            return
         digest, swarm_id, held = value.digest, instance.swarm_id, self._context.held
         self._storing[request.reply] = instance
 
@@ -246,12 +262,12 @@ class TaskRequests:
                 text = f"[The result {tag!r} goes to the manager: {error}.]"
                 line = LogLine(instance, self._actor.clock.wall(), "node", text)
                 self._context.journals.append_lines(swarm_id, [line])
-                self._keep(request, protocol.ResultWritten(instance, tag, value))
+                self._keep_it(request, result)
             else:
                 del self._storing[request.reply]
                 self._context.named.of_swarm(digest, swarm_id)
                 self._actor.notify(PEER_HUB, Offer(digest, swarm_id))
-                self._keep(request, protocol.ResultWritten(instance, tag, value, held=True))
+                self._keep_it(request, msgspec.structs.replace(result, held=True))
             if error is None:
                 held.said(swarm_id, digest)
 
@@ -357,7 +373,9 @@ class TaskRequests:
     # --- kept for the swarm ------------------------------------------------------------
 
     def _state_file(self, instance: Instance, key: str) -> Path:
-        name = hashlib.sha256(key.encode()).hexdigest()
+        """What an attempt keeps is read by those of which no more may leave."""
+        limits = self._context.gate.limits_of(instance)
+        name = hashlib.sha256(f"{limits}\0{key}".encode() if limits else key.encode()).hexdigest()
         return self._context.state.kept_of(instance.swarm_id) / name
 
     def _get_state(self, request: light.Request, path: Path, key: str) -> None:

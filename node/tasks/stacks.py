@@ -34,6 +34,9 @@ class StackReads:
         if "stacks" in self._context.config.bundle_redact:
             owner = "The node's owner holds the stacks of tasks back (bundle.redact)."
             raise Refused(Code.FORBIDDEN, owner)
+        if self._context.gate.holds_failures(instance):
+            owner = "The policy of the node's owner holds the stacks of this task back."
+            raise Refused(Code.FORBIDDEN, owner)
         if why_not:
             raise Refused(Code.WRONG_STATE, f"{instance} {why_not}: it has no stacks to show.")
         if len(self._asked) >= ASKERS:

@@ -23,8 +23,8 @@ class Arrivals:
         if peer not in self._asked:
             self._asked[peer] = self._flush(peer)
 
-    def flushed(self, number: int) -> None:
-        for peer in [peer for peer, asked in self._asked.items() if asked == number]:
+    def flushed(self, peer: str, number: int) -> None:
+        if self._asked.get(peer) == number:
             self._have_all.add(peer)
             del self._asked[peer]
 

@@ -408,8 +408,8 @@ class Group:
                 waiting.append(number)
                 self._answer_flushes(peer)
             case messages.Flushed(number):
-                self._waits.flushed(number)
-                self._arrivals.flushed(number)
+                self._waits.flushed(peer, number)
+                self._arrivals.flushed(peer, number)
             case _:
                 if isinstance(message, messages.Known) and message.is_last:
                     self._is_introduced(peer, wants=message.wants)

@@ -183,10 +183,13 @@ class Waits:
         self._shell.tell(peer, messages.Flush(self._flush_count))
         return self._flush_count
 
-    def flushed(self, number: int) -> None:
-        """A peer has said that all has come."""
-        peer, wait = self._flushes.pop(number, ("", None))
-        if wait is not None and not self._has_ended(wait):
+    def flushed(self, peer: str, number: int) -> None:
+        """A peer has said that all has come. What another was asked it cannot answer."""
+        asked, wait = self._flushes.get(number, ("", None))
+        if wait is None or asked != peer:
+            return
+        del self._flushes[number]
+        if not self._has_ended(wait):
             wait.flushed.add(peer)
             self._look_at(wait)
 

@@ -235,6 +235,18 @@ def test_what_may_not_leave_is_an_error_in_the_task_and_is_recorded(owner: Owner
     assert stopped["about"]["tag"] == "rows"
 
 
+def test_a_failure_tells_no_value_where_what_leaves_is_limited(owner: Owner) -> None:
+    asked = owner.asked(owner.deploy("raise ValueError(f'not {rows}')"))
+    assert asked["leaves"].endswith("of failures only their kind")
+    owner("approve", "ward", asked["request"], "--yes")
+    ended = owner.ended(asked["swarm_id"])
+    assert ended["status"] == "FAILED"
+    told = owner.lab("explain", ended["swarm_id"])
+    for text in (ended["reason"], told):
+        assert "ValueError: the owner of its node holds back what that says" in text
+        assert "not [0." not in text
+
+
 def test_what_waits_survives_restarts_and_a_typo_in_the_policy_opens_nothing(owner: Owner) -> None:
     """Comes last: what a test has started ends with it."""
     id_ = owner.deploy("restarted = True")

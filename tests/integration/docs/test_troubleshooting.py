@@ -33,6 +33,7 @@ from tests.unit.test_troubleshooting import PAGE, VARIES, quoted
 ELSEWHERE = {
     "it has no stacks to show": "unit/node/test_stack_reads.py",
     "holds the stacks of tasks back": "integration/swarms/test_bundles.py",
+    "holds the stacks of this task back": "unit/node/test_owner_limits.py",
     "another major version of the protocol": "integration/upgrades/test_versions.py",
     "it may have been carried out": "integration/faults/test_manager_away.py",
     "Another daemon holds this node": "integration/node/test_two_daemons.py",

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,11 +16,11 @@ from manta.console.log_lines import LineFormatter
 from manta.console.rotating_file import RotatingFile
 from manta.node.cli import cluster as cluster_commands
 from manta.node.cli.main import cli, main
-from manta.node.daemon import background
+from manta.node.daemon import background, orders, units
 from manta.node.daemon import cluster as nodes
 from manta.node.doctor import configuration
 from manta.node.doctor.report import Finding, Level
-from manta.node.errors import DaemonEnded
+from manta.node.errors import DaemonEnded, OperatorError
 from manta.node.policy.consent import Asked, Consent, Subject
 from manta.node.policy.records import AskedRecords, Code, OwnerRecords
 from manta.node.state import StateFolder, Status
@@ -39,7 +39,7 @@ file = "policy.toml"
 digits = "/nowhere\\u001b[31m\\u202e"
 """
 
-SUBJECT = Subject(EVIL, EVIL, "0" * 64, EVIL, (EVIL,), (EVIL,), (EVIL,))
+SUBJECT = Subject(EVIL, EVIL, "0" * 64, EVIL, (EVIL,), EVIL, (EVIL,), (EVIL,))
 ASKED = Asked(SUBJECT, 1.0, 1.0, EVIL, EVIL, EVIL, EVIL, EVIL, EVIL, leaves=EVIL, waiting=1)
 """What a manager and a user have a node ask its owner."""
 
@@ -52,6 +52,11 @@ COMMANDS = {
     "start": ["edge", "--background"],
     "stop": ["edge"],
     "status": ["edge"],
+    "reload": ["edge"],
+    "drain": ["edge"],
+    "service install": ["edge"],
+    "service status": ["edge"],
+    "service uninstall": ["edge"],
     "logs": ["edge"],
     "who": ["edge"],
     "results": ["edge"],
@@ -71,6 +76,7 @@ COMMANDS = {
 NO_JSON = {"completion"}
 SILENT = {"stop", "config list", "config show", "config validate", "config edit", "completion"}
 SILENT |= {"config delete", "results", "audit verify", "policy test"}
+SILENT |= {"service install", "service status", "service uninstall"}
 """Commands that print nothing that others named; `config` prints what the operator wrote."""
 
 
@@ -86,6 +92,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateFolder:
             monkeypatch.delenv(name)
     monkeypatch.setenv("MANTA_HOME", str(tmp_path))
     monkeypatch.setenv("EDITOR", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     write_private(tmp_path / "nodes" / "edge.toml", CONFIG)
     folder = StateFolder(tmp_path / "state" / "nodes" / "edge")
     make_private_folder(folder.path)
@@ -121,6 +129,10 @@ def printed(
     return run
 
 
+def does_not(*_: object) -> NoReturn:
+    raise OperatorError(f"The node edge did not do it: {EVIL}")
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_shows_what_others_named_harmless(
@@ -134,6 +146,8 @@ def test_a_command_shows_what_others_named_harmless(
     assert status is not None
     monkeypatch.setattr(background, "start", lambda *_: status)
     monkeypatch.setattr(background, "ask_to_stop", lambda _: None)
+    monkeypatch.setattr(orders, "give", does_not)
+    monkeypatch.setattr(units, "runs", lambda: False)
     monkeypatch.setattr(nodes, "check_token", lambda *_: None)
     monkeypatch.setattr(nodes, "running", lambda _: {})
     planned = [("edge", EVIL, 11), ("edge", None, None)]

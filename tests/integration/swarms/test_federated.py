@@ -146,6 +146,8 @@ NAN = 'federated.Trained({"w": np.array([np.nan, 1.0])}, examples=1)'
     [
         (NAN, "array 'w' has NaN"),
         ('federated.Trained({"w": client.params["w"]}, examples=0)', "its weight is 0"),
+        ('federated.Trained(client.params, 1, {"loss": "low"})', "metric 'loss' of client"),
+        ('federated.Trained(client.params, 1, {"x" * 201: 1.0})', "The metric"),
     ],
 )
 def test_one_clients_update_that_will_not_do_is_left_out_by_policy(

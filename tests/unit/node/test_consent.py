@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from manta.node.policy.gate import Gate
 from manta.node.policy.records import Code, DecidedRecords, OwnerRecords
 from manta.node.policy.rules import Leaves, Verdict
 from manta.node.state.audit import open_log
+from manta.protocol.exchange import LockWanted
 from manta.protocol.node import Assignment, Instance, MetricsLogged, ResultWritten, TaskEnded
 from manta.protocol.signed import fingerprint, public_of, sign
 from manta.protocol.spec import ModuleSpec, SignedOrder, SwarmSpec, TaskSpec
@@ -53,15 +55,16 @@ def test_a_consent_is_of_one_person_code_and_data() -> None:
         replace(ADA, digest="d2"),
         replace(ADA, image="pytorch"),
         replace(ADA, datasets=("ward", "salaries")),
-        replace(ADA, requirements=("humanize",)),
-        replace(ADA, outbound=("outbound:elsewhere.example:443",)),
+        replace(ADA, class_name="Other"),
+        replace(ADA, requirements=("numpy", "another")),
+        replace(ADA, outbound=("outbound:example.org:443",)),
     ):
         assert verdict(consent(), subject=other) == "ask"
         assert other.id != ADA.id
     anyone = consent(anyone=True)
     assert verdict(anyone, subject=replace(ADA, user="bob", key="k2")) == "allow"
     assert verdict(anyone, subject=replace(ADA, digest="d2")) == "ask"
-    assert verdict(anyone, subject=replace(ADA, requirements=("humanize",))) == "ask"
+    assert verdict(anyone, subject=replace(ADA, requirements=("another",))) == "ask"
 
 
 def test_it_ends_with_its_time_and_is_for_its_deployments() -> None:
@@ -127,6 +130,7 @@ def order(index: int = 0, *, nonce: str = "0" * 32, module: ModuleSpec = MODULE)
         "n",
         1,
         datasets=("ward",),
+        outbound=module.outbound,
         user="ada@uni.example",
         signed=SignedOrder(spec.signed, spec.tasks[0].signature, "Why"),
     )
@@ -166,6 +170,9 @@ def test_what_waits_is_remembered_and_is_let_in_once_the_owner_says_so(
     assert back.rule(order(), NOW + 10).verdict is Verdict.ALLOW
     other = msgspec.structs.replace(MODULE, package=BlobRef("e" * 64, 3))
     assert back.rule(order(module=other), NOW + 10).verdict is Verdict.ASK
+    for change in ({"requirements": ("x",)}, {"outbound": ("outbound:x.example:1",)}):
+        other = msgspec.structs.replace(MODULE, **change)
+        assert back.rule(order(module=other), NOW + 10).verdict is Verdict.ASK
 
 
 def test_a_forged_order_and_another_ones_key_are_denied(
@@ -200,6 +207,20 @@ def test_a_clock_that_is_set_back_makes_nothing_valid_again(
     assert "what the owner allowed is over" in back.rule(order(), NOW).why
 
 
+def test_time_goes_on_while_the_clock_is_set_back(
+    admission: Callable[..., Admission], tmp_path: Path
+) -> None:
+    door = admission()
+    decide_by(door, tmp_path, Consent(subject_of(order()), True, NOW, until=NOW + 500))
+    assert door.rule(order(), NOW).verdict is Verdict.ALLOW
+    assert door.passes(NOW - 10_000, 0.25)
+    assert door.latest == NOW
+    assert not door.passes(NOW - 9_600, 400.0)
+    assert door.rule(order(), NOW - 9_600).verdict is Verdict.ALLOW
+    door.passes(NOW - 9_500, 100.0)
+    assert door.rule(order(), NOW - 9_500).verdict is Verdict.ASK
+
+
 def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     admission: Callable[..., Admission], tmp_path: Path
 ) -> None:
@@ -209,6 +230,10 @@ def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     assert door.looked()
     assert door.rule(order(), NOW).verdict is Verdict.DENY
     assert "there is no key 'aprove'" in door.rule(order(), NOW).why
+    (tmp_path / "policy.toml").write_text("")  # as an editor has it for a moment
+    assert door.looked()
+    assert "it is empty" in door.flaw
+    assert not door.looked()
     (tmp_path / "policy.toml").write_text('new_keys = "first"\n[[rule]]\n')
     assert door.looked()
     assert door.rule(order(), NOW).verdict is Verdict.ALLOW
@@ -219,6 +244,74 @@ def test_a_policy_or_decisions_that_cannot_be_read_allow_nothing(
     with pytest.raises(Damaged):
         admission()
     assert DecidedRecords().consents == ()
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(
+    admission: Callable[..., Admission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = admission('new_keys = "first"\n[[rule]]\n')
+    (tmp_path / "policy.toml").write_text('new_keys = "deny"\n[[rule]]\n')
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnerRecords, "decided", _no_descriptor_is_left)
+        assert door.looked()
+        assert "too many open files" in door.flaw
+    assert door.looked()
+    assert "new_keys" in door.rule(order(), NOW).why
+
+
+def _no_descriptor_is_left(_: OwnerRecords) -> DecidedRecords:
+    raise OSError("too many open files")
+
+
+def test_what_changes_while_it_is_read_is_read_again(
+    admission: Callable[..., Admission], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided = OwnerRecords.decided
+
+    def and_then(records: OwnerRecords) -> DecidedRecords:
+        (tmp_path / "policy.toml").write_text('otherwise = "deny"')
+        return decided(records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OwnerRecords, "decided", and_then)
+        door = admission('otherwise = "allow"')
+    assert door.looked()
+    assert door.policy.otherwise is Verdict.DENY
+
+
+def test_hours_are_those_of_the_clock_also_once_it_was_set_back(
+    admission: Callable[..., Admission],
+) -> None:
+    day = 86400.0
+    door = admission('new_keys = "first"\n[[rule]]\nhours = "00:00-12:00"\n')
+    night = NOW - NOW % day + time.timezone + day  # midnight, where there is no summer time
+    assert door.rule(order(), night + 100 * day).verdict is Verdict.ALLOW
+    assert door.rule(order(), night + day / 4).verdict is Verdict.ALLOW
+    assert door.rule(order(), night + day * 3 / 4).verdict is Verdict.DENY
+
+
+def test_what_others_can_have_a_node_remember_has_a_bound(
+    admission: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.node.policy.admission.MOST_SEEN", 0)
+    door = admission('new_keys = "first"\n[[rule]]\n')
+    assert "keeps the first keys of 0 addresses" in door.rule(order(), NOW).why
+    long = msgspec.structs.replace(MODULE, requirements=("x" * 20_000,))
+    asked = order(module=long)
+    assert "16,384 bytes" in door.hold(asked, door.rule(asked, NOW), NOW)
+    assert door.held == {}
+
+
+def test_nobody_takes_all_the_room_of_what_waits(
+    admission: Callable[..., Admission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.node.policy.admission.MOST_WAITING", 4)
+    door = admission()
+    told = [door.hold(order(at), door.rule(order(at), NOW), NOW) for at in range(3)]
+    assert told[:2] == ["", ""]
+    assert "half of all that may wait" in told[2]
+    other = msgspec.structs.replace(order(9), user="bob@uni.example")
+    assert door.hold(other, door.rule(other, NOW), NOW) == ""
 
 
 # What the code says.
@@ -244,7 +337,9 @@ def main():
     print(rows)
     eval("rows")
 """
-    found = review.look(Code({"main.py": text, "helper.py": "def name(): return 1"}, {"a.so": "d"}))
+    found = review.look(
+        Code({"main.py": text, "helper.py": "def name(): return 1"}, {"a.so": "d", "a.pyc": "e"})
+    )
     assert found.imports == ("numpy", "torch")
     assert found.datasets == (review.NOT_SAID, "ward")
     assert found.results == ("mean", "total")
@@ -253,7 +348,7 @@ def main():
     assert found.tells == ("all_reduce",)
     assert found.prints
     assert found.hides == ("eval", "subprocess")
-    assert found.unread == ("a.so",)
+    assert found.unread == ("a.pyc", "a.so")
     assert review.look(Code({"main.py": "def ("})).unread == ("main.py",)
 
 
@@ -264,6 +359,7 @@ def test_what_changed_is_told_file_by_file() -> None:
     for line in ("-b = 2", "+b = 3", "-x", "+y", "changed: m.bin"):
         assert any(one.startswith(line) for one in lines)
     assert review.diff(after, after) == []
+    assert review.diff(None, Code({"main.py": "\n" * 5000 + "last"}))[-1] == "+last"
     assert [one for one in review.diff(None, after) if one.startswith("-")] == ["--- /dev/null"] * 2
 
 
@@ -283,10 +379,15 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     assert gate.flaw(MetricsLogged(at, {"loss": 1.0}, None, NOW), NOW) == ""
     assert "2 values" in gate.flaw(total, NOW)
     assert "tell each other nothing" in gate.tells_others(at, NOW)
+    assert "tell each other nothing" in gate.flaw(LockWanted(at, "Jane Doe"), NOW)
+    gate.begins(at, Leaves((("total",),), most=3))  # the policy is another; what left has left
+    assert gate.tells_others(at, NOW) == ""
+    assert gate.flaw(total, NOW) == ""
+    assert "3 values" in gate.flaw(total, NOW)
     ended = gate.output(TaskEnded(at, "FINISHED", NOW, output=Inline(b"x")), NOW)
     assert (ended.state, ended.output) == ("FAILED", None)
     gate.ended(at)
     assert gate.flaw(told, NOW) == gate.tells_others(at, NOW) == ""
     audit.close(NOW)
     acts = [record.act for _, record in read(tmp_path / "audit")]
-    assert acts.count("value-stopped") == 5
+    assert acts.count("value-stopped") == 7

@@ -51,6 +51,7 @@ HOSTILE = [
     {ENTRY: "a.py", "a.py": b"", "d/" * 40 + "x": b""},
     {ENTRY: "a.py", "a.py": b"", "x" * 2000: b""},
     {ENTRY: "a.py", "a.py": b"", packages.ENTRY_FILE: b"other.py"},
+    {ENTRY: "a.py", "a.py": b"", "__pycache__/a.cpython-311.pyc": b""},
     {ENTRY: "a.py", "a.py": b"", "b": "text"},
     {ENTRY: "a.py", "a.py": b"", 5: b""},
     {ENTRY: "a.py", "a.py": b"", "d": b"", "d/e": b""},

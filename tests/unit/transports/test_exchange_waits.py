@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manta.transports.exchange.arrivals import Arrivals
 from manta.transports.exchange.channels import Member
 from manta.transports.exchange.letters import Attempt, Value
 from manta.transports.exchange.messages import Flush, Flushed, Message
@@ -129,9 +130,21 @@ def test_a_wait_without_hope_ends_when_all_has_come_that_was_sent() -> None:
     (flush,) = around.told
     assert isinstance(flush, Flush)
     assert asked.failures == []
-    waits_.flushed(flush.number)
+    waits_.flushed("another", flush.number)  # which was not asked
+    assert asked.failures == []
+    waits_.flushed("p", flush.number)
     assert asked.failures == [("PeerLost", "it is gone.")]
-    waits_.flushed(Flushed(flush.number).number)  # it is said twice
+    waits_.flushed("p", Flushed(flush.number).number)  # it is said twice
+
+
+def test_only_a_peer_itself_says_that_all_has_come_to_it() -> None:
+    numbers = {"p": 1, "q": 2}
+    arrivals = Arrivals(numbers.__getitem__)
+    arrivals.flush("p")
+    arrivals.flushed("q", 1)
+    assert arrivals.lacking(["p"]) == {"p"}
+    arrivals.flushed("p", 1)
+    assert arrivals.lacking(["p"]) == set()
 
 
 def test_a_wait_that_ends_for_want_of_time_says_whether_there_was_a_link() -> None:

@@ -1,0 +1,189 @@
+"""What an owner's limits hold back beside values, and what becomes of them while attempts run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from manta.actors import Refused
+from manta.node.policy.admission import Ruling
+from manta.node.policy.consent import Subject
+from manta.node.policy.gate import Gate
+from manta.node.policy.rules import Leaves, Verdict
+from manta.node.service.door import Door
+from manta.node.task_server import requests as light
+from manta.node.task_server.messages import AttemptExited
+from manta.node.tasks.bundles import Bundles
+from manta.node.tasks.requests import TaskRequests
+from manta.node.tasks.stacks import StackReads
+from manta.protocol.codes import Code
+from manta.protocol.node import (
+    Assignment,
+    GlobalWritten,
+    Instance,
+    ResultWritten,
+    TaskEnded,
+    TaskError,
+)
+from manta.protocol.spec import ModuleSpec
+from manta.protocol.spread import SPREAD
+from manta.protocol.values import BlobRef, Inline
+
+AT, OTHER = Instance("s", "only", 0, 0), Instance("s", "other", 0, 0)
+LIMITS = Leaves((("total",),), failures=False)
+SECRET = "Jane Doe, 1970"
+FAILED = TaskError("KeyError", f"only.0 raised KeyError: {SECRET!r}", f"row = {SECRET}", (SECRET,))
+
+
+class Room:
+    """A gate, and what is around it; nothing of that is looked at."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.audit = SimpleNamespace(
+            stopped=lambda *_: None, left=lambda *_: None, about_order=lambda *_, **__: None
+        )
+        self.gate = Gate(self.audit)  # type: ignore[arg-type]
+        self.config = SimpleNamespace(bundle_redact=(), name="ward")
+        self.state = SimpleNamespace(kept_of=lambda swarm_id: folder)
+        self.has_rooms = self.draining = False
+
+
+def told(room: Room, error: TaskError = FAILED) -> TaskError:
+    bundles = Bundles(room)  # type: ignore[arg-type]
+    bundles.heard(AttemptExited("session", AT, error=error))
+    end = bundles.completed(TaskEnded(AT, "FAILED", 1.0, error=error), None, None)
+    assert isinstance(end, TaskEnded)
+    assert end.error is not None
+    return end.error
+
+
+def test_a_failure_says_only_its_kind_where_what_leaves_is_limited() -> None:
+    room = Room()
+    assert told(room) == FAILED
+    room.gate.begins(AT, LIMITS)
+    error = told(room)
+    assert SECRET not in repr(error)
+    assert "failed of KeyError: the owner of its node holds back what that says" in error.sentence
+    named = msgspec.structs.replace(FAILED, kind=SECRET)
+    assert SECRET not in repr(told(room, named))
+    assert len(told(room, msgspec.structs.replace(FAILED, kind="x" * 999)).kind) == 80
+    room.gate.begins(AT, msgspec.structs.replace(LIMITS, failures=True))
+    assert told(room) == FAILED
+
+
+def test_it_says_which_value_was_stopped() -> None:
+    room = Room()
+    room.gate.begins(AT, LIMITS)
+    assert room.gate.flaw(ResultWritten(AT, "rows", Inline(b"1")), 1.0)
+    assert "'rows' is not among those that may leave" in told(room).sentence
+
+
+def test_the_stacks_of_what_is_limited_are_not_shown() -> None:
+    room, asked = Room(), list[Any]()
+    room.sessions = SimpleNamespace(tell=asked.append)  # type: ignore[attr-defined]
+    reads = StackReads(room)  # type: ignore[arg-type]
+    reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
+    assert len(asked) == 1
+    room.gate.begins(AT, LIMITS)
+    with pytest.raises(Refused, match="holds the stacks of this task back") as refused:
+        reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
+    assert refused.value.code == Code.FORBIDDEN
+
+
+def requests(room: Room) -> TaskRequests:
+    return TaskRequests(SimpleNamespace(clock=SimpleNamespace(wall=float)), room, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_what_is_kept_on_the_node_is_read_under_the_same_limits_only(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    served = requests(room)
+    plain = served._state_file(AT, "rows")
+    room.gate.begins(AT, LIMITS)
+    limited = served._state_file(AT, "rows")
+    assert plain == served._state_file(OTHER, "rows") != limited
+    room.gate.begins(OTHER, LIMITS)
+    assert served._state_file(OTHER, "rows") == limited
+
+
+def test_a_result_that_may_not_leave_is_not_offered_to_other_nodes() -> None:
+    room, answers = Room(), list[Any]()
+    room.gate.begins(AT, LIMITS)
+    served = requests(room)  # its node has nowhere to keep a result: that is an error
+    reply = light.Reply(lambda value, error: answers.append(error))
+    body = light.AddResult("rows", BlobRef("d" * 64, 2 * SPREAD), n=1)
+    served.collect = "references"
+    served._serve(light.Request("session", AT, body, reply))
+    [(kind, sentence)] = answers
+    assert kind == "RequestFailed"
+    assert "'rows' is not among" in sentence
+
+
+# While attempts run.
+
+
+class Owner:
+    """Stands for the policy and for the rest of the node."""
+
+    def __init__(self) -> None:
+        self.ruling = Ruling(Verdict.ALLOW, Subject("ada", "key"))
+        self.flaw, self.changed, self.latest = "", False, 1.0
+        self.room, self.ended, self.refused = Room(), list[str](), list[str]()
+        nothing = SimpleNamespace(info=lambda *_: None, error=lambda *_: None)
+        clock = SimpleNamespace(wall=lambda: self.latest, now=lambda: self.latest)
+        actor = SimpleNamespace(clock=clock, log=nothing)
+        self.held: dict[Instance, Any] = {}
+        self.door = Door(
+            actor,  # type: ignore[arg-type]
+            self.room,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            lambda order: None,
+            lambda instance, error: self.refused.append(error.sentence),
+            lambda instance, error: self.ended.append(error.sentence),
+        )
+
+    def rule(self, *_: object) -> Ruling:
+        return self.ruling
+
+    def looked(self) -> bool:
+        return self.changed
+
+    def nothing(self, *_: object) -> None: ...
+
+    passes = save = drop = settled = nothing
+
+    def says(self, leaves: Leaves) -> None:
+        self.ruling = msgspec.structs.replace(self.ruling, leaves=leaves)
+        self.changed = True
+        self.door.look()
+
+
+ORDER = Assignment(AT, ModuleSpec("sums"), "Study", "n", 1)
+
+
+def test_what_may_leave_of_what_runs_changes_with_the_policy() -> None:
+    owner = Owner()
+    owner.door.take(ORDER)
+    rows = GlobalWritten(AT, "rows", Inline(b"1"))
+    assert owner.room.gate.flaw(rows, 1.0) == ""
+    owner.says(LIMITS)
+    assert "'rows' is not among" in owner.room.gate.flaw(rows, 1.0)
+    assert owner.ended == []
+    owner.says(msgspec.structs.replace(LIMITS, exchange=False))
+    assert ["tell each other nothing any more" in one for one in owner.ended] == [True]
+
+
+def test_what_waits_goes_on_waiting_while_the_policy_cannot_be_read() -> None:
+    owner = Owner()
+    owner.held[AT] = SimpleNamespace(order=ORDER)
+    owner.ruling = Ruling(Verdict.DENY, owner.ruling.subject, "it cannot be read")
+    owner.flaw = "it cannot be read"
+    owner.changed = True
+    owner.door.look()
+    assert owner.refused == []
+    owner.flaw = ""
+    owner.door.look()
+    assert len(owner.refused) == 1
