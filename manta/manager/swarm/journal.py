@@ -46,6 +46,8 @@ from manta.protocol.values import BlobRef
 BACKSTOP = 60.0
 """Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
 the timeout, and may take long to deliver what the task wrote."""
+LONGEST_HELD = 10 * 365 * 86400.0
+"""Seconds for which an attempt may have waited for the owner of its node."""
 _REPORTED = ("FINISHED", "FAILED", "TIMEOUT", "REFUSED")
 _GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
@@ -114,7 +116,8 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
         case TaskHeld() if live and attempt.started_at is None:
             if attempt.held_at is None:
                 step.tell_of(attempt, "held", sentences.held(attempt))
-            attempt.held_at = min(entry.at, step.now)
+            # As in `_between`; owners may have been asked before it was placed.
+            attempt.held_at = min(max(step.now - LONGEST_HELD, entry.at), step.now)
             data.asks_owners = True
         case TaskHeld():
             pass
@@ -153,8 +156,9 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
 
 
 def _between(step: Step, attempt: Attempt, at: float) -> float:
-    """The time `at` on a node's clock, which may be off by minutes, limited to what is possible."""
-    return min(max(at, attempt.started_at or attempt.placed_at), step.now)
+    """The time `at` on a node's clock, which may be off by minutes, limited to what is possible;
+    NaN is the earliest."""
+    return min(max(attempt.started_at or attempt.placed_at, at), step.now)
 
 
 def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> None:

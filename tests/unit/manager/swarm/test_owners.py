@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from manta.manager.swarm.reads.held_up import asked
@@ -40,6 +42,17 @@ def test_it_waits_no_longer_once_it_has_begun(bench, make):
     assert [one.who for one in asked(b.machine.data, 0.0)] == ["only.1"]
     b.end(second)
     assert asked(b.machine.data, 0.0) == ()
+
+
+@pytest.mark.parametrize("at", [math.nan, -math.inf, math.inf, -1e300])
+def test_times_that_cannot_be_are_limited_to_what_can(bench, make, at):
+    b = bench(make.task("only"), nodes=2)
+    first, second = b.running("only").values()
+    b.say(first, TaskHeld(first, at))
+    [found] = asked(b.machine.data, 0.0)
+    assert b.now - 1e9 < found.since <= b.now
+    b.say(second, TaskStarted(second, at))
+    assert 0.0 <= b.machine.data.live[second].started_at <= b.now
 
 
 def test_told_again_it_is_one_event(bench, make):
