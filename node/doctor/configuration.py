@@ -128,7 +128,7 @@ def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
     if engine.problem() is not None or not folder.key_file.exists():
         return
     try:
-        label = f"{LABEL}={label_of(KeyPair.load(folder.key_file).public)}"
+        label = f"{LABEL}={label_of(KeyPair.load(folder.key_file).public, folder.path)}"
         with closing(engine.Engine()) as client:
             left = client.containers(label)
     except (KeyFileError, EngineError) as error:

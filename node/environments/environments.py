@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -237,7 +237,7 @@ class Environments:
         for name, text in recipe.files(wanted).items():
             (build / name).write_text(text, encoding="utf-8")
         uv = _uv()
-        if uv is None and find_spec("pip") is None:
+        if uv is None and not _has_pip():
             raise LaunchError(
                 f"Node {self._alias!r} has neither uv nor pip, and installs nothing: install one "
                 f"of them ({sys.executable} -m ensurepip), or set requirements.allow = false."
@@ -349,3 +349,11 @@ def _end_of_log(build: Path, most: int = 1 << 20) -> str:
             return file.read(most).decode(errors="replace")
     except OSError:
         return ""
+
+
+def _has_pip() -> bool:
+    try:
+        version("pip")
+    except PackageNotFoundError:
+        return False
+    return True

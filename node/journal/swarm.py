@@ -100,9 +100,9 @@ class Journal:
 
     def reports_wait(self, now: float) -> str:
         """Why tasks may not report more for now; "" if they may."""
-        if self.entries.is_heard(now):
-            return self._crowded(REPORTS_AHEAD, REPORTED_BYTES)
-        return self.crowded
+        if (crowded := self.crowded) or not self.entries.is_heard(now):
+            return crowded
+        return self._crowded(REPORTS_AHEAD, REPORTED_BYTES)
 
     def _crowded(self, most: int, most_bytes: int) -> str:
         count, size = len(self.entries), self.entries.pending_bytes

@@ -73,7 +73,7 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
         return containers
     from manta.node.isolation.holding import Holder
 
-    holder = Holder(label_of(public_key))
+    holder = Holder(label_of(public_key, folder.path))
     log.info("%s", holder.sentence)
     others = local_runner(choice.local, keys(config, folder.path), holder)
     return others if containers is None else ByImage(containers, others)
@@ -207,13 +207,21 @@ def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_ke
     major, minor, _ = platform.python_version_tuple()
     image = config.default_image or f"python:{major}.{minor}-slim"
     return DockerRunner(
-        found, label_of(public_key), config.alias, image, runtime_copy(folder.runtime)
+        found,
+        label_of(public_key, folder.path),
+        config.alias,
+        image,
+        runtime_copy(folder.runtime),
     )
 
 
-def label_of(public_key: str) -> str:
-    """What the containers, and sandboxes, of a node with that key are marked with."""
-    return hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
+def label_of(public_key: str, state: Path) -> str:
+    """What the containers, and sandboxes, of the node with that key and state folder are marked with.
+
+    One with a copy of the folder has the same key, and must not take what the other runs for its
+    own of before.
+    """
+    return hashlib.blake2b(f"{public_key} {place_of(state)}".encode(), digest_size=8).hexdigest()
 
 
 class ByImage:

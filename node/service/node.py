@@ -120,7 +120,7 @@ class Node:
                 ),
                 private(config, folder.path),
                 config.alias,
-                label_of(keys.public),
+                label_of(keys.public, folder.path),
             )
             undo.callback(environments.close)
             audit = open_log(folder.audit, keys.secret)

@@ -36,7 +36,7 @@ def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
     """What takes the place of `selection.choose_runner`."""
 
     def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
-        label = selection.label_of(public_key)
+        label = selection.label_of(public_key, state.path)
         if level in IMAGES:
             engine = hardening.find(level, state.path)
             engine = msgspec.structs.replace(engine, processes=outside.PROCESSES)
