@@ -48,10 +48,13 @@ class Gate:
         self._lock = threading.Lock()
         self._under: dict[Instance, _Under] = {}
 
-    def begins(self, instance: Instance, leaves: Leaves) -> None:
-        if not leaves.everything:
-            with self._lock:
-                self._under[instance] = _Under(leaves)
+    def limits(self, instance: Instance, leaves: Leaves) -> None:
+        """From now on; values that have left while all might are not counted."""
+        with self._lock:
+            if leaves.everything:
+                self._under.pop(instance, None)
+            else:
+                self._under.setdefault(instance, _Under(leaves)).leaves = leaves
 
     def ended(self, instance: Instance) -> None:
         with self._lock:

@@ -89,11 +89,11 @@ class Door:
         changed = admission.looked()
         if changed and admission.flaw:
             self._actor.log.error("Nothing is allowed to run: %s.", admission.flaw)
-        if changed:
+        # With what cannot be read nothing begins, and nothing ends or waits in vain.
+        is_other = changed and not admission.flaw
+        if is_other:
             for held in list(admission.held.values()):
                 self._rule_again(held.order, at)
-        # With what cannot be read nothing begins, and nothing ends.
-        is_other = changed and not admission.flaw
         over = [one for one in self._let_in.values() if is_other or one.ruling.is_over(at)]
         for one in over:
             self._look_again(one, at)
@@ -113,7 +113,7 @@ class Door:
 
     def _let(self, order: Assignment, ruling: Ruling, at: float) -> None:
         self._let_in[order.instance] = _LetIn(order, ruling, at)
-        self._context.gate.begins(order.instance, ruling.leaves)
+        self._context.gate.limits(order.instance, ruling.leaves)
         self._admission.drop(order.instance)
         self._admission.settled(ruling.subject)
         self._offer(order)
@@ -155,6 +155,7 @@ class Door:
         ruling = self._admission.rule(order, at, one.at)
         if ruling.verdict is Verdict.ALLOW:
             self._let_in[order.instance] = _LetIn(order, ruling, one.at)
+            self._context.gate.limits(order.instance, ruling.leaves)
             return
         why = ruling.why or "the owner allows it no more"
         sentence = f"{order.instance} was ended by its node's owner: {why}."

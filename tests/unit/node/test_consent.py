@@ -275,7 +275,7 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     gate, at = Gate(audit), Instance("s", "only", 0, 0)
     told = ResultWritten(at, "rows", Inline(b"1234"))
     assert gate.flaw(told, NOW) == ""  # nothing is limited
-    gate.begins(at, Leaves((("total", "loss"),), largest=8, most=2, exchange=False))
+    gate.limits(at, Leaves((("total", "loss"),), largest=8, most=2, exchange=False))
     assert "'rows' is not among" in gate.flaw(told, NOW)
     total = ResultWritten(at, "total", Inline(b"1234"))
     assert gate.flaw(total, NOW) == ""
@@ -285,8 +285,14 @@ def test_the_gate_stops_what_may_not_leave_and_records_it(tmp_path: Path) -> Non
     assert "tell each other nothing" in gate.tells_others(at, NOW)
     ended = gate.output(TaskEnded(at, "FINISHED", NOW, output=Inline(b"x")), NOW)
     assert (ended.state, ended.output) == ("FAILED", None)
+    gate.limits(at, Leaves(most=3))  # the policy is another, and counts on
+    assert gate.flaw(told, NOW) == gate.tells_others(at, NOW) == ""
+    assert "3 values" in gate.flaw(told, NOW)
+    gate.limits(at, Leaves())
+    assert gate.flaw(told, NOW) == ""
+    gate.limits(at, Leaves(exchange=False))
     gate.ended(at)
     assert gate.flaw(told, NOW) == gate.tells_others(at, NOW) == ""
     audit.close(NOW)
     acts = [record.act for _, record in read(tmp_path / "audit")]
-    assert acts.count("value-stopped") == 5
+    assert acts.count("value-stopped") == 6
