@@ -31,7 +31,7 @@ from manta.node.environments.recipe import Policy, Wanted
 from manta.node.errors import LaunchError, RequirementsError, StorageError
 from manta.node.runners import selection
 from manta.node.runners.paths import packages
-from manta.node.state import remove_folder
+from manta.node.state import open_to_readers, remove_folder
 from manta.protocol.isolation import LIMITS
 from manta.protocol.names import listed
 from manta.protocol.requirements import digest_of, named
@@ -279,7 +279,6 @@ class Environments:
             )
         draft = Path(tempfile.mkdtemp(dir=path, prefix=".draft-"))
         try:
-            draft.chmod(0o755)
             self._install(draft, what, wanted, room, stop)
             _finish(draft)
             return self._folders.add(key, draft, Entry(asked, size_of(draft)))
@@ -383,6 +382,7 @@ def _finish(draft: Path) -> None:
     for script in (draft / "bin").iterdir():
         if script.is_file() and not script.is_symlink():
             _make_movable(script)
+    open_to_readers(draft)
 
 
 def _make_movable(script: Path) -> None:

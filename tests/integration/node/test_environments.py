@@ -19,6 +19,7 @@ from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 from manta.protocol.requirements import digest_of
 from manta.testing import wait_until
+from tests.support.modes import unreadable
 from tests.support.wheels import sdist, served, sha256, wheel
 
 Made = Callable[..., Environments]
@@ -225,6 +226,18 @@ def test_a_plain_process_that_installs_is_said_aloud(
     monkeypatch.setattr(selection, "local", lambda private: real(private, ()))
     prepared(made(), "letters")
     assert "is installed by a plain process" in caplog.text
+
+
+def test_whoever_is_in_a_container_may_read_it_whatever_the_umask_is(
+    made: Made, installer: str
+) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = prepared(made(), "greeting")
+    finally:
+        os.umask(before)
+    assert unreadable(folder) == [".manta-environment"]  # which only the node reads
+    assert os.stat(folder / "bin" / "greeting-say").st_mode & 0o005 == 0o005
 
 
 def test_those_who_want_the_same_wait_for_one_build(made: Made, index: Path) -> None:
