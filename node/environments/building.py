@@ -45,7 +45,7 @@ class Done(NamedTuple):
     code: int
     said: str
     stopped: str = ""
-    """Why it was ended: "time", "disk" or "node"."""
+    """Why it was ended: "time", "disk" or "unwanted"."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Bench:
                 elif not ready.get_map():
                     stop.wait(_LOOK)
                 if stop.is_set():
-                    stopped = "node"
+                    stopped = "unwanted"
                 elif time.monotonic() > deadline:
                     stopped = "time"
                 elif time.monotonic() - looked >= _LOOK:

@@ -1,4 +1,4 @@
-"""Makes environments, once for all who ask meanwhile, and keeps them.
+"""Makes environments, one at a time, each once for all who ask meanwhile, and keeps them.
 
 An environment is a virtual environment of the node's own Python: what was required, with all that
 this needs, before what the node's Python has itself. It is built aside, and renamed when it is
@@ -7,6 +7,7 @@ whole. `manta.node.environments.building` says what an installer may do meanwhil
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -15,13 +16,13 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from manta.light.wire import interpreter
 from manta.node.environments import recipe, told
@@ -30,7 +31,7 @@ from manta.node.environments.recipe import Policy, Wanted
 from manta.node.errors import LaunchError, RequirementsError, StorageError
 from manta.node.runners import selection
 from manta.node.runners.paths import packages
-from manta.node.state import remove_folder
+from manta.node.state import open_to_readers, remove_folder
 from manta.protocol.isolation import LIMITS
 from manta.protocol.names import listed
 from manta.protocol.requirements import digest_of, named
@@ -45,6 +46,10 @@ _MIB = 1 << 20
 _LEAST = 64 * _MIB
 """Bytes that must be left for another environment."""
 _CLOSING_TIME = 10.0
+_LOOK = 0.25  # seconds between looks at whether what waits for its turn is still wanted
+_STOPPING = "The node is stopping, or nobody waits for it: nothing is installed any more."
+MOST_PENDING: Final = 32
+"""Environments that wait for their turn, with the one that is built."""
 _NODE_S = "manta-node.pth"
 _BY_THE_PYTHON_BESIDE = b"""#!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
@@ -59,6 +64,9 @@ class _Pending:
     done: Future[Path] = field(default_factory=Future)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     said: str = ""
+    users: set[str] = field(default_factory=set)
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Nobody wants it any more, or the node stops."""
 
 
 class Environments:
@@ -76,7 +84,9 @@ class Environments:
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self._threads: set[threading.Thread] = set()
-        self._stop = threading.Event()
+        self._is_closed = False
+        self._turn = threading.Lock()
+        """Of the one that is built: what it may take of the disk is what the others leave."""
 
     @property
     def there(self) -> tuple[str, ...]:
@@ -103,6 +113,7 @@ class Environments:
             result.set_result(None)
             return result
         key = recipe.key_of(wanted, _python(), self._policy)
+        self._leave(user, key)
         self._folders.use(key, user)
 
         def built(done: Future[Path]) -> None:
@@ -111,18 +122,29 @@ class Environments:
             else:
                 result.set_result(done.result())
 
-        self._built(key, f"module {module!r}", wanted, digest_of(lines), tell).add_done_callback(
-            built
-        )
+        what, asked = f"module {module!r}", digest_of(lines)
+        self._built(key, what, wanted, asked, user, tell).add_done_callback(built)
         return result
 
     def leave(self, user: str) -> None:
+        """What is built for nobody else is given up."""
+        self._leave(user)
         self._folders.leave(user)
+
+    def _leave(self, user: str, but: str = "") -> None:
+        with self._lock:
+            for key, pending in self._pending.items():
+                if key != but and user in pending.users:
+                    pending.users.discard(user)
+                    if not pending.users:
+                        pending.stop.set()
 
     def close(self) -> None:
         """Ends what is being built, and waits for it. Idempotent."""
         with self._lock:  # nothing is begun any more
-            self._stop.set()
+            self._is_closed = True
+            for pending in self._pending.values():
+                pending.stop.set()
             threads = tuple(self._threads)
         deadline = time.monotonic() + _CLOSING_TIME
         for thread in threads:
@@ -143,7 +165,13 @@ class Environments:
         return wanted
 
     def _built(
-        self, key: str, what: str, wanted: Wanted, asked: str, tell: Callable[[str], None]
+        self,
+        key: str,
+        what: str,
+        wanted: Wanted,
+        asked: str,
+        user: str,
+        tell: Callable[[str], None],
     ) -> Future[Path]:
         with self._lock:
             if (folder := self._folders.find(key)) is not None:
@@ -151,7 +179,11 @@ class Environments:
                 there.set_result(folder)
                 return there
             pending = self._pending.get(key)
-            if pending is None:
+            if pending is None or pending.stop.is_set():
+                if flaw := self._too_much():
+                    refused: Future[Path] = Future()
+                    refused.set_exception(LaunchError(flaw))
+                    return refused
                 pending = self._pending[key] = _Pending()
                 thread = threading.Thread(
                     target=self._build,
@@ -162,10 +194,22 @@ class Environments:
                 self._threads = {one for one in self._threads if one.is_alive()} | {thread}
                 thread.start()
             pending.listeners.append(tell)
+            pending.users.add(user)
             said = pending.said
         if said:
             tell(said)
         return pending.done
+
+    def _too_much(self) -> str:
+        """Why nothing more is built now, in a sentence; "" if it is."""
+        if self._is_closed:
+            return _STOPPING
+        if len(self._pending) >= MOST_PENDING:
+            return (
+                f"Node {self._alias!r} has the requirements of {MOST_PENDING} modules to install "
+                "already: try again later, or use another node."
+            )
+        return ""
 
     # A thread of its own.
 
@@ -173,23 +217,39 @@ class Environments:
         folder: Path | None = None
         problem: Exception | None = None
         try:
-            began = time.monotonic()
-            names = listed(named(wanted.lines))
-            self._say(pending, f"Node {self._alias!r} installs what {what} requires: {names}.")
-            folder = self._made(key, what, wanted, asked)
-            took = time.monotonic() - began
+            with self._in_turn(what, pending):
+                began = time.monotonic()
+                names = listed(named(wanted.lines))
+                self._say(pending, f"Node {self._alias!r} installs what {what} requires: {names}.")
+                folder = self._made(key, what, wanted, asked, pending.stop)
+                took = time.monotonic() - began
             self._say(pending, f"What {what} requires was installed in {took:.0f} s.")
         except OSError as error:
             problem = StorageError(f"What {what} requires can't be installed: {remedied(error)}.")
         except Exception as error:
             problem = error
         with self._lock:
-            del self._pending[key]
+            if self._pending[key] is pending:  # else it is wanted anew
+                del self._pending[key]
         if folder is not None:
             pending.done.set_result(folder)
         else:
             assert problem is not None
             pending.done.set_exception(problem)
+
+    @contextlib.contextmanager
+    def _in_turn(self, what: str, pending: _Pending) -> Iterator[None]:
+        """Raises LaunchError."""
+        if not self._turn.acquire(blocking=False):
+            waits = f"What {what} requires is installed on node {self._alias!r} once others are."
+            self._say(pending, waits)
+            while not self._turn.acquire(timeout=_LOOK):
+                if pending.stop.is_set():
+                    raise LaunchError(_STOPPING)
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _say(self, pending: _Pending, sentence: str) -> None:
         log.info("%s", sentence)
@@ -199,7 +259,7 @@ class Environments:
         for tell in listeners:
             tell(sentence)
 
-    def _made(self, key: str, what: str, wanted: Wanted, asked: str) -> Path:
+    def _made(self, key: str, what: str, wanted: Wanted, asked: str, stop: threading.Event) -> Path:
         """Raises OSError, RequirementsError, LaunchError."""
         import tempfile  # dear to import, and not needed to start a node
 
@@ -219,14 +279,15 @@ class Environments:
             )
         draft = Path(tempfile.mkdtemp(dir=path, prefix=".draft-"))
         try:
-            draft.chmod(0o755)
-            self._install(draft, what, wanted, room)
+            self._install(draft, what, wanted, room, stop)
             _finish(draft)
             return self._folders.add(key, draft, Entry(asked, size_of(draft)))
         finally:
             remove_folder(draft)
 
-    def _install(self, draft: Path, what: str, wanted: Wanted, room: int) -> None:
+    def _install(
+        self, draft: Path, what: str, wanted: Wanted, room: int, stop: threading.Event
+    ) -> None:
         import venv
 
         from manta.node.environments.building import Bench
@@ -251,7 +312,7 @@ class Environments:
             program = recipe.with_uv(bench.installer, wanted, policy, places)
         else:
             program = recipe.with_pip(sys.executable, wanted, policy, places)
-        done = bench.run(program, variables, room, self._stop)
+        done = bench.run(program, variables, room, stop)
         self._check(done, what, wanted, room, build)
         remove_folder(build)
         if foreign := foreign_in(draft, own_links):  # which only code that builds can leave
@@ -262,8 +323,8 @@ class Environments:
 
     def _check(self, done: Done, what: str, wanted: Wanted, room: int, build: Path) -> None:
         where = f"{what} on node {self._alias!r}"
-        if done.stopped == "node":
-            raise LaunchError("The node is stopping: nothing is installed any more.")
+        if done.stopped == "unwanted":
+            raise LaunchError(_STOPPING)
         if done.stopped == "time":
             raise RequirementsError(
                 f"What {where} requires was not installed in time, and was given up: "
@@ -321,6 +382,7 @@ def _finish(draft: Path) -> None:
     for script in (draft / "bin").iterdir():
         if script.is_file() and not script.is_symlink():
             _make_movable(script)
+    open_to_readers(draft)
 
 
 def _make_movable(script: Path) -> None:

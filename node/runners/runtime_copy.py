@@ -16,6 +16,7 @@ from py_compile import PycInvalidationMode
 import msgpack
 
 from manta.light import wire
+from manta.node.state import open_to_readers
 
 _TRANSPORTS = [
     "__init__.py",
@@ -40,6 +41,7 @@ def runtime_copy(parent: Path) -> Path:
         digest.update(name.encode() + b"\0" + source.read_bytes())
     folder = parent / digest.hexdigest()
     if folder.is_dir():
+        open_to_readers(folder)  # an earlier version made it as the umask had it
         return folder
     shutil.rmtree(parent, ignore_errors=True)
     draft = parent / "draft"
@@ -54,6 +56,7 @@ def runtime_copy(parent: Path) -> Path:
         stripdir=str(draft),
         invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
     )
+    open_to_readers(draft)
     os.rename(draft, folder)
     return folder
 

@@ -22,6 +22,7 @@ from manta.node.runners.interface import (
     RuntimeHandle,
     RuntimeSpec,
 )
+from manta.node.state import place_of
 from manta.protocol.isolation import AUTO, BWRAP, IMAGES, LANDLOCK, LIMITS, rank
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_ke
 
 
 def label_of(public_key: str, state: Path) -> str:
-    """What the containers, and sandboxes, of the node with that key and state folder are marked with.
+    """What marks the containers and sandboxes of the node with that key and state folder.
 
     One with a copy of the folder has the same key, and must not take what the other runs for its
     own of before.

@@ -26,6 +26,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,6 +224,17 @@ class StateFolder:
             return int(holder) if holder.isdecimal() else None
         finally:
             os.close(fd)
+
+
+def open_to_readers(folder: Path) -> None:
+    """Let every user read what is in a folder, and start what its owner may, whatever the umask
+    was: tasks in containers may be another user's. Follows no link. Raises OSError."""
+    for place, _, names in os.walk(folder):
+        for path in (place, *(os.path.join(place, name) for name in names)):
+            mode = os.lstat(path).st_mode
+            wanted = mode | 0o444 | (0o111 if mode & stat.S_IXUSR else 0)
+            if wanted != mode and not stat.S_ISLNK(mode):
+                os.chmod(path, stat.S_IMODE(wanted))
 
 
 def remove_folder(folder: Path) -> None:

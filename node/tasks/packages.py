@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.node.errors import PackageError, StorageError
+from manta.node.state import open_to_readers
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 from manta.transports.codec.values import decode
 from manta.transports.errors import CorruptValue, MissingPackage
@@ -56,7 +57,7 @@ def unpack(data: Buffer, folder: Path, what: str) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         (draft / ENTRY_FILE).write_text(f"{_hash(draft)}\n{entry}", encoding="utf-8")
-        draft.chmod(0o755)
+        open_to_readers(draft)
         if folder.is_dir() and unpacked(folder) is None:
             os.rename(folder, f"{draft}-damaged")
         os.rename(draft, folder)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 ASKERS = 100
 """How many may wait for one attempt's."""
+AGAIN = 5.0
+"""Seconds after which a runtime is asked again that has not answered: twice what it takes."""
 
 
 class StackReads:
@@ -26,9 +28,16 @@ class StackReads:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._asked: list[Reply] = []
+        self._since = 0.0
+        """When the runtime was asked for them."""
 
     def ask(
-        self, instance: Instance, session: str, why_not: str, defer: Callable[[], Reply]
+        self,
+        instance: Instance,
+        session: str,
+        why_not: str,
+        defer: Callable[[], Reply],
+        now: float,
     ) -> None:
         """`why_not`: why there are none to show, if so. Raises Refused."""
         if "stacks" in self._context.config.bundle_redact:
@@ -41,8 +50,10 @@ class StackReads:
             raise Refused(Code.WRONG_STATE, f"{instance} {why_not}: it has no stacks to show.")
         if len(self._asked) >= ASKERS:
             raise Refused(Code.UNAVAILABLE, "Too many ask for its stacks at once: try again.")
+        if not self._asked or now - self._since >= AGAIN:
+            self._since = now
+            self._context.sessions.tell(TakeStacks(session, instance))
         self._asked.append(defer())
-        self._context.sessions.tell(TakeStacks(session, instance))
 
     def answer(self, text: str) -> None:
         """Nothing: the attempt is over."""

@@ -142,7 +142,8 @@ class TaskSupervisor(Actor):
                 why_not = "" if self._machine.current == instance else "does not run now"
                 if self._is_image_alone:
                     why_not = "is the program of an image"
-                self._stacks.ask(instance, self._machine.session, why_not, self.defer)
+                session, now = self._machine.session, self.clock.now()
+                self._stacks.ask(instance, session, why_not, self.defer, now)
             case light.RuntimeReady(session):
                 self._feed(events.Ready(session))
             case light.ObjectLives(_, lives_on):

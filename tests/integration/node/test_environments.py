@@ -19,6 +19,7 @@ from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 from manta.protocol.requirements import digest_of
 from manta.testing import wait_until
+from tests.support.modes import unreadable
 from tests.support.wheels import sdist, served, sha256, wheel
 
 Made = Callable[..., Environments]
@@ -227,6 +228,18 @@ def test_a_plain_process_that_installs_is_said_aloud(
     assert "is installed by a plain process" in caplog.text
 
 
+def test_whoever_is_in_a_container_may_read_it_whatever_the_umask_is(
+    made: Made, installer: str
+) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = prepared(made(), "greeting")
+    finally:
+        os.umask(before)
+    assert unreadable(folder) == [".manta-environment"]  # which only the node reads
+    assert os.stat(folder / "bin" / "greeting-say").st_mode & 0o005 == 0o005
+
+
 def test_those_who_want_the_same_wait_for_one_build(made: Made, index: Path) -> None:
     these, heard = made(), list[str]()
     asked = [
@@ -295,6 +308,41 @@ def test_a_build_ends_with_its_node(made: Made, index: Path, level: str) -> None
         asked.result(20)
     assert not building_processes()
     assert not drafts[0].exists()
+
+
+def test_environments_are_built_one_at_a_time_and_what_nobody_waits_for_is_given_up(
+    made: Made, index: Path
+) -> None:
+    sdist(index, "slow", code="import time; time.sleep(600)")
+    these, heard = made(sdists=True), list[str]()
+    slow = these.prepare("code", ["slow"], "task 1", lambda _: None)
+    wait_until(lambda: list(these._folders.path.glob(".draft-*")), 60)
+    waiting = these.prepare("code", ["letters"], "task 2", heard.append)
+    wait_until(lambda: heard, 60)
+    assert "is installed on node 'node-1' once others are" in heard[0]
+    assert len(list(these._folders.path.glob(".draft-*"))) == 1
+    again = these.prepare("code", ["slow"], "task 3", lambda _: None)
+    these.leave("task 1")
+    assert not slow.done()  # another task waits for it
+    these.leave("task 3")
+    for one in (slow, again):
+        with pytest.raises(LaunchError, match="nobody waits for it"):
+            one.result(60)
+    assert waiting.result(60) is not None
+
+
+def test_what_waits_to_be_installed_has_a_bound(
+    made: Made, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "MOST_PENDING", 1)
+    sdist(index, "slow", code="import time; time.sleep(600)")
+    these = made(sdists=True)
+    these.prepare("code", ["slow"], "task 1", lambda _: None)
+    with pytest.raises(LaunchError, match="the requirements of 1 modules to install already"):
+        prepared(these, "letters", user="task 2")
+    these.leave("task 1")
+    wait_until(lambda: not these._pending, 60)
+    assert prepared(these, "letters", user="task 2").exists()
 
 
 def test_those_not_used_for_longest_go_and_none_that_is_in_use(made: Made, index: Path) -> None:

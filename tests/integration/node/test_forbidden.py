@@ -1,4 +1,4 @@
-"""What a node's owner forbids ends, whatever its supervisor is about to do."""
+"""What a node's owner forbids ends, and what waits for them waits, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from manta.node.service.supervisor import NodeSupervisor
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.node import DENIED
 
+ASKS = '[[rule]]\napprove = "ask"\n'
 ALLOWS, DENIES = ('new_keys = "first"\n[[rule]]\n', '[[rule]]\napprove = "deny"\n')
 
 
@@ -45,3 +46,18 @@ def test_what_is_forbidden_before_its_supervisor_is_there_does_not_run(
     assert task.error.kind == DENIED
     assert node.context.tasks_running == 0
     assert not node.context.runtimes
+
+
+def test_what_waits_for_the_owner_waits_on_while_the_policy_cannot_be_read(lab) -> None:
+    policy = lab.folder / "policy.toml"
+    policy.write_text(ASKS)
+    node = lab.node(1, policy={"file": str(policy)})
+    admission = node.context.admission
+    assert admission is not None
+    api = lab.api()
+    deployed = api.deploy_swarm("lab", lab.swarm("def main(): pass\n"))
+    lab.wait_until(lambda: admission.held)
+    policy.write_text("[[rule]]\naprove = 1\n")
+    lab.wait_until(lambda: admission.flaw)
+    policy.write_text(ALLOWS)
+    assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"

@@ -224,7 +224,9 @@ def test_an_operator_who_wants_a_sandbox_where_there_is_none(lab, monkeypatch) -
     with pytest.raises(LaunchError, match="DOCKER_HOST is tcp://elsewhere:2375: a node needs"):
         lab.start(config, lab.known(1))
     config = lab.config("node-1", containers={"runner": "auto", "isolation": "bwrap"})
-    least = r'containers.isolation is "bwrap", and tasks would run at the level "limits" here \(DOCKER_HOST is .*\): let'
+    least = (
+        r'isolation is "bwrap", and tasks would run at the level "limits" here \(DOCKER.*\): let'
+    )
     with pytest.raises(LaunchError, match=least):
         lab.start(config, lab.known(1))
     config = lab.config("node-1", containers={"runner": "auto"})

@@ -86,11 +86,11 @@ def test_the_stacks_of_what_is_limited_are_not_shown() -> None:
     room, asked = Room(), list[Any]()
     room.sessions = SimpleNamespace(tell=asked.append)  # type: ignore[attr-defined]
     reads = StackReads(room)  # type: ignore[arg-type]
-    reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
+    reads.ask(AT, "session", "", lambda: None, 0.0)  # type: ignore[arg-type,return-value]
     assert len(asked) == 1
     room.gate.begins(AT, LIMITS)
     with pytest.raises(Refused, match="holds the stacks of this task back") as refused:
-        reads.ask(AT, "session", "", lambda: None)  # type: ignore[arg-type,return-value]
+        reads.ask(AT, "session", "", lambda: None, 0.0)  # type: ignore[arg-type,return-value]
     assert refused.value.code == Code.FORBIDDEN
 
 

@@ -12,6 +12,7 @@ from manta.node.errors import PackageError, StorageError
 from manta.node.tasks import packages
 from manta.node.tasks.packages import ENTRY, unpack, unpacked
 from manta.transports.codec.values import encode
+from tests.support.modes import unreadable
 
 
 def made(files: dict[Any, Any]) -> bytes:
@@ -28,6 +29,15 @@ def test_unpacks_a_file_and_a_folder(tmp_path: Path) -> None:
     assert (folder / "lib/a/b.py").read_bytes() == b""
     assert os.listdir(tmp_path) == ["m"]
     assert unpack(made({ENTRY: "p", "p/__init__.py": b""}), tmp_path / "n", "it") == "p"
+
+
+def test_whoever_is_in_a_container_may_read_it_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        unpack(made({ENTRY: "a.py", "a.py": b"", "lib/b.py": b""}), tmp_path / "m", "it")
+    finally:
+        os.umask(before)
+    assert unreadable(tmp_path / "m") == []
 
 
 def test_whoever_is_second_does_no_harm(tmp_path: Path) -> None:

@@ -1,62 +1,71 @@
-"""Who asks for stacks that can't be shown is told why, and only so many may ask at a time."""
+"""Who asks for the stacks of an attempt, and how often its runtime is asked for them."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from manta.actors import Refused
-from manta.node.tasks.stacks import ASKERS, StackReads
+from manta.actors import Refused, Reply
+from manta.node.task_server.messages import TakeStacks
+from manta.node.tasks import stacks
+from manta.node.tasks.stacks import StackReads
+from manta.protocol.bundle import Stacks
 from manta.protocol.node import Instance
 
-AT = Instance("swarm", "worker", 0, 0, 0)
+AT = Instance("s", "worker", 0, 0)
 
 
-class Asker:
+class Told(Reply):
     def __init__(self) -> None:
-        self.told: Any = None
+        super().__init__()
+        self.heard: list[Any] = []
 
-    def set(self, told: Any) -> None:
-        self.told = told
-
-    def fail(self, error: Exception) -> None:
-        self.told = error
+    def _deliver(self, value: Any, error: BaseException | None) -> None:
+        self.heard.append(value if error is None else error)
 
 
-def reads(*redacted: str) -> tuple[StackReads, list[Any]]:
-    asked: list[Any] = []
-    context = SimpleNamespace(
-        config=SimpleNamespace(bundle_redact=redacted), sessions=SimpleNamespace(tell=asked.append)
-    )
-    return StackReads(context), asked  # type: ignore[arg-type]
+class Bench:
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        context = SimpleNamespace(
+            config=SimpleNamespace(bundle_redact=()),
+            sessions=SimpleNamespace(tell=self.sent.append),
+        )
+        self.reads = StackReads(cast("Any", context))
+
+    def ask(self, now: float, why_not: str = "") -> Told:
+        reply = Told()
+        self.reads.ask(AT, "session", why_not, lambda: reply, now)
+        return reply
+
+
+def test_all_who_ask_at_a_time_are_answered_with_what_is_taken_once() -> None:
+    bench = Bench()
+    asked = [bench.ask(float(number) / 10) for number in range(9)]
+    assert bench.sent == [TakeStacks("session", AT)]
+    bench.reads.answer("where it stands")
+    assert [one.heard for one in asked] == [[Stacks("where it stands")]] * 9
+    bench.ask(1.0)
+    assert len(bench.sent) == 2
+
+
+def test_a_runtime_that_does_not_answer_is_asked_again_and_askers_have_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stacks, "ASKERS", 2)
+    bench = Bench()
+    bench.ask(0.0)
+    bench.ask(stacks.AGAIN)
+    assert len(bench.sent) == 2
+    with pytest.raises(Refused, match="Too many ask"):
+        bench.ask(stacks.AGAIN)
 
 
 def test_an_attempt_that_does_not_run_is_told_as_one() -> None:
-    stacks, asked = reads()
+    bench = Bench()
     with pytest.raises(Refused) as refused:
-        stacks.ask(AT, "session", "does not run now", Asker)  # type: ignore[arg-type]
+        bench.ask(0.0, "does not run now")
     assert refused.value.sentence == f"{AT} does not run now: it has no stacks to show."
-    assert not asked
-
-
-def test_an_owner_who_holds_them_back_is_named_first() -> None:
-    stacks, _ = reads("stacks")
-    with pytest.raises(Refused, match="holds the stacks of tasks back"):
-        stacks.ask(AT, "session", "does not run now", Asker)  # type: ignore[arg-type]
-
-
-def test_all_who_ask_are_answered_and_no_more_may() -> None:
-    stacks, asked = reads()
-    askers = [Asker() for _ in range(ASKERS)]
-    for asker in askers:
-        stacks.ask(AT, "session", "", lambda asker=asker: asker)  # type: ignore[misc]
-    with pytest.raises(Refused, match="Too many ask"):
-        stacks.ask(AT, "session", "", Asker)  # type: ignore[arg-type]
-    assert len(asked) == ASKERS
-    stacks.answer("File")
-    assert {asker.told.text for asker in askers} == {"File"}
-    stacks.ask(AT, "session", "", lambda: askers[0])  # type: ignore[arg-type,return-value]
-    stacks.answer("")
-    assert isinstance(askers[0].told, Refused)
+    assert not bench.sent
