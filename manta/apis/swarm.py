@@ -270,7 +270,8 @@ def definition_of(swarm: Swarm) -> Definition:
 
 
 def _description_of(swarm: Swarm) -> str:
-    """The first paragraph of its docstring unless it says something else."""
+    """The first paragraph of its docstring, if its class is a user's, unless it says something
+    else."""
     given = swarm.description
     if not isinstance(given, str):
         raise InvalidArgument(
@@ -282,7 +283,8 @@ def _description_of(swarm: Swarm) -> str:
             f"The description of swarm {name_of(swarm)!r} has {len(given)} characters: "
             f"{MOST_DESCRIBED} are enough."
         )
-    written = type(swarm).__dict__.get("__doc__") or ""
+    kind = type(swarm)
+    written = "" if kind.__module__.startswith("manta.") else kind.__dict__.get("__doc__") or ""
     first = " ".join(cleandoc(written).partition("\n\n")[0].split())
     return given or first[:MOST_DESCRIBED]
 

@@ -343,7 +343,7 @@ def test_a_network_joins_nodes_that_there_are(api: UserAPI) -> None:
     assert ended.status == "COMPLETED"
 
 
-TEXTS = "name email password old new tag role module"
+TEXTS = "name email password old new tag role module task"
 GOOD: dict[str, Any] = {
     **dict.fromkeys(TEXTS.split(), "some text"),
     "cluster": CLUSTER,

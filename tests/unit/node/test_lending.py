@@ -22,6 +22,7 @@ class Own:
         self.fd = 99
         self.in_memory = True
         self.transfers: set[Any] = set()
+        self.has_it: set[str] = set()
         self.error: OSError | None = None
 
     def mapped(self) -> Any:

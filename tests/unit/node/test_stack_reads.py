@@ -32,6 +32,7 @@ class Bench:
         context = SimpleNamespace(
             config=SimpleNamespace(bundle_redact=()),
             sessions=SimpleNamespace(tell=self.sent.append),
+            gate=SimpleNamespace(holds_failures=lambda _: False),
         )
         self.reads = StackReads(cast("Any", context))
 
