@@ -17,6 +17,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.manager.backup import verify_file
+from manta.testing import wait_until
 from tests.support.lab import Lab
 
 SWARM = '''
@@ -74,6 +75,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         assert done.returncode == 0, done.stderr
         lab("deploy", "--cluster", "lab", "--follow", folder / "swarm.py")
         lab("results", "Sums")
+        wait_until(lambda: "log-head" in node(lab, "audit", "export", "edge").stdout)
+        wait_until(lambda: "log-head" in lab("manager", "audit", "export"))
         lab("manager", "backup", folder / "earlier")
         lab("user", "rm", "ada@example.org")
         node(lab, "stop", "edge")
