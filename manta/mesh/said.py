@@ -62,6 +62,11 @@ class Position(_Said, frozen=True, tag=11):
     is_free: bool
     ending: Ending | None
 
+    @property
+    def target(self) -> Ballot:
+        """The last view of which the sender has heard the commit."""
+        return self.view if self.ending is None else self.ending.next
+
 
 class Group(_Said, frozen=True):
     """Members that make the same last call in a former view: the one after that number, or none

@@ -50,8 +50,8 @@ SOON = 0.03
 PATIENCE = 10.0
 """Seconds for which anything is held without being told more."""
 ANSWER = 1.0
-"""Seconds until a proposal that was not answered by all is made again, and until who is at its end
-says so again."""
+"""Seconds until a proposal that was not answered by all is made again, and until a member says
+again where it is."""
 AGAIN = 0.05
 """Seconds until one that was refused is made again."""
 MOST_WEIGHT = 2_000
@@ -128,8 +128,6 @@ class _Ending:
     """Its number, once it is called."""
     is_done: bool
     """What comes of it is here, or there is none."""
-    again: float
-    """When that is said again, as it may be lost, or what was said to it."""
 
 
 class Views:
@@ -155,12 +153,14 @@ class Views:
         self._held_until: float | None = None
         """Once anything is held for it, or for the beginning of the next view."""
         self._ending: _Ending | None = None
+        self._again = 0.0
+        """When it says again where it is, as that may be lost, or what was said to it."""
         self._proposal: _Proposal | None = None
         self._committed: _Proposal | None = None
         self._propose_at: float | None = None
         """When this peer proposes, or asks for that, at the earliest."""
         self._is_asked = False
-        """Is another view needed, though all that are alive are in this one?"""
+        """Is another view needed, also with the same members, as from a proposal to a commit?"""
         self._behind_at: float | None = None
         """When all members should have heard of the view that was committed last."""
 
@@ -298,10 +298,11 @@ class Views:
         if self._behind_at is None or now < self._behind_at:
             return False
         self._behind_at = None
-        return self._committed is not None and not self._committed.is_answered
+        self._is_asked = self._committed is not None and not self._committed.is_answered
+        return self._is_asked
 
     def _propose(self, now: float) -> list[Action]:
-        self._propose_at, self._is_asked = None, False
+        self._propose_at, self._is_asked = None, True
         view = View(Ballot(self._highest.number + 1, self._me), tuple(self._order(self._alive)))
         self._proposal = _Proposal(view, now + ANSWER)
         message = Propose(*view)
@@ -313,9 +314,12 @@ class Views:
     def _take_position(self, peer: str, said: Position, now: float) -> list[Action]:
         own = (one for one in (self._proposal, self._committed) if one is not None)
         of = next((one for one in own if one.view.ballot == said.ballot), None)
-        if of is None or peer not in of.view.members:
+        is_early = of is self._committed and said.target != said.ballot  # it is yet to hear that
+        if of is None or is_early or peer not in of.view.members:
             return []
-        of.positions[peer] = said
+        known, of.positions[peer] = of.positions.get(peer), said
+        if said == known and (said.ending is None or not said.ending.is_done):
+            return []  # it lacks no `Begin`
         if of is self._proposal:
             return self._decide(of, now) if of.is_answered else []
         if not of.has_begun:
@@ -331,6 +335,7 @@ class Views:
         if found is None:
             return []
         self._proposal, self._committed = None, _Proposal(proposal.view, math.inf)
+        self._is_asked = False
         commit = Commit(*proposal.view, found)
         others = self._tell_others(proposal.view, commit)
         self._behind_at = now + BEHIND if others else None
@@ -353,9 +358,8 @@ class Views:
 
     def _let_begin(self, views: dict[str, Ballot], now: float) -> list[Action]:
         """Tells each of those that its next view has begun."""
-        actions: list[Action] = [
-            Tell(one, Begin(ballot)) for one, ballot in views.items() if one != self._me
-        ]
+        others = [one for one in views if one != self._me]
+        actions: list[Action] = [Tell(one, Begin(views[one])) for one in others]
         if self._me in views:
             actions += self._begin(self._me, views[self._me], now)
         return actions
@@ -410,6 +414,7 @@ class Views:
         ending, proposer = self._ending, self._proposer
         if proposer is None:
             return []
+        self._again = now + ANSWER
         told = None
         if ending is not None:
             lost = tuple(sorted(self._lost))
@@ -437,7 +442,7 @@ class Views:
         last = None if former is None else former.last
         if limit is not None and self._inside > limit:
             last = self._inside
-        self._ending = _Ending(limit, view, last, is_over, now + ANSWER)
+        self._ending = _Ending(limit, view, last, is_over)
         actions: list[Action] = [Prepare(view)]
         if lost := set(self.view.members).difference(group.members, self._lost):
             self._lost |= lost
@@ -455,8 +460,7 @@ class Views:
     def _enter(self, view: View, now: float) -> list[Action]:
         self.view, self._ending, self._lost = view, None, frozenset()
         self._done = self._inside = NONE
-        self._weight = 0
-        self._is_pending, self._held_until = False, None
+        self._weight, self._is_pending, self._held_until = 0, False, None
         return [Enter(view), Release(), *self._say_position(now), *self._look(now)]
 
     def _let_go(self, now: float) -> list[Action]:
@@ -468,9 +472,7 @@ class Views:
 
     @property
     def due(self) -> float | None:
-        times = [self._held_until]
-        if self._ending is not None and self._ending.is_done:
-            times.append(self._ending.again)
+        times = [self._held_until, None if self._proposer is None else self._again]
         if not self.leads:
             times.append(self._propose_at)
         elif self._can_propose:
@@ -482,9 +484,7 @@ class Views:
     def tick(self, now: float) -> list[Action]:
         is_late = self._held_until is not None and self._held_until <= now
         actions = self._impatient(now) if is_late else []
-        if (ending := self._ending) is not None and ending.is_done and ending.again <= now:
-            ending.again = now + ANSWER
-            actions += self._say_position(now)
+        actions += self._say_position(now) if self._again <= now else []
         return [*actions, *self._look(now)]
 
     def _impatient(self, now: float) -> list[Action]:

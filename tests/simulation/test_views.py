@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from manta.mesh.said import Begin, Commit, Proposals
-from manta.mesh.views import Action, Enter, GiveUp, Tell, View, Views
+from manta.mesh.said import Begin, Commit, Position, Proposals
+from manta.mesh.views import SOON, Action, Enter, GiveUp, Tell, View, Views
 
 HEARD = 0.4
 """Seconds until all have heard who is alive."""
@@ -47,7 +47,7 @@ class Member:
                 self.net.entered(self, action.view)
 
     def know(self) -> None:
-        linked = {one for one in self.opinion if self.net.joins(self.name, one)}
+        linked = {one for one in self.opinion if self.net.links(self.name, one)}
         self.perform(self.views.know(self.opinion, linked, self.net.now))
 
     def step(self) -> None:
@@ -93,6 +93,23 @@ class Member:
         self.step()
 
 
+class Waiter(Member):
+    """Makes no calls. It waits for a view of so many once it has been there for a while."""
+
+    def __init__(self, net: Net, name: str, size: int) -> None:
+        super().__init__(net, name)
+        self.wait(size)
+
+    def wait(self, size: int) -> None:
+        self.size = size
+        self.since = self.net.now + self.net.random.uniform(0, 2.0)
+
+    def step(self) -> None:
+        lacks = len(self.views.view.members) < self.size
+        is_free = lacks and self.since <= self.net.now
+        self.perform(self.views.waits(is_free, self.net.now))
+
+
 class Net:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -103,6 +120,12 @@ class Net:
         self.sides: list[set[str]] = []
         self.losing: tuple[type[Proposals], str] | None = None
         """To whom the next such message is lost."""
+        self.delay = 0.02
+        """Seconds that a message takes at most."""
+        self.loss = 0.0
+        """The part of all messages that is lost, as with links that are replaced."""
+        self.down: set[frozenset[str]] = set()
+        """Those between whom there is no link, though each takes the other for alive."""
         self._due: list[tuple[float, int, object]] = []
         self._count = itertools.count()
         self._last: dict[tuple[str, str], float] = {}
@@ -114,17 +137,25 @@ class Net:
         there = one in self.members and other in self.members
         return there and not any((one in side) != (other in side) for side in self.sides)
 
+    def links(self, one: str, other: str) -> bool:
+        return self.joins(one, other) and frozenset((one, other)) not in self.down
+
     def send(self, sender: str, receiver: str, message: Proposals) -> None:
         """In order; lost where there is no link."""
-        when = max(self.now + self.random.uniform(0, 0.02), self._last.get((sender, receiver), 0.0))
+        when = max(
+            self.now + self.random.uniform(0, self.delay), self._last.get((sender, receiver), 0.0)
+        )
         self._last[sender, receiver] = when
 
         if self.losing == (type(message), receiver):
             self.losing = None
             return
 
+        if self.loss and self.random.random() < self.loss:
+            return
+
         def arrive() -> None:
-            if self.joins(sender, receiver):
+            if self.links(sender, receiver):
                 member = self.members[receiver]
                 member.perform(member.views.heard(sender, message, self.now))
 
@@ -149,6 +180,12 @@ class Net:
 
             self.at(self.now + self.random.uniform(0, HEARD), hear)
 
+    def turn(self, pair: frozenset[str]) -> None:
+        """Their link goes down, or comes up again."""
+        self.down ^= {pair}
+        for name in sorted(pair):
+            self.members[name].know()
+
     def run(self, seconds: float) -> None:
         until = self.now + seconds
         while self.now < until:
@@ -159,7 +196,10 @@ class Net:
                 member.run()
 
     def add(self, name: str) -> None:
-        self.members[name] = Member(self, name)
+        self.put(Member(self, name))
+
+    def put(self, member: Member) -> None:
+        self.members[member.name] = member
         self.changed()
 
     def check_whole(self) -> None:
@@ -265,3 +305,67 @@ def test_who_missed_a_message_goes_on_with_the_others(kind: type[Proposals], cas
     assert net.losing is None, "it was lost"
     net.check_whole()
     assert not any(any(one.given_up.values()) for one in net.members.values())
+
+
+def test_what_is_said_before_a_commit_is_heard_does_not_count_after_it() -> None:
+    first, second = Views("a", sorted), Views("b", sorted)
+    first.waits(True, 0.0)
+    first.know("ab", "b", 0.0)
+    (proposal,) = first.tick(SOON)
+    assert isinstance(proposal, Tell)
+    second.know("ab", "a", SOON)
+    said = second.heard("a", proposal.message, SOON)
+    said += second.waits(True, SOON)
+    for one in said:
+        assert isinstance(one, Tell)
+        first.heard("b", one.message, SOON)
+    assert len(said) == 2
+    assert first.view.members == ("a",), "it begins the view with the other"
+
+
+def test_that_a_member_waits_is_said_again_where_it_was_lost() -> None:
+    net = Net(0)
+    first, second = (Waiter(net, name, 2) for name in ("p0", "p1"))
+    net.put(first)
+    net.put(second)
+    net.run(6.0)
+    net.check_whole()
+    first.wait(3)
+    net.put(Waiter(net, "p2", 3))
+    net.run(6.0)
+    assert first.views.view.members == ("p0", "p1"), "the second does not wait"
+    net.lose(Position, "p0")
+    second.wait(3)
+    second.since = net.now
+    net.run(0.01)
+    assert net.losing is None, "it was lost"
+    net.run(3.0)
+    net.check_whole()
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+@pytest.mark.parametrize("case", range(40))
+def test_all_that_wait_meet_whatever_was_lost_on_the_way(case: int, loss: float) -> None:
+    net = Net(case)
+    size = net.random.randint(2, 5)
+    net.delay = net.random.choice([0.02, 0.3])
+    before = [Waiter(net, f"p{number}", size) for number in range(net.random.randint(1, size - 1))]
+    for waiter in before:
+        net.put(waiter)
+        waiter.wait(len(before))
+    net.run(8.0)
+    net.check_whole()
+    net.loss = loss
+    for waiter in before:
+        waiter.wait(size)
+    for number in range(len(before), size):
+        net.put(Waiter(net, f"{net.random.choice('oq')}{number}", size))
+        net.run(net.random.choice([0.0, 0.1, 0.5]))
+    for _ in range(net.random.randint(0, 6) if loss else 0):
+        net.turn(frozenset(net.random.sample(sorted(net.members), 2)))
+        net.run(net.random.uniform(0.0, 0.6))
+    net.loss = 0.0
+    for pair in list(net.down):
+        net.turn(pair)
+    net.run(8.0)
+    net.check_whole()

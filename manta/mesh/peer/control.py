@@ -280,6 +280,7 @@ class Control:
     def unlinked(self, key: str) -> None:
         self._linked.discard(id_of(key))
         self._swim(swim.LinkClosed(key))
+        self._look_at_views()
 
     def want_roster(self, swarm_id: str, wanted: bool) -> None:
         """It is told all there are."""
