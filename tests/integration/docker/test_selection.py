@@ -85,6 +85,7 @@ def test_what_tasks_run_in(
     config = parse(text, tmp_path / "edge.toml", {})
     expected = outcomes[3 * (not has_engine) + WITHOUT_IMAGES.index(strongest)]
     folder = StateFolder(tmp_path / "state")
+    folder.path.mkdir()
     if isinstance(expected, str):
         with pytest.raises(LaunchError) as raised:
             choose_runner(config, folder, "key")
