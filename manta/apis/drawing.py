@@ -44,11 +44,13 @@ def text(content: str) -> str:
     return f"<pre>{escape(lines)}</pre>"
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], more: int) -> str:
-    """Makes a table, and says how many `more` rows were left out."""
+def table(title: str, rows: Sequence[Mapping[str, object]], more: int) -> str:
+    """Makes a table of rows by column, and says how many `more` were left out."""
     if not rows:
         return f"<div>{_shown(title)}</div>"
-    lines = [_row("th", header), *(_row("td", row) for row in rows)]
+    header = dict.fromkeys(column for row in rows for column in row)
+    cells = ([row.get(column, "") for column in header] for row in rows)
+    lines = [_row("th", header), *(_row("td", row) for row in cells)]
     notes = [f"and {more} more"] if more else []
     return titled(title, f"<table>{''.join(lines)}</table>", notes)
 

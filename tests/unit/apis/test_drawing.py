@@ -176,8 +176,8 @@ def test_nothing_that_others_named_acts_on_a_page() -> None:
         drawing.graph(boxes, ""),
         drawing.graph(boxes * MOST_TASKS, EVIL.replace("\n", " ")),
         drawing.titled(EVIL, "", [EVIL]),
-        drawing.table(EVIL, (EVIL,), [(EVIL, [EVIL])], 1),
-        drawing.table(EVIL, (), [], 0),
+        drawing.table(EVIL, [{EVIL: EVIL, MARK: [EVIL]}], 1),
+        drawing.table(EVIL, [], 0),
     ]
     for page in pages:
         assert MARK in page
