@@ -41,7 +41,9 @@ class Shown:
         self._last = html
         bundle = {"text/html": html, "text/plain": text}
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)
+            self._handle = display(  # type: ignore[no-untyped-call, unused-ignore]
+                bundle, raw=True, display_id=True
+            )
         else:
             self._handle.update(bundle, raw=True)
 

@@ -73,7 +73,7 @@ def outputs(path: Path) -> list[list[tuple[list[str], str]]]:
 @pytest.fixture(scope="module")
 def today(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks")
-    command = [sys.executable, ROOT / ".ci" / "notebooks.py", folder]
+    command = [sys.executable, str(ROOT / ".ci" / "notebooks.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
