@@ -65,6 +65,11 @@ COMMANDS = {
         "Show the metrics that a swarm's tasks logged.",
         "manta metrics -f 3f2a",
     ),
+    "plot": (
+        "plot",
+        "Draw a swarm's metrics, on the terminal or to a file.",
+        "manta plot 3f2a loss --by node -o loss.png",
+    ),
     "stop": ("lifecycle", "Stop a swarm.", "manta stop 3f2a"),
     "pause": (
         "lifecycle",

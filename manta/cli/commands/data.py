@@ -63,6 +63,7 @@ def partition(
     file of that kind, node0 and so on, in a new folder. Choose one way to divide; without --nodes,
     each id of --by-id is a node.
     """
+    from manta.apis.picture import check
     from manta.federated import picture
     from manta.federated.tables import column, read
 
@@ -80,8 +81,8 @@ def partition(
         raise click.UsageError(f"Choose one of {', '.join(ways)}: you gave {given}.")
     if nodes is None and by_id is None:
         raise click.UsageError("Say with --nodes how many nodes share it.")
-    if plot is not None and plot.suffix not in picture.SUFFIXES:
-        raise InvalidArgument(f"{plot} is none of {', '.join(picture.SUFFIXES)}: give such a file.")
+    if plot is not None:
+        check(plot)
     table = read(file)
     name = labels or next((one for one in _LABELS if one in table.columns), None)
     kinds = None if name is None else column(table, file, name)

@@ -55,6 +55,7 @@ OF_MANAGER = {
     "results": ["s"],
     "globals": ["s"],
     "metrics": ["s"],
+    "plot": ["s"],
     "stop": ["s"],
     "pause": ["s"],
     "resume": ["s"],
@@ -229,6 +230,7 @@ def test_a_command_shows_what_a_manager_refuses_harmless(
     [
         ["logs", "s", "--follow"],
         ["metrics", "s", "--follow"],
+        ["metrics", "s", "--csv"],
         ["results", "s", "--all"],
         ["results", "s", "--tag", "t", "--wait"],
         ["ps", "--cluster", "c"],
