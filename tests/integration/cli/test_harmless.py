@@ -56,6 +56,7 @@ OF_MANAGER = {
     "globals": ["s"],
     "metrics": ["s"],
     "plot": ["s"],
+    "compare": ["s", "t"],
     "stop": ["s"],
     "pause": ["s"],
     "resume": ["s"],

@@ -258,6 +258,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     wait_until(lambda: shell("ps")["status"] == "COMPLETED")
     for row in ("explain", "logs", "metrics", "plot", "results", "globals", "replay"):
         shell(row, swarm)
+    assert shell("compare", swarm, swarm)["modules"][0]["status"] == "same"
     assert shell("explain TASK", f"{swarm}.only.0")["status"] == "FINISHED"
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
