@@ -25,18 +25,19 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 @click.command()
-@click.argument("swarms", metavar="RUN RUN", nargs=2)
+@click.argument("swarm")
+@click.argument("other")
 @with_api
-def compare(api: UserAPI, swarms: tuple[str, str], as_json: bool) -> None:
-    """Show in which settings, globals and lines of code two swarms differ, and their metrics side
-    by side.
+def compare(api: UserAPI, swarm: str, other: str, as_json: bool) -> None:
+    """Show in which settings, globals and lines of code the swarms SWARM and OTHER differ, and
+    their metrics side by side.
 
     Globals are compared as they were when the swarms were sent. Of each metric there is the last,
     the least and the greatest of its means over a task's instances, by iteration, and their mean.
     """
     from manta.cli.comparing import compared
 
-    first, second = (_run(api, swarm) for swarm in swarms)
+    first, second = (_run(api, name) for name in (swarm, other))
     found = compared(first, second)
     if as_json:
         json_form.show(found)
