@@ -16,7 +16,7 @@ from manta.node.daemon.places import must_be_known, names, state_folder
 from manta.node.errors import OperatorError, UnknownName
 
 if TYPE_CHECKING:
-    from manta.node.policy.consent import Asked, Consent
+    from manta.node.policy.consent import Asked, Consent, Subject
     from manta.node.policy.records import OwnerRecords
 
 _ID = re.compile("[0-9a-f]{16}")
@@ -232,19 +232,25 @@ def _list(records: OwnerRecords, name: str, *, as_json: bool) -> None:
         print_lines(*text.table(_ASKED, rows))
 
 
-def _brief(one: Asked) -> dict[str, Any]:
-    subject = one.subject
+def _about(subject: Subject, module: str) -> dict[str, Any]:
+    """What is asked for, and by whom."""
     return {
-        "request": subject.id,
         "user": subject.user,
         "key": subject.key,
-        "module": one.module,
+        "module": module,
         "digest": subject.digest,
         "image": subject.image,
         "datasets": subject.datasets,
         "class_name": subject.class_name,
         "requirements": subject.requirements,
         "outbound": subject.outbound,
+    }
+
+
+def _brief(one: Asked) -> dict[str, Any]:
+    return {
+        "request": one.subject.id,
+        **_about(one.subject, one.module),
         "swarm_id": one.swarm_id,
         "swarm": one.swarm,
         "description": one.description,
@@ -366,19 +372,10 @@ def _said(one: Consent) -> list[str]:
 
 
 def _record(one: Consent) -> dict[str, Any]:
-    subject = one.subject
     return {
         "request": one.id,
         "allows": one.allows,
-        "user": subject.user,
-        "key": subject.key,
-        "module": one.module,
-        "digest": subject.digest,
-        "image": subject.image,
-        "datasets": subject.datasets,
-        "class_name": subject.class_name,
-        "requirements": subject.requirements,
-        "outbound": subject.outbound,
+        **_about(one.subject, one.module),
         "at": one.at,
         "by": one.by,
         "until": one.until,
