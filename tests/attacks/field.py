@@ -128,6 +128,10 @@ class Field:
         self.place = Place(users, nodes, bulk, key, admin, str(cluster.folder))
         self.asks = cluster.folder / "asks"
 
+    @property
+    def manager(self) -> psutil.Process:
+        return self._processes[0]
+
     def usage(self) -> list[Usage]:
         """Of the manager, and of each node."""
         found = []
@@ -239,17 +243,36 @@ def ask(place: Place) -> None:
 
 
 @contextmanager
+def _keeping_a_core() -> Iterator[Callable[[psutil.Process], None]]:
+    """Whatever begins in here leaves the first core to the processes that the function is told of,
+    which may have all: others' machines are not the manager's, and here they have to share one."""
+    cores = sorted(os.sched_getaffinity(0))
+
+    def give_all_cores(process: psutil.Process) -> None:
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, cores)
+
+    os.sched_setaffinity(0, cores[1:] or cores)
+    try:
+        yield give_all_cores
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
 def field(nodes: int = 2, *, nice: int = _ELSEWHERE) -> Iterator[Field]:
     """A fresh manager with so many nodes, beside which a user goes on working."""
     spawn = get_context("spawn")
     with (
+        _keeping_a_core() as give_all_cores,
         running(LocalCluster, nodes) as cluster,
         ProcessPoolExecutor(1, spawn, initializer=os.nice, initargs=(nice,)) as attacker,
     ):
         here = Field(cluster, attacker)
         keys, (told, tells) = KeyPair.generate(), spawn.Pipe(duplex=False)
         spawn.Process(target=take_all, args=(tells, keys), daemon=True).start()
-        spawn.Process(target=ask, args=(here.place,), daemon=True).start()
+        user = spawn.Process(target=ask, args=(here.place,), daemon=True)
+        user.start()
         try:
             here.place = here.place._replace(bare=(told.recv(), keys.public))
             while not here.asks.exists():
@@ -257,6 +280,8 @@ def field(nodes: int = 2, *, nice: int = _ELSEWHERE) -> Iterator[Field]:
             # Beforehand, since a password takes 64 MiB and a tenth of a second.
             here.place = here.place._replace(people=tuple(_people(here.place)))
             _warm_up(here.place)
+            for process in (here.manager, psutil.Process(user.pid)):
+                give_all_cores(process)
             yield here
         finally:
             for child in active_children():  # also an attacker that is not over
