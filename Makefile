@@ -7,6 +7,9 @@ BIN := .venv/bin
 DEMO := .venv/.demo
 TOOLS := .venv/.tools
 
+# Tests start some thousand processes, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo docs generate pictures lint audit lock image test test-fast attack bench bench-data clean
 
 setup: $(TOOLS)
