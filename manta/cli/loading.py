@@ -29,7 +29,7 @@ T = TypeVar("T")
 def load_swarm(target: str, parameters: Mapping[str, str]) -> Swarm:
     """Loads a swarm. Raises InvalidSwarm, with the traceback of what the file itself raises."""
     path, class_name = split_target(target)
-    with _folders_on_path() as add:
+    with _no_cache(), _folders_on_path() as add:
         kind = _swarm_class(_load(path, add), path, class_name)
         arguments = _arguments(kind, parameters)
         swarm = of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
@@ -58,6 +58,17 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:
             raise InvalidSwarm(f"-p {key} is given twice: leave one out.")
         found[key] = value
     return found
+
+
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Has Python write no compiled files beside the user's: it knows a file by the second of its
+    last change, so one that is changed and loaded again within that second would be the old one."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_parameters_are_python_values_unless_a_text_is_asked_for(file: Path) -> 
     assert seen(file, rounds="5", name="7", flag="true", rate="1e-3") == (5, "7", True, 0.001)
     assert seen(file, flag="[1, 2]", rate="fast") == (3, "x", [1, 2], "fast")
     assert seen(file, flag="null")[2] is None
+
+
+def test_what_was_changed_within_the_same_second_is_loaded_anew(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    changed = file.stat().st_mtime
+    assert seen(file)[0] == 3
+    file.write_text(SWARM.replace("rounds: int = 3", "rounds: int = 4"))
+    os.utime(file, (changed, changed))
+    assert seen(file)[0] == 4
+    assert sorted(path.name for path in file.parent.iterdir()) == ["helper.py", "swarm.py"]
+    assert not sys.dont_write_bytecode
 
 
 def test_a_swarm_within_a_package_may_import_its_neighbors(tmp_path: Path) -> None:
