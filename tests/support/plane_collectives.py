@@ -57,7 +57,7 @@ class Member:
         self.end._number += 1
         message["n"] = self.end._number
         self.end.socket.send(message, fds)
-        received = self.end.socket.receive()
+        received = self.end.receive()
         if received is None:
             raise ConnectionError("the plane has closed the connection")
         told, got = received

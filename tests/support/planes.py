@@ -42,6 +42,7 @@ class TaskEnd:
     def __init__(self, fd: int) -> None:
         self.socket = MessageSocket.of(fd)
         self.socket.socket.settimeout(20)
+        self._receives = threading.Lock()
         self._number = 0
 
     def call(self, kind: str, /, **fields: Any) -> Any:
@@ -62,8 +63,12 @@ class TaskEnd:
         for fd in fds:
             os.close(fd)
 
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        with self._receives:
+            return self.socket.receive()
+
     def end(self) -> Any:
-        received = self.socket.receive()
+        received = self.receive()
         assert received is not None, "the plane closed the connection"
         message, fds = received
         assert message["n"] == self._number
@@ -77,10 +82,12 @@ class TaskEnd:
         return message["plain"] if "plain" in message else message.get("data")
 
     def close(self) -> None:
-        """Wakes who reads from it, too: its number may be another socket's next."""
+        """Also while another thread receives, which then has ended: it would go on with whatever
+        has the descriptor's number next."""
         with suppress(OSError):
             self.socket.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
+        with self._receives:
+            self.socket.close()
 
 
 def memory(value: bytes, seals: int = SEALS) -> int:
