@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from manta.cli.exit_codes import LocalError
+from manta.cli.exit_codes import unwritable
 from manta.console.commands import as_json_option, check_utf8, say
 
 FOLDER = Path(__file__).parents[1] / "templates"
@@ -81,9 +81,7 @@ def new(folder: Path, template: str, as_json: bool) -> None:
         for file, text in files.items():
             (folder / file).write_text(text, "utf-8")
     except OSError as error:
-        raise LocalError(
-            f"{folder} cannot be written: {error.strerror}; name another folder."
-        ) from error
+        raise unwritable(folder, error) from error
     missing = [module for module in kind.needs if find_spec(module) is None]
     said = [f"Created {folder}. Run it:", *(f"  {command}" for command in commands)]
     if missing:
