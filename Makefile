@@ -10,7 +10,7 @@ TOOLS := .venv/.tools
 # Tests start some thousand processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo docs generate pictures lint audit lock image test test-fast attack bench bench-data clean
+.PHONY: setup demo docs generate pictures notebooks lint audit lock image test test-fast attack bench bench-data clean
 
 setup: $(TOOLS)
 
@@ -42,6 +42,10 @@ generate: setup
 # Those that show what a command says, which a test compares with what it says now.
 pictures: generate
 	@$(BIN)/python .ci/record.py
+
+# With what their cells show, as the site has it.
+notebooks: setup
+	@$(BIN)/python .ci/notebooks.py
 
 # Whether a known vulnerability is in what is locked, or allowed by setup.cfg.
 audit: setup

@@ -15,6 +15,9 @@ from manta.console.visible import visible, visible_lines
 
 MOST_TASKS = 100
 """A larger graph is shown as text, since its drawing would be unreadable."""
+MOST_COLUMNS = 30
+MOST_LETTERS = 200
+"""Of a table's cell: a view sends all of them at each update."""
 _LETTERS = 22
 _WIDTH, _HEIGHT = 190, 46
 _COLUMN, _ROW = 250, 66
@@ -44,13 +47,28 @@ def text(content: str) -> str:
     return f"<pre>{escape(lines)}</pre>"
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], more: int) -> str:
-    """Makes a table, and says how many `more` rows were left out."""
+def table(title: str, rows: Sequence[Mapping[str, object]], more: int) -> str:
+    """Makes a table of rows by column, and says how many `more` were left out."""
     if not rows:
         return f"<div>{_shown(title)}</div>"
-    lines = [_row("th", header), *(_row("td", row) for row in rows)]
-    notes = [f"and {more} more"] if more else []
+    header, *body = cells(rows)
+    lines = [_row("th", header), *(_row("td", row) for row in body)]
+    left_out = len(_columns(rows)) - len(header)
+    notes = [f"and {left_out} more columns"] if left_out else []
+    notes += [f"and {more} more"] if more else []
     return titled(title, f"<table>{''.join(lines)}</table>", notes)
+
+
+def cells(rows: Sequence[Mapping[str, object]]) -> list[list[str]]:
+    """Returns the names of the first 30 columns, then each row's cells, of 200 letters at most."""
+    header = _columns(rows)[:MOST_COLUMNS]
+    lines: list[Sequence[object]] = [header]
+    lines += [[row.get(column, "") for column in header] for row in rows]
+    return [[_short(str(cell), MOST_LETTERS) for cell in line] for line in lines]
+
+
+def _columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))
 
 
 def _shown(content: object) -> str:

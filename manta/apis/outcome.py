@@ -28,3 +28,17 @@ class Outcome:
     metrics: Metrics = field(repr=False)
     tasks: list[TaskOverview] = field(repr=False)
     errors: list[ErrorOverview] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """Shows in notebooks what became of it, with the last metrics of each node."""
+        from manta.apis import drawing
+
+        of_last = [one for one in self.metrics if one.iteration == self.iterations - 1]
+        of_last.sort(key=lambda one: (one.node_alias, one.alias, one.index))
+        last = [one.row() for one in of_last]
+        title = f"{self.name}: {self.status}, {self.reason}"
+        return drawing.table(title, last[:MOST_ROWS], max(0, len(last) - MOST_ROWS))
+
+
+MOST_ROWS = 20
+"""Rows that a notebook shows at most."""

@@ -48,6 +48,15 @@ class Overview(msgspec.Struct, frozen=True):
         """Returns the names of the fields, so that `dict(overview)` works."""
         return self.__struct_fields__
 
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        return {key: self[key] for key in self.keys()}
+
+    def _repr_html_(self) -> str:
+        from manta.apis import drawing
+
+        return drawing.table(type(self).__name__.removesuffix("Overview"), [self.row()], 0)
+
 
 class Named(Overview, frozen=True):
     """An overview of something with an id, which is its text."""
@@ -138,6 +147,22 @@ class NodeOverview(Named, frozen=True):
             notice=info.notice,
         )
 
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        from manta.console import text
+
+        found = self.platform_info
+        return {
+            "node": self.alias,
+            "status": self.status,
+            "tasks": f"{self.load.tasks_running}/{found.max_concurrent_tasks}",
+            "cores": found.cores,
+            "memory": text.size(found.memory),
+            "free": text.size(self.load.memory_available),
+            "datasets": ", ".join(sorted(self.datasets)),
+            "notice": self.notice,
+        }
+
 
 class NodeLink(Overview, frozen=True):
     """A node's link with another, the peer, as the node sees it. `kind` is "direct" (encrypted,
@@ -207,6 +232,17 @@ class SwarmOverview(Named, _Same, frozen=True):
     def ended(self) -> bool:
         """Whether it is COMPLETED, STOPPED or FAILED; none of these changes again."""
         return self.status in _FINAL
+
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        most = "" if self.max_iteration is None else f"/{self.max_iteration}"
+        return {
+            "swarm": self.swarm_id,
+            "name": self.name,
+            "status": self.status,
+            "iterations": f"{self.iteration + 1}{most}",
+            "reason": self.reason,
+        }
 
 
 _FINAL = frozenset(state.value for state in SwarmState if state.final)
@@ -314,6 +350,14 @@ class MetricsOverview(Overview, frozen=True):
         where = (item.at, item.node_id, item.node_alias, *_place(item.instance))
         return cls(*where, item.metrics, item.step)
 
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        from manta.console import text
+
+        who = {"iteration": self.iteration, "node": self.node_alias}
+        who["task"] = f"{self.alias}.{self.index}"
+        return who | {name: text.number(value) for name, value in self.metrics.items()}
+
 
 class EventOverview(_Same, frozen=True):
     """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
@@ -327,6 +371,10 @@ class EventOverview(_Same, frozen=True):
     index: int
     node_alias: str
     fraction: float | None
+
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        return {"iteration": self.iteration, "kind": self.kind, "sentence": self.sentence}
 
 
 def _place(instance: Instance) -> tuple[str, int, int, int]:

@@ -80,6 +80,17 @@ class Result:
             f"in iteration {self.iteration}{lost}>"
         )
 
+    def row(self) -> dict[str, Any]:
+        """Returns what a notebook shows of it, by column."""
+        lost = "" if self.counts else f" (failed attempt {self.attempt})"
+        return {
+            "iteration": self.iteration,
+            "tag": self.tag,
+            "node": self.node_alias,
+            "task": f"{self.alias}.{self.index}{lost}",
+            "value": _brief(self.value),
+        }
+
 
 class Results(Sequence[Result]):
     """Results in the order in which they arrived.
@@ -293,20 +304,12 @@ class Results(Sequence[Result]):
         """Shows the first rows as a table in notebooks."""
         from manta.apis import drawing
 
-        rows = [_cells(result) for result in self[:MOST_ROWS]]
-        return drawing.table(repr(self).strip("<>"), _HEADER, rows, len(self) - len(rows))
+        rows = [result.row() for result in self[:MOST_ROWS]]
+        return drawing.table(repr(self).strip("<>"), rows, len(self) - len(rows))
 
 
 MOST_ROWS = 20
 """Results that a notebook shows at most."""
-_HEADER = ("iteration", "tag", "node", "task", "value")
-
-
-def _cells(result: Result) -> tuple[object, ...]:
-    task = f"{result.alias}.{result.index}"
-    if not result.counts:
-        task += f" (failed attempt {result.attempt})"
-    return result.iteration, result.tag, result.node_alias, task, _brief(result.value)
 
 
 def _brief(value: object) -> str:

@@ -84,6 +84,7 @@ def profiles() -> list[CompletionItem]:
 
 OF_MANAGER: dict[str, Names] = {
     "swarm": swarms,
+    "other": swarms,
     "swarms": swarms,
     "cluster": clusters,
     "node": nodes,

@@ -13,6 +13,14 @@ class LocalError(click.ClickException):
     exit_code = Exit.LOCAL
 
 
+def unwritable(path: object, error: OSError) -> LocalError:
+    """Returns the error that a file or folder can't be written."""
+    return LocalError(
+        f"{path} can't be written ({error.strerror or error}): make room there, or name another "
+        "place."
+    )
+
+
 def of_error(error: BaseException) -> Exit:
     """Returns the exit code of an error."""
     from manta.apis import errors

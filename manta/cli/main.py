@@ -65,6 +65,16 @@ COMMANDS = {
         "Show the metrics that a swarm's tasks logged.",
         "manta metrics -f 3f2a",
     ),
+    "plot": (
+        "plot",
+        "Draw a swarm's metrics, on the terminal or to a file.",
+        "manta plot 3f2a loss --by node -o loss.png",
+    ),
+    "compare": (
+        "compare",
+        "Compare two runs: settings, globals, code and metrics.",
+        "manta compare 3f2a 77c0",
+    ),
     "stop": ("lifecycle", "Stop a swarm.", "manta stop 3f2a"),
     "pause": (
         "lifecycle",

@@ -79,8 +79,8 @@ def address_options(function: Command) -> Command:
 
 NAMES = {
     "cluster": "The cluster", "email": "The e-mail address", "module": "The module",
-    "name": "The name", "node": "The node", "quota_": "The quota", "role": "The role",
-    "role_": "The role", "swarm": "The swarm",
+    "name": "The name", "node": "The node", "other": "The swarm", "quota_": "The quota",
+    "role": "The role", "role_": "The role", "swarm": "The swarm",
     "swarms": "The swarm", "tag": "The tag", "task": "The task", "user": "The user",
     "user_": "The user",
 }  # fmt: skip

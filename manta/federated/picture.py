@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manta.apis.errors import InvalidArgument, MissingPackage
+from manta.apis.errors import InvalidArgument
+from manta.apis.picture import check, figure
+from manta.console.visible import visible
 
-SUFFIXES = (".png", ".svg", ".pdf")
 MOST_LABELS = 20
 """Those beyond are drawn as one."""
 MOST_NODES = 200
@@ -19,42 +20,47 @@ def draw(path: Path, parts: Sequence[Any], labels: Any | None, title: str) -> No
 
     `labels` has one for each record, or is None. Raises InvalidArgument, MissingPackage.
     """
-    if path.suffix not in SUFFIXES:
-        raise InvalidArgument(f"{path} is none of {', '.join(SUFFIXES)}: give such a file.")
+    check(path)
     if len(parts) > MOST_NODES:
         raise InvalidArgument(
             f"A picture of {len(parts)} nodes can't be read: it shows {MOST_NODES} at most, "
             "leave it out."
         )
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingPackage(
-            "A picture needs matplotlib, which is not installed: pip install 'manta-swarm[plot]'."
-        ) from None
     import numpy
 
     named = 0 if labels is None else min(len(numpy.unique(labels)), MOST_LABELS + 1)
     height = max(1.2 + 0.32 * len(parts), 1.0 + 0.22 * named)
-    figure = Figure(figsize=(7, height), layout="constrained")
-    axes = figure.add_subplot()
+    with figure(path, 7, height) as drawn:
+        _bars(drawn.add_subplot(), parts, labels, visible(title))
+
+
+def _bars(axes: Any, parts: Sequence[Any], labels: Any | None, title: str) -> None:
+    import numpy
+    from matplotlib import colormaps
+
     nodes = [f"node {at}" for at in range(len(parts))]
     if labels is None:
         axes.barh(nodes, [len(part) for part in parts], color="#4269d0")
     else:
+        bars: dict[str, Any] = {}
         kinds, counted = numpy.unique(labels)[:MOST_LABELS], numpy.zeros(len(parts))
         colours = colormaps["tab20" if len(kinds) > 10 else "tab10"]
         for at, kind in enumerate(kinds):
             counts = numpy.array([(labels[part] == kind).sum() for part in parts])
-            axes.barh(nodes, counts, left=counted, color=colours(at), label=str(kind))
+            bars[str(kind)] = axes.barh(nodes, counts, left=counted, color=colours(at))
             counted += counts
         others = numpy.array([len(part) for part in parts]) - counted
         if others.any():
-            axes.barh(nodes, others, left=counted, color="#b0b0b0", label="others")
-        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            bars["others"] = axes.barh(nodes, others, left=counted, color="#b0b0b0")
+        axes.legend(
+            bars.values(),
+            map(visible, bars),
+            title="label",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            frameon=False,
+        )
     axes.invert_yaxis()
     axes.set_xlabel("records")
     axes.set_title(title, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)

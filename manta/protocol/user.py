@@ -165,6 +165,16 @@ class ExplainSwarm(Message, frozen=True):
     swarm: Named
 
 
+class GetSpec(Message, frozen=True):
+    swarm: Named
+
+
+class SwarmSpecified(Message, frozen=True):
+    """As it was sent, but for its signatures: those are for the nodes that check them."""
+
+    spec: SwarmSpec
+
+
 class TaskInfo(msgspec.Struct, frozen=True):
     """One attempt; `status` is an AttemptState."""
 
@@ -385,6 +395,7 @@ SwarmRequest: Any = requests(
         ListSwarms: Swarms,
         WatchSwarms: Swarms,
         ExplainSwarm: Planned,
+        GetSpec: SwarmSpecified,
         GetTasks: Tasks,
         ReadStacks: TaskStacks,
         ReadFeed: FeedPage,

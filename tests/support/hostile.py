@@ -81,6 +81,8 @@ def answer(kind: Any, text: str = EVIL, id_: str = EVIL) -> Any:
         return {answer(inside[0], text, id_): answer(inside[1], text, id_)}
     if kind in (str, Any):
         return text
+    if kind is bytes:
+        return text.encode()
     if kind in (int, float, bool):
         return kind(1)
     hints = get_type_hints(kind, include_extras=True)

@@ -264,13 +264,15 @@ class AsyncConnection:
         node: str | None = None,
         task: str | None = None,
         settled: bool = False,
+        after: int = 0,
         follow: bool,
     ) -> AsyncIterator[FeedPage]:
-        """Yields what a swarm has produced so far; with `follow`, until the swarm ends.
+        """Yields what a swarm has produced after a page's cursor so far; with `follow`, until the
+        swarm ends.
 
         `settled`: results of attempts that have ended and count, as these end.
         """
-        cursor, told = 0, "" if follow and feed == "events" else None
+        cursor, told = after, "" if follow and feed == "events" else None
         while True:
             wait = LONG_POLL if follow else 0.0
             request = ReadFeed(

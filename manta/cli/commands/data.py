@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from manta.apis.errors import InvalidArgument
-from manta.cli.exit_codes import LocalError
+from manta.cli.exit_codes import LocalError, unwritable
 from manta.console import text
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
@@ -63,6 +63,7 @@ def partition(
     file of that kind, node0 and so on, in a new folder. Choose one way to divide; without --nodes,
     each id of --by-id is a node.
     """
+    from manta.apis.picture import check
     from manta.federated import picture
     from manta.federated.tables import column, read
 
@@ -80,8 +81,8 @@ def partition(
         raise click.UsageError(f"Choose one of {', '.join(ways)}: you gave {given}.")
     if nodes is None and by_id is None:
         raise click.UsageError("Say with --nodes how many nodes share it.")
-    if plot is not None and plot.suffix not in picture.SUFFIXES:
-        raise InvalidArgument(f"{plot} is none of {', '.join(picture.SUFFIXES)}: give such a file.")
+    if plot is not None:
+        check(plot)
     table = read(file)
     name = labels or next((one for one in _LABELS if one in table.columns), None)
     kinds = None if name is None else column(table, file, name)
@@ -104,7 +105,7 @@ def partition(
         try:
             picture.draw(plot, parts, kinds, f"{file.name}, {chosen[0].lstrip('-')}")
         except OSError as error:
-            raise LocalError(f"{plot} can't be written ({error.strerror}): look at it.") from None
+            raise unwritable(plot, error) from None
     _write(folder, table, parts)
     pattern = f"{folder}/node{{i}}{table.suffix}"
     records = {
@@ -162,7 +163,7 @@ def _write(folder: Path, table: Any, parts: list[Any]) -> None:
             table.write(folder / f"node{at}{table.suffix}", part)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise LocalError(f"{folder} can't be written ({error.strerror}): look at it.") from None
+        raise unwritable(folder, error) from None
 
 
 def _table(parts: list[Any], labels: Any | None) -> list[Any]:

@@ -27,7 +27,7 @@ from manta.cli.options import (
     swarm_file,
     times_option,
 )
-from manta.console import json_form, text
+from manta.console import json_form, notebook, text
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.lines import Words, styled
@@ -133,7 +133,8 @@ def run_here(
     """Does what `swarm.run()` says."""
     logs, progress = checks.flag("run()'s logs", logs), checks.flag("run()'s progress", progress)
     began = time.time()
-    running = Run(LocalCluster(nodes, datasets, links=links), Screen(quiet=not progress), began)
+    screen = notebook.screen(quiet=not progress)
+    running = Run(LocalCluster(nodes, datasets, links=links), screen, began)
     try:
         running.show_start(0)
         running.cluster.start()

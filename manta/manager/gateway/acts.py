@@ -47,6 +47,7 @@ LOOKS: frozenset[type[Message]] = frozenset(
         user.ExplainSwarm,
         user.FindMissingBlobs,
         user.GetManagerStatus,
+        user.GetSpec,
         user.GetSwarm,
         user.GetTree,
         user.ListGlobalTags,

@@ -365,6 +365,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.DeleteResults, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.GetSwarm, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.ExplainSwarm, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.GetSpec, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.GetTasks, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.ReadStacks, Right.SWARM_READ, swarm, _to_swarm),
     _about(user.SelectGlobal, Right.SWARM_READ, swarm, _to_swarm),

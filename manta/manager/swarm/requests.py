@@ -107,6 +107,8 @@ class Requests:
                 told = tuple(notice.sentence for notice in self.feeds.situation().notices)
                 plan = msgspec.structs.replace(plan, notices=told)
                 plans.answer(self.actor, self.context, plan, request.user, self.actor.defer())
+            case user.GetSpec():
+                return user.SwarmSpecified(queries.unsigned(machine))
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
             case user.ReadStacks(task=task):

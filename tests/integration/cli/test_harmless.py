@@ -56,6 +56,8 @@ OF_MANAGER = {
     "results": ["s"],
     "globals": ["s"],
     "metrics": ["s"],
+    "plot": ["s"],
+    "compare": ["s", "t"],
     "stop": ["s"],
     "pause": ["s"],
     "resume": ["s"],
@@ -230,6 +232,7 @@ def test_a_command_shows_what_a_manager_refuses_harmless(
     [
         ["logs", "s", "--follow"],
         ["metrics", "s", "--follow"],
+        ["metrics", "s", "--csv"],
         ["results", "s", "--all"],
         ["results", "s", "--tag", "t", "--wait"],
         ["ps", "--cluster", "c"],

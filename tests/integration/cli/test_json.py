@@ -256,8 +256,9 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     assert shell("check", "--cluster", "lab", "swarm.py")["placements"]
     swarm = shell("deploy", "--cluster", "lab", "swarm.py")["swarm_id"]
     wait_until(lambda: shell("ps")["status"] == "COMPLETED")
-    for row in ("explain", "logs", "metrics", "results", "globals", "replay"):
+    for row in ("explain", "logs", "metrics", "plot", "results", "globals", "replay"):
         shell(row, swarm)
+    assert shell("compare", swarm, swarm)["modules"][0]["status"] == "same"
     assert shell("explain TASK", f"{swarm}.only.0")["status"] == "FINISHED"
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True

@@ -211,6 +211,7 @@ def rules(place: Place) -> dict[type[Message], About | Plain]:
         for kind in (
             *(user.StartSwarm, user.StopSwarm, user.PauseSwarm, user.ResumeSwarm),
             *(user.RemoveSwarm, user.GetSwarm, user.ExplainSwarm, user.GetTasks),
+            user.GetSpec,
             *(user.DeleteResults, user.ListGlobalTags),
         )
     }

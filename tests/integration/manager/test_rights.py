@@ -214,7 +214,10 @@ def rows() -> dict[type[Message], Row]:
         user.DeleteResults: about("swarm", DEPLOY, lambda at, _: user.DeleteResults(at.over)),
         **{
             kind: about("swarm", WATCH, lambda at, _, kind=kind: kind(at.runs))  # type: ignore[misc]
-            for kind in (user.GetSwarm, user.ExplainSwarm, user.GetTasks, user.ListGlobalTags)
+            for kind in (
+                *(user.GetSwarm, user.GetSpec, user.ExplainSwarm, user.GetTasks),
+                user.ListGlobalTags,
+            )
         },
         **{
             kind: about("swarm", DEPLOY, lambda at, _, kind=kind: kind(at.over))  # type: ignore[misc]

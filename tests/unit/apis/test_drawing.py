@@ -10,7 +10,7 @@ import pytest
 
 from manta import Condition, Module, Results, Swarm, Task
 from manta.apis import drawing, errors
-from manta.apis.drawing import MOST_TASKS, Box
+from manta.apis.drawing import MOST_COLUMNS, MOST_LETTERS, MOST_TASKS, Box
 from manta.apis.results import MOST_ROWS, Result
 from manta.apis.swarm import graph_of
 from manta.protocol.codes import Code
@@ -164,6 +164,15 @@ def test_of_many_results_the_first_are_shown(more: int) -> None:
     assert (f"and {more} more" in html) == bool(more)
 
 
+def test_a_table_is_bounded_in_columns_and_letters() -> None:
+    over = {f"column {at}": "x" * 10_000 for at in range(MOST_COLUMNS + 3)}
+    html = drawing.table("wide", [over], 0)
+    shown = Cells(html).cells
+    assert len(shown) == MOST_COLUMNS
+    assert {len(cell) for cell in shown} == {MOST_LETTERS}
+    assert "and 3 more columns" in html
+
+
 def test_no_results_are_not_a_table() -> None:
     html = Results()._repr_html_()
     assert "none" in html
@@ -176,8 +185,8 @@ def test_nothing_that_others_named_acts_on_a_page() -> None:
         drawing.graph(boxes, ""),
         drawing.graph(boxes * MOST_TASKS, EVIL.replace("\n", " ")),
         drawing.titled(EVIL, "", [EVIL]),
-        drawing.table(EVIL, (EVIL,), [(EVIL, [EVIL])], 1),
-        drawing.table(EVIL, (), [], 0),
+        drawing.table(EVIL, [{EVIL: EVIL, MARK: [EVIL]}], 1),
+        drawing.table(EVIL, [], 0),
     ]
     for page in pages:
         assert MARK in page

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, tee
 
+from msgspec.structs import replace
+
 from manta.actors import Refused
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import Outcome, Placement, place
@@ -17,6 +19,7 @@ from manta.protocol.codes import Code
 from manta.protocol.names import listed, meant
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting
+from manta.protocol.spec import SwarmSpec
 from manta.protocol.task_ids import endings, label
 from manta.protocol.user import (
     EventItem,
@@ -102,6 +105,13 @@ def info(machine: SwarmMachine) -> SwarmInfo:
         ended_at=data.ended_at,
         task_count=len(spec.tasks),
     )
+
+
+def unsigned(machine: SwarmMachine) -> SwarmSpec:
+    """The swarm as it was sent, without what would let others send it in its user's name."""
+    spec = machine.data.graph.spec
+    tasks = tuple(replace(task, signature=b"") for task in spec.tasks)
+    return replace(spec, tasks=tasks, signed=None)
 
 
 def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -> Tasks:

@@ -37,6 +37,7 @@ READS = {
     "ListSwarms",
     "WatchSwarms",
     "ExplainSwarm",
+    "GetSpec",
     "GetTasks",
     "ReadStacks",
     "ReadFeed",

@@ -1,0 +1,1 @@
+"""Metrics that are sent to a tracker of experiments."""

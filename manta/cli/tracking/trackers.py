@@ -1,0 +1,162 @@
+"""Trackers of experiments: TensorBoard and MLflow.
+
+A swarm is one run of a tracker, found again by the swarm's id, and each instance of a task has a
+series of its own. An entry that is sent twice, after a crash, has the same series, step and time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from manta.apis.errors import InvalidArgument, MissingPackage
+from manta.apis.overviews import MetricsOverview, SwarmOverview
+from manta.protocol.names import file_name
+
+MOST_OF_A_CALL = 1000
+"""Values that MLflow takes at once."""
+_LETTERS = 80
+"""Of each part of a series' name: MLflow takes 250 in all."""
+
+
+class TrackerDown(Exception):
+    """A tracker did not take what it was sent; the sentence says why."""
+
+
+class Tracker(Protocol):
+    def send(self, items: Sequence[MetricsOverview]) -> None:
+        """Returns once the tracker has them. Raises TrackerDown."""
+
+    def close(self) -> None:
+        """Lets go of the tracker, which keeps what it has."""
+
+
+def named(target: str) -> str:
+    """Returns `KIND:WHERE` as it is wherever the command runs. Raises InvalidArgument."""
+    kind, _, where = target.partition(":")
+    if kind not in _KINDS or not where:
+        raise InvalidArgument(f"{target!r} is no tracker: give tensorboard:DIR or mlflow:URI.")
+    return f"{kind}:{os.path.abspath(where)}" if kind == "tensorboard" else target
+
+
+def connect(target: str, swarm: SwarmOverview) -> Tracker:
+    """Returns what `named` returned a name of. Raises MissingPackage, TrackerDown."""
+    kind, _, where = target.partition(":")
+    try:
+        return _KINDS[kind](where, swarm)
+    except ImportError as error:
+        raise MissingPackage(
+            f"Sending metrics to {kind} needs {error.name}, which is not installed: "
+            f"pip install 'manta-swarm[{kind}]'."
+        ) from None
+
+
+def series(item: MetricsOverview, metric: str) -> str:
+    """Returns the name of a curve, in characters that both trackers take."""
+    return "/".join(map(_part, (metric, f"{item.alias}.{item.index}", item.node_alias)))
+
+
+def _part(name: str) -> str:
+    taken = re.sub(r"[^A-Za-z0-9_.-]", lambda found: f"_{ord(found[0]):X}", name)[:_LETTERS]
+    return taken if taken.strip(".") else f"_{taken}"  # no step in a path
+
+
+def _step(item: MetricsOverview) -> int:
+    return item.iteration if item.step is None else item.step
+
+
+class TensorBoard:
+    """A folder for each swarm, with a file of events for each time that it is connected."""
+
+    def __init__(self, where: str, swarm: SwarmOverview) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        self._folder = os.path.join(where, file_name(f"{swarm.name}-{swarm.swarm_id}"))
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            # It writes at once, where a SummaryWriter has a thread that does so later.
+            self._writer = EventsWriter(os.path.join(self._folder, "events"), f".{time.time_ns()}")
+        except OSError as error:
+            raise self._down(error) from error
+
+    def send(self, items: Sequence[MetricsOverview]) -> None:
+        try:
+            for item in items:
+                for name, value in item.metrics.items():
+                    summary = self._scalar(series(item, name), value)
+                    event = self._event(summary=summary, wall_time=item.at, step=_step(item))
+                    self._writer.write_event(event)
+            self._writer.flush()
+        except OSError as error:
+            raise self._down(error) from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _down(self, error: OSError) -> TrackerDown:
+        return TrackerDown(f"{self._folder} can't be written ({error.strerror or error})")
+
+
+class MLflow:
+    """An experiment for all swarms of a name, with a run for each."""
+
+    def __init__(self, where: str, swarm: SwarmOverview) -> None:
+        # Its own retries would be a silent wait of minutes, and its telemetry is not asked for.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        self._metric, self._errors = Metric, (MlflowException, OSError)
+        try:
+            self._client = MlflowClient(where)
+            self._run = self._run_of(swarm)
+        except self._errors as error:
+            raise self._down(error) from error
+
+    def _run_of(self, swarm: SwarmOverview) -> str:
+        name = file_name(swarm.name)
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        tag = {"manta.swarm_id": swarm.swarm_id}
+        runs = self._client.search_runs(
+            [experiment], f"tags.`manta.swarm_id` = '{swarm.swarm_id}'", max_results=1
+        )
+        run = (
+            runs[0]
+            if runs
+            else self._client.create_run(experiment, tags=tag, run_name=swarm.swarm_id)
+        )
+        return str(run.info.run_id)
+
+    def send(self, items: Sequence[MetricsOverview]) -> None:
+        values = [
+            self._metric(series(item, name), value, round(item.at * 1000), _step(item))
+            for item in items
+            for name, value in item.metrics.items()
+        ]
+        try:
+            for at in range(0, len(values), MOST_OF_A_CALL):
+                self._client.log_batch(self._run, metrics=values[at : at + MOST_OF_A_CALL])
+        except self._errors as error:
+            raise self._down(error) from error
+
+    def close(self) -> None:
+        """Leaves nothing open."""
+
+    def _down(self, error: Exception) -> TrackerDown:
+        return TrackerDown(f"MLflow does not take them ({' '.join(str(error).split())[:300]})")
+
+
+_KINDS: dict[str, Callable[[str, SwarmOverview], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+}
