@@ -91,6 +91,9 @@ class Call:
     said there was heard by nobody."""
     announced: Counter[str] = field(default_factory=Counter)
     """By node: bytes that it said of it, until a member here makes the call."""
+    had: set[int] = field(default_factory=set)
+    """Members here that had what they called for before it was begun anew, and give to it no more
+    unless they call again."""
     is_joined: bool = False
     """A member here makes it."""
     is_over: bool = False

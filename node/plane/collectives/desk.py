@@ -83,7 +83,7 @@ class Desk:
         self._me = me
         self._known = known
         self._pool = pool
-        self._spill = Spill(pool, swarm_id)
+        self._spill = Spill(pool, swarm_id, outside.on_disk)
         self._outside = outside
         self._contributions = Contributions(pool, outside)
         self._delivery = Delivery(pool, self, outside)
@@ -166,7 +166,7 @@ class Desk:
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
         elif self._is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
-                self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
+                self._fail(ask, "PeerLost", losses.no_more(call))
                 return
             call = self.begin_anew(call, task)
         if call is None or ask not in self._waits or not wait.is_parked:
@@ -202,7 +202,7 @@ class Desk:
             self._fail(ask, "TypeError", str(error))
             return
         self._waits.enters(wait)
-        self.calls.joined(call)
+        self.calls.joined(call, wait.rank)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
         call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
@@ -233,7 +233,7 @@ class Desk:
         )
         call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
-        before.begin(meeting)
+        before.begin(call)
         losses.tell_losses(call, task, self._is_there)
         self.peers.take_early(self._is_there, name)
         return self.calls.get(name)

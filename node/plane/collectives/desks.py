@@ -12,6 +12,7 @@ from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
+from manta.node.plane.collectives.block import is_of_size
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.contributions import Contributions
 from manta.node.plane.collectives.deadlines import Deadlines
@@ -387,7 +388,7 @@ class _Bulk:
                 self._post(partial(progress, upto))
 
         def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
-            if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):
+            if memfd < 0 or adopted is None or not is_of_size(memfd, len(memory)):
                 return memory
             try:
                 own = os.dup(memfd)

@@ -222,7 +222,8 @@ class Hearing:
             placed = self._desk.placings.placed(task)
             if placed is None:
                 return False
-            self._desk.peers.say(node, name, said.places, Announcement(placed.me, ()))
+            if said.places.nodes == placed.places.nodes:  # else it is yet to hear where all are
+                self._desk.peers.say(node, name, said.places, Announcement(placed.me, ()))
         elif isinstance(message, Probe) or (isinstance(message, Announcement) and message.members):
             return None  # it forgot that: others may yet have what came of the call before
         return True
@@ -246,8 +247,7 @@ class Hearing:
         elif not placing.needs_nothing(call, said.message):
             if not placing.is_unrepeatable(call):
                 return False
-            name = call.name
-            self._refuse(node, said, "PeerLost", losses.no_more(name.task, name.number))
+            self._refuse(node, said, "PeerLost", losses.no_more(call))
         return True
 
     def _hear(self, call: Call, node: str, said: Heard) -> None:

@@ -31,7 +31,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from manta.light.wire import INLINE_LIMIT
-from manta.node.plane.collectives import restored
+from manta.node.plane.collectives import placing, restored
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import Calls
 from manta.node.plane.collectives.lasting_records import (
@@ -194,7 +194,7 @@ class Lasting:
     def _record(self, call: Call, by: tuple[int, int], others: Collection[int]) -> _Record | None:
         meeting, machine = call.meeting, call.meeting.machine
         member, rank = (call.name.number, *by), by[0]
-        if machine.has_failed and machine.failure[0] == "CollectiveError":
+        if machine.has_failed and placing.is_hopeless(call):
             return _Record(Failed(*member, *machine.failure))
         if (holder := machine.holder(meeting.placement, call.me)) is not None:
             if self._is_elsewhere(call.name):

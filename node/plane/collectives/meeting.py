@@ -452,7 +452,7 @@ class Meeting:
     # --- what is kept -------------------------------------------------------------------------
 
     def piece(self, buffer: Buffer) -> Piece:
-        """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
+        """Of an outcome. Raises KeptNoLonger, and OSError."""
         return self._memory.kept(buffer)
 
     def readings(self, buffers: Iterable[Buffer]) -> list[Reading]:
