@@ -135,6 +135,7 @@ class Program:
             return
         if LET_GO in error:
             assert self.scenario.lacks_room, error
+            self.scenario.manager.has_let_go = True
             self.clock.soon(0.1, self._failed)
             return
         if error:

@@ -225,6 +225,8 @@ class Manager:
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
         """Instances that had finished when what they had given was lost, or may have been."""
+        self.has_let_go = False
+        """Was somebody told that what others gave is kept no longer, for want of room?"""
         self.crashed: set[str] = set()
         """Nodes whose planes began anew in this iteration."""
         self.lost_at = -LATE
@@ -240,6 +242,7 @@ class Manager:
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
+        self.has_let_go = False
         self.crashed.clear()
         self.scenario.judge.begin()
         for rank, place in enumerate(self.places):
@@ -323,7 +326,8 @@ class Manager:
     def _again(self, rank: int, *, elsewhere: bool) -> None:
         """Its next attempt; `elsewhere`: another node, though its own is there."""
         if self.numbers[rank] + 1 >= ATTEMPTS:
-            assert self.forgot, f"{TASK}.{rank} was given up, though nothing was lost for good"
+            is_lost = self.forgot or self.has_let_go
+            assert is_lost, f"{TASK}.{rank} was given up, though nothing was lost for good"
             self.clock.seen["tried in vain"] += 1
             self.is_over = True
             self.since = self.clock.now

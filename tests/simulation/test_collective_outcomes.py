@@ -406,3 +406,24 @@ def test_what_finished_instances_gave_and_a_plane_let_go_of_is_said_to_be_kept_n
     assert "waits for t.1 on b (its node was lost) in vain" in lab.error(2, 1)
     what = "PeerLost: What instances gave to collective 0 of 't' is kept no longer on a, for want"
     assert lab.error(2, 2).startswith(what)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_what_two_planes_had_left_to_each_other_outlives_both(make: Make, order: str) -> None:
+    """One after the other: who is left writes it once it hears of the first."""
+    lab = make("a", "b")
+    lab.tell("ab")
+    for number in (0, 1):
+        for rank, node in enumerate("ab"):
+            lab.call(rank, node, number=number)
+        lab.until((0, 0, number), (1, 0, number))
+    lab.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    assert len(lab.net["a"].disk.kept[0].items) == 1, "call 0 is left to b"
+    lab.tell("ab", finished=[0])
+    for attempt, node in enumerate(order, 1):
+        lab.restart_at_once(node)
+        lab.tell("ab", (0, attempt), finished=[0])
+        lab.run(2.0)
+    lab.call(1, "b", attempt=2)
+    lab.until((1, 2))
+    assert lab.got(1, 2) == lab.got(1)

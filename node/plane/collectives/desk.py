@@ -22,8 +22,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | a wait's time is over | that call raises, the meeting goes on |
 
 Outcomes are kept for next attempts until the iteration ends, in memory or on disk; where there is
-room in neither, what is called next fails. What members gave is kept for as long as others may need
-it again, and there is room.
+room in neither, what is called next fails. What members gave is kept while others may need it.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.collectives.waits import OpenWaits, Task
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
-from manta.transports.collectives.actions import Outcome
+from manta.transports.collectives.actions import Outcome, Why
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
@@ -226,7 +225,7 @@ class Desk:
             return None
         before = self.lasting.restored.take(name, task, *where)
         machine = before.holder(*where) or Collective(
-            *where, directly=places.order > (0, 0), refusal=why
+            *where, directly=places.order > (0, 0), refusal=Why(why, bool(why))
         )
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
@@ -412,6 +411,7 @@ class Desk:
             self._since.clear()
         elif before is not None:
             self._forget_left(before, roster)
+            self.lasting.look(roster)
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
             is_kept = self.calls.get(call.name) is call  # else it was begun anew meanwhile

@@ -35,7 +35,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
-from manta.transports.exchange.kept import Kept
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -64,6 +64,10 @@ class Outside(Protocol):
 
     def settle(self, at: Instance) -> None:
         """`Desks.settled` is to follow."""
+
+    def keep_calls(
+        self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]
+    ) -> None: ...
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
         """Raises LocalTransportError where it is known no longer."""
@@ -334,6 +338,9 @@ class Desks:
 
     def release(self, value: Parcel) -> None:
         self._parcels.release(value)
+
+    def keep(self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        self._outside.keep_calls(at, items, then)
 
     def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
         return self._parcels.file(swarm_id, size, parts)

@@ -109,6 +109,8 @@ class Hearing:
 
     def begun_anew(self, node: str) -> None:
         self._desk.lasting.forgot(node)
+        if self._desk.roster is not None:
+            self._desk.lasting.look(self._desk.roster)
         self._left.pop(node, None)
         for call in self._desk.calls.open:
             if node not in call.peers or call.is_over:

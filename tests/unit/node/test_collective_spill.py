@@ -76,7 +76,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     def pwrite(fd: int, data: memoryview, start: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spill.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
 
 
 def test_room_is_given_back_before_the_disk_has_taken_what_was_in_it(made: Made) -> None:
