@@ -11,7 +11,7 @@ from manta.node.peers.known import KnownPeers
 from manta.node.plane.channels import Ask
 from manta.node.plane.copies import NoPlace, Then, ValueGone
 from manta.node.plane.parcels import Parcels
-from manta.node.plane.value_room import NoRoom
+from manta.node.plane.value_room import KeptNoLonger, NoRoom
 from manta.transports.errors import remedied
 from manta.transports.exchange.letters import Remote
 from manta.transports.exchange.messages import Parcel
@@ -52,7 +52,7 @@ class Deliveries:
         """One of this node's."""
         own = self._parcels.own(parcel.id)
         if own is None:
-            ask.fail("RequestFailed", "The value is not there any more.")
+            ask.fail("PeerLost", str(KeptNoLonger("A value that was sent", "this node")))
             return
         try:
             self._reply(ask, told, [self._parcels.opened(own)])
@@ -79,13 +79,15 @@ class Deliveries:
         elif isinstance(error, NoRoom | NoPlace):
             ask.fail("ResourceExhaustionError", str(error))
         elif self._known.node(ask.at.swarm_id, remote.peer) is None:
-            ask.fail("PeerLost", f"{remote.peer} is gone, and with it a value of its: {error}.")
+            gone = self._name(ask, remote)
+            ask.fail("PeerLost", f"{gone} is gone, and with it a value of its: {error}.")
         else:
             name = self._name(ask, remote)
             ask.fail("RequestFailed", f"A value of {name} did not arrive: {error}.")
 
     def _name(self, ask: Ask, remote: Remote) -> str:
-        node = self._known.node(ask.at.swarm_id, remote.peer)
+        known, swarm_id = self._known, ask.at.swarm_id
+        node = known.node(swarm_id, remote.peer) or known.departed(swarm_id, remote.peer)
         return remote.peer if node is None else node.alias or remote.peer
 
     # --- time ---------------------------------------------------------------------------------

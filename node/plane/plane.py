@@ -43,7 +43,7 @@ from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, Peer
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.exchange import messages
-from manta.transports.exchange.kept import Kept
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 from manta.transports.interface import Buffer
@@ -437,6 +437,9 @@ class Plane:
 
     def keep(self, timeline: Timeline, kept: Kept, then: Job) -> None:
         self.spool.keep(timeline, kept, self._parcels.filed(kept), then)
+
+    def keep_calls(self, at: Instance, items: tuple[KeptCall, ...], then: Job) -> None:
+        self._swarm(at.swarm_id).keep(at, items, then)
 
     def keep_only(self, timeline: Timeline, still: Sequence[Kept], then: Job) -> None:
         self.spool.keep_only(timeline, still, then)

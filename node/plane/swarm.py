@@ -155,6 +155,16 @@ class SwarmExchange:
         if kept is None:
             then()
             return
+        self._keep(kept, then)
+
+    def keep(self, at: Instance, calls: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        """Calls `then` when that of calls of an attempt outlives this process, which goes on."""
+        if self._group is None or not calls:
+            then()
+        else:
+            self._keep(Kept(at.iteration, at.alias, at.index, at.attempt, calls), then)
+
+    def _keep(self, kept: Kept, then: Callable[[], object]) -> None:
         assert self.timeline is not None
         self._kept.append(kept)
         self._outside.keep(self.timeline, kept, then)

@@ -24,6 +24,16 @@ class NoRoom(Exception):
     """The node keeps no more values; says how much it may and holds."""
 
 
+class KeptNoLonger(LookupError):
+    """What others gave or sent was let go of. Tasks are told so as `PeerLost`."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(
+            f"{what} is kept no longer on {where}, for want of room: go on from a checkpoint, or "
+            "give the node more (value_memory_mb)."
+        )
+
+
 class ValueRoom:
     def __init__(self, memory: int, disk: int, most_open: int, where: str) -> None:
         """Bytes, and how many values may be open at a time; `where`: on what disk."""

@@ -6,6 +6,7 @@
 | `PeerLost` | about members that were lost, and whose next attempts were not known yet where the \
 call was made |
 | `PeerLost` of a call that goes on | told where the call was begun anew |
+| `PeerLost` where it was refused | of a call that can come to nothing either way |
 | that others go on without who is told it | told to one that was lost, or is not the last attempt |
 | two outcomes of which all get the same | the same bits of the same members, as long as the plane \
 that gave the first was not lost, and the attempt that got it counts or asked the same plane |
@@ -25,7 +26,7 @@ from manta.node.plane.collectives.losses import LOST
 from manta.protocol.base import Instance
 from manta.protocol.states import AttemptState
 from tests.simulation.collective_planes import Plane
-from tests.simulation.collective_programs import Outcome, Planned
+from tests.simulation.collective_programs import REFUSED, Outcome, Planned
 from tests.simulation.network import Clock
 
 FINISHED = "it has finished without that call"
@@ -207,7 +208,8 @@ class Judge:
         if planned.goes_on:
             repeated = {one.at.index for one in self._asks[number] if one.at.attempt}
             assert repeated, f"{at}: the call goes on without whoever is lost: {error}"
-        has_it = [one for one in self._answers[number] if one.is_there and planned.gives_alike]
+        answers = [one for one in self._answers[number] if one.outcome != REFUSED]
+        has_it = [one for one in answers if one.is_there and planned.gives_alike]
         if self._told.counts(at):
             assert not any(one.plane is plane for one in has_it), f"{at}: it is there: {error}"
 

@@ -386,6 +386,14 @@ class Plane(Linked):
         self.time.seen["disk"] += 1
         self.time.soon(0.5, lambda: self.does(done))
 
+    def keep(self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        self.time.seen["kept alone"] += len(items)
+
+        def kept(_: Exception | None) -> None:
+            then()
+
+        self.on_disk(partial(self.disk.keep, at, items), kept)
+
     def release(self, value: Parcel) -> None:
         raise AssertionError("values here are bytes")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 30
 """Of an instance in an iteration; then it is given up."""
 FOREVER = 1e9
-LET_GO = "is kept no longer on one of their nodes, for want of room"
+LET_GO = "is kept no longer on n"
 KINDS = (
     Kind.ALL_REDUCE,
     Kind.ALL_REDUCE,
@@ -135,6 +135,7 @@ class Program:
             return
         if LET_GO in error:
             assert self.scenario.lacks_room, error
+            self.scenario.manager.has_let_go = True
             self.clock.soon(0.1, self._failed)
             return
         if error:

@@ -30,7 +30,8 @@ TASK = "t"
 PATIENCE = 120.0
 """Seconds after nothing goes wrong any more in which all has to end."""
 ANSWERED = 20.0
-"""Seconds without a fault in which a call ends that all have come to."""
+"""Seconds without a fault in which a call ends that all have come to; where nodes lack room, and so
+hear one another late, after all has been heard that was said."""
 FEW = 4
 """Attempts of an instance that is bound to its node."""
 LATE = 10.0
@@ -118,6 +119,8 @@ class Scenario:
     def _watch(self) -> None:
         """A call that all have come to ends, where nothing goes wrong."""
         self.clock.after(1.0, self._watch)
+        if self.lacks_room and self._is_speaking():
+            self.disturbed()
         if self.clock.now < self.quiet_since + ANSWERED or self.manager.is_over:
             return
         numbers = [one.number for one in self.programs]
@@ -126,6 +129,11 @@ class Scenario:
         early = self.clock.now - ANSWERED
         is_complete = len(stuck) == len(first) and all(one.since < early for one in stuck)
         assert not stuck or not is_complete, f"not answered: {self._waiting(stuck)}"
+
+    def _is_speaking(self) -> bool:
+        """Has a plane yet to hear anything?"""
+        planes = [node.plane for node in self.nodes.values() if node.plane.is_alive]
+        return any(post.kept for plane in planes for post in plane.desk.peers._posts.values())
 
     def _waiting(self, programs: list[Program]) -> list[str]:
         return [f"{one.at} in call {one.number} on {one.node.name}" for one in programs]
@@ -217,6 +225,8 @@ class Manager:
         self.given_up: dict[int, str] = {}
         self.forgot: set[int] = set()
         """Instances that had finished when what they had given was lost, or may have been."""
+        self.has_let_go = False
+        """Was somebody told that what others gave is kept no longer, for want of room?"""
         self.crashed: set[str] = set()
         """Nodes whose planes began anew in this iteration."""
         self.lost_at = -LATE
@@ -232,6 +242,7 @@ class Manager:
         self.states = [AttemptState.RUNNING] * self.scenario.size
         self.given_up.clear()
         self.forgot.clear()
+        self.has_let_go = False
         self.crashed.clear()
         self.scenario.judge.begin()
         for rank, place in enumerate(self.places):
@@ -315,7 +326,8 @@ class Manager:
     def _again(self, rank: int, *, elsewhere: bool) -> None:
         """Its next attempt; `elsewhere`: another node, though its own is there."""
         if self.numbers[rank] + 1 >= ATTEMPTS:
-            assert self.forgot, f"{TASK}.{rank} was given up, though nothing was lost for good"
+            is_lost = self.forgot or self.has_let_go
+            assert is_lost, f"{TASK}.{rank} was given up, though nothing was lost for good"
             self.clock.seen["tried in vain"] += 1
             self.is_over = True
             self.since = self.clock.now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 import pytest
 
@@ -137,6 +138,28 @@ def test_what_was_refused_stays_so_though_all_planes_that_knew_are_gone(make: Ma
     assert set(lab.errors().values()) == {"ResourceExhaustionError"}
 
 
+def test_who_was_served_before_others_were_refused_is_refused_once_its_plane_forgot_that(
+    make: Make,
+) -> None:
+    """The root has finished, and what it gave was let go of with the refusal."""
+    lab = make("a")
+    lab.tell("aaa")
+    for rank in (0, 1):
+        lab.call(rank, "a", kind=Kind.SCATTER)
+    lab.until((0, 0), (1, 0))
+    full(lab.net["a"])
+    lab.call(2, "a", kind=Kind.SCATTER)
+    lab.until((2, 0))
+    emptied(lab.net["a"])
+    assert lab.errors() == {(0, 0): "", (1, 0): "", (2, 0): "ResourceExhaustionError"}
+    lab.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    lab.restart_at_once("a")
+    lab.tell("aaa", (0, 1, 0), finished=[0, 2])
+    lab.call(1, "a", 1, Kind.SCATTER)
+    lab.until((1, 1))
+    assert "has no room for a collective" in lab.error(1, 1)
+
+
 def full(plane: Plane) -> None:
     """It takes nothing more that is small."""
     room = plane.pool._small
@@ -184,6 +207,28 @@ def test_what_was_refused_stays_so_though_one_plane_forgot_it(make: Make, restar
     rank = "abc".index(restarts)
     lab.call(rank, restarts, 1)
     lab.until((rank, 1))
+    assert set(lab.errors().values()) == {"ResourceExhaustionError"}
+
+
+def test_who_seeks_what_came_of_a_refused_call_and_is_behind_is_told_nothing_of_later_places(
+    make: Make,
+) -> None:
+    """Where others are elsewhere, planes have other numbers."""
+    lab = make("a", "b", "c")
+    lab.tell(("a", "b", "c"))
+    lab.call(0, "a", refusal="It is full.")
+    lab.call(1, "b")
+    lab.call(2, "c")
+    lab.until((0, 0), (1, 0), (2, 0))
+    lab.tell(("a", "b", "c"), attempts=(0, 1, 0), to=["b"])
+    lab.tell(("c", "b", "a"), attempts=(1, 1, 1), to=["a", "c"])
+    lab.call(1, "b", attempt=1)
+    lab.run(1.0)
+    assert (1, 1, 0) not in lab.outcomes
+    lab.tell(("c", "b", "a"), attempts=(1, 1, 1), to=["b"])
+    lab.call(0, "c", attempt=1)
+    lab.call(2, "a", attempt=1)
+    lab.until((0, 1), (1, 1), (2, 1))
     assert set(lab.errors().values()) == {"ResourceExhaustionError"}
 
 
@@ -338,3 +383,47 @@ def straggler(make: Make, kind: Kind) -> Lab:
         if (1, 0, 0) not in lab.outcomes:
             return lab
     raise AssertionError("it waited in none")
+
+
+def test_what_finished_instances_gave_and_a_plane_let_go_of_is_said_to_be_kept_no_longer(
+    make: Make,
+) -> None:
+    """Also of a call that was begun anew since, and failed there, as a node was lost."""
+    lab = make("a", "b", "c")
+    lab.tell("abc")
+    for rank, node in enumerate("abc"):
+        lab.call(rank, node, kind=Kind.REDUCE_SCATTER)
+    lab.until((0, 0), (1, 0), (2, 0))
+    lab.restart_at_once("c")
+    lab.introduce("ac", to="ac")
+    calls = lab.net["a"].desk.calls
+    for attempt in (1, 2):
+        lab.tell("aba", (0, 0, attempt), finished=[0, 1], to="ac", stays=(0, 0, 1))
+        lab.call(2, "a", attempt, Kind.REDUCE_SCATTER)
+        lab.until((2, attempt))
+        lab.clock.run(lambda: not calls.open)
+        calls.let_go_oldest(attrgetter("memory"))
+    assert "waits for t.1 on b (its node was lost) in vain" in lab.error(2, 1)
+    what = "PeerLost: What instances gave to collective 0 of 't' is kept no longer on a, for want"
+    assert lab.error(2, 2).startswith(what)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_what_two_planes_had_left_to_each_other_outlives_both(make: Make, order: str) -> None:
+    """One after the other: who is left writes it once it hears of the first."""
+    lab = make("a", "b")
+    lab.tell("ab")
+    for number in (0, 1):
+        for rank, node in enumerate("ab"):
+            lab.call(rank, node, number=number)
+        lab.until((0, 0, number), (1, 0, number))
+    lab.net["a"].end(Instance(SWARM, "t", 0, 0, 0), counts=True)
+    assert len(lab.net["a"].disk.kept[0].items) == 1, "call 0 is left to b"
+    lab.tell("ab", finished=[0])
+    for attempt, node in enumerate(order, 1):
+        lab.restart_at_once(node)
+        lab.tell("ab", (0, attempt), finished=[0])
+        lab.run(2.0)
+    lab.call(1, "b", attempt=2)
+    lab.until((1, 2))
+    assert lab.got(1, 2) == lab.got(1)

@@ -39,6 +39,11 @@ def test_all_get_the_same_where_instances_leave_nodes_and_come_back(number: int)
     seeds.run(partial(Scenario, moves=True), number)
 
 
+@pytest.mark.parametrize("number", [*range(5), 123])
+def test_a_call_is_refused_to_all_or_to_nobody_though_instances_leave_nodes(number: int) -> None:
+    seeds.run(partial(Scenario, lacks_room=True, moves=True), number)
+
+
 FAILED = [60, 67, 70, 73, 421, 616, 942, 1066, 1338, 2039, 3068, 3263, 5291, 10252, 10434, 10663]
 FAILED += [11109, 30223, 31301, 50698, 51957, 52478]
 FAILED += [1222, 1371, 1543, 1721, 3027, 3472, 3754, 3875, 60007]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from manta.node.plane import value_files
@@ -36,3 +37,13 @@ class Budget(ValueRoom):
 def shared(size: int) -> int:
     """A room of which a swarm that is alone may take so much."""
     return -(-size * (MULTIPLE + 1) // MULTIPLE)
+
+
+def on_disk(job: Callable[[], None], then: Callable[[Exception | None], None]) -> None:
+    """The thread that waits for the disk, of which the disk is never waited for."""
+    try:
+        job()
+    except OSError as error:
+        then(error)
+    else:
+        then(None)

@@ -103,3 +103,11 @@ class Close(NamedTuple):
 
 
 Action = Tell | Store | Forget | Expect | Send | Ready | Cancel | Reduce | Deliver | Fail | Close
+
+
+class Why(NamedTuple):
+    """Why a call was refused before it was begun anew, or is to be; empty where it was not."""
+
+    sentence: str = ""
+    was_told: bool = False
+    """Were members told so?"""

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from manta.transports.collectives.actions import Action, Close, Deliver, Fail, Outcome, Tell
+from manta.transports.collectives.actions import Action, Close, Deliver, Fail, Outcome, Tell, Why
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked, difference
 from manta.transports.collectives.course import Course
 from manta.transports.collectives.holder import Holder, begun_anew
@@ -56,7 +56,7 @@ from manta.transports.collectives.messages import (
 from manta.transports.collectives.others import LOST, Others
 from manta.transports.collectives.planner import given
 from manta.transports.collectives.plans import whole
-from manta.transports.collectives.refusal import NO_ROOM, Refusal
+from manta.transports.collectives.refusal import NOT, Refusal
 from manta.transports.collectives.roll import Roll
 from manta.transports.collectives.rooted import Rooted
 from manta.transports.errors import RemoteProtocolError
@@ -66,7 +66,7 @@ class Collective:
     """On peer `me` of the placement."""
 
     def __init__(
-        self, placement: Placement, me: int, *, directly: bool = False, refusal: str = ""
+        self, placement: Placement, me: int, *, directly: bool = False, refusal: Why = NOT
     ) -> None:
         """`directly`: all announce themselves to all, however many, as some may begin anew.
         `refusal`: why it was refused before that."""
@@ -303,9 +303,9 @@ class Collective:
         return bool(self._flow.sends)
 
     @property
-    def refusal(self) -> str:
+    def refusal(self) -> Why:
         """Why there is no room here for what members bring, if so, and no outcome is known."""
-        return self._refusal.why if self._refusal.stands else ""
+        return Why(self._refusal.why, self._refusal.was_told) if self._refusal.stands else NOT
 
     @property
     def weight(self) -> int:
@@ -346,7 +346,7 @@ class Collective:
             return []
         if self._refusal.stands:
             sought = self._refusal.seek(call)
-            return self._fail(NO_ROOM, self._refusal.why) if sought is None else sought
+            return self._fail(*sought) if isinstance(sought, tuple) else sought
         drawn = [] if self._course.lost else [*self._roll.relay(), *self._course.draw(call)]
         return [*drawn, *self._face_losses(call), *self._go_on(call)]
 

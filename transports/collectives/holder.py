@@ -19,6 +19,7 @@ from manta.transports.collectives.actions import (
     Ready,
     Send,
     Tell,
+    Why,
 )
 from manta.transports.collectives.calls import Call, Entry, Placement, difference
 from manta.transports.collectives.course import MAX_WANTS
@@ -47,7 +48,7 @@ class Holder:
 
     is_closed = True
     has_failed = False
-    refusal = ""
+    refusal = Why()
     gives = False
     failure = ("", "")
 

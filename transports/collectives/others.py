@@ -155,6 +155,16 @@ class Others:
             return False
         return not self._roll.lack.issuperset(self._course.peers)
 
+    def lost_holders(self, call: Call) -> str:
+        """Whom of lost peers a call waits for in vain, in words: those that have finished, as what
+        their peers have of it is what all others get, should they be back. Empty if nobody."""
+        if call.kind.has_root or call.kind is Kind.REDUCE_SCATTER or call.on_lost == "continue":
+            return ""
+        peer_of = self._placement.peer_of
+        lost = [rank for rank in self.away if rank in self.ended and peer_of[rank] != self._me]
+        named = self._placement.named(lost, self.away)
+        return f"{call.operation} waits for {named} in vain." if lost else ""
+
     def outcome(
         self, buffers: Iterable[Buffer], lost: Iterable[int], why: str, *notes: bytes
     ) -> Outcome:

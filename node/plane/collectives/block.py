@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from collections.abc import Callable
 
 from manta.protocol.base import Instance
@@ -73,5 +74,29 @@ def is_file(block: Block) -> bool:
     return block.is_file
 
 
+def is_kept(block: Block) -> bool:
+    return block.is_kept
+
+
 def is_any(_: Block) -> bool:
     return True
+
+
+def is_for(block: Block, at: Instance | None) -> bool:
+    """May it be a room of this attempt; or without one, a block?"""
+    before = block.room_of
+    if before is None or at is None or not block.is_left:
+        return before == at
+    return (before.alias, before.index) == (at.alias, at.index)
+
+
+def rounded_up(size: int) -> int:
+    """Upwards, so that sizes that are nearly alike are alike: by an eighth at most."""
+    step = max(mmap.PAGESIZE, 1 << max(0, (size - 1).bit_length() - 4))
+    return max(step, -(-size // step) * step)
+
+
+def is_of_size(fd: int, size: int) -> bool:
+    """May memory be taken over for a value of so many bytes? What is much larger would stay as a
+    whole for that. Raises OSError."""
+    return size <= os.fstat(fd).st_size <= rounded_up(size)

@@ -16,6 +16,7 @@ from manta.node.plane.requests import CallCollective
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.messages import Message
+from manta.transports.exchange.kept import KeptCall
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
 
@@ -91,6 +92,9 @@ class Call:
     said there was heard by nobody."""
     announced: Counter[str] = field(default_factory=Counter)
     """By node: bytes that it said of it, until a member here makes the call."""
+    had: set[int] = field(default_factory=set)
+    """Members here that had what they called for before it was begun anew, and give to it no more
+    unless they call again."""
     is_joined: bool = False
     """A member here makes it."""
     is_over: bool = False
@@ -173,6 +177,9 @@ class Outside(Protocol):
         """The same for a job that may wait for the disk, on a thread that does nothing else."""
 
     def release(self, value: Parcel) -> None: ...
+
+    def keep(self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        """As of `lasting.Outside`."""
 
     def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
         """A value that becomes a file when what names it is kept. Raises NoRoom."""

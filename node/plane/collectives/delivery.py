@@ -14,6 +14,7 @@ from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Piece
 from manta.node.plane.parcels import NoRoom
+from manta.node.plane.value_room import KeptNoLonger
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Kind
 
@@ -97,6 +98,9 @@ class Delivery:
                 for buffer in outcome.buffers
             ]
             told, fds = answer(wait.body.n, values, outcome.lost, warning, self._fd_of)
+        except KeptNoLonger as error:
+            self._fail([wait], "PeerLost", str(error))
+            return
         except Exception as error:  # whatever it is, nobody is to wait for ever
             log.exception("The outcome of %s could not be told.", wait.name)
             self._fail([wait], "RequestFailed", f"What came of it can't be given: {error}")
@@ -107,13 +111,13 @@ class Delivery:
         ask.reply(told, fds)
 
     def _fd_of(self, piece: Piece) -> int:
-        """Raises LookupError."""
+        """Raises KeptNoLonger."""
         if piece.block is not None:
             return piece.block.fd
         assert piece.parcel is not None
         fd = self._outside.own(piece.parcel.id)
         if fd is None:
-            raise LookupError("its value is not kept any more")
+            raise KeptNoLonger("What came of a collective", "this node")
         return fd
 
     def _fail(self, waiting: Iterable[Wait], error: str, sentence: str) -> None:

@@ -22,8 +22,7 @@ has contributed, the nodes carry it out whatever becomes of the task.
 | a wait's time is over | that call raises, the meeting goes on |
 
 Outcomes are kept for next attempts until the iteration ends, in memory or on disk; where there is
-room in neither, what is called next fails. What members gave is kept for as long as others may need
-it again, and there is room.
+room in neither, what is called next fails. What members gave is kept while others may need it.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from manta.node.plane.collectives.unwaited import Member, Unwaited
 from manta.node.plane.collectives.waits import OpenWaits, Task
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
-from manta.transports.collectives.actions import Outcome
+from manta.transports.collectives.actions import Outcome, Why
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.collective import Collective
 from manta.transports.collectives.messages import Message
@@ -83,7 +82,7 @@ class Desk:
         self._me = me
         self._known = known
         self._pool = pool
-        self._spill = Spill(pool, swarm_id)
+        self._spill = Spill(pool, swarm_id, outside.on_disk)
         self._outside = outside
         self._contributions = Contributions(pool, outside)
         self._delivery = Delivery(pool, self, outside)
@@ -166,7 +165,7 @@ class Desk:
             call = None if self.calls.is_ahead(name, AHEAD) else self.begin(name, task)
         elif self._is_outdated(call, task, wait.rank) or call.places.version < since:
             if placing.is_unrepeatable(call):
-                self._fail(ask, "RequestFailed", losses.no_more(name.task, name.number))
+                self._fail(ask, "PeerLost", losses.no_more(call))
                 return
             call = self.begin_anew(call, task)
         if call is None or ask not in self._waits or not wait.is_parked:
@@ -202,7 +201,7 @@ class Desk:
             self._fail(ask, "TypeError", str(error))
             return
         self._waits.enters(wait)
-        self.calls.joined(call)
+        self.calls.joined(call, wait.rank)
         self._unwaited.called(member, body.number, body.words if wait.passes else "")
         call.needs_all = call.needs_all or (needs_all(body) and not wait.passes)
         if body.kind is Kind.GATHER and not wait.passes and call.gathering is None:
@@ -226,14 +225,14 @@ class Desk:
             return None
         before = self.lasting.restored.take(name, task, *where)
         machine = before.holder(*where) or Collective(
-            *where, directly=places.order > (0, 0), refusal=why
+            *where, directly=places.order > (0, 0), refusal=Why(why, bool(why))
         )
         meeting = Meeting(
             self._swarm_id, *where, self._pool, self._spill, self, self._moving, machine
         )
         call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
-        before.begin(meeting)
+        before.begin(call)
         losses.tell_losses(call, task, self._is_there)
         self.peers.take_early(self._is_there, name)
         return self.calls.get(name)
@@ -412,6 +411,7 @@ class Desk:
             self._since.clear()
         elif before is not None:
             self._forget_left(before, roster)
+            self.lasting.look(roster)
         for call in self.calls.open:
             task = roster.tasks.get(call.name.task)
             is_kept = self.calls.get(call.name) is call  # else it was begun anew meanwhile

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from manta.node.peers.known import KnownPeers
 from manta.node.plane.collectives import messages
+from manta.node.plane.collectives.block import is_of_size
 from manta.node.plane.collectives.calls import Ask, Mover
 from manta.node.plane.collectives.contributions import Contributions
 from manta.node.plane.collectives.deadlines import Deadlines
@@ -34,7 +35,7 @@ from manta.transports.errors import (
     TransferCancelled,
     TransferRefused,
 )
-from manta.transports.exchange.kept import Kept
+from manta.transports.exchange.kept import Kept, KeptCall
 from manta.transports.exchange.messages import Parcel
 from manta.transports.sealed.peer import BulkPeer
 
@@ -63,6 +64,10 @@ class Outside(Protocol):
 
     def settle(self, at: Instance) -> None:
         """`Desks.settled` is to follow."""
+
+    def keep_calls(
+        self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]
+    ) -> None: ...
 
     def bulk_peer(self, swarm_id: str, peer: str) -> BulkPeer:
         """Raises LocalTransportError where it is known no longer."""
@@ -334,6 +339,9 @@ class Desks:
     def release(self, value: Parcel) -> None:
         self._parcels.release(value)
 
+    def keep(self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        self._outside.keep_calls(at, items, then)
+
     def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
         return self._parcels.file(swarm_id, size, parts)
 
@@ -387,7 +395,7 @@ class _Bulk:
                 self._post(partial(progress, upto))
 
         def place(memfd: int) -> memoryview | None:  # on a thread of the bulk's
-            if memfd < 0 or adopted is None or os.fstat(memfd).st_size < len(memory):
+            if memfd < 0 or adopted is None or not is_of_size(memfd, len(memory)):
                 return memory
             try:
                 own = os.dup(memfd)

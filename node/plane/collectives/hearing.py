@@ -109,6 +109,8 @@ class Hearing:
 
     def begun_anew(self, node: str) -> None:
         self._desk.lasting.forgot(node)
+        if self._desk.roster is not None:
+            self._desk.lasting.look(self._desk.roster)
         self._left.pop(node, None)
         for call in self._desk.calls.open:
             if node not in call.peers or call.is_over:
@@ -222,7 +224,8 @@ class Hearing:
             placed = self._desk.placings.placed(task)
             if placed is None:
                 return False
-            self._desk.peers.say(node, name, said.places, Announcement(placed.me, ()))
+            if said.places.nodes == placed.places.nodes:  # else it is yet to hear where all are
+                self._desk.peers.say(node, name, said.places, Announcement(placed.me, ()))
         elif isinstance(message, Probe) or (isinstance(message, Announcement) and message.members):
             return None  # it forgot that: others may yet have what came of the call before
         return True
@@ -246,8 +249,7 @@ class Hearing:
         elif not placing.needs_nothing(call, said.message):
             if not placing.is_unrepeatable(call):
                 return False
-            name = call.name
-            self._refuse(node, said, "PeerLost", losses.no_more(name.task, name.number))
+            self._refuse(node, said, "PeerLost", losses.no_more(call))
         return True
 
     def _hear(self, call: Call, node: str, said: Heard) -> None:

@@ -75,6 +75,8 @@ class Calls:
 
     def replace(self, call: Call, new: Call) -> None:
         """It was begun anew."""
+        had = {rank for rank in call.own if call.meeting.machine.has_delivered(rank)}
+        new.had = (call.had | had).intersection(new.own)
         self._forget(call)
         self.add(new)
 
@@ -124,9 +126,10 @@ class Calls:
         call.announced[node] += size
         return True
 
-    def joined(self, call: Call) -> None:
+    def joined(self, call: Call, rank: int = -1) -> None:
         """A member here makes it, or nobody is to any more."""
         call.is_joined = True
+        call.had.discard(rank)
         for node, size in call.announced.items():
             self._announced[node] -= size
             if not self._announced[node]:

@@ -12,8 +12,10 @@ are (output commit: Strom and Yemini 1985). Of each call that it took part in th
 
 An outcome that another plane has need not be kept, as that plane gives it to all. It has it if one
 of its members was heard to call a later collective, and its process is still the same: a member
-waits for each call of this kind before it makes the next one. Nothing is kept once all other
-members have finished or were given up.
+waits for each call of this kind before it makes the next one. Once a plane is heard to have begun
+anew, each that has outcomes to which finished members gave keeps them, unless a third one has them:
+what one had left to the other is lost if both end before either hears of that, and not otherwise.
+Nothing is kept once all other members have finished or were given up.
 
 What comes back (`restored.py`) takes its place when the call is begun here: an outcome is given to
 all, and what a member gave counts as given.
@@ -31,7 +33,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from manta.light.wire import INLINE_LIMIT
-from manta.node.plane.collectives import restored
+from manta.node.plane.collectives import placing, restored
 from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.kept import Calls
 from manta.node.plane.collectives.lasting_records import (
@@ -43,6 +45,7 @@ from manta.node.plane.collectives.lasting_records import (
     decode,
     encode,
 )
+from manta.node.plane.collectives.losses import has_finished
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.collectives.pieces import Reading
@@ -66,6 +69,9 @@ log = logging.getLogger("manta.node.plane")
 class Outside(restored.Outside, Protocol):
     def file(self, swarm_id: str, size: int, parts: Parts) -> Parcel:
         """A value that becomes a file when what names it is kept. Raises NoRoom."""
+
+    def keep(self, at: Instance, items: tuple[KeptCall, ...], then: Callable[[], object]) -> None:
+        """Calls `then` when that outlives this process, as of an attempt that has ended."""
 
 
 class _Record(NamedTuple):
@@ -130,6 +136,11 @@ class Lasting:
         self._passed: dict[str, dict[tuple[int, str], int]] = {}
         """By node, era and task: the last call that a member on it was heard to make."""
         self._lacks_room = False
+        self._ended: set[tuple[int, str, int]] = set()
+        """By era, task and rank: members that have finished here."""
+        self._seen: frozenset[tuple[int, str, int]] | None = None
+        """Members that had finished when it was last looked at what no other plane may have; None
+        while no plane has begun anew."""
 
     # --- what others have -------------------------------------------------------------------------
 
@@ -151,6 +162,7 @@ class Lasting:
     def forgot(self, node: str) -> None:
         """What it had may be gone."""
         self._passed.pop(node, None)
+        self._seen = frozenset()
 
     def _is_elsewhere(self, name: CallName) -> bool:
         task = name.era, name.task
@@ -159,7 +171,45 @@ class Lasting:
     # --- an attempt has ended ---------------------------------------------------------------------
 
     def ends(self, at: Instance, roster: Roster, then: Callable[[], object]) -> Ending:
-        ending = Ending(then, records=list(self._records(at, roster)))
+        self._ended.add((at.iteration, at.alias, at.index))
+        return self._ending(at, list(self._records(at, roster)), then)
+
+    def look(self, roster: Roster) -> None:
+        """What came of calls to which members gave that have finished is kept, where this plane may
+        be the only one that has it, as others have begun anew."""
+        if self._seen is None:
+            return
+        finished = {one for one in self._ended if one[0] == roster.iteration}
+        for alias, task in roster.tasks.items():
+            ranks = [rank for rank in range(len(task.instances)) if has_finished(task, rank)]
+            finished.update((roster.iteration, alias, rank) for rank in ranks)
+        if self._seen == finished:
+            return
+        self._seen = frozenset(finished)
+        for alias, task in roster.tasks.items():
+            ranks = [rank for _, of, rank in finished if of == alias]
+            if ranks and not set(ranks).issuperset(_open(task)):
+                self._keep(roster, task, ranks)
+
+    def _keep(self, roster: Roster, task: RosterTask, finished: Collection[int]) -> None:
+        by_member: dict[int, list[_Record]] = {}
+        stays = _stays(task)
+        for call in self._calls.of_task(roster.iteration, task.alias):
+            machine = call.meeting.machine
+            here = [rank for rank in call.own if rank in machine.come and rank in stays]
+            gave = any(rank in machine.come for rank in finished)
+            if not (here and gave) or call.name in self._known:
+                continue
+            if (record := self._record(call, (here[0], stays[here[0]]), ())) is not None:
+                by_member.setdefault(here[0], []).append(record)
+        for rank, records in by_member.items():
+            attempt = task.instances[rank].attempt
+            at = Instance(self._swarm_id, task.alias, rank, roster.iteration, attempt)
+            ending = self._ending(at, records, _nothing)
+            self._outside.keep(at, ending.items, ending.kept)
+
+    def _ending(self, at: Instance, records: list[_Record], then: Callable[[], object]) -> Ending:
+        ending = Ending(then, records=records)
         try:
             ending.items = tuple(self._packed(ending.records))
         except (NoRoom, OSError) as error:  # what others may need of it is here for all that
@@ -194,7 +244,7 @@ class Lasting:
     def _record(self, call: Call, by: tuple[int, int], others: Collection[int]) -> _Record | None:
         meeting, machine = call.meeting, call.meeting.machine
         member, rank = (call.name.number, *by), by[0]
-        if machine.has_failed and machine.failure[0] == "CollectiveError":
+        if machine.has_failed and placing.is_hopeless(call):
             return _Record(Failed(*member, *machine.failure))
         if (holder := machine.holder(meeting.placement, call.me)) is not None:
             if self._is_elsewhere(call.name):
@@ -227,8 +277,8 @@ class Lasting:
         if not self._lacks_room:
             self._lacks_room = True
             log.warning(
-                "What others may need of the collectives of %s, which has ended, is kept in memory "
-                "alone: if the plane ends, they raise PeerLost. %s",
+                "What others may need of the collectives of %s is kept in memory alone: if the "
+                "plane ends, they raise PeerLost. %s",
                 *(at, str(error)),
             )
 
@@ -264,9 +314,15 @@ class Lasting:
         """Those before this one are over."""
         self._known = {name: by for name, by in self._known.items() if name.era >= now}
         self.restored.end_eras(now)
+        self._ended = {member for member in self._ended if member[0] >= now}
+        self._seen = None
         for passed in self._passed.values():
             for task in [task for task in passed if task[0] < now]:
                 del passed[task]
+
+
+def _nothing() -> None:
+    pass
 
 
 def _open(task: RosterTask) -> list[int]:

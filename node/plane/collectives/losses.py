@@ -8,6 +8,7 @@ from manta.node.plane.collectives.calls import Call, Wait
 from manta.node.plane.collectives.kept import Calls
 from manta.node.plane.collectives.messages import CallName, Places
 from manta.node.plane.collectives.post import LONGEST
+from manta.node.plane.value_room import KeptNoLonger
 from manta.protocol.roster import Roster, RosterTask
 from manta.protocol.states import AttemptState
 from manta.roster import waits
@@ -159,12 +160,10 @@ def too_many_failed(task: str) -> str:
     )
 
 
-def no_more(task: str, number: int) -> str:
-    """Of a call that would have to be begun anew with what is kept no longer."""
-    return (
-        f"What instances gave to collective {number} of {task!r} is kept no longer on one of their "
-        "nodes, for want of room (value_memory_mb): go on from a checkpoint."
-    )
+def no_more(call: Call) -> str:
+    """Of a call that would have to be begun anew with what is kept here no longer."""
+    what = f"What instances gave to collective {call.name.number} of {call.name.task!r}"
+    return str(KeptNoLonger(what, call.meeting.placement.nodes[call.me]))
 
 
 def moved(task: str, number: int) -> str:

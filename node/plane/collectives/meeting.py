@@ -31,6 +31,7 @@ from manta.transports.collectives.actions import (
     Send,
     Store,
     Tell,
+    Why,
 )
 from manta.transports.collectives.calls import Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective
@@ -133,10 +134,10 @@ class Meeting:
         members gave."""
 
     @property
-    def refusal(self) -> str:
-        """Why it is refused, or has been; empty if it is not."""
+    def refusal(self) -> Why:
+        """Why it is refused, or has been."""
         error, sentence = self.machine.failure
-        return sentence if error == NO_ROOM else self.machine.refusal
+        return Why(sentence, was_told=True) if error == NO_ROOM else self.machine.refusal
 
     @property
     def kind(self) -> Kind | None:
@@ -148,7 +149,7 @@ class Meeting:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
         was there, or there is no room for it: then the call is refused to all."""
         self.kernel = self.kernel or given.kernel
-        refusal = self.machine.refusal
+        refusal = self.machine.refusal.sentence
         if rank in self.machine.come or self.is_over:
             if self.is_over or rank in self.giving or self._has_outcome(rank):
                 self._memory.drop_given(given.pieces)
@@ -177,7 +178,7 @@ class Meeting:
         call, sizes = given.entry.call, given.entry.sizes
         self._uncalled.discard(rank)
         try:
-            if why := given.refusal or self.machine.refusal:
+            if why := given.refusal or self.machine.refusal.sentence:
                 raise NoRoom(why)
             self._memory.weigh(COST + self._copied + copied + weight)
             for buffer in () if self._uncalled else made(call, self.placement, self._me, sizes):
@@ -452,7 +453,7 @@ class Meeting:
     # --- what is kept -------------------------------------------------------------------------
 
     def piece(self, buffer: Buffer) -> Piece:
-        """Of an outcome. Raises LookupError where it is kept no longer, and OSError."""
+        """Of an outcome. Raises KeptNoLonger, and OSError."""
         return self._memory.kept(buffer)
 
     def readings(self, buffers: Iterable[Buffer]) -> list[Reading]:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +33,16 @@ from operator import attrgetter
 from typing import Protocol
 
 from manta.node.plane import value_files
-from manta.node.plane.collectives.block import Block, Which, is_any, is_file, is_memory
+from manta.node.plane.collectives.block import (
+    Block,
+    Which,
+    is_any,
+    is_file,
+    is_for,
+    is_kept,
+    is_memory,
+    rounded_up,
+)
 from manta.node.plane.collectives.spare import Keeps, Nothing, Size
 from manta.node.plane.parcels import FUTURE_WRITE, NoRoom
 from manta.node.plane.shares import Cost, SharedRoom, Spare, Whose
@@ -51,7 +59,6 @@ WRITING = 30.0
 to write."""
 SHARE = 0.75
 """Of all memory: what may be in rooms that one swarm's attempts are writing into."""
-_PAGE = mmap.PAGESIZE
 
 
 class Budget(Protocol):
@@ -96,6 +103,8 @@ class Pool:
         self._kept = SharedRoom(budget.memory.most // 2)
         """Bytes of blocks in memory that are no rooms; beyond it they are files."""
         self.keeps: Keeps = Nothing()
+        self.unwritten = 0
+        """Bytes that are in memory until they are on disk, though they do not count any more."""
         self._offer()
 
     def _offer(self) -> None:
@@ -111,6 +120,7 @@ class Pool:
             given = partial(self._given_sizes, size)
             room.offer(Cost.SOME, Spare(given, partial(self._let_go, which, size)))
         self._budget.memory.offer(Cost.SOME, Spare(self._overdue_sizes, self._take_back))
+        self._kept.offer(Cost.LITTLE, Spare(self._idle_sizes, partial(self._end_idle, is_kept)))
         spill = Spare(lambda: self.keeps.small(), lambda whose: self.keeps.spill(whose))
         self._small.offer(Cost.LITTLE, spill)
         small = attrgetter("small")
@@ -121,7 +131,7 @@ class Pool:
 
     def take(self, size: int, swarm_id: str) -> Block:
         """A block that is held once, whose bytes beyond `size` are 0. Raises NoRoom."""
-        block = self._take(_rounded(size), swarm_id, None)
+        block = self._take(rounded_up(size), swarm_id, None)
         if size < block.written:
             block.view[size : block.written] = bytes(block.written - size)
         block.written = size
@@ -129,8 +139,11 @@ class Pool:
 
     def adopt(self, fd: int, size: int, swarm_id: str) -> Block:
         """Memory of another node's, which nobody can change any more, as a block that is held once.
-        The descriptor is the pool's from now on. Raises NoRoom; then it is closed."""
+        It takes the place of one that was made for it, and is idle now. The descriptor is the
+        pool's from now on. Raises NoRoom; then it is closed."""
         try:
+            self._make_way(swarm_id)
+            self._kept.make(swarm_id, size)
             self._budget.take_room(size, swarm_id)
         except NoRoom:
             os.close(fd)
@@ -190,7 +203,7 @@ class Pool:
         """A room that the attempt may write into. It takes the place of one that came over this
         connection and of which no call was made. Raises NoRoom."""
         self.leave(at, connection)
-        rounded = _rounded(size)
+        rounded = rounded_up(size)
         theirs = (one.size for one in self._written.values() if one.swarm_id == at.swarm_id)
         whole = self._budget.memory.most
         being_written, most = sum(theirs), int(whole * SHARE)
@@ -284,7 +297,7 @@ class Pool:
 
     def _take(self, size: int, swarm_id: str, at: Instance | None) -> Block:
         for block in reversed(self._idle):
-            is_its = block.swarm_id == swarm_id and _is_for(block, at)
+            is_its = block.swarm_id == swarm_id and is_for(block, at)
             if is_its and size <= block.size <= size + size // 4:
                 self._idle.remove(block)
                 block.holds = 1
@@ -292,7 +305,7 @@ class Pool:
         self._make_way(swarm_id)
         if at is not None:
             return self._memory(size, swarm_id, at)
-        if self._kept.fits(swarm_id, size):
+        if self._kept.make(swarm_id, size):
             with contextlib.suppress(NoRoom):
                 return self._memory(size, swarm_id, None)
             return self._file(size, swarm_id)
@@ -406,13 +419,26 @@ class Pool:
             found[block.swarm_id] += (1 if counts else block.size) if which(block) else 0
         return found
 
-    def _end_one(self, which: Which, whose: Whose) -> bool:
-        """Gives back one that nothing here uses; false if there is none."""
+    def _idle_sizes(self) -> Counter[str]:
+        """Of blocks that count as kept, and are not."""
+        found = Counter[str]()
+        for block in self._idle:
+            found[block.swarm_id] += block.size if block.is_kept else 0
+        return found
+
+    def _end_idle(self, which: Which, whose: Whose) -> bool:
+        """Gives back the block that is idle for longest; false if there is none."""
         for block in self._idle:
             if which(block) and whose(block.swarm_id):
                 self._idle.remove(block)
                 self._end(block)
                 return True
+        return False
+
+    def _end_one(self, which: Which, whose: Whose) -> bool:
+        """Gives back one that nothing here uses; false if there is none."""
+        if self._end_idle(which, whose):
+            return True
         for block in self._lent.values():
             if which(block) and whose(block.swarm_id):
                 del self._lent[block.number]
@@ -466,17 +492,3 @@ class Pool:
             self._end(block)
         self._idle.clear()
         self._lent.clear()
-
-
-def _is_for(block: Block, at: Instance | None) -> bool:
-    """May it be a room of this attempt; or without one, a block?"""
-    before = block.room_of
-    if before is None or at is None or not block.is_left:
-        return before == at
-    return (before.alias, before.index) == (at.alias, at.index)
-
-
-def _rounded(size: int) -> int:
-    """Upwards, so that sizes that are nearly alike are alike: by an eighth at most."""
-    step = max(_PAGE, 1 << max(0, (size - 1).bit_length() - 4))
-    return max(step, -(-size // step) * step)

@@ -13,6 +13,7 @@ from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill, Spilled
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED
+from manta.node.plane.value_room import KeptNoLonger
 from manta.transports.collectives import table
 from manta.transports.collectives.plans import Buffer, Span
 from manta.transports.exchange.messages import Parcel
@@ -125,12 +126,12 @@ class Pieces:
         return self.of(span.buffer).view[span.start - first : span.stop - first]
 
     def kept(self, buffer: Buffer) -> Piece:
-        """What is there. Raises LookupError, and OSError where it is on disk and can't be read."""
+        """What is there. Raises KeptNoLonger, and OSError where it is on disk and can't be read."""
         if (place := self._spilled.get(buffer)) is not None:
             return self._read(place)
         found = self._pieces.get(buffer)
         if found is None:
-            raise LookupError("what came of it is not kept any more")
+            raise KeptNoLonger("What came of a collective", "this node")
         return found
 
     def add(self, given: Mapping[Buffer, Piece], *, anyway: bool = False) -> None:

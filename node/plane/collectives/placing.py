@@ -170,7 +170,8 @@ def is_hopeless(call: Call) -> bool:
 def is_unrepeatable(call: Call) -> bool:
     """Would it lack what members here gave and will not give again, as they have gone on?"""
     machine = call.meeting.machine
-    return call.meeting.has_let_go and any(machine.has_delivered(rank) for rank in call.own)
+    had = any(rank in call.had or machine.has_delivered(rank) for rank in call.own)
+    return call.meeting.has_let_go and had
 
 
 def needs_nothing(call: Call, message: Message) -> bool:

@@ -14,9 +14,9 @@ from functools import partial
 from typing import Protocol
 
 from manta.node.plane.collectives import pieces as sizes
+from manta.node.plane.collectives.calls import Call
 from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.lasting_records import CHECK, Came, Failed, Gave, What
-from manta.node.plane.collectives.meeting import Meeting
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.collectives.pieces import Piece
@@ -59,11 +59,12 @@ class Found:
             return None
         return Holder(placement, me, came.call, came.done, came.outcome, came.entries)
 
-    def begin(self, meeting: Meeting) -> None:
-        """The meeting goes on with it."""
+    def begin(self, call: Call) -> None:
+        """The call goes on with it. Who gave has finished."""
+        call.had.update(self.given)
         if self.failure is not None:
-            meeting.abort(*self.failure)
-        meeting.begin(self.given, self.values)
+            call.meeting.abort(*self.failure)
+        call.meeting.begin(self.given, self.values)
 
 
 @dataclass(eq=False)

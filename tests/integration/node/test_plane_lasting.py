@@ -14,6 +14,7 @@ import pytest
 
 from manta.light.errors import CollectiveError, PeerLost, Timeout
 from manta.node.plane import value_files
+from manta.testing import wait_until
 from tests.integration.node.test_plane_collectives import fresh, members, same, until_come
 from tests.support.plane_collectives import Members
 
@@ -139,6 +140,30 @@ def test_an_end_writes_only_what_no_other_plane_has() -> None:
         assert sum(path.stat().st_size for path in spools_of(them)) < 2_000
         them.finish(1)  # nobody is left who could ask
         assert not spools_of(them, 1)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_two_planes_had_left_to_each_other_outlives_both(order: tuple[int, int]) -> None:
+    """One after the other: who is left writes it once it hears of the first."""
+    with members([0, 1]) as them:
+        before = them.run(lambda world: [world.all_gather([world.rank, n]) for n in range(3)])
+        them.finish(0)
+        for attempt, node in enumerate(order, 1):
+            size = size_of_spools(them, 1 - node)
+            them.restart(node)
+            them.again(1, attempt)
+            if attempt == 1:
+                wait_until(partial(have_grown, them, 1 - node, size))
+        again = them.begin(1, lambda world: [world.all_gather(9) for _ in range(3)])
+        assert again.result(20) == before[1]
+
+
+def size_of_spools(them: Members, node: int) -> int:
+    return sum(path.stat().st_size for path in spools_of(them, node))
+
+
+def have_grown(them: Members, node: int, size: int) -> bool:
+    return size_of_spools(them, node) > size
 
 
 def test_many_small_outcomes_are_one_file() -> None:

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manta.node.plane.collectives import memory
-from manta.node.plane.collectives.block import Block
+from manta.node.plane.collectives.block import Block, is_of_size
 from manta.node.plane.collectives.memory import IDLE, WRITING, Pool
 from manta.node.plane.collectives.spare import Footprint, Size
 from manta.node.plane.collectives.spill import FILE, Spill, Spilled
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.shares import Whose
 from manta.protocol.base import Instance
-from tests.support.budgets import Budget, shared
+from tests.support.budgets import Budget, on_disk, shared
 
 AT = Instance("s", "w", 0, 0, 0)
 MIB = 1 << 20
@@ -236,7 +236,7 @@ def test_one_swarm_leaves_descriptors_for_others(
 
 def test_files_for_small_values_count_for_their_swarm(budget: Budget, pool: Pool) -> None:
     budget.disk.most = 8 * FILE
-    greedy, other = Spill(pool, "greedy"), Spill(pool, "other")
+    greedy, other = Spill(pool, "greedy", on_disk), Spill(pool, "other", on_disk)
     value = memoryview(bytes(FILE))
     places = [greedy.write([value])[0] for _ in range(7)]
     with pytest.raises(NoRoom, match=r"112\.0 MiB of them for this swarm, which may have 112\.0"):
@@ -251,10 +251,9 @@ def test_files_for_small_values_count_for_their_swarm(budget: Budget, pool: Pool
     assert budget.disk.used == 0
 
 
-def test_a_swarm_gives_up_its_own_before_others_and_nothing_in_vain(
-    budget: Budget, pool: Pool
-) -> None:
-    budget.memory.most = 64 * MIB
+def test_a_swarm_gives_up_its_own_before_others_and_nothing_in_vain(tmp_path: Path) -> None:
+    budget = Budget(64 * MIB, 0, tmp_path)
+    pool = Pool(budget, lambda: budget.now)
     for swarm_id in ("other", "s"):
         for block in [pool.take(4 * MIB, swarm_id) for _ in range(2)]:
             pool.drop(block)
@@ -269,6 +268,7 @@ def test_a_swarm_gives_up_its_own_before_others_and_nothing_in_vain(
     budget.take_room(3 * MIB, "s")
     assert budget.memory.of("other") == 4 * MIB
     budget.memory.give("s", 52 * MIB)
+    pool.close()
 
 
 def test_a_room_that_nobody_writes_goes_to_who_needs_it(budget: Budget, pool: Pool) -> None:
@@ -402,6 +402,55 @@ def test_memory_of_another_node_is_used_by_nobody_else(budget: Budget, pool: Poo
     assert budget.memory.used == 0
 
 
+def memory_of_another(size: int) -> int:
+    fd = os.memfd_create("value", os.MFD_CLOEXEC)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def test_memory_of_other_nodes_takes_no_more_descriptors_than_there_are(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "descriptor_limit", lambda: 4 * shared(4))
+    pool = Pool(budget, lambda: 0.0)
+    adopted = [pool.adopt(memory_of_another(1000), 1000, AT.swarm_id) for _ in range(4)]
+    fd = memory_of_another(1000)
+    with pytest.raises(NoRoom, match="keeps 4 large values of collectives"):
+        pool.adopt(fd, 1000, AT.swarm_id)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+    for block in adopted:
+        pool.drop(block)
+    assert budget.memory.used == 0
+    pool.close()
+
+
+def test_what_memory_of_another_node_takes_the_place_of_leaves_room_for_what_comes_next(
+    budget: Budget, pool: Pool
+) -> None:
+    """Half of the memory may be kept: so much is made for a value, and adopted in its place."""
+    budget.disk.most = shared(10 * MIB)
+    made = pool.take(3 * MIB, AT.swarm_id)
+    pool.drop(made)
+    adopted = pool.adopt(memory_of_another(3 * MIB), 3 * MIB, AT.swarm_id)
+    following = pool.take(MIB, AT.swarm_id)
+    assert not following.is_file
+    assert budget.sizes == (4 * MIB, 0)
+    pool.drop(adopted)
+    pool.drop(following)
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [(MIB - 1, False), (MIB, True), (MIB + MIB // 16, False), (2 * MIB, False)]
+)
+def test_memory_is_taken_over_where_hardly_more_than_the_value_lies_in_it(
+    size: int, fits: bool
+) -> None:
+    fd = memory_of_another(size)
+    assert is_of_size(fd, MIB) is fits
+    os.close(fd)
+
+
 class Kept:
     """Values of 1 MiB of calls that are over, by swarm, and what went into files. Stands for
     `spare.Keeps`."""
@@ -410,7 +459,7 @@ class Kept:
         self.pool = pool
         self.values = small
         self.gave = given
-        self.spills = {swarm_id: Spill(pool, swarm_id) for swarm_id in small}
+        self.spills = {swarm_id: Spill(pool, swarm_id, on_disk) for swarm_id in small}
         self.places: list[tuple[str, Spilled]] = []
         for swarm_id, count in (*small.items(), *given.items()):
             pool.take_small(count * MIB, swarm_id)
@@ -500,7 +549,7 @@ def test_small_values_of_a_swarm_go_into_files_before_those_of_others(
 def test_a_file_is_as_large_as_what_it_is_for_and_refused_as_a_whole(
     budget: Budget, pool: Pool
 ) -> None:
-    spill = Spill(pool, "s")
+    spill = Spill(pool, "s", on_disk)
     with pytest.raises(NoRoom):
         spill.write([memoryview(b"x")])
     budget.disk.most = shared(2 * FILE + 1)

@@ -15,10 +15,11 @@ from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import INLINE, MOST_INLINE, Piece, Pieces
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
+from manta.node.plane.value_room import KeptNoLonger
 from manta.transports.collectives.plans import VALUE, Buffer
 from manta.transports.collectives.spreading import share_of
 from manta.transports.exchange.messages import Parcel
-from tests.support.budgets import Budget, shared
+from tests.support.budgets import Budget, on_disk, shared
 
 MIB = 1 << 20
 
@@ -43,7 +44,7 @@ def value(rank: int, size: int) -> Buffer:
 
 def made(pool: Pool, released: list[Parcel] | None = None) -> Pieces:
     release = [] if released is None else released
-    return Pieces("swarm", pool, Spill(pool, "swarm"), release.append)
+    return Pieces("swarm", pool, Spill(pool, "swarm", on_disk), release.append)
 
 
 def test_a_parcel_is_released_with_the_last_that_lies_in_it(budget: Budget, pool: Pool) -> None:
@@ -62,7 +63,7 @@ def test_a_parcel_is_released_with_the_last_that_lies_in_it(budget: Budget, pool
     assert pieces.kept(shares[0]).parcel == parcel
     pieces.drop_others([])
     assert released == [parcel]
-    with pytest.raises(LookupError, match="not kept any more"):
+    with pytest.raises(KeptNoLonger, match="kept no longer on this node, for want of room: go"):
         pieces.kept(shares[0])
 
 
