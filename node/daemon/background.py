@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -161,7 +162,8 @@ def ask_to_stop(folder: StateFolder) -> int | None:
     try:
         if folder.running_pid() != pid:  # it ended, and its id may be another's by now
             return None
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            signal.pidfd_send_signal(process, signal.SIGTERM)
     except PermissionError:
         raise OperatorError(f"Process {pid} is another user's: ask that user.") from None
     finally:

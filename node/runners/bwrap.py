@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from manta.light import wire
-from manta.light.runtime.processes import kill_tree
+from manta.light.runtime.processes import kill_tree, send
 from manta.node.errors import LaunchError
 from manta.node.isolation import listen, seccomp
 from manta.node.isolation.holding import Held, Holder
@@ -328,7 +328,7 @@ class _Sandbox:
         bubblewrap's processes one by one, since at first they do not end with each other."""
         pid = self._read("child-pid")
         if pid is not None and _listens(pid, process.pid):
-            os.kill(pid, signal.SIGTERM)
+            send(pid, signal.SIGTERM)
         else:
             kill_tree({process.pid})
 

@@ -113,12 +113,14 @@ class Launcher:
 
         def job() -> None:
             self._is_closed = True
-            for child in self._children.values():
-                self._end(child)
-            done.set_result(None)
+            try:
+                for child in self._children.values():
+                    self._end(child)
+            finally:
+                done.set_result(None)
 
-        self._loop.post(job)
-        done.result()
+        if self._loop.post(job):
+            done.result()
         deadline = time.monotonic() + _CLOSING_TIME
         while self._children and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -145,8 +147,8 @@ class Launcher:
             log.error("Process %d could not be ended.", child.pid)
             os.close(child.pidfd)
 
-    @staticmethod
-    def _on_failure(error: BaseException) -> None:
+    def _on_failure(self, error: BaseException) -> None:
+        self._is_closed = True
         log.critical("The launcher thread failed, and with it all tasks.", exc_info=error)
 
     def _watch(self, child: Child) -> Child:
@@ -160,7 +162,11 @@ class Launcher:
 
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
-            child.request_end(child.process)
+            try:
+                child.request_end(child.process)
+            except Exception:
+                log.exception("Process %d can't be asked to end: it is killed.", child.pid)
+                kill_tree({child.pid}, let_clean_up=True)
             child.process.send_signal(signal.SIGCONT)  # its own task may have stopped it
             child.killed_at = time.monotonic() + ENDING_TIME
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ from manta.transports.jobs import Job, JobQueue
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 Handler = Callable[[int], None]
+
+log = logging.getLogger("manta.node")
 
 
 class PollThread:
@@ -38,6 +42,7 @@ class PollThread:
         self._descriptors: dict[Any, int] = {}
         self._entries: dict[int, tuple[Any, Handler]] = {}
         self._jobs = JobQueue()
+        self._taken: deque[Job] = deque()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
@@ -78,19 +83,32 @@ class PollThread:
             self._begin()
             self.register(self._jobs.fd, lambda _: None)
             while not self._jobs.stopped:
-                for job in self._jobs.take():
-                    job()
+                self._run_jobs()
                 patience = self._tick()
                 ready = self._epoll.poll(patience if self._jobs.idle else 0)
                 for source, handler, events in [(*self._entries[fd], ev) for fd, ev in ready]:
                     if source in self._descriptors:  # an earlier handler may drop it
                         # An error is found by reading, or by writing where that is waited for.
                         handler(events if events & (READ | WRITE) else READ | WRITE)
-            for job in self._jobs.take():
-                job()
+            self._run_jobs()
         except BaseException as error:
             self._jobs.stop()
             self._on_failure(error)
+            self._run_rest()
         finally:
             with contextlib.closing(self._epoll), contextlib.closing(self._jobs):
                 self._finish()
+
+    def _run_jobs(self) -> None:
+        self._taken.extend(self._jobs.take())
+        while self._taken:
+            self._taken.popleft()()
+
+    def _run_rest(self) -> None:
+        """What was accepted before a failure: somebody may wait for it."""
+        while True:
+            try:
+                self._run_jobs()
+                return
+            except Exception:
+                log.exception("A job of a thread that has failed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -269,7 +270,8 @@ def stop(home: str | None, as_json: bool) -> None:
         raise LocalError(f"No manager runs in {place.path}.")
     pid = found.pid if found is not None else told.pid
     try:
-        os.kill(told.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(told.pid, signal.SIGTERM)
     except PermissionError:
         raise LocalError(f"Process {told.pid} is another user's: ask that user.") from None
     deadline = time.monotonic() + STOPPED

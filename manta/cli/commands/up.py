@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -258,7 +259,8 @@ def _stop(home: Path, as_json: bool) -> int:
     if process >= 0:
         try:
             if up_state.running(home) == found:  # else its id may be another's by now
-                signal.pidfd_send_signal(process, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    signal.pidfd_send_signal(process, signal.SIGTERM)
         finally:
             os.close(process)
     deadline = time.monotonic() + STOPPED

@@ -91,7 +91,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 def test_a_project_that_cannot_be_made(tmp_path: Path) -> None:
     done = manta("new", "/proc/project", MANTA_HOME=tmp_path)
     assert done.returncode == Exit.LOCAL
-    assert done.stderr.startswith("Error: /proc/project cannot be written: ")
+    assert done.stderr.startswith("Error: /proc/project can't be written (")
 
 
 @pytest.mark.parametrize(
