@@ -101,6 +101,11 @@ def know(nodes: list[FakeNode], swarm: str, *aliases: str) -> Callable[[], bool]
     return lambda: all(set(known(node, swarm)) == wanted for node in nodes)
 
 
+def is_sure(node: FakeNode, swarm: str) -> bool:
+    """Has it heard what the manager that it is connected to knows?"""
+    return node.registered.is_set() and not node.directories._held[swarm].in_doubt
+
+
 def departed(node: FakeNode, swarm: str, of: FakeNode) -> Departed | None:
     return node.directories.departed(swarm, of.node_id)
 
@@ -271,6 +276,7 @@ def test_after_the_manager_was_killed_its_nodes_know_each_other_as_before(bench)
         process.kill()
         process.start()
         wait_until(lambda: all(node.registrations == 2 for node in nodes))
+        wait_until(lambda: all(is_sure(node, swarm) for node in nodes))
         assert admin.ask(GetSwarm(swarm)).status == "ACTIVE"
         assert known(nodes[0], swarm) == known(nodes[1], swarm) == before
         admin.ask(RemoveNode(nodes[1].node_id))  # what changes now is told as ever

@@ -117,7 +117,7 @@ def test_who_waits_for_a_value_of_a_node_that_leaves_the_swarm_is_told_so() -> N
         gone = Departed("id-1", "node-1", lab.nodes[0].peer.key, Departure.LOST)
         told = DirectoryChanged(SWARM, lab.epoch, False, (), (gone,))
         node.run(node.plane.told, told)
-        with pytest.raises(LookupError, match=r"PeerLost.*id-1 is gone"):
+        with pytest.raises(LookupError, match=r"PeerLost.*node-1 is gone"):
             two.end()
         assert not is_fetching(node)
 
