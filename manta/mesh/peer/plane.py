@@ -60,7 +60,8 @@ class PeerPlane(Plane):
         well that have not come for it: to a call, or for a large value."""
         found: set[str] = set()
         for desk in self._desks.all:
-            found |= leaving.lacking(desk.calls, desk.peers, waits=waits)
+            lacking = leaving.lacking(desk.calls, desk.peers, waits=waits)
+            found.update(filter(desk.is_there, lacking))  # else it has left that view
         if (letters := self._swarms.get(MESH)) is not None:
             found |= letters.lacking()
             for peer, value in letters.sent():

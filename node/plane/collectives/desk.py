@@ -88,7 +88,7 @@ class Desk:
         self._delivery = Delivery(pool, self, outside)
         self._hearing = Hearing(self)
         self.peers = Peers(swarm_id, token, first, self._hearing, outside, pool, room)
-        self.placings = placing.Placings(me, self._is_there)
+        self.placings = placing.Placings(me, self.is_there)
         self.roster: Roster | None = None
         self.most_announced = pool.most_small // 2
         self._rosters = 0
@@ -233,8 +233,8 @@ class Desk:
         call = Call(name, meeting, found.nodes, found.peers, found.me, places)
         self.calls.add(call)
         before.begin(call)
-        losses.tell_losses(call, task, self._is_there)
-        self.peers.take_early(self._is_there, name)
+        losses.tell_losses(call, task, self.is_there)
+        self.peers.take_early(self.is_there, name)
         return self.calls.get(name)
 
     def begin_anew(self, call: Call, task: RosterTask, places: Places | None = None) -> Call | None:
@@ -255,7 +255,7 @@ class Desk:
         if call.enough is not None:
             new.suffice(call.enough)
         meeting.begin(given, {})
-        losses.tell_losses(new, task, self._is_there)
+        losses.tell_losses(new, task, self.is_there)
         for rank in call.own:
             for wait in self._waits.met(call.name, rank):
                 if rank not in meeting.machine.come:
@@ -264,7 +264,7 @@ class Desk:
             if node in new.peers and self.calls.get(call.name) is new:
                 self._hearing.lead(new, node)
         self.look(new)
-        self.peers.take_early(self._is_there, call.name)
+        self.peers.take_early(self.is_there, call.name)
         for wait in self._waits.parked((call.name.era, call.name.task)):
             if wait.settles and wait.name == call.name and wait.ask in self._waits:
                 self._enter(wait)  # those who are lost are asked there
@@ -272,17 +272,18 @@ class Desk:
 
     def _was_read(self, name: CallName) -> None:
         """What was kept of a call, which can be begun."""
-        self.peers.take_early(self._is_there, name)
+        self.peers.take_early(self.is_there, name)
         self.retry((name.era, name.task))
 
-    def _is_there(self, node: str) -> bool:
+    def is_there(self, node: str) -> bool:
+        """Has it a part in the swarm?"""
         return node == self._me or self._known.node(self._swarm_id, node) is not None
 
     # --- what meetings have done (meeting.Outside) ------------------------------------------------
 
     def tell(self, meeting: Meeting, peer: int, message: Message) -> None:
         call = self.calls.of(meeting)
-        if call is None or not self._is_there(node := call.nodes[peer]) or node in call.gone:
+        if call is None or not self.is_there(node := call.nodes[peer]) or node in call.gone:
             return
         if not call.is_over:
             call.told.setdefault(node, []).append(message)
@@ -418,7 +419,7 @@ class Desk:
             if call.name.era != roster.iteration or task is None or not is_kept:
                 continue
             if not self._is_outdated(call, task) or self.begin_anew(call, task) is None:
-                losses.tell_losses(call, task, self._is_there)
+                losses.tell_losses(call, task, self.is_there)
                 self._hearing.look_at_gone(call, task)
                 self.look(call)
         self.look_again()
@@ -439,7 +440,7 @@ class Desk:
     def look_again(self) -> None:
         """What waited for a roster, or for a node to be known, may go on."""
         self._places_changed()
-        self.peers.take_early(self._is_there)
+        self.peers.take_early(self.is_there)
         self.retry()
 
     def _places_changed(self) -> None:
@@ -496,5 +497,5 @@ class Desk:
         task = None if roster is None else roster.tasks.get(wait.name.task)
         full = None if task is None else self._full(call, task)
         is_read = self.lasting.restored.is_reading(wait.name)
-        sentence = losses.outlook(wait, call, roster, self._is_there, full, is_read=is_read)
+        sentence = losses.outlook(wait, call, roster, self.is_there, full, is_read=is_read)
         return f"Waited {wait.body.timeout:g} s in vain: {sentence.rstrip('.')}."

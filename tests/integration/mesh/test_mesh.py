@@ -189,7 +189,9 @@ def leave_former_view(mesh: Mesh) -> None:
     raise AssertionError("it is in its former view yet")
 
 
-def test_frozen_peers_are_lost_and_come_back(peers: Peers) -> None:
+def test_frozen_peers_are_lost_and_come_back_and_leave_nothing_that_others_lack(
+    peers: Peers, capfd: pytest.CaptureFixture[str]
+) -> None:
     peers.add(5)
     peers.meet(5)
     frozen = [mesh for mesh in peers.all if mesh.rank >= 3]
@@ -209,6 +211,9 @@ def test_frozen_peers_are_lost_and_come_back(peers: Peers) -> None:
     waiting.join()
     assert peers.each(lambda mesh: mesh.all_reduce(1, timeout=PATIENCE)) == [5] * 5
     assert frozen[0].receive(left[0].id, "waits", PATIENCE) == "for you"
+    for mesh in (*frozen, *left):
+        mesh.leave()
+    assert "others lack what is theirs" not in capfd.readouterr().err
 
 
 def test_a_peer_that_leaves_is_said_to_have_left(peers: Peers) -> None:
