@@ -276,7 +276,6 @@ class Desk:
         self.retry((name.era, name.task))
 
     def is_there(self, node: str) -> bool:
-        """Has it a part in the swarm?"""
         return node == self._me or self._known.node(self._swarm_id, node) is not None
 
     # --- what meetings have done (meeting.Outside) ------------------------------------------------
