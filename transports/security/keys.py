@@ -45,10 +45,13 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> KeyPair:
+        """A new one, whose public half no command can take for an option."""
         import zmq
 
-        public, secret = zmq.curve_keypair()
-        return cls(public.decode("ascii"), secret.decode("ascii"))
+        while True:
+            public, secret = zmq.curve_keypair()
+            if not public.startswith(b"-"):
+                return cls(public.decode("ascii"), secret.decode("ascii"))
 
     @classmethod
     def from_secret(cls, secret: str) -> KeyPair:

@@ -161,8 +161,10 @@ def test_more_calls_that_only_another_node_has_made_than_there_is_room_for_fail_
     """Their root, which is yet to come to them, is told the arithmetic."""
     monkeypatch.setattr(memory, "LEAST_SMALL", 4 << 20)
     with members([0, 1], most=16 << 20) as them:
+        node, other = them.planes.nodes
+        # What it gives counts there twice until it was told, and none of that is to be short.
+        other.run(lambda: setattr(other.plane._desks._pool._small, "most", 64 << 20))
         assert them.begin(1, gives(40)).result(20) == 40
-        node = them.planes.nodes[0]
         until(lambda: node.run(lambda: node.plane._desks._desks[SWARM].calls._refused))
         error = them.begin(0, takes(40)).exception(20)
         assert isinstance(error, ResourceExhaustionError)

@@ -6,6 +6,7 @@ import os
 import stat
 
 import pytest
+import zmq
 
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
@@ -135,3 +136,12 @@ def test_what_is_no_key_is_refused_and_not_quoted(key):
         check_key(key)
     with pytest.raises(LocalTransportError):
         KeyPair(key, key)
+
+
+def test_no_command_takes_a_new_key_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [zmq.curve_keypair() for _ in range(3)]
+    while pairs[2][0].startswith(b"-"):
+        pairs[2] = zmq.curve_keypair()
+    made = iter([(b"-" + pairs[0][0][1:], pairs[0][1]), (b"-" * 40, pairs[1][1]), pairs[2]])
+    monkeypatch.setattr(zmq, "curve_keypair", lambda: next(made))
+    assert KeyPair.generate().secret == pairs[2][1].decode()
