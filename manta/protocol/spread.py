@@ -2,7 +2,8 @@
 
 A node that is to fetch a blob asks the manager whom from (`WantBlob`), and is named a node that has
 it, or is receiving it: that one passes on what it has. It tells how that ended (`BlobTold`), which
-needs not arrive: then it is named to others, or not, a while longer.
+needs not arrive: then it is named to others, or not, a while longer. A node of which a task wrote
+the blob, as a global or a result, tells so too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class BlobFrom(Message, frozen=True):
 
 
 class BlobTold(Message, frozen=True):
-    """The node has the blob, or could not get or keep it."""
+    """The node has the blob, fetched or written by a task there, or could not get or keep it."""
 
     swarm_id: Named
     digest: Digest

@@ -95,7 +95,7 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """Other nodes of the swarm may fetch this blob from here."""
+    """Other nodes of the swarm may fetch this blob from here, and the manager is told so."""
 
     digest: str
     swarm_id: str
@@ -152,6 +152,8 @@ class PeerHub(Actor):
         match message:
             case Offer(digest, swarm_id):
                 self._offers.offer(digest, swarm_id)
+                if self._context.has_spreads and self._context.is_registered:
+                    self._ask(BlobTold(swarm_id, digest, held=True), lambda *_: None)
             case Fetch():
                 self._get(message)
             case ProveAgain(question):

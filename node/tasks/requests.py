@@ -225,6 +225,9 @@ class TaskRequests:
         self._context.audit.left(entry, self._actor.clock.wall())
         if (blob := blob_of(entry)) is not None:
             self._name(request, blob)
+            is_read = isinstance(entry, protocol.GlobalWritten | protocol.ResultWritten)
+            if is_read and blob.size >= SPREAD:  # others fetch it from here
+                self._actor.notify(PEER_HUB, Offer(blob.digest, request.instance.swarm_id))
         return True
 
     def _name(self, request: light.Request, blob: BlobRef) -> None:

@@ -1,11 +1,11 @@
 """Whom each node fetches a blob from, so that the manager sends each at most twice. Pure.
 
-Theory of operation. The first COPIES nodes that want a blob have it from the manager, every other
-one from a node that has it or is receiving it and passes on what has come: the chunks run down two
-trees. Among those the one is named that costs least: each hop between it and the manager costs 1,
-each node that it serves already SERVED. So a few nodes form a chain, in which each sends the blob
-once, and many a tree, in which it has few hops to go. Nobody is named to whom it would come
-through the asking node itself.
+Theory of operation. What a node wrote is had from there. Of any other blob the first COPIES nodes
+that want it have it from the manager, every other one from a node that has it or is receiving it
+and passes on what has come: the chunks run down two trees. Among those the one is named that costs
+least: each hop between it and the manager costs 1, each node that it serves already SERVED. So a
+few nodes form a chain, in which each sends the blob once, and many a tree, in which it has few hops
+to go. Nobody is named to whom it would come through the asking node itself.
 
 A node whose source fails asks again and says so. Where nobody is left to be named it is the
 manager's turn again, with at most COPIES uploads of the blob at a time.

@@ -15,6 +15,7 @@ from manta.node.blobs.arriving import Arriving, ArrivingSource
 from manta.node.link import local_blobs
 from manta.node.link.local_blobs import LocalFetches
 from manta.node.link.node_depot import NodeDepot
+from manta.node.link.peer_hub import PeerHub
 from manta.node.service import Node
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.server import BulkServer
@@ -110,6 +111,56 @@ def test_modules_are_spread_as_globals_are(planes, lab) -> None:
     sent = planes.sent(lab.file.public_key)
     assert len(code) <= sent <= 2 * len(code) + (1 << 20)
     assert sum(map(planes.of_node, nodes)) >= (NODES - 2) * len(code)
+
+
+WRITES = f"""
+import os
+from manta.light import World
+
+def main():
+    world = World()
+    world.globals["value"] = os.urandom({SIZE})
+    world.results.add("value", os.urandom({SIZE}))
+"""
+READS_BOTH = """
+from manta.light import World
+
+def main():
+    world = World()
+    (result,) = world.results.select("value").values()
+    world.results.add("read", len(world.globals["value"]) + len(result))
+"""
+
+
+class WritesAndReads(Swarm):
+    """Written on one node, and read on all."""
+
+    def execute(self) -> Task:
+        write = Task(Module(WRITES, name="writes"), method="any")
+        return Task(Module(READS_BOTH, name="reads"))(write())
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "gone"])
+def test_what_a_task_wrote_is_fetched_from_its_node_while_that_has_it(
+    planes, lab, monkeypatch, is_there: bool
+) -> None:
+    nodes = [lab.node(number) for number in range(1, NODES + 1)]
+    if not is_there:
+
+        def gone(*_: Any) -> Any:
+            raise BlobMissing("others took its room")
+
+        monkeypatch.setattr(PeerHub, "_source", gone)
+    api = lab.api()
+    swarm = lab.run(api, WritesAndReads())
+    found = api.select_results(swarm, "read")
+    assert [one.value for one in found] == [2 * SIZE] * NODES
+    others, sent = NODES - 1, planes.sent(lab.file.public_key)
+    if is_there:
+        assert sent < 1 << 20
+        assert sum(map(planes.of_node, nodes)) >= 2 * (others + 1) * SIZE  # and to the manager
+    else:
+        assert sent >= 2 * others * SIZE
 
 
 @pytest.mark.parametrize("how", ["falls silent", "is cut off"])
