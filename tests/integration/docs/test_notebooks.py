@@ -203,5 +203,8 @@ def test_a_kernel_that_restarts_in_mid_run_leaves_nothing_and_runs_again() -> No
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = done.stdout.split()
     assert first != second
-    for folder in (first, second):
-        wait_until(lambda f=folder: not Path(f).exists() and not [*marked(f"MANTA_HOME={f}")])
+    wait_until(lambda: all(is_gone(folder) for folder in (first, second)))
+
+
+def is_gone(folder: str) -> bool:
+    return not Path(folder).exists() and not marked(f"MANTA_HOME={folder}")
