@@ -42,6 +42,7 @@ generate: setup
 # Those that show what a command says, which a test compares with what it says now.
 pictures: generate
 	@$(BIN)/python .ci/record.py
+	@$(BIN)/python .ci/first.py
 
 # With what their cells show, as the site has it.
 notebooks: setup

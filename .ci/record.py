@@ -51,9 +51,9 @@ class Row(NamedTuple):
     runs: tuple[tuple[int, str, str, bool], ...]
 
 
-def record(command: str) -> list[Row]:
-    """Every change of a line of the screen, the command's included."""
-    screen = pyte.Screen(COLUMNS, LINES)
+def record(command: str, folder: Path = ROOT, columns: int = COLUMNS) -> list[Row]:
+    """Every change of a line of the screen, the command's included, when it runs in `folder`."""
+    screen = pyte.Screen(columns, LINES)
     screen.set_mode(pyte.modes.LNM)
     stream = pyte.ByteStream(screen)
     stream.feed(f"\x1b[1m$\x1b[0m {command}\n".encode())
@@ -68,22 +68,22 @@ def record(command: str) -> list[Row]:
                 changes.append(row)
 
     look(0.0)
-    for at, said in _said(command):
+    for at, said in _said(command, folder, columns):
         stream.feed(said)
         look(at + PAUSE)
     return changes
 
 
-def _said(command: str) -> Iterator[tuple[float, bytes]]:
+def _said(command: str, folder: Path, columns: int) -> Iterator[tuple[float, bytes]]:
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
     for unwanted in ("COLUMNS", "LINES", "NO_COLOR"):
         kept.pop(unwanted, None)
     with tempfile.TemporaryDirectory() as home:
         process = subprocess.Popen(
             ["bash", "-c", command],
-            cwd=ROOT,
+            cwd=folder,
             env={
                 **kept,
                 "TERM": "xterm-256color",
@@ -145,6 +145,10 @@ def _drawn(row: Row) -> str:
         f'<rect x="2" y="{top}" width="{COLUMNS * WIDTH + 2 * MARGIN - 4:g}" height="{HEIGHT}" '
         f'fill="{GROUND}"/>'
     )
+    return f'<g style="animation-delay:{row.at:.2f}s">{cover}{written(row)}</g>'
+
+
+def written(row: Row) -> str:
     text = "".join(
         f'<tspan x="{MARGIN + column * WIDTH:g}" textLength="{len(text) * WIDTH:g}"'
         + (f' fill="{COLOURS[colour]}"' if colour in COLOURS else "")
@@ -152,10 +156,8 @@ def _drawn(row: Row) -> str:
         + f">{escape(text)}</tspan>"
         for column, text, colour, bold in row.runs
     )
-    return (
-        f'<g style="animation-delay:{row.at:.2f}s">{cover}'
-        f'<text y="{top + HEIGHT - 4}" xml:space="preserve">{text}</text></g>'
-    )
+    baseline = MARGIN + (row.line + 1) * HEIGHT - 4
+    return f'<text y="{baseline}" xml:space="preserve">{text}</text>'
 
 
 if __name__ == "__main__":

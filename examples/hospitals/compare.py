@@ -35,13 +35,17 @@ def pooled(part):
     return tuple(np.concatenate([shard[f"{name}_{part}"] for shard in shards()]) for name in "xy")
 
 
-def compared():
-    """Accuracies by round, by who learned."""
+def by_themselves():
+    """Accuracies by round, by who learned: each hospital, and all records in one place."""
     found = {
         f"hospital {at} alone": trained(shard["x_train"], shard["y_train"])
         for at, shard in enumerate(shards())
     }
-    found["pooled records"] = trained(*pooled("train"))
+    return found | {"pooled records": trained(*pooled("train"))}
+
+
+def compared():
+    found = by_themselves()
     outcome = Hospitals(rounds=ROUNDS).run(
         nodes=4, datasets={"patients": make_shards.SHARDS / "{i}.npz"}, logs=False
     )
@@ -49,10 +53,10 @@ def compared():
     return found
 
 
-def draw(found, path):
+def draw(found, path, size=(7.2, 4.0)):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for name, accuracies in found.items():
         alone = "alone" in name

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.errors import LightError
+from manta.light.runtime.cells import placed
 from manta.light.runtime.shared import CALLED, RETURNED, SET_UP
 from manta.light.runtime.sources import OwnLoader, Sources, compiled, leading_imports, parsed
 
@@ -105,7 +106,7 @@ def _entry_code(data: bytes, file: str) -> CodeType:
             tree.body.insert(at + 1, wrap.body[0])
             break
     code: CodeType = compile(tree, file, "exec", dont_inherit=True)
-    return code
+    return placed(code, data, file)
 
 
 def _binds_main(statement: Any) -> bool:

@@ -106,7 +106,7 @@ def _modules(first: Run, second: Run) -> list[dict[str, Any]]:
             status = "same" if one.package == other.package else "changed"
         before, after = first.code.get(name), second.code.get(name)
         shown = status == "changed" and before is not None and after is not None
-        lines = diff(before, after) if shown and after is not None else []
+        lines = diff(before, after, whole=False) if shown and after is not None else []
         found.append({"module": name, "status": status, "diff": lines})
     return found
 

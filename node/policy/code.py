@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
-from difflib import unified_diff
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import Match, SequenceMatcher, unified_diff
 
 import msgspec
+from blake3 import blake3
 
 from manta.node.policy.records import Code
 
 MOST = 50
 """Names that are told of each kind."""
+MOST_COMPARED = 5_000_000
+"""Pairs of lines of two files that are looked at, in a second or two."""
 NOT_SAID = "a name that is computed"
 
 _READS = {
@@ -169,27 +172,72 @@ def _keys(call: ast.Call) -> Iterator[str]:
         yield NOT_SAID if key is None else _text(key)
 
 
-def diff(before: Code | None, after: Code) -> list[str]:
+def diff(before: Code | None, after: Code, *, whole: bool = True) -> list[str]:
     """The unified difference, file by file; all lines are new where nothing was approved before.
-    It is whole: what would be left out is what somebody wants to hide."""
+
+    It is whole: what would be left out is what somebody wants to hide. Of two files that would take
+    too long to compare by line, all lines are told as removed and added, or, without `whole`, the
+    sizes and digests."""
     old = before or Code()
     lines: list[str] = []
     for path in sorted({*old.sources, *after.sources}):
         former, now = old.sources.get(path), after.sources.get(path)
         if former == now:
             continue
-        lines += unified_diff(
-            _split(former),
-            _split(now),
+        names = (
             f"a/{path}" if former is not None else "/dev/null",
             f"b/{path}" if now is not None else "/dev/null",
-            lineterm="",
         )
+        one, other = _split(former), _split(now)
+        if _can_be_compared(one, other):
+            lines += unified_diff(one, other, *names, lineterm="")
+        elif whole:
+            lines += [f"--- {names[0]}", f"+++ {names[1]}", f"@@ -1,{len(one)} +1,{len(other)} @@"]
+            lines += [*(f"-{line}" for line in one), *(f"+{line}" for line in other)]
+        else:
+            sizes = " -> ".join(map(_size, (former or "", now or "")))
+            lines.append(f"changed: {path} (too long to compare by line): {sizes}")
     return [*lines, *_others(old.others, after.others)]
 
 
+class _TooLong(Exception):
+    """Two files have too many lines in common to find out which is which."""
+
+
+class _Matcher(SequenceMatcher[str]):
+    """Counts the pairs that are looked at: in the worst case the cube of the number of lines."""
+
+    a: Sequence[str]
+    b2j: dict[str, list[int]]
+    looked = 0
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> Match:
+        lines = self.a[alo:ahi]
+        self.looked += len(lines) + sum(len(self.b2j.get(line, ())) for line in lines)
+        if self.looked > MOST_COMPARED:
+            raise _TooLong
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _can_be_compared(one: list[str], other: list[str]) -> bool:
+    try:
+        _Matcher(None, one, other).get_matching_blocks()
+    except _TooLong:
+        return False
+    return True
+
+
+def _size(text: str) -> str:
+    content = text.encode()
+    return f"{len(content)} bytes, BLAKE3 {blake3(content).hexdigest()}"
+
+
 def _split(text: str | None) -> list[str]:
-    return [] if text is None else text.splitlines()
+    """At what ends a line for everybody: `splitlines` would hide that another character, which may
+    lie in a comment, became one that ends it."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _others(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from manta.apis.errors import InvalidArgument, MissingPackage
 from manta.apis.overviews import MetricsOverview, SwarmOverview
+from manta.cli.exit_codes import LocalError
 from manta.protocol.names import file_name
 
 MOST_OF_A_CALL = 1000
 """Values that MLflow takes at once."""
 _LETTERS = 80
 """Of each part of a series' name: MLflow takes 250 in all."""
+_FINAL = {400, 401, 403, 404, 501}
+"""HTTP statuses of answers that stay the same until somebody changes something here or there."""
 
 
 class TrackerDown(Exception):
     """A tracker did not take what it was sent; the sentence says why."""
 
 
+class TrackerRefuses(LocalError):
+    """A tracker takes nothing until its address, or who asks, is another."""
+
+
 class Tracker(Protocol):
     def send(self, items: Sequence[MetricsOverview]) -> None:
-        """Returns once the tracker has them. Raises TrackerDown."""
+        """Returns once the tracker has them. Raises TrackerDown, TrackerRefuses."""
 
     def close(self) -> None:
         """Lets go of the tracker, which keeps what it has."""
@@ -43,7 +51,10 @@ def named(target: str) -> str:
 
 
 def connect(target: str, swarm: SwarmOverview) -> Tracker:
-    """Returns what `named` returned a name of. Raises MissingPackage, TrackerDown."""
+    """Returns what `named` returned a name of.
+
+    Raises MissingPackage, TrackerDown, TrackerRefuses.
+    """
     kind, _, where = target.partition(":")
     try:
         return _KINDS[kind](where, swarm)
@@ -112,15 +123,19 @@ class MLflow:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
+        from mlflow.exceptions import InvalidUrlException, MlflowException
         from mlflow.tracking import MlflowClient
+        from urllib3.exceptions import LocationValueError
 
-        self._metric, self._errors = Metric, (MlflowException, OSError)
+        self._where, self._metric = where, Metric
+        self._errors = (MlflowException, OSError, ValueError)
+        self._no_uri = (InvalidUrlException, ValueError)
+        self._beneath = (ssl.SSLCertVerificationError, LocationValueError)
         try:
             self._client = MlflowClient(where)
             self._run = self._run_of(swarm)
         except self._errors as error:
-            raise self._down(error) from error
+            raise self._failure(error) from error
 
     def _run_of(self, swarm: SwarmOverview) -> str:
         name = file_name(swarm.name)
@@ -147,13 +162,29 @@ class MLflow:
             for at in range(0, len(values), MOST_OF_A_CALL):
                 self._client.log_batch(self._run, metrics=values[at : at + MOST_OF_A_CALL])
         except self._errors as error:
-            raise self._down(error) from error
+            raise self._failure(error) from error
 
     def close(self) -> None:
         """Leaves nothing open."""
 
-    def _down(self, error: Exception) -> TrackerDown:
-        return TrackerDown(f"MLflow does not take them ({' '.join(str(error).split())[:300]})")
+    def _failure(self, error: Exception) -> TrackerDown | TrackerRefuses:
+        said = " ".join(str(error).split())[:300]
+        status = getattr(error, "get_http_status_code", lambda: 0)()
+        beneath = any(isinstance(one, self._beneath) for one in _causes(error))
+        if status in _FINAL or isinstance(error, self._no_uri) or beneath:
+            return TrackerRefuses(
+                f"mlflow:{self._where} does not take them ({said}): correct the address, or the "
+                "credentials that MLflow reads (MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN), "
+                "and run this again: it goes on where it was."
+            )
+        return TrackerDown(f"MLflow does not take them ({said})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, and those that were there when it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 _KINDS: dict[str, Callable[[str, SwarmOverview], Tracker]] = {

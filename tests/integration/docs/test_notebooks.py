@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from manta.light.runtime.processes import marked
+from manta.testing.waiting import wait_until
 from tests.support.documents import ROOT, matches
 
 FOLDER = ROOT / "examples" / "notebooks"
@@ -155,3 +157,54 @@ def test_a_view_lives_in_the_running_loop_while_other_cells_run() -> None:
     assert "&lt;i&gt;" in first["text/html"]
     assert "COMPLETED" in updates[-1]["text/plain"], "by a cell after it"
     assert "ACTIVE" not in updates[-1]["text/html"]
+
+
+RESTARTED = """
+import sys
+from jupyter_client.manager import start_new_kernel
+
+def show(message):
+    sys.stdout.write(message["content"].get("text", ""))
+
+manager, client = start_new_kernel(kernel_name="python3")
+for cell in sys.argv[1:]:
+    said = client.execute_interactive(cell, timeout=120, output_hook=show)
+    assert said["content"]["status"] == "ok", said["content"]
+    manager.restart_kernel(now=True)
+    client.wait_for_ready(timeout=120)
+client.stop_channels()
+manager.shutdown_kernel(now=True)
+"""
+
+
+def test_a_kernel_that_restarts_in_mid_run_leaves_nothing_and_runs_again() -> None:
+    cell = (
+        "import manta, os\n"
+        "def rests(world):\n"
+        "    import time\n"
+        "    world.results.add('there', 1)\n"
+        "    time.sleep(600)\n"
+        "class Rests(manta.Swarm):\n"
+        "    def execute(self):\n"
+        "        return manta.Task(rests)()\n"
+        "cluster = manta.LocalCluster(nodes=1)\n"
+        "api = cluster.__enter__()\n"
+        "found = api.stream_results(api.deploy_swarm(Rests()), attempts='all')\n"
+        "next(iter(found))\n"
+        "print(cluster.folder)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", RESTARTED, cell, cell],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = done.stdout.split()
+    assert first != second
+    wait_until(lambda: all(is_gone(folder) for folder in (first, second)))
+
+
+def is_gone(folder: str) -> bool:
+    return not Path(folder).exists() and not marked(f"MANTA_HOME={folder}")

@@ -30,3 +30,22 @@ def test_the_recorded_run_is_that_of_today(tmp_path: Path) -> None:
     moments = re.findall(r"animation-delay:([\d.]+)s", picture.read_text())
     assert len(moments) > 20
     assert moments == sorted(moments, key=float)
+
+
+def test_the_picture_of_the_first_page_is_of_a_run_of_today(tmp_path: Path) -> None:
+    picture = tmp_path / "first.svg"
+    first = ROOT / ".ci" / "first.py"
+    subprocess.run([sys.executable, first, picture], check=True, timeout=100)
+    kept = ROOT / "docs" / "assets" / "first.svg"
+    assert matches(shown(kept), shown(picture)), f"run `make pictures`:\n{shown(picture)}"
+    assert "COMPLETED" in shown(kept)
+    assert drawn(kept) == drawn(picture)
+    assert len(drawn(kept)) > 5, "hospitals alone, pooled records, together"
+
+
+def drawn(picture: Path) -> list[str]:
+    """The curves of the chart, by their points."""
+    lines = re.findall(
+        r'<g id="line2d_\d+">\s*<path d="([^"]*)"[^>]*clip-path', picture.read_text()
+    )
+    return [line for line in lines if line.count("L") > 5]

@@ -19,6 +19,8 @@ from manta.apis.compile.functions.constants import MOST, literal
 from manta.apis.compile.packaging import ENTRY, package
 from manta.apis.compile.spec import compile_swarm
 from manta.apis.errors import InvalidArgument, ModuleError
+from manta.light.runtime.failures import describe
+from manta.light.runtime.loader import Program as Loaded
 from tests.unit.apis import functions_of_a_file as there
 
 FILE = Path(there.__file__)
@@ -111,6 +113,7 @@ def test_a_traceback_leads_to_the_lines_of_the_file(tmp_path: Path) -> None:
         import mine  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(tmp_path))
+        sys.modules.pop("mine", None)
     names: dict[str, Any] = {}
     exec(compile(program_of(mine.f).source, "mine.py", "exec"), names)
     with pytest.raises(ZeroDivisionError) as raised:
@@ -297,26 +300,112 @@ def test_a_closure_of_a_large_file_is_found_quickly(
     assert program_of(large_one.f299).source.count("def ") == 301
 
 
-def test_a_cell_of_a_notebook(tmp_path: Path) -> None:
-    """As the kernel keeps them: code with a file name of its own, and the texts in `In`."""
+def a_notebook(cells: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What these cells bind. As the kernel keeps them: code with a file name of its own, and the
+    texts in `In`."""
     import linecache
 
-    cells = [
-        "",
-        "import math\nRATE = 2\n",
-        "def helper(x):\n    return x * RATE\n",
-        "def f():\n    return helper(math.floor(3.5))\n",
-        "def helper(x):\n    return x * RATE + 1\n",
-        "RATE = 3\n",
-    ]
-    names: dict[str, Any] = {"__name__": "__main__", "In": cells, "get_ipython": lambda: None}
+    module = ModuleType("a_notebook")
+    monkeypatch.setitem(sys.modules, "a_notebook", module)
+    names = vars(module)
+    names |= {"In": cells, "get_ipython": lambda: None}
     for n, cell in enumerate(cells):
         name = f"/tmp/ipykernel_1/{n}.py"
         linecache.cache[name] = (len(cell), None, cell.splitlines(keepends=True), name)
         exec(compile(cell, name, "exec"), names)
+    return names
+
+
+def test_a_cell_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = a_notebook(
+        [
+            "",
+            "import math\nRATE = 2\n",
+            "def helper(x):\n    return x * RATE\n",
+            "def f():\n    return helper(math.floor(3.5))\n",
+            "def helper(x):\n    return x * RATE + 1\n",
+            "RATE = 3\n",
+        ],
+        monkeypatch,
+    )
     program = program_of(names["f"])
     assert program.file is None
     got: dict[str, Any] = {}
     exec(program.source, got)
     assert got["main"]() == names["f"]() == 10
-    assert "# In [3], line 1" in program.source
+    assert "# Manta: In [3], line 1" in program.source
+
+
+def on_a_node(source: str, folder: Path, class_name: str | None = None) -> tuple[str, str]:
+    """Sentence and traceback of what running it raises."""
+    (folder / "f.py").write_text(source)
+    before = list(sys.path), list(sys.argv)
+    program = Loaded(str(folder), "f.py")
+    try:
+        program.load()
+        with pytest.raises(ZeroDivisionError) as raised:
+            program.target(class_name).run()
+    finally:
+        for name in [name for name, one in sys.modules.items() if one is program.module]:
+            del sys.modules[name]
+        sys.path[:], sys.argv[:] = before
+    _, sentence, shown = describe(raised.value, "f.0", str(folder))
+    return sentence, shown
+
+
+def test_a_traceback_leads_to_the_lines_of_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = a_notebook(
+        [
+            "",
+            "import math\n\nRATE = 0\n",
+            "# Divides.\n\ndef helper(x):\n    'One.'\n    return x / RATE\n",
+            "def f():\n    return helper(math.pi)\n",
+        ],
+        monkeypatch,
+    )
+    sentence, shown = on_a_node(program_of(names["f"]).source, tmp_path)
+    assert sentence.endswith("(In [2], line 5).")
+    lines = [line for line in shown.splitlines() if set(line) - set(" ~^")]
+    assert lines[-5:] == [
+        '  File "In [3]", line 2, in f',
+        "    return helper(math.pi)",
+        '  File "In [2]", line 5, in helper',
+        "    return x / RATE",
+        "ZeroDivisionError: float division by zero",
+    ]
+
+
+def test_a_traceback_leads_to_the_only_cell_and_into_a_class_and_what_is_in_a_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = (
+        "import contextlib\n\n\nclass Worker:\n    def execute(self):\n"
+        "        with contextlib.suppress(KeyError):\n            def inner(): return 1 / 0\n"
+        "            return [inner() for _ in 'x']\n"
+    )
+    source = program_of(a_notebook(["", cell], monkeypatch)["Worker"]).source
+    sentence, shown = on_a_node(source, tmp_path, "Worker")
+    assert sentence.endswith("(In [1], line 7).")
+    assert 'File "In [1]", line 8, in execute' in shown
+    assert "def inner(): return 1 / 0" in shown
+
+
+def test_what_a_function_without_cells_says_stays_as_it_is(tmp_path: Path) -> None:
+    source = "# Manta: none\ndef main():\n    return 1 / 0\n"
+    sentence, _ = on_a_node(source, tmp_path)
+    assert sentence.endswith("(f.py, line 3).")
+
+
+def test_lines_end_where_they_end_for_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fed.py").write_text(
+        "A = 'x\u2028y'\n\x0c\n\ndef f():\n    return 'a\x0cb', A\n", newline="\r\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import fed  # type: ignore[import-not-found]
+
+    monkeypatch.delitem(sys.modules, "fed")
+    assert ran(fed.f, monkeypatch)["main"]() == ("a\x0cb", "x\u2028y")

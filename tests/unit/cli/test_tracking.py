@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 import os
 import socket
+import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from manta.apis.errors import InvalidArgument, MissingPackage
 from manta.apis.overviews import MetricsOverview, SwarmOverview
 from manta.cli.exit_codes import LocalError
 from manta.cli.tracking import forwarding, trackers
 from manta.cli.tracking.forwarding import MOST_CURSORS, Cursor, forward
+from manta.console.exit_codes import Exit
 from manta.protocol.node import Instance
 from manta.protocol.user import FeedPage, MetricsItem
 from tests.support.events import scalars
@@ -153,3 +161,100 @@ def test_mlflow_without_a_server_is_down() -> None:
         bound.bind(("127.0.0.1", 0))
         with pytest.raises(trackers.TrackerDown, match=r"MLflow does not take them .*127\.0"):
             trackers.connect(f"mlflow:http://127.0.0.1:{bound.getsockname()[1]}", SWARM)
+
+
+class Answers(ThreadingHTTPServer):
+    """Answers every request with `status`."""
+
+    status: int
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Answers]:
+    with Answers(("127.0.0.1", 0), Handler) as one:
+        thread = threading.Thread(target=one.serve_forever, args=(0.01,))
+        thread.start()
+        yield one
+        one.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_mlflow_that_refuses_is_not_tried_again(
+    status: int, server: Answers, cursor: Cursor
+) -> None:
+    server.status = status
+    target = f"mlflow:http://127.0.0.1:{server.server_port}"
+
+    def pause(seconds: float) -> None:
+        raise AssertionError(f"it is tried again in {seconds} s")
+
+    with pytest.raises(
+        trackers.TrackerRefuses, match=rf"{status}.* credentials .* goes on"
+    ) as told:
+        forward([page(2, 0.5)], lambda: trackers.connect(target, SWARM), cursor, pause)
+    assert told.value.exit_code == Exit.LOCAL
+    assert cursor.value == 0
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_mlflow_that_can_not_answer_now_is_tried_again(status: int, server: Answers) -> None:
+    server.status = status
+    with pytest.raises(trackers.TrackerDown, match=f"{status}"):
+        trackers.connect(f"mlflow:http://127.0.0.1:{server.server_port}", SWARM)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("htp://127.0.0.1:1", "unsupported URI"),
+        ("sqlite-of-mine:///x.db", "unsupported URI|Invalid"),
+        ("http://[::1", "Invalid IPv6 URL"),
+        ("http://a..b", "Failed to parse"),
+        ("http://:80", "Invalid url"),
+    ],
+)
+def test_what_mlflow_takes_for_no_address_is_not_tried_again(uri: str, said: str) -> None:
+    with pytest.raises(trackers.TrackerRefuses, match=said):
+        trackers.connect(f"mlflow:{uri}", SWARM)
+
+
+def test_mlflow_with_a_certificate_that_nobody_vouches_for_is_not_tried_again(
+    server: Answers, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*self_signed(tmp_path))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(trackers.TrackerRefuses, match="SSLCertVerificationError"):
+        trackers.connect(f"mlflow:https://127.0.0.1:{server.server_port}", SWARM)
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(signed.public_bytes(form))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 from manta.audit.verify import read
 from manta.node.policy import code as review
@@ -361,6 +362,41 @@ def test_what_changed_is_told_file_by_file() -> None:
     assert review.diff(after, after) == []
     assert review.diff(None, Code({"main.py": "\n" * 5000 + "last"}))[-1] == "+last"
     assert [one for one in review.diff(None, after) if one.startswith("-")] == ["--- /dev/null"] * 2
+
+
+def test_characters_that_no_longer_are_within_a_line_are_told() -> None:
+    before = Code({"main.py": "a = 1  # as ever\u2028b = 2\x0cc = 3\r\n"})
+    after = Code({"main.py": "a = 1  # as ever\nb = 2\nc = 3\n"})
+    assert [one for one in review.diff(before, after)[3:] if one[0] in "+-"] == [
+        "-a = 1  # as ever\u2028b = 2\x0cc = 3\r",
+        "+a = 1  # as ever",
+        "+b = 2",
+        "+c = 3",
+    ]
+
+
+def test_files_that_would_take_too_long_to_compare_are_told_whole_or_by_their_digests() -> None:
+    words = [f"a{number % 150}" for number in range(100_000)]
+    before, after = "\n".join(words) + "\n", "\n".join(reversed(words)) + "\n"
+    lines = review.diff(Code({"main.py": before}), Code({"main.py": after}))
+    assert lines[:3] == ["--- a/main.py", "+++ b/main.py", "@@ -1,100000 +1,100000 @@"]
+    assert [one[1:] for one in lines[3:] if one[0] == "-"] == words
+    assert [one[1:] for one in lines[3:] if one[0] == "+"] == words[::-1]
+    digests = [blake3(text.encode()).hexdigest() for text in (before, after)]
+    assert review.diff(Code({"main.py": before}), Code({"main.py": after}), whole=False) == [
+        f"changed: main.py (too long to compare by line): {len(before)} bytes, BLAKE3 {digests[0]} "
+        f"-> {len(after)} bytes, BLAKE3 {digests[1]}"
+    ]
+
+
+def test_long_files_with_few_changes_are_compared_by_line() -> None:
+    words = [f"a = {number}" for number in range(50_000)]
+    changed = ["b = 0", *words[1:-1], "c = 0"]
+    lines = review.diff(Code({"m.py": "\n".join(words)}), Code({"m.py": "\n".join(changed)}))
+    assert [one for one in lines[2:] if one[0] in "+-"] == [
+        *("-a = 0", "+b = 0"),
+        *("-a = 49999", "+c = 0"),
+    ]
 
 
 # What may leave.

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from manta.apis.compile.functions.texts import Place, first_line
 
+MARK = "# Manta:"
+"""Begins a comment that says where the next line stood, or, alone, that what follows is added."""
+
 
 class Piece(NamedTuple):
     """Lines of the module, and where they come from."""
@@ -26,7 +29,7 @@ def piece_of(place: Place, without: Iterable[ast.expr] = ()) -> Piece:
     assert node.end_lineno is not None
     first = first_line(node)
     if {first, node.end_lineno} & text.shared:
-        return Piece(place, tuple(ast.unparse(node).splitlines()))
+        return Piece(place, tuple(ast.unparse(node).split("\n")))
     lines = text.lines[first - 1 : node.end_lineno]
     for one in without:
         assert one.end_lineno is not None
@@ -37,25 +40,32 @@ def piece_of(place: Place, without: Iterable[ast.expr] = ()) -> Piece:
 
 def source_of(piece: Piece) -> str:
     """Source that can be parsed on its own."""
-    indented = next(line for line in piece.lines if line.strip())[:1].isspace()
-    return "\n".join((*(("if True:",) if indented else ()), *piece.lines)) + "\n"
+    return "\n".join((*(("if True:",) if is_indented(piece) else ()), *piece.lines)) + "\n"
+
+
+def is_indented(piece: Piece) -> bool:
+    return next(line for line in piece.lines if line.strip())[:1].isspace()
 
 
 def laid_out(pieces: Iterable[Piece], first: Iterable[str], last: Iterable[str]) -> str:
     """Returns a module: the `first` lines, the pieces in the order of their places, the `last`.
 
-    The pieces of a single text stand on the lines on which they stand there, so that tracebacks
-    lead to them, where the `first` lines fit into a gap before them.
+    The pieces of a file stand on the lines on which they stand there, so that tracebacks lead to
+    them, where the `first` lines fit into a gap before them. Those of cells follow comments by
+    which nodes find the lines (`light/runtime/cells.py`).
     """
     ordered = sorted(set(pieces), key=lambda one: (one.place.order, one.first))
     lines = None
-    if len({one.place.order for one in ordered}) == 1:
+    is_file = ordered[0].place.text.file is not None
+    if is_file:
         lines = _in_place(ordered, [*first])
     if lines is None:
         lines = [*first]
         for one in ordered:
-            where = f"# {one.place.text.name}, line {one.first}"
-            lines += ["", where, *source_of(one).splitlines()]
+            where = f"{one.place.text.name}, line {one.first}"
+            lines += ["", *(("if True:",) if is_indented(one) else ())]
+            lines += [f"# {where}" if is_file else f"{MARK} {where}", *one.lines]
+        lines += [] if is_file else ["", MARK]
     return "\n".join([*lines, *last]) + "\n"
 
 
@@ -65,7 +75,7 @@ def _in_place(ordered: list[Piece], first: list[str]) -> list[str] | None:
     lines = [""] * (end - 1)
     for one in ordered:
         at = one.first - 1
-        if source_of(one).startswith("if True:"):
+        if is_indented(one):
             if not at or lines[at - 1]:
                 return None
             lines[at - 1] = "if True:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import linecache
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -21,7 +22,7 @@ class Text:
 
     def __init__(self, name: str, source: str, file: Path | None) -> None:
         self.name = name
-        self.lines = source.splitlines()
+        self.lines = _lines(source)
         self.file = file
         self._source = source
 
@@ -87,10 +88,10 @@ class Namespace:
                     return None if node is None else Place(order, text, node)
             return None
         # A cell's code tells its file, which tells the cell's text.
-        cell = "".join(linecache.getlines(code.co_filename)).rstrip("\n")
+        cell = _lines("".join(linecache.getlines(code.co_filename)))
         for order in range(len(self.texts) - 1, -1, -1):
             text = self.texts[order]
-            if "\n".join(text.lines).rstrip("\n") == cell:
+            if text.lines == cell:
                 node = text.definition(name, code.co_firstlineno)
                 return None if node is None else Place(order, text, node)
         return None
@@ -102,6 +103,11 @@ class Namespace:
             for order, text in enumerate(self.texts)
             for statement in text.bindings(name)
         ]
+
+
+def _lines(source: str) -> list[str]:
+    """Up to the last that is not empty, by what ends a line for Python: a form feed does not."""
+    return io.StringIO(source, newline=None).read().rstrip("\n").split("\n")
 
 
 def first_line(node: ast.stmt) -> int:
