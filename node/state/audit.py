@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from manta.node.state.records import Identity
 from manta.protocol import exchange
 from manta.protocol.node import (
     Assignment,
+    DatasetUsed,
     GlobalWritten,
     Instance,
     JournalEntry,
@@ -105,8 +106,14 @@ class NodeAudit:
 
     # --- attempts -------------------------------------------------------------------------
 
-    def began(self, assignment: Assignment, paths: Mapping[str, Path], at: float) -> None:
-        """`paths` are those of the datasets that it is given."""
+    def began(
+        self,
+        assignment: Assignment,
+        paths: Mapping[str, Path],
+        at: float,
+        used: Iterable[DatasetUsed] = (),
+    ) -> None:
+        """`paths` are those of the datasets that it is given, `used` what is said of them."""
         instance, module = assignment.instance, assignment.module
         names = tuple(dict.fromkeys((*module.datasets, *assignment.datasets)))
         about = {**_of(instance), "swarm": assignment.swarm_name}
@@ -114,7 +121,10 @@ class NodeAudit:
         with self._lock:
             self._under[instance] = under
         about |= {"outbound": assignment.outbound} if assignment.outbound else {}
-        datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
+        said = {one.name: msgspec.to_builtins(one) for one in used}
+        datasets = [
+            {"name": name, "path": _text(paths.get(name)), **said.get(name, {})} for name in names
+        ]
         told = {**about, **code_of(assignment), "datasets": datasets}
         self._record(at, "attempt-began", under.user, **told)
 
@@ -189,15 +199,17 @@ class NodeAudit:
         of = {**_of(assignment.instance), "swarm": assignment.swarm_name}
         self._record(at, "connections-ended", assignment.user, **of, connections=totals)
 
-    def ended(self, instance: Instance, status: str, at: float) -> None:
-        """Of one that never began, nothing is recorded."""
+    def ended(self, instance: Instance, status: str, at: float, withheld: int = 0) -> None:
+        """Of one that never began, nothing is recorded. `withheld`: how many lines and messages
+        were held back."""
         with self._lock:
             under = self._under.pop(instance, None)
         if under is not None:
             told = {"values": under.values, "bytes": under.bytes, "metrics": under.metrics}
+            more = {"withheld": withheld} if withheld else {}
             self._record(
                 at, "attempt-ended", under.user, **under.about, datasets=under.datasets,
-                began=under.began, status=status, left=told,
+                began=under.began, status=status, left=told, **more,
             )  # fmt: skip
 
     def interrupted(self, instance: Instance, at: float) -> None:
