@@ -21,7 +21,7 @@ from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.bundle import Bundle, Stacks
-from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
+from manta.protocol.enrolment import EnrolmentRequest
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.machine import Capabilities as Capabilities
 from manta.protocol.machine import DatasetInfo as DatasetInfo
@@ -456,9 +456,6 @@ ReadStacks.reply = Stacks
 
 NodeRequest: Any = requests(
     {
-        Enroll: Enrolled,
-        Inquire: Standing,
-        ExamineToken: Ok,
         Register: Registered,
         Heartbeat: HeartbeatReply,
         FetchDesired: Desired,
@@ -473,6 +470,7 @@ StopNode.reply = Ok
 NodeReport = JournalBatch | LogBatch | Goodbye
 FromNode: Any = (
     NodeRequest
+    | EnrolmentRequest
     | FetchPeers
     | WantRoster
     | WantBlob

@@ -266,7 +266,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
         shell(row, swarm)
     assert shell("compare", swarm, swarm)["modules"][0]["status"] == "same"
     assert shell("explain TASK", f"{swarm}.only.0")["status"] == "FINISHED"
-    [made] = shell("explain --result", "TAG", swarm)["made"]
+    [made] = shell("explain --result", "value", swarm)["made"]
     assert made["module"]
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
