@@ -127,6 +127,7 @@ class _Reader:
             found["policy"] = folder / os.path.expanduser(found["policy"])
         told = sum(len(name.encode()) + 64 for name in found["datasets"])
         told += sum(len(f"{name}{text}".encode()) for name, text in found["labels"].items())
+        told += sum(len(f"{one.shown()}".encode()) for one in tables.described.values())
         if told > MOST_TOLD:
             count = len(found["datasets"])
             wrong = f"{count} datasets and {len(found['labels'])} labels are too much for a manager"

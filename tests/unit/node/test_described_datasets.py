@@ -83,6 +83,13 @@ def test_what_is_wrong_is_named_with_its_line(text: str, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+def test_more_than_a_manager_is_told_in_one_message_is_refused() -> None:
+    wide = ", ".join(f'c{n} = "{"x" * 900}"' for n in range(1000))
+    table = '[[dataset]]\nname = "d{n}"\npath = "/d"\nschema = {{{wide}}}\n'
+    with pytest.raises(ConfigError, match="are too much for a manager"):
+        read(table.format(n=0, wide=wide) + table.format(n=1, wide=wide))
+
+
 def test_what_is_said_of_a_dataset_is_told_where_datasets_are(tmp_path: Path) -> None:
     (tmp_path / "ward.csv").write_bytes(b"12345")
     [found] = datasets.survey({"ward": tmp_path / "ward.csv"}, {"ward": WARD})
