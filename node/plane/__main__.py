@@ -36,6 +36,7 @@ from manta.node.plane.orders import (
     Settle,
     Settled,
     Stopped,
+    Summed,
     ToDaemon,
     ToPlane,
     Want,
@@ -97,6 +98,9 @@ class Process:
 
     def stopped(self, at: Instance, size: int, why: str) -> None:
         self._say(Stopped(at, size, why))
+
+    def summed(self, at: Instance, size: int) -> None:
+        self._say(Summed(at, size))
 
     def _say(self, order: ToDaemon) -> None:
         with contextlib.suppress(OSError):  # the daemon has ended: reading finds out as well

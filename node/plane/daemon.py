@@ -21,6 +21,9 @@ class Daemon(Protocol):
     def stopped(self, at: Instance, size: int, why: str) -> None:
         """What the attempt was to tell others has not left."""
 
+    def summed(self, at: Instance, size: int) -> None:
+        """The attempt, of which values leave in sums alone, gives one to a sum."""
+
     def lost(self, at: Instance, how: str) -> None:
         """What the attempt told others is forgotten; `how` says why."""
 

@@ -158,6 +158,8 @@ class PlaneKeeper(Actor):
                     self.notify(attempt.owner, ExchangeBroken(at, why))
             case orders.Stopped(at, size, why):
                 self._context.gate.stopped_at_plane(at, size, why, self.clock.wall())
+            case orders.Summed(at, size):
+                self._context.audit.summed(at, size, self.clock.wall())
             case orders.Lost(at, how):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeLost(at, how))

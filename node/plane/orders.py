@@ -145,6 +145,13 @@ class Stopped(_Order, frozen=True):
     why: str
 
 
+class Summed(_Order, frozen=True):
+    """The attempt, which may tell others something in sums alone, gives so many bytes to one."""
+
+    at: Instance
+    size: int
+
+
 class Lost(_Order, frozen=True):
     """What the attempt told others is forgotten, and it cannot go on. `how` says why, as a
     sentence without its end."""
@@ -159,7 +166,7 @@ class Linked(_Order, frozen=True):
     links: LinksTold
 
 
-ToDaemon = Serving | Want | Settle | Ended | Broke | Stopped | Lost | Linked
+ToDaemon = Serving | Want | Settle | Ended | Broke | Stopped | Summed | Lost | Linked
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

@@ -115,7 +115,7 @@ class Plane:
         self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters = ToldRosters(self._known)
-        self._sums = Sums(daemon.stopped)
+        self._sums = Sums(daemon.stopped, daemon.summed)
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
         self._timer: tuple[float, Any] | None = None

@@ -42,9 +42,14 @@ class Summing(msgspec.Struct):
 class Sums:
     """The attempts that are limited so."""
 
-    def __init__(self, stopped: Callable[[Instance, int, str], None]) -> None:
-        """`stopped` is told what may not leave: how many bytes, and why."""
+    def __init__(
+        self,
+        stopped: Callable[[Instance, int, str], None],
+        summed: Callable[[Instance, int], None],
+    ) -> None:
+        """`stopped` is told what may not leave: how many bytes, and why; `summed` what may."""
         self._stopped = stopped
+        self._summed = summed
         self._of: dict[Instance, Summing] = {}
 
     def begin(self, at: Instance, limit: SumLimit | None) -> None:
@@ -64,7 +69,9 @@ class Sums:
             ask.fail("RequestFailed", f"The owner of this node lets not all leave: {why}.")
             return False
         one.left += 1
-        ask.nodes, ask.failed = one.limit.nodes, partial(self._failed, ask.at, size_of(body))
+        size = size_of(body)
+        ask.nodes, ask.failed = one.limit.nodes, partial(self._failed, ask.at, size)
+        self._summed(ask.at, size)
         return True
 
     def _failed(self, at: Instance, size: int, sentence: str) -> None:

@@ -201,6 +201,14 @@ class Leaves(msgspec.Struct, frozen=True):
         """The fewest nodes among which it may tell others something."""
         return 1 if self.exchange else self.sums or math.inf
 
+    def closes(self, before: Leaves) -> bool:
+        """Whether an attempt may tell others less than before: what it has opened to them stays as
+        it was."""
+        if self.company > before.company:
+            return True
+        both = (self.largest, before.largest), (self.most, before.most)
+        return bool(self.sums) and any(_is_less(now, then) for now, then in both)
+
     @property
     def everything(self) -> bool:
         return self == Leaves()
@@ -219,6 +227,11 @@ class Leaves(msgspec.Struct, frozen=True):
         if self.most is not None and before >= self.most:
             return f"{self.most} values of an attempt may leave, and so many have"
         return ""
+
+
+def _is_less(now: int | None, then: int | None) -> bool:
+    """Of bounds; None: there is none."""
+    return now is not None and (then is None or now < then)
 
 
 class Decision(msgspec.Struct, frozen=True):

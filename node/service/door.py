@@ -158,7 +158,7 @@ class Door:
         order = one.order
         ruling = self._admission.rule(order, at, one.at)
         # What it has opened to others stays open as long as it runs.
-        is_closed = ruling.leaves.company > one.ruling.leaves.company
+        is_closed = ruling.leaves.closes(one.ruling.leaves)
         if ruling.verdict is Verdict.ALLOW and not is_closed:
             self._let_in[order.instance] = _LetIn(order, ruling, one.at)
             self._context.gate.begins(order.instance, ruling.leaves)

@@ -136,22 +136,23 @@ class NodeAudit:
                     under.metrics += 1
         elif what := _WHAT.get(type(entry)):
             tag, value = getattr(entry, "tag", ""), getattr(entry, "value", None)
-            held = isinstance(entry, ResultWritten) and entry.held
-            self._left(entry.instance, what, tag, value, at, held=held)
+            more: dict[str, Any] = {"tag": tag} if tag else {}
+            if isinstance(value, BlobRef):
+                more["digest"] = value.digest
+            if isinstance(entry, ResultWritten) and entry.held:
+                more["stays"] = True
+            self._left(entry.instance, what, _size(value), at, **more)
+        elif isinstance(entry, TaskEnded) and isinstance(entry.output, BlobRef):
+            digest = entry.output.digest
+            self._left(entry.instance, "output", _size(entry.output), at, digest=digest)
         elif isinstance(entry, TaskEnded) and entry.output is not None:
-            self._left(entry.instance, "output", "", entry.output, at)
+            self._left(entry.instance, "output", _size(entry.output), at)
 
-    def _left(
-        self,
-        instance: Instance,
-        what: str,
-        tag: str,
-        value: Payload | None,
-        at: float,
-        *,
-        held: bool = False,
-    ) -> None:
-        size = _size(value)
+    def summed(self, instance: Instance, size: int, at: float) -> None:
+        """A value that it has given to a sum, which is all that it may give."""
+        self._left(instance, "sum", size, at)
+
+    def _left(self, instance: Instance, what: str, size: int, at: float, **more: Any) -> None:
         with self._lock:
             under = self._under.get(instance)
             if under is None:
@@ -160,11 +161,6 @@ class NodeAudit:
             under.bytes += size
             is_told = under.values <= EACH
         if is_told:
-            more: dict[str, Any] = {"tag": tag} if tag else {}
-            if isinstance(value, BlobRef):
-                more["digest"] = value.digest
-            if held:
-                more["stays"] = True
             self._record(at, "value-left", under.user, **under.about, what=what, bytes=size, **more)
 
     def stopped(self, instance: Instance, tag: str, size: int, why: str, at: float) -> None:

@@ -139,6 +139,7 @@ class Node:
         """Attempts that wait until the manager has what they wrote, as often as they do."""
         self.broken: list[tuple[Instance, str]] = []
         self.lost_attempts: list[tuple[Instance, str]] = []
+        self.sums: list[tuple[Instance, int]] = []
         self.stops: list[tuple[Instance, int, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
@@ -173,6 +174,9 @@ class Node:
 
     def stopped(self, at: Instance, size: int, why: str) -> None:
         self.stops.append((at, size, why))
+
+    def summed(self, at: Instance, size: int) -> None:
+        self.sums.append((at, size))
 
     def lost(self, at: Instance, how: str) -> None:
         self.lost_attempts.append((at, how))

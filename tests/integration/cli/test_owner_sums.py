@@ -92,6 +92,10 @@ def test_the_sum_is_published_by_others_and_nothing_else_leaves(owner: Owner) ->
     assert sorted((one["node"], one["value"]) for one in found) == [
         ("second", 333.0), ("third", 333.0),
     ]  # fmt: skip
+    left = [one["about"] for one in owner.acts() if one["act"] == "value-left"]
+    assert [(one["what"], one["bytes"]) for one in left if one["swarm_id"] == swarm] == [
+        ("sum", 8), ("output", 17),
+    ]  # fmt: skip
     assert ["no value may leave by itself" in why for why in stopped(owner, swarm)] == [True]
     lines = json.loads("[" + ",".join(owner.lab("logs", swarm, "--json").splitlines()) + "]")
     assert {one["node_alias"] for one in lines if one["text"].startswith("rows")} == {

@@ -164,6 +164,7 @@ def test_sizes_and_numbers_of_values_are_limited_in_sums_too() -> None:
         assert "it has 65,536 bytes, and 64 may leave" in str(error)
     with members([0, 1], SumLimit(2, most=1)) as them:
         assert them.run(lambda world: world.all_reduce(1, private=True)) == [2, 2]
+        assert them.planes.nodes[0].sums == [(them.all[0].at, 8)]
         error = them.begin(0, lambda world: world.all_reduce(1, private=True)).exception(30)
         assert "1 values of an attempt may leave, and so many have" in str(error)
 

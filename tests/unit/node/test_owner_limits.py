@@ -241,6 +241,19 @@ def test_what_may_leave_of_what_runs_changes_with_the_policy() -> None:
     assert ["tell each other nothing any more" in one for one in owner.ended] == [True]
 
 
+def test_an_attempt_is_ended_where_it_may_give_less_to_sums() -> None:
+    """Its plane has been told what it might."""
+    for narrower in ({"sums": 5}, {"largest": 10}, {"most": 1}, {"sums": 0}):
+        owner = Owner()
+        sums = Leaves(exchange=False, alone=False, sums=3, most=9)
+        owner.ruling = msgspec.structs.replace(owner.ruling, leaves=sums)
+        owner.door.take(ORDER)
+        owner.says(msgspec.structs.replace(sums, most=10))
+        assert owner.ended == []
+        owner.says(msgspec.structs.replace(sums, **narrower))
+        assert len(owner.ended) == 1
+
+
 def test_what_waits_goes_on_waiting_while_the_policy_cannot_be_read() -> None:
     owner = Owner()
     owner.held[AT] = SimpleNamespace(order=ORDER)
