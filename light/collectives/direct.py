@@ -2,7 +2,8 @@
 
 Arrays from `LEAST` bytes on are reduced by the planes, range by range. All else goes to every
 member as it is, encoded, and is reduced there by `manta.light.reduction`: what comes of it is the
-same wherever it is done.
+same wherever it is done. What is to be private is reduced by the planes, whatever its size: no
+other member is given it.
 """
 
 from __future__ import annotations
@@ -24,19 +25,30 @@ from manta.light.collectives.calls import (
 )
 from manta.light.collectives.fused import ALIGNED, LEAST, Fused, forms, fused, rebuilt, told_forms
 from manta.light.collectives.mapped import Mapped
+from manta.light.collectives.numbers import NOT_PRIVATE, numbers_of, of_arrays
 from manta.light.context import Handover, current
 from manta.light.errors import CollectiveError, ResourceExhaustionError
 from manta.light.reduction import reduce
 from manta.transports.codec.values import Encoded, decode, encode
 
 
-def all_reduce(value: Any, op: str, dtype: str | None, goes_on: bool, timeout: float) -> Any:
+def all_reduce(
+    value: Any, op: str, dtype: str | None, goes_on: bool, private: bool, timeout: float
+) -> Any:
     number = next_number(2)
-    words = named("all_reduce", op=op, dtype=dtype, on_peer_lost="continue" if goes_on else None)
+    lost, alone = "continue" if goes_on else None, private or None
+    words = named("all_reduce", op=op, dtype=dtype, on_peer_lost=lost, private=alone)
     call: dict[str, Any] = {"words": words, "goes_on": goes_on, "timeout": timeout}
-    arrays = fused(value, op, dtype)
     first, digest = told_forms(forms(value))
     call["forms"], call["digest"] = first, digest
+    if private:
+        arrays = fused(of_arrays(value, op), op, dtype)
+        if arrays is None or arrays.rest:
+            raise TypeError(NOT_PRIVATE)
+        _, (memory,) = _reduced(number, "all_reduce", call, op, arrays, [arrays.stop])
+        outcome = {leaf.where: leaf.read(memory, 0) for leaf in arrays.leaves}
+        return numbers_of(value, rebuilt(value, outcome.__getitem__))
+    arrays = fused(value, op, dtype)
     # Whose values are in it must be the same for all of a value.
     if arrays is None or not _is_for_planes(arrays, op) or (arrays.rest and goes_on):
         values = _values(_call(number, "all_gather", call, encode(value)))

@@ -19,7 +19,14 @@ from manta.light.errors import CollectiveError, PeerLost, RequestFailed
 from manta.light.reduction import reduce
 
 
-def all_reduce(value: Any, op: str, dtype: str | None, goes_on: bool, timeout: float) -> Any:
+def all_reduce(
+    value: Any, op: str, dtype: str | None, goes_on: bool, private: bool, timeout: float
+) -> Any:
+    if private:
+        raise RequestFailed(
+            "all_reduce(private=True) needs tasks that exchange directly: here the manager, and "
+            "rank 0, are given all values."
+        )
     brief = current().brief
     number = next_number(2)
     kind = named("all_reduce", op=op, dtype=dtype, on_peer_lost="continue" if goes_on else None)

@@ -48,6 +48,7 @@ class Collectives:
         on_peer_lost: str = "raise",
         dtype: Any = None,
         timeout: float | None = None,
+        private: bool = False,
     ) -> Any:
         """The reduction of all instances' values, the same to the bit for each of them.
 
@@ -61,13 +62,16 @@ class Collectives:
         are exact: an outcome that their dtype can't hold raises CollectiveError, and a mean is
         rounded to the nearest, half to even, with a warning. Bools have no sum (`dtype="int64"`
         counts them), and a mean where all are the same. Python's numbers stay Python's.
+        `private`: no instance is given another's value, of whatever size: the nodes reduce it,
+        which for small values takes longer. A node whose owner lets values leave in sums alone
+        takes part in no other call. All instances say the same.
         Raises CollectiveError, TypeError for what cannot be reduced.
         """
         arguments.one_of("op", op, OPS)
         name = arguments.dtype(dtype)
         arguments.one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
         goes_on = on_peer_lost == "continue"
-        return _way().all_reduce(value, op, name, goes_on, waiting_time(timeout))
+        return _way().all_reduce(value, op, name, goes_on, bool(private), waiting_time(timeout))
 
     def reduce_scatter(
         self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None

@@ -236,9 +236,12 @@ class Mesh:
         on_peer_lost: str = "raise",
         dtype: Any = None,
         timeout: float | None = None,
+        private: bool = False,
     ) -> Any:
         """`world.all_reduce`, over all in the view."""
-        return self._call(lambda: _world.all_reduce(value, op, on_peer_lost, dtype, timeout))
+        return self._call(
+            lambda: _world.all_reduce(value, op, on_peer_lost, dtype, timeout, private)
+        )
 
     def reduce_scatter(
         self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None

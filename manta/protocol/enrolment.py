@@ -5,7 +5,9 @@ All of it may come from strangers, on the manager's port for nodes.
 
 from __future__ import annotations
 
-from manta.protocol.base import Message, Named, Seconds
+from typing import Any
+
+from manta.protocol.base import Message, Named, Ok, Seconds, requests
 from manta.protocol.spec import Name
 from manta.protocol.tokens import TokenText
 
@@ -46,3 +48,6 @@ class Enrolled(Message, frozen=True):
     node_id: str
     cluster_id: str
     alias: str
+
+
+EnrolmentRequest: Any = requests({Enroll: Enrolled, Inquire: Standing, ExamineToken: Ok})

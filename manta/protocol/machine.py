@@ -13,7 +13,20 @@ class DatasetInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     size: int
     format: str
-    """The file's suffix without its dot, "folder" for a folder."""
+    """The file's suffix without its dot, "folder" for a folder; or what its owner says."""
+    schema: dict[str, str] = {}
+    """The type of each column, as its owner says; so are the rest."""
+    rows: int | None = None
+    digest: str = ""
+    version: str = ""
+
+
+class DatasetUsed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A dataset that an attempt was given, with the digest and version that its owner says."""
+
+    name: str
+    digest: str = ""
+    version: str = ""
 
 
 class GpuInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -21,10 +21,11 @@ from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.bundle import Bundle, Stacks
-from manta.protocol.enrolment import Enroll, Enrolled, ExamineToken, Inquire, Standing
+from manta.protocol.enrolment import EnrolmentRequest
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.machine import Capabilities as Capabilities
 from manta.protocol.machine import DatasetInfo as DatasetInfo
+from manta.protocol.machine import DatasetUsed as DatasetUsed
 from manta.protocol.machine import GpuInfo as GpuInfo
 from manta.protocol.machine import Load as Load
 from manta.protocol.peers import Addresses, FetchPeers, LinksTold, PeersChanged
@@ -275,9 +276,23 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     """Importing the module."""
 
 
+class GlobalRead(msgspec.Struct, frozen=True):
+    """An attempt has read this version of a global: the latest, of several."""
+
+    tag: str
+    version: int
+
+
+MOST_READ = 100
+"""Globals of an attempt of which it is told that it has read them."""
+
+
 class TaskStarted(Message, frozen=True):
+    """`datasets`: what it was given, as its node's owner describes it."""
+
     instance: Instance
     at: Seconds
+    datasets: tuple[DatasetUsed, ...] = ()
 
 
 class TaskHeld(Message, frozen=True):
@@ -331,7 +346,8 @@ class StopRequested(Message, frozen=True):
 
 
 class TaskEnded(Message, frozen=True):
-    """Exactly one for each assignment that was accepted; `state` is a final AttemptState."""
+    """Exactly one for each assignment that was accepted; `state` is a final AttemptState. `reads`:
+    the globals that it has read, as many as are told."""
 
     instance: Instance
     state: str
@@ -339,6 +355,7 @@ class TaskEnded(Message, frozen=True):
     output: Payload | None = None
     error: TaskError | None = None
     timings: Timings = Timings()
+    reads: Annotated[tuple[GlobalRead, ...], msgspec.Meta(max_length=MOST_READ)] = ()
 
 
 JournalEntry = (
@@ -439,9 +456,6 @@ ReadStacks.reply = Stacks
 
 NodeRequest: Any = requests(
     {
-        Enroll: Enrolled,
-        Inquire: Standing,
-        ExamineToken: Ok,
         Register: Registered,
         Heartbeat: HeartbeatReply,
         FetchDesired: Desired,
@@ -456,6 +470,7 @@ StopNode.reply = Ok
 NodeReport = JournalBatch | LogBatch | Goodbye
 FromNode: Any = (
     NodeRequest
+    | EnrolmentRequest
     | FetchPeers
     | WantRoster
     | WantBlob

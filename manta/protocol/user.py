@@ -13,7 +13,17 @@ import msgspec
 
 from manta.protocol.base import Cursor, Named, Wait, requests
 from manta.protocol.clusters import ClusterRequest
-from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
+from manta.protocol.machine import DatasetUsed
+from manta.protocol.node import (
+    GlobalRead,
+    Instance,
+    LogLine,
+    Message,
+    Ok,
+    Seconds,
+    TaskError,
+    Timings,
+)
 from manta.protocol.quotas import QuotaRequest
 from manta.protocol.sign_in import SignInRequest
 from manta.protocol.spec import SwarmSpec
@@ -190,6 +200,10 @@ class TaskInfo(msgspec.Struct, frozen=True):
     error: TaskError | None = None
     timings: Timings | None = None
     progress: float | None = None
+    datasets: tuple[DatasetUsed, ...] = ()
+    """What it was given, once it has begun."""
+    reads: tuple[GlobalRead, ...] = ()
+    """Globals that it had read when it ended."""
 
 
 LONGEST_TASK = 300

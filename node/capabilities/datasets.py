@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from blake3 import blake3
 
 from manta.actors import Actor, Refused
-from manta.node.config import NodeConfig, line_of
+from manta.node.config import Described, NodeConfig, line_of
 from manta.node.errors import ConfigError, Flaw
-from manta.protocol.node import DatasetInfo
+from manta.protocol.machine import DatasetInfo, DatasetUsed
 
 if TYPE_CHECKING:
     from manta.node.shared.context import NodeContext
 
+CHUNK = 1 << 20
 SURVEY_BOUND = 100_000
 """Files of a folder that are counted at most: its size is a lower bound if it has more."""
 
@@ -40,7 +42,8 @@ class Datasets(Actor):
             case FindDatasets(names):
                 return find(self._context.config.datasets, names)
             case SurveyDatasets():
-                return survey(self._context.config.datasets)
+                config = self._context.config
+                return survey(config.datasets, config.described)
             case _:
                 return super().receive(message)
 
@@ -94,12 +97,41 @@ def find(mappings: Mapping[str, Path], names: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def survey(mappings: Mapping[str, Path]) -> tuple[DatasetInfo, ...]:
+def survey(
+    mappings: Mapping[str, Path], described: Mapping[str, Described] | None = None
+) -> tuple[DatasetInfo, ...]:
+    """Those that are there now, with what is said of them."""
+    said = described or {}
     return tuple(
-        DatasetInfo(name, _size(path), _format(path))
+        _info(name, path, said.get(name, Described()))
         for name, path in mappings.items()
         if not problem_of(path)
     )
+
+
+def _info(name: str, path: Path, said: Described) -> DatasetInfo:
+    kind = said.format or _format(path)
+    rest = (dict(said.schema), said.rows, said.digest, said.version)
+    return DatasetInfo(name, _size(path), kind, *rest)
+
+
+def used(names: Iterable[str], described: Mapping[str, Described]) -> tuple[DatasetUsed, ...]:
+    """What is recorded of the datasets that an attempt is given."""
+    none = Described()
+    found = ((name, described.get(name, none)) for name in names)
+    return tuple(DatasetUsed(name, said.digest, said.version) for name, said in found)
+
+
+def other_digest(path: Path, said: Described) -> str:
+    """The digest of a file, if it is not what is said of it. Raises OSError."""
+    if not said.digest or path.is_dir():
+        return ""
+    hasher = blake3()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+    found = hasher.hexdigest()
+    return "" if found == said.digest else found
 
 
 def problem_of(path: Path) -> str:

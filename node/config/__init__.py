@@ -1,5 +1,6 @@
 """A node's configuration."""
 
+from manta.node.config.described import Described
 from manta.node.config.handed_over import become_clean, environment, hand_over
 from manta.node.config.reading import converted, load, parse
 from manta.node.config.schema import (
@@ -20,6 +21,7 @@ __all__ = [
     "NAME",
     "NOUNS",
     "PREFIX",
+    "Described",
     "Key",
     "NodeConfig",
     "become_clean",

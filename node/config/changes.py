@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from manta.node.config.described import SECTION
 from manta.node.config.schema import FIELDS, NodeConfig
 
 
@@ -48,7 +49,7 @@ class Changes(NamedTuple):
 def changes(before: NodeConfig, after: NodeConfig) -> tuple[NodeConfig, Changes]:
     """The configuration that is in force from now on, and what differs from the one before."""
     found: dict[When, list[str]] = {when: [] for when in When}
-    taken = {}
+    taken: dict[str, Any] = {}
     for name, key in FIELDS.items():
         value = getattr(after, name)
         if key.path in _OF_THE_PROCESS or value == getattr(before, name):
@@ -57,6 +58,9 @@ def changes(before: NodeConfig, after: NodeConfig) -> tuple[NodeConfig, Changes]
         found[when].append(key.path)
         if when is not When.RESTART:
             taken[name] = value
+    if after.described != before.described:
+        found[When.NEXT_START].append(SECTION)
+        taken["described"] = after.described
     return (
         dataclasses.replace(before, **taken),
         Changes(*(tuple(sorted(keys)) for keys in found.values())),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.node.config import handed_over
+from manta.node.config.described import SECTION, DatasetTables
 from manta.node.config.schema import FIELDS, KEYS, SECTIONS, Key, NodeConfig
 from manta.node.config.toml import line_of
 from manta.node.errors import ConfigError, Flaw, NoConfig
@@ -101,8 +102,8 @@ class _Reader:
     def read(self) -> NodeConfig:
         """Raises ConfigError, with all flaws."""
         for section in self._document:
-            if section not in SECTIONS:
-                self._unknown((section,), list(SECTIONS))
+            if section not in SECTIONS and section != SECTION:
+                self._unknown((section,), [*SECTIONS, SECTION])
         given: dict[str, Any] = {}
         for section, names in SECTIONS.items():
             table = self._document.get(section, {})
@@ -116,13 +117,17 @@ class _Reader:
                     self._unknown((section, name), names)
         found = {name: self._value(key, given) for name, key in FIELDS.items()}
         folder = self._path.parent.absolute()
+        tables = DatasetTables(self._text, self._substitute, self.flaws)
+        tables.read(self._document.get(SECTION, []), found["datasets"])
         found["datasets"] = {
-            name: folder / os.path.expanduser(path) for name, path in found["datasets"].items()
+            name: folder / os.path.expanduser(path)
+            for name, path in {**found["datasets"], **tables.paths}.items()
         }
         if found["policy"] is not None:
             found["policy"] = folder / os.path.expanduser(found["policy"])
         told = sum(len(name.encode()) + 64 for name in found["datasets"])
         told += sum(len(f"{name}{text}".encode()) for name, text in found["labels"].items())
+        told += sum(len(f"{one.shown()}".encode()) for one in tables.described.values())
         if told > MOST_TOLD:
             count = len(found["datasets"])
             wrong = f"{count} datasets and {len(found['labels'])} labels are too much for a manager"
@@ -133,6 +138,7 @@ class _Reader:
             token_variable=self._unset,
             token_variables=variables,
             notes=tuple(self._notes),
+            described=tables.described,
             **found,
         )
         if self.flaws:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.node.config import values
+from manta.node.config.described import Described
 from manta.protocol.bundle import PARTS
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, GVISOR, LANDLOCK, LEVELS, LIMITS
 from manta.transports.addresses import join_address
@@ -146,6 +147,8 @@ class NodeConfig:
     """All variables that the token comes from."""
     notes: tuple[str, ...] = ()
     """What the file says in words of before, with those of today; without a full stop."""
+    described: Mapping[str, Described] = field(default_factory=dict)
+    """What is said of datasets, beside where they lie, by name."""
 
     token: str = setting(
         "identity.secured_token",

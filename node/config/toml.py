@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from manta.node.config.described import SECTION
 from manta.node.config.schema import FIELDS, NodeConfig
 
 _HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
@@ -21,23 +22,31 @@ def in_force(config: NodeConfig) -> dict[str, dict[str, Any]]:
     for name, key in FIELDS.items():
         value = getattr(config, name)
         if key.type is dict:
-            tables[key.path] = {each: str(text) for each, text in value.items()}
+            others = config.described if name == "datasets" else ()
+            told = {each: str(text) for each, text in value.items() if each not in others}
+            tables[key.path] = told
             continue
         table = tables.setdefault(key.section, {})
         if key.secret:
             table[key.name] = "***" if value else ""
         elif value is not None or key.default == "":
             table[key.name] = key.show(value)
+    if config.described:
+        tables[SECTION] = {
+            name: {"path": str(config.datasets[name]), **one.shown()}
+            for name, one in config.described.items()
+        }
     return tables
 
 
 def render(config: NodeConfig) -> str:
     """Returns the configuration in force as TOML; the token is masked."""
-    lines = [
-        f"# {config.path}, with defaults; secrets are not shown",
-        *toml_lines(in_force(config)),
-    ]
-    return "\n".join(lines) + "\n"
+    tables = in_force(config)
+    lines = [f"# {config.path}, with defaults; secrets are not shown"]
+    for name, one in tables.pop(SECTION, {}).items():
+        lines += ["", f"[[{SECTION}]]", f"name = {toml_value(name)}"]
+        lines += [f"{key} = {toml_value(value)}" for key, value in one.items()]
+    return "\n".join([*lines, *toml_lines(tables)]) + "\n"
 
 
 def toml_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -50,11 +59,14 @@ def toml_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def toml_value(value: str | bool | int | float | Sequence[str]) -> str:
+def toml_value(value: str | bool | int | float | Sequence[str] | Mapping[str, str]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping):
+        pairs = (f"{toml_value(key)} = {toml_value(one)}" for key, one in value.items())
+        return f"{{{', '.join(pairs)}}}"
     if not isinstance(value, str):
         return f"[{', '.join(map(toml_value, value))}]"
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}

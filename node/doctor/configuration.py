@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from manta.console.text import count, seconds, size
 from manta.node.capabilities import datasets
+from manta.node.config import Described
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import ConfigError, EngineError, NodeError
@@ -182,10 +183,20 @@ def _datasets(config: NodeConfig) -> Iterator[Finding]:
     for flaw in datasets.flaws(config):
         line = f"{config.path}, line {flaw.line}"
         yield fault("datasets", f"{line}: {flaw.wrong}.", f"{flaw.remedy}.")
-    found = datasets.survey(config.datasets)
+    found = datasets.survey(config.datasets, config.described)
     for one in found:
         path = config.datasets[one.name]
         yield ok("datasets", f"{one.name}: {one.format}, {size(one.size)}, {path}")
+        try:
+            other = datasets.other_digest(path, config.described.get(one.name, Described()))
+        except OSError as error:
+            yield fault("datasets", f"{one.name} cannot be read: {error.strerror}.", "Look why.")
+            continue
+        if other:
+            wrong = (
+                f"The dataset {one.name!r} is not the file that its digest says: it has {other}."
+            )
+            yield fault("datasets", wrong, "Write that, and another version, if it has changed.")
     if not config.datasets:
         yield ok("datasets", "None is mapped.")
 

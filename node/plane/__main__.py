@@ -35,6 +35,8 @@ from manta.node.plane.orders import (
     Serving,
     Settle,
     Settled,
+    Stopped,
+    Summed,
     ToDaemon,
     ToPlane,
     Want,
@@ -94,6 +96,12 @@ class Process:
     def broke(self, at: Instance, why: str) -> None:
         self._say(Broke(at, why))
 
+    def stopped(self, at: Instance, size: int, why: str) -> None:
+        self._say(Stopped(at, size, why))
+
+    def summed(self, at: Instance, size: int) -> None:
+        self._say(Summed(at, size))
+
     def _say(self, order: ToDaemon) -> None:
         with contextlib.suppress(OSError):  # the daemon has ended: reading finds out as well
             self._orders.send(order)
@@ -143,10 +151,10 @@ class Process:
                 plane.told(roster)
             case Forget(swarm_ids):
                 plane.forget(swarm_ids)
-            case Attach(at):
+            case Attach(at, sums):
                 plane.attach(at, fds[0])  # first: whatever fails, what it asks is answered
                 if at not in self._begun:
-                    plane.begin(at)
+                    plane.begin(at, sums)
                     self._begun.add(at)
             case End(at, counts, is_gone):
                 self._begun.discard(at)

@@ -113,6 +113,10 @@ class Ask:
         self.value = value
         self.refusal = ""
         """Why there is no room for the value that it comes with, if so."""
+        self.nodes = 0
+        """How many nodes a call that brings a value must have, at least."""
+        self.failed: Callable[[str], object] = lambda _: None
+        """Is told the sentence, if it fails."""
         self.until = math.inf
         """When its time is over."""
         self._done = done
@@ -136,5 +140,6 @@ class Ask:
             self._done(self, {**head, "size": size, "fds": 1}, value)
 
     def fail(self, kind: str, sentence: str) -> None:
+        self.failed(sentence)
         told = {"k": "error", "n": self.body.n, "kind": kind, "sentence": sentence}
         self._done(self, told, None)

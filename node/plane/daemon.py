@@ -18,6 +18,12 @@ class Daemon(Protocol):
     def broke(self, at: Instance, why: str) -> None:
         """The attempt has sent what the protocol forbids."""
 
+    def stopped(self, at: Instance, size: int, why: str) -> None:
+        """What the attempt was to tell others has not left."""
+
+    def summed(self, at: Instance, size: int) -> None:
+        """The attempt, of which values leave in sums alone, gives one to a sum."""
+
     def lost(self, at: Instance, how: str) -> None:
         """What the attempt told others is forgotten; `how` says why."""
 

@@ -156,6 +156,10 @@ class PlaneKeeper(Actor):
             case orders.Broke(at, why):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeBroken(at, why))
+            case orders.Stopped(at, size, why):
+                self._context.gate.stopped_at_plane(at, size, why, self.clock.wall())
+            case orders.Summed(at, size):
+                self._context.audit.summed(at, size, self.clock.wall())
             case orders.Lost(at, how):
                 if (attempt := self._attempts.get(at)) is not None:
                     self.notify(attempt.owner, ExchangeLost(at, how))
@@ -252,14 +256,15 @@ class PlaneKeeper(Actor):
         while self._waiting and (self._process is not None or not self._is_pausing):
             message, reply = self._waiting.pop(0)
             try:
-                end = self._connect(message.instance, message.owner)
+                end = self._connect(message)
             except Refused as refused:
                 reply.fail(refused)
             else:
                 reply.set(end)
 
-    def _connect(self, instance: Instance, owner: str) -> Descriptor:
+    def _connect(self, message: Connect) -> Descriptor:
         """Raises Refused."""
+        instance, owner = message.instance, message.owner
         what = f"The node could give {instance} no connection to others"
         process = self._process
         try:
@@ -272,7 +277,7 @@ class PlaneKeeper(Actor):
             raise Refused(Code.UNAVAILABLE, sentence) from error
         end = Descriptor(theirs.detach())
         self._attempts.setdefault(instance, _Attempt(owner)).owner = owner
-        self._tell(orders.Attach(instance), ours.detach())
+        self._tell(orders.Attach(instance, message.sums), ours.detach())
         return end
 
     def _end(self, instance: Instance, *, counts: bool, is_gone: bool) -> bool | None:

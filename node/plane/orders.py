@@ -16,6 +16,7 @@ import msgspec
 from manta.light.wire import HEADER, BrokenFrame, Frames, receive_bytes, send_frame
 from manta.node.peers.directory import DirectoryChanged, DirectoryOver
 from manta.node.peers.rosters import RosterChanged, RosterDiffers
+from manta.node.policy.rules import SumLimit
 from manta.protocol.base import Instance
 from manta.protocol.peers import LinksTold
 
@@ -78,9 +79,11 @@ class Rostered(_Order, frozen=True):
 
 
 class Attach(_Order, frozen=True):
-    """A connection of an attempt comes with it; the first one begins the attempt."""
+    """A connection of an attempt comes with it; the first one begins the attempt. With `sums` it
+    may tell others something in these alone."""
 
     at: Instance
+    sums: SumLimit | None = None
 
 
 class End(_Order, frozen=True):
@@ -133,6 +136,22 @@ class Broke(_Order, frozen=True):
     why: str
 
 
+class Stopped(_Order, frozen=True):
+    """What the attempt was to tell others has not left: so many bytes. `why` says why, without a
+    full stop."""
+
+    at: Instance
+    size: int
+    why: str
+
+
+class Summed(_Order, frozen=True):
+    """The attempt, which may tell others something in sums alone, gives so many bytes to one."""
+
+    at: Instance
+    size: int
+
+
 class Lost(_Order, frozen=True):
     """What the attempt told others is forgotten, and it cannot go on. `how` says why, as a
     sentence without its end."""
@@ -147,7 +166,7 @@ class Linked(_Order, frozen=True):
     links: LinksTold
 
 
-ToDaemon = Serving | Want | Settle | Ended | Broke | Lost | Linked
+ToDaemon = Serving | Want | Settle | Ended | Broke | Stopped | Summed | Lost | Linked
 
 T = TypeVar("T", ToPlane, ToDaemon)
 _encode = msgspec.msgpack.Encoder().encode

@@ -38,7 +38,9 @@ from manta.node.plane.reports import LinkReports
 from manta.node.plane.requests import CallCollective, Handed, MakeRoom, PlaneRequest
 from manta.node.plane.rosters import ToldRosters
 from manta.node.plane.spool import Spool, Timeline
+from manta.node.plane.sums import Sums
 from manta.node.plane.swarm import SwarmExchange
+from manta.node.policy.rules import SumLimit
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departure, Peer
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
@@ -60,10 +62,6 @@ DISK = 16 << 30
 FORGOTTEN = "the manager went back to an earlier state, before what it told others"
 
 log = logging.getLogger("manta.node.plane")
-
-
-def _nothing() -> None:
-    pass
 
 
 class Plane:
@@ -117,6 +115,7 @@ class Plane:
         self._desks = Desks(node_id, self._known, self._parcels, self)
         self._swarms: dict[str, SwarmExchange] = {}
         self._rosters = ToldRosters(self._known)
+        self._sums = Sums(daemon.stopped, daemon.summed)
         self._channels: dict[int, Channel] = {}
         """By descriptor."""
         self._timer: tuple[float, Any] | None = None
@@ -208,11 +207,13 @@ class Plane:
         """Answers `Daemon.settle`."""
         self._desks.settled(at)
 
-    def begin(self, at: Instance) -> None:
+    def begin(self, at: Instance, sums: SumLimit | None = None) -> None:
+        """With `sums` it may tell others something in these alone."""
+        self._sums.begin(at, sums)
         self._swarm(at.swarm_id).begin(at)
 
     def end(
-        self, at: Instance, *, counts: bool, is_gone: bool = False, then: Job = _nothing
+        self, at: Instance, *, counts: bool, is_gone: bool = False, then: Job = lambda: None
     ) -> None:
         """The attempt is over: its connections are closed; if it `is_gone`, its process has ended.
         Calls `then` when what it told others, if it counts, outlives this process."""
@@ -224,6 +225,7 @@ class Plane:
         else:
             ending.kept()
         self._desks.end(at, is_gone=is_gone)
+        self._sums.end(at)
 
     def close(self) -> None:
         for channel in list(self._channels.values()):
@@ -317,6 +319,8 @@ class Plane:
     def _ask(self, ask: Ask, value: Value | None, refusal: str = "") -> None:
         ask.value, ask.refusal = value, refusal
         swarm = self._swarm(ask.at.swarm_id)
+        if not self._sums.admits(ask):
+            return
         if isinstance(ask.body, CallCollective | MakeRoom):
             if self._known.epoch(swarm.id) is not None:
                 swarm.spoke(ask.at)

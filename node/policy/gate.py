@@ -2,7 +2,12 @@
 
 Results, globals, metrics, outputs, and what is told to others through the manager, pass here one by
 one before they are journaled. What tasks tell each other directly is not looked at: it may leave as
-it is, or not at all. What is stopped is an error in the task, and is recorded.
+it is, or not at all, or in sums alone, which the plane sees to (`node/plane/sums.py`). What is
+stopped is an error in the task, and is recorded.
+
+Lines that code writes, and the messages of its progress, may leave or not: of those that may not
+the user is told the number, as is the audit log. How far an attempt is is then told in hundredths,
+so that a float says no more than that.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import threading
 
 import msgspec
 
-from manta.node.policy.rules import Leaves
+from manta.node.policy.rules import Leaves, SumLimit
 from manta.node.state.audit import NodeAudit
 from manta.protocol import exchange
 from manta.protocol.node import (
@@ -19,6 +24,7 @@ from manta.protocol.node import (
     Instance,
     JournalEntry,
     MetricsLogged,
+    Progressed,
     ResultWritten,
     TaskEnded,
     TaskError,
@@ -35,6 +41,7 @@ LONGEST_KIND = 80
 """Of an error, which its code names as it likes."""
 EACH = 20
 """Values of an attempt that were stopped, of which each is recorded."""
+MOST_SILENT = 1000
 
 
 class _Under(msgspec.Struct):
@@ -43,6 +50,8 @@ class _Under(msgspec.Struct):
     stopped: int = 0
     told: str = ""
     """The task, of what was stopped last."""
+    lines: int = 0
+    """That were held back; and the messages of progress."""
 
 
 class Gate:
@@ -52,10 +61,13 @@ class Gate:
         self._audit = audit
         self._lock = threading.Lock()
         self._under: dict[Instance, _Under] = {}
+        self._silent: dict[Instance, None] = {}
+        """The latest that have ended whose lines do not leave: some may still be read."""
 
     def begins(self, instance: Instance, leaves: Leaves) -> None:
         """Also of one that runs, of which other things may leave from now on."""
         with self._lock:
+            self._silent.pop(instance, None)
             if (under := self._under.get(instance)) is not None:
                 under.leaves = leaves
             elif not leaves.everything:
@@ -63,7 +75,11 @@ class Gate:
 
     def ended(self, instance: Instance) -> None:
         with self._lock:
-            self._under.pop(instance, None)
+            under = self._under.pop(instance, None)
+            if under is not None and not under.leaves.logs:
+                self._silent[instance] = None
+                if len(self._silent) > MOST_SILENT:
+                    del self._silent[next(iter(self._silent))]
 
     def flaw(self, entry: JournalEntry, at: float) -> str:
         """Why what the attempt has told may not leave, in a sentence; "" if it may."""
@@ -89,6 +105,21 @@ class Gate:
             return ""
         return self._stopped(instance, under, "", 0, "tasks may tell each other nothing here", at)
 
+    def sums_of(self, instance: Instance) -> SumLimit | None:
+        """What it may tell others in sums, where that is all that it may tell them."""
+        with self._lock:
+            under = self._under.get(instance)
+        if under is None or not under.leaves.sums:
+            return None
+        return SumLimit(under.leaves.sums, under.leaves.largest, under.leaves.most)
+
+    def stopped_at_plane(self, instance: Instance, size: int, why: str, at: float) -> None:
+        """Something that was to be told to others has not left."""
+        with self._lock:
+            under = self._under.get(instance)
+        if under is not None:
+            self._stopped(instance, under, "", size, why, at)
+
     def limits_of(self, instance: Instance) -> str:
         """Names what may leave of it; "" if all may."""
         with self._lock:
@@ -100,6 +131,39 @@ class Gate:
         with self._lock:
             under = self._under.get(instance)
         return under is not None and not under.leaves.failures
+
+    # --- lines and progress -------------------------------------------------------------------
+
+    def holds_lines(self, instance: Instance) -> bool:
+        """Whether what its code writes may not leave."""
+        with self._lock:
+            under = self._under.get(instance)
+            return instance in self._silent if under is None else not under.leaves.logs
+
+    def withhold(self, instance: Instance, count: int) -> bool:
+        """So many lines do not leave; whether they are the first."""
+        with self._lock:
+            under = self._under.get(instance)
+            if under is None:
+                return False
+            under.lines += count
+            return under.lines == count
+
+    def withheld(self, instance: Instance) -> int:
+        """Lines and messages that did not leave."""
+        with self._lock:
+            under = self._under.get(instance)
+        return 0 if under is None else under.lines
+
+    def progress(self, told: Progressed) -> Progressed:
+        """As it may leave."""
+        if not self.holds_lines(told.instance):
+            return told
+        if told.message:
+            self.withhold(told.instance, 1)
+        return msgspec.structs.replace(told, fraction=round(told.fraction, 2), message="")
+
+    # --- failures -----------------------------------------------------------------------------
 
     def without_words(self, instance: Instance, error: TaskError) -> TaskError:
         """How an attempt's code failed, without what that says: any value may be in it."""

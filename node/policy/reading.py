@@ -22,6 +22,8 @@ from manta.transports.security.keys import check_unwritable
 MOST = 1024 * 1024
 """Bytes of a policy."""
 MOST_RULES = 1000
+LEAST_SUMMED = 2
+"""Nodes that a sum is of at least: that of one is its value."""
 _HEADER = re.compile(r"\s*\[(\[)?\s*([\w.-]+)\s*\]?\]\s*(?:#.*)?")
 _KEY = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([\w-]+))\s*=""")
 _HOURS = re.compile(r"([01]\d|2[0-4]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)")
@@ -110,6 +112,11 @@ class _Reader:
                 self._take(values, _RULE[name], name, value, where)
             else:
                 self._unknown(name, list(_RULE), where)
+        values["shares"] = values.pop("share", False)
+        if values["shares"] and values.get("cohort", 1) < LEAST_SUMMED:
+            wrong = f"share says all_reduce, and cohort is {values.get('cohort', 1)}"
+            remedy = f"say how many nodes a sum is of at least: cohort = {LEAST_SUMMED} or more"
+            self._flaw(wrong, remedy, ("rule", number, "share"))
         return Rule(self._lines.get(("rule", number, ""), 0), **values)
 
     def _users(self, table: Any) -> dict[str, tuple[str, ...]]:
@@ -223,8 +230,12 @@ def _days(value: Any) -> tuple[str, ...]:
     return days
 
 
-def _any_or_none(value: Any) -> bool:
-    return _one_of("any", "none")(value) == "any"
+def _is(yes: str, no: str) -> Callable[[Any], bool]:
+    """Whether the first of two words is said."""
+    return lambda value: _one_of(yes, no)(value) == yes
+
+
+_any_or_none = _is("any", "none")
 
 
 def _count(least: int) -> Callable[[Any], int]:
@@ -268,4 +279,6 @@ _RULE: dict[str, Callable[[Any], Any]] = {
     "most": _count(0),
     "exchange": _any_or_none,
     "failures": _any_or_none,
+    "logs": _is("all", "summary"),
+    "share": _is("all_reduce", "any"),
 }

@@ -12,6 +12,7 @@ one under which the owner has approved it, or under which it was seen first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -93,11 +94,33 @@ class Rule(msgspec.Struct, frozen=True):
     """Whether tasks may tell each other anything; None: unless what leaves is limited."""
     failures: bool | None = None
     """Whether what code says of its failure may leave; None: unless what leaves is limited."""
+    logs: bool | None = None
+    """Whether the lines that code writes may leave; None: unless what leaves is limited."""
+    shares: bool = False
+    """Whether a value may leave in a sum of at least `cohort` nodes alone."""
 
     @property
     def limits(self) -> bool:
         """Whether it limits what leaves."""
-        return (self.results, self.largest, self.most) != (None, None, None)
+        return self.shares or (self.results, self.largest, self.most) != (None, None, None)
+
+    @property
+    def lets_exchange(self) -> bool:
+        return not self.limits if self.exchange is None else self.exchange
+
+    @property
+    def lets_logs(self) -> bool:
+        return not self.limits if self.logs is None else self.logs
+
+    @property
+    def lets_failures(self) -> bool:
+        """What a failure says are words of the code's, as its lines are."""
+        said = not self.limits and self.logs is not False
+        return said if self.failures is None else self.failures
+
+    @property
+    def lets_sums(self) -> bool:
+        return self.lets_exchange or (self.shares and self.exchange is None)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -131,6 +154,14 @@ class Request(msgspec.Struct, frozen=True):
     forged: bool = False
 
 
+class SumLimit(msgspec.Struct, frozen=True, array_like=True):
+    """For what an attempt's value may leave: sums of so many nodes or more, and as of `Leaves`."""
+
+    nodes: int
+    largest: int | None = None
+    most: int | None = None
+
+
 class Leaves(msgspec.Struct, frozen=True):
     """What may leave of an attempt. Tags have to fit one pattern of each group."""
 
@@ -141,16 +172,42 @@ class Leaves(msgspec.Struct, frozen=True):
     """What tasks tell each other is not looked at: it may leave as it is, or not at all."""
     failures: bool = True
     """What code says of its failure may quote any value: it may leave as it is, or not at all."""
+    logs: bool = True
+    """So may the lines that it writes, and the messages of its progress."""
+    alone: bool = True
+    """Whether a value may leave but as a part of a sum."""
+    sums: int = 0
+    """The least number of nodes whose values are in a sum for which one may leave, where tasks may
+    tell each other nothing else; 0: it may leave in none."""
 
     def __str__(self) -> str:
         said = [" and ".join(", ".join(one) for one in self.results) or "all tags"]
+        if not self.alone:
+            said = ["no value by itself"]
         if self.largest is not None:
             said.append(f"up to {self.largest:,} bytes each")
         if self.most is not None:
             said.append(f"up to {self.most} values of each attempt")
-        said.append("what tasks tell each other" if self.exchange else "nothing to other tasks")
+        if self.sums:
+            said.append(f"to other tasks its part of sums of {self.sums} nodes or more")
+        else:
+            said.append("what tasks tell each other" if self.exchange else "nothing to other tasks")
         said.append("what failures say" if self.failures else "of failures only their kind")
+        said.append("log lines" if self.logs else "of log lines only their number")
         return "; ".join(said)
+
+    @property
+    def company(self) -> float:
+        """The fewest nodes among which it may tell others something."""
+        return 1 if self.exchange else self.sums or math.inf
+
+    def closes(self, before: Leaves) -> bool:
+        """Whether an attempt may tell others less than before: what it has opened to them stays as
+        it was."""
+        if self.company > before.company:
+            return True
+        both = (self.largest, before.largest), (self.most, before.most)
+        return bool(self.sums) and any(_is_less(now, then) for now, then in both)
 
     @property
     def everything(self) -> bool:
@@ -159,6 +216,8 @@ class Leaves(msgspec.Struct, frozen=True):
     def flaw(self, tag: str, size: int, before: int) -> str:
         """Why a value may not leave after so many others, "" if it may. A value that has no tag is
         none of those that are named."""
+        if not self.alone:
+            return "no value may leave by itself, but as a part of a sum (all_reduce)"
         for patterns in self.results:
             if not any(fnmatchcase(tag, one) for one in patterns):
                 what = f"the tag {tag!r}" if tag else "what has no tag"
@@ -168,6 +227,11 @@ class Leaves(msgspec.Struct, frozen=True):
         if self.most is not None and before >= self.most:
             return f"{self.most} values of an attempt may leave, and so many have"
         return ""
+
+
+def _is_less(now: int | None, then: int | None) -> bool:
+    """Of bounds; None: there is none."""
+    return now is not None and (then is None or now < then)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -297,18 +361,18 @@ def _leaves(rules: Iterable[Rule]) -> Leaves:
     groups = dict.fromkeys(rule.results for rule in rules if rule.results is not None)
     sizes = [rule.largest for rule in rules if rule.largest is not None]
     counts = [rule.most for rule in rules if rule.most is not None]
+    shares = any(rule.shares for rule in rules)
+    lets_sums = all(rule.lets_sums for rule in rules)
     return Leaves(
         tuple(groups),
         min(sizes, default=None),
         min(counts, default=None),
-        exchange=all(_or_limits(rule.exchange, rule) for rule in rules),
-        failures=all(_or_limits(rule.failures, rule) for rule in rules),
+        exchange=all(rule.lets_exchange for rule in rules) and not shares,
+        failures=all(rule.lets_failures for rule in rules),
+        logs=all(rule.lets_logs for rule in rules),
+        alone=not shares,
+        sums=max(rule.cohort for rule in rules) if shares and lets_sums else 0,
     )
-
-
-def _or_limits(said: bool | None, rule: Rule) -> bool:
-    """What is not looked at may leave where the rule says so, or limits nothing."""
-    return not rule.limits if said is None else said
 
 
 def shown(policy: Policy) -> dict[str, Any]:
@@ -326,8 +390,10 @@ def _shown(rule: Rule) -> dict[str, Any]:
     found = msgspec.structs.asdict(rule)
     found["approve"] = rule.approve.word
     found["network"] = "any" if rule.network else "none"
-    for key, said in (("exchange", rule.exchange), ("failures", rule.failures)):
-        found[key] = "any" if _or_limits(said, rule) else "none"
+    found["exchange"] = "any" if rule.lets_exchange else "none"
+    found["failures"] = "any" if rule.lets_failures else "none"
+    found["logs"] = "all" if rule.lets_logs else "summary"
+    found["share"] = "all_reduce" if found.pop("shares") else "any"
     if rule.hours is not None:
         ends = (rule.hours.begin, rule.hours.end)
         found["hours"] = "-".join(f"{m // 60:02}:{m % 60:02}" for m in ends)

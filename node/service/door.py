@@ -158,12 +158,13 @@ class Door:
         order = one.order
         ruling = self._admission.rule(order, at, one.at)
         # What it has opened to others stays open as long as it runs.
-        is_closed = one.ruling.leaves.exchange and not ruling.leaves.exchange
+        is_closed = ruling.leaves.closes(one.ruling.leaves)
         if ruling.verdict is Verdict.ALLOW and not is_closed:
             self._let_in[order.instance] = _LetIn(order, ruling, one.at)
             self._context.gate.begins(order.instance, ruling.leaves)
             return
-        closed = "tasks may tell each other nothing any more" if is_closed else ""
+        less = "less than before" if ruling.leaves.sums else "nothing any more"
+        closed = f"tasks may tell each other {less}" if is_closed else ""
         why = ruling.why or closed or "the owner allows it no more"
         sentence = f"{order.instance} was ended by its node's owner: {why}."
         self._record(order, at, "attempt-forbidden", why=why)

@@ -33,6 +33,7 @@ from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Drain, Leave, Reconfigured
+from manta.node.shared.output import TaskOutput
 from manta.node.state import Identity, StateFolder, Status, place_of
 from manta.node.state.audit import open_log
 from manta.node.state.modules import ModuleFolders
@@ -106,8 +107,12 @@ class Node:
                 undo.callback(blob_socket.close)
             held = HeldResults(folder.results, config.result_disk)
             undo.callback(held.close)
+            audit = open_log(folder.audit, keys.secret)
+            undo.callback(lambda: audit.close(time.time()))
+            gate = Gate(audit)
+            output = TaskOutput(journals, gate, time.time)
             sessions = RuntimeSessions(
-                values, folder.path / "light", journals.append_output, journals.output_waits
+                values, folder.path / "light", output.keep, journals.output_waits
             )
             undo.callback(sessions.close)
             environments = Environments(
@@ -123,8 +128,6 @@ class Node:
                 label_of(keys.public, folder.path),
             )
             undo.callback(environments.close)
-            audit = open_log(folder.audit, keys.secret)
-            undo.callback(lambda: audit.close(time.time()))
             audit.started(time.time(), in_force(config), version=VERSION, pid=pid)
             owner = OwnerRecords(folder.owner)
             self.context = NodeContext(
@@ -139,7 +142,8 @@ class Node:
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 audit=audit,
                 owner=owner,
-                gate=Gate(audit),
+                gate=gate,
+                output=output,
                 admission=_admission(config, owner, runner),
                 modules=ModuleFolders(folder.modules),
                 environments=environments,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from manta.node.policy.records import OwnerRecords
     from manta.node.runners.gpus import Gpu
     from manta.node.runners.interface import Runner, RuntimeHandle
+    from manta.node.shared.output import TaskOutput
     from manta.node.state import Identity, StateFolder
     from manta.node.state.audit import NodeAudit
     from manta.node.state.modules import ModuleFolders
@@ -73,6 +74,7 @@ class NodeContext:
     admission: Admission | None
     """What its owner allows; None on a node without a policy."""
     gate: Gate
+    output: TaskOutput
     modules: ModuleFolders
     environments: Environments
     runner: Runner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from manta.node.policy.rules import SumLimit
 from manta.node.scheduling.lanes import Lane
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer
 from manta.protocol.node import (
@@ -76,6 +77,8 @@ class Connect(msgspec.Struct, frozen=True):
 
     instance: Instance
     owner: str
+    sums: SumLimit | None = None
+    """All that it may tell others; None: there is no limit."""
 
 
 class EndExchange(msgspec.Struct, frozen=True):

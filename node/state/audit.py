@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from manta.node.state.records import Identity
 from manta.protocol import exchange
 from manta.protocol.node import (
     Assignment,
+    DatasetUsed,
     GlobalWritten,
     Instance,
     JournalEntry,
@@ -105,8 +106,14 @@ class NodeAudit:
 
     # --- attempts -------------------------------------------------------------------------
 
-    def began(self, assignment: Assignment, paths: Mapping[str, Path], at: float) -> None:
-        """`paths` are those of the datasets that it is given."""
+    def began(
+        self,
+        assignment: Assignment,
+        paths: Mapping[str, Path],
+        at: float,
+        used: Iterable[DatasetUsed] = (),
+    ) -> None:
+        """`paths` are those of the datasets that it is given, `used` what is said of them."""
         instance, module = assignment.instance, assignment.module
         names = tuple(dict.fromkeys((*module.datasets, *assignment.datasets)))
         about = {**_of(instance), "swarm": assignment.swarm_name}
@@ -114,7 +121,10 @@ class NodeAudit:
         with self._lock:
             self._under[instance] = under
         about |= {"outbound": assignment.outbound} if assignment.outbound else {}
-        datasets = [{"name": name, "path": _text(paths.get(name))} for name in names]
+        said = {one.name: msgspec.to_builtins(one) for one in used}
+        datasets = [
+            {"name": name, "path": _text(paths.get(name)), **said.get(name, {})} for name in names
+        ]
         told = {**about, **code_of(assignment), "datasets": datasets}
         self._record(at, "attempt-began", under.user, **told)
 
@@ -126,22 +136,23 @@ class NodeAudit:
                     under.metrics += 1
         elif what := _WHAT.get(type(entry)):
             tag, value = getattr(entry, "tag", ""), getattr(entry, "value", None)
-            held = isinstance(entry, ResultWritten) and entry.held
-            self._left(entry.instance, what, tag, value, at, held=held)
+            more: dict[str, Any] = {"tag": tag} if tag else {}
+            if isinstance(value, BlobRef):
+                more["digest"] = value.digest
+            if isinstance(entry, ResultWritten) and entry.held:
+                more["stays"] = True
+            self._left(entry.instance, what, _size(value), at, **more)
+        elif isinstance(entry, TaskEnded) and isinstance(entry.output, BlobRef):
+            digest = entry.output.digest
+            self._left(entry.instance, "output", _size(entry.output), at, digest=digest)
         elif isinstance(entry, TaskEnded) and entry.output is not None:
-            self._left(entry.instance, "output", "", entry.output, at)
+            self._left(entry.instance, "output", _size(entry.output), at)
 
-    def _left(
-        self,
-        instance: Instance,
-        what: str,
-        tag: str,
-        value: Payload | None,
-        at: float,
-        *,
-        held: bool = False,
-    ) -> None:
-        size = _size(value)
+    def summed(self, instance: Instance, size: int, at: float) -> None:
+        """A value that it has given to a sum, which is all that it may give."""
+        self._left(instance, "sum", size, at)
+
+    def _left(self, instance: Instance, what: str, size: int, at: float, **more: Any) -> None:
         with self._lock:
             under = self._under.get(instance)
             if under is None:
@@ -150,11 +161,6 @@ class NodeAudit:
             under.bytes += size
             is_told = under.values <= EACH
         if is_told:
-            more: dict[str, Any] = {"tag": tag} if tag else {}
-            if isinstance(value, BlobRef):
-                more["digest"] = value.digest
-            if held:
-                more["stays"] = True
             self._record(at, "value-left", under.user, **under.about, what=what, bytes=size, **more)
 
     def stopped(self, instance: Instance, tag: str, size: int, why: str, at: float) -> None:
@@ -189,15 +195,17 @@ class NodeAudit:
         of = {**_of(assignment.instance), "swarm": assignment.swarm_name}
         self._record(at, "connections-ended", assignment.user, **of, connections=totals)
 
-    def ended(self, instance: Instance, status: str, at: float) -> None:
-        """Of one that never began, nothing is recorded."""
+    def ended(self, instance: Instance, status: str, at: float, withheld: int = 0) -> None:
+        """Of one that never began, nothing is recorded. `withheld`: how many lines and messages
+        were held back."""
         with self._lock:
             under = self._under.pop(instance, None)
         if under is not None:
             told = {"values": under.values, "bytes": under.bytes, "metrics": under.metrics}
+            more = {"withheld": withheld} if withheld else {}
             self._record(
                 at, "attempt-ended", under.user, **under.about, datasets=under.datasets,
-                began=under.began, status=status, left=told,
+                began=under.began, status=status, left=told, **more,
             )  # fmt: skip
 
     def interrupted(self, instance: Instance, at: float) -> None:

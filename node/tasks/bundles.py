@@ -83,6 +83,10 @@ class Bundles:
             parts |= {*WORDS}
             if self._said and entry.state == AttemptState.FAILED:
                 error = gate.without_words(entry.instance, error)
+        elif gate.holds_lines(entry.instance):
+            parts.add("lines")
+            if not self._said:  # what its process wrote last
+                parts.add("traceback")
         if entry.state in _FAILED and assignment is not None:
             if left is not None:
                 self.measured(left)

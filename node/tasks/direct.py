@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor
+from manta.node.policy.rules import SumLimit
 from manta.node.shared.addresses import PLANE
 from manta.node.shared.messages import Connect, EndExchange
 from manta.node.task_server import requests as light
@@ -51,9 +52,13 @@ class DirectExchange:
         return self._has_asked and instance == self._instance
 
     def connect(
-        self, request: light.Request, relay: Callable[[Any, Callable[[Any], None]], None]
+        self,
+        request: light.Request,
+        relay: Callable[[Any, Callable[[Any], None]], None],
+        sums: SumLimit | None = None,
     ) -> None:
-        """`relay` asks the keeper, and fails the request if that fails."""
+        """`relay` asks the keeper, and fails the request if that fails. With `sums` it may tell
+        others something in these alone."""
         if not self.is_direct:
             request.reply.fail("RequestFailed", THROUGH_MANAGER)
             return
@@ -64,7 +69,7 @@ class DirectExchange:
                 self._has_connection = True
             request.reply.set(end)
 
-        relay(Connect(request.instance, self._actor.ref.address.path), connected)
+        relay(Connect(request.instance, self._actor.ref.address.path, sums), connected)
 
     def end(self, ended: TaskEnded, then: Callable[[TaskEnded], None]) -> None:
         """Calls `then` with the attempt's end once what it said outlives the node, or with another

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.actors import Actor, Refused
-from manta.node.capabilities.datasets import FindDatasets
+from manta.node.capabilities.datasets import FindDatasets, used
 from manta.node.errors import (
     ImageMissing,
     LaunchError,
@@ -25,7 +25,7 @@ from manta.node.shared.context import NodeContext
 from manta.node.tasks import events, outbound
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import SIBLING_TIMEOUT, Ask
-from manta.protocol.node import Assignment, TaskError
+from manta.protocol.node import Assignment, DatasetUsed, TaskError
 from manta.protocol.outbound import Target
 from manta.protocol.spread import SPREAD
 from manta.transports.errors import BlobMissing
@@ -45,6 +45,8 @@ class Preparation:
         say: Say,
     ) -> None:
         self.datasets: dict[str, Path] = {}
+        self.used: tuple[DatasetUsed, ...] = ()
+        """What is recorded of them."""
         self.module: tuple[Path, str] = (Path(), "")
         """Its folder, and what is run of it."""
         self.environment: Path | None = None
@@ -66,6 +68,7 @@ class Preparation:
                 self._not_prepared(session, "DatasetNotFound", error)
             else:
                 self.datasets = datasets
+                self.used = used(names, self._context.config.described)
                 self._fetch_module(session, assignment)
 
         if names:

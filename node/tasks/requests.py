@@ -30,7 +30,7 @@ from manta.protocol import exchange
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
-from manta.protocol.node import Instance, LogLine, ResultEntry
+from manta.protocol.node import MOST_READ, GlobalRead, Instance, LogLine, ResultEntry
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.spec import Collect
 from manta.protocol.spread import SPREAD
@@ -59,6 +59,9 @@ class TaskRequests:
         self.collect: Collect = "all"
         """Of the attempt under way."""
         self._pinned: list[str] = []
+        self._reader: Instance | None = None
+        self._reads: dict[str, int] = {}
+        """Versions of globals, by tag, that this attempt has read."""
         self._storing: dict[light.Reply, Instance] = {}
         """Results that are being copied to where they stay."""
         self._progress = ProgressGate()
@@ -106,7 +109,7 @@ class TaskRequests:
         match request.body:
             case light.GetGlobal(tag):
                 read = protocol.ReadGlobal(instance.swarm_id, tag)
-                self._read(request, read, lambda answer: self._give_value(request, answer.value))
+                self._read(request, read, lambda answer: self._give_global(request, tag, answer))
             case light.ListGlobalTags():
                 listing = protocol.ListGlobals(instance.swarm_id)
                 self._read(request, listing, lambda answer: reply.set(list(answer.tags)))
@@ -123,7 +126,8 @@ class TaskRequests:
                 self._keep(request, protocol.MetricsLogged(instance, metrics, step, at_wall))
             case light.Progress(fraction, message):
                 at_wall = self._actor.clock.wall()
-                told = protocol.Progressed(instance, fraction, message, at_wall)
+                said = protocol.Progressed(instance, fraction, message, at_wall)
+                told = self._context.gate.progress(said)
                 if self._progress.takes(told, self._actor.clock.now()):
                     self._keep(request, told)
                 else:
@@ -140,13 +144,12 @@ class TaskRequests:
                 self._relay(request, METRICS, ReadResources(), SIBLING_TIMEOUT, reply.set)
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
-            case light.OpenExchange() | light.OpenMesh() if flaw := self._context.gate.tells_others(
-                instance, self._actor.clock.wall()
-            ):
+            case light.OpenExchange() | light.OpenMesh() if flaw := self._may_not_meet(request):
                 reply.fail("RequestFailed", flaw)
             case light.OpenExchange():
                 self._context.audit.exchanges(instance, self._actor.clock.wall())
-                self.direct.connect(request, partial(self._ask_plane, request))
+                sums = self._context.gate.sums_of(instance)
+                self.direct.connect(request, partial(self._ask_plane, request), sums)
             case light.OpenMesh():
                 if self.direct.is_direct:
                     self._mesh.open(request)
@@ -157,6 +160,13 @@ class TaskRequests:
                 self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)
             case _:
                 self._exchange.serve(request, request.body)
+
+    def _may_not_meet(self, request: light.Request) -> str:
+        """Why the attempt may not exchange, "" if it may: in sums, which the plane looks at."""
+        gate, instance = self._context.gate, request.instance
+        if isinstance(request.body, light.OpenExchange) and gate.sums_of(instance) is not None:
+            return ""
+        return gate.tells_others(instance, self._actor.clock.wall())
 
     def attempt_ends(self, instance: Instance) -> None:
         """Tell the last progress that was not told yet, and what is not told."""
@@ -303,6 +313,19 @@ class TaskRequests:
                 _fail(request, error)
 
         self._ask(path, question, timeout, answered)
+
+    def _give_global(self, request: light.Request, tag: str, answer: protocol.GlobalValue) -> None:
+        if request.instance != self._reader:
+            self._reader, self._reads = request.instance, {}
+        if answer.value is not None and (tag in self._reads or len(self._reads) < MOST_READ):
+            self._reads[tag] = answer.version
+        self._give_value(request, answer.value)
+
+    def reads_of(self, instance: Instance) -> tuple[GlobalRead, ...]:
+        """The globals that it has read, if it is the attempt that runs, or ran last."""
+        if instance != self._reader:
+            return ()
+        return tuple(GlobalRead(tag, version) for tag, version in self._reads.items())
 
     def _give_value(self, request: light.Request, value: Payload | None) -> None:
         if isinstance(value, BlobRef):

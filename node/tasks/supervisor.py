@@ -241,11 +241,15 @@ class TaskSupervisor(Actor):
         journals, values = self._context.journals, self._context.values
         left = self._context.runtimes.get(self.ref.address.path)
         entry = self._bundles.completed(entry, self._given.get(entry.instance), left)
-        if isinstance(entry, TaskEnded):
+        if isinstance(entry, TaskStarted):
+            entry = msgspec.structs.replace(entry, datasets=self._prepared.used)
+        else:
+            entry = msgspec.structs.replace(entry, reads=self._requests.reads_of(entry.instance))
             self._given.pop(entry.instance, None)
             self._stacks.answer("")
             self._requests.attempt_ends(entry.instance)
             entry = self._context.gate.output(entry, self.clock.wall())
+            self._context.output.ended(entry.instance)
 
         def kept() -> None:
             """Its place is free before the manager can want it for the next one."""
@@ -270,7 +274,8 @@ class TaskSupervisor(Actor):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self._context.audit.left(entry, entry.at)
-            self._context.audit.ended(entry.instance, entry.state, entry.at)
+            withheld = self._context.gate.withheld(entry.instance)
+            self._context.audit.ended(entry.instance, entry.state, entry.at, withheld)
             self._requests.attempt_ended(entry)
             self._context.sessions.tell(light.EndKept(self._machine.session))
 
@@ -403,7 +408,7 @@ class TaskSupervisor(Actor):
             gpus=self._those_there(),
         )
         ended = self._end_of_runtime()
-        attempt = ImageAttempt(assignment, context.journals.append_output, ended.set_result)
+        attempt = ImageAttempt(assignment, context.output.keep, ended.set_result)
         try:
             self._check_gpus()
             scratch.mkdir(mode=0o700, exist_ok=True)
@@ -428,7 +433,8 @@ class TaskSupervisor(Actor):
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._assignment = assignment
-        self._context.audit.began(assignment, self._prepared.datasets, self.clock.wall())
+        prepared = self._prepared
+        self._context.audit.began(assignment, prepared.datasets, self.clock.wall(), prepared.used)
         self._is_image_alone = assignment.module.package is None
         self._requests.direct.begins(assignment)
         if self._is_image_alone:

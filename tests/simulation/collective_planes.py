@@ -71,6 +71,7 @@ class Asked:
 
     connection = 0
     refusal = ""
+    nodes = 0
 
     def __init__(self, at: Instance, body: CallCollective, value: bytes, ended: Ended) -> None:
         self.at, self.body, self.ended = at, body, ended

@@ -23,6 +23,7 @@ from manta.node.peers.rosters import RosterChanged
 from manta.node.plane.local import LocalSocket
 from manta.node.plane.parcels import SEALS
 from manta.node.plane.plane import Plane
+from manta.node.policy.rules import SumLimit
 from manta.protocol.base import Instance
 from manta.protocol.peers import Departed, Departure, LinksTold, Peer
 from manta.protocol.roster import Roster, RosterInstance, RosterTask
@@ -138,6 +139,8 @@ class Node:
         """Attempts that wait until the manager has what they wrote, as often as they do."""
         self.broken: list[tuple[Instance, str]] = []
         self.lost_attempts: list[tuple[Instance, str]] = []
+        self.sums: list[tuple[Instance, int]] = []
+        self.stops: list[tuple[Instance, int, str]] = []
         self.reported: LinksTold = ()
         """Its links with others."""
         self.is_closed = False
@@ -168,6 +171,12 @@ class Node:
 
     def broke(self, at: Instance, why: str) -> None:
         self.broken.append((at, why))
+
+    def stopped(self, at: Instance, size: int, why: str) -> None:
+        self.stops.append((at, size, why))
+
+    def summed(self, at: Instance, size: int) -> None:
+        self.sums.append((at, size))
 
     def lost(self, at: Instance, how: str) -> None:
         self.lost_attempts.append((at, how))
@@ -205,8 +214,8 @@ class Node:
         self.close()
         return Node(self.number, self.folder, self.place, of=self)
 
-    def attempt(self, at: Instance) -> TaskEnd:
-        self.run(self.plane.begin, at)
+    def attempt(self, at: Instance, sums: SumLimit | None = None) -> TaskEnd:
+        self.run(self.plane.begin, at, sums)
         return self.connect(at)
 
     def connect(self, at: Instance) -> TaskEnd:

@@ -11,6 +11,7 @@ from manta.apis.aio.client import AsyncClient
 from manta.apis.aio.waiting import in_thread, pause
 from manta.apis.errors import NotFound
 from manta.apis.failures import StacksOverview, TaskExplanation, TaskId, meant_of, task_name
+from manta.apis.lineage import Lineage, lineage
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
@@ -246,6 +247,24 @@ class AsyncOutputs(AsyncClient):
         blob = None if bundle is None else bundle.packages
         (load,) = await self.connection.fetch([blob])
         return TaskExplanation.of(found, load())
+
+    async def explain_result(
+        self, swarm: SwarmId, tag: str, iteration: int | None = None
+    ) -> Lineage:
+        """Returns what the results of a tag came from: the attempts that wrote them, with their
+        code, data, nodes and the globals that they had read, and the attempts before them.
+
+        Of the latest iteration that has such results, if none is given. Raises NotFound.
+        """
+        tag = checks.name("tag", tag)
+        iteration = checks.optional_integer("iteration", iteration, 0)
+        request = messages.GetSwarm(checks.identity("swarm", swarm))
+        info = await self._ask(request, messages.SwarmInfo, again=True)
+        asked = messages.GetSpec(info.swarm_id)
+        spec = (await self._ask(asked, messages.SwarmSpecified, again=True)).spec
+        feed = self.connection.items(info.swarm_id, ResultItem, follow=False)
+        items = [item async for item in feed]
+        return lineage(info, spec, await self._tasks(info.swarm_id, None), items, tag, iteration)
 
     async def get_stacks(self, task: TaskId) -> StacksOverview:
         """Returns the Python stacks of all threads of an attempt that runs, and of the processes

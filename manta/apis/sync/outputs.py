@@ -10,6 +10,7 @@ from typing import Any, Literal
 from manta.apis import checks
 from manta.apis.errors import NotFound
 from manta.apis.failures import StacksOverview, TaskExplanation, TaskId, meant_of, task_name
+from manta.apis.lineage import Lineage, lineage
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
@@ -240,6 +241,22 @@ class Outputs(Client):
         blob = None if bundle is None else bundle.packages
         (load,) = self.connection.fetch([blob])
         return TaskExplanation.of(found, load())
+
+    def explain_result(self, swarm: SwarmId, tag: str, iteration: int | None = None) -> Lineage:
+        """Returns what the results of a tag came from: the attempts that wrote them, with their
+        code, data, nodes and the globals that they had read, and the attempts before them.
+
+        Of the latest iteration that has such results, if none is given. Raises NotFound.
+        """
+        tag = checks.name("tag", tag)
+        iteration = checks.optional_integer("iteration", iteration, 0)
+        request = messages.GetSwarm(checks.identity("swarm", swarm))
+        info = self._ask(request, messages.SwarmInfo, again=True)
+        asked = messages.GetSpec(info.swarm_id)
+        spec = (self._ask(asked, messages.SwarmSpecified, again=True)).spec
+        feed = self.connection.items(info.swarm_id, ResultItem, follow=False)
+        items = list(feed)
+        return lineage(info, spec, self._tasks(info.swarm_id, None), items, tag, iteration)
 
     def get_stacks(self, task: TaskId) -> StacksOverview:
         """Returns the Python stacks of all threads of an attempt that runs, and of the processes

@@ -15,7 +15,7 @@ from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
-    from manta.protocol.machine import Capabilities, Load
+    from manta.protocol.machine import Capabilities, DatasetInfo, Load
 
 
 def _tasks(node: Record) -> str:
@@ -137,11 +137,22 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} at most"),
         ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items()) or "none"),
         *(
-            ("dataset", f"{dataset.name}: {dataset.format}, {text.size(dataset.size)}")
+            ("dataset", f"{dataset.name}: {_dataset(dataset)}")
             for dataset in found.datasets.values()
         ),
     ]
     show_fields(found, rows, as_json=as_json)
+
+
+def _dataset(found: DatasetInfo) -> str:
+    said = [found.format, text.size(found.size)]
+    if found.rows is not None:
+        said.append(f"{found.rows:,} rows")
+    if found.version:
+        said.append(f"version {found.version}")
+    if found.digest:
+        said.append(f"digest {found.digest[:12]}")
+    return ", ".join(said)
 
 
 @node.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli.failures import failure_lines
+from manta.cli.lineage import lineage_lines
 from manta.cli.options import follow_option, times_option, with_api
 from manta.cli.plans import plan_lines
 from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
@@ -47,10 +48,15 @@ def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("swarm", metavar="SWARM|TASK")
+@click.option("--result", "tag", metavar="TAG", help="What the results of this tag came from.")
+@click.option("--iteration", type=int, help="With --result, of this iteration; else of the latest.")
 @with_api
-def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
+def explain(
+    api: UserAPI, swarm: str, tag: str | None, iteration: int | None, as_json: bool
+) -> None:
     """Explain, node by node and rule by rule, why the tasks of SWARM run where they do; or what
-    TASK failed of, and what its node has kept of it.
+    TASK failed of, and what its node has kept of it; or, with --result, what results of SWARM came
+    from: code by its digest, datasets, nodes, globals, and what ran before.
 
     TASK is SWARM.ALIAS, and further .INDEX.ITERATION.ATTEMPT, as far as you know. Of several
     attempts it is the latest that failed.
@@ -58,6 +64,15 @@ def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
     from manta.apis.errors import NotFound
 
     screen = Screen()
+    if tag is not None:
+        lineage = api.explain_result(swarm, tag, iteration)
+        if as_json:
+            json_form.show(lineage)
+        else:
+            screen.show(lineage_lines(lineage, screen.room))
+        return
+    if iteration is not None:
+        raise click.UsageError("--iteration needs --result.")
     try:
         plan = api.explain_swarm(swarm)
     except NotFound:

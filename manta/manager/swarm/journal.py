@@ -28,6 +28,7 @@ from manta.manager.swarm.step import Step
 from manta.protocol.base import Instance
 from manta.protocol.exchange import Said, Sent
 from manta.protocol.node import (
+    DatasetUsed,
     GlobalWritten,
     JournalEntry,
     MetricsLogged,
@@ -39,6 +40,7 @@ from manta.protocol.node import (
     TaskHeld,
     TaskStarted,
 )
+from manta.protocol.spec import datasets_of
 from manta.protocol.states import AttemptState
 from manta.protocol.user import MetricsItem, ResultItem
 from manta.protocol.values import BlobRef
@@ -48,6 +50,8 @@ BACKSTOP = 60.0
 the timeout, and may take long to deliver what the task wrote."""
 LONGEST_HELD = 10 * 365 * 86400.0
 """Seconds for which an attempt may have waited for the owner of its node."""
+LONGEST_DIGEST, LONGEST_VERSION = 64, 1000
+"""Characters of what is kept of a dataset."""
 _REPORTED = ("FINISHED", "FAILED", "TIMEOUT", "REFUSED")
 _GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
@@ -123,6 +127,7 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             pass
         case TaskStarted():
             attempt.started_at, attempt.held_at = _between(step, attempt, entry.at), None
+            attempt.datasets = _declared(step, attempt, entry.datasets)
             if live:
                 attempt.state = AttemptState.RUNNING
                 step.act(Began(node_id, at))
@@ -155,6 +160,19 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             _exchanged(step, attempt, entry)
 
 
+def _declared(
+    step: Step, attempt: Attempt, told: tuple[DatasetUsed, ...]
+) -> tuple[DatasetUsed, ...]:
+    """Of what a node says that it gave the attempt, what that has asked for."""
+    task = step.graph.tasks[attempt.instance.alias]
+    names = datasets_of(task, step.graph.modules[task.module])
+    found = {one.name: one for one in told if one.name in names}
+    return tuple(
+        DatasetUsed(one.name, one.digest[:LONGEST_DIGEST], one.version[:LONGEST_VERSION])
+        for one in found.values()
+    )
+
+
 def _between(step: Step, attempt: Attempt, at: float) -> float:
     """The time `at` on a node's clock, which may be off by minutes, limited to what is possible;
     NaN is the earliest."""
@@ -165,6 +183,7 @@ def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> N
     if _stands(attempt, entry):
         return
     attempt.output, attempt.timings = entry.output, entry.timings
+    attempt.reads = tuple(one for one in entry.reads if one.tag in step.data.globals)
     step.data.keep(entry.output)
     step.data.keep(packages_of(entry.error))
     # A state that a node should not report is the platform's fault.

@@ -18,7 +18,15 @@ from manta.manager.swarm.exchange import Exchange
 from manta.manager.swarm.graph import Graph
 from manta.manager.swarm.packed import Packed
 from manta.manager.swarm.staying import Staying
-from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
+from manta.protocol.node import (
+    Assignment,
+    DatasetUsed,
+    GlobalRead,
+    Instance,
+    NextIteration,
+    TaskError,
+    Timings,
+)
 from manta.protocol.spec import Edge, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
@@ -53,6 +61,9 @@ class Attempt:
     stops: bool = False
     written: list[int] = field(default_factory=list)
     """Positions of its results in the feed."""
+    datasets: tuple[DatasetUsed, ...] = ()
+    reads: tuple[GlobalRead, ...] = ()
+    """Globals that it has read."""
     held_at: float | None = None
     """When its node's owner was asked whether it may run; None unless that is waited for."""
 

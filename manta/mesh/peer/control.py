@@ -294,6 +294,12 @@ class Control:
     def lost(self, at: Instance, how: str) -> None:
         self._broken(how)
 
+    def stopped(self, at: Instance, size: int, why: str) -> None:
+        """Nothing is: a mesh has no owner who limits what leaves."""
+
+    def summed(self, at: Instance, size: int) -> None:
+        """As `stopped`."""
+
     def links_changed(self, links: LinksTold) -> None:
         self._links = links
 

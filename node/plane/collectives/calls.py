@@ -29,6 +29,8 @@ class Ask(Protocol):
     value: Value | None
     refusal: str
     """Why there is no room for its value, if so."""
+    nodes: int
+    """How many nodes a call that brings a value must have, at least."""
     connection: int
     """Over which it came: a number that no other one has at the same time."""
 

@@ -35,6 +35,8 @@ class Ask(Protocol):
     value: Value | None
     refusal: str
     """Why there is no room for its value, if so."""
+    nodes: int
+    """How many nodes a call that brings a value must have, at least."""
 
 
 class Parcels(Protocol):
@@ -104,7 +106,7 @@ class Contributions:
             to: bytes_of(pieces[buffer].view)
             for to, buffer in ridden(entry, rank, placement).items()
         }
-        return Given(entry, pieces, kernel), data
+        return Given(entry, pieces, kernel, nodes=ask.nodes if pieces else 0), data
 
     def _entry(
         self, body: CallCollective, rank: int, placement: Placement, before: str

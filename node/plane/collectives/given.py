@@ -17,8 +17,11 @@ from manta.node.plane.collectives.pieces import Piece, Pieces, Reading
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.parcels import NoRoom
 from manta.node.reduction.kernel import Kernel
-from manta.transports.collectives.calls import Entry
+from manta.transports.collectives.calls import Entry, Placement
 from manta.transports.collectives.plans import Buffer
+
+OWNER = "The owner of a node lets values leave"
+"""Begins what is told of a call that has too few nodes for one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,17 @@ class Given:
     kernel: Kernel | None = None
     refusal: str = ""
     """Why there is no room for its value, which is not there then."""
+    nodes: int = 0
+    """Of how many the call must be, at least, for its value to leave."""
+
+    def too_few(self, placement: Placement) -> str:
+        """Why its value may not leave for where the call is carried out, "" if it may."""
+        if self.nodes <= len(placement.nodes):
+            return ""
+        return (
+            f"{OWNER} in sums of {self.nodes} nodes or more, and all instances of "
+            f"{placement.alias} are on {len(placement.nodes)}."
+        )
 
 
 class Known(NamedTuple):
@@ -39,6 +53,7 @@ class Known(NamedTuple):
     buffers: tuple[Buffer, ...]
     kernel: Kernel | None
     refusal: str
+    nodes: int
 
 
 class Giving:
@@ -77,7 +92,7 @@ class Giving:
     def came(self, rank: int, given: Given) -> None:
         """Its values lie in the meeting's memory, or were refused."""
         buffers = () if given.refusal else tuple(given.pieces)
-        self._known[rank] = Known(given.entry, buffers, given.kernel, given.refusal)
+        self._known[rank] = Known(given.entry, buffers, given.kernel, given.refusal, given.nodes)
 
     def lay_aside(self, rank: int, given: Given) -> None:
         """Of a call whose outcome is on its way. What finds no room is to be given again."""
@@ -102,7 +117,7 @@ class Giving:
             if place.has(one.buffers):
                 with contextlib.suppress(OSError):
                     pieces = place.take_out(one.buffers)
-                    return Given(one.entry, pieces, one.kernel, one.refusal)
+                    return Given(one.entry, pieces, one.kernel, one.refusal, one.nodes)
         return None
 
     def reading(self, rank: int) -> tuple[Known, list[Reading]] | None:

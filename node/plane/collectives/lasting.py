@@ -255,9 +255,9 @@ class Lasting:
         if not _serves(call, rank, others) or (found := meeting.giving.reading(rank)) is None:
             return None
         known, readings = found
-        gave = Gave(*member, known.entry, known.buffers)
-        if (kernel := known.kernel) is not None:
-            gave = Gave(*member, known.entry, known.buffers, kernel.op, kernel.leaves)
+        kernel = known.kernel
+        how = ("", ()) if kernel is None else (kernel.op, kernel.leaves)
+        gave = Gave(*member, known.entry, known.buffers, *how, known.nodes)
         return _Record(gave, readings)
 
     def _packed(self, records: Sequence[_Record]) -> Iterator[KeptCall]:

@@ -33,6 +33,8 @@ class Gave(_OfMember, frozen=True, tag=1):
     buffers: tuple[Buffer, ...]
     op: str = ""
     leaves: tuple[Leaf, ...] = ()
+    nodes: int = 0
+    """Of how many the call must be for it to leave, at least."""
 
 
 class Came(_OfMember, frozen=True, tag=2):

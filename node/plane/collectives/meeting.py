@@ -149,6 +149,8 @@ class Meeting:
         """A member makes the call. What it brings is the meeting's from now on, or dropped if it
         was there, or there is no room for it: then the call is refused to all."""
         self.kernel = self.kernel or given.kernel
+        if why := given.too_few(self.placement):
+            self.abort("CollectiveError", why)  # then it is over, and what was brought is dropped
         refusal = self.machine.refusal.sentence
         if rank in self.machine.come or self.is_over:
             if self.is_over or rank in self.giving or self._has_outcome(rank):
@@ -437,17 +439,15 @@ class Meeting:
         return new, given
 
     def begin(self, given: Mapping[int, Given], values: Mapping[Buffer, Piece]) -> None:
-        """Of one that was begun anew, or of which something was kept on disk, with the `values` of
-        its outcome that are not here yet."""
+        """After `anew`, or from disk, with the `values` of its outcome that are not here yet."""
         self._memory.restore(values)
         if isinstance(self.machine, Holder):
             outcome = self.machine.outcome
             self._perform([Deliver(rank, outcome) for rank in self.placement.ranks[self._me]])
             self._close()
         for rank, one in given.items():
-            small = ridden(one.entry, rank, self.placement)
-            there = {to: buffer for to, buffer in small.items() if not one.refusal}
-            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in there.items()}
+            small = {} if one.refusal else ridden(one.entry, rank, self.placement)
+            data = {to: bytes_of(one.pieces[buffer].view) for to, buffer in small.items()}
             self.contribute(rank, one, data)
 
     # --- what is kept -------------------------------------------------------------------------

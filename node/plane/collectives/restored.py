@@ -144,12 +144,12 @@ class Restored:
                 case Came():
                     self._drop(found.values)
                     found.came, found.values = one.what, values
-                case Gave(rank=rank, entry=entry, op=op, leaves=leaves):
+                case Gave(rank=rank, entry=entry, op=op, leaves=leaves, nodes=nodes):
                     if rank in found.given:
                         self._drop(values)
                     else:
                         kernel = Kernel(op, leaves, placement.size) if op else None
-                        found.given[rank] = Given(entry, values, kernel)
+                        found.given[rank] = Given(entry, values, kernel, nodes=nodes)
         return found
 
     def _wanted(

@@ -153,7 +153,13 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     monkeypatch.chdir(shell.folder)
     documented = table("## manta\n")
     silent = {name for name, (form, _) in documented.items() if form == "no JSON"}
-    variants = {"explain TASK", "pull --verify", "results --delete", "up --stop"}
+    variants = {
+        "explain TASK",
+        "explain --result",
+        "pull --verify",
+        "results --delete",
+        "up --stop",
+    }
     assert set(leaves(cli)) | variants == set(documented)
 
     names = ("--node-port", "--user-port", "--bulk-port")
@@ -260,6 +266,8 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
         shell(row, swarm)
     assert shell("compare", swarm, swarm)["modules"][0]["status"] == "same"
     assert shell("explain TASK", f"{swarm}.only.0")["status"] == "FINISHED"
+    [made] = shell("explain --result", "value", swarm)["made"]
+    assert made["module"]
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
     assert shell("results --delete", swarm, "--yes")["deleted"] == 1

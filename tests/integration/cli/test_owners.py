@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,29 +12,9 @@ import pytest
 from manta.console.exit_codes import Exit
 from manta.testing import wait_until
 from tests.support.lab import Lab
+from tests.support.owners import Owner
 
 pytestmark = pytest.mark.timeout(600)
-
-SWARM = '''
-from manta import Module, Swarm, Task
-
-CODE = """
-from manta.light import Local, World
-
-def main():
-    rows = Local().get_dataset("ward")
-    world = World()
-    world.results.add("total", float(rows.sum()))
-    {more}
-"""
-
-class Study(Swarm):
-    """Sums of the ward's table, for the yearly report."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.only = Task(Module(CODE, name="sums", datasets=["ward"]), datasets=["ward"])
-'''
 
 POLICY = """\
 [[rule]]
@@ -53,69 +29,6 @@ most = 1
 SLEEPS = "import time; time.sleep(100)"
 
 
-class Owner:
-    """A lab whose node `ward` has a policy; commands as its owner gives them."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab, self.folder = lab, folder
-        self.policy = folder / "policy.toml"
-
-    def attempt(self, *words: object, token: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "manta.node.command", *map(str, words)],
-            env={**os.environ, "MANTA_HOME": str(self.lab.home), "MANTA_NODE_TOKEN": token},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def __call__(self, *words: object, token: str = "") -> str:
-        done = self.attempt(*words, token=token)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def deploy(self, more: str = "") -> str:
-        """The id of a swarm whose code ends with this line."""
-        (self.folder / "swarm.py").write_text(SWARM.replace("{more}", more or "pass"))
-        sent = self.lab("deploy", "--cluster", "lab", "--json", self.folder / "swarm.py")
-        return str(json.loads(sent)["swarm_id"])
-
-    def swarm(self, id_: str) -> dict[str, Any]:
-        [found] = [one for one in json.loads(self.lab("ps", "--json")) if one["swarm_id"] == id_]
-        return dict(found)
-
-    def waits(self) -> list[dict[str, Any]]:
-        return [one for one in json.loads(self("approve", "ward", "--json")) if one["waiting"]]
-
-    def asked(self, id_: str) -> dict[str, Any]:
-        """The request of a swarm, once its code is here."""
-
-        def shown() -> dict[str, Any] | None:
-            for one in self.waits():
-                if one["swarm_id"] == id_:
-                    found = json.loads(self("approve", "ward", one["request"], "--json"))
-                    return dict(found) if found["found"] else None
-            return None
-
-        return dict(wait_until(shown))
-
-    def ended(self, id_: str) -> dict[str, Any]:
-        def over() -> dict[str, Any] | None:
-            found = self.swarm(id_)
-            return found if found["status"] not in ("ACTIVE", "PENDING") else None
-
-        return dict(wait_until(over))
-
-    def running(self) -> list[dict[str, Any]]:
-        told = json.loads(self("who", "ward", "--json"))
-        return [one for one in told if one["status"] == "RUNNING"]
-
-    def acts(self) -> list[dict[str, Any]]:
-        lines = self("audit", "export", "ward").splitlines()
-        return [json.loads(line) for line in lines]
-
-
 @pytest.fixture(scope="module")
 def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     folder = tmp_path_factory.mktemp("o")
@@ -128,9 +41,9 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         lab.sign_in(lab.start().stdout)
         lab("cluster", "create", "lab")
         made = ("--manager-host", "127.0.0.1", "--manager-port", lab.ports[0], "--id", "alias")
-        data = ("--alias", "node-3", "--dataset", f"ward={folder / 'ward.npy'}")
-        rules = ("--policy", owner.policy, "--allow-unsandboxed")
-        owner("config", "init", "ward", *made, *data, *rules)
+        rules = ("--alias", "node-3", "--policy", owner.policy, "--allow-unsandboxed")
+        owner("config", "init", "ward", *made, *rules)
+        owner.describe("2026-11")
         owner("start", "ward", "--background", token=lab("node", "token", "lab"))
         yield owner
     finally:
@@ -194,7 +107,73 @@ def test_the_story_of_an_owner_and_a_researcher(owner: Owner) -> None:
     acts = [one["act"] for one in owner.acts()]
     for act in ("attempt-denied", "approval-asked", "approved", "denied", "attempt-began"):
         assert act in acts
-    owner("audit", "verify", "ward")
+    traced(owner, first, asked, mine)
+
+
+def traced(owner: Owner, swarm: str, asked: dict[str, Any], key: str) -> None:
+    """What a data-protection officer does with a published result: verifies both logs, and finds
+    code, data and people."""
+    # Each log, also against what the other side keeps of it.
+    exported = {"node": owner("audit", "export", "ward")}
+    exported["manager"] = owner.lab("manager", "audit", "export")
+    anchors = {side: owner.folder / f"{side}.jsonl" for side in exported}
+    for side, path in anchors.items():
+        path.write_text(exported[side])
+    of_node = json.loads(
+        owner("audit", "verify", "ward", "--anchors", anchors["manager"], "--json")
+    )
+    mine = owner.lab("manager", "audit", "verify", "--anchors", anchors["node"], "--json")
+    for verdict in (of_node, json.loads(mine)):
+        assert (verdict["intact"], verdict["faults"]) == (True, [])
+        assert verdict["anchors"] >= 1
+
+    # From the result to code and data.
+    found = json.loads(owner.lab("explain", swarm, "--result", "total", "--json"))
+    [made] = found["made"]
+    used = {"name": "ward", "digest": owner.digest, "version": "2026-11"}
+    assert (made["alias"], made["node_alias"], made["module"]) == ("sums", "node-3", "sums")
+    assert made["digest"] == asked["digest"]
+    assert [dict(one) for one in made["datasets"]] == [used]
+    assert found["before"] == []
+    shown = owner.lab("explain", swarm, "--result", "total")
+    assert f"dataset ward, version 2026-11, digest {owner.digest[:12]}" in shown
+
+    # From there to people: who asked, by which key, who allowed it, and what left.
+    ours = [json.loads(line) for line in exported["node"].splitlines()]
+    of_swarm = [one for one in ours if one["about"].get("swarm_id") == swarm]
+    [began] = [one for one in of_swarm if one["act"] == "attempt-began"]
+    assert (began["who"], began["about"]["key"]) == ("admin@localhost", key)
+    assert began["about"]["digest"] == made["digest"]
+    [data] = began["about"]["datasets"]
+    assert data == {**used, "path": str(owner.folder / "ward.npy")}
+    approved = [one for one in ours if one["act"] == "approved"]
+    assert any(
+        one["about"]["request"] == asked["request"] and one["about"]["by"] for one in approved
+    )
+    left = [one["about"] for one in of_swarm if one["act"] == "value-left"]
+    assert [(one["what"], one.get("tag")) for one in left] == [
+        ("result", "total"),
+        ("output", None),
+    ]
+    theirs = [json.loads(line) for line in exported["manager"].splitlines()]
+    sent = [one for one in theirs if one["act"] == "send-swarm" and swarm in json.dumps(one)]
+    assert [one["who"] for one in sent] == ["admin@localhost"]
+
+
+def test_what_is_said_of_a_dataset_is_listed_and_refreshed_without_a_restart(owner: Owner) -> None:
+    def listed() -> dict[str, Any]:
+        return dict(json.loads(owner.lab("node", "show", "node-3", "--json"))["datasets"]["ward"])
+
+    assert (listed()["version"], listed()["rows"]) == ("2026-11", 6)
+    owner.describe("2026-12")
+    try:
+        assert "dataset" in owner("reload", "ward")
+        wait_until(lambda: listed()["version"] == "2026-12")
+        assert "version 2026-12" in owner.lab("node", "show", "node-3")
+    finally:
+        owner.describe("2026-11")
+        owner("reload", "ward")
+        wait_until(lambda: listed()["version"] == "2026-11")
 
 
 def test_what_is_revoked_ends_at_once_and_is_denied_from_then_on(owner: Owner) -> None:
@@ -237,7 +216,7 @@ def test_what_may_not_leave_is_an_error_in_the_task_and_is_recorded(owner: Owner
 
 def test_a_failure_tells_no_value_where_what_leaves_is_limited(owner: Owner) -> None:
     asked = owner.asked(owner.deploy("raise ValueError(f'not {rows}')"))
-    assert asked["leaves"].endswith("of failures only their kind")
+    assert "of failures only their kind" in asked["leaves"]
     owner("approve", "ward", asked["request"], "--yes")
     ended = owner.ended(asked["swarm_id"])
     assert ended["status"] == "FAILED"
@@ -245,6 +224,24 @@ def test_a_failure_tells_no_value_where_what_leaves_is_limited(owner: Owner) -> 
     for text in (ended["reason"], told):
         assert "ValueError: the owner of its node holds back what that says" in text
         assert "not [0." not in text
+
+
+def test_of_what_code_prints_only_the_number_of_lines_leaves(owner: Owner) -> None:
+    asked = owner.asked(owner.deploy("print(rows, 'secret'); world.progress(0.123, 'secret')"))
+    assert asked["leaves"].endswith("of log lines only their number")
+    assert asked["found"]["prints"]
+    owner("approve", "ward", asked["request"], "--yes")
+    assert owner.ended(asked["swarm_id"])["status"] == "COMPLETED"
+    told = owner.lab("logs", asked["swarm_id"])
+    assert "The owner of this node holds back what tasks write" in told
+    assert "lines and messages of progress that were held back: 2" in told
+    assert "secret" not in told + owner.lab("explain", asked["swarm_id"])
+    [end] = [
+        one
+        for one in owner.acts()
+        if one["act"] == "attempt-ended" and one["about"]["swarm_id"] == asked["swarm_id"]
+    ]
+    assert end["about"]["withheld"] == 2
 
 
 def test_what_waits_survives_restarts_and_a_typo_in_the_policy_opens_nothing(owner: Owner) -> None:

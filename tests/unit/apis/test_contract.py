@@ -103,7 +103,8 @@ create_cluster list_clusters get_cluster start_cluster stop_cluster delete_clust
 create_node_token list_nodes get_node list_available_node_ids stream_nodes drain_node stop_node
 remove_node get_node_resources stream_node_resources
 check_swarm deploy_swarm send_swarm start_swarm pause_swarm resume_swarm stop_swarm remove_swarm
-get_swarm list_swarms stream_swarms get_tasks explain_swarm explain_task get_stacks wait_swarm
+get_swarm list_swarms stream_swarms get_tasks explain_swarm explain_task explain_result get_stacks
+wait_swarm
 get_swarm_results select_results stream_results list_result_tags
 select_global set_global list_global_tags get_metrics stream_metrics
 collect_logs stream_logs collect_errors

@@ -44,6 +44,7 @@ class Asked:
     connection = 3
     value: Value | None = None
     refusal = ""
+    nodes = 0
 
     def __init__(self, body: Any, at: Instance = AT) -> None:
         self.at, self.body = at, body

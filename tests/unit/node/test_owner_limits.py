@@ -15,6 +15,7 @@ from manta.node.policy.consent import Subject
 from manta.node.policy.gate import Gate
 from manta.node.policy.rules import Leaves, Verdict
 from manta.node.service.door import Door
+from manta.node.shared.output import HELD_BACK, TaskOutput
 from manta.node.task_server import requests as light
 from manta.node.task_server.messages import AttemptExited
 from manta.node.tasks.bundles import Bundles
@@ -25,6 +26,7 @@ from manta.protocol.node import (
     Assignment,
     GlobalWritten,
     Instance,
+    Progressed,
     ResultWritten,
     TaskEnded,
     TaskError,
@@ -35,6 +37,7 @@ from manta.protocol.values import BlobRef, Inline
 
 AT, OTHER = Instance("s", "only", 0, 0), Instance("s", "other", 0, 0)
 LIMITS = Leaves((("total",),), failures=False)
+SILENT = Leaves(logs=False)
 SECRET = "Jane Doe, 1970"
 FAILED = TaskError("KeyError", f"only.0 raised KeyError: {SECRET!r}", f"row = {SECRET}", (SECRET,))
 
@@ -92,6 +95,68 @@ def test_the_stacks_of_what_is_limited_are_not_shown() -> None:
     with pytest.raises(Refused, match="holds the stacks of this task back") as refused:
         reads.ask(AT, "session", "", lambda: None, 0.0)  # type: ignore[arg-type,return-value]
     assert refused.value.code == Code.FORBIDDEN
+
+
+# Lines and progress.
+
+
+class Journal:
+    """Takes the lines that leave."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def append_output(self, instance: Instance, lines: Any) -> None:
+        self.lines += [text for _, _, text in lines]
+
+    def append_lines(self, swarm_id: str, lines: Any) -> None:
+        assert all(line.stream == "node" for line in lines)
+        self.lines += [line.text for line in lines]
+
+
+def test_of_lines_that_are_held_back_only_their_number_is_told() -> None:
+    gate, journal = Room().gate, Journal()
+    output = TaskOutput(journal, gate, lambda: 1.0)  # type: ignore[arg-type]
+    said = [("stdout", 1.0, SECRET), ("warning", 1.0, SECRET)]
+    output.keep(OTHER, said)
+    assert journal.lines == [SECRET, SECRET]
+    journal.lines.clear()
+    gate.begins(AT, SILENT)
+    for _ in range(3):
+        output.keep(AT, said)
+    output.ended(AT)
+    assert journal.lines == [
+        HELD_BACK, "[lines and messages of progress that were held back: 6]"
+    ]  # fmt: skip
+    assert gate.withheld(AT) == 6
+    gate.ended(AT)
+    output.keep(AT, said)  # what a process that was killed had written is read late
+    assert len(journal.lines) == 2
+    gate.begins(AT, Leaves())  # another attempt of the same name, of which all may leave
+    output.keep(AT, said)
+    assert journal.lines[2:] == [SECRET, SECRET]
+
+
+def test_progress_that_is_held_back_has_no_message_and_is_told_in_hundredths() -> None:
+    gate = Room().gate
+    told = Progressed(AT, 0.123456789, SECRET, 1.0)
+    assert gate.progress(told) == told
+    gate.begins(AT, SILENT)
+    assert gate.progress(told) == Progressed(AT, 0.12, "", 1.0)
+    assert gate.withheld(AT) == 1
+
+
+def test_a_failure_quotes_no_line_that_is_held_back() -> None:
+    """Also where the owner lets what the code says of a failure leave."""
+    room = Room()
+    room.gate.begins(AT, SILENT)
+    error = told(room)
+    assert error.last_lines == ()
+    assert SECRET in error.traceback  # of what the code raised
+    bundles = Bundles(room)  # type: ignore[arg-type]
+    exited = TaskError("ProcessExited", "It ended.", SECRET, (SECRET,))
+    end = bundles.completed(TaskEnded(AT, "FAILED", 1.0, error=exited), None, None)
+    assert SECRET not in repr(end)  # its process had written that
 
 
 def requests(room: Room) -> TaskRequests:
@@ -174,6 +239,19 @@ def test_what_may_leave_of_what_runs_changes_with_the_policy() -> None:
     assert owner.ended == []
     owner.says(msgspec.structs.replace(LIMITS, exchange=False))
     assert ["tell each other nothing any more" in one for one in owner.ended] == [True]
+
+
+def test_an_attempt_is_ended_where_it_may_give_less_to_sums() -> None:
+    """Its plane has been told what it might."""
+    for narrower in ({"sums": 5}, {"largest": 10}, {"most": 1}, {"sums": 0}):
+        owner = Owner()
+        sums = Leaves(exchange=False, alone=False, sums=3, most=9)
+        owner.ruling = msgspec.structs.replace(owner.ruling, leaves=sums)
+        owner.door.take(ORDER)
+        owner.says(msgspec.structs.replace(sums, most=10))
+        assert owner.ended == []
+        owner.says(msgspec.structs.replace(sums, **narrower))
+        assert len(owner.ended) == 1
 
 
 def test_what_waits_goes_on_waiting_while_the_policy_cannot_be_read() -> None:

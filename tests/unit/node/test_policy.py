@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manta.node.errors import ConfigError
 from manta.node.policy.reading import load, parse
-from manta.node.policy.rules import Moment, Policy, Request, Rule, Verdict, decide
+from manta.node.policy.rules import Leaves, Moment, Policy, Request, Rule, Verdict, decide
 
 KEY = "-".join(["0a1b"] * 8)
 OTHER = "-".join(["ffff"] * 8)
@@ -105,6 +105,49 @@ def test_of_rules_that_contradict_each_other_the_strictest_holds() -> None:
     assert not leaves.exchange  # what is said to others would go round it
 
 
+def leaves(*rules: str) -> Leaves:
+    return decide(policy("\n".join(f"[[rule]]\n{one}" for one in rules)), ASKS, {}).leaves
+
+
+def test_lines_leave_unless_what_leaves_is_limited_or_the_policy_says_otherwise() -> None:
+    assert leaves("").logs
+    assert not leaves('logs = "summary"').logs
+    assert not leaves("most = 1").logs
+    assert leaves('most = 1\nlogs = "all"').logs
+    assert not leaves('logs = "all"', 'logs = "summary"').logs
+
+
+def test_what_a_failure_says_is_of_the_codes_words() -> None:
+    assert not leaves('logs = "summary"').failures
+    assert leaves('logs = "summary"\nfailures = "any"').failures
+    assert not leaves('most = 1\nlogs = "all"').failures
+    assert leaves('logs = "summary"').exchange
+
+
+SHARE = 'share = "all_reduce"\ncohort = 3'
+
+
+def test_what_is_shared_in_sums_leaves_in_no_other_way() -> None:
+    asks = msgspec.structs.replace(ASKS, instances=5)
+
+    def found(*rules: str) -> Leaves:
+        return decide(policy("\n".join(f"[[rule]]\n{one}" for one in rules)), asks, {}).leaves
+
+    alone = found(SHARE)
+    assert (alone.alone, alone.sums, alone.exchange) == (False, 3, False)
+    assert "as a part of a sum" in alone.flaw("total", 1, 0)
+    assert (alone.logs, alone.failures) == (False, False)
+    assert found(SHARE, "cohort = 5").sums == 5
+    assert found(SHARE, 'exchange = "any"').sums == 3
+    assert not found(SHARE, 'exchange = "any"').exchange
+    # The strictest holds: another rule lets tasks tell each other nothing at all.
+    for other in ('exchange = "none"', 'results = ["total"]'):
+        assert (found(SHARE, other).sums, found(SHARE, other).alone) == (0, False)
+    assert "its part of sums of 3 nodes or more" in str(alone)
+    assert alone.company == 3 < found(SHARE, 'exchange = "none"').company
+    assert found("").company == 1
+
+
 @given(st.lists(st.sampled_from(Verdict), max_size=6), st.sampled_from(Verdict))
 def test_another_rule_never_makes_it_less_strict(verdicts: list[Verdict], more: Verdict) -> None:
     rules = tuple(Rule(approve=one) for one in verdicts)
@@ -161,6 +204,9 @@ WRONG = {
     '[[rule]]\nkeys = ["0a1b"]': "is no fingerprint",
     '[[rule]]\nisolation = "vm"': "line 2: isolation is 'vm'",
     "[[rule]]\ncohort = 0": "line 2: cohort is 0; it must be a whole number of at least 1",
+    '[[rule]]\nlogs = "none"': 'line 2: logs is \'none\'; it must be one of "all", "summary"',
+    '[[rule]]\nshare = "sums"': "line 2: share is 'sums'",
+    '[[rule]]\nshare = "all_reduce"': "line 2: share says all_reduce, and cohort is 1",
     "[[rule]]\nlargest = 5": "line 2: largest is 5; it must be a size",
     '[rule]\napprove = "ask"': "rule is no list of tables; write [[rule]]",
     "[[rules]]": "line 1: there is no key 'rules'; did you mean 'rule'?",

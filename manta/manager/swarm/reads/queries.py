@@ -163,6 +163,8 @@ def _task(attempt: Attempt) -> TaskInfo:
         error=attempt.error,
         timings=attempt.timings,
         progress=attempt.progress,
+        datasets=attempt.datasets,
+        reads=attempt.reads,
     )
 
 
@@ -249,6 +251,8 @@ def select_results(
 def _attempt_bytes(attempt: Attempt) -> int:
     output, error = attempt.output, attempt.error
     size = ITEM_BYTES + (len(output.data) if isinstance(output, Inline) else 0)
+    size += sum(len(one.name) + len(one.version) + 80 for one in attempt.datasets)
+    size += sum(len(one.tag) + 10 for one in attempt.reads)
     if error is not None:
         size += len(error.sentence) + len(error.traceback) + sum(map(len, error.last_lines))
         size += BUNDLE_BYTES + len(error.bundle.stacks) if error.bundle is not None else 0
