@@ -114,7 +114,7 @@ class Process:
         status = partial(self._run, self.control.status)
         self._door = Door(door, trust, self._admitted, status)
         doors = [Address(one, trust) for one in join.peers]
-        cards = get_in(doors, self.control.own, join.timeout, self._may_dial)
+        cards = get_in(doors, self.control.known.own, join.timeout, self._may_dial)
         self._ends.transport.call_soon(partial(self.control.join, cards))
 
     def _admitted(self, card: Card) -> list[Card]:
@@ -133,7 +133,7 @@ class Process:
                     for addresses, secret in doors
                     for address in addresses
                 ]
-                cards = get_in(known, self.control.own, timeout, self._may_dial)
+                cards = get_in(known, self.control.known.own, timeout, self._may_dial)
             except (JoinFailed, ValueError) as error:
                 self.fail(number, JoinFailed.__name__, str(error))
                 return
@@ -146,10 +146,10 @@ class Process:
             self._join_number,
             view=self.control.present(),
             id=self.control.me,
-            name=self.control.own.name,
+            name=self.control.known.own.name,
             door=join_host(self._door_socket.host, self._door_socket.port),
             doors=list(self._door_socket.addresses),
-            key=self.control.own.key,
+            key=self.control.known.own.key,
             pid=os.getpid(),
         )
         self._pulse = Pulse(time.monotonic())
@@ -171,7 +171,7 @@ class Process:
             self._send({"k": "beat", "n": 0})
         if now >= self._looks_at:
             self._looks_at = now + LOOK
-            if (addresses := self._links_socket.look()) != self.control.own.addresses:
+            if (addresses := self._links_socket.look()) != self.control.known.own.addresses:
                 self.control.moved(addresses)
         self._ends.transport.io.call_later(BEAT, self._beat)
 
@@ -242,7 +242,7 @@ class Process:
                 control.say_to(message["to"], Word(message["topic"], message["data"]))
                 self.answer(number)
             case "find":
-                self.answer(number, ids=control.find(message["name"]))
+                self.answer(number, ids=control.known.find(message["name"]))
             case "beat":
                 return
             case "status":
