@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 from manta.light import arguments
 from manta.mesh.errors import JoinFailed
 
-LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD = ALL = tuple(
-    f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD")
+LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD, RUN = ALL = tuple(
+    f"MANTA_MESH_{name}"
+    for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD", "RUN")
 )
-"""FD is the descriptor of a socket to a peer's process, for one mesh."""
+"""FD is the descriptor of a socket to a peer's process, for one mesh; RUN the folder of the
+`manta mesh run` that has started this one."""
 FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
+PORTS = 3
+"""That a peer takes, in a row: for its door, links, and large values."""
 
 
 class Keys(NamedTuple):

@@ -24,17 +24,16 @@ from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
 from manta.mesh.peer.leaving import Leaving
+from manta.mesh.peer.listening import listen
 from manta.mesh.peer.plane import PeerPlane
 from manta.mesh.peer.pulse import BEAT, Pulse
 from manta.mesh.peer.watching import runs, sender_of
 from manta.mesh.said import Word
 from manta.mesh.spake import scalar_of
 from manta.node.errors import OperatorError
-from manta.node.peers.listening import PeerSocket, bulk_address
 from manta.node.plane.endpoints import Endpoints, disk_room, set_up
-from manta.protocol.addresses import is_loopback
 from manta.roster.topologies import Topology
-from manta.transports.addresses import join_address, join_host, split_host
+from manta.transports.addresses import join_address
 from manta.transports.errors import TransportError
 
 LOOK = 1.0
@@ -59,13 +58,8 @@ class Process:
         self._join_number = number
         self._join = join
         self._hosts = None if place.hosts is None else frozenset(place.hosts)
-        listen = place.listen or join.listen
-        near = is_loopback(split_host(listen.removesuffix(":0"))[0])
-        self._door_socket, links, bulk_socket = [
-            PeerSocket(_after(listen, count), place.advertised, near=near, setting="listen")
-            for count in range(3)
-        ]
-        self._links_socket, self._bulk_socket = links, bulk_socket
+        listening = self._listening = listen(place.listen or join.listen, place.advertised)
+        links, bulk_socket = listening.links, listening.bulk
         keys = join.pair()
         ends = self._ends = Endpoints(keys, lambda: self._plane.known)
         ends.bulk.listen(join_address(bulk_socket.host, bulk_socket.port), fd=bulk_socket.fd)
@@ -110,7 +104,7 @@ class Process:
         join = self._join
         w = None if join.secret is None else scalar_of(join.secret)
         trust = Trust(w, frozenset(join.keys))
-        door = socket.socket(fileno=os.dup(self._door_socket.fd))
+        door = socket.socket(fileno=os.dup(self._listening.door.fd))
         status = partial(self._run, self.control.status)
         self._door = Door(door, trust, self._admitted, status)
         doors = [Address(one, trust) for one in join.peers]
@@ -147,8 +141,8 @@ class Process:
             view=self.control.present(),
             id=self.control.me,
             name=self.control.known.own.name,
-            door=join_host(self._door_socket.host, self._door_socket.port),
-            doors=list(self._door_socket.addresses),
+            door=self._listening.address,
+            doors=list(self._listening.door.addresses),
             key=self.control.known.own.key,
             pid=os.getpid(),
         )
@@ -171,7 +165,7 @@ class Process:
             self._send({"k": "beat", "n": 0})
         if now >= self._looks_at:
             self._looks_at = now + LOOK
-            if (addresses := self._links_socket.look()) != self.control.known.own.addresses:
+            if (addresses := self._listening.links.look()) != self.control.known.own.addresses:
                 self.control.moved(addresses)
         self._ends.transport.io.call_later(BEAT, self._beat)
 
@@ -255,13 +249,6 @@ class Process:
             self._door.close()
         self._ends.transport.call_soon(self._plane.close)
         self._ends.close()
-
-
-def _after(listen: str, count: int) -> str:
-    """The port that many after the one of the door; a free one if that is free as well."""
-    for _ in range(count):
-        listen = bulk_address(listen, 0)
-    return listen
 
 
 def run(fd: int, place: Place) -> None:

@@ -97,7 +97,7 @@ def test_only_neighbors_exchange_letters(peers: Peers) -> None:
     [
         ({"topology": "square"}, "The topology is 'square'"),
         ({"peers": ["nowhere"]}, "has no port"),
-        ({"listen": "999.1.1.1"}, "choose another address"),
+        ({"listen": "999.1.1.1"}, "choose another host"),
         ({"name": ""}, "printable"),
         ({"timeout": 0}, "more than 0"),
     ],
