@@ -261,6 +261,8 @@ def run(fd: int, place: Place) -> None:
         if (received := client.receive()) is None:
             return
         message, _ = received
+        if message["k"] != "join":  # your process has thought better of it
+            return
         try:
             join = msgspec.convert(message["join"], Join)
             process = Process(client, pid, message["n"], join, place)
