@@ -111,7 +111,8 @@ def _checked(secret: str | Keys) -> str | Keys:
         if any("\ud800" <= one <= "\udfff" for one in secret):
             raise ValueError("secret has halves of characters (surrogates): give another one.")
         return secret
-    own, known = secret.secret, tuple(secret.known)
+    given: Any = secret  # which nothing has checked yet
+    own, known = given.secret, tuple(given.known)
     if not all(isinstance(one, str) and len(one) == KEY_CHARACTERS for one in (own, *known)):
         raise ValueError(
             f"A key is a str of {KEY_CHARACTERS} characters, as `KeyPair` has it, and one of those "
