@@ -27,12 +27,19 @@ def large(mesh, right, left):
         return str(error)
     return len(mesh.receive(left, "large", timeout=100))
 
+def by_itself():
+    try:
+        Mesh.join(secret="what others know", timeout=10)
+    except LightError as error:
+        return str(error)
+
 def main():
     with Mesh.join(timeout=100) as mesh:
         right, left = mesh.peers[(mesh.rank + 1) % mesh.size], mesh.peers[mesh.rank - 1]
         mesh.send(right, "letter", mesh.name)
         return {
             "interfaces": os.listdir("/sys/class/net"),
+            "by itself": by_itself(),
             "sum": mesh.all_reduce(mesh.rank, timeout=100),
             "neighbors": len(mesh.neighbors),
             "letter": mesh.receive(left, "letter", timeout=100) == left.node_alias,
@@ -71,6 +78,8 @@ def outputs(lab: DockerLab, level: str) -> list[dict[str, Any]]:
     )
     swarm_id = deployed.swarm_id
     found: list[Any] = [task.output for task in api.get_tasks(swarm_id)]
+    for one in found:
+        assert "In a task, join without listen, peers and secret" in one.pop("by itself")
     lab.gone()
     return found
 
