@@ -138,6 +138,18 @@ def marked(mark: str) -> set[int]:
     return found
 
 
+def end_marked(mark: str, grace: float) -> None:
+    """Has this user's processes with `mark` in their environment end, and kills those that have not
+    after so many seconds."""
+    for pid in marked(mark):
+        send(pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while left := marked(mark):
+        if time.monotonic() > deadline:
+            kill_tree(left)
+        time.sleep(0.05)
+
+
 def _cleans_up(pid: int) -> bool:
     """Whether a process may be one that removes semaphores, shared memory and folders once all who
     use them have ended, and then ends itself: the resource tracker of multiprocessing or loky, or

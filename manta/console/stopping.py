@@ -15,11 +15,16 @@ class Stopping:
     """From its beginning on, a signal that asks the process to end ends `wait`.
 
     A signal that was ignored (nohup) stays ignored. It is made in the main thread, which also
-    waits. `on_signal` is called for each signal, between any two lines of the main thread.
+    waits. `on_signal` is called for each signal, between any two lines of the main thread. With
+    `follows`, the end of what is read from that descriptor ends `wait` as well: whoever holds the
+    other end of it has ended.
     """
 
-    def __init__(self, on_signal: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, on_signal: Callable[[], object] = lambda: None, *, follows: int | None = None
+    ) -> None:
         self._on_signal = on_signal
+        self._follows = follows
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._why: tuple[int, str] | None = None
         # Any thread may be the one that takes a signal, while the main thread, in which Python
@@ -48,9 +53,14 @@ class Stopping:
     def is_told_within(self, timeout: float | None) -> bool:
         """Returns at once when the process is asked to end, or after `timeout` seconds."""
         while self._why is None:
-            if not select.select([self._read], [], [], timeout)[0]:
+            watched = [self._read] if self._follows is None else [self._read, self._follows]
+            ready = select.select(watched, [], [], timeout)[0]
+            if not ready:
                 return False
-            os.read(self._read, 4096)
+            if self._read in ready:
+                os.read(self._read, 4096)
+            elif not os.read(ready[0], 4096):
+                self.stop(Exit.OK, "whoever started this process has ended")
         return True
 
     def wait(self) -> tuple[int, str]:

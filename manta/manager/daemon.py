@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = _log_handler(options.log)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=options.log_level, handlers=[handler])
-    stopping = Stopping()
+    stopping = Stopping(follows=0 if options.while_stdin else None)
     try:
         manager = Manager(
             _settings(options), on_end=lambda reason: stopping.stop(GAVE_UP, str(reason))
@@ -144,6 +144,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="sockets that listen at these three addresses already",
     )
     parser.add_argument("--bootstrap", type=Path, help="users and nodes for an empty store (JSON)")
+    parser.add_argument("--while-stdin", action="store_true", help="end when standard input does")
     parser.add_argument("--log", type=Path, help="log to this file, and not to stderr")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=levels)

@@ -79,6 +79,7 @@ class Client:
         from manta.mesh.process import PeerProcess  # which most peers of a command do without
 
         ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # see peer.watching
         try:
             with theirs:
                 process = PeerProcess(theirs)
@@ -89,8 +90,6 @@ class Client:
 
     def join(self, join: dict[str, Any]) -> dict[str, Any]:
         """`join` has the fields of `peer.join.Join`. Raises JoinFailed."""
-        # The other end learns from the system which process this is.
-        self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         told = self.request("join", join["timeout"], join=join)
         self.pid = told["pid"]
         return told

@@ -23,7 +23,8 @@ class PeerProcess:
         missing = [name for name in NEEDED if find_spec(name) is None]
         if missing:
             raise JoinFailed(
-                f"A mesh needs {' and '.join(missing)}: pip install 'manta-swarm[node]'."
+                f"A mesh needs {' and '.join(missing)}: pip install 'manta-swarm[node]'. In a "
+                "task, join without listen, peers and secret: its node has what is needed."
             )
         self._folder = tempfile.mkdtemp(prefix="manta-mesh-")
         place = json.dumps({"folder": self._folder})

@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 from manta.light import arguments
 from manta.mesh.errors import JoinFailed
 
-LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD = ALL = tuple(
-    f"MANTA_MESH_{name}" for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD")
+LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD, RUN = ALL = tuple(
+    f"MANTA_MESH_{name}"
+    for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD", "RUN")
 )
-"""FD is the descriptor of a socket to a peer's process, for one mesh."""
+"""FD is the descriptor of a socket to a peer's process, for one mesh; RUN the folder of the
+`manta mesh run` that has started this one."""
 FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
+PORTS = 3
+"""That a peer takes, in a row: for its door, links, and large values."""
+KEY_CHARACTERS = 40
+"""As in `transports.security.keys`, which a task need not have; a test compares them."""
 
 
 class Keys(NamedTuple):
@@ -62,9 +68,7 @@ def settings(
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Raises JoinFailed, TypeError, ValueError, each with what was wrong and what will do."""
-    if isinstance(peers, str):
-        peers = [peers]
-    told = tuple(peers) or tuple(filter(None, environment.get(PEERS, "").split(",")))
+    told = _doors(peers) or tuple(filter(None, environment.get(PEERS, "").split(",")))
     secret = secret or environment.get(SECRET) or None
     if secret is None:
         raise JoinFailed(
@@ -73,6 +77,9 @@ def settings(
         )
     if not isinstance(secret, str | Keys):
         raise TypeError(f"secret is a str, or Keys, not a {type(secret).__name__}.")
+    secret = _checked(secret)
+    if not isinstance(listen, str | None):
+        raise TypeError(f"listen is a str, HOST or HOST:PORT, not {listen!r:.60}.")
     size = environment.get(SIZE, "1")
     if not size.isascii() or not size.isdigit() or not int(size):
         raise ValueError(f"{SIZE} is {size!r:.60}: give how many peers are waited for, from 1 on.")
@@ -86,6 +93,32 @@ def settings(
         int(size),
         _faults(environment.get(FAULTS)),
     )
+
+
+def _doors(peers: str | Iterable[str]) -> tuple[str, ...]:
+    """Raises TypeError."""
+    given: Any = [peers] if isinstance(peers, str) else peers
+    doors = tuple(given) if isinstance(given, Iterable) else (given,)
+    for one in doors:
+        if not isinstance(one, str):
+            raise TypeError(f"peers are a str HOST:PORT each, and one is {one!r:.60}.")
+    return doors
+
+
+def _checked(secret: str | Keys) -> str | Keys:
+    """Raises ValueError, which does not quote it."""
+    if isinstance(secret, str):
+        if any("\ud800" <= one <= "\udfff" for one in secret):
+            raise ValueError("secret has halves of characters (surrogates): give another one.")
+        return secret
+    given: Any = secret  # which nothing has checked yet
+    own, known = given.secret, tuple(given.known)
+    if not all(isinstance(one, str) and len(one) == KEY_CHARACTERS for one in (own, *known)):
+        raise ValueError(
+            f"A key is a str of {KEY_CHARACTERS} characters, as `KeyPair` has it, and one of those "
+            "in Keys is none."
+        )
+    return Keys(own, known)
 
 
 def _topology(given: Any) -> Any:

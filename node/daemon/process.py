@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             limit=config.log_rotation,
             console=options.log is None or options.console,
         )
-        run(config, options.state)
+        run(config, options.state, follows=0 if options.while_stdin else None)
     except Exception as error:
         with contextlib.suppress(OSError):  # nobody listens any more
             for line in visible_lines(sentence_of(error)):
@@ -56,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return Exit.OK
 
 
-def run(config: NodeConfig, state: Path) -> None:
-    """Run a node until a signal or the node itself ends it.
+def run(config: NodeConfig, state: Path, *, follows: int | None = None) -> None:
+    """Run a node until a signal or the node itself ends it, or the end of what is read from the
+    descriptor `follows`.
 
     Raises DaemonEnded, and what Node raises.
     """
@@ -65,7 +66,7 @@ def run(config: NodeConfig, state: Path) -> None:
     for note in config.notes:
         log.warning("%s: %s.", config.path, note)
     raise_descriptor_limit()
-    stopping = Stopping()
+    stopping = Stopping(follows=follows)
     orders = Orders(config, StateFolder(state))
     try:
         with Node(config, state, on_finish=stopping.stop) as node:
@@ -101,4 +102,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True, help="its state folder")
     parser.add_argument("--log", type=Path, help="log to this file, not to the console")
     parser.add_argument("--console", action="store_true", help="log to the console as well")
+    parser.add_argument("--while-stdin", action="store_true", help="end when standard input does")
     return parser.parse_args(arguments)

@@ -25,6 +25,14 @@ LAST_PORT = 65535
 class CannotListen(OperatorError):
     """The address for peers cannot be had."""
 
+    def __init__(self, where: str, why: str, setting: str) -> None:
+        """`setting` is the key of the configuration that the sentence names."""
+        super().__init__(
+            f"No node can connect to this one at {where} ({setting}): {why}; choose another "
+            f'address or port, 0 for a free one, or "{OFF}" for a node that only dials.'
+        )
+        self.where, self.why = where, why
+
 
 class PeerSocket:
     """It listens once it is made. Raises CannotListen.
@@ -48,11 +56,8 @@ class PeerSocket:
             family = socket.AF_INET6 if ":" in found else socket.AF_INET
             self._socket = socket.create_server((found, port or 0), family=family, backlog=BACKLOG)
         except OSError as error:
-            raise CannotListen(
-                f"No node can connect to this one at {join_host(host, port or 0)} ({setting}): "
-                f"{error.strerror or error}; choose another address or port, 0 for a free one, "
-                f'or "{OFF}" for a node that only dials.'
-            ) from None
+            why = (error.strerror or str(error)).partition(" (while ")[0]  # Python repeats where
+            raise CannotListen(join_host(host, port or 0), why, setting) from None
         self.host, self.port = self._socket.getsockname()[:2]
         self._advertised, self._near = tuple(advertised), near
         self.addresses = self.look()

@@ -134,7 +134,7 @@ def find(wanted: str, state: Path | None = None) -> Hardening:
     """Starts a container at that level. `state`: a folder of the node's that tasks are given parts
     of. Raises LaunchError with the reason, without a full stop, where that does not work."""
     try:
-        seccomp = profile()
+        seccomp = profile(of_gvisor=wanted == GVISOR)
     except LookupError as error:
         raise LaunchError(str(error).rstrip(".")) from error
     engine = Engine()

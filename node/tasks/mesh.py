@@ -42,8 +42,11 @@ class TaskMesh:
     def open(self, request: light.Request) -> None:
         listening = self._context.peer_socket
         if listening is None:
-            refusal = "no other node can connect to this one: its operator has set peers.listen off"
-            request.reply.fail("RequestFailed", f"There can be no mesh: {refusal}.")
+            sentence = (
+                "There can be no mesh on this node: no other can connect to it, as its operator "
+                'has set peers.listen to "off". Have that changed, or run the task on other nodes.'
+            )
+            request.reply.fail("RequestFailed", sentence)
             return
         self._processes = [one for one in self._processes if one.returncode is None]
         if len(self._processes) >= MOST:
@@ -73,6 +76,8 @@ class TaskMesh:
             ],
         }
         ours, theirs = socket.socketpair()
+        # So that the peer learns from the system which process the attempt is.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             with theirs:
                 process = subprocess.Popen(

@@ -90,7 +90,7 @@ def test_an_attempt_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
     (tmp_path / "folder" / "c").write_text("c")
     runtime = node.start(
         """
-        import logging, sys
+        import logging, sys, threading
         from manta.light import Local, Task
         class Worker(Task):
             def run(self):
@@ -100,6 +100,9 @@ def test_an_attempt_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
                 self.world.globals["small"] = self.world.iteration
                 self.world.globals["large"] = b"x" * 1_000_000
                 assert len(self.world.globals["large"]) == 1_000_000
+                thread = threading.Thread(target=lambda: None)
+                thread.start()
+                thread.join()
                 local = Local()
                 return [local.read_file_lines("lines"), local.list_dir("folder"),
                         local.dataset_path("lines").suffix]

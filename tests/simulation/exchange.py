@@ -19,7 +19,7 @@ from manta.protocol.base import Instance
 from manta.protocol.roster import Former, Roster, RosterInstance, RosterTask
 from manta.protocol.spec import NetworkSpec
 from manta.protocol.states import AttemptState
-from manta.transports.exchange import credit, letters
+from manta.transports.exchange import credit, flow
 from manta.transports.exchange.channels import Room
 from tests.simulation.exchange_planes import Disk, Plane
 from tests.simulation.exchange_programs import Letter, Program
@@ -137,7 +137,7 @@ class Scenario:
 @contextmanager
 def narrow() -> Iterator[None]:
     """There is hardly room for letters."""
-    places = [(credit, "UNREAD"), (credit, "RESERVE"), (letters, "UNREAD"), (letters, "RESERVE")]
+    places = [(credit, "UNREAD"), (credit, "RESERVE"), (flow, "UNREAD"), (flow, "RESERVE")]
     before = [getattr(*place) for place in places]
     for module, name in places:
         setattr(module, name, NARROW)

@@ -93,6 +93,12 @@ class Here:
         """Up or down."""
         command("ip", "link", "set", self.name, state)
 
+    def wall(self, first: int, last: int) -> None:
+        """Lets others connect to ports of this range only."""
+        inside = ("!", "--dport", f"{first}:{last}")
+        arrives = ("-A", "INPUT", "-i", self.name, "-p", "tcp", "--syn")
+        command("iptables", *arrives, *inside, "-j", "DROP")
+
     def move(self, former: str, address: str) -> None:
         """The machine has another address."""
         command("ip", "address", "del", f"{former}/24", "dev", self.name)
@@ -209,7 +215,23 @@ def moved(one: Remote, two: Remote) -> None:
     assert one("receive", "two-0") == [["two-0", "there"]]
 
 
-SCENARIOS = {each.__name__: each for each in (parted, moved)}
+def walled(one: Remote, two: Remote) -> None:
+    """A firewall lets others connect to the three ports of one peer, and to nothing else."""
+    one("wall", 7000, 7002)
+    two("wall", 9, 9)
+    (door,) = one("join", 1, f"{HOSTS[0]}:7000", [])
+    assert door == f"{HOSTS[0]}:7000"
+    two("join", 1, HOSTS[1], [door])
+    both([one, two], "wait", 2)
+    assert both([one, two], "count") == [[[2, [], ["one-0", "two-0"]]]] * 2
+    large = "x" * 2_000_000
+    one("send", "two-0", large)
+    two("send", "one-0", large)
+    assert two("receive", "one-0") == [["one-0", large]]
+    assert one("receive", "two-0") == [["two-0", large]]
+
+
+SCENARIOS = {each.__name__: each for each in (parted, moved, walled)}
 
 
 def main() -> None:

@@ -200,10 +200,10 @@ class Group:
         if refusal := self._roster.refusal(at, to):
             request.fail("UnknownPeer", refusal)
             return
-        size = size_of(value)
+        size, flow = size_of(value), self.letters.flow
 
         def attempt() -> bool:
-            if not self.letters.has_room(at.member, to, size):
+            if not flow.has_room(at.member, to, size):
                 return False
             try:
                 self.letters.send(at, to, tag, value)
@@ -217,7 +217,7 @@ class Group:
             return True
 
         def outlook() -> Outlook:
-            why = self.letters.refusal(at.member, to, size) or "has not said yet that it has room"
+            why = flow.refusal(at.member, to, size) or "has not said yet that it has room"
             return Outlook("", f"{self._roster.name(to)} {why}")
 
         wait = Wait(

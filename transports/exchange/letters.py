@@ -6,7 +6,7 @@ nothing is told; when it is up again each side says what it has (`Known`), and t
 rest. What was consumed (it is certain that its claimant counts, or the era ended) is forgotten at
 both ends. Letters that nobody claimed outlive their era.
 
-Nobody's memory is filled by one that does not receive: see `credit`. Of a peer that is in the group
+Nobody's memory is filled by one that does not receive: see `flow`. Of a peer that is in the group
 no more a letter is kept in its own era and in the next one.
 """
 
@@ -17,17 +17,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
-from manta.transports.exchange.channels import (
-    Channel,
-    Letter,
-    Load,
-    Member,
-    Name,
-    Room,
-    Sender,
-    Source,
-)
-from manta.transports.exchange.credit import RESERVE, UNREAD, Credit, Rooms
+from manta.transports.exchange.channels import Channel, Letter, Load, Member, Name, Source
+from manta.transports.exchange.flow import Flow
 from manta.transports.exchange.messages import Parcel
 from manta.transports.exchange.outbox import Key, Outbox, Stream
 
@@ -89,8 +80,7 @@ class Letters:
         self.me = me
         self._shell = shell
         self.kept = Load()
-        self.rooms = Rooms(self.kept)
-        """For letters here."""
+        self.flow = Flow(me, self.kept, shell.tell)
         self.channels: dict[tuple[str, str], Channel[Attempt, Value]] = {}
         """By the peer that sends, and the tag."""
         self._tags: dict[str, dict[str, None]] = {}
@@ -98,60 +88,14 @@ class Letters:
         self._sources: dict[str, Source] = {}
         """By the peer that sends."""
         self.outboxes: dict[str, Outbox[Attempt, Value]] = {}
-        self._credits: dict[tuple[str, Member], Credit] = {}
         self.claiming: dict[Attempt, set[tuple[str, str]]] = {}
         self._up: set[str] = set()
         """Peers that have said what they know: letters may be told."""
-        self._met: set[str] = set()
-        """Peers that ever were."""
-        self._ahead: dict[str, Load] = {}
-        """What is kept for each peer that was not yet, and could not be asked for room."""
         self._marks: dict[str, int] = {}
         """How often letters of each peer were consumed: what it forgets is told by that."""
         self.era = 0
 
     # --- what members here send -------------------------------------------------------------
-
-    def has_room(self, sender: Member, to: str, size: int) -> bool:
-        """Whether the member may send a value of that size to the peer now; asks for room if not.
-
-        `refusal` says why not, once the peer told; `granted` reports when it may.
-        """
-        credit = self._credits.setdefault((to, sender), Credit(RESERVE))
-        if to != self.me and to not in self._met:
-            ahead = self._ahead.setdefault(to, Load())
-            few = ahead.letters < UNREAD.letters and ahead.size + size <= UNREAD.size
-            return few and self.rooms.may_keep(size)
-        fits = credit.fits(size)
-        if credit.asked is None:
-            if credit.is_low or not fits:
-                credit.asked_last = not fits
-                self._ask(credit, sender, to, size)
-        elif credit.refusal and not (fits or credit.asked_last):
-            credit.asked_last = True
-            self._ask(credit, sender, to, size)
-        return credit.fits(size) and self.rooms.may_keep(size)
-
-    def refusal(self, sender: Member, to: str, size: int) -> str:
-        """Why there is no room, as a sentence whose subject is the peer; nothing if it has not said
-        so yet."""
-        if not self.rooms.may_keep(size):
-            return f"is sent nothing: this node {self.rooms.keeps()}"
-        if to in self._ahead:
-            return "was never reached, and what is kept for it until then is all that may be"
-        wanted = self.rooms.wanted((to, sender))
-        if to == self.me and wanted is not None:
-            return self.rooms.why(wanted)
-        credit = self._credits.get((to, sender))
-        return credit.refusal if credit else ""
-
-    def _ask(self, credit: Credit, sender: Member, to: str, size: int) -> None:
-        credit.asked = size
-        if to == self.me:
-            self.rooms.want((to, sender), size)
-            self._serve((to, sender))
-        else:
-            self._shell.tell(to, messages.WantRoom(sender.task, sender.rank, size))
 
     def send(self, at: Attempt, to: str, tag: str, value: Value) -> None:
         """Sends the next letter of the attempt; there has to be room."""
@@ -163,9 +107,7 @@ class Letters:
                 f"Letters to one node were sent under {STREAMS:,} tags in this iteration, and no "
                 "more may be: use a tag again, the letters under it stay in order."
             )
-        self._credits[to, at.member].take(size)
-        if to in self._ahead:
-            self._ahead[to].add(size)
+        self.flow.take(at.member, to, size)
         key, useless = outbox.send(at, stream, value, size)
         if useless is not None:
             self._shell.release(useless)
@@ -200,7 +142,7 @@ class Letters:
         if number == channel.claims(at):
             places.add((source, tag))
             letter = channel.claim(at)
-            self._serve(None if letter is None else (source, letter.name.sender))
+            self.flow.serve(None if letter is None else (source, letter.name.sender))
         return channel.claimed(at, number)
 
     def consume(self, at: Attempt, source: str, tag: str, received: int) -> bool:
@@ -213,7 +155,7 @@ class Letters:
         last = channel.claimed(at, received - 1)
         if received - before >= RECEIVED or (last is not None and not last.size):
             self._consumed(source, tag, channel.consume(at, received))
-            self._serve()
+            self.flow.serve()
         return received >= before
 
     def lose(self, value: Remote) -> None:
@@ -253,7 +195,7 @@ class Letters:
             channel = self.channels.get((source, tag))
             if channel is not None:
                 self._consumed(source, tag, channel.settle(at, counts=counts))
-        self._serve()
+        self.flow.serve()
 
     def _consumed(
         self, source: str, tag: str, letters: Sequence[tuple[Name, Value | None]]
@@ -274,8 +216,7 @@ class Letters:
         `peers` are all others of the group.
         """
         self.era = era + 1
-        self._credits.clear()
-        self.rooms.forget(self.me)
+        self.flow.end_era()
         for source, tag in list(self.channels):
             self._drop_empty(source, tag)
         for outbox in self.outboxes.values():
@@ -283,7 +224,7 @@ class Letters:
         self.forget_senders(self.me, era)
         for peer in peers:
             self._shell.tell(peer, messages.EraEnded(era, self._marks.get(peer, 0)))
-        self._serve()
+        self.flow.serve()
 
     def forget_lost(self, is_lost: Callable[[str], bool]) -> None:
         """Gives up letters to peers that are in the group no more, whose era and the next are
@@ -291,11 +232,9 @@ class Letters:
         for to in [to for to in self.outboxes if to != self.me and is_lost(to)]:
             for value in self.outboxes[to].forget(self.era - 2):
                 self._shell.release(value)
+            self.flow.gave_up(to, self.outboxes[to].load)
             if not self.outboxes[to]:
                 del self.outboxes[to]
-                self._ahead.pop(to, None)
-            elif to in self._ahead:
-                self._ahead[to] = self.outboxes[to].load
 
     def forget_senders(self, source: str, era: int) -> None:
         """Up to that era the peer sends nothing again but what is here."""
@@ -328,9 +267,7 @@ class Letters:
             self._shell.tell(peer, messages.Known(part, is_last, wants and is_last))
         if self.era:
             self._shell.tell(peer, messages.EraEnded(self.era - 1, self._marks.get(peer, 0)))
-        for (to, sender), credit in self._credits.items():
-            if to == peer and credit.asked is not None:
-                self._shell.tell(peer, messages.WantRoom(sender.task, sender.rank, credit.asked))
+        self.flow.link_up(peer)
 
     def has_heard(self, peer: str) -> bool:
         """Whether the peer has said what it knows, since when it is told all that is sent."""
@@ -340,7 +277,7 @@ class Letters:
         self._up.discard(peer)
         if peer in self.outboxes:
             self.outboxes[peer].unlearn()
-        self.rooms.forget(peer)
+        self.flow.rooms.forget(peer)
 
     def peer_removed(self, peer: str) -> None:
         """It will not come back: nothing is kept for it."""
@@ -348,9 +285,7 @@ class Letters:
         if (outbox := self.outboxes.pop(peer, None)) is not None:
             for value in outbox.clear():
                 self._shell.release(value)
-        self._credits = {at: credit for at, credit in self._credits.items() if at[0] != peer}
-        self._ahead.pop(peer, None)
-        self._met.discard(peer)
+        self.flow.peer_removed(peer)
 
     def close(self) -> None:
         """Releases all that is kept."""
@@ -376,7 +311,7 @@ class Letters:
             case messages.Consumed(letters):
                 self._forget(peer, map(_key, letters))
             case messages.EraEnded(era, mark):
-                self.rooms.forget(peer)  # those of its next era ask after this
+                self.flow.rooms.forget(peer)  # those of its next era ask after this
                 told = messages.EraForgotten(era, mark)
                 self._shell.settle(lambda: self._shell.tell(peer, told))
             case messages.EraForgotten(era, mark) if mark == self._marks.get(peer, 0):
@@ -384,20 +319,8 @@ class Letters:
                 self._shell.settle(_nothing)
             case messages.EraForgotten():
                 pass  # more was consumed since, of which the peer says so after the next era
-            case messages.WantRoom(task, rank, size):
-                sender = peer, Member(task, rank)
-                self.rooms.check_want(sender, size)
-                self.rooms.want(sender, size)
-                self._serve(sender)
-                if self.rooms.wanted(sender) is not None:
-                    self._shell.tell(peer, messages.Full(task, rank, self.rooms.why(size)))
-            case messages.Granted(task, rank, letters, size):
-                self._granted(peer, Member(task, rank), Room(letters, size))
-            case messages.Full(task, rank, sentence):
-                if (credit := self._credits.get((peer, Member(task, rank)))) is not None:
-                    credit.refusal = sentence
             case _:
-                return False
+                return self.flow.handle(peer, message)
         return True
 
     def take_in(self, peer: str, key: Key, value: Value) -> None:
@@ -420,7 +343,7 @@ class Letters:
 
     def _check(self, peer: str, key: Key, value: Value) -> None:
         source = self._source(peer)
-        self.rooms.check(source, size_of(value))
+        self.flow.rooms.check(source, size_of(value))
         channel = self.channels.get((peer, key.tag))
         is_known = channel is not None and channel.knows(key.name.era, key.name.sender)
         if not is_known and source.streams >= MOST_STREAMS:
@@ -433,8 +356,7 @@ class Letters:
             outbox.learn(stream, told.count, told.kept)
         if is_last:
             self._up.add(peer)
-            self._met.add(peer)
-            self._ahead.pop(peer, None)
+            self.flow.met(peer)
             lacking, consumed = outbox.compare()
             self._forget(peer, consumed)
             for key in lacking:
@@ -443,24 +365,7 @@ class Letters:
     def _forget(self, peer: str, keys: Iterable[Key]) -> None:
         for value in self.outbox(peer).consumed(list(keys)):
             self._shell.release(value)
-        self._serve()
-
-    def _granted(self, peer: str, sender: Member, room: Room) -> None:
-        credit = self._credits.get((peer, sender))
-        if credit is not None:
-            credit.letters += room.letters
-            credit.size += room.size
-            credit.asked, credit.refusal, credit.asked_last = None, "", False
-
-    # --- room -------------------------------------------------------------------------------
-
-    def _serve(self, first: Sender | None = None) -> None:
-        """Grants room to those who want it, as far as there is some."""
-        for (peer, sender), room in self.rooms.served(first):
-            if peer == self.me:
-                self._granted(peer, sender, room)
-            else:
-                self._shell.tell(peer, messages.Granted(*sender, *room))
+        self.flow.serve()
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -468,7 +373,7 @@ class Letters:
         found = self.channels.get((source, tag))
         if found is None:
             found = self.channels[source, tag] = Channel(
-                self.rooms.box, self._source(source), self.kept
+                self.flow.rooms.box, self._source(source), self.kept
             )
             self._tags.setdefault(source, {})[tag] = None
         return found

@@ -40,6 +40,13 @@ def mesh() -> None:
     help="How many peers run the script.",
 )
 @click.option(
+    "--listen",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="HOST[:PORT]",
+    help="Where peers can be reached; each takes three ports from PORT on, or free ones.",
+)
+@click.option(
     "--topology",
     default="full",
     show_default=True,
@@ -70,6 +77,7 @@ def run(
     script: Path,
     arguments: tuple[str, ...],
     count: int,
+    listen: str,
     topology: str,
     loss: float,
     delay: str | None,
@@ -103,7 +111,11 @@ def run(
 
     with Interrupts() as interrupts:
         try:
-            running = Run(str(script), arguments, count, topology, say, faults=faults)
+            running = Run(
+                str(script), arguments, count, topology, say, faults=faults, listen=listen
+            )
+        except ValueError as error:
+            raise click.BadParameter(f"{error}.", param_hint="--listen") from None
         except OSError as error:
             raise LocalError(f"The peers could not be started: {remedied(error)}") from error
         try:

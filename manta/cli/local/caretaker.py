@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import BinaryIO
 
-from manta.light.runtime.processes import kill_tree, marked, send
+from manta.light.runtime.processes import end_marked
 
 DONE = b"done"
 GRACE = 8.0
@@ -25,14 +23,7 @@ GRACE = 8.0
 def main(folder: str, home: str, pipe: BinaryIO) -> None:
     if pipe.read() == DONE:
         return
-    mark = f"MANTA_HOME={folder}"
-    for pid in marked(mark):
-        send(pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    while left := marked(mark):
-        if time.monotonic() > deadline:
-            kill_tree(left)
-        time.sleep(0.05)
+    end_marked(f"MANTA_HOME={folder}", GRACE)
     shutil.rmtree(folder, ignore_errors=True)
     if home:
         from manta.cli.local import up_state

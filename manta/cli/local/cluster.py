@@ -147,6 +147,8 @@ class LocalCluster:
             except OSError:
                 self._dismiss_caretaker()  # the existing folder is not ours
                 raise
+        # Nobody else has this end: it shows daemons that we are gone, also with the caretaker.
+        self._life, self._lives = socket.socketpair()
 
     def _dismiss_caretaker(self) -> None:
         self._caretaker.communicate(caretaker.DONE)
@@ -324,8 +326,8 @@ class LocalCluster:
         environment["MANTA_HOME"] = str(self.folder)
         with self._interrupts.held(), open(log, "ab") as output:
             process = subprocess.Popen(
-                self.command(log_name, [*arguments, "--log", str(log)]),
-                stdin=subprocess.DEVNULL,
+                self.command(log_name, [*arguments, "--log", str(log), "--while-stdin"]),
+                stdin=self._lives.fileno(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=fds or (),
@@ -382,6 +384,8 @@ class LocalCluster:
                         kill_tree({child.process.pid})
         for thread in self._watchers:
             thread.join()
+        self._life.close()
+        self._lives.close()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._dismiss_caretaker()

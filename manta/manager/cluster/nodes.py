@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass
 from typing import Any, assert_never
 
 import msgspec
@@ -36,15 +36,15 @@ from manta.manager.cluster.lease import (
 )
 from manta.manager.cluster.orders import ClusterNode, NodeOrders
 from manta.manager.cluster.recalls import Recalls
+from manta.manager.cluster.shown import ShownNodes
 from manta.manager.cluster.unknown import UnknownSwarms
 from manta.manager.context import Context
 from manta.manager.directory import not_run
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
-from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.messages import NodeRegistered
 from manta.manager.views import ClusterView
-from manta.protocol.clusters import NodeInfo, NodeLinks
+from manta.protocol.clusters import NodeLinks
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     Desired,
@@ -95,7 +95,7 @@ class ClusterNodes:
         self._interval = heartbeat_interval(self.context.lease)
         self._backlogs = Backlogs(self._interval)
         self._leases = Leases(**terms(self.context.lease))
-        self._node_views: dict[str, NodeView] = {}
+        self._shown = ShownNodes(self.context, self.view, self._nodes, self._leases)
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._noticed: object = None
         self._isolation = ""
@@ -103,7 +103,7 @@ class ClusterNodes:
         self.recalls = Recalls(
             self.actor, self.context, self.view, self._nodes, self._leases.is_returning
         )
-        self.view.notice, self.view.nodes = "", {}
+        self.view.notice = ""
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._apply(self._leases.restarted(self._nodes, self._now(), gone=gone))
@@ -118,7 +118,7 @@ class ClusterNodes:
             known.record = record
         else:
             self._nodes[record.id] = ClusterNode(record)
-        self._show(record.id)
+        self._shown.show(record.id)
         self.context.revisions.clusters.changed(record.cluster_id)  # its number of nodes
 
     def came(self, message: NodeCame) -> Registered:
@@ -141,7 +141,7 @@ class ClusterNodes:
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
         self._backlogs.registered(node_id, self._ahead(node, register.journals), now)
-        self._show(node_id)
+        self._shown.show(node_id)
         given = self.orders.running & {*self.orders.given(node_id)}
         for swarm_id in {*register.journals, *register.acknowledged, *given}:
             if swarm_id in self.view.swarms:
@@ -188,16 +188,12 @@ class ClusterNodes:
             self._troubled(node, trouble)
         if node.contest and now - node.contested_at > CONTEST:
             node.contest = ""
-            self._show(node_id)
+            self._shown.show(node_id)
         if self._backlogs.heard(node_id, self._ahead(node, message.journals), now):
             self._publish_notices()
         # Heartbeats are frequent: one that changes nothing only postpones a deadline, so that the
         # timer comes early enough as it is, and only what the node told is replaced.
-        self._node_views[node_id] = replace(
-            self._node_views[node_id], load=node.load, capabilities=node.record.capabilities
-        )
-        self.view.node_views = tuple(self._node_views.values())
-        self._tell_watchers(node_id)
+        self._shown.heard(node_id)
         if back or message.capabilities:  # silent for long, began or ended draining, or has others
             self.on_moved()
         self._frees.tell(node_id)
@@ -231,13 +227,13 @@ class ClusterNodes:
         node.trouble = trouble
         said = f"{trouble}: it gets no new work" if trouble else "can take work again"
         self.actor.log.warning("node %s %s", self._name(node.record.id), said)
-        self._show(node.record.id)
+        self._shown.show(node.record.id)
         self.on_moved()
 
     def contested(self, node_id: str, sentence: str) -> None:
         if node := self._nodes.get(node_id):
             node.contest, node.contested_at = sentence, self._now()
-            self._show(node_id)
+            self._shown.show(node_id)
 
     def full(self, node_id: str, version: int, after: int) -> Desired:
         self._registered(node_id)
@@ -294,11 +290,8 @@ class ClusterNodes:
         self._frees.forget(node_id)
         self.unknown.forget(node_id)
         self._backlogs.forget(node_id)
-        self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
-        self._publish()
-        self.view.nodes.pop(node_id, None)
-        self.context.revisions.nodes.forget(node_id)
+        self._shown.removed(node_id)
         self.context.revisions.clusters.changed(node.record.cluster_id)
 
     @property
@@ -343,7 +336,7 @@ class ClusterNodes:
                     self.actor.log.info("node %s is %s", self._name(node_id), state)
                     if state in (NodeState.CONNECTED, NodeState.DRAINING):
                         self.orders.peers.back(node_id)
-                    self._show(node_id)
+                    self._shown.show(node_id)
                 case Lost(node_id, reason):
                     self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
@@ -354,7 +347,7 @@ class ClusterNodes:
                     self.on_lost(node_id, reason)
                 case Away(node_id):
                     self._tell_gateway(NodesLeft((node_id,)))
-                    self._show(node_id)
+                    self._shown.show(node_id)
                     self.on_moved()
                 case Isolated(sentence=sentence):
                     self.actor.log.error("%s", sentence)
@@ -429,60 +422,6 @@ class ClusterNodes:
     def _tell_gateway(self, message: CutNodes | NodesLeft) -> None:
         """A Gateway that is being restarted need not be told: its end has cut all links."""
         self.actor.notify(GATEWAY, message)
-
-    # What others see.
-
-    def _show(self, node_id: str) -> None:
-        node = self._nodes.get(node_id)
-        if node is None:
-            return
-        state = self._state(node_id)
-        self._node_views[node_id] = NodeView(
-            id=node_id,
-            alias=node.record.alias,
-            capabilities=node.record.capabilities,
-            connected=state in (NodeState.CONNECTED, NodeState.DRAINING),
-            draining=state is NodeState.DRAINING,
-            returning=self._leases.is_returning(node_id),
-            trouble=node.trouble,
-            notice=self._notice(node),
-            direct=node.record.peer_addresses is not None,
-            load=node.load,
-        )
-        self._publish()
-        self._tell_watchers(node_id)
-
-    def _tell_watchers(self, node_id: str) -> None:
-        node = self._nodes[node_id]
-        info = NodeInfo(
-            id=node_id,
-            alias=node.record.alias,
-            cluster_id=node.record.cluster_id,
-            status=self._state(node_id),
-            platform_info=node.record.capabilities,
-            load=node.load,
-            last_seen=node.last_seen,
-            notice=self._notice(node),
-        )
-        if info != self.view.nodes.get(node_id):
-            self.view.nodes[node_id] = info
-            self.context.revisions.nodes.changed(node_id)
-
-    @staticmethod
-    def _notice(node: ClusterNode) -> str:
-        trouble = node.trouble and f"{node.record.alias} {node.trouble}: it gets no new work."
-        return " ".join(filter(None, (trouble, node.contest)))
-
-    def _publish(self) -> None:
-        self.view.node_views = tuple(self._node_views.values())
-        self.view.aliases = {node.id: node.alias for node in self.view.node_views}
-        self.view.connected = sum(node.connected for node in self.view.node_views)
-
-    def _state(self, node_id: str) -> NodeState:
-        try:
-            return self._leases.state(node_id)
-        except KeyError:
-            return NodeState.DISCONNECTED  # enrolled, but not here yet
 
 
 def _ask(link: Ref, message: StopNode | ReadTree | ReadStacks, reply: Reply, alias: str) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from manta.mesh import said
-from manta.mesh.door import MOST_CARDS, Card
+from manta.mesh.door import Card
 from manta.mesh.peer import rosters, status
+from manta.mesh.peer.known import KnownPeers
 from manta.mesh.peer.locking import Answer, Fail, LockDesk, Waiter
 from manta.mesh.peer.plane import Gate, PeerPlane
-from manta.mesh.peer.rosters import Known, id_of
+from manta.mesh.peer.rosters import id_of
 from manta.mesh.views import (
     Action,
     Enter,
@@ -31,12 +32,10 @@ from manta.mesh.views import (
     View,
     Views,
 )
-from manta.node.peers.book import PeersAnew
 from manta.node.peers.directory import DirectoryOver
 from manta.protocol.base import Instance
-from manta.protocol.peers import Departure, LinksTold, Peer
+from manta.protocol.peers import Departure, LinksTold
 from manta.roster.topologies import Topology
-from manta.transports.addresses import split_address
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.membership import actions as swim
 from manta.transports.membership.membership import Membership
@@ -45,10 +44,6 @@ from manta.transports.membership.view import View as Ranked
 
 MEMBERSHIP, CONTROL = b"m", b"c"
 """How messages begin, by whom they are for."""
-MOST_ADMITTED = 256
-"""Peers that a door has let in, and that are not in the mesh yet."""
-ADMITTED = 30.0
-"""Seconds that they have for that."""
 
 log = logging.getLogger("manta.mesh")
 
@@ -68,24 +63,13 @@ class Control:
     ) -> None:
         """`broken` is called where your process has broken the protocol; `may_dial` says whether a
         link may go to a host."""
-        self.me = id_of(own.key)
-        self.own = own
+        self.known = KnownPeers(own, topology, may_dial)
+        self.me = self.known.me
         self._topology = topology
         self._tell = status.Happened(tell)
         self._entered = entered
         self._broken = broken
-        self._may_dial = may_dial
-        self._peers = {self.me: Peer(self.me, own.name, own.key, own.addresses)}
-        """All that were ever members, for as long as membership remembers them, and those that
-        are let in."""
-        self._lost: dict[str, str] = {}
-        """Those of them that are dead, or have left, and why."""
-        self._left: set[str] = set()
         self._linked: set[str] = set()
-        self._admitted: dict[str, float] = {}
-        """Those that were let in and are no members yet, and until when."""
-        self._let_in: set[str] = set()
-        """Those of them that came to the door here."""
         self._alive: tuple[str, ...] = (self.me,)
         """In the order of membership's view."""
         self.views = Views(self.me, self._ordered)
@@ -112,17 +96,16 @@ class Control:
         self.gate = plane.gate = Gate(
             plane, self.views, self._perform, self.present, rosters.swarm_of, time.monotonic
         )
-        own = tuple(self._peers.values())
-        found = (rosters.introduced(own, one, began=True) for one in (rosters.LINKS, rosters.MESH))
-        plane.told(PeersAnew(tuple(found), (self._letters(),)))
+        self.known.begin(plane.told)
         plane.begin(rosters.speaker(self.me))
         self._prepare(self.views.view)
 
     def join(self, cards: Iterable[Card]) -> None:
         """By who is there, as a door told; the first in the mesh where nobody is."""
+        own = self.known.own
         session, now = random.SystemRandom().getrandbits(32), time.monotonic()
-        me = announcement(self.own.key, session, self.own.name, self.own.addresses)
-        cards = [one for one in cards if one.key != self.own.key]
+        me = announcement(own.key, session, own.name, own.addresses)
+        cards = [one for one in cards if one.key != own.key]
         joins = bool(cards)
         self._membership = Membership(me, random.Random(), joins=joins, now=now)
         for card in cards:
@@ -131,32 +114,18 @@ class Control:
 
     def let_in(self, card: Card) -> list[Card]:
         """Who has come to the door here; returns whom it is to be told of."""
-        self.admit(card)
-        if (id_ := id_of(card.key)) in self._admitted:
-            self._let_in.add(id_)
-        return self.cards()
+        self.known.let_in(card, time.monotonic())
+        self._set_timer()
+        return self.known.cards(self._alive)
 
     def admit(self, card: Card) -> None:
         """Lets a peer in that a door has admitted, or that is there already."""
-        id_ = id_of(card.key)
-        if id_ == self.me:
-            return
-        is_member = id_ in self._peers and id_ not in self._admitted
-        if not is_member and (id_ in self._admitted or len(self._admitted) < MOST_ADMITTED):
-            self._admitted[id_] = time.monotonic() + ADMITTED
-            self._know(self._peer(card))
-            self._set_timer()
-
-    def cards(self) -> list[Card]:
-        """Of who is there, this peer first."""
-        peers = [self._peers[one] for one in self._alive if one != self.me]
-        others = [Card(one.key, one.alias, one.addresses) for one in peers]
-        return [self.own, *others[: MOST_CARDS - 1]]
+        self.known.admit(card, time.monotonic())
+        self._set_timer()
 
     def moved(self, addresses: tuple[str, ...]) -> None:
         """This machine has other addresses now."""
-        self.own = self.own.at(addresses)
-        self._peers[self.me] = self._peer(self.own)
+        self.known.moved(addresses)
         self._swim(swim.Moved(addresses))
 
     def pause(self) -> None:
@@ -170,13 +139,13 @@ class Control:
         self._is_paused = False
         self._swim(swim.Resume())
         for id_ in tuple(self._linked):
-            self._swim(swim.LinkUp(self._peers[id_].key))
+            self._swim(swim.LinkUp(self.known.peers[id_].key))
         self._look_at_views()
         self._tick()
 
     def alive(self) -> dict[str, str]:
         """The names of all others that are, by their ids."""
-        return {one: self._peers[one].alias for one in self._alive if one != self.me}
+        return {one: self.known.peers[one].alias for one in self._alive if one != self.me}
 
     def leave(self) -> None:
         """Tells all others."""
@@ -188,7 +157,7 @@ class Control:
     def present(self) -> dict[str, Any]:
         """The view that holds now."""
         view = self.views.view
-        members = [[one, self._peers[one].alias] for one in view.members]
+        members = [[one, self.known.peers[one].alias] for one in view.members]
         rank = view.members.index(self.me)
         near = list(self._topology.neighbors(rank, len(members)))
         return {"token": view.token, "rank": rank, "members": members, "neighbors": near}
@@ -207,11 +176,10 @@ class Control:
         self._perform(self.views.waits(True, time.monotonic()))
 
     def alias(self, id_: str) -> str | None:
-        peer = self._peers.get(id_)
-        return None if peer is None else peer.alias
+        return self.known.alias(id_)
 
     def say_to(self, id_: str, message: said.Said) -> None:
-        if (peer := self._peers.get(id_)) is not None:
+        if (peer := self.known.peers.get(id_)) is not None:
             self.plane.aside(peer.key, CONTROL + said.pack(message))
 
     def connect(self, token: str, fd: int) -> None:
@@ -225,12 +193,6 @@ class Control:
                 at = Instance(rosters.swarm_of(token), at.alias, at.index, 0)
         self.plane.attach(at, fd)
 
-    def find(self, name: str) -> list[str]:
-        """The ids of all that have this id or name, dead ones too."""
-        if name in self._peers:
-            return [name]
-        return [id_ for id_, peer in self._peers.items() if peer.alias == name]
-
     def status(self) -> dict[str, Any]:
         """Who is there, as this peer sees it, its links, and an experiment's faults."""
         return {
@@ -238,16 +200,16 @@ class Control:
             "view": self.present(),
             "topology": self._topology.form,
             "faults": self.plane.links.faults,
-            "peers": list(status.peers(self._peers, self._links, self._state)),
+            "peers": list(status.peers(self.known.peers, self._links, self._state)),
             "events": list(self._tell.last),
         }
 
     def _state(self, id_: str) -> str:
         if id_ == self.me:
             return "self"
-        if id_ in self._admitted:
+        if id_ in self.known.admitted:
             return "joining"
-        known = self._membership and self._membership.peer(self._peers[id_].key)
+        known = self._membership and self._membership.peer(self.known.peers[id_].key)
         return known[1].value if known else "gone"
 
     # --- what the plane says (plane.Owner and Daemon) -------------------------------------------
@@ -320,26 +282,26 @@ class Control:
                 self.plane.links.end(key, sentence)
             case swim.Entered(view):
                 for peer in view.peers:
-                    if peer.key != self.own.key:
-                        self._arrived(peer)
+                    if peer.key != self.known.own.key:
+                        self.known.arrived(peer)
                 self._is_alive(view)
                 self._entered()
             case swim.Refusal(key, sentence):
                 log.warning("%s does not take this peer in: %s", id_of(key), sentence)
             case swim.Joined(peer) | swim.AddressChanged(peer):
                 self._announce(peer)
-                self._arrived(peer)
+                self.known.arrived(peer)
                 self._say("joined" if isinstance(action, swim.Joined) else "moved", peer)
             case swim.Suspected(peer):
                 self._say("suspected", peer)
             case swim.AliveAgain(peer, was_dead):
-                self._arrived(peer)
+                self.known.arrived(peer)
                 self._say("back" if was_dead else "alive", peer)
             case swim.LeftMesh(peer):
-                self._gone(peer, "it has left the mesh", has_left=True)
+                self.known.gone(peer, "it has left the mesh", has_left=True)
                 self._say("left", peer)
             case swim.Died(peer, sentence):
-                self._gone(peer, sentence)
+                self.known.gone(peer, sentence)
                 self._say("died", peer, sentence)
             case swim.ViewChanged(view):
                 self._is_alive(view)
@@ -351,52 +313,10 @@ class Control:
     def _announce(self, alive: Alive) -> None:
         """Whom this peer has let in, all others are told of at once, as they refuse links with
         those of whom they have not heard."""
-        if (id_ := id_of(alive.key)) in self._let_in:
-            self._let_in.discard(id_)
+        if self.known.has_let_in(id_ := id_of(alive.key)):
             news = MEMBERSHIP + encode(Gossip((alive,)))
             for other in self._linked - {id_}:
-                self.plane.aside(self._peers[other].key, news)
-
-    def _arrived(self, alive: Alive) -> None:
-        id_ = id_of(alive.key)
-        self._admitted.pop(id_, None)
-        self._lost.pop(id_, None)
-        self._left.discard(id_)
-        self._know(self._peer(alive))
-
-    def _peer(self, told: Alive | Card) -> Peer:
-        where = [one for one in told.addresses if self._may_dial(split_address(one)[0])]
-        return Peer(id_of(told.key), told.name, told.key, tuple(where))
-
-    def _know(self, peer: Peer) -> None:
-        self._peers[peer.node_id] = peer
-        self.plane.told(rosters.introduced((peer,), rosters.LINKS))
-        if peer.node_id not in self._admitted:
-            self.plane.told(rosters.introduced((peer,)))
-            self.plane.told(self._letters())
-
-    def _gone(self, alive: Alive, sentence: str, *, has_left: bool = False) -> None:
-        id_ = id_of(alive.key)
-        self._lost[id_] = sentence
-        if has_left:
-            self._left.add(id_)
-        self.plane.told(self._letters())
-        gone = rosters.departed(self._peers[id_], rosters.MESH, Departure.LOST, sentence)
-        self.plane.told(gone)
-
-    def _letters(self) -> Any:
-        known = (
-            Known(peer, "" if id_ in self._left else self._lost.get(id_, ""), id_ in self._left)
-            for id_, peer in self._peers.items()
-            if id_ not in self._admitted
-        )
-        return rosters.letters(known, self._edges())
-
-    def _edges(self) -> list[tuple[str, str]] | None:
-        if self._topology.name == "full":
-            return None
-        members = self.views.view.members
-        return [(members[a], members[b]) for a, b in self._topology.links(len(members))]
+                self.plane.aside(self.known.peers[other].key, news)
 
     def _say(self, what: str, peer: Alive, why: str = "") -> None:
         event = {"event": what, "id": id_of(peer.key), "name": peer.name, "why": why}
@@ -445,19 +365,19 @@ class Control:
 
     def _prepare(self, view: View) -> None:
         plane = self.plane
-        plane.told(rosters.directory(view, self._peers))
-        plane.told(rosters.collectives(view, self._peers, {}))
+        plane.told(rosters.directory(view, self.known.peers))
+        plane.told(rosters.collectives(view, self.known.peers, {}))
         plane.begin(rosters.member(view, self.me))
 
     def _give_up(self, view: View, members: Iterable[str]) -> None:
         swarm_id = rosters.swarm_of(view.token)
         for one in members:
-            why = self._lost.get(one) or "it is in another view of the mesh"
-            peer = self._peers[one]
+            why = self.known.lost.get(one) or "it is in another view of the mesh"
+            peer = self.known.peers[one]
             self._lost_in_view[one] = why
             self.plane.give_up(swarm_id, one, why)
             self.plane.told(rosters.departed(peer, swarm_id, Departure.LOST, why))
-        self.plane.told(rosters.collectives(view, self._peers, self._lost_in_view))
+        self.plane.told(rosters.collectives(view, self.known.peers, self._lost_in_view))
 
     def _enter(self, view: View) -> None:
         if self._former is not None:
@@ -466,7 +386,7 @@ class Control:
         self._entered_view = view
         self._lost_in_view = {}
         self.plane.links.meets(len(view.members))
-        self.plane.told(self._letters())
+        self.known.meet(view.members)
         self._tell({"event": "view", "time": time.time(), "view": self.present()})
         size = len(view.members)
         for waiter in [one for one in self._waiters if one.size <= size]:
@@ -481,10 +401,7 @@ class Control:
 
     def _forget(self, view: View) -> None:
         self._end(view)
-        for one in self._left.difference(self.views.view.members, self._entered_view.members):
-            self._left.discard(one)
-            self._lost.pop(one, None)
-            self._revoke(one)
+        self.known.forget_left(self.views.view.members, self._entered_view.members)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -493,7 +410,7 @@ class Control:
             self.views.due,
             *(one.until for one in self._waiters),
             self.locks.due,
-            *self._admitted.values(),
+            *self.known.admitted.values(),
         ]
         if self._membership is not None:
             times.append(self._membership.due)
@@ -518,19 +435,11 @@ class Control:
             waiter.fail("Timeout", self._in_vain(waiter))
         self._perform(self.views.waits(bool(self._waiters), now))
         self.locks.tick()
-        for id_ in [one for one, until in self._admitted.items() if until <= now]:
-            del self._admitted[id_]
-            self._let_in.discard(id_)
-            self._revoke(id_)
+        self.known.tick(now)
         self._set_timer()
 
-    def _revoke(self, id_: str) -> None:
-        """Its key is nobody's any more."""
-        peer = self._peers.pop(id_)
-        self.plane.told(rosters.departed(peer, rosters.LINKS, Departure.REVOKED, ""))
-
     def _in_vain(self, waiter: Waiter) -> str:
-        names = {id_: peer.alias for id_, peer in self._peers.items()}
+        names = {id_: peer.alias for id_, peer in self.known.peers.items()}
         view = [names[one] for one in self.views.view.members]
         unlinked = [names[one] for one in self._alive if one not in {self.me, *self._linked}]
         why = status.in_vain(view, self._alive, waiter.size, unlinked)

@@ -60,9 +60,12 @@ def get_in(
 
 
 def _place(text: str, may_dial: Callable[[str], bool]) -> tuple[str, int]:
-    host, port = split_host(text.removeprefix("tcp://"))
+    try:
+        host, port = split_host(text.removeprefix("tcp://"))
+    except ValueError as error:
+        raise JoinFailed(f"peers: {text!r:.80}: {error}.") from None
     if port is None:
-        raise JoinFailed(f"peers: {text!r} has no port: write HOST:PORT.")
+        raise JoinFailed(f"peers: {text!r:.80} has no port: write HOST:PORT.")
     if not may_dial(host):
         raise JoinFailed(f"{host} is no node of the swarm: this peer may not connect to it.")
     return host, port

@@ -24,17 +24,16 @@ from manta.mesh.peer.control import Control
 from manta.mesh.peer.join import Doors, Join, Place
 from manta.mesh.peer.knocking import Address, JoinFailed, get_in
 from manta.mesh.peer.leaving import Leaving
+from manta.mesh.peer.listening import listen
 from manta.mesh.peer.plane import PeerPlane
 from manta.mesh.peer.pulse import BEAT, Pulse
 from manta.mesh.peer.watching import runs, sender_of
 from manta.mesh.said import Word
 from manta.mesh.spake import scalar_of
 from manta.node.errors import OperatorError
-from manta.node.peers.listening import PeerSocket, bulk_address
 from manta.node.plane.endpoints import Endpoints, disk_room, set_up
-from manta.protocol.addresses import is_loopback
 from manta.roster.topologies import Topology
-from manta.transports.addresses import join_address, join_host, split_host
+from manta.transports.addresses import join_address
 from manta.transports.errors import TransportError
 
 LOOK = 1.0
@@ -59,13 +58,8 @@ class Process:
         self._join_number = number
         self._join = join
         self._hosts = None if place.hosts is None else frozenset(place.hosts)
-        listen = place.listen or join.listen
-        near = is_loopback(split_host(listen.removesuffix(":0"))[0])
-        self._door_socket, links, bulk_socket = [
-            PeerSocket(_after(listen, count), place.advertised, near=near, setting="listen")
-            for count in range(3)
-        ]
-        self._links_socket, self._bulk_socket = links, bulk_socket
+        listening = self._listening = listen(place.listen or join.listen, place.advertised)
+        links, bulk_socket = listening.links, listening.bulk
         keys = join.pair()
         ends = self._ends = Endpoints(keys, lambda: self._plane.known)
         ends.bulk.listen(join_address(bulk_socket.host, bulk_socket.port), fd=bulk_socket.fd)
@@ -110,11 +104,11 @@ class Process:
         join = self._join
         w = None if join.secret is None else scalar_of(join.secret)
         trust = Trust(w, frozenset(join.keys))
-        door = socket.socket(fileno=os.dup(self._door_socket.fd))
+        door = socket.socket(fileno=os.dup(self._listening.door.fd))
         status = partial(self._run, self.control.status)
         self._door = Door(door, trust, self._admitted, status)
         doors = [Address(one, trust) for one in join.peers]
-        cards = get_in(doors, self.control.own, join.timeout, self._may_dial)
+        cards = get_in(doors, self.control.known.own, join.timeout, self._may_dial)
         self._ends.transport.call_soon(partial(self.control.join, cards))
 
     def _admitted(self, card: Card) -> list[Card]:
@@ -133,7 +127,7 @@ class Process:
                     for addresses, secret in doors
                     for address in addresses
                 ]
-                cards = get_in(known, self.control.own, timeout, self._may_dial)
+                cards = get_in(known, self.control.known.own, timeout, self._may_dial)
             except (JoinFailed, ValueError) as error:
                 self.fail(number, JoinFailed.__name__, str(error))
                 return
@@ -146,10 +140,10 @@ class Process:
             self._join_number,
             view=self.control.present(),
             id=self.control.me,
-            name=self.control.own.name,
-            door=join_host(self._door_socket.host, self._door_socket.port),
-            doors=list(self._door_socket.addresses),
-            key=self.control.own.key,
+            name=self.control.known.own.name,
+            door=self._listening.address,
+            doors=list(self._listening.door.addresses),
+            key=self.control.known.own.key,
             pid=os.getpid(),
         )
         self._pulse = Pulse(time.monotonic())
@@ -171,7 +165,7 @@ class Process:
             self._send({"k": "beat", "n": 0})
         if now >= self._looks_at:
             self._looks_at = now + LOOK
-            if (addresses := self._links_socket.look()) != self.control.own.addresses:
+            if (addresses := self._listening.links.look()) != self.control.known.own.addresses:
                 self.control.moved(addresses)
         self._ends.transport.io.call_later(BEAT, self._beat)
 
@@ -242,7 +236,7 @@ class Process:
                 control.say_to(message["to"], Word(message["topic"], message["data"]))
                 self.answer(number)
             case "find":
-                self.answer(number, ids=control.find(message["name"]))
+                self.answer(number, ids=control.known.find(message["name"]))
             case "beat":
                 return
             case "status":
@@ -257,13 +251,6 @@ class Process:
         self._ends.close()
 
 
-def _after(listen: str, count: int) -> str:
-    """The port that many after the one of the door; a free one if that is free as well."""
-    for _ in range(count):
-        listen = bulk_address(listen, 0)
-    return listen
-
-
 def run(fd: int, place: Place) -> None:
     """The whole life of a peer's process, for who has the other end of that socket."""
     set_up(logging.WARNING)
@@ -274,6 +261,8 @@ def run(fd: int, place: Place) -> None:
         if (received := client.receive()) is None:
             return
         message, _ = received
+        if message["k"] != "join":  # your process has thought better of it
+            return
         try:
             join = msgspec.convert(message["join"], Join)
             process = Process(client, pid, message["n"], join, place)

@@ -12,8 +12,10 @@ _CREDENTIALS = struct.Struct("3i")
 
 def sender_of(sock: socket.socket) -> int:
     """The id of the process that has sent what is to be read next, as it is called here, also where
-    it is in a container; 0 if that can't be known. Waits until something has come."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    it is in a container; 0 if that can't be known. Waits until something has come.
+
+    Whoever made the sockets has set SO_PASSCRED on this one before that was sent: a sender in
+    gVisor can't set it on its own."""
     try:
         space = socket.CMSG_SPACE(_CREDENTIALS.size)
         _, ancillary, _, _ = sock.recvmsg(1, space, socket.MSG_PEEK)

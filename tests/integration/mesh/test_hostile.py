@@ -9,9 +9,11 @@ import pytest
 
 from manta import Mesh
 from manta.light.errors import NothingSent, Timeout, UnknownPeer
+from manta.mesh.client import Client
 from manta.mesh.door import AT_ONCE, BUSY, FAILURES, HELLO, REFUSED, SECRET
 from manta.mesh.errors import JoinFailed
 from manta.mesh.peer.rosters import id_of
+from manta.mesh.settings import Keys
 from manta.transports.addresses import split_host
 from tests.integration.mesh.conftest import PATIENCE, Peers
 from tests.integration.mesh.conftest import SECRET as WORDS
@@ -97,18 +99,33 @@ def test_only_neighbors_exchange_letters(peers: Peers) -> None:
     [
         ({"topology": "square"}, "The topology is 'square'"),
         ({"peers": ["nowhere"]}, "has no port"),
-        ({"listen": "999.1.1.1"}, "choose another address"),
-        ({"name": ""}, "printable"),
+        ({"listen": "999.1.1.1"}, "choose another host"),
+        ({"name": "\n"}, "printable"),
         ({"timeout": 0}, "more than 0"),
+        ({"timeout": float("nan")}, "more than 0"),
+        ({"listen": 7000}, "listen is a str, HOST or HOST:PORT, not 7000"),
+        ({"peers": [7]}, "peers are a str HOST:PORT each, and one is 7"),
+        ({"peers": None}, "peers are a str HOST:PORT each, and one is None"),
+        ({"peers": "127.0.0.1:1,127.0.0.1:2"}, "it must be a host's name"),
+        ({"secret": b"bytes"}, "secret is a str, or Keys, not a bytes"),
+        ({"secret": "half of \ud83d"}, "halves of characters"),
+        ({"secret": Keys("short")}, "A key is a str of 40 characters"),
+        ({"secret": Keys("\x7f" * 40)}, "is not a CURVE key"),
     ],
-    ids=["topology", "port", "listen", "name", "timeout"],
 )
 def test_an_argument_that_is_wrong_is_named(options: dict, why: str) -> None:
     given = {"secret": WORDS, "timeout": 2.0, **options}
-    if options == {"name": ""}:
-        given["name"] = "\n"
-    with pytest.raises((JoinFailed, ValueError), match=why):
+    with pytest.raises((JoinFailed, TypeError, ValueError), match=why):
         Mesh.join(**given)
+
+
+def test_a_process_that_is_left_before_it_has_joined_ends_without_a_word(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    client = Client.begin()
+    client.leave(0.0)
+    assert client.is_gone
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_id_follows_from_the_key(peers: Peers) -> None:

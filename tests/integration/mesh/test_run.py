@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from manta.light.runtime.processes import marked
+from manta.mesh.run import _free_port
+from manta.mesh.settings import LOOPBACK
+from manta.testing import wait_until
 from tests.integration.mesh.conftest import SECRET, Peers
 
 pytestmark = pytest.mark.timeout(300)
@@ -152,3 +156,47 @@ def test_faults_are_injected_as_the_command_says(tmp_path: Path) -> None:
         assert told.startswith("[3, 1, 3]" if name == "peer-2" else "[3, 2, 3]"), out
         assert "'lost'" in told
     assert "'parted'" in out
+
+
+def test_scripts_end_where_the_command_is_killed(tmp_path: Path) -> None:
+    """Also one that has left the mesh, and prints nothing."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import os, time\nfrom manta import Mesh\n"
+        "with Mesh.join(timeout=100) as mesh:\n    print(os.environ['MANTA_MESH_RUN'])\n"
+        "time.sleep(1000)\n"
+    )
+    running = manta("mesh", "run", "--peers", 2, path)
+    assert running.stdout is not None
+    folders = {running.stdout.readline().split(" | ")[1].strip() for _ in range(2)}
+    (folder,) = folders
+    mark = f"MANTA_MESH_RUN={folder}"
+    assert len(marked(mark)) == 2
+    running.kill()
+    running.communicate()
+    wait_until(lambda: not marked(mark), what=lambda: marked(mark))
+    wait_until(lambda: not Path(folder).exists())
+
+
+def test_a_script_by_hand_is_told_by_its_environment(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "from manta import Mesh\nwith Mesh.join(timeout=100) as mesh:\n"
+        "    print(mesh.name, mesh.rank, len(mesh.neighbors), mesh.all_reduce(1))\n"
+    )
+    door = f"{LOOPBACK}:{_free_port(LOOPBACK)}"
+    all_told = {"SECRET": SECRET, "SIZE": "4", "TOPOLOGY": "star"}
+    running = []
+    for number in range(4):
+        told = {**all_told, "NAME": f"by-hand-{number}"}
+        told |= {"PEERS": f"127.0.0.1:9,{door}"} if number else {"LISTEN": door}
+        environment = {f"MANTA_MESH_{name}": value for name, value in told.items()}
+        command = [sys.executable, str(path)]
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        )
+        running.append(process)
+    said = [process.communicate()[0].split() for process in running]
+    assert [one[0] for one in said] == [f"by-hand-{number}" for number in range(4)]
+    ranks = {int(rank): (int(near), int(total)) for _, rank, near, total in said}
+    assert ranks == {0: (3, 4), 1: (1, 4), 2: (1, 4), 3: (1, 4)}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,9 @@ import manta
 from manta import Swarm, Task, task
 from manta.apis.errors import DatasetMissing, InvalidArgument, SwarmFailed, Unplaceable
 from manta.cli.local.cluster import LocalCluster
+from manta.light.runtime.processes import marked
+from manta.testing import wait_until
+from tests.support.children import Child
 
 
 @task
@@ -90,6 +97,29 @@ def test_it_is_gone_after_an_error_too() -> None:
     with pytest.raises(ZeroDivisionError):
         use()
     assert is_gone(cluster)
+
+
+KILLED = """
+import sys
+from manta import LocalCluster
+cluster = LocalCluster(1)
+with cluster:
+    print(cluster._caretaker.pid, cluster.folder, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_its_processes_end_where_its_caretaker_is_killed_with_it() -> None:
+    program: Child[str]
+    with Child([sys.executable, "-c", KILLED], stdin=-1, stdout=-1, text=True) as program:
+        assert program.stdout is not None
+        caretaker, folder = program.stdout.readline().split()
+        mark = f"MANTA_HOME={folder}"
+        assert marked(mark)
+        os.kill(int(caretaker), signal.SIGKILL)
+        program.kill()
+    wait_until(lambda: not marked(mark), what=lambda: marked(mark))
+    shutil.rmtree(folder)
 
 
 def test_what_it_is_given_is_checked(tmp_path: Path) -> None:

@@ -71,4 +71,4 @@ def test_no_link_goes_to_an_address_that_is_not_allowed() -> None:
 
     allowed = "10.0.0.2".__eq__
     control = Control(OWN, Topology.of("full"), unused, unused, unused, allowed)
-    assert control._peer(OTHER).addresses == ("tcp://10.0.0.2:4712",)
+    assert control.known._peer(OTHER).addresses == ("tcp://10.0.0.2:4712",)

@@ -43,6 +43,7 @@ def test_all_that_are_linked_are_told_once_of_who_came_to_the_door_here() -> Non
     control = Control(card("o"), Topology.of("full"), unused, unused, unused, lambda host: True)
     plane: Any = Plane()
     control.plane, control._io = plane, Io()
+    control.known.begin(plane.told)
     for name in "ab":
         control.admit(card(name))
         control._do(swim.Joined(alive(name)))

@@ -56,10 +56,10 @@ def test_what_a_process_does_is_seen(does: str) -> None:
 
 def test_who_sends_is_known_by_the_system_though_others_made_the_sockets() -> None:
     ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     with ours:
         pid = os.fork()
         if pid == 0:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             theirs.send(b"it is me")
             signal.pause()
         try:
@@ -71,7 +71,7 @@ def test_who_sends_is_known_by_the_system_though_others_made_the_sockets() -> No
     theirs.close()
 
 
-def test_who_does_not_let_itself_be_known_is_nobody() -> None:
+def test_who_sends_where_nobody_asked_for_that_is_nobody() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"x")

@@ -63,7 +63,7 @@ def known(tag: str, count: int, *kept: int) -> KnownLetters:
 
 def sends(box: Letters, count: int, to: str = "p", tag: str = "t") -> None:
     for number in range(count):
-        assert box.has_room(MINE, to, 1)
+        assert box.flow.has_room(MINE, to, 1)
         box.send(Attempt(box.era, MINE, 0), to, tag, b"%d" % number)
 
 
@@ -110,8 +110,8 @@ def test_a_peer_takes_none_of_the_reserve_of_another_ones_member() -> None:
     box_, _ = box()
     for serial in range(UNREAD.letters):
         box_.handle("q", sent(serial))
-    assert box_.rooms.room(("p", THEIRS)).letters == RESERVE.letters
-    assert box_.rooms.room(("q", THEIRS)).letters == 0
+    assert box_.flow.rooms.room(("p", THEIRS)).letters == RESERVE.letters
+    assert box_.flow.rooms.room(("q", THEIRS)).letters == 0
 
 
 def test_whose_letter_was_read_is_served_though_many_wait_before_it() -> None:
