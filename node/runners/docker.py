@@ -77,6 +77,7 @@ class DockerRunner:
     ) -> None:
         """Raises EngineError for an engine of another machine."""
         self.names: tuple[str, ...] = (found.level,)
+        self.trouble = ""
         self._found = found
         self._engine = Engine()
         self._node = node

@@ -81,7 +81,8 @@ class Node:
             )
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
-            runner = choose_runner(config, folder, keys.public)
+            give_up = partial(on_finish, Exit.INTERNAL)
+            runner = choose_runner(config, folder, keys.public, give_up)
             undo.callback(runner.close)
             for sentence in runner.recover():
                 log.warning("%s", sentence)

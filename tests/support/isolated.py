@@ -32,10 +32,12 @@ LEVELS = (LIMITS, LANDLOCK, BWRAP)
 """Without images."""
 
 
-def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
+def choose(level: str) -> Callable[..., Runner]:
     """What takes the place of `selection.choose_runner`."""
 
-    def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
+    def choose_runner(
+        config: NodeConfig, state: StateFolder, public_key: str, give_up: Callable[[str], None]
+    ) -> Runner:
         label = selection.label_of(public_key, state.path)
         if level in IMAGES:
             engine = hardening.find(level, state.path)
@@ -47,13 +49,14 @@ def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
         wanted = () if level == LIMITS else (level,)
         found = selection.local(selection.private(config, state.path), wanted)
         assert found.level == level, found.why
-        return selection.local_runner(found, selection.keys(config, state.path), holder)
+        hidden = selection.keys(config, state.path)
+        return selection.local_runner(found, hidden, holder, give_up)
 
     return choose_runner
 
 
 if __name__ == "__main__":
-    selection.choose_runner = choose(sys.argv[1])  # type: ignore[assignment]
+    selection.choose_runner = choose(sys.argv[1])
     module = sys.argv[2]
     sys.argv[:] = sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
