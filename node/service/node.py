@@ -21,6 +21,7 @@ from manta.node.capabilities import datasets
 from manta.node.config import in_force
 from manta.node.environments import Environments, Policy
 from manta.node.errors import TokenError
+from manta.node.isolation.holding import Holder
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
 from manta.node.peers.listening import OFF, PeerSocket, bulk_address
@@ -111,6 +112,9 @@ class Node:
                 values, folder.path / "light", journals.append_output, journals.output_waits
             )
             undo.callback(sessions.close)
+            builds = Holder(f"{label_of(keys.public, folder.path)}-build")
+            for sentence in builds.recover():
+                log.warning("%s", sentence)
             environments = Environments(
                 folder.environments,
                 Policy(
@@ -121,7 +125,7 @@ class Node:
                 ),
                 private(config, folder.path),
                 config.alias,
-                label_of(keys.public, folder.path),
+                builds,
             )
             undo.callback(environments.close)
             audit = open_log(folder.audit, keys.secret)
