@@ -41,6 +41,7 @@ from manta.node.runners.paths import (
     dataset_path,
     packages,
 )
+from manta.node.runners.pulled import Pulled
 from manta.node.task_server.streams import Lines
 from manta.protocol.bundle import Usage
 from manta.protocol.isolation import GVISOR
@@ -52,8 +53,11 @@ LABEL = "manta.node"
 PATIENCE = 30.0
 """Seconds that the container of an image alone may be out of sight."""
 _CLOSING_TIME = 12.0
+_RECENT = 60.0  # seconds in which a container is made of an image that was prepared
 _NO_PROGRAM = 127  # the exit code of an init that finds no such program
 _KERNEL_FAILED = 2  # the exit code of a program in Go that can't have another thread
+_WAYS = ".ways"
+"""A Unix socket in the scratch folder, while a runtime with ways out begins."""
 _LOG = {"max-size": "1m", "max-file": "1"}  # for `docker logs` alone: the node keeps its own
 
 
@@ -69,11 +73,18 @@ class _Pending:
 class DockerRunner:
     """`node` is what this node's containers are labelled with, `alias` what errors call it.
 
-    `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH.
+    `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH; those of
+    `pulled` are removed that there is no room for.
     """
 
     def __init__(
-        self, found: Hardening, node: str, alias: str, default_image: str, runtime: Path
+        self,
+        found: Hardening,
+        node: str,
+        alias: str,
+        default_image: str,
+        runtime: Path,
+        pulled: Pulled,
     ) -> None:
         """Raises EngineError for an engine of another machine."""
         self.names: tuple[str, ...] = (found.level,)
@@ -85,6 +96,9 @@ class DockerRunner:
         self._default_image = default_image
         self._runtime = runtime
         self._lock = threading.Lock()
+        self._pulled = pulled
+        self._prepared: dict[str, float] = {}
+        """When images were last prepared, whose containers may be yet to be made."""
         self._pending: dict[str, _Pending] = {}
         self._digests: dict[str, str] = {}
         """Images with their digests, by name, as they were last looked for."""
@@ -124,6 +138,8 @@ class DockerRunner:
                 where = f"node {self._alias!r}"
                 self._say(pending, f"The image {image!r} is not on {where}: pulling it.")
                 self._engine.pull(image)
+                if (contents := self._engine.contents(image)) is not None:
+                    self._pulled.add(image, *contents)
                 took = time.monotonic() - began
                 self._say(pending, f"The image {image!r} was pulled in {took:.0f} s.")
             digested = self._engine.digested(image)
@@ -141,10 +157,41 @@ class DockerRunner:
             del self._pending[image]
             if problem is None:
                 self._digests[image] = digested
+                self._prepared[image] = time.monotonic()
         if problem is None:
             pending.done.set_result(None)
+            self._pulled.use(image)
+            self._tidy()
         else:
             pending.done.set_exception(problem)
+
+    def _tidy(self) -> None:
+        """Removes images that this node has pulled, as long as they take more than they may."""
+        kept = set[str]()
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                self._prepared = {
+                    name: at for name, at in self._prepared.items() if now - at < _RECENT
+                }
+                kept |= {*self._pending, *self._prepared}
+            if (found := self._pulled.next_to_go(kept)) is None:
+                return
+            name, id_ = found
+            try:
+                contents = self._engine.contents(name)
+                if contents is not None and contents[0] == id_:
+                    self._engine.remove_image(name)
+                    log.info(
+                        "The image %r, which this node has pulled, was removed: images take more "
+                        "than they may (containers.images_mb).",
+                        name,
+                    )
+            except EngineError as error:  # a container uses it
+                log.info("The image %r is not removed yet: %s", name, error)
+                kept.add(name)
+            else:
+                self._pulled.forget(name)
 
     def _say(self, pending: _Pending, sentence: str) -> None:
         log.info("%s", sentence)
@@ -317,6 +364,7 @@ class DockerRunner:
                 f"The container of {task} ({container['State']}), which the daemon before this "
                 "one has left, was removed."
             )
+        self._tidy()
         return found
 
     def close(self) -> None:

@@ -213,6 +213,7 @@ def _at_least(config: NodeConfig, choice: Choice) -> Choice:
 
 def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     from manta.node.runners.docker import DockerRunner
+    from manta.node.runners.pulled import Pulled
     from manta.node.runners.runtime_copy import runtime_copy
 
     major, minor, _ = platform.python_version_tuple()
@@ -223,6 +224,7 @@ def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_ke
         config.alias,
         image,
         runtime_copy(folder.runtime),
+        Pulled(folder.images_file, config.images_disk),
     )
 
 

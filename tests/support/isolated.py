@@ -18,6 +18,7 @@ from manta.node.isolation.limits import Limits
 from manta.node.runners import hardening, selection
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import Runner
+from manta.node.runners.pulled import Pulled
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.state import StateFolder
 from manta.protocol.isolation import BWRAP, IMAGES, LANDLOCK, LIMITS
@@ -44,7 +45,8 @@ def choose(level: str) -> Callable[..., Runner]:
             engine = msgspec.structs.replace(engine, processes=outside.PROCESSES)
             assert config.default_image is not None
             copy = runtime_copy(state.runtime)
-            return DockerRunner(engine, label, config.alias, config.default_image, copy)
+            pulled = Pulled(state.images_file, config.images_disk)
+            return DockerRunner(engine, label, config.alias, config.default_image, copy, pulled)
         holder = Holder(label, Limits(processes=outside.PROCESSES))
         wanted = () if level == LIMITS else (level,)
         found = selection.local(selection.private(config, state.path), wanted)
