@@ -13,14 +13,16 @@ Containers carry the node's label, by which a daemon finds those that an earlier
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -46,6 +48,9 @@ from manta.node.task_server.streams import Lines
 from manta.protocol.bundle import Usage
 from manta.protocol.isolation import GVISOR
 from manta.protocol.machine import CUDA
+
+if TYPE_CHECKING:
+    from manta.node.outbound import Ways
 
 log = logging.getLogger("manta.node.runners")
 
@@ -219,6 +224,8 @@ class DockerRunner:
             }
 
         def ended(exit_: RuntimeExit) -> None:
+            if spec.outbound is not None:
+                spec.outbound.close()
             if exit_.code == _NO_PROGRAM and not exit_.sentence:
                 sentence = (
                     f"The image {image!r} has no python3, which the module needs: take another, "
@@ -242,7 +249,30 @@ class DockerRunner:
                 exit_ = msgspec.structs.replace(exit_, sentence=sentence)
             on_exit(exit_)
 
-        return self._launch(spec, options, ended)
+        try:
+            if spec.outbound is not None:
+                self._open(spec.outbound, spec.scratch)
+            return self._launch(spec, options, ended)
+        except (LaunchError, OSError):
+            if spec.outbound is not None:
+                spec.outbound.close()
+            raise
+
+    def _open(self, ways: Ways, scratch: Path) -> None:
+        """Where the runtime hands over the sockets at which it listens for the task. Raises
+        OSError."""
+        folder = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(f"/proc/self/fd/{folder}/{_WAYS}")  # the path may be too long for one
+            listening.listen(1)
+            self._found.give(scratch / _WAYS)
+        except OSError:
+            listening.close()
+            raise
+        finally:
+            os.close(folder)
+        ways.take_at(listening, lambda: (scratch / _WAYS).unlink(missing_ok=True))
 
     def start_image(
         self,
@@ -318,6 +348,7 @@ class DockerRunner:
                 memory=spec.memory,
                 cpu=spec.cpu,
                 is_runtime=isinstance(spec, RuntimeSpec),
+                ways=spec.outbound if isinstance(spec, RuntimeSpec) else None,
                 mounts=mounts,
                 device_requests=[DeviceRequest(device_ids=named, capabilities=[["gpu"]])]
                 if named
@@ -384,11 +415,14 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime gets besides what its image sets."""
     limit = {} if spec.memory is None else {"MANTA_MEMORY": str(spec.memory)}
     path, own = RUNTIME, dict[str, str]()
+    if spec.outbound is not None:
+        ways = msgspec.json.encode(spec.outbound.inside).decode()
+        own = {"MANTA_WAYS": ways, "MANTA_WAYS_SOCKET": f"{SCRATCH}/{_WAYS}"}
     if spec.environment is not None and (folder := packages(spec.environment)) is not None:
         # A virtual environment is of one Python; its packages serve any that is the same.
         seen = f"{ENVIRONMENT}/{folder.relative_to(spec.environment)}"
         path = f"{RUNTIME}:{seen}"
-        own = {"MANTA_PACKAGES": seen, "MANTA_INTERPRETER": wire.interpreter()}
+        own |= {"MANTA_PACKAGES": seen, "MANTA_INTERPRETER": wire.interpreter()}
     return {
         "LANG": "C.UTF-8",
         **limit,
