@@ -10,7 +10,7 @@ TOOLS := .venv/.tools
 # Tests start some thousand processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo docs generate pictures notebooks lint audit lock image test test-fast attack bench bench-data clean
+.PHONY: setup demo docs generate pictures notebooks lint audit lock image test test-fast attack bench bench-data bench-isolation clean
 
 setup: $(TOOLS)
 
@@ -86,6 +86,10 @@ bench: setup
 # The data plane beside other programs, in ten minutes: `make bench-data FIGURES="letter stage --json"`.
 bench-data: setup
 	@$(BIN)/python -m tests.benchmarks.data_plane $(FIGURES)
+
+# What isolation costs by level, and an idle node: for a quiet machine, in five minutes.
+bench-isolation: setup
+	@$(BIN)/python -m tests.benchmarks isolation idle_memory
 
 clean:
 	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -433,6 +433,14 @@ def main() -> int:
         name = missing.args[0]
         sys.stderr.write(f"python -m manta.light is started by a node, which sets {name}.\n")
         return 2
+    if (ways := environment.pop("MANTA_WAYS", None)) is not None:
+        from manta.light.runtime.ways import hand_over_at
+
+        try:
+            hand_over_at(environment.pop("MANTA_WAYS_SOCKET"), ways)
+        except OSError as error:
+            sys.stderr.write(f"The task's ways out can't be made: {error}.\n")
+            return 2
     is_limited = environment.pop("MANTA_MEMORY", None) is not None
     memory_events = environment.pop("MANTA_MEMORY_EVENTS", None)
     environment.pop("MANTA_NODE", None)  # by which the node finds this process

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from manta.protocol.isolation import BWRAP, LIMITS
+from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
 
 PREFIX: Final = "outbound:"
 MOST: Final = 16
@@ -86,25 +86,30 @@ def flaw_of_pattern(pattern: str) -> str:
     return ""
 
 
+def entry_of(target: Target, patterns: Sequence[str]) -> str:
+    """The first entry of a list that allows what a task asks for, "" if none does."""
+    if (address := target.address) is not None:
+        return _entry_of_address(address, target.port, patterns)
+    for pattern in patterns:
+        host, _, port = pattern.rpartition(":")
+        is_name = _network(host) is None
+        if is_name and _port_fits(port, target.port) and _name_fits(host.lower(), target.host):
+            return pattern
+    return ""
+
+
 def allowed(target: Target, patterns: Sequence[str]) -> bool:
     """Whether a list has what a task asks for."""
-    if (address := target.address) is not None:
-        return address_allowed(address, target.port, patterns)
-    return any(
-        _port_fits(port, target.port) and _name_fits(host.lower(), target.host)
-        for host, _, port in (pattern.rpartition(":") for pattern in patterns)
-        if _network(host) is None
-    )
+    return bool(entry_of(target, patterns))
 
 
-def address_allowed(address: Address, port: int, patterns: Sequence[str]) -> bool:
-    """Whether a list has this address itself."""
+def _entry_of_address(address: Address, port: int, patterns: Sequence[str]) -> str:
     for pattern in patterns:
         host, _, its = pattern.rpartition(":")
         network = _network(host)
         if network is not None and _port_fits(its, port) and address in network:
-            return True
-    return False
+            return pattern
+    return ""
 
 
 def reachable(address: Address, target: Target, patterns: Sequence[str]) -> bool:
@@ -113,7 +118,7 @@ def reachable(address: Address, target: Target, patterns: Sequence[str]) -> bool
         address = address.ipv4_mapped or address
     if target.address is None and _is_public(address):
         return True
-    return address_allowed(address, target.port, patterns)
+    return bool(_entry_of_address(address, target.port, patterns))
 
 
 def _is_public(address: Address) -> bool:
@@ -135,14 +140,37 @@ def lacking(targets: Iterable[Target], patterns: Sequence[str]) -> list[str]:
     return [str(target) for target in targets if not allowed(target, patterns)]
 
 
-def lets_out(level: str) -> str:
-    """Why tasks at that level get no way out, as the rest of a sentence; "" if they do."""
+def lets_out(level: str, targets: Iterable[Target] = (), *, runs_program: bool = True) -> str:
+    """Why a task at that level gets no way out to these, as the rest of a sentence; "" if it does.
+
+    `runs_program`: it is not an image's own entry point.
+    """
     if level in (LIMITS, BWRAP):
         return ""
-    return (
-        f"runs it at the level {level!r}, at which there are no ways out: only a sandbox (bwrap) "
-        "has a network of its own that leads where its owner allows"
-    )
+    if level != DOCKER:
+        why = _NO_WAY.get(level, "nothing is known of it")
+        return (
+            f"runs it at the level {level!r}, at which there are no ways out ({why}): use a node "
+            "with the level bwrap or docker"
+        )
+    if not runs_program:
+        return (
+            "runs an image alone, whose entry point makes no ways out: give the module a program, "
+            "which begins the connections"
+        )
+    own = [str(one) for one in targets if one.address and not one.address.is_loopback]
+    if own:
+        return (
+            f"runs it in a container, which can't have the address of {', '.join(own)}: name the "
+            "host, or use a node with the level bwrap"
+        )
+    return ""
+
+
+_NO_WAY = {
+    LANDLOCK: "Landlock tells ports apart, but no addresses",
+    GVISOR: "gVisor's kernel hands no socket of a task's to the node",
+}
 
 
 def _is_host(host: str) -> bool:

@@ -28,7 +28,17 @@ def find() -> tuple[Gpu, ...]:
 
 
 def nvidia() -> tuple[Gpu, ...]:
-    """None where there is no driver, or it does not answer, which is logged."""
+    """None where there is no driver, or it does not answer, which is logged; and none that is
+    divided (MIG): the driver takes its first part for the whole, whatever a task was promised."""
+    return tuple(gpu for gpu, is_divided in _nvidia() if not is_divided)
+
+
+def divided() -> tuple[str, ...]:
+    """The names of GPUs that tasks are not given, since they are divided (MIG)."""
+    return tuple(gpu.info.name for gpu, is_divided in _nvidia() if is_divided)
+
+
+def _nvidia() -> tuple[tuple[Gpu, bool], ...]:
     if not (DEV / "nvidiactl").exists():
         return ()  # without importing what would find nothing
     try:
@@ -42,20 +52,30 @@ def nvidia() -> tuple[Gpu, ...]:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         cuda = f"{version // 1000}.{version % 1000 // 10}"
-        found = []
+        found = list[tuple[Gpu, bool]]()
         for number in range(min(MOST, pynvml.nvmlDeviceGetCount())):
             handle = pynvml.nvmlDeviceGetHandleByIndex(number)
             name, id_ = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
             info = GpuInfo(_text(name), memory, _text(id_), CUDA, driver, cuda)
             device = DEV / f"nvidia{pynvml.nvmlDeviceGetMinorNumber(handle)}"
-            found.append(Gpu(info, device, info.id))
+            found.append((Gpu(info, device, info.id), _is_divided(handle)))
         return tuple(found)
     except pynvml.NVMLError as error:
         _warn(error)
         return ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def _is_divided(handle: object) -> bool:
+    import pynvml
+
+    try:
+        now, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+        return False
+    return bool(now == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
 def _text(told: str | bytes) -> str:

@@ -14,10 +14,12 @@ from manta.node.cli.config import NAME
 from manta.node.daemon.places import config_of, state_folder
 from manta.node.errors import OperatorError
 from manta.protocol.isolation import DOCKER, LEVELS, LIMITS
+from manta.protocol.outbound import PREFIX, Target, entry_of, lets_out, targets_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
+    from manta.node.config import NodeConfig
     from manta.node.policy.records import OwnerRecords
     from manta.node.policy.rules import Policy
 
@@ -36,16 +38,16 @@ def policy_show(name: str, as_json: bool) -> None:
     from manta.node.policy.records import OwnerRecords
     from manta.node.policy.rules import shown
 
-    path, found = _policy(name)
+    config, found = _policy(name)
     records = OwnerRecords(state_folder(name).owner)
     seen = known(records)
-    record = {**shown(found), "file": path, "seen": seen}
+    record = {**shown(found), "file": config.policy, "seen": seen}
     if as_json:
         json_form.show(record)
         return
     lines = [
-        f"{path}: what no rule speaks of is {_WORDS[found.otherwise.word]}; keys that are new: "
-        f"{found.new_keys}."
+        f"{config.policy}: what no rule speaks of is {_WORDS[found.otherwise.word]}; keys that are "
+        f"new: {found.new_keys}."
     ]
     for rule in record["rules"]:
         title = f' "{rule["name"]}"' if rule["name"] else ""
@@ -76,6 +78,9 @@ def _said(value: object) -> str:
 @click.option("--digest", default="", help="The digest of the module's package.")
 @click.option("--image", help="The image that the module names.")
 @click.option("--isolation", type=click.Choice(LEVELS), help="The level at which it runs.")
+@click.option(
+    "--outbound", multiple=True, metavar="HOST:PORT", help="It connects there; may be repeated."
+)
 @click.option("--instances", default=1, type=click.IntRange(1), help="Of the task.")
 @click.option("--at", metavar="TIME", help="When: such as 2026-12-01T23:00.  [default: now]")
 @as_json_option
@@ -89,20 +94,24 @@ def policy_test(
     digest: str,
     image: str | None,
     isolation: str | None,
+    outbound: tuple[str, ...],
     instances: int,
     at: str | None,
     as_json: bool,
 ) -> int:
     """Show what the policy says of a request, and which rule says so; nothing is asked or run.
 
-    The exit code is 0 if it is allowed, and 6 if it is denied or the owner is to be asked.
+    With --outbound, also which entry of network.allow lets it connect there. The exit code is 0 if
+    it is allowed, and 6 if it is denied or the owner is to be asked.
     """
     from manta.console import json_form
     from manta.node.policy.admission import moment
     from manta.node.policy.records import OwnerRecords
     from manta.node.policy.rules import Request, Verdict, decide
 
-    _, found = _policy(name)
+    config, found = _policy(name)
+    targets = _targets(outbound)
+    level = isolation or _level(name, image)
     seen = known(OwnerRecords(state_folder(name).owner))
     if key is None:
         keys = (*found.users.get(user, ()), *seen.get(user, ()))
@@ -115,23 +124,51 @@ def policy_test(
         digest=digest,
         image=image,
         datasets=datasets,
-        isolation=isolation or _level(name, image),
+        isolation=level,
         instances=instances,
+        outbound=tuple(f"{PREFIX}{target}" for target in targets),
         at=moment(_time(at)),
     )
     decision = decide(found, request, seen)
-    word = decision.verdict.word
-    record = {"verdict": word, "why": decision.why, "leaves": str(decision.leaves)}
+    verdict, why = decision.verdict, decision.why
+    ways = {target: entry_of(target, config.network_allow) for target in targets}
+    if closed := _closed(config, ways, level):
+        why = "; ".join((why, *closed) if verdict is Verdict.DENY else closed)
+        verdict = Verdict.DENY
     if as_json:
-        json_form.show(record)
+        shown = [{"target": str(target), "entry": entry or None} for target, entry in ways.items()]
+        json_form.show(
+            {"verdict": verdict.word, "why": why, "leaves": str(decision.leaves), "ways": shown}
+        )
     else:
-        print_lines(f"{word}: {decision.why or 'all rules that speak of it allow it'}.")
-        if decision.verdict is not Verdict.DENY:
-            print_lines(f"What may leave: {decision.leaves}.")
-    return Exit.OK if decision.verdict is Verdict.ALLOW else Exit.DENIED
+        print_lines(f"{verdict.word}: {why or 'all rules that speak of it allow it'}.")
+        if verdict is not Verdict.DENY:
+            print_lines(
+                *(f'network.allow has "{entry}" for {target}.' for target, entry in ways.items()),
+                f"What may leave: {decision.leaves}.",
+            )
+    return Exit.OK if verdict is Verdict.ALLOW else Exit.DENIED
 
 
-def _policy(name: str) -> tuple[Path, Policy]:
+def _targets(outbound: Iterable[str]) -> tuple[Target, ...]:
+    try:
+        return targets_of(f"{PREFIX}{text.removeprefix(PREFIX)}" for text in outbound)
+    except ValueError as error:
+        raise click.BadParameter(f"--outbound: {error}.") from None
+
+
+def _closed(config: NodeConfig, ways: Mapping[Target, str], level: str) -> list[str]:
+    """Why it may not connect to all of these, whatever the rules say."""
+    lacking = [str(target) for target, entry in ways.items() if not entry]
+    allowed = ", ".join(f'"{entry}"' for entry in config.network_allow) or "nothing"
+    closed = [
+        f"it connects to {', '.join(lacking)}, and network.allow of {config.path} has {allowed}"
+    ]
+    flaw = lets_out(level, ways) if ways else ""
+    return closed * bool(lacking) + [f"this node {flaw}"] * bool(flaw)
+
+
+def _policy(name: str) -> tuple[NodeConfig, Policy]:
     """Raises OperatorError if the node has none."""
     from manta.node.policy import reading
 
@@ -141,7 +178,7 @@ def _policy(name: str) -> tuple[Path, Policy]:
             f"The node {name} has no policy: all that its cluster's users deploy may run. "
             f"Name a file of rules as policy.file in {config.path}."
         )
-    return config.policy, reading.load(config.policy)
+    return config, reading.load(config.policy)
 
 
 def known(records: OwnerRecords) -> dict[str, tuple[str, ...]]:

@@ -307,6 +307,14 @@ class NodeConfig:
         read=lambda image: image or None,
     )
     """None: the official Python image of the node's version."""
+    images_disk: int = setting(
+        "containers.images_mb",
+        int,
+        40_960,
+        "Disk for all images that the node has pulled itself; those not used for longest go.",
+        low=0,
+        **_MEBIBYTES,
+    )
     gpu_enabled: bool = setting("containers.gpu_enabled", bool, True, "Tasks may use GPUs.")
     allow_unsandboxed: bool = setting(
         "containers.allow_unsandboxed",

@@ -162,6 +162,12 @@ def _gpus() -> Finding:
     from manta.node.capabilities import gpus
 
     found = gpus.find()
+    if divided := gpus.divided():
+        return warning(
+            "gpu",
+            f"Divided into parts (MIG), which tasks are not given: {', '.join(divided)}.",
+            "Let a GPU be whole (nvidia-smi -i NUMBER -mig 0) to have tasks get it.",
+        )
     if has_driver and not any(gpu.info.kind == CUDA for gpu in found):
         return warning(
             "gpu",

@@ -1,7 +1,9 @@
 """Runs an installer: in a sandbox that has the network, within bounds of time, disk and output.
 
 It sees the node's Python, the index if that is a folder, and the draft of the environment, which
-alone it may write. Where neither bubblewrap nor Landlock works it is a plain process.
+alone it may write. Where neither bubblewrap nor Landlock works it is a plain process. What it
+leaves running is ended with it: a sandbox ends as a whole; elsewhere `adopt` is the parent of all
+that hangs nowhere else, and a control group, where there are any, holds what has killed that.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from typing import Final, NamedTuple
 from manta.light.runtime.processes import kill_tree, marked
 from manta.node.environments.folders import size_of
 from manta.node.environments.recipe import Places
-from manta.node.isolation import enter
+from manta.node.isolation import adopt, enter
+from manta.node.isolation.holding import Held, Holder
 from manta.node.isolation.landlock import OWN, READ, RUN, Rule
 from manta.node.runners import bwrap
-from manta.node.runners.local import SOURCES
+from manta.node.runners.local import SOURCES, interpreter
 from manta.node.runners.paths import ENVIRONMENT, INDEX, UV
 from manta.node.runners.selection import Local
 
@@ -56,8 +59,8 @@ class Bench:
     draft: Path
     index: Path | None
     uv: Path | None
-    node: str
-    """By which what a daemon that was killed has left is found: the mark of its tasks."""
+    holder: Holder
+    """Keeps what it starts within limits, and finds what a daemon that was killed has left."""
 
     @property
     def places(self) -> Places:
@@ -82,12 +85,26 @@ class Bench:
         seconds: float = SECONDS,
     ) -> Done:
         """`room`: bytes that the draft may have. Raises OSError."""
-        mark = {_MARK: self.draft.name, "MANTA_NODE": self.node}
+        held = self.holder.hold(self.draft.name, None, None)
+        try:
+            return self._held(held, program, variables, room, stop, seconds)
+        finally:
+            held.end()
+
+    def _held(
+        self,
+        held: Held,
+        program: Sequence[str],
+        variables: Mapping[str, str],
+        room: int,
+        stop: threading.Event,
+        seconds: float,
+    ) -> Done:
         with contextlib.ExitStack() as handed:
             command, environment, descriptors = self._command(program, variables, handed)
             process = subprocess.Popen(
-                command,
-                env={**environment, **mark},
+                held.command(command),
+                env={**environment, **held.environment, _MARK: self.draft.name},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -95,8 +112,11 @@ class Bench:
                 pass_fds=descriptors,
                 start_new_session=True,
             )
+        held.watch(process.pid)
         try:
-            return self._watch(process, room, stop, seconds)
+            done = self._watch(process, room, stop, seconds)
+            verdict = held.verdict(None)
+            return done._replace(said=f"{done.said}\n{verdict}") if verdict else done
         finally:
             left = marked(f"{_MARK}={self.draft.name}")
             kill_tree(left if process.poll() is not None else left | {process.pid})
@@ -118,7 +138,7 @@ class Bench:
                 variables,
                 given,
             )
-            return [*before, "--", *program], {}, given.descriptors
+            return [*before, "--", *program], interpreter(), given.descriptors
         confinement = self.level.confinement
         if confinement is not None:
             rules = [*confinement.rules, *_RELEASE, Rule(str(self.draft), OWN)]
@@ -127,7 +147,7 @@ class Bench:
             confinement = confinement._replace(rules=tuple(rules), internet=True)
         # What finds Manta for who confines itself would hide from the installer what is missing.
         own = ["/usr/bin/env", "-u", "PYTHONPATH", *program]
-        command = enter.command(own, confinement=confinement)
+        command = adopt.command(enter.command(own, confinement=confinement))
         return command, {**variables, "PYTHONPATH": str(SOURCES)}, []
 
     def _watch(

@@ -39,6 +39,7 @@ from manta.transports.errors import remedied
 
 if TYPE_CHECKING:
     from manta.node.environments.building import Done
+    from manta.node.isolation.holding import Holder
 
 log = logging.getLogger("manta.node.environments")
 
@@ -70,17 +71,18 @@ class _Pending:
 
 
 class Environments:
-    """May be used from any thread. `alias` is what errors call the node, `node` its mark."""
+    """May be used from any thread. `alias` is what errors call the node."""
 
     def __init__(
-        self, path: Path, policy: Policy, private: Iterable[Path], alias: str, node: str
+        self, path: Path, policy: Policy, private: Iterable[Path], alias: str, holder: Holder
     ) -> None:
-        """`private`: files and folders of which no installer sees anything."""
+        """`private`: files and folders of which no installer sees anything. `holder`: what holds
+        installers, which is closed with this."""
         self._folders = Folders(path, policy.most_bytes)
         self._policy = policy
         self._private = tuple(private)
         self._alias = alias
-        self._node = node
+        self._holder = holder
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self._threads: set[threading.Thread] = set()
@@ -149,6 +151,7 @@ class Environments:
         deadline = time.monotonic() + _CLOSING_TIME
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self._holder.close()
 
     def _wanted(self, module: str, lines: Sequence[str]) -> Wanted | None:
         try:
@@ -305,7 +308,7 @@ class Environments:
             )
         policy = self._policy
         index = Path(policy.index) if policy.is_folder else None
-        bench = Bench(self._level, draft, index, uv, self._node)
+        bench = Bench(self._level, draft, index, uv, self._holder)
         places = bench.places
         variables = recipe.environment(policy, places) | recipe.passed_on(os.environ)
         if uv is not None:

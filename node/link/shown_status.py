@@ -68,4 +68,4 @@ class ShownStatus:
     def _notices(self) -> str:
         trouble = self._context.storage.trouble
         own = f"The node {trouble}: it takes no new work until it can." if trouble else ""
-        return " ".join(filter(None, (own, self._noticed)))
+        return " ".join(filter(None, (own, self._context.runner.trouble, self._noticed)))

@@ -77,15 +77,19 @@ class Ways:
         return [(str(target.address or own[target.host]), target.port) for target in self.targets]
 
     @property
-    def hosts(self) -> str:
-        """Lines of `/etc/hosts`, by which names lead there."""
+    def names(self) -> dict[str, str]:
+        """By which names a task finds these addresses, but localhost, which is there."""
         pairs = zip(self.targets, self.inside, strict=True)
-        lines = (
-            f"{at[0]} {target.host}\n"
+        return {
+            target.host: at[0]
             for target, at in pairs
             if target.address is None and target.host != "localhost"
-        )
-        return "".join(dict.fromkeys(lines))
+        }
+
+    @property
+    def hosts(self) -> str:
+        """The same, as lines of `/etc/hosts`."""
+        return "".join(f"{address} {name}\n" for name, address in self.names.items())
 
     def take(self, other: socket.socket) -> None:
         """Serves what a sandbox hands over on this socket, which is closed."""
@@ -93,11 +97,29 @@ class Ways:
             target=self._serve, args=(other,), name="manta-outbound", daemon=True
         ).start()
 
+    def take_at(self, listening: socket.socket, over: Callable[[], None]) -> None:
+        """The same with what the first hands over that connects to this socket, which is closed
+        then. `over` is called when nobody is to connect any more."""
+        threading.Thread(
+            target=self._await, args=(listening, over), name="manta-outbound", daemon=True
+        ).start()
+
     def close(self) -> None:
         """Ends all connections, soon. Idempotent."""
         self._stop.set()
 
     # Threads: one that accepts, and one for each connection.
+
+    def _await(self, listening: socket.socket, over: Callable[[], None]) -> None:
+        other: socket.socket | None = None
+        with listening:
+            listening.settimeout(_LOOK)
+            while other is None and not self._stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    other, _ = listening.accept()
+        over()
+        if other is not None:
+            self._serve(other)
 
     def _serve(self, other: socket.socket) -> None:
         with contextlib.ExitStack() as undo:

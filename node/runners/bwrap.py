@@ -34,6 +34,7 @@ from manta.node.isolation.holding import Held, Holder
 from manta.node.isolation.listen import CAPABILITIES
 from manta.node.runners import gpus, local, visible
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.launcher import Ended
 from manta.node.runners.paths import ENVIRONMENT, MODULE, SCRATCH, SOCKET, dataset_path
 from manta.protocol.isolation import BWRAP
 
@@ -152,8 +153,13 @@ class BwrapRunner(local.LocalRunner):
 
     names: tuple[str, ...] = (BWRAP,)
 
-    def __init__(self, found: Bubblewrap, holder: Holder | None = None) -> None:
-        super().__init__(holder)
+    def __init__(
+        self,
+        found: Bubblewrap,
+        holder: Holder | None = None,
+        give_up: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(holder, give_up)
         self._found = found
         compile_dir(Path(wire.__file__).parent, quiet=2)  # no sandbox could keep what it compiles
 
@@ -161,10 +167,10 @@ class BwrapRunner(local.LocalRunner):
         """Raises LaunchError, OSError."""
         sandbox, ways = _Sandbox(self.hold(spec)), spec.outbound
 
-        def ended(code: int, stderr_tail: str) -> None:
+        def ended(how: Ended) -> None:
             if ways is not None:
                 ways.close()
-            on_exit(sandbox.ended(spec.session, code, stderr_tail))
+            on_exit(sandbox.ended(spec.session, how))
 
         try:
             with contextlib.ExitStack() as handed:
@@ -332,15 +338,18 @@ class _Sandbox:
         else:
             kill_tree({process.pid})
 
-    def ended(self, session: str, code: int, stderr_tail: str) -> RuntimeExit:
+    def ended(self, session: str, how: Ended) -> RuntimeExit:
         """Returns how the runtime ended, or that there was none."""
         is_made = self._read("exit-code") is not None
         try:
-            return self._how(session, code, stderr_tail, is_made=is_made)
+            return self._exit(session, how, is_made=is_made)
         finally:
             self.close()
 
-    def _how(self, session: str, code: int, stderr_tail: str, *, is_made: bool) -> RuntimeExit:
+    def _exit(self, session: str, how: Ended, *, is_made: bool) -> RuntimeExit:
+        code, stderr_tail, lost = how
+        if lost:
+            return local.lost(session, how)
         if code > 0 and not is_made:
             last = (stderr_tail.splitlines() or [f"exit code {code}"])[-1]
             sentence = f"The task's sandbox could not be made: {last}."

@@ -13,14 +13,16 @@ Containers carry the node's label, by which a daemon finds those that an earlier
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -41,10 +43,14 @@ from manta.node.runners.paths import (
     dataset_path,
     packages,
 )
+from manta.node.runners.pulled import Pulled
 from manta.node.task_server.streams import Lines
 from manta.protocol.bundle import Usage
 from manta.protocol.isolation import GVISOR
 from manta.protocol.machine import CUDA
+
+if TYPE_CHECKING:
+    from manta.node.outbound import Ways
 
 log = logging.getLogger("manta.node.runners")
 
@@ -52,8 +58,11 @@ LABEL = "manta.node"
 PATIENCE = 30.0
 """Seconds that the container of an image alone may be out of sight."""
 _CLOSING_TIME = 12.0
+_RECENT = 60.0  # seconds in which a container is made of an image that was prepared
 _NO_PROGRAM = 127  # the exit code of an init that finds no such program
 _KERNEL_FAILED = 2  # the exit code of a program in Go that can't have another thread
+_WAYS = ".ways"
+"""A Unix socket in the scratch folder, while a runtime with ways out begins."""
 _LOG = {"max-size": "1m", "max-file": "1"}  # for `docker logs` alone: the node keeps its own
 
 
@@ -69,14 +78,22 @@ class _Pending:
 class DockerRunner:
     """`node` is what this node's containers are labelled with, `alias` what errors call it.
 
-    `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH.
+    `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH; those of
+    `pulled` are removed that there is no room for.
     """
 
     def __init__(
-        self, found: Hardening, node: str, alias: str, default_image: str, runtime: Path
+        self,
+        found: Hardening,
+        node: str,
+        alias: str,
+        default_image: str,
+        runtime: Path,
+        pulled: Pulled,
     ) -> None:
         """Raises EngineError for an engine of another machine."""
         self.names: tuple[str, ...] = (found.level,)
+        self.trouble = ""
         self._found = found
         self._engine = Engine()
         self._node = node
@@ -84,6 +101,9 @@ class DockerRunner:
         self._default_image = default_image
         self._runtime = runtime
         self._lock = threading.Lock()
+        self._pulled = pulled
+        self._prepared: dict[str, float] = {}
+        """When images were last prepared, whose containers may be yet to be made."""
         self._pending: dict[str, _Pending] = {}
         self._digests: dict[str, str] = {}
         """Images with their digests, by name, as they were last looked for."""
@@ -123,6 +143,8 @@ class DockerRunner:
                 where = f"node {self._alias!r}"
                 self._say(pending, f"The image {image!r} is not on {where}: pulling it.")
                 self._engine.pull(image)
+                if (contents := self._engine.contents(image)) is not None:
+                    self._pulled.add(image, *contents)
                 took = time.monotonic() - began
                 self._say(pending, f"The image {image!r} was pulled in {took:.0f} s.")
             digested = self._engine.digested(image)
@@ -140,10 +162,41 @@ class DockerRunner:
             del self._pending[image]
             if problem is None:
                 self._digests[image] = digested
+                self._prepared[image] = time.monotonic()
         if problem is None:
             pending.done.set_result(None)
+            self._pulled.use(image)
+            self._tidy()
         else:
             pending.done.set_exception(problem)
+
+    def _tidy(self) -> None:
+        """Removes images that this node has pulled, as long as they take more than they may."""
+        kept = set[str]()
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                self._prepared = {
+                    name: at for name, at in self._prepared.items() if now - at < _RECENT
+                }
+                kept |= {*self._pending, *self._prepared}
+            if (found := self._pulled.next_to_go(kept)) is None:
+                return
+            name, id_ = found
+            try:
+                contents = self._engine.contents(name)
+                if contents is not None and contents[0] == id_:
+                    self._engine.remove_image(name)
+                    log.info(
+                        "The image %r, which this node has pulled, was removed: images take more "
+                        "than they may (containers.images_mb).",
+                        name,
+                    )
+            except EngineError as error:  # a container uses it
+                log.info("The image %r is not removed yet: %s", name, error)
+                kept.add(name)
+            else:
+                self._pulled.forget(name)
 
     def _say(self, pending: _Pending, sentence: str) -> None:
         log.info("%s", sentence)
@@ -171,6 +224,8 @@ class DockerRunner:
             }
 
         def ended(exit_: RuntimeExit) -> None:
+            if spec.outbound is not None:
+                spec.outbound.close()
             if exit_.code == _NO_PROGRAM and not exit_.sentence:
                 sentence = (
                     f"The image {image!r} has no python3, which the module needs: take another, "
@@ -194,7 +249,30 @@ class DockerRunner:
                 exit_ = msgspec.structs.replace(exit_, sentence=sentence)
             on_exit(exit_)
 
-        return self._launch(spec, options, ended)
+        try:
+            if spec.outbound is not None:
+                self._open(spec.outbound, spec.scratch)
+            return self._launch(spec, options, ended)
+        except (LaunchError, OSError):
+            if spec.outbound is not None:
+                spec.outbound.close()
+            raise
+
+    def _open(self, ways: Ways, scratch: Path) -> None:
+        """Where the runtime hands over the sockets at which it listens for the task. Raises
+        OSError."""
+        folder = os.open(scratch, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(f"/proc/self/fd/{folder}/{_WAYS}")  # the path may be too long for one
+            listening.listen(1)
+            self._found.give(scratch / _WAYS)
+        except OSError:
+            listening.close()
+            raise
+        finally:
+            os.close(folder)
+        ways.take_at(listening, lambda: (scratch / _WAYS).unlink(missing_ok=True))
 
     def start_image(
         self,
@@ -270,6 +348,7 @@ class DockerRunner:
                 memory=spec.memory,
                 cpu=spec.cpu,
                 is_runtime=isinstance(spec, RuntimeSpec),
+                ways=spec.outbound if isinstance(spec, RuntimeSpec) else None,
                 mounts=mounts,
                 device_requests=[DeviceRequest(device_ids=named, capabilities=[["gpu"]])]
                 if named
@@ -316,6 +395,7 @@ class DockerRunner:
                 f"The container of {task} ({container['State']}), which the daemon before this "
                 "one has left, was removed."
             )
+        self._tidy()
         return found
 
     def close(self) -> None:
@@ -335,11 +415,14 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime gets besides what its image sets."""
     limit = {} if spec.memory is None else {"MANTA_MEMORY": str(spec.memory)}
     path, own = RUNTIME, dict[str, str]()
+    if spec.outbound is not None:
+        ways = msgspec.json.encode(spec.outbound.inside).decode()
+        own = {"MANTA_WAYS": ways, "MANTA_WAYS_SOCKET": f"{SCRATCH}/{_WAYS}"}
     if spec.environment is not None and (folder := packages(spec.environment)) is not None:
         # A virtual environment is of one Python; its packages serve any that is the same.
         seen = f"{ENVIRONMENT}/{folder.relative_to(spec.environment)}"
         path = f"{RUNTIME}:{seen}"
-        own = {"MANTA_PACKAGES": seen, "MANTA_INTERPRETER": wire.interpreter()}
+        own |= {"MANTA_PACKAGES": seen, "MANTA_INTERPRETER": wire.interpreter()}
     return {
         "LANG": "C.UTF-8",
         **limit,

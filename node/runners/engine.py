@@ -147,6 +147,25 @@ class Engine:
         digests = [one.partition("@")[2] for one in found.get("RepoDigests") or ()]
         return f"{image}@{digests[0] if digests else found['Id']}"
 
+    def contents(self, image: str) -> tuple[str, int] | None:
+        """The id and the size in bytes of what an image's name leads to, if there is one. Raises
+        EngineError."""
+        from docker.errors import ImageNotFound
+
+        client = self.client
+        with self.errors():
+            try:
+                found = client.inspect_image(image)
+            except ImageNotFound:
+                return None
+        return found["Id"], found["Size"]
+
+    def remove_image(self, image: str) -> None:
+        """Raises EngineError if a container uses it."""
+        client = self.client
+        with contextlib.suppress(Gone), self.errors():
+            client.remove_image(image)
+
     def pull(self, image: str) -> None:
         """Raises EngineError, ImageMissing."""
         from docker.errors import APIError

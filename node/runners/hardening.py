@@ -19,7 +19,7 @@ import resource
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -28,6 +28,9 @@ from manta.node.isolation.limits import FILES, PROCESSES
 from manta.node.isolation.profile import profile
 from manta.node.runners.engine import Engine, Gone
 from manta.protocol.isolation import GVISOR
+
+if TYPE_CHECKING:
+    from manta.node.outbound import Ways
 
 TASKS_USER: Final = 65_532
 """Of tasks in containers of a node that is root; images without one call it `nonroot`."""
@@ -98,6 +101,7 @@ class Hardening(msgspec.Struct, frozen=True):
         memory: int | None,
         cpu: float | None,
         is_runtime: bool = False,
+        ways: Ways | None = None,
         **more: Any,
     ) -> dict[str, Any]:
         """All that holds for each container of a task. `memory`: bytes; `cpu`: cores.
@@ -125,6 +129,9 @@ class Hardening(msgspec.Struct, frozen=True):
             nano_cpus=None if cores is None else int(cores * 1e9),
             pids_limit=self.processes,
             ulimits=[Ulimit(name="nofile", soft=files, hard=files), Ulimit(name="core", hard=0)],
+            # In a network that is its own and leads nowhere, it listens where it will connect to.
+            sysctls={"net.ipv4.ip_unprivileged_port_start": "0"} if ways else None,
+            extra_hosts=ways.names if ways else None,
             **more,
         )
         return found

@@ -94,6 +94,10 @@ class Runner(Protocol):
     names: tuple[str, ...]
     """The levels at which it isolates tasks, as the node's capabilities say."""
 
+    @property
+    def trouble(self) -> str:
+        """What its operator should know, in a sentence; "" for nothing."""
+
     def runs_in_image(self, image: str | None) -> bool:
         """Whether a module that names this image, or none, runs in a container."""
 

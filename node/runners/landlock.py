@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from manta.node.errors import LaunchError
@@ -99,11 +99,15 @@ class LandlockRunner(ProcessRunner):
     names: tuple[str, ...] = (LANDLOCK,)
 
     def __init__(
-        self, found: Confinement, hidden: Iterable[Path], holder: Holder | None = None
+        self,
+        found: Confinement,
+        hidden: Iterable[Path],
+        holder: Holder | None = None,
+        give_up: Callable[[str], None] | None = None,
     ) -> None:
         """`hidden`: keys and state, which no data set may contain. Whose home is shown to tasks as
         one has that shown."""
-        super().__init__(holder)
+        super().__init__(holder, give_up)
         self._found = found._replace(hidden=tuple(map(str, hidden)))
 
     def environment(self, spec: RuntimeSpec, held: Held | None) -> dict[str, str]:

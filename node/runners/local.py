@@ -13,8 +13,8 @@ from manta.light import wire
 from manta.node.errors import LaunchError
 from manta.node.isolation.holding import Held, Holder
 from manta.node.runners import gpus
-from manta.node.runners.interface import ImageSpec, RuntimeSpec
-from manta.node.runners.launcher import Launcher
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
+from manta.node.runners.launcher import Ended, Launcher
 from manta.protocol.bundle import Usage
 from manta.transports.errors import remedied
 
@@ -43,9 +43,16 @@ class LocalRunner:
 
     names: tuple[str, ...]
 
-    def __init__(self, holder: Holder | None = None) -> None:
-        self.launcher = Launcher()
+    def __init__(
+        self, holder: Holder | None = None, give_up: Callable[[str], None] | None = None
+    ) -> None:
+        """`give_up` is called with a sentence when nothing can be started any more."""
+        self.launcher = Launcher(give_up)
         self.holder = holder
+
+    @property
+    def trouble(self) -> str:
+        return self.launcher.trouble
 
     def hold(self, spec: RuntimeSpec) -> Held | None:
         """Prepares to hold a task to its limits. Raises LaunchError."""
@@ -93,6 +100,11 @@ def runtime(environment: str | None = None) -> tuple[str, ...]:
     """What is started: the Python of an environment that the task sees there, or the node's."""
     python = sys.executable if environment is None else f"{environment}/bin/python"
     return (python, "-m", "manta.light")
+
+
+def lost(session: str, how: Ended) -> RuntimeExit:
+    """Of a runtime that has ended with the thread that launched it."""
+    return RuntimeExit(session, None, how.said, how.lost, platform=True)
 
 
 def usage_of(held: Held | None) -> Callable[[], Usage]:

@@ -18,6 +18,7 @@ from manta.node.isolation import enter
 from manta.node.isolation.holding import Held
 from manta.node.runners import local
 from manta.node.runners.interface import RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.launcher import Ended
 from manta.protocol.isolation import LIMITS
 
 _MARK = "MANTA_SESSION"
@@ -33,11 +34,11 @@ class ProcessRunner(local.LocalRunner):
         """Raises LaunchError."""
         held = self.hold(spec)
 
-        def ended(code: int, stderr_tail: str) -> None:
-            exit_ = _exit(spec.session, code, stderr_tail, held)
+        def ended(how: Ended) -> None:
+            exit_ = _exit(spec.session, how, held)
             if held is not None:
                 held.end()
-            if code != 0:  # it may not have come to ending what it started
+            if how.code != 0:  # it may not have come to ending what it started
                 end_marked(spec.session)
             on_exit(exit_)
 
@@ -71,7 +72,10 @@ class ProcessRunner(local.LocalRunner):
         return environment(spec) | (held.environment if held is not None else {})
 
 
-def _exit(session: str, code: int, stderr_tail: str, held: Held | None) -> RuntimeExit:
+def _exit(session: str, how: Ended, held: Held | None) -> RuntimeExit:
+    code, stderr_tail, lost = how
+    if lost:
+        return local.lost(session, how)
     if held is None:
         return RuntimeExit(session, code, stderr_tail)
     if code == enter.REFUSED:

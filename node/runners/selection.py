@@ -63,8 +63,13 @@ class Choice(NamedTuple):
         return local if self.containers is None else (self.containers.level, *local)
 
 
-def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
-    """Raises LaunchError."""
+def choose_runner(
+    config: NodeConfig, folder: StateFolder, public_key: str, give_up: Callable[[str], None]
+) -> Runner:
+    """`give_up` is called, from any thread, with a sentence when it can start nothing any more.
+
+    Raises LaunchError.
+    """
     choice = choose(config, folder.path)
     containers = None
     if choice.containers is not None:
@@ -76,23 +81,28 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
 
     holder = Holder(label_of(public_key, folder.path))
     log.info("%s", holder.sentence)
-    others = local_runner(choice.local, keys(config, folder.path), holder)
+    others = local_runner(choice.local, keys(config, folder.path), holder, give_up)
     return others if containers is None else ByImage(containers, others)
 
 
-def local_runner(found: Local, hidden: Iterable[Path], holder: Holder) -> Runner:
+def local_runner(
+    found: Local,
+    hidden: Iterable[Path],
+    holder: Holder,
+    give_up: Callable[[str], None] | None = None,
+) -> Runner:
     """`hidden`: keys and state."""
     if found.sandbox is not None:
         from manta.node.runners.bwrap import BwrapRunner
 
-        return BwrapRunner(found.sandbox, holder)
+        return BwrapRunner(found.sandbox, holder, give_up)
     if found.confinement is not None:
         from manta.node.runners.landlock import LandlockRunner
 
-        return LandlockRunner(found.confinement, hidden, holder)
+        return LandlockRunner(found.confinement, hidden, holder, give_up)
     from manta.node.runners.process import ProcessRunner
 
-    return ProcessRunner(holder)
+    return ProcessRunner(holder, give_up)
 
 
 def choose(config: NodeConfig, state: Path) -> Choice:
@@ -203,6 +213,7 @@ def _at_least(config: NodeConfig, choice: Choice) -> Choice:
 
 def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     from manta.node.runners.docker import DockerRunner
+    from manta.node.runners.pulled import Pulled
     from manta.node.runners.runtime_copy import runtime_copy
 
     major, minor, _ = platform.python_version_tuple()
@@ -213,6 +224,7 @@ def _docker(found: Hardening, config: NodeConfig, folder: StateFolder, public_ke
         config.alias,
         image,
         runtime_copy(folder.runtime),
+        Pulled(folder.images_file, config.images_disk),
     )
 
 
@@ -232,6 +244,10 @@ class ByImage:
         self.names: tuple[str, ...] = (*containers.names, *others.names)
         self._containers = containers
         self._others = others
+
+    @property
+    def trouble(self) -> str:
+        return " ".join(filter(None, (self._containers.trouble, self._others.trouble)))
 
     def runs_in_image(self, image: str | None) -> bool:
         return image is not None

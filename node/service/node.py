@@ -21,6 +21,7 @@ from manta.node.capabilities import datasets
 from manta.node.config import in_force
 from manta.node.environments import Environments, Policy
 from manta.node.errors import TokenError
+from manta.node.isolation.holding import Holder
 from manta.node.journal.files import Journals
 from manta.node.peers.book import PeerBook
 from manta.node.peers.listening import OFF, PeerSocket, bulk_address
@@ -82,7 +83,8 @@ class Node:
             )
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
-            runner = choose_runner(config, folder, keys.public)
+            give_up = partial(on_finish, Exit.INTERNAL)
+            runner = choose_runner(config, folder, keys.public, give_up)
             undo.callback(runner.close)
             for sentence in runner.recover():
                 log.warning("%s", sentence)
@@ -115,6 +117,9 @@ class Node:
                 values, folder.path / "light", output.keep, journals.output_waits
             )
             undo.callback(sessions.close)
+            builds = Holder(f"{label_of(keys.public, folder.path)}-build")
+            for sentence in builds.recover():
+                log.warning("%s", sentence)
             environments = Environments(
                 folder.environments,
                 Policy(
@@ -125,7 +130,7 @@ class Node:
                 ),
                 private(config, folder.path),
                 config.alias,
-                label_of(keys.public, folder.path),
+                builds,
             )
             undo.callback(environments.close)
             audit.started(time.time(), in_force(config), version=VERSION, pid=pid)

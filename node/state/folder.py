@@ -6,6 +6,7 @@ identity.json   its manager's public key; node_id, cluster_id and alias once reg
 lock            held by the daemon that runs; its process id inside
 status.json     what that daemon last said of itself
 member.json     of which cluster of this machine's nodes it is one, if of any
+images.json     the images that it has pulled itself
 audit/          what ran here, for whom, with which data, and what left: sealed
 journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
@@ -91,6 +92,7 @@ class StateFolder:
         self.identity_file = path / "identity.json"
         self.status_file = path / "status.json"
         self.member_file = path / "member.json"
+        self.images_file = path / "images.json"
         self.log_file = path / "node.log"
         self.audit = path / "audit"
         self.owner = path / "owner"

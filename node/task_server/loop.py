@@ -48,6 +48,10 @@ class PollThread:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def post(self, job: Job) -> bool:
         """Has a job run soon; False, and it is not run, at the end. From any thread."""
         return self._jobs.post(job)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from manta.node.errors import WayOutRefused
 from manta.node.outbound import Totals, Ways
 from manta.node.state.audit import EACH
-from manta.protocol.isolation import BWRAP, level_of
+from manta.protocol.isolation import BWRAP, DOCKER
 from manta.protocol.outbound import Target, lacking, lets_out, targets_of
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ def targets(context: NodeContext, assignment: Assignment) -> tuple[Target, ...]:
             f"Task {name!r} asks to connect to {', '.join(closed)}, and the owner of node "
             f"{alias!r} does not allow that (network.allow): ask them, or use another node."
         )
-    runner = context.runner
-    image = assignment.module.image
-    level = level_of(runner.names, image=runner.runs_in_image(image))
-    if flaw := lets_out(level):
+    module = assignment.module
+    level = context.runner.level(module.image)
+    if flaw := lets_out(level, found, runs_program=module.package is not None):
         raise WayOutRefused(f"Node {alias!r} {flaw}.")
     return found
 
@@ -49,7 +48,7 @@ def ways(
 ) -> Ways | None:
     """The ways out of a runtime; None where nothing keeps it in. `current` is the attempt that
     runs, `say` writes to its swarm's log: both from any thread."""
-    if not found or BWRAP not in context.runner.names:
+    if not found or context.runner.level(current().module.image) not in (BWRAP, DOCKER):
         return None
     audit, told = context.audit, 0
 

@@ -22,6 +22,7 @@ from manta.node.runners import bwrap, hardening, landlock
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
+from manta.node.runners.pulled import Pulled
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.task_server import messages as light
 from manta.protocol.isolation import GVISOR, IMAGES
@@ -57,9 +58,8 @@ def runner(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
         local.close()
         return
     engine = request.getfixturevalue({"docker": "docker_host"}.get(kind, "gvisor_host"))
-    runner = DockerRunner(
-        hardening.find(kind), "test", "node-1", engine.base(), runtime_copy(tmp_path / "runtime")
-    )
+    copy, pulled = runtime_copy(tmp_path / "runtime"), Pulled(tmp_path / "images.json", 1 << 40)
+    runner = DockerRunner(hardening.find(kind), "test", "node-1", engine.base(), copy, pulled)
     yield runner
     runner.close()
     assert engine.containers() == []
@@ -329,7 +329,10 @@ def test_what_a_daemon_left_is_ended(kind: str, node: Node, runner: Runner) -> N
         return
     runtime = node.start("import time\ndef main():\n    time.sleep(600)\n", task="swarm.worker")
     runtime.ready()
-    other = DockerRunner(hardening.find(kind), "another node", "node-2", "", Path("/nowhere"))
+    pulled = Pulled(Path("/nowhere/images.json"), 0)
+    other = DockerRunner(
+        hardening.find(kind), "another node", "node-2", "", Path("/nowhere"), pulled
+    )
     assert other.recover() == []
     other.close()
     [sentence] = runner.recover()

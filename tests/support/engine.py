@@ -303,15 +303,19 @@ def docker_host(engine: TestEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator
     engine.hang_up()
 
 
-@pytest.fixture(scope="session")
-def gvisor_engine() -> Iterator[TestEngine]:
-    """Another, which has gVisor's runtime, as its documentation says, on the platform that needs no
-    virtualization."""
+def gvisor_runtimes() -> dict[str, Any]:
+    """gVisor's, as its documentation says, on the platform that needs no virtualization."""
     program = shutil.which("runsc", path=PLACES)
     if program is None:
         no_gvisor("runsc is not installed (apt-get install runsc)")
     flags = ["--host-uds=open", "--network=none", "--oci-seccomp", "--platform=ptrace"]
-    with running_engine({"runsc": {"path": program, "runtimeArgs": flags}}) as engine:
+    return {"runsc": {"path": program, "runtimeArgs": flags}}
+
+
+@pytest.fixture(scope="session")
+def gvisor_engine() -> Iterator[TestEngine]:
+    """Another, which has gVisor's runtime."""
+    with running_engine(gvisor_runtimes()) as engine:
         engine.base()
         engine.hang_up()
         yield engine

@@ -18,6 +18,7 @@ from manta.node.isolation.limits import Limits
 from manta.node.runners import hardening, selection
 from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import Runner
+from manta.node.runners.pulled import Pulled
 from manta.node.runners.runtime_copy import runtime_copy
 from manta.node.state import StateFolder
 from manta.protocol.isolation import BWRAP, IMAGES, LANDLOCK, LIMITS
@@ -32,28 +33,32 @@ LEVELS = (LIMITS, LANDLOCK, BWRAP)
 """Without images."""
 
 
-def choose(level: str) -> Callable[[NodeConfig, StateFolder, str], Runner]:
+def choose(level: str) -> Callable[..., Runner]:
     """What takes the place of `selection.choose_runner`."""
 
-    def choose_runner(config: NodeConfig, state: StateFolder, public_key: str) -> Runner:
+    def choose_runner(
+        config: NodeConfig, state: StateFolder, public_key: str, give_up: Callable[[str], None]
+    ) -> Runner:
         label = selection.label_of(public_key, state.path)
         if level in IMAGES:
             engine = hardening.find(level, state.path)
             engine = msgspec.structs.replace(engine, processes=outside.PROCESSES)
             assert config.default_image is not None
             copy = runtime_copy(state.runtime)
-            return DockerRunner(engine, label, config.alias, config.default_image, copy)
+            pulled = Pulled(state.images_file, config.images_disk)
+            return DockerRunner(engine, label, config.alias, config.default_image, copy, pulled)
         holder = Holder(label, Limits(processes=outside.PROCESSES))
         wanted = () if level == LIMITS else (level,)
         found = selection.local(selection.private(config, state.path), wanted)
         assert found.level == level, found.why
-        return selection.local_runner(found, selection.keys(config, state.path), holder)
+        hidden = selection.keys(config, state.path)
+        return selection.local_runner(found, hidden, holder, give_up)
 
     return choose_runner
 
 
 if __name__ == "__main__":
-    selection.choose_runner = choose(sys.argv[1])  # type: ignore[assignment]
+    selection.choose_runner = choose(sys.argv[1])
     module = sys.argv[2]
     sys.argv[:] = sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -151,7 +151,8 @@ def _outbound(demand: Demand, node: NodeView) -> str:
         return ""
     if closed := lacking(targets_of(asked), node.capabilities.outbound):
         return f"does not let tasks connect to {', '.join(closed)} (network.allow)"
-    return lets_out(isolation(demand.module, node))
+    level, runs_program = isolation(demand.module, node), demand.module.package is not None
+    return lets_out(level, targets_of(asked), runs_program=runs_program)
 
 
 def _tag(demand: Demand, node: NodeView) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from manta import Module
+from manta.node.runners import docker
 from manta.testing import wait_until
 from tests.integration.docker.conftest import DockerLab
 from tests.support.engine import TestEngine, tool
@@ -89,6 +90,41 @@ def test_an_image_that_only_the_registry_has_is_pulled_once(
     assert not any("pull" in line.text for line in api.collect_logs(swarm_id))
     lab.engine.client.remove_image(image)
     lab.gone()
+
+
+def test_images_that_the_node_has_pulled_go_where_they_take_too_much_and_no_others(
+    lab: DockerLab, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, api = lab.engine.client, lab.api()
+    names = [registry.image(f"kept:{number}") for number in range(4)]
+    others, used = names[0], names[1]
+    for step in client.pull(others, stream=True, decode=True):
+        assert "error" not in step, step
+
+    def runs(image: str) -> None:
+        lab.run(api, lab.of(Module(None, image, name="task")))
+
+    def there() -> set[str]:
+        found = {name for one in client.images() for name in one["RepoTags"] or ()}
+        return found & set(names)
+
+    with lab.node(1):
+        runs(others)
+        runs(used)
+        runs(names[2])
+    container = client.create_container(used)["Id"]
+    assert there() == {others, used, names[2]}
+    with lab.node(1, containers={"images_mb": 0}):  # at its start
+        assert there() == {others, used}
+        runs(names[3])
+        assert there() == {others, used, names[3]}  # its container could be yet to be made
+        monkeypatch.setattr(docker, "_RECENT", 0.0)
+        runs(others)
+        lab.wait_until(lambda: there() == {others, used})
+        client.remove_container(container)
+        runs(others)
+        lab.wait_until(lambda: there() == {others})
+    client.remove_image(others)
 
 
 def failure(lab: DockerLab, image: str) -> str:

@@ -88,10 +88,10 @@ def test_what_tasks_run_in(
     folder.path.mkdir()
     if isinstance(expected, str):
         with pytest.raises(LaunchError) as raised:
-            choose_runner(config, folder, "key")
+            choose_runner(config, folder, "key", pytest.fail)
         assert expected in str(raised.value)
         return
-    runner = choose_runner(config, folder, "key")
+    runner = choose_runner(config, folder, "key", pytest.fail)
     assert runner.names == expected
     assert runner.runs_in_image("python:3.10") is ("docker" in expected)
     assert runner.runs_in_image(None) is (expected == DOCKER)

@@ -369,7 +369,7 @@ def test_what_does_not_end_when_it_is_told_is_killed(node: Any, tmp_path: Path) 
         [sys.executable, "-c", deaf],
         env={},
         cwd=tmp_path,
-        on_exit=lambda code, _: exits.put(code),
+        on_exit=lambda ended: exits.put(ended.code),
     )
     wait_until(lambda: ignores_sigterm(child.pid))
     node.launcher.end(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from manta.light.runtime.processes import marked
+from manta.light.runtime.processes import kill_tree, marked
 from manta.node.environments import Environments, Policy, building, environments
 from manta.node.environments.folders import Entry, size_of
 from manta.node.errors import LaunchError, RequirementsError, StorageError
+from manta.node.isolation.holding import Holder
+from manta.node.isolation.limits import Limits, Means
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, LANDLOCK, LIMITS
 from manta.protocol.requirements import digest_of
@@ -35,12 +38,19 @@ def index(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def made(tmp_path: Path, index: Path) -> Iterator[Made]:
+def holder() -> Iterator[Holder]:
+    holder = Holder(f"test-{secrets.token_hex(4)}")
+    yield holder
+    holder.close()
+
+
+@pytest.fixture
+def made(tmp_path: Path, index: Path, holder: Holder) -> Iterator[Made]:
     all_made: list[Environments] = []
 
     def make(private: tuple[Path, ...] = (), **policy: object) -> Environments:
         allowed = Policy(**{"index": str(index), **policy})  # type: ignore[arg-type]
-        all_made.append(Environments(tmp_path / "made", allowed, private, "node-1", "mark"))
+        all_made.append(Environments(tmp_path / "made", allowed, private, "node-1", holder))
         return all_made[-1]
 
     yield make
@@ -308,6 +318,94 @@ def test_a_build_ends_with_its_node(made: Made, index: Path, level: str) -> None
         asked.result(20)
     assert not building_processes()
     assert not drafts[0].exists()
+
+
+LEAVES = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    os.closerange(0, 256)  # or the installer waits for what it says
+    HIDES
+    if os.fork() == 0:
+        os.execve(sys.executable, [sys.executable, "-S", "-c", "import time; time.sleep(600)",
+                                   "MARK"], {})
+    os._exit(0)
+os.wait()
+END
+"""
+KILLS_ITS_KEEPER = """
+    pid = os.getpid()
+    while pid > 1:
+        with open(f"/proc/{pid}/stat") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+        try:
+            with open(f"/proc/{pid}/cmdline") as file:
+                if "manta.node.isolation.adopt" in file.read():
+                    os.kill(pid, 9)
+        except OSError:
+            pass
+"""
+
+
+def with_mark(mark: str) -> list[str]:
+    """Processes of this machine that have it in their command line."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if mark.encode() in Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0"):
+                found.append(name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("hides", ["pass", KILLS_ITS_KEEPER.strip()], ids=["away", "its keeper"])
+@pytest.mark.parametrize("end", ["", "os._exit(3)", "time.sleep(600)"])
+def test_nothing_that_a_build_starts_outlives_it(
+    made: Made,
+    index: Path,
+    level: str,
+    holder: Holder,
+    hides: str,
+    end: str,
+) -> None:
+    mark = f"left-{secrets.token_hex(8)}"
+    code = LEAVES.replace("HIDES", hides).replace("MARK", mark).replace("END", end)
+    sdist(index, "leaving", code=code)
+    these = made(sdists=True)
+    asked = these.prepare("code", ["leaving"], "task", lambda _: None)
+    if "sleep" in end:
+        wait_until(lambda: asked.done() or with_mark(mark), 60)
+        these.leave("task")
+    wait([asked], 60)
+    assert asked.done()
+    left = with_mark(mark)
+    if level == LIMITS and hides != "pass" and holder.plan.processes is not Means.GROUP:
+        assert left  # as the page on security says
+        kill_tree(set(map(int, left)))
+    else:
+        assert not left
+
+
+def test_a_build_that_forks_without_end_is_ended_or_refused_and_told(
+    made: Made, index: Path, holder: Holder, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holder, "_limits", Limits(processes=48))
+    code = """
+import os, sys, time
+for _ in range(200):
+    try:
+        if os.fork() == 0:
+            os.closerange(0, 256)
+            time.sleep(600)
+            os._exit(0)
+    except OSError:
+        os._exit(9)
+    time.sleep(0.005)
+time.sleep(600)
+"""
+    sdist(index, "forking", code=code)
+    refused(made(sdists=True), "forking")
 
 
 def test_environments_are_built_one_at_a_time_and_what_nobody_waits_for_is_given_up(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from manta.apis import errors
+from manta.console.exit_codes import Exit
 from manta.manager.placement.place import WINDOW
 from manta.node.journal import swarm as swarm_journal
 from manta.node.link.manager import ManagerLink
+from manta.node.runners.launcher import MOST_FAILURES
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import attempts
 from manta.node.state.modules import ModuleFolders
@@ -19,6 +21,7 @@ from manta.protocol.base import Instance
 from manta.protocol.node import TaskEnded, TaskError
 from manta.protocol.states import AttemptState
 from manta.testing import crash, wait_for_successor
+from tests.support.launching import break_thread
 
 
 def test_a_node_says_what_it_is(lab) -> None:
@@ -167,6 +170,43 @@ def test_each_child_may_crash_in_mid_swarm(lab, child: str) -> None:
     assert finished == list(range(12))
     if child != "tasks/*":
         assert len(tasks) == 12, [task for task in tasks if task.status != "FINISHED"]
+
+
+def test_the_thread_that_starts_tasks_may_fail_in_mid_swarm(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    swarm = lab.swarm(ROUNDS, iterations=12)
+    swarm.set_global("total", 0)
+    deployed = api.deploy_swarm("lab", swarm)
+    lab.wait_until(lambda: api.get_swarm(deployed).iteration >= 3)
+    scratch = set(node.context.state.tasks.iterdir())
+    break_thread(node.context.runner.launcher)
+    ended = api.wait_swarm(deployed, timeout=60)
+    assert ended.status == "COMPLETED", ended
+    tasks = api.get_tasks(deployed)
+    assert [task.iteration for task in tasks if task.status == "FINISHED"] == list(range(12))
+    told = [task.error.sentence for task in tasks if task.status == "INTERRUPTED"]
+    assert all("thread that starts tasks has failed (none is left)" in one for one in told), told
+    assert len(told) <= 1  # none where it had no attempt just then
+    lab.wait_until(lambda: not scratch & set(node.context.state.tasks.iterdir()))
+    words = "The thread that starts tasks has failed once since the node began"
+    lab.wait_until(lambda: words in lab.state("node-1").read_status().notice)
+    assert not lab.finished
+
+
+def test_a_node_whose_thread_that_starts_tasks_fails_for_ever_ends_and_says_so(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    slow = "import time\ndef main():\n    time.sleep(600)\n"
+    deployed = api.deploy_swarm("lab", lab.swarm(slow))
+    lab.wait_until(lambda: node.context.runtimes)
+    for _ in range(MOST_FAILURES + 1):
+        break_thread(node.context.runner.launcher).join(60)
+    [(code, sentence)] = lab.finished
+    assert code == Exit.INTERNAL
+    assert "within 60 s" in sentence
+    lab.wait_until(lambda: api.get_tasks(deployed)[0].status == "INTERRUPTED")
+    api.stop_swarm(deployed, force=True)
 
 
 def test_a_manager_that_comes_back_is_told_everything_once(lab) -> None:

@@ -93,8 +93,9 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     shell("config init", "ward", *made, "--policy", policy)
     shell("policy show", "ward")
     who = ("--user", "ada@example.org", "--module", "sums")
-    (tested,) = shell("policy test", "ward", *who, ok=Exit.DENIED)
-    assert tested["verdict"] == "ask"
+    (tested,) = shell("policy test", "ward", *who, "--outbound", "api.example:443", ok=Exit.DENIED)
+    assert tested["verdict"] == "deny"
+    assert tested["ways"] == [{"target": "api.example:443", "entry": None}]
     subject = Subject("ada@example.org", "key", "0" * 64)
     asked = AskedRecords({subject.id: Asked(subject, 1.0, 1.0, "why")})
     OwnerRecords(manta_node.home / "state" / "nodes" / "ward" / "owner").write_asked(asked)

@@ -30,8 +30,9 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Nvml:
     """Answers as the library's functions do where a driver has these GPUs."""
 
-    def __init__(self, *memories: int, fails: str = "") -> None:
+    def __init__(self, *memories: int, fails: str = "", divided: int | None = None) -> None:
         self.open = 0
+        self.divided = divided
         self.names: dict[str, Any] = {
             "nvmlInit": self.init,
             "nvmlShutdown": self.shutdown,
@@ -42,6 +43,7 @@ class Nvml:
             "nvmlDeviceGetName": lambda number: f"A{number}",
             "nvmlDeviceGetUUID": lambda number: f"GPU-{number}",
             "nvmlDeviceGetMinorNumber": lambda number: 7 - number,
+            "nvmlDeviceGetMigMode": self.mig_mode,
             "nvmlDeviceGetMemoryInfo": lambda number: type("M", (), {"total": memories[number]}),
         }
         if fails:
@@ -52,6 +54,11 @@ class Nvml:
 
     def shutdown(self) -> None:
         self.open -= 1
+
+    def mig_mode(self, number: int) -> list[int]:
+        if number == 0:  # one that can't be divided
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [int(number == self.divided), 0]
 
     def refuse(self, *_: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
@@ -71,6 +78,14 @@ def test_gpus_of_nvidia_are_what_the_driver_tells(dev: Path, monkeypatch) -> Non
         GpuInfo("A0", 24 * GIB, "GPU-0", "cuda", "550.54.15", "12.4"), dev / "nvidia7", "GPU-0"
     )
     assert (second.info.memory, second.device) == (80 * GIB, dev / "nvidia6")
+    assert nvml.open == 0
+
+
+def test_a_gpu_that_is_divided_is_named_and_not_given_out(dev: Path, monkeypatch) -> None:
+    nvml = Nvml(24 * GIB, 80 * GIB, 80 * GIB, divided=1)
+    with_driver(dev, monkeypatch, nvml)
+    assert [gpu.info.name for gpu in gpus.find()] == ["A0", "A2"]
+    assert gpus.divided() == ("A1",)
     assert nvml.open == 0
 
 

@@ -153,6 +153,15 @@ def test_what_a_list_does_not_have_is_named() -> None:
 
 
 def test_levels_with_no_network_of_their_own_let_nothing_out() -> None:
-    assert not lets_out("bwrap")
-    assert "no ways out" in lets_out("docker")
-    assert "no ways out" in lets_out("landlock")
+    targets = targets_of(["outbound:a.example:1", "outbound:10.1.2.3:1"])
+    assert not lets_out("bwrap", targets)
+    assert not lets_out("limits", targets)
+    for level in ("landlock", "gvisor", "of a later version"):
+        assert f"at the level {level!r}, at which there are no ways out" in lets_out(level, targets)
+
+
+def test_a_container_has_ways_out_by_names_for_programs() -> None:
+    assert not lets_out("docker", targets_of(["outbound:a.example:1", "outbound:127.0.0.2:1"]))
+    flaw = lets_out("docker", targets_of(["outbound:a.example:1", "outbound:10.1.2.3:1"]))
+    assert "can't have the address of 10.1.2.3:1: name the host" in flaw
+    assert "give the module a program" in lets_out("docker", (), runs_program=False)
