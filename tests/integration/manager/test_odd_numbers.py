@@ -1,4 +1,4 @@
-"""Numbers and texts that no node of ours says, and any may: they end nothing in the manager."""
+"""Numbers that no node and no user of ours says, and any may: they end nothing in the manager."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from manta.actors import Refused
-from manta.protocol.clusters import ClusterInfo
+from manta.actors import ActorError
+from manta.protocol.clusters import ClusterInfo, CreateNodeToken
 from manta.protocol.exchange import (
     CheckNext,
     ReadBroadcast,
@@ -40,7 +40,14 @@ from manta.protocol.node import (
 )
 from manta.protocol.peers import FetchPeers
 from manta.protocol.roster import WantRoster
-from manta.protocol.user import FeedName, GetSwarm, GetTasks, ListSwarms, ReadFeed
+from manta.protocol.user import (
+    DeleteResults,
+    FeedName,
+    GetSwarm,
+    GetTasks,
+    ListSwarms,
+    ReadFeed,
+)
 from manta.protocol.values import BlobRef, Inline
 from manta.testing import wait_until
 from manta.testing.manager import Client
@@ -72,16 +79,11 @@ def odd(at: Instance) -> list[Any]:
         for one in (nowhere, below, at)
     ]
     said: list[Any] = [
-        LogBatch(swarm, HUGE, (LogLine(at, INF, "stdout", "x"),)),
-        LogBatch(swarm, 2**63 - 1, (LogLine(at, NAN, "stdout", "x"),) * 2),
-        LogBatch(swarm, 1, (LogLine(nowhere, NAN, "x", "y"), LogLine(below, 0.0, "", ""))),
-        JournalBatch(swarm, HUGE, (entries[0],)),
-        *(JournalBatch(swarm, number, (one,)) for number, one in enumerate(entries, 2)),
         Heartbeat(HUGE, Load(NAN, HUGE, HUGE, HUGE, HUGE), journals={swarm: HUGE, "x": LOW}),
         Heartbeat(LOW, Load(cpu_usage=-INF, tasks_running=LOW), journals={swarm: LOW}),
         FetchDesired(HUGE, HUGE),
         FetchDesired(LOW, LOW),
-        *(SelectResults(swarm, "t", n, m) for n in (HUGE, LOW, 0) for m in (HUGE, LOW)),
+        *(SelectResults(swarm, "t", n, m) for n, m in ((0, HUGE), (0, -1), (HUGE, 0))),
         ReadGlobal(swarm, "\0"),
         *(FetchPeers(swarm, n, "x" * 300) for n in (HUGE, LOW)),
         WantRoster(swarm),
@@ -105,7 +107,22 @@ def odd(at: Instance) -> list[Any]:
     ]
     return [
         *said,
-        *(JournalBatch(swarm, number, (one,)) for number, one in enumerate(ended, 29)),
+        LogBatch(swarm, HUGE, (LogLine(at, INF, "stdout", "x"),)),
+        LogBatch(swarm, 2**63 - 1, (LogLine(at, NAN, "stdout", "x"),) * 2),
+        LogBatch(swarm, 1, (LogLine(nowhere, NAN, "x", "y"), LogLine(below, 0.0, "", ""))),
+        JournalBatch(swarm, HUGE, (entries[0],)),
+        *(JournalBatch(swarm, number, (one,)) for number, one in enumerate(entries + ended, 2)),
+    ]
+
+
+def of_users(swarm: str) -> list[Any]:
+    return [
+        *(GetTasks(swarm, n, m) for n, m in ((None, HUGE), (None, -1), (HUGE, 0))),
+        *(ReadFeed(swarm, feed, HUGE) for feed in FEEDS),
+        ReadFeed(swarm, "logs", -1),
+        DeleteResults(swarm, None, HUGE),
+        *(CreateNodeToken("lab", ttl=n) for n in (NAN, INF, -INF, 1e308)),
+        CreateNodeToken("lab", uses=HUGE),
     ]
 
 
@@ -133,8 +150,14 @@ def test_numbers_that_nobody_says_end_nothing(
         if type(message).__name__ in ("JournalBatch", "LogBatch"):
             node.tell(message)
         else:
-            with suppress(Refused):
-                node.ask(message, 10.0)
+            with suppress(ActorError, TimeoutError):  # refused, or the link is lost over it
+                node.ask(message, 0.5)
+        assert admin.ask(GetSwarm(other)).status == "ACTIVE", message
+        assert actors() == before, message
+    user = bench.client(bench.admin_keys)
+    for message in of_users(swarm):
+        with suppress(ActorError, TimeoutError):
+            user.ask(message, 0.5)
         assert admin.ask(GetSwarm(other)).status == "ACTIVE", message
         assert actors() == before, message
     for feed in FEEDS:
