@@ -425,6 +425,40 @@ def test_whatever_a_task_may_name_is_read_listed_pulled_and_exported(
         assert {key.split("/")[1] for key in arrays} == {*map(file_name, ODD)}
 
 
+NAMES = r'''
+from manta import Module, Swarm, Task
+
+CODE = """
+from manta.light import World
+def main():
+    world = World()
+    for value in ("caf\\udce9", ["caf\\udce9"], {"caf\\udce9": 1}):
+        world.results.add(type(value).__name__, value)
+        world.globals[type(value).__name__] = value
+    return "caf\\udce9"
+"""
+
+class Names(Swarm):
+    def execute(self):
+        return Task(Module(CODE, name="names"), "any")
+'''
+
+
+def test_names_of_files_that_are_not_utf8_are_shown_and_pulled(shell: Shell) -> None:
+    (shell.folder / "names.py").write_text(NAMES)
+    swarm = shell("deploy", "--cluster", CLUSTER, "names.py").strip()
+    name = "caf\udce9"
+    values = [one["value"] for one in shell.json("results", swarm, "--wait")]
+    assert values == [name, [name], {name: 1}]
+    assert sorted(one["tag"] for one in shell.json("globals", swarm)) == ["dict", "list", "str"]
+    for words in (("results", swarm), ("globals", swarm), ("explain", swarm)):
+        shell(*words)
+    folder = shell.folder / shell.json("pull", swarm)["folder"]
+    assert json.loads((folder / "globals" / "str.json").read_text()) == name
+    assert len(pandas.read_parquet(folder / "results.parquet")) == 3
+    shell("replay", folder)
+
+
 def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str) -> None:
     there = set(shell.folder.iterdir())
     (shell.folder / "file").write_text("")
