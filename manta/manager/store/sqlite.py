@@ -60,8 +60,8 @@ _WAL_KEPT = 16_000_000
 _CHECKPOINT = 40_000
 """Pages in the WAL (160 MB) at which a commit copies them itself, if `tidy` has not."""
 _CACHE = 1000
-"""KiB of pages that each connection keeps, half of what SQLite would: they fill within hundreds of
-iterations of a swarm, and the rest is in the system's cache of the file."""
+"""KiB of pages that each of the two connections keeps, half of what SQLite would: any swarm fills
+them within some hundred iterations. Others are in the system's cache of the file."""
 
 
 # A cell may hold anything: it is read as bytes, and as a number only if it is one.
