@@ -107,9 +107,14 @@ class Actor:
         """Has one Down(ref, reason) arrive when that actor ends, or at once if it has."""
         monitor, cell = Monitor(ref), self._cell
         # In turn: what it said before it died is heard before.
-        monitor._cancel = ref.watch(
-            lambda reason: cell.post(DownSignal(monitor, reason), urgent=False)
-        )
+        unwatch = ref.watch(lambda reason: cell.post(DownSignal(monitor, reason), urgent=False))
+        disown = cell.own(unwatch)  # or what lives longer would keep all that this actor was
+
+        def cancel() -> None:
+            disown()
+            unwatch()
+
+        monitor._cancel = cancel
         return monitor
 
     def link(self, ref: LocalRef) -> None:

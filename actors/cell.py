@@ -160,7 +160,7 @@ class Cell:
         self._parent = parent
         self._lock = threading.Lock()  # guards exit_reason, _watchers and _owned
         self._watchers: dict[object, Callable[[ExitReason], None]] = {}
-        self._owned: list[Callable[[], object]] = []
+        self._owned: dict[object, Callable[[], object]] = {}
         self._links: dict[LocalRef, Callable[[], None]] = {}
         self._reply: Reply | None = None  # to the ask that is being handled
         self._deferred: set[Reply] = set()
@@ -232,13 +232,19 @@ class Cell:
         except ActorDead:
             return
 
-    def own(self, close: Callable[[], object]) -> None:
-        """Calls `close` at the actor's end, however that comes."""
+    def own(self, close: Callable[[], object]) -> Callable[[], None]:
+        """Calls `close` at the actor's end, however that comes; returns what undoes this."""
+        token = object()
         with self._lock:
             if self.exit_reason is None:
-                self._owned.append(close)
-                return
+                self._owned[token] = close
+                return lambda: self._disown(token)
         close()
+        return lambda: None
+
+    def _disown(self, token: object) -> None:
+        with self._lock:
+            self._owned.pop(token, None)
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
         """Calls `notify` once, at the end, or now if it has ended; returns what undoes this."""
@@ -317,7 +323,8 @@ class Cell:
             self.exit_reason = reason
             watchers = list(self._watchers.values())
             self._watchers.clear()
-            owned, self._owned = self._owned, []
+            owned = [*self._owned.values(), *self._links.values()]
+            self._owned.clear()
         for close in reversed(owned):
             self._attempt(close)
         self._fail_open_asks(reason)

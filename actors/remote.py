@@ -34,7 +34,7 @@ from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.refs import Envelope
 from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
 from manta.actors.shares import BYTES, GUEST_BYTES, GUEST_MESSAGES, MESSAGES, Share, Shares
-from manta.transports.codec.decoders import msgpack_decoder
+from manta.transports.codec.decoders import MALFORMED, msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Peer:
     def _decode(self, decode: Callable[[Any], Any], data: Any, what: str) -> Any:
         try:
             return decode(data)
-        except (ValueError, RecursionError, OverflowError) as error:  # msgspec's are ValueErrors
+        except MALFORMED as error:
             # Without its cause, whose text may quote all that came.
             raise RemoteProtocolError(f"invalid {what}: {_shown(str(error))}") from None
 

@@ -129,7 +129,7 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                 monitor = message.monitor
                 if not monitor.active:
                     continue
-                monitor.active = False
+                monitor.cancel()
                 message = Down(monitor.ref, message.reason)
             origin = envelope.origin
             if origin is not None and reply is not None:

@@ -1,4 +1,4 @@
-"""Reads a file whole, up to a bound that fits what may be in it."""
+"""Reads a file whole, up to a bound that fits what may be in it, or its end."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ def read_at_most(fd: int, bound: int) -> bytes:
         if len(found) > bound:
             raise FileTooLarge(f"it has more than {_size(bound)}, the most that may be in it")
     return bytes(found)
+
+
+def read_end(path: str | os.PathLike[str], after: int = 0, bound: int = SMALL) -> bytes:
+    """The last bytes of a file, at most `bound`, and none of the first `after`, if it has as many.
+
+    Raises OSError.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(size - bound, after if after <= size else 0))
+        return file.read(bound)
 
 
 def _size(count: int) -> str:

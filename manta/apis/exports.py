@@ -27,12 +27,22 @@ def cell(value: Any) -> tuple[str, Any]:
     value = _unwrapped(value)
     if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _EXACT):
         return "number", float(value)
-    if isinstance(value, str):
+    if isinstance(value, str) and is_utf8(value):
         return "text", value
     if isinstance(value, bytes):
         return "bytes", value
     type_ = f"array {value.dtype}" if hasattr(value, "dtype") else "json"
     return type_, as_json(value)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether files hold it: not with half a surrogate pair, as in names of files that are other
+    bytes (PEP 383). JSON does, by an escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_json(value: Any, indent: int | None = None) -> str:

@@ -24,7 +24,7 @@ import msgspec
 
 from manta.audit.keys import is_sealed
 from manta.audit.records import MOST_OF_A_LINE, Head, Seals
-from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.decoders import MALFORMED, json_decoder
 from manta.transports.files import FileTooLarge, read_bounded
 
 HEAD = "head.json"
@@ -90,7 +90,7 @@ def read_head(folder: Path, trusted: dict[str, str]) -> Head | None:
         found = json_decoder(_HeadFile).decode(text)
     except FileNotFoundError:
         return None
-    except (FileTooLarge, ValueError, RecursionError):
+    except (FileTooLarge, *MALFORMED):
         return None
     head = Head(found.number, found.digest)
     public = trusted.get(found.key)

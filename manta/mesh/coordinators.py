@@ -22,6 +22,7 @@ from manta.mesh.client import Client
 from manta.mesh.coordination import leader, negotiation, stealing
 from manta.mesh.coordination.events import Ignored, Joined, Left, Received, Send, Tick
 from manta.mesh.errors import MeshLost
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.codec.values import decode, encode
 
 MOST_WAITING = 10_000
@@ -131,7 +132,7 @@ class Coordinator(Generic[M]):
         elif told["event"] == "word":
             try:
                 said = self._decoder.decode(told["data"])
-            except (msgspec.MsgspecError, ValueError) as error:
+            except MALFORMED as error:
                 log.warning(
                     "What %s says about %s is malformed: %s", told["id"], self._topic, error
                 )

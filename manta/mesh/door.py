@@ -34,6 +34,7 @@ from nacl.secret import SecretBox
 from manta.mesh import spake
 from manta.protocol.names import MAX_NAME
 from manta.protocol.peers import Addresses
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.security.admission import Buckets
 from manta.transports.security.keys import KEY_CHARACTERS
 from manta.transports.security.strangers import source_of
@@ -147,7 +148,7 @@ class Door:
                 except (Refused, spake.WrongProof):
                     frames.send(REFUSED)
                     raise
-        except (OSError, EOFError, NotAdmitted, msgspec.MsgspecError, CryptoError) as error:
+        except (OSError, EOFError, NotAdmitted, CryptoError, *MALFORMED) as error:
             log.info("Who came from %s was not admitted: %s", source, error)
         except spake.WrongProof as error:
             log.warning("Who came from %s was not admitted: %s", source, error)
@@ -196,7 +197,7 @@ def knock(
             frames = _Frames(stream, timeout)
             frames.send(HELLO + KEYS + _encode(own))
             return _cards(frames.receive())
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
     except EOFError:
         raise OSError("it has ended the connection") from None
@@ -205,7 +206,10 @@ def knock(
 def ask_status(address: tuple[str, int], secret: str, timeout: float = PATIENCE) -> dict[str, Any]:
     """What the member whose door is there knows of its mesh. Raises OSError, NotAdmitted."""
     data = _prove(address, spake.scalar_of(secret), ASKS, b"", timeout)
-    found: dict[str, Any] = msgspec.msgpack.decode(data)
+    try:
+        found: dict[str, Any] = msgspec.msgpack.decode(data)
+    except MALFORMED as error:
+        raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
     return found
 
 

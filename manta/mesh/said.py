@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.errors import RemoteProtocolError
 
 MOST_PEERS = 4_096
@@ -153,6 +154,6 @@ def unpack(data: bytes) -> Said:
     """Raises RemoteProtocolError."""
     try:
         found: Said = _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise RemoteProtocolError(f"what a peer of the mesh says is malformed: {error}") from error
     return found

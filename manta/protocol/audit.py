@@ -24,6 +24,6 @@ class LogHead(Message, frozen=True):
 class TellLogHead(Message, frozen=True):
     """Where the node's log ends; the manager keeps it in its own."""
 
-    number: Annotated[int, msgspec.Meta(ge=1)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
     digest: Digest
     key: SealKeyText

@@ -13,6 +13,11 @@ Named = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 """What users name a thing by: a name, an id, the beginning of one, an e-mail address."""
 Cursor = Annotated[str, msgspec.Meta(max_length=1000)]
 """How far somebody has read; "" for nothing."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""A number of things, or the place of one among them. Larger ones no JSON holds exactly, and some
+are not taken by what counts in machine words."""
+Version = Annotated[int, msgspec.Meta(ge=-1, le=1 << 53)]
+"""-1 where there is none yet."""
 SECRET = {"secret": True}
 """Marks what goes into no log, as `extra` of a field's type."""
 MAX_PASSWORD = 1024

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from manta.protocol.base import Instance, Message, Ok
+from manta.protocol.base import Count, Instance, Message, Ok
 from manta.protocol.values import INLINE_LIMIT, Payload
 
 # Journal entries.
@@ -166,7 +166,7 @@ class ReadMessage(Message, frozen=True):
     instance: Instance
     source: str
     tag: str
-    number: int
+    number: Count
     wait: Wait = 0.0
 
 
@@ -190,13 +190,13 @@ class ReadContributions(Message, frozen=True):
     """
 
     instance: Instance
-    number: int
+    number: Count
     kind: str
-    ranks: tuple[int, ...] = ()
-    enough: int | None = None
+    ranks: tuple[Count, ...] = ()
+    enough: Count | None = None
     partial: bool = False
     on_loss: str = "raise"
-    after: int = 0
+    after: Count = 0
     wait: Wait = 0.0
 
 

@@ -15,9 +15,9 @@ import msgspec
 
 from manta.protocol.allowance import Allowance
 from manta.protocol.audit import LogHead, TellLogHead
+from manta.protocol.base import Count, Named, Version, requests
 from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
-from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.bundle import Bundle, Stacks
@@ -101,8 +101,8 @@ class Register(Message, frozen=True):
     daemon: Daemon | None = None
     trouble: str = ""
     """As in a Heartbeat."""
-    journals: dict[str, int] = {}
-    acknowledged: dict[str, int] = {}
+    journals: dict[str, Count] = {}
+    acknowledged: dict[str, Count] = {}
     """By swarm: the last journal entry that the manager has ever said it holds. A manager that
     holds fewer has gone back to an older database."""
     peer_addresses: Addresses | None = None
@@ -119,7 +119,7 @@ class Registered(Message, frozen=True):
     heartbeat_interval: Seconds
     bulk_address: str
     desired: Desired
-    acknowledged: dict[str, int] = {}
+    acknowledged: dict[str, Count] = {}
     """By swarm: the number of the last journal entry that the manager holds."""
     has_rooms: bool = False
     """It answers ReadRoom."""
@@ -144,11 +144,11 @@ class Heartbeat(Message, frozen=True):
     """`draining`: the node was told to drain or to stop, and takes no new work. `trouble`: why it
     cannot take any, as the rest of a sentence that begins with its name; "" if it can."""
 
-    desired_version: int
+    desired_version: Version
     load: Load
     draining: bool = False
     trouble: str = ""
-    journals: dict[str, int] = {}
+    journals: dict[str, Count] = {}
     """By swarm: the number of the last journal entry, where not all are acknowledged."""
     links: LinksTold | None = None
     """Its links with other nodes, if they have changed since it told of them over this link."""
@@ -177,8 +177,8 @@ class HeartbeatReply(Message, frozen=True):
 class FetchDesired(Message, frozen=True):
     """The rest of a `version` of which `after` assignments were received; else the whole."""
 
-    version: int = 0
-    after: int = 0
+    version: Version = 0
+    after: Count = 0
 
 
 class Desired(Message, frozen=True):
@@ -220,8 +220,8 @@ class SelectResults(Message, frozen=True):
 
     swarm_id: str
     tag: str
-    iteration: int
-    after: int = 0
+    iteration: Count
+    after: Count = 0
 
 
 class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -376,7 +376,7 @@ class JournalBatch(Message, frozen=True):
     """Entries `first`, `first` + 1, ... of a swarm on this node, whose blobs were pushed before."""
 
     swarm_id: str
-    first: Annotated[int, msgspec.Meta(ge=1)]
+    first: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
     entries: tuple[JournalEntry, ...]
 
 
@@ -393,7 +393,7 @@ class LogBatch(Message, frozen=True):
     """Log lines have numbers of their own, so that they never wait for blobs."""
 
     swarm_id: str
-    first: Annotated[int, msgspec.Meta(ge=1)]
+    first: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
     lines: tuple[LogLine, ...]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from manta.protocol.base import Message
+from manta.protocol.base import Message, Version
 
 MOST_ADDRESSES = 8
 """Addresses that a node may have others told."""
@@ -115,7 +115,7 @@ class FetchPeers(Message, frozen=True):
     """The directory of a swarm; of `version`, what comes after the node with the id `after`."""
 
     swarm_id: str
-    version: int = 0
+    version: Version = 0
     after: str = ""
 
 

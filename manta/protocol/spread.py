@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from manta.protocol.base import Message, Named, Ok
+from manta.protocol.base import Count, Message, Named, Ok
 from manta.protocol.peers import Peer
 
 MOST_FAILED = 16
@@ -35,7 +35,7 @@ class WantBlob(Message, frozen=True):
 
     swarm_id: Named
     digest: Digest
-    size: Annotated[int, msgspec.Meta(ge=0)]
+    size: Count
     failed: Annotated[tuple[Named, ...], msgspec.Meta(max_length=MOST_FAILED)] = ()
     whole: bool = False
     holder: Annotated[str, msgspec.Meta(max_length=200)] = ""

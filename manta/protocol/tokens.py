@@ -8,7 +8,6 @@ token is for.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import msgspec
 
 from manta.protocol.base import SECRET
 from manta.protocol.codes import Code
+from manta.transports.codec.decoders import MALFORMED
 
 USER_AUDIENCE = "manta:user"
 NODE_AUDIENCE = "manta:node"
@@ -96,7 +96,7 @@ def peek(token: str) -> TokenClaims:
         raise _malformed("it does not consist of three parts")
     try:
         claims = _decoder.decode(decode_part(parts[1]))
-    except (binascii.Error, ValueError) as error:
+    except MALFORMED as error:
         raise _malformed(f"its claims cannot be read ({error})") from error
     if claims.issuer != fingerprint(claims.manager_key):
         raise _malformed("its issuer is not the manager whose key it carries")

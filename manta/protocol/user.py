@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from manta.protocol.base import Cursor, Named, Wait, requests
+from manta.protocol.base import Count, Cursor, Named, Wait, requests
 from manta.protocol.clusters import ClusterRequest
 from manta.protocol.machine import DatasetUsed
 from manta.protocol.node import (
@@ -227,8 +227,8 @@ class GetTasks(Message, frozen=True):
     """`after` tasks were received already."""
 
     swarm: Named
-    iteration: int | None = None
-    after: int = 0
+    iteration: Count | None = None
+    after: Count = 0
 
 
 class Tasks(Message, frozen=True):
@@ -292,7 +292,7 @@ FeedName = Literal["results", "metrics", "logs", "events"]
 class ReadFeed(Message, frozen=True):
     swarm: Named
     feed: FeedName
-    after: int = 0
+    after: Count = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
     wait: Wait = 0.0
     tag: Named | None = None
@@ -322,7 +322,7 @@ class DeleteResults(Message, frozen=True):
 
     swarm: Named
     tag: Named | None = None
-    iteration: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    iteration: Count | None = None
 
 
 class RecallResult(Message, frozen=True):
@@ -330,7 +330,7 @@ class RecallResult(Message, frozen=True):
 
     swarm: Named
     tag: Named
-    iteration: Annotated[int, msgspec.Meta(ge=0)]
+    iteration: Count
     node_id: Named
     value: BlobRef
 

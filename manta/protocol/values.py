@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from manta.protocol.base import Count
+
 INLINE_LIMIT = 64 * 1024
 """Bytes up to which an encoded value is part of the message."""
 
@@ -23,7 +25,7 @@ class BlobRef(msgspec.Struct, frozen=True, tag="blob", array_like=True):
     """A content-addressed blob, which moves over the bulk plane, never in a message."""
 
     digest: Digest
-    size: Annotated[int, msgspec.Meta(ge=0)]
+    size: Count
 
 
 Payload = Inline | BlobRef

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from manta.transports.codec.decoders import MALFORMED, json_decoder
+from manta.transports.files import FileTooLarge, read_bounded
+
 FILE, DRAFT = "disk.json", "disk.probe"
 MOST_BYTES, MOST_SECONDS, PIECE = 32 << 20, 0.5, 1 << 20
 SPARE = 1 << 30
@@ -28,8 +31,8 @@ class Speed(msgspec.Struct, frozen=True):
 
 def kept(folder: Path) -> float:
     """As it was measured for this folder's disk; 0 if it was not."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        found = msgspec.json.decode((folder / FILE).read_bytes(), type=Speed)
+    with contextlib.suppress(OSError, FileTooLarge, *MALFORMED):
+        found = json_decoder(Speed).decode(read_bounded(folder / FILE))
         if found.device == folder.stat().st_dev:
             return found.written
     return 0.0

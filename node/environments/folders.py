@@ -19,7 +19,8 @@ from typing import Final
 import msgspec
 
 from manta.node.state import remove_folder
-from manta.transports.files import SMALL, FileTooLarge, read_bounded
+from manta.transports.codec.decoders import MALFORMED, json_decoder
+from manta.transports.files import FileTooLarge, read_bounded
 
 log = logging.getLogger("manta.node.environments")
 
@@ -125,9 +126,8 @@ class Folders:
     def _look(self) -> Iterator[tuple[str, Entry]]:
         for folder in [*self.path.iterdir()]:
             try:
-                data = read_bounded(folder / ENTRY, SMALL)
-                entry = msgspec.json.decode(data, type=Entry)
-            except (OSError, FileTooLarge, msgspec.MsgspecError):
+                entry = json_decoder(Entry).decode(read_bounded(folder / ENTRY))
+            except (OSError, FileTooLarge, *MALFORMED):
                 entry = None
             if entry is not None and _NAME.fullmatch(folder.name):
                 yield folder.name, entry

@@ -13,6 +13,7 @@ import zlib
 import msgspec
 
 from manta.protocol.node import Instance, JournalEntry, LogLine
+from manta.transports.codec.decoders import MALFORMED
 
 _HEAD = struct.Struct("<II")
 MAX_RECORD = 16 * 1024 * 1024
@@ -62,7 +63,7 @@ def decode(data: bytes) -> tuple[list[Record], int, str]:
         try:
             body, end = next_body(data, offset)
             record = _decoder.decode(body)
-        except (ValueError, RecursionError) as error:
+        except MALFORMED as error:
             return records, offset, str(error)
         if (None if isinstance(record, Begin) else record.number) != due:
             return records, offset, "a record is not the one that is due"

@@ -13,6 +13,7 @@ import msgspec
 from manta.light.wire import MAX_TO_NODE, BrokenFrame, Frames, frame, receive_bytes, send_frame
 from manta.node.plane.requests import Handed, PlaneRequest
 from manta.protocol.base import Instance
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.exchange.letters import Remote, Value
 from manta.transports.exchange.messages import Parcel
 
@@ -67,7 +68,7 @@ class Channel:
             raise BrokenFrame("a request before the one before it was answered.")
         try:
             request: PlaneRequest = _decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except MALFORMED as error:
             raise BrokenFrame(f"{type(error).__name__}: {error}") from error
         if not isinstance(getattr(request, "value", None), Handed):
             return request, None

@@ -8,6 +8,7 @@ import msgspec
 
 from manta.node.plane.collectives.messages import Message as OfCollective
 from manta.protocol.base import Named
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange import messages
 
@@ -87,5 +88,5 @@ def unpack(data: bytes | bytearray | memoryview) -> Envelope:
     """Raises RemoteProtocolError."""
     try:
         return _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise RemoteProtocolError(f"a message between nodes is malformed: {error}") from error

@@ -19,6 +19,7 @@ from manta.node.peers.rosters import RosterChanged, RosterDiffers
 from manta.node.policy.rules import SumLimit
 from manta.protocol.base import Instance
 from manta.protocol.peers import LinksTold
+from manta.transports.codec.decoders import MALFORMED
 
 LONGEST = 256 * 1024 * 1024
 """Bytes of a message: a roster may have a million instances."""
@@ -209,7 +210,7 @@ class OrderSocket(Generic[T]):
             return None
         try:
             order: T = self._decode(body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except MALFORMED as error:
             raise BrokenFrame(f"{type(error).__name__}: {error}") from error
         along = int(isinstance(order, Attach))
         if isinstance(order, Serve):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from manta.node.journal.records import frame, next_body
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.exchange.kept import Item, Kept
 from manta.transports.exchange.messages import Parcel
 
@@ -45,7 +46,7 @@ def begin_of(data: bytes) -> Begin | None:
     """Of a file that begins with these bytes; None if it is damaged, or of another version."""
     try:
         record = _decode(next_body(data, 0)[0])
-    except (ValueError, RecursionError):
+    except MALFORMED:
         return None
     return record if isinstance(record, Begin) and record.version == VERSION else None
 
@@ -90,7 +91,7 @@ def decode(data: bytes) -> tuple[list[Record], int, str]:
         try:
             body, end = next_body(data, offset)
             record = _decode(body)
-        except (ValueError, RecursionError) as error:
+        except MALFORMED as error:
             return records, offset, str(error)
         if isinstance(record, Begin) != (offset == 0):
             return records, offset, "a record is not where it belongs"

@@ -100,4 +100,4 @@ def read_code(folder: Path) -> Code:
 
 
 def _digest(path: Path) -> str:
-    return blake3(path.read_bytes()).hexdigest()
+    return blake3().update_mmap(path).hexdigest()

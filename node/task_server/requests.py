@@ -82,7 +82,7 @@ class SelectResults(Numbered, frozen=True):
     """-> list[ResultEntry], blobs already in the memory depot"""
 
     tag: Name
-    iteration: int | None
+    iteration: Annotated[int, Meta(ge=0, le=2**53)] | None
 
 
 # The swarm's course.
@@ -213,8 +213,8 @@ class Collect(Numbered, frozen=True):
 
     number: Count
     kind: Name
-    ranks: Annotated[tuple[int, ...], Meta(max_length=100_000)]
-    enough: Annotated[int, Meta(ge=0)] | None
+    ranks: Annotated[tuple[Count, ...], Meta(max_length=100_000)]
+    enough: Count | None
     partial: bool
     on_loss: Literal["raise", "continue"]
     timeout: Wait

@@ -2,10 +2,10 @@
 
 Descriptors, threads and memory (PSS) of the manager, the nodes with their planes and the tasks'
 runtimes, and the files on disk, when a tenth, a half and nearly all of the iterations are done.
-Descriptors and threads are to stay as they are, and so is memory. What the manager must be able to
-tell of an iteration (its events, its results) grows with their number in its database, as does a
-node's list of what ran on it (its audit log, which is bounded), and nothing
-else does.
+Descriptors and threads are to stay as they are, and so is memory once caches are full: a manager's
+after about a thousand iterations (the page on the manager says with what). What the manager must be
+able to tell of an iteration (its events, its results) grows with their number in its database, as
+does a node's list of what ran on it (its audit log, which is bounded), and nothing else does.
 """
 
 from __future__ import annotations

@@ -427,6 +427,12 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
         assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
+def test_its_connections_keep_few_pages_in_memory(tmp_path: Path) -> None:
+    with closing(SqliteStore(tmp_path / "manta.db")) as store:
+        for connection in (store._writer, store._reader):
+            assert connection.execute("PRAGMA cache_size").fetchone() == (-1000,)
+
+
 def test_a_database_of_an_earlier_version_keeps_what_it_has(tmp_path: Path) -> None:
     path = tmp_path / "manta.db"
     with closing(sqlite3.connect(path)) as connection, connection:

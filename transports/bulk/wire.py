@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import lz4.block
 import msgspec
 
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -128,7 +129,7 @@ def unpack(frame: Buffer) -> BulkMessage:
         )
     try:
         message: BulkMessage = _decoder.decode(memoryview(frame)[1:])
-    except (msgspec.MsgspecError, ValueError) as error:
+    except MALFORMED as error:
         raise RemoteProtocolError(f"a bulk message is malformed: {error}") from error
     return message
 

@@ -14,6 +14,10 @@ import msgspec
 
 T = TypeVar("T")
 
+MALFORMED = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+"""What a decoder raises of bytes that are nothing of its type: of text that is not UTF-8 it is a
+UnicodeDecodeError, and of deep nesting a RecursionError."""
+
 _making = threading.Lock()
 _msgpack: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 _json: dict[Any, msgspec.json.Decoder[Any]] = {}

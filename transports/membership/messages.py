@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from manta.transports.codec.decoders import msgpack_decoder
+from manta.transports.codec.decoders import MALFORMED, msgpack_decoder
 from manta.transports.errors import LocalTransportError, RemoteProtocolError
 from manta.transports.security.keys import KEY_CHARACTERS
 
@@ -155,7 +155,7 @@ def decode(data: bytes | memoryview) -> Message:
         raise RemoteProtocolError(f"a message about membership of {len(data):,} bytes")
     try:
         message: Message = msgpack_decoder(Message).decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise RemoteProtocolError(f"no message about membership: {error}") from None
     return message
 
@@ -173,7 +173,7 @@ def announcement(
     alive = Alive(key, session, incarnation, 0, name, addresses)
     try:
         msgpack_decoder(Alive).decode(encode(alive))
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise LocalTransportError(f"a peer cannot announce itself so: {error}") from None
     if size_of(alive) > CLAIM:
         raise LocalTransportError(

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from manta.apis.connect.sealing import CannotOpen, Sealed, seal_key, unseal_key
-from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.decoders import MALFORMED, json_decoder
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair, read_fields, write_private
 
@@ -71,7 +71,7 @@ def _unsealed(path: Path, fields: Mapping[str, str], passphrase: str) -> KeyPair
     try:
         sealed = json_decoder(Sealed).decode(fields[_SEALED])
         secret = unseal_key(sealed, passphrase)
-    except (CannotOpen, msgspec.DecodeError):
+    except (CannotOpen, *MALFORMED):
         raise KeyFileError(
             f"{path} was not sealed with this passphrase, or was changed: set {PASSPHRASE} to the "
             "right passphrase, or delete the file and sign in again"

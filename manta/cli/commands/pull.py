@@ -217,7 +217,7 @@ def _readable(folder: Path, name: str, value: Any) -> None:
     if isinstance(value, bytes):
         Path(f"{path}.bin").write_bytes(value)
         return
-    if isinstance(value, str):
+    if isinstance(value, str) and exports.is_utf8(value):
         Path(f"{path}.txt").write_bytes(value.encode())
         return
     if exports.has_arrays(value):

@@ -15,6 +15,7 @@ from manta.cli.options import connects, times_option
 from manta.console import json_form
 from manta.console.lines import Line
 from manta.console.terminal import Screen
+from manta.transports.files import read_bounded
 
 if TYPE_CHECKING:
     from manta.apis.overviews import (
@@ -33,6 +34,8 @@ T = TypeVar("T")
 LONGEST = 5.0
 """Seconds that a pause of a replay lasts at most, whatever the speed."""
 REDRAW = 0.1
+_MOST = 1 << 30
+"""Bytes of a file that is read whole."""
 
 
 class History(NamedTuple):
@@ -142,7 +145,7 @@ def _of_folder(folder: Path) -> History:
     from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
 
     try:
-        content = json.loads((folder / "swarm.json").read_text("utf-8"))
+        content = json.loads(read_bounded(folder / "swarm.json", _MOST))
         swarm = convert(content["swarm"], SwarmOverview)
         events = _lines(folder / "events.ndjson", lambda line: convert(line, EventOverview))
         metrics = _lines(
@@ -166,8 +169,7 @@ def _of_folder(folder: Path) -> History:
 
 
 def _lines(path: Path, convert: Callable[[Any], T]) -> list[T]:
-    with open(path, encoding="utf-8") as file:
-        return [convert(json.loads(line)) for line in file]
+    return [convert(json.loads(line)) for line in read_bounded(path, _MOST).splitlines()]
 
 
 def _with_nan(line: dict[str, Any]) -> dict[str, Any]:

@@ -207,8 +207,7 @@ def results(
         failed = not whole and api.list_result_tags(of, attempts="all")
         say_error(f"{_none(of)} --all shows what failed attempts wrote." if failed else _none(of))
         return Exit.NOT_FOUND
-    selectors = [selector for selector in (node, iteration) if selector is not None]
-    found = found(*selectors)
+    found = found(iteration=iteration, node_id=node)
     records = [
         {
             "iteration": result.iteration,

@@ -32,6 +32,7 @@ from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
 from manta.protocol.isolation import AUTO, LIMITS
 from manta.transports.errors import KeyFileError
+from manta.transports.files import read_end
 from manta.transports.security.keys import KeyPair
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Child:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def tail(self) -> list[str]:
-        text = self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
+        text = read_end(self.log).decode(errors="replace") if self.log.exists() else ""
         return text.splitlines()[-TAIL:]
 
     def describe_end(self) -> str:

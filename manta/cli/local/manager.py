@@ -17,6 +17,7 @@ from manta.cli.exit_codes import LocalError
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
 from manta.console.terminal import print_lines
+from manta.transports.files import read_end
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, KeeperFile, ManagerFile, StrangersFile
@@ -147,8 +148,7 @@ def _keeps(home: Home, keeper: int, manager: int) -> bool:
 
 def _since(log: Path, begin: int) -> str:
     """What was logged; the file may have been rotated meanwhile."""
-    said = log.read_bytes()
-    return said[begin if begin <= len(said) else 0 :].decode(errors="replace").rstrip()
+    return read_end(log, begin).decode(errors="replace").rstrip()
 
 
 def running(home: Home) -> ManagerFile | None:

@@ -25,6 +25,7 @@ from manta.protocol.tokens import (
     fingerprint,
     peek,
 )
+from manta.transports.codec.decoders import MALFORMED
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -147,7 +148,7 @@ class TokenAuthority:
         options: Any = {"require": _REQUIRED, **{f"verify_{claim}": False for claim in unchecked}}
         try:
             jwt.decode(token, self._key().public_key(), algorithms=[ALGORITHM], options=options)
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, *MALFORMED) as error:  # a header may be anything
             raise Refused(
                 Code.TOKEN_FOREIGN,
                 "This token was not signed by this manager, or was changed since; get a new one.",

@@ -10,8 +10,8 @@ from manta.manager.store.interface import Reference, Release
 
 Select = Callable[..., list[Any]]
 
-_BATCH = 400
-"""Values of one kind in a statement."""
+_BATCH = 256
+"""Values of one kind in a statement at most."""
 
 
 def write(connection: sqlite3.Connection, one: Reference | Release) -> None:
@@ -57,8 +57,13 @@ def named(
 
 
 def _batches(values: Iterable[str]) -> Iterator[list[str]]:
+    """Batches of 1, 2, 4, ... values, the last one of which is repeated to that end: a statement is
+    compiled, and kept, for each number of them."""
     every = list(values)
-    return (every[start : start + _BATCH] for start in range(0, len(every), _BATCH))
+    for start in range(0, len(every), _BATCH):
+        part = every[start : start + _BATCH]
+        lacking = (1 << (len(part) - 1).bit_length()) - len(part)
+        yield part + part[-1:] * lacking
 
 
 def _marks(values: list[str]) -> str:

@@ -32,8 +32,10 @@ class Packed(Generic[T]):
         """`size` items to a page, of which the last `keep` are not packed."""
         self._decode = pages.decode
         self._size, self._most = size, size * (keep + 1)
-        self._pages: list[bytes | None] = []
-        """None for one that was let go."""
+        self.pages = 0
+        """How many there are."""
+        self._held: dict[int, bytes] = {}
+        """Those that were not let go: of a page that was, nothing is kept."""
         self._read: Read | None = None
         self.held_size = 0
         """Bytes of the pages that are held in memory."""
@@ -46,8 +48,8 @@ class Packed(Generic[T]):
     def append(self, item: T) -> None:
         self._tail.append(item)
         if len(self._tail) >= self._most:
-            self._pages.append(None)
-            self._put(len(self._pages) - 1, _pack(self._tail[: self._size]))
+            self.pages += 1
+            self._put(self.pages - 1, _pack(self._tail[: self._size]))
             del self._tail[: self._size]
 
     def extend(self, items: Iterable[T]) -> None:
@@ -63,12 +65,12 @@ class Packed(Generic[T]):
         self._open.clear()
 
     def _put(self, page: int, packed: bytes) -> None:
-        self.held_size += len(packed) - len(self._pages[page] or b"")
-        self._pages[page] = packed
+        self.held_size += len(packed) - len(self._held.get(page, b""))
+        self._held[page] = packed
         self._changed.add(page)
 
     def _packed(self, page: int) -> bytes:
-        held = self._pages[page]
+        held = self._held.get(page)
         if held is not None:
             return held
         if self._read is None:
@@ -82,7 +84,7 @@ class Packed(Generic[T]):
     # As a list.
 
     def __len__(self) -> int:
-        return len(self._pages) * self._size + len(self._tail)
+        return self.pages * self._size + len(self._tail)
 
     def __iter__(self) -> Iterator[T]:
         return self.between(0, len(self))
@@ -96,8 +98,8 @@ class Packed(Generic[T]):
         read, items = -1, list[T]()
         for position in positions:
             page, place = divmod(position, self._size)
-            if page >= len(self._pages):
-                yield self._tail[position - len(self._pages) * self._size]
+            if page >= self.pages:
+                yield self._tail[position - self.pages * self._size]
                 continue
             if page != read:
                 read, items = page, self._items(page)
@@ -128,8 +130,8 @@ class Packed(Generic[T]):
         page, place = divmod(position, self._size)
         if position < 0 or position >= len(self):
             raise IndexError(at)
-        if page >= len(self._pages):
-            return self._tail, position - len(self._pages) * self._size
+        if page >= self.pages:
+            return self._tail, position - self.pages * self._size
         if page not in self._open:
             packed = self._packed(page)
             self._open[page] = self._unpack(packed), packed
@@ -141,10 +143,6 @@ class Packed(Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
     # As part of a snapshot.
-
-    @property
-    def pages(self) -> int:
-        return len(self._pages)
 
     @property
     def tail(self) -> list[T]:
@@ -177,13 +175,13 @@ class Packed(Generic[T]):
         they have changed since."""
         self._read = read
         for page, content in stored.items():
-            if self._pages[page] is content and page not in self._changed:
+            if self._held.get(page) is content and page not in self._changed:
                 self.held_size -= len(content)
-                self._pages[page] = None
+                del self._held[page]
 
     def load(self, pages: int, read: Read, tail: list[T]) -> None:
         """The list of a snapshot, of which so many pages are stored."""
-        self._pages, self._read, self._tail = [None] * pages, read, tail
+        self.pages, self._read, self._tail = pages, read, tail
 
 
 def _pack(items: list[T]) -> bytes:

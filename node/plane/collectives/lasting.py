@@ -30,8 +30,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from manta.light.wire import INLINE_LIMIT
 from manta.node.plane.collectives import placing, restored
 from manta.node.plane.collectives.calls import Call
@@ -54,6 +52,7 @@ from manta.node.plane.parcels import NoRoom, Parts
 from manta.protocol.base import Instance
 from manta.protocol.roster import Roster, RosterTask
 from manta.roster import waits
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.collectives import messages
 from manta.transports.collectives.calls import Kind
 from manta.transports.collectives.refusal import NO_ROOM
@@ -294,7 +293,7 @@ class Lasting:
     def _restore(self, kept: Kept, item: KeptCall) -> None:
         try:
             what = decode(item.what)
-        except msgspec.MsgspecError as error:
+        except MALFORMED as error:
             log.error("What was kept of a collective of %r is lost: %s.", kept.task, str(error))
             return
         name = CallName(kept.era, kept.task, what.number)

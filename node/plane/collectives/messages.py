@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, structs
 
+from manta.transports.codec.decoders import MALFORMED
 from manta.transports.collectives import messages as collective
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Count, Name
@@ -85,7 +86,7 @@ def unpacked(data: bytes | bytearray) -> collective.Message:
     """Raises RemoteProtocolError."""
     try:
         tagged: Tagged = _decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise RemoteProtocolError(f"what is said of a collective is malformed: {error}") from error
     return tagged.message
 

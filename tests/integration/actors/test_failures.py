@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +28,7 @@ from manta.actors import (
     StartFailed,
     Supervisor,
 )
-from manta.testing import crash, settle
+from manta.testing import crash, settle, wait_until
 
 
 class Fragile(Actor):
@@ -311,6 +313,53 @@ def test_linked_actors_share_their_fate_both_ways(
     else:
         settle(system)
         assert other.is_alive
+
+
+class Passing(Actor):
+    """Looks at one that lives longer, and ends."""
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case ("monitor", ref):
+                self.monitor(ref)
+            case ("link", ref):
+                self.link(ref)
+            case "end":
+                self.stop()
+
+
+@pytest.mark.parametrize("how", ["monitor", "link"])
+def test_one_that_lives_longer_keeps_nothing_of_an_actor_that_has_ended(
+    system: ActorSystem, tree: LocalRef, how: str
+) -> None:
+    lasting, cells = system.find("tree/bystander"), []
+    for number in range(5):
+        spec = ChildSpec(f"passing-{number}", Passing, restart=Restart.TEMPORARY)
+        passing = tree.ask(StartChild(spec), timeout=60)
+        passing.tell((how, lasting))
+        passing.tell("end")
+        passing.wait(60)
+        cells.append(weakref.ref(passing._cell))
+
+    def kept() -> int:
+        gc.collect()
+        return sum(cell() is not None for cell in cells)
+
+    wait_until(lambda: kept() <= 1)  # the last one is what the supervisor has answered last
+    assert lasting.is_alive
+
+
+def test_an_actor_keeps_nothing_of_those_whose_end_it_was_told(
+    system: ActorSystem, tree: LocalRef
+) -> None:
+    watcher = system.find("tree/watcher")
+    before = len(watcher._cell._owned)
+    for number in range(5):
+        ref = system.spawn(ChildSpec(f"short-{number}", Bystander))
+        watcher.tell(("watch", ref))
+        ref.stop()
+    wait_until(lambda: len(watcher.ask("downs", timeout=60)) == 5)
+    assert len(watcher._cell._owned) == before
 
 
 def test_linking_with_the_dead_is_sharing_its_fate(system: ActorSystem) -> None:

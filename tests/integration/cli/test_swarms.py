@@ -274,6 +274,58 @@ def test_no_results_do_not_read_as_success(shell: Shell) -> None:
     shell("rm", "--stop", slow)
 
 
+TRIED = '''
+from manta import Module, Swarm, Task
+
+CODE = """
+from manta.light import World
+from manta.light.context import current
+def main():
+    world = World()
+    fails = current().brief.attempt < FAILURES and world.rank == 1
+    world.results.add("node-2", 100 if fails else 1)
+    if fails:
+        raise RuntimeError("once")
+"""
+
+class Tried(Swarm):
+    def __init__(self, failures: int = 1) -> None:
+        super().__init__()
+        code = CODE.replace("FAILURES", str(failures))
+        self.only = Task(Module(code, name="only"), retries=1)
+'''
+
+
+def test_what_failed_attempts_wrote_is_left_out_unless_asked_for(shell: Shell) -> None:
+    (shell.folder / "tried.py").write_text(TRIED)
+    where = ("deploy", "--cluster", CLUSTER, "tried.py")
+    swarm = shell(*where).strip()
+    assert [one["value"] for one in shell.json("results", swarm, "--wait")] == [1, 1]
+    marked = shell.json("results", swarm, "--all")
+    assert sorted((one["value"], one["counts"]) for one in marked) == [
+        (1, True),
+        (1, True),
+        (100, False),
+    ]
+    shown = [line for line in shell("results", swarm, "--all").splitlines() if "100" in line]
+    assert [line.endswith("100  (of a failed attempt)") for line in shown] == [True]
+    folder = shell.folder / shell.json("pull", swarm)["folder"]
+    index = json.loads((folder / "results.json").read_text())
+    assert sorted(entry["counts"] for entry in index) == [False, True, True]
+    never = shell(*where, "-p", "failures=2").strip()
+    shell.attempt("results", never, "--wait")
+    (one,) = shell.json("results", never)
+    assert (one["node"], one["value"]) == ("node-1", 1)
+
+
+def test_a_node_is_told_from_a_tag_of_that_name(shell: Shell) -> None:
+    (shell.folder / "tried.py").write_text(TRIED)
+    swarm = shell("deploy", "--cluster", CLUSTER, "tried.py", "-p", "failures=0").strip()
+    assert len(shell.json("results", swarm, "--wait", "--tag", "node-2")) == 2
+    (one,) = shell.json("results", swarm, "--node", "node-2")
+    assert (one["node"], one["tag"]) == ("node-2", "node-2")
+
+
 def test_exit_codes_of_what_is_followed(shell: Shell) -> None:
     (shell.folder / "empty.py").write_text(EMPTY)
     follow = ("deploy", "--cluster", CLUSTER, "--follow", "empty.py", "-p")
@@ -371,6 +423,40 @@ def test_whatever_a_task_may_name_is_read_listed_pulled_and_exported(
         api.get_swarm_results(swarm).to_npz(tmp_path / "odd.npz")
     with np.load(tmp_path / "odd.npz") as arrays:
         assert {key.split("/")[1] for key in arrays} == {*map(file_name, ODD)}
+
+
+NAMES = r'''
+from manta import Module, Swarm, Task
+
+CODE = """
+from manta.light import World
+def main():
+    world = World()
+    for value in ("caf\\udce9", ["caf\\udce9"], {"caf\\udce9": 1}):
+        world.results.add(type(value).__name__, value)
+        world.globals[type(value).__name__] = value
+    return "caf\\udce9"
+"""
+
+class Names(Swarm):
+    def execute(self):
+        return Task(Module(CODE, name="names"), "any")
+'''
+
+
+def test_names_of_files_that_are_not_utf8_are_shown_and_pulled(shell: Shell) -> None:
+    (shell.folder / "names.py").write_text(NAMES)
+    swarm = shell("deploy", "--cluster", CLUSTER, "names.py").strip()
+    name = "caf\udce9"
+    values = [one["value"] for one in shell.json("results", swarm, "--wait")]
+    assert values == [name, [name], {name: 1}]
+    assert sorted(one["tag"] for one in shell.json("globals", swarm)) == ["dict", "list", "str"]
+    for words in (("results", swarm), ("globals", swarm), ("explain", swarm)):
+        shell(*words)
+    folder = shell.folder / shell.json("pull", swarm)["folder"]
+    assert json.loads((folder / "globals" / "str.json").read_text()) == name
+    assert len(pandas.read_parquet(folder / "results.parquet")) == 3
+    shell("replay", folder)
 
 
 def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from manta.protocol.enrolment import Enroll, Enrolled
 from manta.protocol.node import Capabilities, Goodbye, Heartbeat, Load, Register
 from manta.protocol.quotas import GetQuotas, SetQuota
 from manta.protocol.sign_in import Bind, CreateUserToken, Logout, SignIn, WhoAmI
-from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, decode_part, fingerprint, peek
 from manta.protocol.user import GetManagerStatus
 from manta.protocol.users import (
     AddUser,
@@ -304,6 +305,24 @@ def test_each_bad_token_is_told_apart(bench, admin: Client, cluster: ClusterInfo
     guest.ask(Enroll(good, "new", "random"))
     user = bench.client()
     assert user.refusal(Bind(good)).code == Code.TOKEN_AUDIENCE
+
+
+@pytest.mark.parametrize("where", ["header", "claims"])
+def test_a_token_that_is_nested_deeply_is_refused_and_ends_nothing(
+    bench, cluster: ClusterInfo, where: str
+) -> None:
+    """Anybody can make one up to its signature."""
+    forger = TokenAuthority(new_seed(), bench.key)
+    now = bench.manager.context.started_at
+    parts = forger.issue(NODE_AUDIENCE, cluster.id, now=now, ttl=900.0)[0].split(".")
+    at = ("header", "claims").index(where)
+    deep = decode_part(parts[at]).rstrip(b"}") + b', "more": ' + b"[" * 2000
+    parts[at] = base64.urlsafe_b64encode(deep).rstrip(b"=").decode()
+    gateway = bench.system.find("manager/gateway")
+    for asked in (Enroll(".".join(parts), "new", "random"), Bind(".".join(parts))):
+        no = bench.client(at=bench.nodes_at).refusal(asked)
+        assert no.code in (Code.TOKEN_MALFORMED, Code.TOKEN_FOREIGN)
+    assert bench.system.find("manager/gateway") == gateway
 
 
 @pytest.mark.parametrize("message", [Goodbye(), WhoAmI(), ListClusters(), GetManagerStatus()])

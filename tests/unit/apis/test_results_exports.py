@@ -200,6 +200,8 @@ def test_npz_refuses_what_it_would_cut(tmp_path: Path, value: Any) -> None:
         (HalfTensor(), "[1.5, null]"),
         (np.array(["2020-01-01"], "datetime64[ns]"), '["2020-01-01T00:00:00.000000000"]'),
         (np.datetime64("2020-01-01", "ns"), '"2020-01-01T00:00:00.000000000"'),
+        ("caf\udce9", '"caf\\udce9"'),
+        ({"\udce9": np.ones(1)}, '{"\\udce9": [1.0]}'),
         ([16**5000], f'["0x1{"0" * 5000}"]'),
     ],
 )

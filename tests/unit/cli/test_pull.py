@@ -23,6 +23,7 @@ def written(folder: Path, value: Any) -> Path:
     [
         (b"raw", "a.b.bin", b"raw"),
         ("two\r\nlines", "a.b.txt", b"two\r\nlines"),
+        ("caf\udce9", "a.b.json", "caf\udce9"),
         ({"raw": b"\xff", "x": float("nan")}, "a.b.json", {"raw": "ff", "x": None}),
         (np.float32(0.5), "a.b.json", 0.5),
         ({"w": np.ones(2), "none": None}, "a.b.json", {"w": [1.0, 1.0], "none": None}),

@@ -18,7 +18,7 @@ from manta.node.config.reading import MOST
 from manta.node.errors import ConfigError, IdentityError
 from manta.node.state import StateFolder
 from manta.transports.errors import KeyFileError
-from manta.transports.files import FileTooLarge, read_bounded
+from manta.transports.files import FileTooLarge, read_bounded, read_end
 from manta.transports.security.keys import read_private
 
 
@@ -31,6 +31,17 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
         assert read_bounded(file, 3 << 20) == b"x" * size
     with pytest.raises(FileTooLarge, match="more than 64 KiB, the most that may be in it"):
         read_bounded(file)
+
+
+def test_of_a_file_of_any_size_its_end_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"0123456789")
+    assert read_end(file) == b"0123456789"
+    assert read_end(file, bound=3) == b"789"
+    assert read_end(file, after=8) == b"89"
+    assert read_end(file, after=4, bound=3) == b"789"
+    assert read_end(file, after=10) == b""
+    assert read_end(file, after=11) == b"0123456789", "another file has its name by now"
 
 
 def test_what_is_no_file_is_an_error_and_no_hang(tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ PUBLIC_PEM = PUBLIC.public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
 ANOTHER = Ed25519PrivateKey.from_private_bytes(new_seed())
+DEEP = b', "more": ' + b"[" * 2000
+DEEP_HEAD = b'{"alg": "EdDSA"' + DEEP
 
 
 def signed(claims: dict[str, Any], key: Any = None, **header: Any) -> str:
@@ -180,6 +182,8 @@ FORGED = {
     "never expires": signed({**CLAIMS, "exp": None}),
     "of the future": signed({**CLAIMS, "iat": int(NOW + 3600)}),
     "endless": GOOD + "A" * 10_000,
+    "deep claims": f"{HEAD}.{part(json.dumps(CLAIMS)[:-1].encode() + DEEP)}.{SIGNATURE}",
+    "deep header": f"{part(DEEP_HEAD)}.{BODY}.{SIGNATURE}",
     **{f"without {claim}": signed(without(claim)) for claim in CLAIMS},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import zlib
 from typing import Any, cast
 
@@ -292,3 +293,17 @@ def test_a_page_that_changed_while_it_was_stored_is_held_until_it_is_stored_agai
     assert list(packed) == [10, 1, 2, 3, 4, 5]
     packed.settle()
     assert not packed.has_changes
+
+
+def test_of_pages_that_were_let_go_nothing_is_kept() -> None:
+    packed, stored, sizes = Packed[int](NUMBERS, 1), dict[int, bytes](), list[int]()
+    for number in range(4000):
+        packed.append(number)
+        if number % 100 == 99:
+            changed = packed.changes(1 << 40)
+            stored |= changed
+            packed.let_go(changed, stored.__getitem__)
+            sizes.append(sum(map(sys.getsizeof, vars(packed).values())))
+    assert len(packed) == 4000
+    assert packed[7] == 7
+    assert sizes[-1] == sizes[1]
