@@ -15,6 +15,7 @@ from manta.actors.errors import (
     NameTaken,
     Refused,
     StartFailed,
+    Unanswered,
     Unreachable,
     WouldDeadlock,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "SystemClock",
     "Timer",
     "TreeNode",
+    "Unanswered",
     "Unreachable",
     "WhichChildren",
     "WouldDeadlock",

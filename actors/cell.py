@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from manta.actors.address import Address
 from manta.actors.clock import Clock
-from manta.actors.errors import ActorCrashed, ActorDead, ActorError, WouldDeadlock
+from manta.actors.errors import ActorCrashed, ActorDead, ActorError, Unanswered, WouldDeadlock
 from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
 from manta.actors.mailbox import Deadlines, Mailbox
 from manta.actors.refs import Envelope, Origin
@@ -295,10 +295,10 @@ class Cell:
         for reply in replies:
             self._attempt(reply.fail, self._unanswered(reason))
 
-    def _unanswered(self, reason: ExitReason) -> ActorDead:
+    def _unanswered(self, reason: ExitReason) -> Unanswered:
         if reason.kind is ExitKind.CRASHED:
             return ActorCrashed(f"{self.address} crashed: {reason.sentence}")
-        return ActorDead(f"{self.address} ended ({reason}) without an answer")
+        return Unanswered(f"{self.address} ended ({reason}) without an answer")
 
     def _close_inbox(self, reason: ExitReason) -> None:
         """Closes the mailbox and fails the asks that are left unread in it."""

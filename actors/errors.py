@@ -29,7 +29,11 @@ class WouldDeadlock(ActorError):
     """An actor may not block on itself, or on a supervisor of its own, which may wait for it."""
 
 
-class ActorCrashed(ActorDead):
+class Unanswered(ActorDead):
+    """The actor ended while it had this ask, which may have been carried out."""
+
+
+class ActorCrashed(Unanswered):
     """The actor crashed while it handled this ask."""
 
 

@@ -19,6 +19,7 @@ from manta.actors.errors import (
     InvalidMessage,
     MailboxFull,
     Refused,
+    Unanswered,
 )
 from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.replies import LONGEST
@@ -108,9 +109,10 @@ encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Wire).decode
 
 
-_ERRORS: dict[str, type[ActorError]] = {  # in order: a crash is a death too
+_ERRORS: dict[str, type[ActorError]] = {  # in order, the special ones first
     "full": MailboxFull,
     "crashed": ActorCrashed,
+    "unanswered": Unanswered,
     "dead": ActorDead,
     "expired": AskTimeout,
     "invalid": InvalidMessage,

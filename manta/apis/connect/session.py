@@ -15,11 +15,11 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from manta.actors.errors import (
-    ActorCrashed,
     ActorError,
     AnswerLost,
     AskTimeout,
     Refused,
+    Unanswered,
     Unreachable,
 )
 from manta.apis import errors
@@ -332,8 +332,8 @@ class Session:
                 return _unknown(f"The connection was lost before {what} was answered")
             case AskTimeout():
                 return _unknown(f"The manager did not answer {what} within {timeout:g} s")
-            case ActorCrashed():
-                return _unknown(f"A part of the manager crashed while it handled {what}")
+            case Unanswered():
+                return _unknown(f"A part of the manager ended while it handled {what}")
             case Unreachable():
                 return NotSent(f"{what} could not be sent: {error}.")
             case ActorError():

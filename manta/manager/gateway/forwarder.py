@@ -9,14 +9,13 @@ from typing import Any
 
 from manta.actors import (
     Actor,
-    ActorCrashed,
     ActorDead,
-    AskTimeout,
     MailboxFull,
     Refused,
     Reply,
     StartChild,
     StopChild,
+    Unanswered,
 )
 from manta.manager.cluster.clusters import cluster_spec
 from manta.manager.context import CLUSTERS, Context, cluster_path, swarm_path
@@ -176,16 +175,16 @@ class Forwarder:
 
 
 def _is_unread(error: BaseException | None) -> bool:
-    """Whether the message came to an actor that had ended of itself."""
-    return isinstance(error, ActorDead) and not isinstance(error, ActorCrashed)
+    """Whether the message came to an actor that had ended."""
+    return isinstance(error, ActorDead) and not isinstance(error, Unanswered)
 
 
 def as_refusal(error: BaseException) -> BaseException:
-    if isinstance(error, ActorDead | AskTimeout | MailboxFull):
-        crashed = "crashed over this and " if isinstance(error, ActorCrashed) else ""
+    """What may have been carried out stays an error that says so: nobody is to ask it again."""
+    if _is_unread(error) or isinstance(error, MailboxFull):
         return Refused(
             Code.UNAVAILABLE,
-            f"The part of the manager that answers this {crashed}is being restarted or busy; "
-            "ask again in a moment.",
+            "The part of the manager that answers this is being restarted or busy; ask again in "
+            "a moment.",
         )
     return error

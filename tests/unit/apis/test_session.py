@@ -14,6 +14,7 @@ from manta.actors.errors import (
     AnswerLost,
     AskTimeout,
     Refused,
+    Unanswered,
     Unreachable,
 )
 from manta.apis import errors
@@ -166,7 +167,7 @@ def test_a_manager_that_was_there_is_waited_for(make: Callable[..., FakeSession]
 
 MADE = ClusterInfo("c1", "lab", "RUNNING", "u", 0)
 TRANSIENT = [Unreachable("x"), Refused(Code.UNAVAILABLE, "restarting"), ActorDead("x")]
-UNKNOWN = [AnswerLost("x"), AskTimeout("x"), ActorCrashed("x")]
+UNKNOWN = [AnswerLost("x"), AskTimeout("x"), ActorCrashed("x"), Unanswered("x")]
 
 
 @pytest.mark.parametrize("error", TRANSIENT)
