@@ -40,7 +40,8 @@ def all_reduce(
     words = named("all_reduce", op=op, dtype=dtype, on_peer_lost=lost, private=alone)
     call: dict[str, Any] = {"words": words, "goes_on": goes_on, "timeout": timeout}
     first, digest = told_forms(forms(value))
-    call["forms"], call["digest"] = first, digest
+    # Keys of dicts are in the forms, which messages quote to others.
+    call["forms"], call["digest"] = [] if private else first, digest
     if private:
         arrays = fused(of_arrays(value, op), op, dtype)
         if arrays is None or arrays.rest:

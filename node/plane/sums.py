@@ -5,11 +5,13 @@ of which reduces a range of it; their tasks are given what comes of it. So a cal
 value must be one that planes reduce, and to a sum or mean: the least of several values, or their
 product with ones, is one of them. It must not go on without some, and must be of as many nodes as
 the owner says, of which the meeting sees to the last (`collectives/meeting.py`): where instances
-are changes. Calls that bring nothing are as anybody's.
+are changes. Calls that bring nothing are as anybody's. None says anything to others in its words
+or its value's form, which messages quote to them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -62,12 +64,15 @@ class Sums:
     def admits(self, ask: Ask) -> bool:
         """Whether what it tells others may leave; else it has failed."""
         one, body = self._of.get(ask.at), ask.body
-        if one is None or not _brings(body):
+        if one is None:
             return True
-        if why := _flaw(body, one):
+        brings = _brings(body)
+        if why := _flaw(body, one) if brings else _said(body):
             self._stopped(ask.at, size_of(body), why)
             ask.fail("RequestFailed", f"The owner of this node lets not all leave: {why}.")
             return False
+        if not brings:
+            return True
         one.left += 1
         size = size_of(body)
         ask.nodes, ask.failed = one.limit.nodes, partial(self._failed, ask.at, size)
@@ -101,6 +106,8 @@ def _flaw(body: PlaneRequest, one: Summing) -> str:
             f"values leave in sums of {limit.nodes} nodes or more alone, and {what} gives this one "
             "to other tasks: call all_reduce(value, private=True)"
         )
+    if said := _said(body):
+        return said
     if body.op not in OPS:
         return f"values leave in sums and means alone, and the {body.op} of some may be one of them"
     if body.goes_on:
@@ -110,3 +117,24 @@ def _flaw(body: PlaneRequest, one: Summing) -> str:
     if limit.most is not None and one.left >= limit.most:
         return f"{limit.most} values of an attempt may leave, and so many have"
     return ""
+
+
+def _said(body: PlaneRequest) -> str:
+    """What is wrong with the words with which a call comes."""
+    if not isinstance(body, CallCollective):
+        return ""
+    if body.forms:
+        return "the form of a value may have words in it: call all_reduce(value, private=True)"
+    if not re.fullmatch(_words(body), body.words):
+        return f"what a {body.kind.value} is called with has to be what it is"
+    return ""
+
+
+def _words(body: CallCollective) -> str:
+    """A pattern of how a call is quoted to others, which has its options alone."""
+    operation = body.kind.value
+    if body.kind is Kind.ALL_REDUCE:
+        lost = r"(, on_peer_lost='continue')?"
+        dtype = "(, dtype='[a-z]{1,9}[0-9]{0,3}')?"
+        return rf"{operation}\(op='{re.escape(body.op)}'{dtype}{lost}(, private=True)?\)"
+    return rf"{operation}(\(root={body.root}\))?"

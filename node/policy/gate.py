@@ -12,6 +12,7 @@ so that a float says no more than that.
 
 from __future__ import annotations
 
+import math
 import threading
 
 import msgspec
@@ -51,7 +52,8 @@ class _Under(msgspec.Struct):
     told: str = ""
     """The task, of what was stopped last."""
     lines: int = 0
-    """That were held back; and the messages of progress."""
+    messages: int = 0
+    """Of lines, and of progress, that were held back."""
 
 
 class Gate:
@@ -89,7 +91,8 @@ class Gate:
             case ResultWritten(tag=tag, value=value) | GlobalWritten(tag=tag, value=value):
                 return self._stops(entry.instance, tag, _size(value), at)
             case MetricsLogged(metrics=metrics):
-                flaws = (self._stops(entry.instance, name, 8, at) for name in metrics)
+                # Without a name it has its step yet, which may be any number.
+                flaws = (self._stops(entry.instance, name, 8, at) for name in metrics or ("",))
                 return next(filter(None, flaws), "")
             case exchange.Checkpointed(value=value):
                 return self._stops(entry.instance, "", _size(value), at)
@@ -153,15 +156,19 @@ class Gate:
         """Lines and messages that did not leave."""
         with self._lock:
             under = self._under.get(instance)
-        return 0 if under is None else under.lines
+        return 0 if under is None else under.lines + under.messages
 
     def progress(self, told: Progressed) -> Progressed:
         """As it may leave."""
         if not self.holds_lines(told.instance):
             return told
         if told.message:
-            self.withhold(told.instance, 1)
-        return msgspec.structs.replace(told, fraction=round(told.fraction, 2), message="")
+            with self._lock:
+                if (under := self._under.get(told.instance)) is not None:
+                    under.messages += 1
+        # What is no number has bits to spare, in which any other number can be.
+        fraction = 0.0 if math.isnan(told.fraction) else round(told.fraction, 2)
+        return msgspec.structs.replace(told, fraction=fraction, message="")
 
     # --- failures -----------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class Bundles:
         self._context = context
         self._packages: dict[str, str] = {}
         """Of the latest runtime's Python."""
+        self._session = ""
+        """The runtime that told them."""
         self.forget()
 
     def forget(self) -> None:
@@ -54,8 +56,10 @@ class Bundles:
             case AttemptExited(how=how):
                 self._how = how or How()
                 self._said = event.error is not None and not event.platform
-            case PackagesFound(packages=packages):
-                self._packages = dict(packages)
+            case PackagesFound(session=session, packages=packages):
+                # It tells them before it runs the code, which could tell anything under this name.
+                if session != self._session:
+                    self._session, self._packages = session, dict(packages)
             case StacksTaken(text=text):
                 self._stacks = text[:MOST_STACKS]
             case _:

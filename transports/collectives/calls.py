@@ -168,7 +168,7 @@ def difference(alias: str, one: tuple[int, Entry], other: tuple[int, Entry]) -> 
         places = zip(first.forms, second.forms, strict=False)
         where, form, unlike = next(
             ((place, form, unlike) for (place, form), (_, unlike) in places if form != unlike),
-            ("value", "of one form", "of another beyond its first places"),
+            ("value", "of one form", f"of another{' beyond its first places' * bool(first.forms)}"),
         )
         return (
             f"{where} of rank {rank} is {form}, of rank {another} {unlike}: "

@@ -117,9 +117,7 @@ def test_no_letter_leaves(request_: str, size: int) -> None:
 def test_numbers_beside_arrays_are_gathered_unless_the_sum_is_private() -> None:
     with members([0, 1], SumLimit(2)) as them:
         got = them.run(lambda world: world.all_reduce({"a": LARGE, "b": 1}, timeout=5))
-        assert "and all_gather gives this one to other tasks" in str(got[0]) or (
-            "and all_reduce gives this one to other tasks" in str(got[0])
-        )
+        assert "call all_reduce(value, private=True)" in str(got[0])
         assert len(stops(them)) == 1
 
 
@@ -174,3 +172,22 @@ def test_what_no_plane_can_reduce_is_not_private(value: Any) -> None:
     with members([0, 1], SumLimit(2)) as them:
         error = them.begin(0, lambda world: world.all_reduce(value, private=True)).exception(30)
         assert isinstance(error, TypeError)
+
+
+def test_a_private_sum_names_no_key_to_others() -> None:
+    def work(world: World) -> Any:
+        return world.all_reduce({"Jane Doe" if world.rank == 0 else "rows": 1.0}, private=True)
+
+    with members([0, 1], SumLimit(2)) as them:
+        got = them.run(work)
+        assert all("all instances must give values of one form" in str(one) for one in got)
+        assert "Jane" not in str(got)
+
+
+def test_no_call_says_anything_in_its_words() -> None:
+    with members([0, 1], SumLimit(2)) as them:
+        call = {"number": 0, "kind": "barrier", "timeout": 5.0}
+        for said in ({"words": "Jane Doe"}, {"words": "barrier", "forms": [("value", "Jane")]}):
+            with pytest.raises(LookupError, match="lets not all leave"):
+                them.all[0].end.call("call_collective", **call, **said)
+        assert len(stops(them)) == 2

@@ -17,7 +17,7 @@ from manta.node.policy.rules import Leaves, Verdict
 from manta.node.service.door import Door
 from manta.node.shared.output import HELD_BACK, TaskOutput
 from manta.node.task_server import requests as light
-from manta.node.task_server.messages import AttemptExited
+from manta.node.task_server.messages import AttemptExited, PackagesFound
 from manta.node.tasks.bundles import Bundles
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.stacks import StackReads
@@ -26,6 +26,7 @@ from manta.protocol.node import (
     Assignment,
     GlobalWritten,
     Instance,
+    MetricsLogged,
     Progressed,
     ResultWritten,
     TaskEnded,
@@ -265,3 +266,35 @@ def test_what_waits_goes_on_waiting_while_the_policy_cannot_be_read() -> None:
     owner.flaw = ""
     owner.door.look()
     assert len(owner.refused) == 1
+
+
+def test_the_step_of_no_metrics_is_a_value() -> None:
+    gate = Room().gate
+    gate.begins(AT, LIMITS)
+    assert gate.flaw(MetricsLogged(AT, {}, 19700101, 1.0), 1.0)
+    assert not gate.flaw(MetricsLogged(AT, {"total": 1.0}, 1, 1.0), 1.0)
+
+
+def test_progress_that_is_no_number_says_nothing() -> None:
+    gate = Room().gate
+    gate.begins(AT, SILENT)
+    assert gate.progress(Progressed(AT, float("nan"), "", 1.0)).fraction == 0.0
+
+
+def test_a_message_of_progress_before_the_first_line_leaves_the_user_told() -> None:
+    gate, journal = Room().gate, Journal()
+    output = TaskOutput(journal, gate, lambda: 1.0)  # type: ignore[arg-type]
+    gate.begins(AT, SILENT)
+    gate.progress(Progressed(AT, 0.5, SECRET, 1.0))
+    output.keep(AT, [("stdout", 1.0, SECRET)])
+    assert journal.lines == [HELD_BACK]
+    assert gate.withheld(AT) == 2
+
+
+def test_packages_are_those_that_a_runtime_has_told_before_it_runs_the_code() -> None:
+    bundles = Bundles(Room())  # type: ignore[arg-type]
+    bundles.heard(PackagesFound("session", (("numpy", "2"),)))
+    bundles.heard(PackagesFound("session", ((SECRET, "1"),)))
+    assert bundles._packages == {"numpy": "2"}
+    bundles.heard(PackagesFound("next", (("numpy", "3"),)))
+    assert bundles._packages == {"numpy": "3"}
