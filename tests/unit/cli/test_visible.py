@@ -193,6 +193,7 @@ ROOT = Path(__file__).parents[3]
 OF_THEIR_OWN = {
     "node/daemon/process.py",
     "manta/manager/daemon.py",
+    "node/isolation/adopt.py",
     "node/isolation/enter.py",  # says to the daemon why a task can't be started
     "node/isolation/listen.py",
 }
