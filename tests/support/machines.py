@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from manta import Mesh
+from tests.support.conversation import Conversation
 from tests.support.nat import command
 
 SECRET = "what all of them know"
@@ -23,7 +24,7 @@ PATIENCE = 60.0
 HOSTS = "10.0.0.1", "10.0.0.2"
 
 
-class Remote:
+class Remote(Conversation):
     """A machine, as the test has it: what it asks are the methods of `Here`."""
 
     def __init__(self, name: str, undo: ExitStack) -> None:
@@ -45,17 +46,6 @@ class Remote:
         )
         undo.callback(self.close)
         self.answer()
-
-    def begin(self, what: str, *arguments: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([what, *arguments]) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"the process of {self.name} has ended"
-        return json.loads(line)
 
     def __call__(self, what: str, *arguments: Any) -> Any:
         self.begin(what, *arguments)

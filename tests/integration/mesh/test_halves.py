@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from tests.integration.mesh.conftest import PATIENCE, SECRET
 from tests.support.children import Child, freeze
+from tests.support.conversation import Conversation
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -60,7 +60,7 @@ with Mesh.join(None, peers, secret, f"peer-{place}", timeout=patience) as mesh:
 SIZE = 8
 
 
-class Peer:
+class Peer(Conversation):
     """A process that has joined, and the one beside it, of `python -m manta.mesh.peer`."""
 
     process: Child[str]
@@ -80,17 +80,6 @@ class Peer:
         """Waits for it; returns where others join by it."""
         self.beside, door = self.answer()
         return str(door)
-
-    def begin(self, what: str, *arguments: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([what, *arguments]) + "\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"{self.name} has ended"
-        return json.loads(line)
 
     def counted(self) -> tuple[list[str], list[str] | str]:
         """Who was there, and who was left out, of a call that was begun."""
