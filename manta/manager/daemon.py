@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from manta.actors.process import prepare_process
 from manta.console.extras import missing
 from manta.console.home import NoHome, home_folder
 from manta.console.log_lines import LineFormatter
@@ -27,9 +28,6 @@ from manta.transports.errors import TransportError
 CANNOT_START, GAVE_UP = 11, 70
 """Exit codes of docs/exit-codes.md, since `manta manager start` becomes this process."""
 
-SWITCH_INTERVAL = 0.0005
-"""Seconds. With Python's default of 5 ms, one busy thread would slow down all actors."""
-
 ROTATION = 10_000_000
 """Bytes of a log file, of which some are kept."""
 NOTING = 2.0
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "pip install 'manta-swarm[manager]'.\n"
         )
         return CANNOT_START
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    prepare_process()
     raise_descriptor_limit()
     handler = _log_handler(options.log)
     handler.setFormatter(LineFormatter())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from manta.actors.process import prepare_process
 from manta.console.exit_codes import Exit
 from manta.console.stopping import Stopping
 from manta.console.visible import visible_lines
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     import argparse
 
 log = logging.getLogger("manta.node")
-
-SWITCH_INTERVAL = 0.0005
-"""Seconds. With Python's default of 5 ms, one busy thread slows all actors down."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +60,7 @@ def run(config: NodeConfig, state: Path, *, follows: int | None = None) -> None:
 
     Raises DaemonEnded, and what Node raises.
     """
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    prepare_process()
     for note in config.notes:
         log.warning("%s: %s.", config.path, note)
     raise_descriptor_limit()

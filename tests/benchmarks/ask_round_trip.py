@@ -18,12 +18,12 @@ import msgspec
 import zmq
 
 from manta.actors import Actor, ActorSystem, ChildSpec
+from manta.actors.process import prepare_process
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
 
 ROUNDS, ASKS = 7, 2_000
-SWITCH_INTERVAL = 0.0005  # as the daemons set it
 
 
 class Pong(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ def serve_actor(secret: str, client: str) -> None:
 @contextmanager
 def server(kind: str, key: KeyPair, client: KeyPair) -> Iterator[str]:
     code = (
-        f"import sys; sys.setswitchinterval({SWITCH_INTERVAL}); "
+        f"from manta.actors.process import prepare_process; prepare_process(); "
         f"from tests.benchmarks import ask_round_trip as bench; "
         f"bench.serve_{kind}({key.secret!r}, {client.public!r})"
     )
@@ -102,7 +102,7 @@ def report(name: str, times: list[float], bare: float | None = None) -> None:
 
 
 def main() -> None:
-    sys.setswitchinterval(SWITCH_INTERVAL)
+    prepare_process()
     here, there = KeyPair.generate(), KeyPair.generate()
     local: list[float] = []
     bare: list[float] = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-import sys
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -15,6 +14,7 @@ from typing import Any
 
 import zmq
 
+from manta.actors.process import prepare_process
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
@@ -54,7 +54,7 @@ class Waiter:
 
 def serve(pipe: Connection, server: KeyPair, client_key: str) -> None:
     """Both servers: the bare one answers on this thread, the link's on its I/O thread."""
-    sys.setswitchinterval(0.0005)
+    prepare_process()
     transport = ZmqTransport(server)
     listener = transport.listen("tcp://127.0.0.1:0", Echo(), Admission([client_key]))
     context = zmq.Context()
@@ -75,7 +75,7 @@ def serve(pipe: Connection, server: KeyPair, client_key: str) -> None:
 
 
 def main() -> None:
-    sys.setswitchinterval(0.0005)
+    prepare_process()
     server, client = KeyPair.generate(), KeyPair.generate()
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()

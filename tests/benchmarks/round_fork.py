@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from manta.actors.process import prepare_process
 from tests.benchmarks._measure import python, wall
 from tests.support.harness import Node
 
@@ -53,7 +53,7 @@ print(statistics.median(times))
 
 
 def main() -> None:
-    sys.setswitchinterval(0.0005)  # as the daemons do
+    prepare_process()  # as the daemons do
     for imports in ("", "import numpy"):
         code = BARE.format(imports=imports)
         done = subprocess.run(python(code), capture_output=True, text=True, check=True)

@@ -245,6 +245,9 @@ class SwarmSupervisor(Actor):
         self._view.held.pop(self._swarm_id, None)
         self._view.staying.pop(self._swarm_id, None)
         self._waits.forget()
+        # Its parts know each other, and would stay until the collector looks for such circles,
+        # which it does the more seldom the more there is in memory.
+        vars(self).clear()
 
     def receive(self, message: object) -> object:
         trouble = self._writer.trouble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from manta.manager import blobs
 from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.messages import Sweep
 from manta.manager.swarm import supervisor as swarm
+from manta.manager.swarm.machine import SwarmMachine
 from manta.protocol.clusters import GetNode, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Broadcasted
@@ -140,6 +142,27 @@ def test_a_node_that_is_removed_under_load_is_not_heard_any_more(
     thread.join()
     assert len(metrics) == handled
     assert len(node.heard) == heard
+
+
+def test_what_a_swarm_that_is_over_held_is_gone_before_any_collection(
+    bench, admin: Client, cluster, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "IDLE", 0.3)
+    nodes(1)
+
+    def machines() -> int:
+        return sum(isinstance(one, SwarmMachine) for one in gc.get_objects())
+
+    gc.collect()
+    before = machines()
+    gc.disable()
+    try:
+        swarm_id = deploy(admin, one_task())
+        assert machines() == before + 1
+        assert admin.ask(WaitSwarm(swarm_id, 10.0)).status == "COMPLETED"
+        wait_until(lambda: machines() == before)
+    finally:
+        gc.enable()
 
 
 def test_the_actor_of_a_swarm_that_is_over_ends_and_comes_back(
