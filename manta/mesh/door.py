@@ -5,11 +5,20 @@ A peer that joins connects to the door of any member, and both prove that they k
 exchanged by who is in between. With a list of keys in place of a secret nothing is proved here,
 since the links prove keys: who is on the list is told who is there.
 
-    joins   → "manta mesh 1", kind, share           (kind 1: secret, 2: keys, 3: asks for status)
+    joins   → "manta mesh 1", kind, share           (kind 1: secret, 2: keys, 3: asks for status,
+                                                     4: asks for it by a key)
     admits  → share
                                                     or "busy", or "refused"
     joins   → proof, sealed card
     admits  → proof, sealed cards (or status)       or nothing, and the connection ends
+
+Who asks for the status by a key has no link that would prove it, so both prove theirs here, in a
+handshake of Noise (`transports.sealed.noise`), whose second message has the status:
+
+    asks    → "manta mesh 1", kind 4, its public key
+    admits  → its own public key
+    asks    → Noise's first message
+    admits  → Noise's second message
 
 Each is a frame of at most a mebibyte behind its length in four bytes. A door serves a few at a
 time, each for a few seconds, and lets a source fail ten times a minute.
@@ -20,9 +29,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
@@ -30,19 +40,22 @@ import msgspec
 from msgspec import Meta
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
+from zmq.utils import z85
 
 from manta.mesh import spake
 from manta.protocol.names import MAX_NAME
 from manta.protocol.peers import Addresses
 from manta.transports.codec.decoders import MALFORMED
+from manta.transports.errors import LocalTransportError, RemoteProtocolError
+from manta.transports.sealed.noise import Handshake
 from manta.transports.security.admission import Buckets
-from manta.transports.security.keys import KEY_CHARACTERS
+from manta.transports.security.keys import KEY_CHARACTERS, KeyPair, check_key
 from manta.transports.security.strangers import source_of
 
 HELLO = b"manta mesh 1"
 BUSY, REFUSED = b"busy", b"refused"
 """In place of any answer."""
-SECRET, KEYS, ASKS = b"\x01", b"\x02", b"\x03"
+SECRET, KEYS, ASKS, ASKS_BY_KEY = b"\x01", b"\x02", b"\x03", b"\x04"
 PATIENCE = 5.0
 """Seconds for one connection."""
 AT_ONCE = 16
@@ -102,9 +115,12 @@ class Door:
         trust: Trust,
         admitted: Callable[[Card], Sequence[Card]],
         status: Callable[[], dict[str, Any]],
+        own: KeyPair,
     ) -> None:
-        """`status` is called there as well, for who proved the secret and only asks."""
+        """`status` is called there as well, for who is proved to be admitted and only asks. `own`
+        is this peer's pair."""
         self._status = status
+        self._own = own
         self._listening = listening
         self._trust = trust
         self._admitted = admitted
@@ -166,6 +182,9 @@ class Door:
                 raise Refused("its key is none of those that are admitted")
             frames.send(_encode(tuple(self._admitted(card))))
             return
+        if kind == ASKS_BY_KEY and self._trust.w is None:
+            self._tell(frames, _decoded_key(rest))
+            return
         if kind not in (SECRET, ASKS) or self._trust.w is None:
             raise Refused("it is to be admitted by other means than this mesh has")
         with self._counting:
@@ -183,6 +202,18 @@ class Door:
         asked = box.decrypt(said[spake.POINT :])
         told = self._status() if kind == ASKS else tuple(self._admitted(_card(asked)))
         frames.send(keys.b + box.encrypt(_encode(told)))
+
+    def _tell(self, frames: _Frames, key: str) -> None:
+        """Tells the status to who proves to have that key."""
+        if key not in self._trust.keys:
+            raise Refused("its key is none of those that are admitted")
+        frames.send(self._own.public.encode())
+        handshake = _handshake(self._own, key, asks=False)
+        try:
+            handshake.read(frames.receive())
+        except RemoteProtocolError as error:
+            raise Refused(f"it has not proved its key: {error}") from error
+        frames.send(handshake.write(_encode(self._status())))
 
 
 def knock(
@@ -211,6 +242,50 @@ def ask_status(address: tuple[str, int], secret: str, timeout: float = PATIENCE)
     except MALFORMED as error:
         raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
     return found
+
+
+def ask_status_by_key(
+    address: tuple[str, int], own: KeyPair, known: Collection[str], timeout: float = PATIENCE
+) -> dict[str, Any]:
+    """As `ask_status`, of a mesh that admits by keys: `own` is one of those, and so is the door's
+    (`known`). Raises OSError, NotAdmitted."""
+    with socket.create_connection(address, timeout=timeout) as stream:
+        frames = _Frames(stream, timeout)
+        try:
+            frames.send(HELLO + ASKS_BY_KEY + own.public.encode())
+            if (theirs := _decoded_key(frames.receive())) not in known:
+                raise NotAdmitted(f"its key, {theirs}, is none of those that are known here")
+            handshake = _handshake(own, theirs, asks=True)
+            frames.send(handshake.write())
+            found: dict[str, Any] = msgspec.msgpack.decode(handshake.read(frames.receive()))
+        except (RemoteProtocolError, *MALFORMED) as error:
+            raise NotAdmitted(f"it is no peer of a mesh ({error})") from error
+        except EOFError:
+            raise OSError("it has ended the connection") from None
+    return found
+
+
+def _handshake(own: KeyPair, theirs: str, *, asks: bool) -> Handshake:
+    """Raises NotAdmitted."""
+    try:
+        peer = z85.decode(theirs)
+    except struct.error:  # five characters that are more than four bytes
+        raise NotAdmitted(f"{theirs} is no key") from None
+    return Handshake(
+        initiator=asks,
+        static=z85.decode(own.secret),
+        peer=peer,
+        ephemeral=os.urandom(32),
+        prologue=HELLO + ASKS_BY_KEY,
+    )
+
+
+def _decoded_key(said: bytes) -> str:
+    """Raises NotAdmitted."""
+    try:
+        return check_key(said.decode("ascii"))
+    except (UnicodeDecodeError, LocalTransportError):
+        raise NotAdmitted("what came is no peer's") from None
 
 
 def _prove(address: tuple[str, int], w: bytes, kind: bytes, told: bytes, timeout: float) -> bytes:

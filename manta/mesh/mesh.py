@@ -27,7 +27,7 @@ from manta.light.collectives.world import waiting_time
 from manta.light.context import Context, here, usage
 from manta.light.exchange import Exchange, Peer
 from manta.mesh.client import Client, ViewCalls, ViewOver
-from manta.mesh.settings import SECRET, Keys, settings
+from manta.mesh.settings import KEY, SECRET, Keys, settings
 
 if TYPE_CHECKING:  # most use none of them, and begin the sooner
     from manta.mesh.coordinators import Coordinator, Leader, Market, Sharing
@@ -85,7 +85,8 @@ class Mesh:
         timeout = arguments.seconds("timeout", timeout)
         until = time.monotonic() + timeout
         task = None
-        if usage.context is not None and not (listen or peers or secret or SECRET in os.environ):
+        given = listen or peers or secret or SECRET in os.environ or KEY in os.environ
+        if usage.context is not None and not given:
             from manta.mesh.tasks import TaskPeer
 
             task = TaskPeer(usage.context)

@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 from manta.light import arguments
 from manta.mesh.errors import JoinFailed
 
-LISTEN, PEERS, SECRET, NAME, TOPOLOGY, SIZE, FD, RUN = ALL = tuple(
+LISTEN, PEERS, SECRET, KEY, KNOWN, NAME, TOPOLOGY, SIZE, FD, RUN = ALL = tuple(
     f"MANTA_MESH_{name}"
-    for name in ("LISTEN", "PEERS", "SECRET", "NAME", "TOPOLOGY", "SIZE", "FD", "RUN")
-)
-"""FD is the descriptor of a socket to a peer's process, for one mesh; RUN the folder of the
-`manta mesh run` that has started this one."""
+    for name in (
+        "LISTEN", "PEERS", "SECRET", "KEY", "KNOWN", "NAME", "TOPOLOGY", "SIZE", "FD", "RUN"
+    )
+)  # fmt: skip
+"""KEY and KNOWN are files, in place of SECRET, as `Keys.load` reads them. FD is the descriptor of a
+socket to a peer's process, for one mesh; RUN the folder of the `manta mesh run` that has started
+this one."""
 FAULTS = "MANTA_MESH_FAULTS"
 LOOPBACK = "127.0.0.1"
 PORTS = 3
 """That a peer takes, in a row: for its door, links, and large values."""
+MOST_KNOWN = 1 << 20
+"""Bytes of a file of public keys."""
 KEY_CHARACTERS = 40
 """As in `transports.security.keys`, which a task need not have; a test compares them."""
 
@@ -31,6 +36,43 @@ class Keys(NamedTuple):
 
     secret: str
     known: Iterable[str] = ()
+
+    @classmethod
+    def load(cls, key: str | os.PathLike[str], known: str | os.PathLike[str]) -> Keys:
+        """Of two files: `key` has a key pair, as `manta mesh key` makes it; `known` has the public
+        keys of all that are admitted, one a line, with a name behind it or not. Raises
+        JoinFailed."""
+        from manta.transports.errors import KeyFileError, LocalTransportError, remedied
+        from manta.transports.files import FileTooLarge, read_bounded
+        from manta.transports.security.keys import KeyPair, check_key
+
+        if not os.path.exists(key):
+            raise JoinFailed(f"There is no key file {key}: `manta mesh key {key}` makes one.")
+        try:
+            secret = KeyPair.load(key).secret
+        except KeyFileError as error:
+            raise JoinFailed(f"This peer has no key: {error}.") from None
+        try:
+            lines = read_bounded(known, MOST_KNOWN).decode("utf-8").splitlines()
+        except (OSError, FileTooLarge) as error:
+            why = remedied(error) if isinstance(error, OSError) else str(error)
+            raise JoinFailed(f"Who is admitted is not known: {known}: {why}.") from None
+        except UnicodeDecodeError:
+            raise JoinFailed(f"Who is admitted is not known: {known} is no text.") from None
+        found = []
+        for number, line in enumerate(lines, 1):
+            if not (words := line.split()):
+                continue
+            try:
+                found.append(check_key(words[0]))
+            except LocalTransportError as error:
+                raise JoinFailed(f"{known}, line {number}: {error}.") from None
+        if not found:
+            raise JoinFailed(
+                f"{known} has no key: write the public keys of all that are admitted there, one a "
+                "line."
+            )
+        return cls(secret, tuple(found))
 
 
 class Settings(NamedTuple):
@@ -69,11 +111,11 @@ def settings(
 ) -> Settings:
     """Raises JoinFailed, TypeError, ValueError, each with what was wrong and what will do."""
     told = _doors(peers) or tuple(filter(None, environment.get(PEERS, "").split(",")))
-    secret = secret or environment.get(SECRET) or None
+    secret = secret or trust(environment)
     if secret is None:
         raise JoinFailed(
             f"A mesh needs a secret, which all its peers know: give secret=..., or set {SECRET} "
-            "(`manta mesh run` makes one)."
+            f"(`manta mesh run` makes one), or {KEY} and {KNOWN} for a list of keys."
         )
     if not isinstance(secret, str | Keys):
         raise TypeError(f"secret is a str, or Keys, not a {type(secret).__name__}.")
@@ -93,6 +135,23 @@ def settings(
         int(size),
         _faults(environment.get(FAULTS)),
     )
+
+
+def trust(environment: Mapping[str, str] = os.environ) -> str | Keys | None:
+    """By what peers are admitted, as the environment says. Raises JoinFailed."""
+    secret, key, known = (environment.get(name) or "" for name in (SECRET, KEY, KNOWN))
+    if secret and (key or known):
+        raise JoinFailed(
+            f"{SECRET} and {KEY if key else KNOWN} are both set, and a mesh admits by one of them: "
+            "unset the other."
+        )
+    if bool(key) != bool(known):
+        here, lacking = (KEY, KNOWN) if key else (KNOWN, KEY)
+        raise JoinFailed(
+            f"{here} is set, and {lacking} is not: set it to the file with "
+            + ("the public keys that are admitted." if key else "this peer's own key pair.")
+        )
+    return Keys.load(key, known) if key else secret or None
 
 
 def _doors(peers: str | Iterable[str]) -> tuple[str, ...]:

@@ -130,6 +130,33 @@ def run(
 
 
 @mesh.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@as_json_option
+def key(file: Path, as_json: bool) -> None:
+    """Make this peer's key pair in FILE, unless it is there, and print its public half.
+
+    A mesh admits by keys where all its peers are given the public halves, one a line, in the file
+    MANTA_MESH_KNOWN, and each its own pair in the file MANTA_MESH_KEY.
+    """
+    from manta.transports.errors import KeyFileError
+    from manta.transports.security.keys import KeyPair
+
+    try:
+        if file.exists():
+            pair = KeyPair.load(file)
+        else:
+            pair = KeyPair.generate()
+            pair.save(file)
+    except (KeyFileError, OSError) as error:
+        why = remedied(error) if isinstance(error, OSError) else str(error)
+        raise LocalError(f"This peer has no key: {why}.") from None
+    if as_json:
+        json_form.show({"public": pair.public, "file": str(file)})
+    else:
+        print_lines(line(pair.public))
+
+
+@mesh.command()
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
 @click.option(
@@ -141,8 +168,10 @@ def run(
 def status(address: str, watch: bool, svg: Path | None, as_json: bool) -> None:
     """Show who is in a mesh, as one of its peers sees it.
 
-    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET. With --watch
-    and --json, what happens in the mesh is printed, an object per line.
+    HOST:PORT is where others join by it. The secret is taken from MANTA_MESH_SECRET; for a mesh
+    that admits by keys, MANTA_MESH_KEY and MANTA_MESH_KNOWN are the files with your key pair, one
+    of those, and with the public keys. With --watch and --json, what happens in the mesh is
+    printed, an object per line.
     """
     screen, last = Screen(), 0
     while True:
@@ -164,15 +193,21 @@ def status(address: str, watch: bool, svg: Path | None, as_json: bool) -> None:
 
 def _asked(address: str) -> dict[str, Any]:
     """What the peer there knows."""
-    import os
-
-    from manta.mesh.door import NotAdmitted, ask_status
-    from manta.mesh.settings import SECRET
+    from manta.mesh.door import NotAdmitted, ask_status, ask_status_by_key
+    from manta.mesh.errors import JoinFailed
+    from manta.mesh.settings import KEY, KNOWN, SECRET, trust
     from manta.transports.addresses import split_host
+    from manta.transports.security.keys import KeyPair
 
-    secret = os.environ.get(SECRET)
-    if not secret:
-        raise LocalError(f"The mesh's secret is wanted: set {SECRET}.")
+    try:
+        trusted = trust()
+    except JoinFailed as error:
+        raise LocalError(str(error)) from None
+    if trusted is None:
+        raise LocalError(
+            f"The mesh's secret is wanted: set {SECRET}; or, where it admits by keys, {KEY} and "
+            f"{KNOWN} to the files with your key pair and its public keys."
+        )
     try:
         host, port = split_host(address)
     except ValueError as error:
@@ -180,7 +215,11 @@ def _asked(address: str) -> dict[str, Any]:
     if port is None:
         raise click.BadParameter(f"{address} has no port.", param_hint="HOST:PORT")
     try:
-        return ask_status((host, port), secret)
+        if isinstance(trusted, str):
+            return ask_status((host, port), trusted)
+        return ask_status_by_key(
+            (host, port), KeyPair.from_secret(trusted.secret), frozenset(trusted.known)
+        )
     except NotAdmitted as error:
         raise LocalError(f"{address} tells nothing: {error}.") from error
     except OSError as error:

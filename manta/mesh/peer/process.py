@@ -60,7 +60,7 @@ class Process:
         self._hosts = None if place.hosts is None else frozenset(place.hosts)
         listening = self._listening = listen(place.listen or join.listen, place.advertised)
         links, bulk_socket = listening.links, listening.bulk
-        keys = join.pair()
+        keys = self._keys = join.pair()
         ends = self._ends = Endpoints(keys, lambda: self._plane.known)
         ends.bulk.listen(join_address(bulk_socket.host, bulk_socket.port), fd=bulk_socket.fd)
         own = Card(keys.public, join.name, links.addresses)
@@ -106,7 +106,7 @@ class Process:
         trust = Trust(w, frozenset(join.keys))
         door = socket.socket(fileno=os.dup(self._listening.door.fd))
         status = partial(self._run, self.control.status)
-        self._door = Door(door, trust, self._admitted, status)
+        self._door = Door(door, trust, self._admitted, status, self._keys)
         doors = [Address(one, trust) for one in join.peers]
         cards = get_in(doors, self.control.known.own, join.timeout, self._may_dial)
         self._ends.transport.call_soon(partial(self.control.join, cards))

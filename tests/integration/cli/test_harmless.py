@@ -128,6 +128,7 @@ OF_THIS_MACHINE = {
     "manager verify": [],
     "data partition": ["evil.csv", "--nodes", "1", "--iid"],
     "mesh run": ["swarm.py"],
+    "mesh key": ["folder/key"],
     "mesh status": ["localhost:1"],
 }
 SILENT = {

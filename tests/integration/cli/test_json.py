@@ -196,6 +196,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("up", "--nodes", 1, "--background")
     shell("up --stop")
 
+    shell("mesh key", "mine/key")
     with Mesh.join(secret=(secret := "what all know")) as mesh:
         shown = shell("mesh status", mesh.address, MANTA_MESH_SECRET=secret)
         assert [one["id"] for one in shown["peers"]] == [mesh.id]
