@@ -60,6 +60,7 @@ def _nvidia() -> tuple[tuple[Gpu, bool], ...]:
             info = GpuInfo(_text(name), memory, _text(id_), CUDA, driver, cuda)
             device = DEV / f"nvidia{pynvml.nvmlDeviceGetMinorNumber(handle)}"
             found.append((Gpu(info, device, info.id), _is_divided(handle)))
+        _said.clear()
         return tuple(found)
     except pynvml.NVMLError as error:
         _warn(error)
@@ -82,12 +83,20 @@ def _text(told: str | bytes) -> str:
     return told.decode(errors="replace") if isinstance(told, bytes) else told
 
 
+_said: set[str] = set()
+"""Of a driver that does not answer: it is asked again each minute."""
+
+
 def _warn(error: Exception) -> None:
-    log.warning(
-        "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
-        "containers.gpu_enabled = false",
-        error,
-    )
+    """Says it once, and anew when the driver has answered or gives another reason."""
+    if (why := str(error)) not in _said:
+        _said.clear()
+        _said.add(why)
+        log.warning(
+            "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
+            "containers.gpu_enabled = false",
+            why,
+        )
 
 
 def rocm() -> tuple[Gpu, ...]:

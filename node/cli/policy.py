@@ -61,6 +61,7 @@ def policy_show(name: str, as_json: bool) -> None:
     print_lines(*lines)
 
 
+_NONE = "the node {} has no policy: all that its cluster's users deploy may run"
 _WORDS = {"allow": "allowed", "ask": "asked for", "deny": "denied"}
 
 
@@ -107,9 +108,10 @@ def policy_test(
     from manta.console import json_form
     from manta.node.policy.admission import moment
     from manta.node.policy.records import OwnerRecords
-    from manta.node.policy.rules import Request, Verdict, decide
+    from manta.node.policy.rules import Decision, Policy, Request, Verdict, decide
 
-    config, found = _policy(name)
+    config = config_of(name)
+    found = Policy() if config.policy is None else _policy(name)[1]
     targets = _targets(outbound)
     level = isolation or _level(name, image)
     seen = known(OwnerRecords(state_folder(name).owner))
@@ -130,6 +132,8 @@ def policy_test(
         at=moment(_time(at)),
     )
     decision = decide(found, request, seen)
+    if config.policy is None:
+        decision = Decision(Verdict.ALLOW, _NONE.format(name))
     verdict, why = decision.verdict, decision.why
     ways = {target: entry_of(target, config.network_allow) for target in targets}
     if closed := _closed(config, ways, level):
@@ -175,8 +179,8 @@ def _policy(name: str) -> tuple[NodeConfig, Policy]:
     config = config_of(name)
     if config.policy is None:
         raise OperatorError(
-            f"The node {name} has no policy: all that its cluster's users deploy may run. "
-            f"Name a file of rules as policy.file in {config.path}."
+            f"There is nothing to show: {_NONE.format(name)}. Name a file of rules as policy.file "
+            f"in {config.path}."
         )
     return config, reading.load(config.policy)
 

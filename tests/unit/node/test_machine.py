@@ -24,6 +24,7 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(gpus, "DEV", tmp_path / "dev")
     monkeypatch.setattr(gpus, "SYS", tmp_path / "sys")
     monkeypatch.setattr(gpus, "ROCM_VERSION", tmp_path / "version")
+    monkeypatch.setattr(gpus, "_said", set())
     return tmp_path / "dev"
 
 
@@ -68,6 +69,21 @@ def with_driver(dev: Path, monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> None:
     (dev / "nvidiactl").touch()
     for name, function in nvml.names.items():
         monkeypatch.setattr(pynvml, name, function)
+
+
+def test_a_driver_that_does_not_answer_is_told_of_once_until_it_has(
+    dev: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent = Nvml(24 * GIB, fails="nvmlSystemGetDriverVersion")
+    for _ in range(3):
+        with_driver(dev, monkeypatch, silent)
+        assert gpus.find() == ()
+    assert caplog.text.count("GPUs are not used") == 1
+    with_driver(dev, monkeypatch, Nvml(24 * GIB))
+    assert len(gpus.find()) == 1
+    with_driver(dev, monkeypatch, silent)
+    assert gpus.find() == ()
+    assert caplog.text.count("GPUs are not used") == 2
 
 
 def test_gpus_of_nvidia_are_what_the_driver_tells(dev: Path, monkeypatch) -> None:

@@ -102,3 +102,17 @@ def test_what_is_no_way_out_is_told_with_a_remedy(
     assert code == Exit.USAGE
     assert "--outbound" in said
     assert "outbound:api.example:443" in said or "IPv4" in said
+
+
+def test_without_a_policy_all_is_allowed_that_the_nodes_own_list_lets_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "nodes" / "edge.toml"
+    config.write_text(CONFIG.replace('file = "policy.toml"', ""))
+    code, said = shown_by(capsys, "--module", "sealed", "--outbound", "api.example:443")
+    assert code == Exit.OK, said
+    assert "allow: the node edge has no policy: all that its cluster's users deploy may" in said
+    assert "What may leave: all tags" in said
+    code, said = shown_by(capsys, "--module", "sealed", "--outbound", "other.example:443")
+    assert code == Exit.DENIED, said
+    assert "it connects to other.example:443" in said
