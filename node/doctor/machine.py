@@ -16,6 +16,7 @@ from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
+from manta.node.isolation.limits import RATES
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
 from manta.protocol.machine import CUDA
@@ -35,6 +36,7 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
         yield _memory(config)
     yield _descriptors()
     yield _runner(config, state)
+    yield ok("rates", RATES)
     if config is None or config.gpu_enabled:
         yield _gpus()
 

@@ -44,6 +44,10 @@ class Means(StrEnum):
     NOTHING = "nothing"
 
 
+RATES = "What a task reads and writes of a disk, a bus or a network in a second is not limited."
+"""There is no means for it that works without root and for every disk."""
+
+
 class Plan(NamedTuple):
     memory: Means
     cpu: Means
@@ -81,7 +85,7 @@ def sentence(plan: Plan, version: int, why_not: str) -> str:
         )
     if plan.cpu is Means.NOTHING:
         told.append("Nothing holds a task to its cpu but the threads that libraries start.")
-    return " ".join(told)
+    return " ".join([*told, RATES])
 
 
 def rlimits(limits: Limits, plan: Plan, others: int) -> dict[int, int]:
