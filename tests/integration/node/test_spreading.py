@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from concurrent.futures import Future
 from hashlib import sha256
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from manta import Module, Swarm, Task
 from manta.node.blobs.arriving import Arriving, ArrivingSource
-from manta.node.link import local_blobs
+from manta.node.link import local_blobs, node_depot
 from manta.node.link.local_blobs import LocalFetches
 from manta.node.link.node_depot import NodeDepot
 from manta.node.link.peer_hub import PeerHub
@@ -195,17 +196,21 @@ def test_who_passes_on_wrong_bytes_is_named_and_another_is_asked(
 ) -> None:
     for number in range(1, NODES + 1):
         lab.node(number)
-    forge = ArrivingSource.read
     lies: list[int] = []
 
-    def read(self: ArrivingSource, offset: int, length: int) -> Any:
-        data = bytearray(forge(self, offset, length))
-        if len(lies) < 40:
-            lies.append(offset)
-            data[0] ^= 1
-        return bytes(data)
+    def forged(read: Callable[[Any, int, int], Any]) -> Callable[[Any, int, int], Any]:
+        def lie(self: Any, offset: int, length: int) -> Any:
+            data = bytearray(read(self, offset, length))
+            if len(lies) < 40:
+                lies.append(offset)
+                data[0] ^= 1
+            return bytes(data)
 
-    monkeypatch.setattr(ArrivingSource, "read", read)
+        return lie
+
+    # What a node passes on while it arrives, and when all of it has.
+    for source in (ArrivingSource, node_depot._Pinned):
+        monkeypatch.setattr(source, "read", forged(source.read))
     read_by_all(lab, os.urandom(SIZE))
     assert lies
     assert "arrived with wrong bytes, from node-" in caplog.text
