@@ -34,6 +34,7 @@ from manta.light.array_reduction import (
     wider_dtype,
 )
 from manta.node.reduction import bfloat16
+from manta.node.reduction.forms import Bytes, Leaf, Source
 from manta.transports.collectives.coverage import Coverage
 
 BLOCK = 256 * 1024
@@ -52,28 +53,6 @@ _FOLDS: dict[str, Any] = {
     "max": np.maximum,
     "prod": np.multiply,
 }
-Bytes = memoryview | bytes | bytearray
-
-
-class Leaf(NamedTuple):
-    """An array within a value. Its bytes are of this machine's order."""
-
-    start: int
-    stop: int
-    dtype: str
-    """numpy's name, or "bfloat16"."""
-    where: str = "value"
-    said: str = ""
-    """How messages name the dtype, if otherwise."""
-    into: str = ""
-    """A dtype of integers that the outcome is to fit into, if not its own."""
-
-
-class Source(NamedTuple):
-    """The same range of one value, or of an interim result."""
-
-    data: Bytes
-    is_interim: bool = False
 
 
 class Conclusion(NamedTuple):

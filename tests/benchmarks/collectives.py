@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from manta.node.reduction.kernel import Kernel, Leaf, Source
+from manta.node.reduction.forms import Leaf, Source
+from manta.node.reduction.kernel import Kernel
 from manta.transports.collectives.actions import Deliver, Reduce, Send, Tell
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement
 from manta.transports.collectives.collective import Collective

@@ -12,6 +12,7 @@ and Python seeds `random` after a fork.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -34,6 +35,7 @@ def main() -> None:
     """Raises RuntimeError where this process must not be forked."""
     folder, places = sys.argv[1:]
     scalar_of(json.loads(sys.stdin.readline()))
+    importlib.import_module("manta.node.reduction.kernel")  # numpy, which most peers will need
     if (why := obstacle()) is not None:
         raise RuntimeError(f"No peers can be forked from a process that needs threads: {why}.")
     gc.freeze()  # so that looking for garbage does not copy what all share

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.node.plane.collectives.given import Given
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Piece, bytes_of
 from manta.node.plane.parcels import NoRoom
 from manta.node.plane.requests import ALIGNED, CallCollective
-from manta.node.reduction import kernel
-from manta.node.reduction.kernel import Kernel
+from manta.node.reduction.forms import Leaf
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Call, Entry, Kind, Placement, checked
 from manta.transports.collectives.coverage import Coverage
@@ -21,6 +20,9 @@ from manta.transports.collectives.plans import VALUE, Buffer
 from manta.transports.collectives.spreading import share_of
 from manta.transports.exchange.letters import Value
 from manta.transports.exchange.messages import Parcel
+
+if TYPE_CHECKING:
+    from manta.node.reduction.kernel import Kernel
 
 _MOST_KERNELS = 64
 
@@ -154,7 +156,7 @@ class Contributions:
         found = self._kernels.get(key)
         if found is None:
             leaves = [
-                kernel.Leaf(one.start, one.stop, one.dtype, one.where, one.said, one.into)
+                Leaf(one.start, one.stop, one.dtype, one.where, one.said, one.into)
                 for one in body.leaves
             ]
             if any(not 0 <= leaf.start <= leaf.stop <= size for leaf in leaves):
@@ -164,6 +166,8 @@ class Contributions:
                 covered.add(leaf.start, leaf.stop)
             if any(stop - start >= ALIGNED for start, stop in covered.missing(0, size)):
                 raise Unfit(f"{body.words} has arrays that leave out some of its {size} bytes.")
+            from manta.node.reduction.kernel import Kernel  # numpy, which takes 0.1 s
+
             found = Kernel(body.op, leaves, members)
             if len(self._kernels) >= _MOST_KERNELS:
                 self._kernels.clear()

@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from manta.node.plane.collectives.pieces import Piece, Pieces, Reading
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.parcels import NoRoom
-from manta.node.reduction.kernel import Kernel
 from manta.transports.collectives.calls import Entry, Placement
 from manta.transports.collectives.plans import Buffer
+
+if TYPE_CHECKING:
+    from manta.node.reduction.kernel import Kernel
 
 OWNER = "The owner of a node lets values leave"
 """Begins what is told of a call that has too few nodes for one."""

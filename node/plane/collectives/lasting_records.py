@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.node.reduction.kernel import Leaf
+from manta.node.reduction.forms import Leaf
 from manta.transports.collectives import calls, messages
 from manta.transports.collectives.actions import Outcome
 from manta.transports.collectives.calls import Entry

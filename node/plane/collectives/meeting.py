@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from manta.node.plane.collectives.arranging import Arranging
 from manta.node.plane.collectives.given import Given, Giving
@@ -16,7 +16,6 @@ from manta.node.plane.collectives.reductions import Reductions
 from manta.node.plane.collectives.spare import Footprint
 from manta.node.plane.collectives.spill import Spill
 from manta.node.plane.parcels import NoRoom
-from manta.node.reduction.kernel import Kernel
 from manta.transports.collectives.actions import (
     Action,
     Cancel,
@@ -42,6 +41,9 @@ from manta.transports.collectives.plans import VALUE_ROLES, Buffer, Transfer, wh
 from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.errors import RemoteProtocolError
 from manta.transports.exchange.messages import Parcel
+
+if TYPE_CHECKING:
+    from manta.node.reduction.kernel import Kernel
 
 
 class Outside(Protocol):

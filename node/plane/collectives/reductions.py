@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from manta.node.plane.collectives.arranging import AT_ONCE
 from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.pieces import Pieces
-from manta.node.reduction.kernel import Kernel, Source
+from manta.node.reduction.forms import Source
 from manta.transports.collectives.actions import Reduce
+
+if TYPE_CHECKING:
+    from manta.node.reduction.kernel import Kernel
 
 Work = Callable[[Callable[[], None], Callable[[Exception | None], None]], None]
 """Does the first on another thread, then the second on this one."""

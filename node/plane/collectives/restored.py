@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from manta.node.plane.collectives import pieces as sizes
 from manta.node.plane.collectives.calls import Call
@@ -21,7 +21,7 @@ from manta.node.plane.collectives.memory import Pool
 from manta.node.plane.collectives.messages import CallName
 from manta.node.plane.collectives.pieces import Piece
 from manta.node.plane.parcels import NoRoom
-from manta.node.reduction.kernel import Kernel
+from manta.node.reduction.forms import Leaf
 from manta.protocol.roster import RosterTask
 from manta.protocol.states import AttemptState
 from manta.transports.collectives.calls import Placement
@@ -30,6 +30,9 @@ from manta.transports.collectives.plans import Buffer
 from manta.transports.collectives.refusal import NO_ROOM
 from manta.transports.exchange.kept import KeptCall
 from manta.transports.exchange.messages import Value
+
+if TYPE_CHECKING:
+    from manta.node.reduction.kernel import Kernel
 
 Values = dict[Buffer, Piece]
 
@@ -148,7 +151,7 @@ class Restored:
                     if rank in found.given:
                         self._drop(values)
                     else:
-                        kernel = Kernel(op, leaves, placement.size) if op else None
+                        kernel = _kernel(op, leaves, placement.size) if op else None
                         found.given[rank] = Given(entry, values, kernel, nodes=nodes)
         return found
 
@@ -255,3 +258,9 @@ class Restored:
         for piece in values.values():
             if piece.block is not None:
                 self._pool.drop(piece.block)
+
+
+def _kernel(op: str, leaves: Sequence[Leaf], members: int) -> Kernel:
+    from manta.node.reduction.kernel import Kernel  # numpy, which takes 0.1 s
+
+    return Kernel(op, leaves, members)

@@ -9,7 +9,8 @@ import pytest
 
 from manta.light.collectives.fused import Fused, forms, fused, rebuilt, told_forms
 from manta.light.reduction import reduce
-from manta.node.reduction.kernel import Kernel, Leaf, Source
+from manta.node.reduction.forms import Leaf, Source
+from manta.node.reduction.kernel import Kernel
 
 
 def through(values: list, op: str, dtype: str | None = None) -> object:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from manta.light.errors import CollectiveError
 from manta.light.reduction import OPS, reduce
 from manta.node.reduction import bfloat16, kernel
-from manta.node.reduction.kernel import Kernel, Leaf, Source
+from manta.node.reduction.forms import Leaf, Source
+from manta.node.reduction.kernel import Kernel
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "float32", "float64")
