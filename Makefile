@@ -10,7 +10,7 @@ TOOLS := .venv/.tools
 # Tests start some thousand processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo docs generate pictures notebooks lint audit lock image test test-fast attack bench bench-data bench-isolation clean
+.PHONY: setup demo docs generate pictures notebooks lint audit lock image test tests test-fast attack bench bench-data bench-isolation clean
 
 setup: $(TOOLS)
 
@@ -69,7 +69,9 @@ lint: setup audit
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
 
-test: lint
+test: lint tests
+
+tests: setup
 	@$(BIN)/pytest $(PARALLEL) --durations=20
 
 # What needs no cluster and no container engine.

@@ -20,6 +20,7 @@ from manta.transports.collectives.table import DIRECT_PEERS
 from manta.transports.errors import RemoteProtocolError
 from tests.simulation.collective_lab import LARGE, Lab, Make, labs
 from tests.simulation.network import SWARM
+from tests.support.effort import tries
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_who_leaves_after_its_call_leaves_nobody_without_what_it_gave(
     make: Make, kind: Kind, size: int, peers: int
 ) -> None:
     names = [f"n{at:02}" for at in range(peers)]
-    for seed in range(20 if peers <= DIRECT_PEERS else 4):
+    for seed in range(tries(8 if peers <= DIRECT_PEERS else 2)):
         lab = make(*names, seed=seed)
         lab.tell(names)
         trouble(lab)
@@ -88,7 +89,7 @@ def test_a_call_ends_at_all_that_are_left_where_some_leave_and_one_crashes(
     make: Make, kind: Kind
 ) -> None:
     names = [f"n{at:02}" for at in range(DIRECT_PEERS + 1)]
-    for seed in range(6):
+    for seed in range(tries(3)):
         lab = make(*names, seed=seed)
         lab.tell(names)
         crashing = lab.clock.random.randrange(1, len(names))

@@ -184,7 +184,7 @@ def main():
 """
 
 
-INTERRUPTIONS = int(os.environ.get("MANTA_INTERRUPTIONS", "14"))
+INTERRUPTIONS = int(os.environ.get("MANTA_INTERRUPTIONS", "8"))
 SEED = os.environ.get("MANTA_INTERRUPTIONS_SEED") or str(time.time_ns())
 """More of them, or the same ones again."""
 WAYS = ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGINT))

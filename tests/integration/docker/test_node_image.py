@@ -16,7 +16,7 @@ import pytest
 from manta import Module
 from manta.protocol.version import VERSION
 from tests.integration.docker.conftest import DockerLab
-from tests.support.engine import tool
+from tests.support.engine import TestEngine, tool
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,9 +30,12 @@ OWNER = 12345
 """The user id of the operator, which the image does not know."""
 
 
-def built(lab: DockerLab, folder: Path) -> str:
-    """From wheels alone: there is no registry, and the image does not know this network."""
-    base = lab.engine.build(BASE)
+@pytest.fixture(scope="module")
+def image(engine: TestEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Built from wheels alone: there is no registry, and the image does not know this network."""
+    folder = tmp_path_factory.mktemp("image")
+    base = engine.build(BASE)
+    engine.hang_up()
     wheels = folder / "wheels"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     alone = ["--no-deps", "--no-build-isolation"]
@@ -42,7 +45,7 @@ def built(lab: DockerLab, folder: Path) -> str:
     subprocess.run([*pip, "download", *platform, "--dest", wheels, "-r", lock], check=True)
     for file in (ROOT / "packaging" / "image" / "Dockerfile", ROOT / "packaging" / "sbom.py", lock):
         shutil.copy(file, folder)
-    command = [tool("docker"), "--host", lab.engine.address, "build", "--quiet"]
+    command = [tool("docker"), "--host", engine.address, "build", "--quiet"]
     command += ["--network", "host", "--tag", "manta/node", "--build-arg", f"BASE={base}"]
     command += ["--build-arg", "PIP_OPTIONS=--no-index --find-links /build/wheels", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
@@ -50,8 +53,7 @@ def built(lab: DockerLab, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("lab", [0], indirect=True)
-def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, tmp_path: Path) -> None:
-    image = built(lab, tmp_path)
+def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, image: str) -> None:
     api = lab.api()
     client = lab.engine.client
     host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")
@@ -88,8 +90,7 @@ def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, tmp_path: Path
 
 
 @pytest.mark.parametrize("lab", [0], indirect=True)
-def test_it_lists_what_it_holds(lab: DockerLab, tmp_path: Path) -> None:
-    image = built(lab, tmp_path)
+def test_it_lists_what_it_holds(lab: DockerLab, image: str) -> None:
     client = lab.engine.client
     assert client.inspect_image(image)["Config"]["User"] == "10001:10001"
 
@@ -118,8 +119,9 @@ def test_it_lists_what_it_holds(lab: DockerLab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lab", [0], indirect=True)
-def test_it_reads_the_home_that_its_operator_mounts(lab: DockerLab, tmp_path: Path) -> None:
-    image = built(lab, tmp_path)
+def test_it_reads_the_home_that_its_operator_mounts(
+    lab: DockerLab, image: str, tmp_path: Path
+) -> None:
     api = lab.api()
     client = lab.engine.client
     host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")
@@ -154,9 +156,10 @@ def test_it_reads_the_home_that_its_operator_mounts(lab: DockerLab, tmp_path: Pa
 
 
 @pytest.mark.parametrize("lab", [0], indirect=True)
-def test_beside_it_run_its_tasks_if_it_may_use_the_engine(lab: DockerLab, tmp_path: Path) -> None:
+def test_beside_it_run_its_tasks_if_it_may_use_the_engine(
+    lab: DockerLab, image: str, tmp_path: Path
+) -> None:
     """What it names the engine finds elsewhere, or is told of by the node to be its own alone."""
-    image = built(lab, tmp_path)
     api = lab.api()
     client = lab.engine.client
     host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from nacl.pwhash import argon2id
 
+from manta.manager.auth import passwords
 from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.cluster.lease import Leases
 from manta.manager.service import Manager, Settings
@@ -90,6 +92,14 @@ class Bench:
 def _settle_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not every test starts all nodes that the manager waits for."""
     monkeypatch.setattr(cluster_nodes, "Leases", partial(Leases, hold=0.5))
+
+
+@pytest.fixture(autouse=True)
+def _hash_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hash of a password costs is for the tests of floods, and for those of hashes."""
+    monkeypatch.setattr(passwords, "MEMORY", argon2id.MEMLIMIT_MIN)
+    monkeypatch.setattr(passwords, "PASSES", argon2id.OPSLIMIT_MIN)
+    monkeypatch.setattr(passwords, "_NOBODY", passwords.hash_password("nobody knows it"))
 
 
 @pytest.fixture

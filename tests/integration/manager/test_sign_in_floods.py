@@ -32,6 +32,11 @@ ASKED = 60.0
 """Seconds in which an answer has to come, on a busy machine."""
 
 
+@pytest.fixture
+def _hash_quickly() -> None:
+    """Here hashes cost what they cost."""
+
+
 @pytest.fixture(autouse=True)
 def user(admin: Client) -> None:
     admin.ask(AddUser(USER, PASSWORD), ASKED)

@@ -21,6 +21,7 @@ from tests.support.collective_calls import (
     small_sizes,
 )
 from tests.support.collectives import Simulation
+from tests.support.effort import tries
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,7 +30,7 @@ def small() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(60), deadline=None)
 @given(
     kind=st.sampled_from(Kind),
     peers=st.lists(st.integers(1, 5), min_size=1, max_size=8),
@@ -61,7 +62,7 @@ def test_all_get_what_was_promised(
     assert all(peer.is_closed for peer in simulation.peers.values())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=tries(10), deadline=None)
 @given(
     kind=st.sampled_from(Kind),
     peers=st.lists(st.integers(1, 3), min_size=9, max_size=33),
@@ -134,7 +135,7 @@ def nothing_came_twice(simulation: Simulation) -> None:
         assert took_over or all(one[1] <= other[0] for one, other in pairwise(spans))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(**SOME_LOST)
 @example(  # the notes of a round that was given up came first
     kind=Kind.ALL_REDUCE,
@@ -181,7 +182,7 @@ def test_those_that_are_left_go_on(
     nothing_came_twice(simulation)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(80), deadline=None)
 @given(
     peers=st.lists(st.integers(1, 3), min_size=1, max_size=6),
     items=st.sampled_from([0, 1, 100, 400]),
@@ -237,7 +238,7 @@ def covers(notes: tuple[bytes, ...], size: int) -> bool:
     return spans[0][0] == 0 and [one[1] for one in spans] == [*[two[0] for two in spans[1:]], size]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(50), deadline=None)
 @given(
     kind=st.sampled_from([Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.BARRIER]),
     peers=st.one_of(
@@ -274,7 +275,7 @@ def test_who_begins_a_call_anew_gets_what_came_of_it_before(
     assert all(peer.machine.is_closed for peer in again.peers.values())
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 @given(**SOME_LOST, anything=st.sampled_from(Kind), root=st.integers(0, 20))
 @example(  # a peer of the ring that has its part already passes others on
     kind=Kind.ALL_REDUCE,
