@@ -140,6 +140,11 @@ class MLflow:
         self._beneath = (ssl.SSLCertVerificationError, LocationValueError)
         try:
             self._client = MlflowClient(where)
+        except self._errors as error:
+            # What the library says by itself, before it asks anybody, it says each time.
+            by_itself = error.__cause__ is None and error.__context__ is None
+            raise self._failure(error, is_final=by_itself) from error
+        try:
             self._run = self._run_of(swarm)
         except self._errors as error:
             raise self._failure(error) from error
@@ -174,11 +179,11 @@ class MLflow:
     def close(self) -> None:
         """Leaves nothing open."""
 
-    def _failure(self, error: Exception) -> TrackerDown | TrackerRefuses:
+    def _failure(self, error: Exception, *, is_final: bool = False) -> TrackerDown | TrackerRefuses:
         said = " ".join(str(error).split())[:300]
         status = getattr(error, "get_http_status_code", lambda: 0)()
         beneath = any(isinstance(one, self._beneath) for one in _causes(error))
-        if status in _FINAL or isinstance(error, self._no_uri) or beneath:
+        if is_final or status in _FINAL or isinstance(error, self._no_uri) or beneath:
             return TrackerRefuses(
                 f"mlflow:{self._where} does not take them ({said}): correct the address, or the "
                 "credentials that MLflow reads (MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN), "

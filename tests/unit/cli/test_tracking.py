@@ -185,6 +185,8 @@ def test_mlflow_that_can_not_answer_now_is_tried_again(status: int, server: Answ
         ("http://[::1", "Invalid IPv6 URL"),
         ("http://a..b", "Failed to parse"),
         ("http://:80", "Invalid url"),
+        ("uc:catalog", "Unity Catalog .* not supported"),
+        ("databricks-uc", "Unity Catalog .* not supported"),
     ],
 )
 def test_what_mlflow_takes_for_no_address_is_not_tried_again(uri: str, said: str) -> None:
