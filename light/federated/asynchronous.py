@@ -53,6 +53,10 @@ class FedBuff(FedAvg):
         if self.max_staleness is not None:
             hyperparameters.count("max_staleness", self.max_staleness, 0)
 
+    @property
+    def adds_up(self) -> bool:
+        return False  # each has a staleness of its own
+
     def start(self, params: Arrays, state: Arrays | None = None) -> BufferedRound:
         return BufferedRound(self, params, state)
 

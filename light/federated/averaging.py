@@ -72,6 +72,17 @@ class WeightedSum:
                 part = np.multiply(part, weight, out=scratch[: part.size], dtype=total.dtype)
             np.add(into, part, out=into)
 
+    def parts(self) -> dict[str, Any]:
+        """What was added, as values that can be added up with those of others."""
+        return {"arrays": dict(self._sums), "weight": self.weight}
+
+    def add_parts(self, parts: Mapping[str, Any]) -> None:
+        """Adds what such parts of several have come to."""
+        self.weight += parts["weight"]
+        with np.errstate(all="ignore"):
+            for name, total in self._sums.items():
+                np.add(total, parts["arrays"][name], out=total)
+
     def mean(self) -> dict[str, Any]:
         """The mean of what was added, of which there is some; the sum is used up."""
         sums, self._sums = self._sums, {}
@@ -103,6 +114,10 @@ class Averaging(Strategy):
             raise TypeError(f"buffers is {self.buffers!r:.60}: give a list of names.")
         arguments.one_of("integers", self.integers, ("keep", "max"))
         arguments.one_of("on_bad_update", self.on_bad_update, ON_BAD_UPDATE)
+
+    @property
+    def adds_up(self) -> bool:
+        return self.integers == "keep"
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         return MeanRound(self, params, state)
@@ -169,6 +184,18 @@ class MeanRound(Round):
     def _take(self, client: str, update: Arrays, weight: float) -> None:
         self._sum.add(update, weight)
         self._note_integers(update)
+
+    def sums(self) -> dict[str, Any]:
+        """What was taken so far: `arrays`, weighted, `weight`, and how many `clients`; zeros where
+        nothing was. Those of several nodes may be added up, whatever any of them is."""
+        return {**self._sum.parts(), "clients": len(self.clients)}
+
+    def add_sums(self, total: Mapping[str, Any]) -> None:
+        """Takes what `sums` of several nodes have come to."""
+        self._check_open()
+        if total["clients"]:
+            self._sum.add_parts(total)
+            self._clients[f"a sum of {total['clients']}"] = None
 
     def _note_integers(self, update: Arrays) -> None:
         for name, greatest in self._greatest.items():

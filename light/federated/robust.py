@@ -43,6 +43,10 @@ class Robust(FedAvg):
 
     mixing: int = 0
 
+    @property
+    def adds_up(self) -> bool:
+        return False  # each is compared with the others
+
     def __post_init__(self) -> None:
         super().__post_init__()
         hyperparameters.count("mixing", self.mixing, 0)
@@ -362,6 +366,10 @@ class Clipped(Strategy):
 
     def __post_init__(self) -> None:
         hyperparameters.positive("max_norm", self.max_norm)
+
+    @property
+    def adds_up(self) -> bool:
+        return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         round = self.strategy.start(params, state)
