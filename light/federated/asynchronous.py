@@ -55,7 +55,8 @@ class FedBuff(FedAvg):
 
     @property
     def adds_up(self) -> bool:
-        return False  # each has a staleness of its own
+        """False: each update has a staleness of its own."""
+        return False
 
     def start(self, params: Arrays, state: Arrays | None = None) -> BufferedRound:
         return BufferedRound(self, params, state)

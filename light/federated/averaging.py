@@ -117,6 +117,7 @@ class Averaging(Strategy):
 
     @property
     def adds_up(self) -> bool:
+        """Whether the weighted sum is enough: that of integers says nothing of the greatest."""
         return self.integers == "keep"
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:

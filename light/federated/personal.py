@@ -55,6 +55,7 @@ class FedBN(Strategy):
 
     @property
     def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
         return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
@@ -138,6 +139,7 @@ class Ditto(Strategy):
 
     @property
     def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
         return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:

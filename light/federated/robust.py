@@ -45,7 +45,8 @@ class Robust(FedAvg):
 
     @property
     def adds_up(self) -> bool:
-        return False  # each is compared with the others
+        """False: each update is compared with the others."""
+        return False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -369,6 +370,7 @@ class Clipped(Strategy):
 
     @property
     def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
         return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
