@@ -86,6 +86,7 @@ class WeightedSum:
     def mean(self) -> dict[str, Any]:
         """The mean of what was added, of which there is some; the sum is used up."""
         sums, self._sums = self._sums, {}
+        self._scratch = {}
         if not math.isfinite(self.weight):
             raise Overflow("The sum of all weights is beyond any float: give smaller weights.")
         for total in sums.values():
@@ -253,6 +254,12 @@ def zeros_like(parameters: Arrays) -> dict[str, Any]:
     return {name: np.zeros(array.shape, wide(array.dtype)) for name, array in parameters.items()}
 
 
+def constant_like(array: Any, value: float) -> Any:
+    """An array of an array's shape, in what it is summed in, all of one value, not to be changed:
+    without the memory of its size."""
+    return np.broadcast_to(np.asarray(value, wide(array.dtype)), array.shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FedAvg(Averaging):
     """Federated averaging (McMahan et al. 2017, arXiv:1602.05629).
@@ -314,19 +321,19 @@ class FedAvgM(FedAvg):
         hyperparameters.decay("server_momentum", self.server_momentum)
 
     def initial_state(self, parameters: Arrays) -> dict[str, Any]:
-        return prefixed("momentum", zeros_like(parameters))
+        zeros = {name: constant_like(array, 0.0) for name, array in parameters.items()}
+        return prefixed("momentum", zeros)
 
     def step(
         self, parameters: Arrays, mean: dict[str, Any], state: Arrays, weight: float
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        momentum = {
-            name: np.asarray(self.server_momentum * old + mean[name])
-            for name, old in unprefixed("momentum", state).items()
-        }
-        directions = {name: array.copy() for name, array in momentum.items()}
-        return moved(parameters, directions, self.server_learning_rate), prefixed(
-            "momentum", momentum
-        )
+        momentum = {}
+        for name, old in unprefixed("momentum", state).items():
+            momentum[name] = new = np.asarray(self.server_momentum * old)
+            np.add(new, mean[name], out=new)
+            np.copyto(mean[name], new)
+        trained = moved(parameters, mean, self.server_learning_rate)
+        return trained, prefixed("momentum", momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,10 @@ def summed(rounds: list[MeanRound]) -> Any:
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda one: type(one).__name__)
 def test_a_sum_of_nodes_makes_the_model_that_their_updates_make(strategy: Strategy) -> None:
-    (model, state), (other, its) = (MODEL, None), (MODEL, None)
+    model: Any = MODEL
+    other: Any = MODEL
+    state: Any = None
+    its: Any = None
     for _ in range(2):
         round = strategy.start(model, state)
         rounds = []
