@@ -10,7 +10,7 @@ TOOLS := .venv/.tools
 # Tests start some thousand processes, each of which would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo docs generate pictures notebooks lint audit lock image test tests test-fast attack bench bench-data bench-isolation clean
+.PHONY: setup demo docs generate pictures notebooks lint audit lock image test tests test-fast attack bench bench-data bench-isolation bench-researcher clean
 
 setup: $(TOOLS)
 
@@ -92,6 +92,10 @@ bench-data: setup
 # What isolation costs by level, and an idle node: for a quiet machine, in five minutes.
 bench-isolation: setup
 	@$(BIN)/python -m tests.benchmarks isolation idle_memory
+
+# A cluster from Python, the algorithms' import and aggregates, a function's source: in a minute.
+bench-researcher: setup
+	@$(BIN)/python -m tests.benchmarks researcher federated
 
 clean:
 	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

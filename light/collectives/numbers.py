@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from manta.light.collectives.fused import leaves, rebuilt
+from manta.light.errors import MissingPackage
 from manta.light.reduction import is_numpys_scalar
 
 NOT_PRIVATE = (
@@ -28,14 +29,17 @@ def numbers_of(value: Any, outcome: Any) -> Any:
 
 
 def _array(leaf: Any, op: str) -> Any:
-    if is_numpys_scalar(leaf):
-        import numpy
-
-        return numpy.asarray(leaf)
-    if not isinstance(leaf, bool | int | float):
+    if not is_numpys_scalar(leaf) and not isinstance(leaf, bool | int | float):
         return leaf
-    import numpy
-
+    try:
+        import numpy
+    except ImportError as error:
+        raise MissingPackage(
+            "all_reduce(private=True) of a number needs numpy, which is not installed here: "
+            "install it, or name it in the module's requirements."
+        ) from error
+    if is_numpys_scalar(leaf):
+        return numpy.asarray(leaf)
     return numpy.asarray(float(leaf) if op == "mean" else leaf + 0)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from manta.light.federated import hyperparameters
-from manta.light.federated.arrays import Arrays, prefixed, unprefixed
-from manta.light.federated.averaging import Averaging, zeros_like
+from manta.light.federated.arrays import BLOCK, Arrays, prefixed, unprefixed
+from manta.light.federated.averaging import Averaging, constant_like
 from manta.light.federated.lazy import np
 
 
@@ -44,8 +44,9 @@ class Adaptive(Averaging):
         """The next v, from the last one and Δ², element by element."""
 
     def initial_state(self, parameters: Arrays) -> dict[str, Any]:
-        first = zeros_like(parameters)
-        second = {name: np.full_like(array, self.tau**2) for name, array in first.items()}
+        # One number each, of the form of an array: no memory of the model's size.
+        first = {name: constant_like(array, 0.0) for name, array in parameters.items()}
+        second = {name: constant_like(array, self.tau**2) for name, array in parameters.items()}
         return prefixed("momentum", first) | prefixed("variance", second)
 
     def step(
@@ -54,11 +55,16 @@ class Adaptive(Averaging):
         first, second = unprefixed("momentum", state), unprefixed("variance", state)
         made = {}
         for name, array in parameters.items():
-            change = mean.pop(name)
-            first[name] = np.asarray(self.beta_1 * first[name] + (1 - self.beta_1) * change)
-            second[name] = np.asarray(self.variance(second[name], np.square(change, out=change)))
-            scale = np.sqrt(second[name]) + self.tau
-            made[name] = np.asarray(array + self.server_learning_rate * first[name] / scale)
+            made[name] = change = mean.pop(name)
+            old, its = first[name], second[name]
+            first[name] = m = np.empty_like(change)
+            second[name] = v = np.empty_like(change)
+            for at in (slice(at, at + BLOCK) for at in range(0, change.size, BLOCK)):
+                step, into, squares = (one.reshape(-1)[at] for one in (change, m, v))
+                into[:] = self.beta_1 * old.reshape(-1)[at] + (1 - self.beta_1) * step
+                squares[:] = self.variance(its.reshape(-1)[at], np.square(step))
+                scale = np.sqrt(squares) + self.tau
+                step[:] = array.reshape(-1)[at] + self.server_learning_rate * into / scale
         return made, prefixed("momentum", first) | prefixed("variance", second)
 
 

@@ -53,6 +53,11 @@ class FedBuff(FedAvg):
         if self.max_staleness is not None:
             hyperparameters.count("max_staleness", self.max_staleness, 0)
 
+    @property
+    def adds_up(self) -> bool:
+        """False: each update has a staleness of its own."""
+        return False
+
     def start(self, params: Arrays, state: Arrays | None = None) -> BufferedRound:
         return BufferedRound(self, params, state)
 

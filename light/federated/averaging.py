@@ -72,9 +72,21 @@ class WeightedSum:
                 part = np.multiply(part, weight, out=scratch[: part.size], dtype=total.dtype)
             np.add(into, part, out=into)
 
+    def parts(self) -> dict[str, Any]:
+        """What was added, as values that can be added up with those of others."""
+        return {"arrays": dict(self._sums), "weight": self.weight}
+
+    def add_parts(self, parts: Mapping[str, Any]) -> None:
+        """Adds what such parts of several have come to."""
+        self.weight += parts["weight"]
+        with np.errstate(all="ignore"):
+            for name, total in self._sums.items():
+                np.add(total, parts["arrays"][name], out=total)
+
     def mean(self) -> dict[str, Any]:
         """The mean of what was added, of which there is some; the sum is used up."""
         sums, self._sums = self._sums, {}
+        self._scratch = {}
         if not math.isfinite(self.weight):
             raise Overflow("The sum of all weights is beyond any float: give smaller weights.")
         for total in sums.values():
@@ -103,6 +115,11 @@ class Averaging(Strategy):
             raise TypeError(f"buffers is {self.buffers!r:.60}: give a list of names.")
         arguments.one_of("integers", self.integers, ("keep", "max"))
         arguments.one_of("on_bad_update", self.on_bad_update, ON_BAD_UPDATE)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the weighted sum is enough: that of integers says nothing of the greatest."""
+        return self.integers == "keep"
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         return MeanRound(self, params, state)
@@ -170,6 +187,18 @@ class MeanRound(Round):
         self._sum.add(update, weight)
         self._note_integers(update)
 
+    def sums(self) -> dict[str, Any]:
+        """What was taken so far: `arrays`, weighted, `weight`, and how many `clients`; zeros where
+        nothing was. Those of several nodes may be added up, whatever any of them is."""
+        return {**self._sum.parts(), "clients": len(self.clients)}
+
+    def add_sums(self, total: Mapping[str, Any]) -> None:
+        """Takes what `sums` of several nodes have come to."""
+        self._check_open()
+        if total["clients"]:
+            self._sum.add_parts(total)
+            self._clients[f"a sum of {total['clients']}"] = None
+
     def _note_integers(self, update: Arrays) -> None:
         for name, greatest in self._greatest.items():
             self._greatest[name] = np.asarray(np.maximum(greatest, update[name]))
@@ -223,6 +252,12 @@ def checked_state(initial: dict[str, Any], state: Arrays | None) -> Arrays:
 def zeros_like(parameters: Arrays) -> dict[str, Any]:
     """Zeros of the parameters' shapes, in what they are summed in."""
     return {name: np.zeros(array.shape, wide(array.dtype)) for name, array in parameters.items()}
+
+
+def constant_like(array: Any, value: float) -> Any:
+    """An array of an array's shape, in what it is summed in, all of one value, not to be changed:
+    without the memory of its size."""
+    return np.broadcast_to(np.asarray(value, wide(array.dtype)), array.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,19 +321,19 @@ class FedAvgM(FedAvg):
         hyperparameters.decay("server_momentum", self.server_momentum)
 
     def initial_state(self, parameters: Arrays) -> dict[str, Any]:
-        return prefixed("momentum", zeros_like(parameters))
+        zeros = {name: constant_like(array, 0.0) for name, array in parameters.items()}
+        return prefixed("momentum", zeros)
 
     def step(
         self, parameters: Arrays, mean: dict[str, Any], state: Arrays, weight: float
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        momentum = {
-            name: np.asarray(self.server_momentum * old + mean[name])
-            for name, old in unprefixed("momentum", state).items()
-        }
-        directions = {name: array.copy() for name, array in momentum.items()}
-        return moved(parameters, directions, self.server_learning_rate), prefixed(
-            "momentum", momentum
-        )
+        momentum = {}
+        for name, old in unprefixed("momentum", state).items():
+            momentum[name] = new = np.asarray(self.server_momentum * old)
+            np.add(new, mean[name], out=new)
+            np.copyto(mean[name], new)
+        trained = moved(parameters, mean, self.server_learning_rate)
+        return trained, prefixed("momentum", momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,11 @@ class FedBN(Strategy):
         if isinstance(self.personal, str) or not self.personal:
             raise ValueError(f"personal is {self.personal!r:.60}: give a list of names, not empty.")
 
+    @property
+    def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
+        return self.strategy.adds_up
+
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         personal, shared = self._split(params)
         round = self.strategy.start(shared, state)
@@ -131,6 +136,11 @@ class Ditto(Strategy):
 
     def __post_init__(self) -> None:
         hyperparameters.not_negative("proximal_lambda", self.proximal_lambda)
+
+    @property
+    def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
+        return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         return self.strategy.start(params, state)

@@ -43,6 +43,11 @@ class Robust(FedAvg):
 
     mixing: int = 0
 
+    @property
+    def adds_up(self) -> bool:
+        """False: each update is compared with the others."""
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         hyperparameters.count("mixing", self.mixing, 0)
@@ -362,6 +367,11 @@ class Clipped(Strategy):
 
     def __post_init__(self) -> None:
         hyperparameters.positive("max_norm", self.max_norm)
+
+    @property
+    def adds_up(self) -> bool:
+        """As the strategy that it rides on."""
+        return self.strategy.adds_up
 
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         round = self.strategy.start(params, state)

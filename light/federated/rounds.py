@@ -194,6 +194,12 @@ class Client:
 class Strategy(ABC):
     """A federated algorithm, with its hyperparameters: the server's side and the clients'."""
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether its server needs no more of the updates than their weighted sum: its rounds are
+        then `MeanRound`s, of which a sum may be taken where no update may leave."""
+        return False
+
     @abstractmethod
     def start(self, params: Arrays, state: Arrays | None = None) -> Round:
         """Begins a round at the server, with the global model.

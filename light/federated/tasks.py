@@ -11,18 +11,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from manta.light.errors import RequestFailed
 from manta.light.federated.arrays import Arrays
+from manta.light.federated.averaging import MeanRound
 from manta.light.federated.described import from_description
-from manta.light.federated.errors import BadUpdate, TooFewClients
+from manta.light.federated.errors import BadUpdate, NoUpdates, TooFewClients
 from manta.light.federated.lazy import np
 from manta.light.federated.metrics import check_metrics, mean_metrics
-from manta.light.federated.rounds import Client, Strategy
+from manta.light.federated.rounds import Client, Round, Strategy
 from manta.light.task import Task
 
 SETTINGS, MODEL, STATE, HISTORY = "federated", "model", "strategy_state", "history"
 """Tags of globals."""
-UPDATE, ROUND, EVALUATED = "update", "round", "evaluated"
+UPDATE, SUM, ROUND, EVALUATED = "update", "sum", "round", "evaluated"
 """Tags of results."""
+NEEDS_EACH = (
+    "needs each client's update, and with private=True none leaves its node: choose a strategy "
+    "that needs their weighted sum alone, as FedAvg, FedAvgM, FedProx, FedAdagrad, FedAdam, "
+    'FedYogi, SCAFFOLD, FedNova and FedDyn do with integers="keep"'
+)
 _OWN = "federated"
 
 
@@ -92,8 +99,29 @@ class Worker(_Member, ABC):
         )
         if kept:
             self.local.set_state(key, kept)
+        if world.globals[SETTINGS].get("private"):
+            self._add_up(update, trained)
+            return
         sent = {"arrays": update, "examples": trained.examples, "metrics": dict(trained.metrics)}
         world.results.add(UPDATE, sent)
+
+    def _add_up(self, update: Arrays, trained: Trained) -> None:
+        """Adds what the round needs up with the other workers, none of whom is given an update,
+        and publishes the sum where the node's owner lets it leave."""
+        world = self.world
+        round = mean_round(self.strategy(), world.globals[MODEL], world.get(STATE))
+        client = f"{world.rank}"
+        check_metrics(client, trained.metrics)
+        taken = round.add(client, update, weight=trained.examples)
+        for reason in round.left_out.values():
+            self.logger.warning("left out of the sum: %s", reason)
+        weight = float(trained.examples) if taken else 0.0
+        metrics = {name: weight * float(value) for name, value in trained.metrics.items()}
+        total = world.all_reduce({**round.sums(), "metrics": metrics}, private=True)
+        try:
+            world.results.add(SUM, total)
+        except RequestFailed as error:
+            self.logger.info("others may publish the sum: %s", error)
 
 
 class Aggregator(_Member):
@@ -101,6 +129,27 @@ class Aggregator(_Member):
 
     def run(self) -> None:
         """Runs one round's part. Raises BadUpdate, TooFewClients, and what the strategy says."""
+        world = self.world
+        if world.globals[SETTINGS].get("private"):
+            round, metrics, count = self._added_up()
+        else:
+            round, metrics, count = self._taken()
+        for client, reason in round.left_out.items():
+            self.logger.warning("left out %s: %s", client, reason)
+        least = world.globals[SETTINGS]["min_clients"]
+        if count < least:
+            raise TooFewClients(
+                f"{count} clients sent updates that can be used, and min_clients is "
+                f"{least}: lower it, or have more nodes take part."
+            )
+        outcome = round.finish()
+        world.globals[MODEL], world.globals[STATE] = outcome.params, outcome.state
+        world.log_metrics(metrics)
+        made = {"clients": list(outcome.clients), "left_out": outcome.left_out, "metrics": metrics}
+        world.results.add(ROUND, made)
+
+    def _taken(self) -> tuple[Round, dict[str, float], int]:
+        """Of the updates that workers sent: a round, their metrics, and how many can be used."""
         world = self.world
         round = self.strategy().start(world.globals[MODEL], world.get(STATE))
         measured = []
@@ -116,20 +165,31 @@ class Aggregator(_Member):
                 continue
             if round.add(client, sent["arrays"], weight=sent["examples"]):
                 measured.append((client, metrics, sent["examples"]))
-        for client, reason in round.left_out.items():
-            self.logger.warning("left out %s: %s", client, reason)
-        least = world.globals[SETTINGS]["min_clients"]
-        if len(round.clients) < least:
-            raise TooFewClients(
-                f"{len(round.clients)} clients sent updates that can be used, and min_clients is "
-                f"{least}: lower it, or have more nodes take part."
+        return round, mean_metrics(measured), len(round.clients)
+
+    def _added_up(self) -> tuple[Round, dict[str, float], int]:
+        """Of the sum that workers made."""
+        world = self.world
+        round = mean_round(self.strategy(), world.globals[MODEL], world.get(STATE))
+        found = world.results.get_results(SUM)  # the same to the bit
+        if not found:
+            raise NoUpdates(
+                "No worker may publish the sum: have a node take part whose owner lets results "
+                "leave, or ask one to allow it."
             )
-        outcome = round.finish()
-        world.globals[MODEL], world.globals[STATE] = outcome.params, outcome.state
-        metrics = mean_metrics(measured)
-        world.log_metrics(metrics)
-        made = {"clients": list(outcome.clients), "left_out": outcome.left_out, "metrics": metrics}
-        world.results.add(ROUND, made)
+        total = found[0]
+        round.add_sums(total)
+        summed = total["metrics"].items() if total["clients"] else ()
+        metrics = {name: value / total["weight"] for name, value in summed}
+        return round, metrics, total["clients"]
+
+
+def mean_round(strategy: Strategy, params: Arrays, state: Arrays | None) -> MeanRound:
+    """Begins a round of which sums can be taken. Raises TypeError, and what `start` does."""
+    round = strategy.start(params, state)
+    if not strategy.adds_up or not isinstance(round, MeanRound):
+        raise TypeError(f"{type(strategy).__name__} {NEEDS_EACH}.")
+    return round
 
 
 class Evaluator(Task, ABC):

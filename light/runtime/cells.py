@@ -1,4 +1,4 @@
-"""The code of functions that were written in a notebook says where: `In [3]`, line 2.
+"""The code of functions that were written in a notebook says where: `cell of train`, line 2.
 
 A module that the SDK has laid out of cells has a comment before each piece of them:
 `# Manta: NAME, line N` says where its next line stood, and `# Manta:` that what follows stood

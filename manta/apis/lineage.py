@@ -64,31 +64,47 @@ class Lineage(Overview, frozen=True):
     before: tuple[Origin, ...]
 
 
+class Written:
+    """Who wrote the results of a tag that count, as they come one by one: of one iteration, or of
+    the latest that has some, alone, and without their values."""
+
+    def __init__(self, tag: str, iteration: int | None) -> None:
+        self.tag = tag
+        self.wanted = iteration
+        self.iteration = -1
+        """Whose results they are, once there are some."""
+        self.by: set[tuple[str, int, int]] = set()
+        """Aliases, indices and attempts."""
+
+    def add(self, item: ResultItem) -> None:
+        """Takes an item of the feed of results."""
+        if not item.counts or item.tag != self.tag or self.wanted not in (None, item.iteration):
+            return
+        if item.iteration > self.iteration:
+            self.iteration, self.by = item.iteration, set()
+        if item.iteration == self.iteration:
+            self.by.add((item.alias, item.index, item.attempt))
+
+
+def not_written(swarm: SwarmInfo, written: Written, tags: Iterable[str]) -> NotFound:
+    """Says that nobody wrote it; `tags` have results that count."""
+    tags = sorted(tags)
+    has = f"it has {listed(tags)}" if tags else "it has none that count"
+    at = "" if written.wanted is None else f" in iteration {written.wanted}"
+    return NotFound(
+        f"Swarm {swarm.name!r} ({swarm.swarm_id}) has no result {written.tag!r}{at}: {has}."
+        + meant(written.tag, tags)
+    )
+
+
 def lineage(
-    swarm: SwarmInfo,
-    spec: SwarmSpec,
-    tasks: Iterable[TaskInfo],
-    results: Iterable[ResultItem],
-    tag: str,
-    iteration: int | None,
+    swarm: SwarmInfo, spec: SwarmSpec, tasks: Iterable[TaskInfo], written: Written
 ) -> Lineage:
-    """Of the latest iteration that has such results, if none is given; of results that count.
-    Raises NotFound."""
-    counting = [one for one in results if one.counts]
-    items = [one for one in counting if one.tag == tag and iteration in (None, one.iteration)]
-    if not items:
-        tags = sorted({one.tag for one in counting})
-        has = f"it has {listed(tags)}" if tags else "it has none that count"
-        at = "" if iteration is None else f" in iteration {iteration}"
-        raise NotFound(
-            f"Swarm {swarm.name!r} ({swarm.swarm_id}) has no result {tag!r}{at}: {has}."
-            + meant(tag, tags)
-        )
-    last = max(one.iteration for one in items)
+    """Of what somebody wrote."""
+    last = written.iteration
     writers = {
-        Instance(swarm.swarm_id, one.alias, one.index, last, one.attempt)
-        for one in items
-        if one.iteration == last
+        Instance(swarm.swarm_id, alias, index, last, attempt)
+        for alias, index, attempt in written.by
     }
     modules = _modules(spec)
     made, others = list[TaskInfo](), list[TaskInfo]()
@@ -105,7 +121,7 @@ def lineage(
     return Lineage(
         swarm.swarm_id,
         swarm.name,
-        tag,
+        written.tag,
         last,
         tuple(Origin.of(one, modules[one.instance.alias]) for one in made),
         tuple(Origin.of(one, modules[one.instance.alias]) for one in before),

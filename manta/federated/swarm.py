@@ -17,7 +17,7 @@ from manta.light.federated.described import described
 from manta.light.federated.errors import BadModel
 from manta.light.federated.rounds import Strategy
 from manta.light.federated.stopping import StoppingRule
-from manta.light.federated.tasks import MODEL, SETTINGS
+from manta.light.federated.tasks import MODEL, NEEDS_EACH, SETTINGS
 
 Program = Module | str | os.PathLike[str] | Callable[..., Any]
 
@@ -49,6 +49,12 @@ class FederatedSwarm(Swarm):
     and your aggregator. The tasks are the attributes `worker`, `aggregator`, `evaluator` and
     `scheduler`; the last two may be None. Derived classes may change all of them, and `execute`.
 
+    With `private`, no update leaves its node: workers add up what the round needs by an
+    `all_reduce(private=True)`, and those publish the sum, as the result `sum`, whose nodes' owners
+    let results leave, of which there must be one. It needs a strategy that `adds_up`, workers that
+    exchange directly and all run at once, and the same metrics of all; nobody is left out who is
+    late.
+
     Raises InvalidArgument, InvalidValue.
     """
 
@@ -67,19 +73,21 @@ class FederatedSwarm(Swarm):
         stop: StoppingRule | None = None,
         aggregator: Program | Task | None = None,
         scheduler: Program | Task | None = None,
+        private: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(max_iteration=rounds, seed=seed)
         self.set_global(MODEL, _model(model))
+        self.worker = _worker(worker, fraction, quorum, deadline)
         self.set_global(
             SETTINGS,
             {
                 "strategy": _strategy(strategy, is_ours=aggregator is None),
                 "min_clients": checks.integer("FederatedSwarm's min_clients", min_clients, 1),
                 "stop": _stop(stop),
+                "private": _private(private, strategy, self.worker),
             },
         )
-        self.worker = _worker(worker, fraction, quorum, deadline)
         self.aggregator = _task(aggregator or _ours("Aggregator"), "any")
         self.evaluator = None if evaluate is None else _task(evaluate, "all")
         self.scheduler: Task | None = None
@@ -148,6 +156,22 @@ def _strategy(strategy: object, *, is_ours: bool) -> dict[str, Any] | None:
             "FederatedSwarm are not: give another, such as FedAvg()."
         )
     return _described("strategy", strategy)
+
+
+def _private(private: bool, strategy: object, worker: Task) -> bool:
+    """Raises InvalidArgument."""
+    if not private:
+        return False
+    if isinstance(strategy, Strategy) and not strategy.adds_up:
+        raise InvalidArgument(
+            f"FederatedSwarm's strategy is {type(strategy).__name__}, which {NEEDS_EACH}."
+        )
+    if worker.quorum is not None or worker.deadline is not None:
+        raise InvalidArgument(
+            "FederatedSwarm has private=True and a quorum or a deadline: a sum is of all workers "
+            "of a round; leave these out."
+        )
+    return True
 
 
 def _within(strategy: object) -> Iterator[object]:

@@ -159,6 +159,7 @@ class PlaneKeeper(Actor):
             case orders.Stopped(at, size, why):
                 self._context.gate.stopped_at_plane(at, size, why, self.clock.wall())
             case orders.Summed(at, size):
+                self._context.gate.summed(at)
                 self._context.audit.summed(at, size, self.clock.wall())
             case orders.Lost(at, how):
                 if (attempt := self._attempts.get(at)) is not None:

@@ -26,7 +26,7 @@ from manta.node.plane.requests import (
     SayToAll,
     SendLetter,
 )
-from manta.node.policy.rules import SumLimit
+from manta.node.policy.rules import MOST_LEFT, SumLimit
 from manta.protocol.base import Instance
 from manta.transports.collectives.calls import Kind
 
@@ -38,7 +38,7 @@ class Summing(msgspec.Struct):
 
     limit: SumLimit
     left: int = 0
-    """Values that it has given."""
+    """Values that have left of it, and of attempts before it."""
 
 
 class Sums:
@@ -56,7 +56,7 @@ class Sums:
 
     def begin(self, at: Instance, limit: SumLimit | None) -> None:
         if limit is not None:
-            self._of[at] = Summing(limit)
+            self._of[at] = Summing(limit, limit.before)
 
     def end(self, at: Instance) -> None:
         self._of.pop(at, None)
@@ -115,7 +115,7 @@ def _flaw(body: PlaneRequest, one: Summing) -> str:
     if limit.largest is not None and size_of(body) > limit.largest:
         return f"it has {size_of(body):,} bytes, and {limit.largest:,} may leave"
     if limit.most is not None and one.left >= limit.most:
-        return f"{limit.most} values of an attempt may leave, and so many have"
+        return f"{limit.most} {MOST_LEFT}"
     return ""
 
 

@@ -43,6 +43,8 @@ LONGEST_KIND = 80
 EACH = 20
 """Values of an attempt that were stopped, of which each is recorded."""
 MOST_SILENT = 1000
+MOST_COUNTED = 100_000
+"""Instances of iterations of which it is known how many values have left, the latest."""
 
 
 class _Under(msgspec.Struct):
@@ -65,6 +67,9 @@ class Gate:
         self._under: dict[Instance, _Under] = {}
         self._silent: dict[Instance, None] = {}
         """The latest that have ended whose lines do not leave: some may still be read."""
+        self._left: dict[Instance, int] = {}
+        """Values that have left of attempts that have ended, by the instance's first attempt: what
+        is tried again has no more than is left of the first."""
 
     def begins(self, instance: Instance, leaves: Leaves) -> None:
         """Also of one that runs, of which other things may leave from now on."""
@@ -73,11 +78,16 @@ class Gate:
             if (under := self._under.get(instance)) is not None:
                 under.leaves = leaves
             elif not leaves.everything:
-                self._under[instance] = _Under(leaves)
+                self._under[instance] = _Under(leaves, self._left.get(_first(instance), 0))
 
     def ended(self, instance: Instance) -> None:
         with self._lock:
             under = self._under.pop(instance, None)
+            if under is not None and under.left:
+                self._left.pop(first := _first(instance), None)
+                self._left[first] = under.left
+                if len(self._left) > MOST_COUNTED:
+                    del self._left[next(iter(self._left))]
             if under is not None and not under.leaves.logs:
                 self._silent[instance] = None
                 if len(self._silent) > MOST_SILENT:
@@ -114,7 +124,13 @@ class Gate:
             under = self._under.get(instance)
         if under is None or not under.leaves.sums:
             return None
-        return SumLimit(under.leaves.sums, under.leaves.largest, under.leaves.most)
+        return SumLimit(under.leaves.sums, under.leaves.largest, under.leaves.most, under.left)
+
+    def summed(self, instance: Instance) -> None:
+        """A value has left in a sum; the plane counts only those that it has seen itself."""
+        with self._lock:
+            if (under := self._under.get(instance)) is not None:
+                under.left += 1
 
     def stopped_at_plane(self, instance: Instance, size: int, why: str, at: float) -> None:
         """Something that was to be told to others has not left."""
@@ -210,6 +226,10 @@ class Gate:
             self._audit.stopped(instance, tag, size, why, at)
         under.told = f"The owner of this node lets not all leave: {why}."
         return under.told
+
+
+def _first(instance: Instance) -> Instance:
+    return msgspec.structs.replace(instance, attempt=0)
 
 
 def _size(value: Payload | None) -> int:

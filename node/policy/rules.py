@@ -27,6 +27,7 @@ DIGEST = "digest:"
 """Begins a pattern of modules that is of a digest, or of its beginning."""
 NO_IMAGE = "none"
 """What a pattern of images says of modules that name none."""
+MOST_LEFT = "values of an instance may leave in an iteration, and so many have"
 MOST_QUOTED = 3
 """Rules that a sentence quotes."""
 
@@ -89,7 +90,7 @@ class Rule(msgspec.Struct, frozen=True):
     largest: int | None = None
     """Bytes of one value."""
     most: int | None = None
-    """Values of one attempt."""
+    """Values of one instance in an iteration, of all its attempts together."""
     exchange: bool | None = None
     """Whether tasks may tell each other anything; None: unless what leaves is limited."""
     failures: bool | None = None
@@ -160,6 +161,8 @@ class SumLimit(msgspec.Struct, frozen=True, array_like=True):
     nodes: int
     largest: int | None = None
     most: int | None = None
+    before: int = 0
+    """Values of the instance that have left in its iteration so far."""
 
 
 class Leaves(msgspec.Struct, frozen=True):
@@ -187,7 +190,7 @@ class Leaves(msgspec.Struct, frozen=True):
         if self.largest is not None:
             said.append(f"up to {self.largest:,} bytes each")
         if self.most is not None:
-            said.append(f"up to {self.most} values of each attempt")
+            said.append(f"up to {self.most} values of each instance in an iteration")
         if self.sums:
             said.append(f"to other tasks its part of sums of {self.sums} nodes or more")
         else:
@@ -225,7 +228,7 @@ class Leaves(msgspec.Struct, frozen=True):
         if self.largest is not None and size > self.largest:
             return f"it has {size:,} bytes, and {self.largest:,} may leave"
         if self.most is not None and before >= self.most:
-            return f"{self.most} values of an attempt may leave, and so many have"
+            return f"{self.most} {MOST_LEFT}"
         return ""
 
 

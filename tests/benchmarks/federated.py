@@ -19,6 +19,7 @@ from manta.light.federated import (
     EightBit,
     FedAdam,
     FedAvg,
+    FedAvgM,
     GeometricMedian,
     Median,
     MultiKrum,
@@ -65,7 +66,7 @@ def main() -> None:
         f"1,000 updates in {mine:.2f} s: {mine / beside:.2f} times numpy's accumulation "
         f"({beside:.2f} s); goal {GOAL}"
     )
-    for strategy in (FedAvg(), FedAdam()):
+    for strategy in (FedAvg(), FedAvgM(), FedAdam()):
         print(f"{type(strategy).__name__}: {memory(strategy, model, pool):.2f} models of memory")
     print(f"\nWith {ALL} updates:")
     for strategy in (

@@ -11,7 +11,7 @@ from manta.apis.aio.client import AsyncClient
 from manta.apis.aio.waiting import in_thread, pause
 from manta.apis.errors import NotFound
 from manta.apis.failures import StacksOverview, TaskExplanation, TaskId, meant_of, task_name
-from manta.apis.lineage import Lineage, lineage
+from manta.apis.lineage import Lineage, Written, lineage, not_written
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
@@ -262,9 +262,12 @@ class AsyncOutputs(AsyncClient):
         info = await self._ask(request, messages.SwarmInfo, again=True)
         asked = messages.GetSpec(info.swarm_id)
         spec = (await self._ask(asked, messages.SwarmSpecified, again=True)).spec
-        feed = self.connection.items(info.swarm_id, ResultItem, follow=False)
-        items = [item async for item in feed]
-        return lineage(info, spec, await self._tasks(info.swarm_id, None), items, tag, iteration)
+        written = Written(tag, iteration)
+        async for item in self.connection.items(info.swarm_id, ResultItem, tag=tag, follow=False):
+            written.add(item)
+        if not written.by:
+            raise not_written(info, written, await self.list_result_tags(info.swarm_id))
+        return lineage(info, spec, await self._tasks(info.swarm_id, None), written)
 
     async def get_stacks(self, task: TaskId) -> StacksOverview:
         """Returns the Python stacks of all threads of an attempt that runs, and of the processes

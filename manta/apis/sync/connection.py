@@ -310,12 +310,14 @@ class Connection:
         swarm: str,
         kind: type[Fed],
         *,
+        tag: str | None = None,
         node: str | None = None,
         task: str | None = None,
         follow: bool,
     ) -> Iterator[Fed]:
         """Yields the same as `pages`, item by item."""
-        for page in self.pages(swarm, FEEDS[kind], node=node, task=task, follow=follow):
+        pages = self.pages(swarm, FEEDS[kind], tag=tag, node=node, task=task, follow=follow)
+        for page in pages:
             for item in page.items:
                 assert isinstance(item, kind)
                 yield item

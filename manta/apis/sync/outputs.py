@@ -10,7 +10,7 @@ from typing import Any, Literal
 from manta.apis import checks
 from manta.apis.errors import NotFound
 from manta.apis.failures import StacksOverview, TaskExplanation, TaskId, meant_of, task_name
-from manta.apis.lineage import Lineage, lineage
+from manta.apis.lineage import Lineage, Written, lineage, not_written
 from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
@@ -254,9 +254,12 @@ class Outputs(Client):
         info = self._ask(request, messages.SwarmInfo, again=True)
         asked = messages.GetSpec(info.swarm_id)
         spec = (self._ask(asked, messages.SwarmSpecified, again=True)).spec
-        feed = self.connection.items(info.swarm_id, ResultItem, follow=False)
-        items = list(feed)
-        return lineage(info, spec, self._tasks(info.swarm_id, None), items, tag, iteration)
+        written = Written(tag, iteration)
+        for item in self.connection.items(info.swarm_id, ResultItem, tag=tag, follow=False):
+            written.add(item)
+        if not written.by:
+            raise not_written(info, written, self.list_result_tags(info.swarm_id))
+        return lineage(info, spec, self._tasks(info.swarm_id, None), written)
 
     def get_stacks(self, task: TaskId) -> StacksOverview:
         """Returns the Python stacks of all threads of an attempt that runs, and of the processes

@@ -44,8 +44,8 @@ def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
     "--to",
     "target",
     metavar="KIND:WHERE",
-    help="Send them to tensorboard:DIR or mlflow:URI until the swarm ends, from "
-    "where it was left the time before.",
+    help="Send them to tensorboard:DIR, mlflow:URI or wandb:PROJECT until the swarm "
+    "ends, from where it was left the time before.",
 )
 @with_api
 def metrics(

@@ -86,7 +86,7 @@ def forward(
             while True:
                 try:
                     tracker = tracker or connect()
-                    tracker.send(items)
+                    tracker.send(items, page.cursor)
                     break
                 except TrackerDown as down:
                     tracker = None

@@ -117,6 +117,57 @@ def test_what_gives_a_value_to_others_fails_and_is_recorded(owner: Owner, more: 
     wait_until(lambda: any("in sums of 3 nodes" in why for why in stopped(owner, swarm)))
 
 
+FEDERATED = '''
+import numpy as np
+
+from manta import Module
+from manta.federated import FederatedSwarm
+from manta.light.federated import FedAvg
+
+CODE = """
+from manta.light import federated
+
+class Worker(federated.Worker):
+    def train(self, client):
+        mean = self.local.get_dataset("ward").mean()
+        return federated.Trained(
+            {{"w": client.params["w"] * 0 + mean}}, examples=2, metrics={{"mean": float(mean)}}
+        )
+"""
+
+class Study(FederatedSwarm):
+    def __init__(self) -> None:
+        worker = Module(CODE, name="sums", datasets=["ward"])
+        super().__init__(
+            worker, FedAvg(), {{"w": np.zeros(2)}}, rounds=2, private={private}, min_clients=3
+        )
+'''
+
+
+def test_a_private_federated_swarm_trains_where_sums_alone_may_leave(owner: Owner) -> None:
+    (owner.folder / "swarm.py").write_text(FEDERATED.format(private=True))
+    sent = owner.lab("deploy", "--cluster", "lab", "--json", owner.folder / "swarm.py")
+    swarm = str(json.loads(sent)["swarm_id"])
+    assert owner.ended(swarm)["status"] == "COMPLETED", owner.lab("explain", swarm)
+    (model,) = json.loads(owner.lab("globals", swarm, "--tag", "model", "--json"))
+    assert model["value"] == {"w": [37.0, 37.0]}, "the mean of 1, 10 and 100"
+    sums = [one for one in json.loads(owner.lab("results", swarm, "--json")) if one["tag"] == "sum"]
+    assert {one["node"] for one in sums} == {"second", "third"}
+    left = [one["about"] for one in owner.acts() if one["act"] == "value-left"]
+    assert [one["what"] for one in left if one["swarm_id"] == swarm and one["bytes"] > 17] == [
+        "sum", "sum",
+    ]  # fmt: skip
+    assert len(stopped(owner, swarm)) == 2, "the sum that this node does not publish, each round"
+
+
+def test_a_federated_swarm_that_is_not_private_is_stopped_there(owner: Owner) -> None:
+    (owner.folder / "swarm.py").write_text(FEDERATED.format(private=False))
+    sent = owner.lab("deploy", "--cluster", "lab", "--json", owner.folder / "swarm.py")
+    swarm = str(json.loads(sent)["swarm_id"])
+    assert owner.ended(swarm)["status"] == "FAILED"
+    wait_until(lambda: any("no value may leave by itself" in why for why in stopped(owner, swarm)))
+
+
 def test_with_fewer_nodes_it_does_not_begin(owner: Owner) -> None:
     owner("stop", "third")
     _, reason = ended(owner)

@@ -205,7 +205,7 @@ def test_once_is_for_the_swarm_that_asks(owner: Owner) -> None:
 def test_what_may_not_leave_is_an_error_in_the_task_and_is_recorded(owner: Owner) -> None:
     asked = owner.asked(owner.deploy('world.results.add("rows", rows)'))
     assert asked["found"]["results"] == ["rows", "total"]
-    assert asked["leaves"].startswith("total; up to 1 values of each attempt")
+    assert asked["leaves"].startswith("total; up to 1 values of each instance in an iteration")
     owner("approve", "ward", asked["request"], "--yes")
     ended = owner.ended(asked["swarm_id"])
     assert ended["status"] == "FAILED"

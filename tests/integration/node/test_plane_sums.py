@@ -164,7 +164,10 @@ def test_sizes_and_numbers_of_values_are_limited_in_sums_too() -> None:
         assert them.run(lambda world: world.all_reduce(1, private=True)) == [2, 2]
         assert them.planes.nodes[0].sums == [(them.all[0].at, 8)]
         error = them.begin(0, lambda world: world.all_reduce(1, private=True)).exception(30)
-        assert "1 values of an attempt may leave, and so many have" in str(error)
+        assert "1 values of an instance may leave in an iteration" in str(error)
+    with members([0, 1], SumLimit(2, most=3, before=3)) as them:
+        error = them.begin(0, lambda world: world.all_reduce(1, private=True)).exception(30)
+        assert "3 values of an instance may leave in an iteration" in str(error)
 
 
 @pytest.mark.parametrize("value", ["text", np.array(["a"]), 2**70, None], ids=repr)

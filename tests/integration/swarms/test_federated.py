@@ -11,7 +11,7 @@ import pytest
 from manta import Module, Task, UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.federated import FederatedSwarm
-from manta.light.federated import SCAFFOLD, FedAvg, Plateau, Reached, TrimmedMean
+from manta.light.federated import SCAFFOLD, FedAvg, FedNova, Plateau, Reached, TrimmedMean
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(180)
@@ -52,6 +52,7 @@ class Worker(federated.Worker):
             return WRONG
         return federated.Trained({"w": client.params["w"] + 1}, examples=1)
 """
+NAN = 'federated.Trained({"w": np.array([np.nan, 1.0])}, examples=1)'
 EVALUATOR = """
 from manta.light import federated
 
@@ -109,6 +110,37 @@ def test_the_model_is_that_of_the_same_rounds_in_one_process(api: UserAPI, strat
     np.testing.assert_allclose(made["w"], in_one_process(strategy, 3)["w"], rtol=1e-12)
 
 
+@pytest.mark.parametrize("strategy", [FedAvg(), SCAFFOLD(total_weight=6), FedNova()])
+def test_a_private_swarm_makes_it_of_sums_alone(api: UserAPI, strategy: Any) -> None:
+    swarm = FederatedSwarm(
+        worker(), strategy, MODEL, rounds=3, private=True, min_clients=3,
+        stop=Reached("distance", at_most=-1.0),
+    )  # fmt: skip
+    overview, errors = ended(api, swarm)
+    assert overview.status == "COMPLETED", errors
+    made = api.select_global(overview.swarm_id, "model")
+    np.testing.assert_allclose(made["w"], in_one_process(strategy, 3)["w"], rtol=1e-9)
+    history = api.select_global(overview.swarm_id, "history")
+    assert [set(one) for one in history] == [{"distance"}] * 3
+    assert set(api.list_result_tags(overview.swarm_id)) == {"sum", "round"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [("leave_out", "2 clients sent updates that can be used"), ("refuse", "array 'w' has NaN")],
+)
+def test_a_private_swarm_tells_of_updates_that_will_not_do(
+    api: UserAPI, policy: Any, said: str
+) -> None:
+    module = worker(LIAR.replace("WRONG", NAN))
+    swarm = FederatedSwarm(
+        module, FedAvg(on_bad_update=policy), MODEL, rounds=1, min_clients=3, private=True
+    )
+    overview, errors = ended(api, swarm)
+    assert overview.status == "FAILED"
+    assert said in errors
+
+
 def test_metrics_of_all_rounds_are_kept_and_the_rule_ends_the_swarm(api: UserAPI) -> None:
     swarm = FederatedSwarm(
         worker(),
@@ -136,9 +168,6 @@ def test_a_plateau_of_what_workers_measure_ends_it_without_evaluators(api: UserA
     overview, errors = ended(api, swarm)
     assert overview.status == "COMPLETED", errors
     assert len(api.select_global(overview.swarm_id, "history")) == 3
-
-
-NAN = 'federated.Trained({"w": np.array([np.nan, 1.0])}, examples=1)'
 
 
 @pytest.mark.parametrize(

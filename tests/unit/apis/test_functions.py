@@ -333,7 +333,35 @@ def test_a_cell_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     got: dict[str, Any] = {}
     exec(program.source, got)
     assert got["main"]() == names["f"]() == 10
-    assert "# Manta: In [3], line 1" in program.source
+    assert "# Manta: cell of f, line 1" in program.source
+
+
+def test_cells_that_are_run_again_make_the_same_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [
+        "import math\n\nRATE = [2]\n",
+        "def helper(x):\n    return x * RATE[0]\n",
+        "def f():\n    return helper(math.pi), RATE\n",
+    ]
+    runs = [cells, [*cells, cells[-1]], [*cells, "1 / 1", *cells], ["2 / 2", *cells]]
+    found = {program_of(a_notebook(["", *run], monkeypatch)["f"]).source for run in runs}
+    (source,) = found
+    for mark in ("cell of RATE, line 3", "cell of helper, line 1", "cell of f, line 1"):
+        assert f"# Manta: {mark}" in source.replace("cell of math", "cell of RATE")
+
+
+def test_cells_of_one_title_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = a_notebook(
+        [
+            "",
+            "def a():\n    return 1\n\ndef c():\n    return 1\n",
+            "def a():\n    return 2\n",
+            "def f():\n    return a() + c()\n",
+        ],
+        monkeypatch,
+    )
+    source = program_of(names["f"]).source
+    assert "# Manta: cell of a, line 4" in source
+    assert "# Manta: cell of a (2), line 1" in source
 
 
 def on_a_node(source: str, folder: Path, class_name: str | None = None) -> tuple[str, str]:
@@ -366,12 +394,12 @@ def test_a_traceback_leads_to_the_lines_of_cells(
         monkeypatch,
     )
     sentence, shown = on_a_node(program_of(names["f"]).source, tmp_path)
-    assert sentence.endswith("(In [2], line 5).")
+    assert sentence.endswith("(cell of helper, line 5).")
     lines = [line for line in shown.splitlines() if set(line) - set(" ~^")]
     assert lines[-5:] == [
-        '  File "In [3]", line 2, in f',
+        '  File "cell of f", line 2, in f',
         "    return helper(math.pi)",
-        '  File "In [2]", line 5, in helper',
+        '  File "cell of helper", line 5, in helper',
         "    return x / RATE",
         "ZeroDivisionError: float division by zero",
     ]
@@ -387,8 +415,8 @@ def test_a_traceback_leads_to_the_only_cell_and_into_a_class_and_what_is_in_a_fu
     )
     source = program_of(a_notebook(["", cell], monkeypatch)["Worker"]).source
     sentence, shown = on_a_node(source, tmp_path, "Worker")
-    assert sentence.endswith("(In [1], line 7).")
-    assert 'File "In [1]", line 8, in execute' in shown
+    assert sentence.endswith("(cell of Worker, line 7).")
+    assert 'File "cell of Worker", line 8, in execute' in shown
     assert "def inner(): return 1 / 0" in shown
 
 

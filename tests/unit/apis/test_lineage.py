@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from manta.apis.errors import NotFound
-from manta.apis.lineage import Lineage, lineage
+from manta.apis.lineage import Lineage, Written, lineage, not_written
 from manta.cli.lineage import lineage_lines
 from manta.protocol.machine import DatasetUsed
 from manta.protocol.node import GlobalRead, Instance
@@ -55,7 +55,12 @@ RESULTS = (result("sum", 0), result("sum", 1, 0, counts=False), result("sum", 1,
 
 
 def found(tag: str = "sum", iteration: int | None = None) -> Lineage:
-    return lineage(SWARM, SPEC, TASKS, RESULTS, tag, iteration)
+    written = Written(tag, iteration)
+    for one in RESULTS:
+        written.add(one)
+    if not written.by:
+        raise not_written(SWARM, written, {one.tag for one in RESULTS if one.counts})
+    return lineage(SWARM, SPEC, TASKS, written)
 
 
 def test_who_made_it_is_the_attempt_that_counts_of_the_latest_iteration() -> None:

@@ -7,11 +7,9 @@ import os
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,28 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from manta.apis.errors import InvalidArgument, MissingPackage
-from manta.apis.overviews import MetricsOverview, SwarmOverview
+from manta.apis.overviews import MetricsOverview
 from manta.cli.exit_codes import LocalError
 from manta.cli.tracking import forwarding, trackers
 from manta.cli.tracking.forwarding import MOST_CURSORS, Cursor, forward
 from manta.console.exit_codes import Exit
-from manta.protocol.node import Instance
-from manta.protocol.user import FeedPage, MetricsItem
 from tests.support.events import scalars
-
-SWARM = SwarmOverview("5eed", "study/1", "lab", "ACTIVE", "", 0, None, 0.0, None, None, 1)
-
-
-def page(cursor: int, *losses: float, ended: bool = False) -> FeedPage:
-    items = tuple(
-        MetricsItem(Instance("5eed", "w", 0, at), "id", "node 1", {"loss": loss}, None, 1.5)
-        for at, loss in enumerate(losses)
-    )
-    return FeedPage(items, cursor, ended, None)  # type: ignore[arg-type]
-
-
-def entry(step: int, **metrics: float) -> MetricsOverview:
-    return MetricsOverview(1.5, "id", "a", "w", 0, step, 0, metrics, None)
+from tests.support.tracked import SWARM, Answers, answering, entry, page
 
 
 @pytest.fixture
@@ -56,7 +39,7 @@ def test_tensorboard_has_each_value_at_once_and_each_connection_adds_to_them(
     target = trackers.named(f"tensorboard:{tmp_path / 'runs'}")
     for step, loss in ((0, 1.0), (1, math.inf)):
         one = trackers.connect(target, SWARM)
-        one.send([entry(step, loss=loss)])
+        one.send([entry(step, loss=loss)], step + 1)
         assert scalars(tmp_path / "runs")[-1] == ("loss/w.0/a", step, loss, 1.5), "not closed yet"
         one.close()
     assert len(scalars(tmp_path / "runs")) == 2
@@ -114,15 +97,15 @@ def test_cursors_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert MOST_CURSORS > 3
 
 
-@pytest.mark.parametrize("target", ["", "tensorboard", "tensorboard:", "aim:x"])
+@pytest.mark.parametrize("target", ["", "tensorboard", "tensorboard:", "aim:x", "wandb:lab/"])
 def test_what_is_no_tracker_is_refused_with_those_that_there_are(target: str) -> None:
-    with pytest.raises(InvalidArgument, match="tensorboard:DIR or mlflow:URI"):
+    with pytest.raises(InvalidArgument, match="tensorboard:DIR, mlflow:URI or wandb:PROJECT"):
         trackers.named(target)
 
 
 @pytest.mark.parametrize(
     ("kind", "module"),
-    [("tensorboard", "tensorboardX.event_file_writer"), ("mlflow", "mlflow")],
+    [("tensorboard", "tensorboardX.event_file_writer"), ("mlflow", "mlflow"), ("wandb", "wandb")],
 )
 def test_without_its_library_the_extra_is_named(
     kind: str, module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -134,7 +117,7 @@ def test_without_its_library_the_extra_is_named(
         trackers.connect(f"{kind}:{tmp_path}", SWARM)
 
 
-def test_series_have_characters_that_both_trackers_take() -> None:
+def test_series_have_characters_that_all_trackers_take() -> None:
     item = MetricsOverview(0.0, "id", "..", "wörker", 2, 0, 0, {}, None)
     assert trackers.series(item, "loss (%)") == "loss_20_28_25_29/w_F6rker.2/_.."
     assert len(trackers.series(item, "x" * 1000)) < 250
@@ -146,7 +129,7 @@ def test_mlflow_has_one_run_for_a_swarm_whoever_connects(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     for step, loss in enumerate((1.0, 0.5)):
         one = trackers.MLflow(f"file:{tmp_path}/mlruns", SWARM)
-        one.send([entry(step, **{"loss (%)": loss, "acc": math.nan})])
+        one.send([entry(step, **{"loss (%)": loss, "acc": math.nan})], step + 1)
         one.close()
     again = trackers.MLflow(f"file:{tmp_path}/mlruns", SWARM)
     history = again._client.get_metric_history(again._run, "loss_20_28_25_29/w.0/a")
@@ -163,33 +146,10 @@ def test_mlflow_without_a_server_is_down() -> None:
             trackers.connect(f"mlflow:http://127.0.0.1:{bound.getsockname()[1]}", SWARM)
 
 
-class Answers(ThreadingHTTPServer):
-    """Answers every request with `status`."""
-
-    status: int
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[Answers]:
-    with Answers(("127.0.0.1", 0), Handler) as one:
-        thread = threading.Thread(target=one.serve_forever, args=(0.01,))
-        thread.start()
+    with answering() as one:
         yield one
-        one.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -225,6 +185,8 @@ def test_mlflow_that_can_not_answer_now_is_tried_again(status: int, server: Answ
         ("http://[::1", "Invalid IPv6 URL"),
         ("http://a..b", "Failed to parse"),
         ("http://:80", "Invalid url"),
+        ("uc:catalog", "Unity Catalog .* not supported"),
+        ("databricks-uc", "Unity Catalog .* not supported"),
     ],
 )
 def test_what_mlflow_takes_for_no_address_is_not_tried_again(uri: str, said: str) -> None:

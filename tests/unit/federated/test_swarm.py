@@ -11,7 +11,7 @@ from manta import Module, Task
 from manta.apis.errors import InvalidArgument
 from manta.apis.swarm import graph_of
 from manta.federated import FederatedSwarm
-from manta.light.federated import Clipped, FedAvg, FedBuff, Reached
+from manta.light.federated import Clipped, Compressed, FedAvg, FedBuff, Krum, Median, Reached, TopK
 from manta.light.federated.rounds import Strategy
 
 MODEL = {"w": np.zeros(2)}
@@ -87,6 +87,12 @@ class Mine(Strategy):
         ({"stop": "accuracy > 0.9"}, "give federated.Reached"),
         ({"worker": Task(WORKER), "fraction": 0.5}, "give them to the Task"),
         ({"worker": None}, "module"),
+        ({"private": True, "strategy": Median()}, "Median, which needs each client's update"),
+        ({"private": True, "strategy": Clipped(Krum(byzantine=1), 1.0)}, "choose a strategy"),
+        ({"private": True, "strategy": FedAvg(integers="max")}, 'do with integers="keep"'),
+        ({"private": True, "strategy": Compressed(FedAvg(), TopK(0.1))}, "Compressed, which"),
+        ({"private": True, "quorum": 0.5}, "a sum is of all workers"),
+        ({"private": True, "worker": Task(WORKER, deadline=5.0)}, "a sum is of all workers"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(given: dict[str, Any], sentence: str) -> None:

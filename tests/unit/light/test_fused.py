@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from manta.light.collectives.fused import Fused, forms, fused, rebuilt, told_forms
+from manta.light.collectives.numbers import of_arrays
+from manta.light.errors import MissingPackage
 from manta.light.reduction import reduce
 from manta.node.reduction.forms import Leaf, Source
 from manta.node.reduction.kernel import Kernel
@@ -142,3 +146,12 @@ def test_torch_s_tensors_are_reduced_to_the_bits_of_tasks() -> None:
             got = through(values, op)
             assert got.dtype == wanted.dtype  # type: ignore[attr-defined]
             assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("value", [1.5, {"loss": 2, "right": True}])
+def test_numbers_to_be_reduced_in_private_need_numpy_and_say_so(
+    value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(MissingPackage, match=r"all_reduce\(private=True\) of a number needs numpy"):
+        of_arrays(value, "sum")

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from manta.actors import Refused
+from manta.node.policy import gate as gates
 from manta.node.policy.admission import Ruling
 from manta.node.policy.consent import Subject
 from manta.node.policy.gate import Gate
@@ -298,3 +299,57 @@ def test_packages_are_those_that_a_runtime_has_told_before_it_runs_the_code() ->
     assert bundles._packages == {"numpy": "2"}
     bundles.heard(PackagesFound("next", (("numpy", "3"),)))
     assert bundles._packages == {"numpy": "3"}
+
+
+def wrote(at: Instance) -> ResultWritten:
+    return ResultWritten(at, "total", Inline(b"1"))
+
+
+def test_an_attempt_that_is_tried_again_has_what_the_first_has_left_over() -> None:
+    gate, again = Room().gate, msgspec.structs.replace(AT, attempt=1)
+    others = msgspec.structs.replace(AT, index=1), msgspec.structs.replace(AT, iteration=1)
+    limits = Leaves((("total",),), most=3)
+    gate.begins(AT, limits)
+    assert [gate.flaw(wrote(AT), 1.0) for _ in range(2)] == ["", ""]
+    gate.ended(AT)
+    gate.begins(again, limits)
+    assert gate.flaw(wrote(again), 1.0) == ""
+    assert "3 values of an instance may leave in an iteration" in gate.flaw(wrote(again), 1.0)
+    gate.ended(again)
+    third = msgspec.structs.replace(AT, attempt=2)
+    gate.begins(third, limits)
+    assert gate.flaw(wrote(third), 1.0)
+    for other in others:
+        gate.begins(other, limits)
+        assert gate.flaw(wrote(other), 1.0) == ""
+
+
+def test_what_has_left_in_sums_is_known_to_the_next_plane_and_the_next_attempt() -> None:
+    gate, again = Room().gate, msgspec.structs.replace(AT, attempt=1)
+    limits = Leaves(exchange=False, alone=False, sums=3, most=2)
+    gate.begins(AT, limits)
+    gate.summed(AT)
+    limit = gate.sums_of(AT)
+    assert limit is not None
+    assert (limit.most, limit.before) == (2, 1)
+    gate.ended(AT)
+    gate.begins(again, limits)
+    limit = gate.sums_of(again)
+    assert limit is not None
+    assert limit.before == 1
+
+
+def test_counts_of_what_has_left_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "MOST_COUNTED", 2)
+    gate, limits = Room().gate, Leaves((("total",),), most=1)
+    instances = [msgspec.structs.replace(AT, iteration=number) for number in range(3)]
+    for at in instances:
+        gate.begins(at, limits)
+        assert gate.flaw(wrote(at), 1.0) == ""
+        gate.ended(at)
+    found = []
+    for at in instances:
+        again = msgspec.structs.replace(at, attempt=1)
+        gate.begins(again, limits)
+        found.append(gate.flaw(wrote(again), 1.0) == "")
+    assert found == [True, False, False]

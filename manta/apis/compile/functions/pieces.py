@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from manta.apis.compile.functions.texts import Place, first_line
+from manta.apis.compile.functions.texts import Place, Text, first_line
 
 MARK = "# Manta:"
 """Begins a comment that says where the next line stood, or, alone, that what follows is added."""
@@ -52,7 +52,8 @@ def laid_out(pieces: Iterable[Piece], first: Iterable[str], last: Iterable[str])
 
     The pieces of a file stand on the lines on which they stand there, so that tracebacks lead to
     them, where the `first` lines fit into a gap before them. Those of cells follow comments by
-    which nodes find the lines (`light/runtime/cells.py`).
+    which nodes find the lines (`light/runtime/cells.py`). These have no numbers of cells, which
+    are others when a cell is run again: the module stays the same.
     """
     ordered = sorted(set(pieces), key=lambda one: (one.place.order, one.first))
     lines = None
@@ -61,12 +62,23 @@ def laid_out(pieces: Iterable[Piece], first: Iterable[str], last: Iterable[str])
         lines = _in_place(ordered, [*first])
     if lines is None:
         lines = [*first]
+        titles = _titles(ordered)
         for one in ordered:
-            where = f"{one.place.text.name}, line {one.first}"
+            name = one.place.text.name if is_file else titles[one.place.text]
+            where = f"{name}, line {one.first}"
             lines += ["", *(("if True:",) if is_indented(one) else ())]
             lines += [f"# {where}" if is_file else f"{MARK} {where}", *one.lines]
         lines += [] if is_file else ["", MARK]
     return "\n".join([*lines, *last]) + "\n"
+
+
+def _titles(ordered: list[Piece]) -> dict[Text, str]:
+    """By cell; cells of the same title are numbered."""
+    found = dict[Text, str]()
+    for text in dict.fromkeys(one.place.text for one in ordered):
+        alike = sum(one.title == text.title for one in found)
+        found[text] = f"{text.title} ({alike + 1})" if alike else text.title
+    return found
 
 
 def _in_place(ordered: list[Piece], first: list[str]) -> list[str] | None:

@@ -32,6 +32,15 @@ class Text:
         return parse(self._source) or ast.Module([], [])
 
     @cached_property
+    def title(self) -> str:
+        """What a cell is called where it is not known which number it has: after what it defines,
+        or else binds first."""
+        body = self.tree.body
+        defined = [one.name for one in body if isinstance(one, Definition)]
+        names = defined or [name for one in body for name in sorted(_bound(one))]
+        return f"cell of {names[0]}" if names else "cell"
+
+    @cached_property
     def shared(self) -> frozenset[int | None]:
         """The lines on which several statements stand."""
         body = self.tree.body
@@ -67,7 +76,10 @@ class Namespace:
         self.texts: list[Text] = []
         if self.is_notebook:
             cells = [one if isinstance(one, str) else "" for one in names["In"]]
-            self.texts = [Text(f"In [{n}]", cell, None) for n, cell in enumerate(cells)]
+            last = {cell: n for n, cell in enumerate(cells)}
+            # What was run again counts once, where it ran last.
+            texts = (cell if last[cell] == n else "" for n, cell in enumerate(cells))
+            self.texts = [Text(f"In [{n}]", text, None) for n, text in enumerate(texts)]
         elif (text := self._read(code.co_filename)) is not None:
             self.texts = [text]
 

@@ -16,11 +16,13 @@ from manta.light.federated import (
     Clipped,
     Compressed,
     EightBit,
+    FedAdagrad,
     FedAdam,
     FedAvg,
     FedAvgM,
     FedBuff,
     FedNova,
+    FedYogi,
     Median,
     Strategy,
     aggregate,
@@ -77,6 +79,22 @@ def test_a_mean_takes_three_models_at_most() -> None:
     finally:
         tracemalloc.stop()
     assert models <= 3
+
+
+@pytest.mark.parametrize("strategy", [FedAvgM(), FedAdagrad(), FedAdam(), FedYogi()], ids=repr)
+def test_with_the_servers_state_it_is_three_models_and_what_is_worked_on(
+    strategy: Strategy,
+) -> None:
+    model = {"w": np.zeros(4_000_000, np.float32)}
+    update = {"w": model["w"] + 1}
+    blocks = 8 * 65_536 * 4 / model["w"].nbytes
+    tracemalloc.start()
+    try:
+        aggregate(strategy, model, ((f"c{n}", update, 2.0) for n in range(3)))
+        models = tracemalloc.get_traced_memory()[1] / model["w"].nbytes
+    finally:
+        tracemalloc.stop()
+    assert models <= 3 + blocks
 
 
 def test_what_needs_all_updates_takes_as_many() -> None:
