@@ -19,6 +19,7 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.blobs.sealing import Sealer
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, DepotFull
 
 BLOB = bytes(range(256)) * 5000
@@ -31,21 +32,24 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linu
 @pytest.fixture(
     params=[
         "file",
+        "encrypted file",
         pytest.param("memory", marks=linux_only),
         pytest.param("memory of two", marks=linux_only),
         pytest.param("file of two", marks=linux_only),
+        pytest.param("encrypted file of two", marks=linux_only),
     ]
 )
 def depot(request, tmp_path):
-    if request.param == "file":
-        yield FileDepot(tmp_path / "blobs")
+    sealer = Sealer.passing() if request.param.startswith("encrypted") else None
+    if request.param in ("file", "encrypted file"):
+        yield FileDepot(tmp_path / "blobs", sealer=sealer)
         return
     memory = MemoryDepot(4 << 20)
     if request.param == "memory":
         yield memory
     else:
         largest = 4 << 20 if request.param == "memory of two" else 1000
-        yield TieredDepot(memory, FileDepot(tmp_path / "values"), largest)
+        yield TieredDepot(memory, FileDepot(tmp_path / "values", sealer=sealer), largest)
     memory.close()
 
 
