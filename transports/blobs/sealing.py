@@ -68,21 +68,26 @@ class Sealer:
         except BlobCorrupt:
             return False
 
+    def unwrap(self, head: bytes, name: str, size: int) -> bytes:
+        """The key of a file with this head. Raises BlobCorrupt."""
+        nonce, wrapped = head[len(_MAGIC) :][:_NONCE], head[len(_MAGIC) + _NONCE :]
+        try:
+            if not is_sealed(head) or len(head) < HEAD:
+                raise InvalidTag
+            return self._aead.decrypt(nonce, wrapped, _bound(name, size))
+        except InvalidTag:
+            raise BlobCorrupt(
+                f"the encrypted file of {name[:12]} was changed, cut short or put in the place "
+                "of another: fetch the blob from elsewhere, or restore a backup"
+            ) from None
+
     def open(self, fd: int, name: str) -> SealedSource:
         """Owns the descriptor from here on, even on an error. Raises BlobCorrupt, OSError."""
         try:
             head, size = os.pread(fd, HEAD, 0), plain_size(os.fstat(fd).st_size)
-            nonce, wrapped = head[len(_MAGIC) :][:_NONCE], head[len(_MAGIC) + _NONCE :]
-            if not head.startswith(_MAGIC) or len(head) < HEAD:
-                raise InvalidTag
-            return SealedSource(fd, self._aead.decrypt(nonce, wrapped, _bound(name, size)), size)
-        except BaseException as error:
+            return SealedSource(fd, self.unwrap(head, name, size), size)
+        except BaseException:
             os.close(fd)
-            if isinstance(error, InvalidTag):
-                raise BlobCorrupt(
-                    f"the encrypted file of {name[:12]} was changed, cut short or put in the place "
-                    "of another: fetch the blob from elsewhere, or restore a backup"
-                ) from None
             raise
 
 
@@ -170,6 +175,11 @@ class SealedSource:
     __del__ = close
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether a file that begins so is encrypted."""
+    return data.startswith(_MAGIC)
+
+
 def plain_size(stored: int) -> int:
     """The bytes in an encrypted file that has so many."""
     whole, rest = divmod(max(0, stored - HEAD), CHUNK + TAG)
@@ -180,10 +190,15 @@ def shred(path: str) -> None:
     """Overwrite the head of an encrypted file, on the disk when this returns. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        _write(fd, bytes(HEAD), 0)
-        os.fsync(fd)
+        shred_open(fd)
     finally:
         os.close(fd)
+
+
+def shred_open(fd: int) -> None:
+    """The same, of a file that is open for writing, and may have no name any more."""
+    _write(fd, bytes(HEAD), 0)
+    os.fsync(fd)
 
 
 def _bound(name: str, size: int) -> bytes:
