@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from manta.transports.blobs.writer import PIECE, copy
 from manta.transports.errors import BlobMissing, DepotFull
@@ -141,12 +141,12 @@ class TieredDepot:
         """Keep a folder's blob as a value as well. Raises BlobMissing, BlobRefused."""
         self._make_room(depot.size(digest)).put_link(depot, digest)
 
-    def save(self, digest: str, file: IO[bytes]) -> None:
-        """Write the blob into a file. Raises BlobMissing, BlobCorrupt, OSError."""
+    def save(self, digest: str, write: Callable[[Buffer], object]) -> None:
+        """Write the blob elsewhere. Raises BlobMissing, BlobCorrupt, OSError."""
         source = self.source(digest)
         try:
             for offset in range(0, source.size, PIECE):
-                file.write(source.read(offset, PIECE))
+                write(source.read(offset, PIECE))
         finally:
             source.close()
 

@@ -187,8 +187,8 @@ class RecordFile(Generic[T]):
             if former >= 0:
                 os.close(former)
             raise
-        if former >= 0:
-            self._shred(former)
+        if self._sealer is not None and former >= 0:
+            self._sealer.erase(former, self.path)
         self._sealed = sealed
         self.close()
         self._open()
@@ -203,20 +203,9 @@ class RecordFile(Generic[T]):
     def delete(self) -> None:
         self.close()
         if self._sealer is not None and self.path.exists():
-            self._shred(os.open(self.path, os.O_WRONLY | os.O_CLOEXEC))
+            self._sealer.erase(os.open(self.path, os.O_WRONLY | os.O_CLOEXEC), self.path)
             self._sealed = None
         self.path.unlink(missing_ok=True)
-
-    def _shred(self, fd: int) -> None:
-        """Overwrites what encrypts a file that is deleted, and closes it."""
-        from manta.transports.blobs.sealing import shred_open
-
-        try:
-            shred_open(fd)
-        except OSError as error:
-            log.warning("what %s held could not be overwritten: %s", self.path, remedied(error))
-        finally:
-            os.close(fd)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -455,6 +455,29 @@ class TestTiers:
             os.close(fd)
             assert content(tiers, digest) == blob
 
+    def test_of_an_encrypted_file_memory_is_handed_out_within_its_bounds(self, tmp_path):
+        memory = MemoryDepot(2 << 20)
+        files = FileDepot(tmp_path / "sealed", sealer=Sealer.passing())
+        tiers = TieredDepot(memory, files, 1000)
+        digest = tiers.put(BLOB)
+        assert digest in files
+        assert BLOB[:1000] not in files.path(digest).read_bytes()
+        fd = tiers.open(digest)
+        try:
+            assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+            assert os.pread(fd, len(BLOB), 0) == BLOB
+        finally:
+            os.close(fd)
+        large = tiers.put(bytes(3 << 20))
+        with pytest.raises(DepotFull, match="no room for a blob of 3145728 bytes in memory"):
+            tiers.open(large)
+        path = files.path(digest)
+        path.write_bytes(path.read_bytes()[:-1])
+        memory.delete(digest)
+        with pytest.raises(BlobCorrupt):
+            tiers.open(digest)
+        tiers.close()
+
     def test_a_memory_whose_blobs_are_all_in_use_is_not_the_end(self, tiers, files):
         blobs = [bytes([n]) * 1_200_000 for n in range(5)]
         digests = []
@@ -525,7 +548,7 @@ class TestTiers:
     def test_values_are_kept_as_files(self, tiers, tmp_path):
         for blob in (b"", BLOB, b"x" * 2_500_000):
             with (tmp_path / "kept").open("wb") as file:
-                tiers.save(tiers.put(blob), file)
+                tiers.save(tiers.put(blob), file.write)
             assert (tmp_path / "kept").read_bytes() == blob
 
     def test_nothing_is_remembered_of_a_file_that_is_gone(self, tiers):

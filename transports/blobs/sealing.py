@@ -18,6 +18,8 @@ while.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -25,10 +27,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from manta.transports.blobs.sources import is_whole
-from manta.transports.errors import BlobCorrupt
+from manta.transports.errors import BlobCorrupt, remedied
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer
+
+log = logging.getLogger(__name__)
 
 CHUNK = 64 * 1024
 TAG = 16
@@ -67,6 +71,36 @@ class Sealer:
             return is_whole(self.open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), digest), digest)
         except BlobCorrupt:
             return False
+
+    def content(self, fd: int, size: int) -> SealedContent:
+        """What writes a file of so many bytes."""
+        return SealedContent(fd, size)
+
+    def has_sealed(self, fd: int) -> bool:
+        """Whether an open file is encrypted. Raises OSError."""
+        return is_sealed(os.pread(fd, len(_MAGIC), 0))
+
+    def erase(self, fd: int, path: str | os.PathLike[str]) -> None:
+        """Shreds an open file that is deleted or replaced, and closes it; what the disk does not
+        take is told."""
+        try:
+            shred_open(fd)
+        except OSError as error:
+            log.warning("what %s held could not be overwritten: %s", path, remedied(error))
+        finally:
+            os.close(fd)
+
+    def erase_all(self, folder: str | os.PathLike[str]) -> None:
+        """Shreds the encrypted files in a folder that is about to be deleted."""
+        for place, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(place, name)
+                with contextlib.suppress(FileNotFoundError):
+                    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                    if self.has_sealed(fd):
+                        self.erase(fd, path)
+                    else:
+                        os.close(fd)
 
     def unwrap(self, head: bytes, name: str, size: int) -> bytes:
         """The key of a file with this head. Raises BlobCorrupt."""

@@ -23,21 +23,30 @@ from tests.support.lab import Lab
 pytestmark = pytest.mark.timeout(600)
 
 KEYS = {"manager": "a1" * 32, "node": "b2" * 32}
-WHAT = ("large result", "result that stays")
-"""What tasks make that is encrypted where there is a key."""
+LARGE = ("large result", "result that stays")
+SMALL = ("small result", "global", "state", "large state", "line")
+WHAT = (*LARGE, *SMALL)
+"""What tasks make, in various ways."""
 SWARM = '''
 from manta import Module, Swarm, Task
 
 CODE = """
 import time
 from pathlib import Path
-from manta.light import World
+from manta.light import Local, World
 
 def marker(what):
     return ("marked: " + what.replace(" ", "_") + ".").encode()
 
 def main():
-    world = World()
+    world, local = World(), Local()
+    local.set_state("small", marker("state"))
+    local.set_state("large", marker("large state") * 10_000)
+    assert local.get_state("small") == marker("state")
+    assert local.get_state("large") == marker("large state") * 10_000
+    print(marker("line").decode(), flush=True)
+    world.globals["marked"] = marker("global")
+    world.results.add("small", marker("small result"))
     world.results.add("large", marker("large result") * 100_000)
     world.results.add("stays", marker("result that stays") * 100_000)
     while not Path(UNTIL).exists():
@@ -78,7 +87,7 @@ class Place:
         self.lab = Lab(folder / "h")
         self.until = folder / "until"
         self.last = ""
-        self.key = folder / "keys" / "node.key"
+        self.key = folder / "keys" / "at-rest.key"
 
     def node(self, *words: object, token: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -113,7 +122,8 @@ class Place:
         self.key.chmod(0o600)
         made = ("--manager-host", "127.0.0.1", "--manager-port", lab.ports[0], "--alias", "n")
         more = ["--encryption-key-from", f"file:{self.key}"] if self.encrypted else []
-        self.node("config", "init", "n", *made, "--runner", RUNNER, "--allow-unsandboxed", *more)
+        same = ("--runner", RUNNER, "--allow-unsandboxed")
+        self.node("config", "init", "n", *made, *same, *more)
         token = lab("node", "token", "lab")
         done = self.node("start", "n", "--background", token=token)
         assert done.returncode == 0, done.stderr
@@ -129,7 +139,7 @@ class Place:
         )
         swarm_id = str(json.loads(sent)["swarm_id"])
         self.last = swarm_id
-        wait_until(lambda: len(self.results(swarm_id)) == 2, 60)
+        wait_until(lambda: len(self.results(swarm_id)) == 3, 60)
         return swarm_id
 
     def results(self, swarm_id: str) -> list[str]:
@@ -140,7 +150,14 @@ class Place:
         """Whether all of it is there by now."""
         shutil.rmtree(folder, ignore_errors=True)
         done = self.lab.attempt("pull", swarm_id, folder)
-        return done.returncode == 0 and all(found_in(folder).values())
+        found = found_in(folder)
+        return done.returncode == 0 and all(found[what] for what in LARGE)
+
+    @property
+    def state(self) -> Path:
+        """The node's state folder."""
+        [key] = self.lab.home.rglob("node.key")
+        return key.parent
 
     def tear_down(self) -> None:
         self.node("stop", "n")
@@ -174,14 +191,20 @@ def test_without_keys_all_that_tasks_made_is_on_the_disks(tmp_path: Path) -> Non
         place.set_up()
         place.run()
         found = found_in(place.lab.home)
-        assert [what for what, paths in found.items() if not paths] == []
+        node = found_in(place.state)
+        assert [what for what in LARGE if not found[what]] == []
+        assert [what for what in WHAT if what != "large result" and not node[what]] == []
     finally:
         place.tear_down()
 
 
 def test_with_keys_nothing_of_it_is(place: Place) -> None:
     swarm_id = place.run()
-    assert {what: paths for what, paths in found_in(place.lab.home).items() if paths} == {}
+    found = found_in(place.lab.home)
+    database = {place.lab.home / "manager" / name for name in ("manta.db", "manta.db-wal")}
+    assert {what: found[what] for what in LARGE if found[what]} == {}
+    assert {what: found[what] for what in SMALL if set(found[what]) - database} == {}
+    assert {what for what in SMALL if found[what]}  # the database is not encrypted
     pulled = place.folder / "pulled"
     place.lab("pull", swarm_id, pulled)
     found = found_in(pulled)
@@ -253,7 +276,6 @@ def test_without_their_keys_neither_starts_and_nothing_is_lost(own: Place) -> No
     assert right.returncode == 0, right.stderr
     pulled = place.folder / "pulled"
     wait_until(lambda: place.pulls(swarm_id, pulled), 60)
-    assert all(found_in(pulled).values())
 
 
 def test_results_that_stay_are_shredded_by_the_command_as_well(own: Place) -> None:
