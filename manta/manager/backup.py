@@ -2,7 +2,8 @@
 
 A backup is one tar archive with mode 0600. Its first member, `manifest.json`, lists all others
 with size and BLAKE3 digest: the keys, the settings, the database as SQLite's backup interface
-copied it at one moment, and each blob that this database names.
+copied it at one moment, and each blob that this database names. Blobs that are encrypted stay so,
+and the folder's key, which the operator's key encrypts, is with them: that key is in no backup.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -34,13 +35,20 @@ from manta.manager.ids import new_id
 from manta.manager.store.migrations import MIGRATIONS
 from manta.manager.store.verification import flaws
 from manta.protocol.version import VERSION
+from manta.transports.blobs.file_depot import SEALED
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError
+from manta.transports.security.folder_key import NAME as KEY_FILE
 from manta.transports.security.keys import KeyPair
+from manta.transports.security.owner_key import KeySource
 
-FORMAT = 3
-"""Those of format 1 have no settings, those before 3 no audit log."""
+if TYPE_CHECKING:
+    from manta.transports.blobs.sealing import Sealer
+
+FORMAT = 4
+"""Those of format 1 have no settings, those before 3 no audit log, those before 4 nothing that is
+encrypted."""
 MANIFEST = "manifest.json"
 DATABASE = "manta.db"
 KEYS = ("manager.key", "signing.key")
@@ -72,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def blobs(self) -> set[str]:
-        return {name.rpartition("/")[2] for name in self.members if name.startswith("blobs/")}
+        return {_digest_of(name) for name in self.members if name.startswith("blobs/")}
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,11 @@ def _write(home: Home, draft: Path, copy: Path) -> Manifest:
     sources[DATABASE] = copy
     log = copy_log(home, copy.with_suffix(".audit"))
     sources |= {f"{AUDIT}/{path.name}": path for path in log}
-    digests = _named(copy)
-    blobs = {f"blobs/{digest[:2]}/{digest}": digest for digest in digests}
+    if home.encryption.exists():
+        sources[KEY_FILE] = home.encryption
+    blobs = {_blob_name(home, digest): digest for digest in _named(copy)}
     sources |= {name: home.path / name for name in blobs}
+    blobs = {name: digest for name, digest in blobs.items() if not name.endswith(SEALED)}
     members = {
         name: Member(path.stat().st_size, blobs.get(name) or _digest(path))
         for name, path in sources.items()
@@ -160,6 +170,17 @@ def _write(home: Home, draft: Path, copy: Path) -> Manifest:
         file.flush()
         os.fsync(file.fileno())
     return manifest
+
+
+def _blob_name(home: Home, digest: str) -> str:
+    name = f"blobs/{digest[:2]}/{digest}"
+    sealed = f"{name}{SEALED}"
+    return sealed if (home.path / sealed).exists() else name
+
+
+def _digest_of(name: str) -> str:
+    """Of the blob in a file of that name."""
+    return name.rpartition("/")[2].removesuffix(SEALED)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, size: int) -> None:
@@ -220,12 +241,20 @@ def verify_home(home: Home) -> Verdict:
         home.read_settings()
     except (OSError, Damaged) as error:
         flaws.append(str(error))
-    size = 0
+    size, sealer = 0, None
+    try:
+        sealer = _sealer(home)
+    except (OSError, ValueError, KeyFileError) as error:
+        flaws.append(f"Encrypted blobs are not verified: {error}.")
     for digest in sorted(named):
-        path = home.blobs / digest[:2] / digest
+        path = home.path / _blob_name(home, digest)
         try:
             size += path.stat().st_size
-            if _digest(path) != digest:
+            if path.suffix != SEALED:
+                whole = _digest(path) == digest
+            else:
+                whole = sealer is None or sealer.is_whole(path, digest)
+            if not whole:
                 flaws.append(f"{path} is damaged: its digest is another.")
         except FileNotFoundError:
             if digest in _named(home.database):  # else it was released meanwhile
@@ -233,6 +262,14 @@ def verify_home(home: Home) -> Verdict:
         except OSError as error:
             flaws.append(f"{path} cannot be read: {error.strerror}.")
     return Verdict(home.path, len(named), size, flaws)
+
+
+def _sealer(home: Home) -> Sealer | None:
+    """None where nothing is encrypted. Raises OSError, ValueError, KeyFileError."""
+    if not home.encryption.exists():
+        return None
+    source = home.read_settings().encryption_key_from
+    return home.sealer(KeySource.parse(source) if source else None)
 
 
 def _fatal_flaws(home: Home) -> list[str]:
@@ -360,11 +397,11 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
 
 def _check_names(file: Path, manifest: Manifest) -> None:
     """Checks that no name leads out of the folder and that none is missing. Raises BackupError."""
-    digests = {name: name.rpartition("/")[2] for name in manifest.members}
-    known = {f"blobs/{digest[:2]}/{digest}" for digest in digests.values() if len(digest) == 64}
+    digests = {_digest_of(name) for name in manifest.members}
+    blobs = {f"blobs/{digest[:2]}/{digest}" for digest in digests if _DIGEST.fullmatch(digest)}
+    known = blobs | {f"{name}{SEALED}" for name in blobs}
     known |= {name for name in manifest.members if _AUDIT.fullmatch(name)}
-    strange = manifest.members.keys() - known - {DATABASE, SETTINGS, *KEYS}
-    strange |= {name for name in known if name[:6] == "blobs/" and not name[9:].isalnum()}
+    strange = manifest.members.keys() - known - {DATABASE, SETTINGS, KEY_FILE, *KEYS}
     if strange or not manifest.members.keys() >= {DATABASE, *KEYS}:
         raise BackupError(f"{file} is damaged: its manifest names other files than a manager has.")
 

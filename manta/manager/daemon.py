@@ -24,6 +24,7 @@ from manta.manager.service import Manager, Settings
 from manta.transports.addresses import split_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
+from manta.transports.security.owner_key import KeySource
 
 CANNOT_START, GAVE_UP = 11, 70
 """Exit codes of docs/exit-codes.md, since `manta manager start` becomes this process."""
@@ -96,7 +97,17 @@ def _settings(options: argparse.Namespace) -> Settings:
         options.bootstrap,
         options.lease or last.lease,
         last.strangers,
+        _key_source(last.encryption_key_from, options.encryption_key_from),
     )
+
+
+def _key_source(last: str, given: str | None) -> KeySource | None:
+    """Raises StartError."""
+    text = last if given is None else given
+    try:
+        return KeySource.parse(text) if text else None
+    except ValueError as error:
+        raise StartError(f"Where the key for encryption is cannot be read: {error}.") from None
 
 
 def _announce(manager: Manager) -> None:
@@ -133,6 +144,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_lease,
         metavar="SECONDS",
         help="how long a node may be silent before it counts as lost",
+    )
+    parser.add_argument(
+        "--encryption-key-from",
+        metavar="SOURCE",
+        help="where the key is with which blobs are encrypted",
     )
     parser.add_argument(
         "--fds",

@@ -6,14 +6,21 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
 
 from manta.console.local_manager import SETTINGS
+from manta.transports.blobs.file_depot import SEALED
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Thing, read_stored_file
+from manta.transports.security.folder_key import NAME as KEY_FILE
+from manta.transports.security.folder_key import folder_key
 from manta.transports.security.strangers import StrangerLimits
+
+if TYPE_CHECKING:
+    from manta.transports.blobs.sealing import Sealer
+    from manta.transports.security.owner_key import KeySource
 
 T = TypeVar("T")
 
@@ -92,6 +99,8 @@ class ManagerSettings(msgspec.Struct, frozen=True):
     bulk: str = "tcp://0.0.0.0:50053"
     lease: Annotated[float, msgspec.Meta(ge=LEAST_LEASE, le=MOST_LEASE)] = 20.0
     strangers: StrangerSettings = StrangerSettings()
+    encryption_key_from: str = ""
+    """Where the key is with which blobs are encrypted, as `KeySource`; "" if they are not."""
 
 
 class StrangersFile(msgspec.Struct, frozen=True):
@@ -118,6 +127,9 @@ class Home:
         self.database_log = path / "manta.db-wal"
         """There while a manager runs, and after one was killed; the newest changes are in it."""
         self.blobs = path / "blobs"
+        self.encryption = path / KEY_FILE
+        """The key of what is encrypted here, itself encrypted with the operator's; there if
+        anything is."""
         self.audit = path / "audit"
         """What users did: see `manta.audit`."""
         self.lock = path / "manager.lock"
@@ -131,6 +143,21 @@ class Home:
         self.strangers_file = path / "strangers.json"
         self.restored_file = path / "restored.json"
         self.settings_file = path / SETTINGS
+
+    def sealer(self, source: KeySource | None) -> Sealer | None:
+        """What encrypts blobs, with the operator's key; None where they are not encrypted. Raises
+        KeyFileError."""
+        key = folder_key(
+            self.path,
+            source,
+            "manta manager start --encryption-key-from",
+            lambda: any(True for _ in self.blobs.glob(f"*/*{SEALED}")),
+        )
+        if key is None:
+            return None
+        from manta.transports.blobs.sealing import Sealer
+
+        return Sealer(key)
 
     def read_restored_file(self) -> RestoredFile | None:
         """Describes the last restoration; None if there was none. Raises Damaged."""

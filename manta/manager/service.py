@@ -55,6 +55,7 @@ from manta.transports.errors import remedied
 from manta.transports.interface import Transport
 from manta.transports.relay.server import RelayingTransport
 from manta.transports.security.keys import KeyPair, make_private_folder, write_private
+from manta.transports.security.owner_key import KeySource
 
 WORKERS = 2
 STOP_TIMEOUT = 10.0
@@ -77,6 +78,8 @@ class Settings:
     lease: float = ManagerSettings().lease
     """Seconds without a sign of life after which a node counts as lost."""
     strangers: StrangerSettings = ManagerSettings().strangers
+    encryption_key_from: KeySource | None = None
+    """Where the key is with which blobs are encrypted; None if they are not."""
 
 
 class ManagerSupervisor(Supervisor):
@@ -136,7 +139,8 @@ class Manager:
             undo.callback(reader.close)
             keys = _keys(home)
             disk = Disk(home.blobs)
-            depot = FileDepot(home.blobs, reserve=disk.reserve)
+            sealer = home.sealer(settings.encryption_key_from)
+            depot = FileDepot(home.blobs, reserve=disk.reserve, sealer=sealer)
             seed = _signing_seed(home)
             audit = log_of(home, seed)
             undo.callback(audit.close)
@@ -188,7 +192,12 @@ class Manager:
             file = self.file
             home.write_settings(
                 ManagerSettings(
-                    file.nodes, file.users, file.bulk, settings.lease, settings.strangers
+                    file.nodes,
+                    file.users,
+                    file.bulk,
+                    settings.lease,
+                    settings.strangers,
+                    str(settings.encryption_key_from or ""),
                 )
             )
             self._counted = StrangersFile()

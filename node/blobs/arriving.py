@@ -121,24 +121,21 @@ class ArrivingSource:
         self.size = writer.size
         self._arriving = arriving
         self._writer = writer
-        self._fd = os.dup(writer.fd)
+        self._source = writer.source()
 
     @property
     def ready(self) -> int:
-        return self.size if self._arriving.adopted >= 0 else self._writer.written
+        return self.size if self._arriving.adopted >= 0 else self._writer.readable
 
     def read(self, offset: int, length: int) -> Buffer:
         """Raises BlobCorrupt where a file was cut short."""
         adopted = self._arriving.adopted
-        fd = self._fd if adopted < 0 else adopted
-        data = os.pread(fd, min(length, self.ready - offset), offset)
+        if adopted < 0:
+            return self._source.read(offset, min(length, self.ready - offset))
+        data = os.pread(adopted, min(length, self.ready - offset), offset)
         if len(data) < min(length, self.ready - offset):
             raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
         return data
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    __del__ = close
+        self._source.close()

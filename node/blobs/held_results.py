@@ -18,6 +18,7 @@ from manta.transports.errors import BlobMissing, BlobRefused
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.sealing import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,14 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 class HeldResults:
     """Thread-safe. At most `most` bytes of all swarms together."""
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, most: int, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer
         self._folder = folder
         self._most = most
         self._changed = threading.Condition()
         """Of what is being copied; its lock is that of all the rest."""
         self._depots = {
-            path.name: FileDepot(path)
+            path.name: FileDepot(path, sealer=sealer)
             for path in sorted(folder.iterdir())
             if path.is_dir() and _NAME.fullmatch(path.name)
         }
@@ -135,7 +137,8 @@ class HeldResults:
         depot = self._depots.get(swarm_id)
         if depot is None:
             try:
-                depot = self._depots[swarm_id] = FileDepot(self._folder / swarm_id)
+                place = self._folder / swarm_id
+                depot = self._depots[swarm_id] = FileDepot(place, sealer=self._sealer)
             except OSError as error:
                 raise BlobRefused(f"no folder for results: {error.strerror}") from error
         return depot

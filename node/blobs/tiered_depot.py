@@ -7,14 +7,14 @@ memfd: so the node never maps one, or a task that cuts it short would kill the n
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from manta.transports.blobs.sources import FileSource
-from manta.transports.blobs.writer import PIECE
+from manta.transports.blobs.writer import PIECE, copy
 from manta.transports.errors import BlobMissing, DepotFull
 
 if TYPE_CHECKING:
@@ -68,14 +68,24 @@ class TieredDepot:
         try:
             return self._memory.source(digest)
         except BlobMissing:
-            return FileSource(self._files.open(digest))
+            return self._files.unmapped(digest)
 
     def open(self, digest: str) -> int:
-        """A descriptor to map privately; the caller closes it. Raises BlobMissing."""
+        """A descriptor to map privately; the caller closes it.
+
+        Of an encrypted file memory is filled. Raises BlobMissing, BlobRefused where there is no
+        room for it, BlobCorrupt.
+        """
         try:
             return self._memory.open(digest)
         except BlobMissing:
-            return self._files.open(digest)
+            if self._files.sealer is None:
+                return self._files.open(digest)
+        with contextlib.closing(self._files.unmapped(digest)) as source:
+            sink = self._memory.sink(digest, source.size)
+            if sink is not None:
+                copy(source, sink)
+        return self._memory.open(digest)
 
     # Keeping.
 
@@ -131,12 +141,12 @@ class TieredDepot:
         """Keep a folder's blob as a value as well. Raises BlobMissing, BlobRefused."""
         self._make_room(depot.size(digest)).put_link(depot, digest)
 
-    def save(self, digest: str, file: IO[bytes]) -> None:
-        """Write the blob into a file. Raises BlobMissing, BlobCorrupt, OSError."""
+    def save(self, digest: str, write: Callable[[Buffer], object]) -> None:
+        """Write the blob elsewhere. Raises BlobMissing, BlobCorrupt, OSError."""
         source = self.source(digest)
         try:
             for offset in range(0, source.size, PIECE):
-                file.write(source.read(offset, PIECE))
+                write(source.read(offset, PIECE))
         finally:
             source.close()
 

@@ -27,7 +27,9 @@ def results(name: str, swarm: str | None, as_json: bool) -> None:
 
     must_be_known(name)
     folder = state_folder(name)
-    held = HeldResults(folder.results, 0) if folder.results.is_dir() else None
+    held = None
+    if folder.results.is_dir():
+        held = HeldResults(folder.results, 0, folder.shredder())
     sizes = held.sizes() if held is not None else {}
     if swarm is None:
         records = [

@@ -125,6 +125,9 @@ class _Reader:
         }
         if found["policy"] is not None:
             found["policy"] = folder / os.path.expanduser(found["policy"])
+        if (source := found["encryption_key_from"]) is not None and source.kind == "file":
+            place = folder / os.path.expanduser(source.name)
+            found["encryption_key_from"] = source._replace(name=str(place))
         told = sum(len(name.encode()) + 64 for name in found["datasets"])
         told += sum(len(f"{name}{text}".encode()) for name, text in found["labels"].items())
         told += sum(len(f"{one.shown()}".encode()) for one in tables.described.values())

@@ -18,6 +18,7 @@ from manta.node.config.described import Described
 from manta.protocol.bundle import PARTS
 from manta.protocol.isolation import AUTO, BWRAP, DOCKER, GVISOR, LANDLOCK, LEVELS, LIMITS
 from manta.transports.addresses import join_address
+from manta.transports.security.owner_key import KeySource
 
 MIB = 1024 * 1024
 PREFIX = "MANTA_NODE_"
@@ -364,6 +365,16 @@ class NodeConfig:
         metavar="PATH",
         read=lambda text: Path(text) if text else None,
         show=lambda path: str(path or ""),
+    )
+    encryption_key_from: KeySource | None = setting(  # noqa: RUF009
+        "encryption.key_from",
+        str,
+        "",
+        "Where the key is with which values on this disk are encrypted; none: they are not.",
+        option="--encryption-key-from",
+        metavar="file:PATH|env:NAME|keyring:NAME",
+        read=values.key_source,
+        show=lambda source: str(source or ""),
     )
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",

@@ -14,6 +14,7 @@ from manta.protocol.bundle import PARTS
 from manta.protocol.outbound import MOST_PATTERNS, flaw_of_pattern
 from manta.protocol.peers import MOST_ADDRESSES
 from manta.transports.addresses import join_address, split_host
+from manta.transports.security.owner_key import KeySource
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LEAST_ROTATION = 10_000
@@ -93,6 +94,10 @@ def parts(words: list[str]) -> tuple[str, ...]:
     if wrong := [word for word in words if word not in PARTS]:
         raise ValueError(f"it must name parts of a failure, {', '.join(PARTS)}, not {wrong[0]!r}")
     return tuple(dict.fromkeys(words))
+
+
+def key_source(text: str) -> KeySource | None:
+    return KeySource.parse(text) if text else None
 
 
 def size(text: str) -> int:

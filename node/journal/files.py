@@ -56,11 +56,11 @@ _LINES_LOST = "log lines from there on that the manager does not have are lost"
 
 
 class Journals:
-    """All journals of a node. May be used from any thread."""
+    """All journals of a node, encrypted where the spool is. May be used from any thread."""
 
     def __init__(self, folder: Path, spool: FileDepot, monotonic: Callable[[], float]) -> None:
         self._folder = folder
-        self._spool = spool
+        self._spool, self._sealer = spool, spool.sealer
         self._now = monotonic
         self._lock = threading.RLock()
         self._swarms: dict[str, SwarmFiles] = {}
@@ -447,7 +447,7 @@ class Journals:
     def _swarm(self, swarm_id: str) -> SwarmFiles:
         swarm = self._swarms.get(swarm_id)
         if swarm is None:
-            swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
+            swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id, self._sealer)
         return swarm
 
     def _hold(self, digest: str) -> None:
@@ -472,7 +472,7 @@ class Journals:
         for kind, recover in ("journal", self._recover_entries), ("lines", self._recover_lines):
             for path in sorted(self._folder.glob(f"*.{kind}")):
                 try:
-                    recover(RecordFile(path, decode))
+                    recover(RecordFile(path, decode, self._sealer))
                 except OSError as error:
                     log.error("%s is left out: %s", path, remedied(error))
         for digest in list(self._spool):

@@ -6,12 +6,16 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
 from manta.node.journal.swarm import Journal
 from manta.protocol.node import LogLine
+
+if TYPE_CHECKING:
+    from manta.transports.blobs.sealing import Sealer
 
 LINES_BOUND = 64 * 1024 * 1024
 """Bytes of log lines of one swarm that wait for the manager."""
@@ -20,14 +24,15 @@ LINES_AHEAD = 4 * 1024 * 1024
 
 
 class SwarmFiles:
-    def __init__(self, folder: Path, swarm_id: str) -> None:
+    def __init__(self, folder: Path, swarm_id: str, sealer: Sealer | None = None) -> None:
+        self._sealer = sealer
         name = swarm_id
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", swarm_id):
             name = hashlib.sha256(swarm_id.encode()).hexdigest()
         self.journal = Journal(Begin(swarm_id))
-        self.file = RecordFile(folder / f"{name}.journal", decode)
+        self.file = RecordFile(folder / f"{name}.journal", decode, sealer)
         self.lines: Outbox[LogLine] = Outbox()
-        self.lines_file = RecordFile(folder / f"{name}.lines", decode)
+        self.lines_file = RecordFile(folder / f"{name}.lines", decode, sealer)
         self.lines_recovered = 0
         self.lines_dropped = 0
         self.recovered = 0
@@ -48,7 +53,7 @@ class SwarmFiles:
         self.journal.end()
         self.file.close()
         self.lines_file.close()
-        new = SwarmFiles(folder, self.journal.swarm_id)
+        new = SwarmFiles(folder, self.journal.swarm_id, self._sealer)
         new.journal = Journal(Begin(self.journal.swarm_id, 0, self.journal.open))
         for kept in self.lines:
             new.lines.append(kept.item, kept.size)

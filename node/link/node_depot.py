@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobMissing
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class NodeDepot:
             return _Pinned(self._values, digest)
         except BlobMissing:  # a file may be one that a task holds: it is not mapped
             depot = self._held.depot_of(digest) if digest in self._held else self._spool
-            return FileSource(depot.open(digest))
+            return depot.unmapped(digest)
 
     def without_damaged(self, digest: str) -> bool:
         """Delete copies whose bytes no longer have their digest; whether any is left."""

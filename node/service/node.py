@@ -89,11 +89,13 @@ class Node:
             for sentence in runner.recover():
                 log.warning("%s", sentence)
             room = config.value_memory or _memory() // 4
-            files = FileDepot(folder.values, sync=False)
+            sealer = folder.sealer(config.encryption_key_from)
+            passing = None if sealer is None else sealer.passing()  # for what ends with the process
+            files = FileDepot(folder.values, sync=False, sealer=passing)
             memory = MemoryDepot(room, _values_in_memory(descriptor_limit()))
             values = TieredDepot(memory, files, largest=room // 8)
             undo.callback(values.close)
-            spool = FileDepot(folder.spool, sync=False)
+            spool = FileDepot(folder.spool, sync=False, sealer=sealer)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
             peer_socket = blob_socket = bulk_socket = None
@@ -107,7 +109,7 @@ class Node:
                     undo.callback(bulk_socket.close)
                 blob_socket = PeerSocket(_host(config.peers_listen), near=near)
                 undo.callback(blob_socket.close)
-            held = HeldResults(folder.results, config.result_disk)
+            held = HeldResults(folder.results, config.result_disk, sealer)
             undo.callback(held.close)
             audit = open_log(folder.audit, keys.secret)
             undo.callback(lambda: audit.close(time.time()))

@@ -266,7 +266,9 @@ class NodeSupervisor(Supervisor):
         tasks = self._tasks.values()
         if swarm_id in self._observed.swarms or any(task.lane[0] == swarm_id for task in tasks):
             return
-        kept = self._context.state.kept_of(swarm_id)
+        kept, sealer = self._context.state.kept_of(swarm_id), self._context.spool.sealer
+        if sealer is not None:
+            sealer.erase_all(kept)
         shutil.rmtree(kept, ignore_errors=True)
         self._context.kept_sizes.forget(kept)
         for digest in self._context.named.over(swarm_id):

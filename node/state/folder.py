@@ -2,6 +2,7 @@
 
 ```
 node.key        the node's CURVE key pair
+encryption.json the key of what is encrypted here, itself encrypted with its owner's
 identity.json   its manager's public key; node_id, cluster_id and alias once registered
 lock            held by the daemon that runs; its process id inside
 status.json     what that daemon last said of itself
@@ -36,13 +37,16 @@ import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
 from manta.node.state.records import Identity, Member, Status
+from manta.transports.blobs.file_depot import SEALED
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored_file
 from manta.transports.errors import remedied
 from manta.transports.files import SMALL
 
 if TYPE_CHECKING:
+    from manta.transports.blobs.sealing import Sealer
     from manta.transports.security.keys import KeyPair
+    from manta.transports.security.owner_key import KeySource
 
 
 class StateLock:
@@ -152,6 +156,33 @@ class StateFolder:
         pair = KeyPair.generate()
         pair.save(self.key_file)
         return pair
+
+    def sealer(self, source: KeySource | None) -> Sealer | None:
+        """What encrypts values that are kept here, with the owner's key; None where they are not
+        encrypted. Raises KeyFileError."""
+        from manta.transports.security.folder_key import folder_key
+
+        def has_sealed() -> bool:
+            kept = (self.spool, self.results)
+            return any(True for folder in kept for _ in folder.rglob(f"*{SEALED}"))
+
+        key = folder_key(self.path, source, "encryption.key_from in its configuration", has_sealed)
+        if key is None:
+            return None
+        from manta.transports.blobs.sealing import Sealer
+
+        return Sealer(key)
+
+    def shredder(self) -> Sealer | None:
+        """What deletes values of a node that does not run, without its owner's key; None where none
+        was given."""
+        from manta.transports.security.folder_key import NAME
+
+        if not (self.path / NAME).exists():
+            return None
+        from manta.transports.blobs.sealing import Sealer
+
+        return Sealer.shredder()
 
     def read_identity(self) -> Identity | None:
         """Returns None if the node has not enrolled. Raises IdentityError."""

@@ -15,7 +15,7 @@ from manta.node.task_server.answers import failure
 from manta.node.task_server.messages import Descriptor
 from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
-from manta.transports.errors import BlobMissing, remedied
+from manta.transports.errors import BlobMissing, BulkError, remedied
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
@@ -106,7 +106,7 @@ class TaskConnection:
             whole = {**message, "fds": len(fds)} if fds else message
             data = memoryview(frame(whole, NOT_TEXT))
             sent = send_frame(self.socket, data, fds)
-        except BlobMissing as error:
+        except BulkError as error:
             number = message["n"]
             self._queue = deque(item for item in self._queue if item[0].get("n") != number)
             self._queue.appendleft(failure(number, ("RequestFailed", f"{error}.")))

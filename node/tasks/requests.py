@@ -406,7 +406,9 @@ class TaskRequests:
 
     def _get_state(self, request: light.Request, path: Path, key: str) -> None:
         try:
-            request.reply.set(kept.load(path, key, self._context.values))
+            request.reply.set(
+                kept.load(path, key, self._context.values, self._context.spool.sealer)
+            )
         except Damaged as error:
             self._actor.log.error("%s: %s", request.instance, error)
             request.reply.fail("DataCorruptionError", str(error))
@@ -417,7 +419,8 @@ class TaskRequests:
         sizes, most = self._context.kept_sizes, self._context.config.scratch
         try:
             with sizes.storing(path, kept.size_of(value), most):
-                kept.store(path, value, self._context.values, request.session)
+                sealer = self._context.spool.sealer
+                kept.store(path, value, self._context.values, request.session, sealer)
         except QuotaReached as error:
             request.reply.fail("ResourceExhaustionError", str(error))
         except (OSError, BulkError) as error:

@@ -19,6 +19,7 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.blobs.sealing import Sealer
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, DepotFull
 
 BLOB = bytes(range(256)) * 5000
@@ -31,21 +32,24 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linu
 @pytest.fixture(
     params=[
         "file",
+        "encrypted file",
         pytest.param("memory", marks=linux_only),
         pytest.param("memory of two", marks=linux_only),
         pytest.param("file of two", marks=linux_only),
+        pytest.param("encrypted file of two", marks=linux_only),
     ]
 )
 def depot(request, tmp_path):
-    if request.param == "file":
-        yield FileDepot(tmp_path / "blobs")
+    sealer = Sealer.passing() if request.param.startswith("encrypted") else None
+    if request.param in ("file", "encrypted file"):
+        yield FileDepot(tmp_path / "blobs", sealer=sealer)
         return
     memory = MemoryDepot(4 << 20)
     if request.param == "memory":
         yield memory
     else:
         largest = 4 << 20 if request.param == "memory of two" else 1000
-        yield TieredDepot(memory, FileDepot(tmp_path / "values"), largest)
+        yield TieredDepot(memory, FileDepot(tmp_path / "values", sealer=sealer), largest)
     memory.close()
 
 
@@ -451,6 +455,29 @@ class TestTiers:
             os.close(fd)
             assert content(tiers, digest) == blob
 
+    def test_of_an_encrypted_file_memory_is_handed_out_within_its_bounds(self, tmp_path):
+        memory = MemoryDepot(2 << 20)
+        files = FileDepot(tmp_path / "sealed", sealer=Sealer.passing())
+        tiers = TieredDepot(memory, files, 1000)
+        digest = tiers.put(BLOB)
+        assert digest in files
+        assert BLOB[:1000] not in files.path(digest).read_bytes()
+        fd = tiers.open(digest)
+        try:
+            assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+            assert os.pread(fd, len(BLOB), 0) == BLOB
+        finally:
+            os.close(fd)
+        large = tiers.put(bytes(3 << 20))
+        with pytest.raises(DepotFull, match="no room for a blob of 3145728 bytes in memory"):
+            tiers.open(large)
+        path = files.path(digest)
+        path.write_bytes(path.read_bytes()[:-1])
+        memory.delete(digest)
+        with pytest.raises(BlobCorrupt):
+            tiers.open(digest)
+        tiers.close()
+
     def test_a_memory_whose_blobs_are_all_in_use_is_not_the_end(self, tiers, files):
         blobs = [bytes([n]) * 1_200_000 for n in range(5)]
         digests = []
@@ -521,7 +548,7 @@ class TestTiers:
     def test_values_are_kept_as_files(self, tiers, tmp_path):
         for blob in (b"", BLOB, b"x" * 2_500_000):
             with (tmp_path / "kept").open("wb") as file:
-                tiers.save(tiers.put(blob), file)
+                tiers.save(tiers.put(blob), file.write)
             assert (tmp_path / "kept").read_bytes() == blob
 
     def test_nothing_is_remembered_of_a_file_that_is_gone(self, tiers):

@@ -6,10 +6,15 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from manta.transports.errors import BlobCorrupt
 
 if TYPE_CHECKING:
+    from manta.transports.blobs.interface import Source
     from manta.transports.interface import Buffer
+
+_PIECE = 1 << 20
 
 
 def mapped(fd: int, size: int) -> memoryview:
@@ -40,16 +45,17 @@ class ViewSource:
 class FileSource:
     """A Source that owns and reads a descriptor, and maps nothing."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.size = self.ready = os.fstat(fd).st_size
+    def __init__(self, fd: int, size: int | None = None) -> None:
+        """`size`: of the blob, where not all of it is there yet."""
+        self.fd = fd
+        self.size = self.ready = os.fstat(fd).st_size if size is None else size
 
     def read(self, offset: int, length: int) -> Buffer:
         """Raises BlobCorrupt when the file was truncated."""
         length = min(length, self.size - offset)
         data = bytearray()
         while len(data) < length:
-            piece = os.pread(self._fd, length - len(data), offset + len(data))
+            piece = os.pread(self.fd, length - len(data), offset + len(data))
             if not piece:
                 raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
             if len(piece) == length:
@@ -58,8 +64,19 @@ class FileSource:
         return data
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     __del__ = close
+
+
+def is_whole(source: Source, digest: str) -> bool:
+    """Whether what a source reads has this digest; closes it. Raises BlobCorrupt, OSError."""
+    hasher = blake3()
+    try:
+        for offset in range(0, source.size, _PIECE):
+            hasher.update(source.read(offset, _PIECE))
+    finally:
+        source.close()
+    return hasher.hexdigest() == digest

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from blake3 import blake3
 
 from manta.transports.blobs.digests import digest_of
+from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobCorrupt, BlobRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.blobs.interface import Depot
+    from manta.transports.blobs.interface import Depot, Sink, Source
+    from manta.transports.blobs.sealing import SealedContent
     from manta.transports.interface import Buffer
 
 PIECE = 1 << 20  # bytes copied at once
@@ -34,11 +36,20 @@ class Publisher(Protocol):
 class BlobWriter:
     """A Sink over a descriptor, which its depot publishes or discards at the end."""
 
-    def __init__(self, depot: Publisher, fd: int, digest: str, size: int) -> None:
+    def __init__(
+        self,
+        depot: Publisher,
+        fd: int,
+        digest: str,
+        size: int,
+        content: SealedContent | None = None,
+    ) -> None:
+        """`content`: how it is written where it is encrypted."""
         self._depot = depot
         self.fd = fd
         self.digest = digest
         self.size = size
+        self.content = content
         self.path = ""  # of a file that is not published yet
         self.check_room: Callable[[], object] = lambda: None
         """Called before more is written. Raises BlobRefused."""
@@ -54,14 +65,28 @@ class BlobWriter:
         self._hasher.update(view)
         self._written += len(view)
         try:
-            while view:
-                view = view[os.write(self.fd, view) :]
+            if self.content is not None:
+                self.content.write(view)
+            else:
+                while view:
+                    view = view[os.write(self.fd, view) :]
         except OSError as error:
             raise self._depot.refusal(self.digest, self.size, error) from error
 
     @property
     def written(self) -> int:
         return self._written
+
+    @property
+    def readable(self) -> int:
+        """Bytes from the front that a source of it can read by now."""
+        return self._written if self.content is None else self.content.stored
+
+    def source(self) -> Source:
+        """What has been written and will be, as far as it is readable."""
+        if self.content is not None:
+            return self.content.source()
+        return FileSource(os.dup(self.fd), self.size)
 
     @property
     def hashed(self) -> str:
@@ -91,6 +116,17 @@ class BlobWriter:
             self._depot.discard(self)
             os.close(self.fd)
             self.fd = -1
+
+
+def copy(source: Source, sink: Sink) -> None:
+    """Reads all of a blob into a sink, and commits it. Raises BlobCorrupt, BlobRefused, OSError."""
+    try:
+        for offset in range(0, source.size, PIECE):
+            sink.write(source.read(offset, PIECE))
+    except BaseException:
+        sink.abort()
+        raise
+    sink.commit()
 
 
 def put(depot: Depot, parts: tuple[Buffer, ...]) -> str:

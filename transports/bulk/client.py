@@ -261,9 +261,13 @@ class BulkClient:
         request.settle(error)
 
     def _pump(self) -> None:
-        for request in self._open.values():
-            if isinstance(request.flow, Outbound):
-                request.flow.pump(self._send)
+        for request in list(self._open.values()):
+            if isinstance(request.flow, Outbound) and request.id in self._open:
+                try:
+                    request.flow.pump(self._send)
+                except (BulkError, OSError) as error:  # the blob cannot be read any more
+                    self.forget(request)
+                    request.settle(error)
 
     def _end(self, request: Request) -> None:
         self._open.pop(request.id, None)

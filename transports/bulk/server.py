@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from manta.transports.bulk.flow import Allowance, Budget
@@ -344,10 +345,16 @@ class BulkServer:
         self._pump(peer)
 
     def _pump(self, peer: _Peer) -> None:
-        for served in peer.transfers.values():
+        for served in list(peer.transfers.values()):
             if isinstance(served.flow, Outbound):
-                route = served.route
-                served.flow.pump(lambda frames, route=route: self._send(route, frames))  # type: ignore[misc]
+                try:
+                    served.flow.pump(partial(self._send, served.route))
+                except BulkError as error:
+                    self._finish(peer, served, failed(served.flow.id, error))
+                except OSError as error:
+                    fault = _fault("fetch", served.digest)
+                    fault.__cause__ = error
+                    self._finish(peer, served, failed(served.flow.id, fault))
 
     def _close(self, peer: _Peer, transfer: bytes) -> None:
         served = peer.transfers.pop(transfer)

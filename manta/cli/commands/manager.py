@@ -53,6 +53,21 @@ class _Seconds(click.FloatRange):
         return found if found == found else self.fail(f"{value} is not a number.", param, ctx)
 
 
+class _KeySource(click.ParamType[str]):
+    name = "source"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        from manta.transports.security.owner_key import KeySource
+
+        try:
+            source = KeySource.parse(value)
+        except ValueError as error:
+            return self.fail(f"{error}.", param, ctx)
+        if source.kind == "file":
+            source = source._replace(name=os.path.abspath(os.path.expanduser(source.name)))
+        return str(source)
+
+
 @click.group(cls=Group)
 def manager() -> None:
     """Start, stop, back up and restore a manager on this machine."""
@@ -80,6 +95,13 @@ for command in (backup, restore, verify, audit):
     "[default: as at the last start, at first 20]",
 )
 @click.option(
+    "--encryption-key-from",
+    type=_KeySource(),
+    metavar="file:PATH|env:NAME|keyring:NAME",
+    help="Where the key is with which large values are encrypted on the disk.  "
+    "[default: as at the last start, at first none: they are not]",
+)
+@click.option(
     "--background",
     is_flag=True,
     help="Return once it is ready; it logs to a file, and is started again if it dies.",
@@ -92,6 +114,7 @@ def start(
     user_port: int | None,
     bulk_port: int | None,
     lease: float | None,
+    encryption_key_from: str | None,
     background: bool,
     as_json: bool,
 ) -> None:
@@ -107,11 +130,13 @@ def start(
             f"A manager is being started in {place.path} (by process {note.pid}): wait for it, or "
             "stop it first (manta manager stop)."
         )
-    command = daemon_command(place, host, node_port, user_port, bulk_port, lease)
+    command = daemon_command(
+        place, host, node_port, user_port, bulk_port, lease, encryption_key_from
+    )
     if not background:
         sys.stdout.flush()
         early.hold()
-        os.execve(command[0], command, daemon_environment())
+        os.execve(command[0], command, daemon_environment(command))
     started = start_in_background(place, command)
     if as_json:
         password = {"first_password": started.first_password} if started.first_password else {}

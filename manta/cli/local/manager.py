@@ -43,6 +43,7 @@ def daemon_command(
     user_port: int | None,
     bulk_port: int | None,
     lease: float | None = None,
+    encryption_key_from: str | None = None,
 ) -> list[str]:
     """What is None is as at the last start. Raises LocalError."""
     from manta.transports.addresses import join_address, split_address
@@ -56,15 +57,18 @@ def daemon_command(
     ):
         old_host, old_port = split_address(address)
         command += [f"--{name}", join_address(host or old_host, port or old_port)]
+    source = last.encryption_key_from if encryption_key_from is None else encryption_key_from
+    command += ["--encryption-key-from", source] if source else []
     return [*command, "--lease", f"{lease or last.lease}"]
 
 
-def daemon_environment() -> dict[str, str]:
+def daemon_environment(command: list[str]) -> dict[str, str]:
     """Without what is a user's or a node's: a daemon's environment can be read while it runs."""
+    kept = {"MANTA_HOME", *(one[4:] for one in command if one.startswith("env:"))}
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "MANTA_HOME" or not name.startswith("MANTA_")
+        if name in kept or not name.startswith("MANTA_")
     }
 
 
@@ -102,7 +106,7 @@ def start_in_background(home: Home, command: list[str]) -> Started:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # has the first password, which must not go to a file
                 stderr=output,
-                env=daemon_environment(),
+                env=daemon_environment(command),
                 start_new_session=True,
                 encoding="utf-8",
                 errors="replace",

@@ -31,6 +31,7 @@ from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.blobs.sealing import Sealer
 from tests.support.damage import damaged
 
 I0 = Instance("s", "worker", 0, 0)
@@ -58,15 +59,21 @@ def memory() -> Iterator[MemoryDepot]:
     depot.close()
 
 
+@pytest.fixture(params=["plain", "encrypted"])
+def sealer(request: pytest.FixtureRequest) -> Sealer | None:
+    return Sealer(bytes(32)) if request.param == "encrypted" else None
+
+
 @pytest.fixture
-def make(tmp_path: Path, time: Time) -> Iterator[Callable[[], Journals]]:
+def make(tmp_path: Path, time: Time, sealer: Sealer | None) -> Iterator[Callable[[], Journals]]:
     """Opens the folder anew, as a restarted daemon does."""
     made: list[Journals] = []
 
     def open_() -> Journals:
         for journals in made:
             journals.close()
-        made.append(Journals(tmp_path / "journal", FileDepot(tmp_path / "spool"), time))
+        spool = FileDepot(tmp_path / "spool", sealer=sealer)
+        made.append(Journals(tmp_path / "journal", spool, time))
         return made[-1]
 
     yield open_

@@ -671,3 +671,34 @@ def test_a_peer_that_cannot_be_reached_is_given_up():
     world.advance(1)
     assert isinstance(fetched.exception(0), BulkTimeout)
     assert not world.client.busy
+
+
+class Unreadable(DictSource):
+    """Of a file that was changed, as is found when it is read."""
+
+    def read(self, offset, length):
+        raise BlobCorrupt("the file was changed")
+
+
+@pytest.mark.parametrize("operation", ["push", "fetch"])
+def test_what_cannot_be_read_to_its_end_fails_and_holds_up_nothing_else(
+    world, operation, monkeypatch
+):
+    depot = world.near if operation == "push" else world.far
+    wrong, whole = os.urandom(1000), os.urandom(1000)
+    changed, digest = depot.put(wrong), depot.put(whole)
+
+    def source(asked):
+        depot.open += 1
+        return (Unreadable if asked == changed else DictSource)(depot, depot.blobs[asked])
+
+    monkeypatch.setattr(depot, "source", source)
+    world.connect()
+    first = world.request(operation, changed, 1000)
+    second = world.request(operation, digest, 1000)
+    world.run()
+    assert second.result(0) is None
+    with pytest.raises(BlobCorrupt, match="the file was changed"):
+        first.result(0)
+    assert not world.server.busy
+    assert not world.client.busy
