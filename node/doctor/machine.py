@@ -18,7 +18,6 @@ from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
-from manta.protocol.machine import CUDA
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -152,8 +151,7 @@ _REMEDY = "apt-get install bubblewrap, or start a container engine and let this 
 
 
 def _gpus() -> Finding:
-    has_driver = os.path.exists("/dev/nvidiactl")
-    if has_driver and find_spec("pynvml") is None:
+    if os.path.exists("/dev/nvidiactl") and find_spec("pynvml") is None:
         return warning(
             "gpu",
             "There is an NVIDIA driver, but not the package nvidia-ml-py.",
@@ -162,17 +160,17 @@ def _gpus() -> Finding:
     from manta.node.capabilities import gpus
 
     found = gpus.find()
-    if divided := gpus.divided():
+    if found.divided:
         return warning(
             "gpu",
-            f"Divided into parts (MIG), which tasks are not given: {', '.join(divided)}.",
+            f"Divided into parts (MIG), which tasks are not given: {', '.join(found.divided)}.",
             "Let a GPU be whole (nvidia-smi -i NUMBER -mig 0) to have tasks get it.",
         )
-    if has_driver and not any(gpu.info.kind == CUDA for gpu in found):
+    if found.trouble:
         return warning(
             "gpu",
-            "The NVIDIA driver cannot be asked.",
+            f"GPUs of NVIDIA's are not used: {found.trouble}.",
             "Correct it, or set containers.gpu_enabled = false.",
         )
-    told = (f"{gpu.info.name}, {size(gpu.info.memory)}" for gpu in found)
-    return ok("gpu", f"{'; '.join(told)}." if found else "No GPU of NVIDIA's or AMD's.")
+    told = (f"{gpu.info.name}, {size(gpu.info.memory)}" for gpu in found.gpus)
+    return ok("gpu", f"{'; '.join(told)}." if found.gpus else "No GPU of NVIDIA's or AMD's.")

@@ -102,3 +102,17 @@ def test_what_is_no_way_out_is_told_with_a_remedy(
     assert code == Exit.USAGE
     assert "--outbound" in said
     assert "outbound:api.example:443" in said or "IPv4" in said
+
+
+def test_a_node_without_a_policy_allows_all_but_what_its_list_of_hosts_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    where = tmp_path / "nodes" / "edge.toml"
+    where.write_text(CONFIG.replace('[policy]\nfile = "policy.toml"\n', ""))
+    code, said = shown_by(capsys, "--module", "sync", "--outbound", "api.example:443")
+    assert code == Exit.OK, said
+    assert "allow: the node edge has no policy, so all that its cluster's users deploy may" in said
+    assert "What may leave: " in said
+    code, said = shown_by(capsys, "--module", "sync", "--outbound", "other.example:443")
+    assert code == Exit.DENIED
+    assert f"deny: it connects to other.example:443, and network.allow of {where} has" in said
