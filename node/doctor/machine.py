@@ -16,6 +16,7 @@ from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
+from manta.node.isolation.limits import UNLIMITED
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
 
@@ -34,6 +35,7 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
         yield _memory(config)
     yield _descriptors()
     yield _runner(config, state)
+    yield _limits(config)
     if config is None or config.gpu_enabled:
         yield _gpus()
 
@@ -136,6 +138,12 @@ def _runner(config: NodeConfig | None, state: Path) -> Finding:
         plain = f"Plain processes can do all that this user can: {choice.local.why}."
         return warning("isolation", f"{told} {plain}", _REMEDY)
     return _confined(told) if LANDLOCK in levels else ok("isolation", told)
+
+
+def _limits(config: NodeConfig | None) -> Finding:
+    """What a task is held to whatever isolates it, and to what not."""
+    kept = "" if config is None else f"A task's scratch folder takes up to {size(config.scratch)}. "
+    return ok("limits", f"{kept}{UNLIMITED}")
 
 
 def _confined(told: str) -> Finding:

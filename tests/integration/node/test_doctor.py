@@ -257,6 +257,15 @@ def test_what_the_kernel_alone_can_do(lab, clinic: Clinic, monkeypatch) -> None:
     assert "and the kernel has no Landlock" in sentence
 
 
+def test_what_a_task_is_held_to_is_told_with_what_nothing_limits(clinic: Clinic) -> None:
+    clinic.configure(more="[resources]\nscratch_mb = 3072\n[containers]")
+    told = (
+        "A task's scratch folder takes up to 3.0 GiB. Nothing limits what a task reads and writes of "
+        "the disk, and sends and receives, in a second."
+    )
+    assert clinic.levels("limits", offline=True) == [("ok", told)]
+
+
 @contextmanager
 def answering(path: Path, answer: bytes) -> Iterator[str]:
     """A socket that says the same to everybody."""
