@@ -65,6 +65,12 @@ def _disk(state: Path) -> Finding:
     if not os.access(folder, os.W_OK):
         remedy = f"Run `chown {os.geteuid()} {folder}`, or set MANTA_HOME."
         return fault("disk", f"{folder} cannot be written by this user.", remedy)
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return warning(
+            "disk",
+            f"{folder} is mounted noexec: what modules require cannot be installed there.",
+            "Mount it without noexec, or set MANTA_HOME.",
+        )
     if free < FEW_BYTES:
         return warning("disk", f"Only {said}", "Make room, or move MANTA_HOME to another disk.")
     return ok("disk", said)
@@ -134,6 +140,8 @@ def _runner(config: NodeConfig | None, state: Path) -> Finding:
     told = f'{words}; containers.runner is "{config.runner}".'
     if choice.containers is not None and choice.why:
         told += f" They are not by a stronger level: {choice.why}."
+    if choice.local is not None and choice.local.level == LANDLOCK and choice.local.why:
+        told += f" They are not by a stronger level: {choice.local.why}."
     if choice.local is not None and choice.local.level == LIMITS and config.runner != LIMITS:
         plain = f"Plain processes can do all that this user can: {choice.local.why}."
         return warning("isolation", f"{told} {plain}", _REMEDY)
