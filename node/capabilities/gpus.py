@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 from manta.node.runners.gpus import Gpu
 from manta.protocol.machine import CUDA, ROCM, GpuInfo
@@ -23,50 +24,72 @@ _VRAM = ("1", "2")
 """Heaps of the kernel's that are a GPU's own memory, open to the processor or not."""
 
 
-def find() -> tuple[Gpu, ...]:
-    return (*nvidia(), *rocm())
+class Found(NamedTuple):
+    gpus: tuple[Gpu, ...]
+    divided: tuple[str, ...] = ()
+    """The names of those that tasks are not given, since they are divided (MIG): the driver takes
+    the first part for the whole, whatever a task was promised."""
+    trouble: str = ""
+    """Why NVIDIA's are not used though there is a driver, without a full stop."""
 
 
-def nvidia() -> tuple[Gpu, ...]:
-    """None where there is no driver, or it does not answer, which is logged; and none that is
-    divided (MIG): the driver takes its first part for the whole, whatever a task was promised."""
-    return tuple(gpu for gpu, is_divided in _nvidia() if not is_divided)
+def find() -> Found:
+    found = _nvidia()
+    return found._replace(gpus=(*found.gpus, *rocm()))
 
 
-def divided() -> tuple[str, ...]:
-    """The names of GPUs that tasks are not given, since they are divided (MIG)."""
-    return tuple(gpu.info.name for gpu, is_divided in _nvidia() if is_divided)
+class Watcher:
+    """Looks again and again, and logs why there are none of NVIDIA's when that has changed."""
+
+    def __init__(self) -> None:
+        self._trouble = ""
+
+    def find(self) -> tuple[Gpu, ...]:
+        found = find()
+        before, self._trouble = self._trouble, found.trouble
+        if found.trouble and found.trouble != before:
+            log.warning(
+                "GPUs are not used: %s; correct it, or set containers.gpu_enabled = false",
+                found.trouble,
+            )
+        elif before and not found.trouble:
+            log.info("The driver of the GPUs can be asked again")
+        return found.gpus
 
 
-def _nvidia() -> tuple[tuple[Gpu, bool], ...]:
+def _nvidia() -> Found:
     if not (DEV / "nvidiactl").exists():
-        return ()  # without importing what would find nothing
+        return Found(())  # without importing what would find nothing
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception as error:  # whatever a driver that does not fit its library raises
-        _warn(error)
-        return ()
+        return _unasked(error)
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
         version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         cuda = f"{version // 1000}.{version % 1000 // 10}"
-        found = list[tuple[Gpu, bool]]()
+        whole, divided = list[Gpu](), list[str]()
         for number in range(min(MOST, pynvml.nvmlDeviceGetCount())):
             handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-            name, id_ = pynvml.nvmlDeviceGetName(handle), pynvml.nvmlDeviceGetUUID(handle)
+            name, id_ = _text(pynvml.nvmlDeviceGetName(handle)), pynvml.nvmlDeviceGetUUID(handle)
+            if _is_divided(handle):
+                divided.append(name)
+                continue
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-            info = GpuInfo(_text(name), memory, _text(id_), CUDA, driver, cuda)
+            info = GpuInfo(name, memory, _text(id_), CUDA, driver, cuda)
             device = DEV / f"nvidia{pynvml.nvmlDeviceGetMinorNumber(handle)}"
-            found.append((Gpu(info, device, info.id), _is_divided(handle)))
-        _said.clear()
-        return tuple(found)
+            whole.append(Gpu(info, device, info.id))
+        return Found(tuple(whole), tuple(divided))
     except pynvml.NVMLError as error:
-        _warn(error)
-        return ()
+        return _unasked(error)
     finally:
         pynvml.nvmlShutdown()
+
+
+def _unasked(error: Exception) -> Found:
+    return Found((), trouble=f"the driver cannot be asked ({error})")
 
 
 def _is_divided(handle: object) -> bool:
@@ -81,22 +104,6 @@ def _is_divided(handle: object) -> bool:
 
 def _text(told: str | bytes) -> str:
     return told.decode(errors="replace") if isinstance(told, bytes) else told
-
-
-_said: set[str] = set()
-"""Of a driver that does not answer: it is asked again each minute."""
-
-
-def _warn(error: Exception) -> None:
-    """Says it once, and anew when the driver has answered or gives another reason."""
-    if (why := str(error)) not in _said:
-        _said.clear()
-        _said.add(why)
-        log.warning(
-            "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
-            "containers.gpu_enabled = false",
-            why,
-        )
 
 
 def rocm() -> tuple[Gpu, ...]:

@@ -50,6 +50,7 @@ class _MeasureDisk(msgspec.Struct, frozen=True):
 class Metrics(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
+        self._gpus = gpus.Watcher()
         self._disk = self._disk_free()
         self._disk_speed = disk.kept(context.state.path)
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
@@ -96,7 +97,7 @@ class Metrics(Actor):
     def _find_gpus(self) -> None:
         """Before anybody is told of them, the root is: it gives them out."""
         context = self._context
-        found = gpus.find() if context.config.gpu_enabled else ()
+        found = self._gpus.find() if context.config.gpu_enabled else ()
         if found != context.gpus:
             context.gpus = found
             self.notify(ROOT, GpusFound())

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from manta.console.commands import Group, as_json_option
 from manta.console.exit_codes import Exit
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from manta.node.config import NodeConfig
     from manta.node.policy.records import OwnerRecords
-    from manta.node.policy.rules import Policy
+    from manta.node.policy.rules import Decision, Policy, Request
 
 
 @click.group(cls=Group)
@@ -61,7 +62,6 @@ def policy_show(name: str, as_json: bool) -> None:
     print_lines(*lines)
 
 
-_NONE = "the node {} has no policy: all that its cluster's users deploy may run"
 _WORDS = {"allow": "allowed", "ask": "asked for", "deny": "denied"}
 
 
@@ -102,25 +102,20 @@ def policy_test(
 ) -> int:
     """Show what the policy says of a request, and which rule says so; nothing is asked or run.
 
-    With --outbound, also which entry of network.allow lets it connect there. The exit code is 0 if
-    it is allowed, and 6 if it is denied or the owner is to be asked.
+    A node without a policy allows all. With --outbound, also which entry of network.allow lets it
+    connect there. The exit code is 0 if it is allowed, and 6 if it is denied or the owner is to be
+    asked.
     """
     from manta.console import json_form
     from manta.node.policy.admission import moment
-    from manta.node.policy.records import OwnerRecords
-    from manta.node.policy.rules import Decision, Policy, Request, Verdict, decide
+    from manta.node.policy.rules import Request, Verdict
 
     config = config_of(name)
-    found = Policy() if config.policy is None else _policy(name)[1]
     targets = _targets(outbound)
     level = isolation or _level(name, image)
-    seen = known(OwnerRecords(state_folder(name).owner))
-    if key is None:
-        keys = (*found.users.get(user, ()), *seen.get(user, ()))
-        key = keys[0] if keys else "a-key-that-is-new"
     request = Request(
         user=user,
-        key=key,
+        key=key or "",
         swarm=swarm,
         module=module,
         digest=digest,
@@ -131,9 +126,7 @@ def policy_test(
         outbound=tuple(f"{PREFIX}{target}" for target in targets),
         at=moment(_time(at)),
     )
-    decision = decide(found, request, seen)
-    if config.policy is None:
-        decision = Decision(Verdict.ALLOW, _NONE.format(name))
+    decision = _decision(name, config, request)
     verdict, why = decision.verdict, decision.why
     ways = {target: entry_of(target, config.network_allow) for target in targets}
     if closed := _closed(config, ways, level):
@@ -152,6 +145,25 @@ def policy_test(
                 f"What may leave: {decision.leaves}.",
             )
     return Exit.OK if verdict is Verdict.ALLOW else Exit.DENIED
+
+
+def _decision(name: str, config: NodeConfig, request: Request) -> Decision:
+    """Without a key in the request, as of one that is known of its user, else of a new one."""
+    from manta.node.policy import reading
+    from manta.node.policy.records import OwnerRecords
+    from manta.node.policy.rules import Decision, Verdict, decide
+
+    if config.policy is None:
+        return Decision(Verdict.ALLOW, _without_policy(name))
+    found, seen = reading.load(config.policy), known(OwnerRecords(state_folder(name).owner))
+    if not request.key:
+        keys = (*found.users.get(request.user, ()), *seen.get(request.user, ()))
+        request = msgspec.structs.replace(request, key=keys[0] if keys else "a-key-that-is-new")
+    return decide(found, request, seen)
+
+
+def _without_policy(name: str) -> str:
+    return f"the node {name} has no policy, so all that its cluster's users deploy may run"
 
 
 def _targets(outbound: Iterable[str]) -> tuple[Target, ...]:
@@ -179,8 +191,8 @@ def _policy(name: str) -> tuple[NodeConfig, Policy]:
     config = config_of(name)
     if config.policy is None:
         raise OperatorError(
-            f"There is nothing to show: {_NONE.format(name)}. Name a file of rules as policy.file "
-            f"in {config.path}."
+            f"There is nothing to show: {_without_policy(name)}. "
+            f"Name a file of rules as policy.file in {config.path}."
         )
     return config, reading.load(config.policy)
 

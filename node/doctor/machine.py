@@ -16,10 +16,9 @@ from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import LaunchError
 from manta.node.isolation import landlock
-from manta.node.isolation.limits import RATES
+from manta.node.isolation.limits import UNLIMITED
 from manta.node.runners import selection
 from manta.protocol.isolation import BWRAP, DOCKER, GVISOR, LANDLOCK, LIMITS
-from manta.protocol.machine import CUDA
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -36,7 +35,7 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
         yield _memory(config)
     yield _descriptors()
     yield _runner(config, state)
-    yield ok("rates", RATES)
+    yield _limits(config)
     if config is None or config.gpu_enabled:
         yield _gpus()
 
@@ -66,6 +65,12 @@ def _disk(state: Path) -> Finding:
     if not os.access(folder, os.W_OK):
         remedy = f"Run `chown {os.geteuid()} {folder}`, or set MANTA_HOME."
         return fault("disk", f"{folder} cannot be written by this user.", remedy)
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        return warning(
+            "disk",
+            f"{folder} is mounted noexec: what modules require cannot be installed there.",
+            "Mount it without noexec, or set MANTA_HOME.",
+        )
     if free < FEW_BYTES:
         return warning("disk", f"Only {said}", "Make room, or move MANTA_HOME to another disk.")
     return ok("disk", said)
@@ -135,10 +140,18 @@ def _runner(config: NodeConfig | None, state: Path) -> Finding:
     told = f'{words}; containers.runner is "{config.runner}".'
     if choice.containers is not None and choice.why:
         told += f" They are not by a stronger level: {choice.why}."
+    if choice.local is not None and choice.local.level == LANDLOCK and choice.local.why:
+        told += f" They are not by a stronger level: {choice.local.why}."
     if choice.local is not None and choice.local.level == LIMITS and config.runner != LIMITS:
         plain = f"Plain processes can do all that this user can: {choice.local.why}."
         return warning("isolation", f"{told} {plain}", _REMEDY)
     return _confined(told) if LANDLOCK in levels else ok("isolation", told)
+
+
+def _limits(config: NodeConfig | None) -> Finding:
+    """What a task is held to whatever isolates it, and to what not."""
+    kept = "" if config is None else f"A task's scratch folder takes up to {size(config.scratch)}. "
+    return ok("limits", f"{kept}{UNLIMITED}")
 
 
 def _confined(told: str) -> Finding:
@@ -154,8 +167,7 @@ _REMEDY = "apt-get install bubblewrap, or start a container engine and let this 
 
 
 def _gpus() -> Finding:
-    has_driver = os.path.exists("/dev/nvidiactl")
-    if has_driver and find_spec("pynvml") is None:
+    if os.path.exists("/dev/nvidiactl") and find_spec("pynvml") is None:
         return warning(
             "gpu",
             "There is an NVIDIA driver, but not the package nvidia-ml-py.",
@@ -164,17 +176,17 @@ def _gpus() -> Finding:
     from manta.node.capabilities import gpus
 
     found = gpus.find()
-    if divided := gpus.divided():
+    if found.divided:
         return warning(
             "gpu",
-            f"Divided into parts (MIG), which tasks are not given: {', '.join(divided)}.",
+            f"Divided into parts (MIG), which tasks are not given: {', '.join(found.divided)}.",
             "Let a GPU be whole (nvidia-smi -i NUMBER -mig 0) to have tasks get it.",
         )
-    if has_driver and not any(gpu.info.kind == CUDA for gpu in found):
+    if found.trouble:
         return warning(
             "gpu",
-            "The NVIDIA driver cannot be asked.",
+            f"GPUs of NVIDIA's are not used: {found.trouble}.",
             "Correct it, or set containers.gpu_enabled = false.",
         )
-    told = (f"{gpu.info.name}, {size(gpu.info.memory)}" for gpu in found)
-    return ok("gpu", f"{'; '.join(told)}." if found else "No GPU of NVIDIA's or AMD's.")
+    told = (f"{gpu.info.name}, {size(gpu.info.memory)}" for gpu in found.gpus)
+    return ok("gpu", f"{'; '.join(told)}." if found.gpus else "No GPU of NVIDIA's or AMD's.")

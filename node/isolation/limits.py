@@ -20,6 +20,10 @@ FASTEST: Final = 4 << 30
 """Bytes a second at which a task can come to use memory, as far as is worth looking."""
 SOONEST, LATEST = 0.02, 0.5
 """Seconds between two measurements."""
+UNLIMITED: Final = (
+    "Nothing limits what a task reads and writes of the disk, and sends and receives, in a second."
+)
+"""What no level holds a task to, for people."""
 _MIB = 1 << 20
 
 
@@ -42,10 +46,6 @@ class Means(StrEnum):
     GROUP = "a control group"
     WATCHED = "measurements"
     NOTHING = "nothing"
-
-
-RATES = "What a task reads and writes of a disk, a bus or a network in a second is not limited."
-"""There is no means for it that works without root and for every disk."""
 
 
 class Plan(NamedTuple):
@@ -85,7 +85,7 @@ def sentence(plan: Plan, version: int, why_not: str) -> str:
         )
     if plan.cpu is Means.NOTHING:
         told.append("Nothing holds a task to its cpu but the threads that libraries start.")
-    return " ".join([*told, RATES])
+    return " ".join((*told, UNLIMITED))
 
 
 def rlimits(limits: Limits, plan: Plan, others: int) -> dict[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -243,7 +245,10 @@ def test_what_the_kernel_alone_can_do(lab, clinic: Clinic, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(lab.folder))
     monkeypatch.setattr(landlock, "gaps", lambda _: ())
     clinic.configure(more="[containers]\nrunner = 'auto'\n")
-    told = 'Tasks are isolated by landlock; containers.runner is "auto".'
+    told = (
+        'Tasks are isolated by landlock; containers.runner is "auto". They are not by a stronger '
+        "level: bubblewrap is not installed (apt-get install bubblewrap)."
+    )
     assert clinic.levels("isolation") == [("ok", told)]
     monkeypatch.setattr(landlock, "gaps", lambda _: ("TCP is not refused",))
     level, sentence = clinic.levels("isolation")[0]
@@ -255,6 +260,72 @@ def test_what_the_kernel_alone_can_do(lab, clinic: Clinic, monkeypatch) -> None:
     assert "Tasks are isolated by limits" in sentence
     assert "all that this user can: bubblewrap is not installed" in sentence
     assert "and the kernel has no Landlock" in sentence
+
+
+def test_what_a_task_is_held_to_is_told_with_what_nothing_limits(clinic: Clinic) -> None:
+    clinic.configure(more="[resources]\nscratch_mb = 3072\n[containers]")
+    told = (
+        "A task's scratch folder takes up to 3.0 GiB. Nothing limits what a task reads and writes "
+        "of the disk, and sends and receives, in a second."
+    )
+    assert clinic.levels("limits", offline=True) == [("ok", told)]
+
+
+def nested(setup: str, manta_node: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, by a user of namespaces of its own that `setup` has prepared."""
+    shell = ("sh", "-ec", f'{setup}; exec "$@"', "sh")
+    command = (sys.executable, "-m", "manta.node.command", *arguments)
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", *shell, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={**manta_node.environment, "DOCKER_HOST": "unix:///nowhere/docker.sock"},
+    )
+
+
+def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
+    assert done.stdout, done.stderr
+    return {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+
+
+def test_where_the_kernel_has_switched_user_namespaces_off_a_weaker_level_is_taken(
+    manta_node: Command,
+) -> None:
+    assert manta_node("config", "init", "edge").returncode == 0
+    doctor = ("doctor", "edge", "--offline", "--json")
+    off = "echo 0 > /proc/sys/user/max_user_namespaces"
+    allowed = findings(nested("true", manta_node, *doctor))["isolation"]
+    assert "Tasks are isolated by bwrap" in allowed["sentence"]
+    refused = findings(nested(off, manta_node, *doctor))["isolation"]
+    assert "Tasks are isolated by landlock" in refused["sentence"]
+    assert "not by a stronger level: bubblewrap cannot make a sandbox" in refused["sentence"]
+    config = manta_node.home / "nodes" / "edge.toml"
+    config.write_text(config.read_text() + '\n[containers]\nrunner = "bwrap"\n')
+    wanted = findings(nested(off, manta_node, *doctor))["isolation"]
+    assert wanted["level"] == "fault"
+    assert "user namespaces have to be allowed for this user" in wanted["sentence"]
+    assert "user.max_user_namespaces" in wanted["sentence"]
+
+
+def test_a_state_folder_that_is_mounted_noexec_or_read_only_is_told(manta_node: Command) -> None:
+    assert manta_node("config", "init", "edge").returncode == 0
+    (state := manta_node.home / "state").mkdir(mode=0o700)
+    doctor = ("doctor", "edge", "--offline", "--json")
+
+    def disk(options: str) -> dict[str, str]:
+        mount = f"mount -t tmpfs -o mode=700,size=2G,{options} none {state}"
+        return findings(nested(mount, manta_node, *doctor))["disk"]
+
+    assert disk("exec")["level"] == "ok"
+    noexec = disk("noexec")
+    assert noexec["level"] == "warning"
+    assert f"{state} is mounted noexec" in noexec["sentence"]
+    read_only = disk("ro")
+    assert read_only["level"] == "fault"
+    assert f"{state} is mounted read-only" in read_only["sentence"]
 
 
 @contextmanager

@@ -38,12 +38,12 @@ def test_a_group_where_there_can_be_one_else_what_is_nearest(controllers, expect
 
 def test_what_holds_tasks_is_said_with_why_it_is_not_more() -> None:
     assert limits.sentence(plan(ALL), 2, "unused") == (
-        f"Control groups (v2) hold tasks to their memory, cpu and processes. {limits.RATES}"
+        "Control groups (v2) hold tasks to their memory, cpu and processes. " + limits.UNLIMITED
     )
     assert limits.sentence(plan({"memory"}), 1, "none for pids.") == (
         "Control groups (v1) hold tasks to their memory. Of a task are measured processes, and "
         "one that takes more is ended, up to 0.5 s late: none for pids. Nothing holds a task to "
-        f"its cpu but the threads that libraries start. {limits.RATES}"
+        "its cpu but the threads that libraries start. " + limits.UNLIMITED
     )
     assert limits.sentence(WATCHED, 0, "no groups.").startswith(
         "Of a task are measured memory and processes, and one that takes more is ended, up to "

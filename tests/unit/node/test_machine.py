@@ -24,7 +24,6 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(gpus, "DEV", tmp_path / "dev")
     monkeypatch.setattr(gpus, "SYS", tmp_path / "sys")
     monkeypatch.setattr(gpus, "ROCM_VERSION", tmp_path / "version")
-    monkeypatch.setattr(gpus, "_said", set())
     return tmp_path / "dev"
 
 
@@ -71,25 +70,10 @@ def with_driver(dev: Path, monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> None:
         monkeypatch.setattr(pynvml, name, function)
 
 
-def test_a_driver_that_does_not_answer_is_told_of_once_until_it_has(
-    dev: Path, monkeypatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    silent = Nvml(24 * GIB, fails="nvmlSystemGetDriverVersion")
-    for _ in range(3):
-        with_driver(dev, monkeypatch, silent)
-        assert gpus.find() == ()
-    assert caplog.text.count("GPUs are not used") == 1
-    with_driver(dev, monkeypatch, Nvml(24 * GIB))
-    assert len(gpus.find()) == 1
-    with_driver(dev, monkeypatch, silent)
-    assert gpus.find() == ()
-    assert caplog.text.count("GPUs are not used") == 2
-
-
 def test_gpus_of_nvidia_are_what_the_driver_tells(dev: Path, monkeypatch) -> None:
     nvml = Nvml(24 * GIB, 80 * GIB)
     with_driver(dev, monkeypatch, nvml)
-    first, second = gpus.find()
+    first, second = gpus.find().gpus
     assert first == Gpu(
         GpuInfo("A0", 24 * GIB, "GPU-0", "cuda", "550.54.15", "12.4"), dev / "nvidia7", "GPU-0"
     )
@@ -100,23 +84,54 @@ def test_gpus_of_nvidia_are_what_the_driver_tells(dev: Path, monkeypatch) -> Non
 def test_a_gpu_that_is_divided_is_named_and_not_given_out(dev: Path, monkeypatch) -> None:
     nvml = Nvml(24 * GIB, 80 * GIB, 80 * GIB, divided=1)
     with_driver(dev, monkeypatch, nvml)
-    assert [gpu.info.name for gpu in gpus.find()] == ["A0", "A2"]
-    assert gpus.divided() == ("A1",)
+    assert [gpu.info.name for gpu in gpus.find().gpus] == ["A0", "A2"]
+    assert gpus.find().divided == ("A1",)
     assert nvml.open == 0
 
 
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetName"])
-def test_a_driver_that_does_not_answer_is_logged_and_has_no_gpus(
-    dev: Path, monkeypatch, caplog, function: str
+def test_a_driver_that_does_not_answer_says_why_and_has_no_gpus(
+    dev: Path, monkeypatch, function: str
 ) -> None:
     with_driver(dev, monkeypatch, Nvml(24 * GIB, fails=function))
-    assert gpus.find() == ()
-    assert "the driver cannot be asked (GPU is lost)" in caplog.text
+    assert gpus.find() == ((), (), "the driver cannot be asked (GPU is lost)")
+
+
+def test_why_a_driver_does_not_answer_is_logged_once_and_again_when_it_changes(
+    dev: Path, monkeypatch, caplog
+) -> None:
+    caplog.set_level("INFO")
+    nvml, watcher = Nvml(24 * GIB), gpus.Watcher()
+    with_driver(dev, monkeypatch, nvml)
+
+    def said_in(looks: int) -> list[str]:
+        caplog.clear()
+        for _ in range(looks):
+            watcher.find()
+        return [record.message for record in caplog.records]
+
+    def refuse(code: int) -> None:
+        def refusing() -> None:
+            raise pynvml.NVMLError(code)
+
+        monkeypatch.setattr(pynvml, "nvmlInit", refusing)
+
+    refuse(pynvml.NVML_ERROR_GPU_IS_LOST)
+    [lost] = said_in(3)
+    assert "the driver cannot be asked (GPU is lost)" in lost
+    refuse(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    [mismatch] = said_in(3)
+    assert "GPUs are not used" in mismatch
+    assert "GPU is lost" not in mismatch
+    monkeypatch.setattr(pynvml, "nvmlInit", nvml.names["nvmlInit"])
+    assert said_in(3) == ["The driver of the GPUs can be asked again"]
+    refuse(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
+    assert said_in(3) == [mismatch]
 
 
 def test_without_a_driver_its_library_is_not_asked(dev: Path, monkeypatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: pytest.fail("asked"))
-    assert gpus.find() == ()
+    assert gpus.find().gpus == ()
 
 
 def amd(dev: Path, number: int, **properties: object) -> Path:
@@ -139,7 +154,7 @@ def test_gpus_of_amd_are_what_the_kernel_shows(dev: Path) -> None:
     amd(dev, 0, cpu_cores_count=64, simd_count=0)
     amd(dev, 1, cpu_cores_count=0, simd_count=440, drm_render_minor=128, unique_id=0xABC)
     amd(dev, 10, simd_count=440, drm_render_minor=129, unique_id="broken")
-    first, second = gpus.find()
+    first, second = gpus.find().gpus
     assert first == Gpu(
         GpuInfo("gfx90a", 64 * GIB, "rocm:GPU-0000000000000abc", ROCM, "6.7.0", "6.1.2-119"),
         dev / "dri/renderD128",
@@ -151,11 +166,11 @@ def test_gpus_of_amd_are_what_the_kernel_shows(dev: Path) -> None:
 def test_a_topology_that_is_half_there_breaks_nothing(dev: Path) -> None:
     node = amd(dev, 0, simd_count=4)
     (node / "properties").write_bytes(b"simd_count 4\n\xff\n")
-    assert gpus.find() == ()
+    assert gpus.find().gpus == ()
     (node / "properties").write_text("simd_count 4\njust words here\n")
     (node / "mem_banks/1/properties").write_text("heap_type 1\n")
     (node / "name").unlink()
-    [found] = gpus.find()
+    [found] = gpus.find().gpus
     assert (found.info.name, found.info.memory) == ("AMD GPU", 4 * GIB)
 
 

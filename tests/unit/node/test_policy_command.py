@@ -104,15 +104,15 @@ def test_what_is_no_way_out_is_told_with_a_remedy(
     assert "outbound:api.example:443" in said or "IPv4" in said
 
 
-def test_without_a_policy_all_is_allowed_that_the_nodes_own_list_lets_out(
+def test_a_node_without_a_policy_allows_all_but_what_its_list_of_hosts_lacks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    config = tmp_path / "nodes" / "edge.toml"
-    config.write_text(CONFIG.replace('file = "policy.toml"', ""))
-    code, said = shown_by(capsys, "--module", "sealed", "--outbound", "api.example:443")
+    where = tmp_path / "nodes" / "edge.toml"
+    where.write_text(CONFIG.replace('[policy]\nfile = "policy.toml"\n', ""))
+    code, said = shown_by(capsys, "--module", "sync", "--outbound", "api.example:443")
     assert code == Exit.OK, said
-    assert "allow: the node edge has no policy: all that its cluster's users deploy may" in said
-    assert "What may leave: all tags" in said
-    code, said = shown_by(capsys, "--module", "sealed", "--outbound", "other.example:443")
-    assert code == Exit.DENIED, said
-    assert "it connects to other.example:443" in said
+    assert "allow: the node edge has no policy, so all that its cluster's users deploy may" in said
+    assert "What may leave: " in said
+    code, said = shown_by(capsys, "--module", "sync", "--outbound", "other.example:443")
+    assert code == Exit.DENIED
+    assert f"deny: it connects to other.example:443, and network.allow of {where} has" in said
