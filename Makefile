@@ -69,7 +69,9 @@ lint: setup audit
 	@$(BIN)/mypy --no-error-summary
 	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
 
-test: lint tests
+# Side by side: tests wait more than they compute.
+test: setup
+	@$(MAKE) --no-print-directory -j 2 lint tests
 
 tests: setup
 	@$(BIN)/pytest $(PARALLEL) --durations=20
