@@ -134,7 +134,7 @@ OF_THIS_MACHINE = {
 SILENT = {
     "pull", "role rm", "module rm", "user passwd", "token create", "token rotate", "sign-out",
     "config use", "config rm", "completion", "token key", "manager stop", "manager backup",
-    "manager reset-password", "manager audit verify",
+    "manager reset-password", "manager audit verify", "mesh key",
 }  # fmt: skip
 """Commands that print nothing that others named."""
 

@@ -17,8 +17,9 @@ NEEDS = {"docs/tutorials/torch.md": "torch"}
 """Page -> what its reader has installed, besides Manta and its extras."""
 NOT_RUN: dict[str, int] = {
     "CONTRIBUTING.md": 1,
-    "docs/mesh.md": 1,
-    "docs/node.md": 1,
+    "docs/manager.md": 1,
+    "docs/mesh.md": 2,
+    "docs/node.md": 2,
     "docs/swarms.md": 1,
 }
 """Page -> how many of its blocks are not run; each says why, in the page. Keep it short."""

@@ -78,7 +78,7 @@ def main():
 
 def test_containers_gpu_enabled_shows_the_gpus_or_hides_them(lab, monkeypatch) -> None:
     one = Gpu(GpuInfo("A", 2**30, "GPU-1"), Path("/dev/null"), "GPU-1")
-    monkeypatch.setattr(gpus, "find", lambda: (one,))
+    monkeypatch.setattr(gpus, "find", lambda: gpus.Found((one,)))
     for enabled in (True, False):
         with lab.node(1, containers={"gpu_enabled": enabled}):
             assert lab.api().get_node("node-1").resources.gpu_available is enabled
