@@ -39,7 +39,7 @@ def card(number: int, memory: int = 24 * GIB) -> Gpu:
 @pytest.fixture
 def cards(monkeypatch) -> list[Gpu]:
     found = [card(0)]
-    monkeypatch.setattr(gpus, "find", lambda: tuple(found))
+    monkeypatch.setattr(gpus, "find", lambda: gpus.Found(tuple(found)))
     return found
 
 
