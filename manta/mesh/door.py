@@ -183,36 +183,45 @@ class Door:
             frames.send(_encode(tuple(self._admitted(card))))
             return
         if kind == ASKS_BY_KEY and self._trust.w is None:
-            self._tell(frames, _decoded_key(rest))
+            self._tell(frames, _decoded_key(rest), source)
             return
         if kind not in (SECRET, ASKS) or self._trust.w is None:
             raise Refused("it is to be admitted by other means than this mesh has")
-        with self._counting:
-            if not self._failures.of(source).take(time.monotonic()):
-                frames.send(BUSY)
-                raise NotAdmitted("too many have failed")
+        self._count(frames, source)
         side = spake.Side(self._trust.w, os.urandom(64), joins=False)
         keys = side.keys(rest)
         frames.send(side.share)
         said = frames.receive()
         spake.check(said[: spake.POINT], keys.a)
-        with self._counting:
-            self._failures.of(source).give_back()
+        self._has_proved(source)
         box = SecretBox(spake.box_key(keys.shared))
         asked = box.decrypt(said[spake.POINT :])
         told = self._status() if kind == ASKS else tuple(self._admitted(_card(asked)))
         frames.send(keys.b + box.encrypt(_encode(told)))
 
-    def _tell(self, frames: _Frames, key: str) -> None:
+    def _count(self, frames: _Frames, source: str) -> None:
+        """As one that fails, until it has proved itself. Raises NotAdmitted."""
+        with self._counting:
+            if not self._failures.of(source).take(time.monotonic()):
+                frames.send(BUSY)
+                raise NotAdmitted("too many have failed")
+
+    def _has_proved(self, source: str) -> None:
+        with self._counting:
+            self._failures.of(source).give_back()
+
+    def _tell(self, frames: _Frames, key: str, source: str) -> None:
         """Tells the status to who proves to have that key."""
         if key not in self._trust.keys:
             raise Refused("its key is none of those that are admitted")
+        self._count(frames, source)
         frames.send(self._own.public.encode())
         handshake = _handshake(self._own, key, asks=False)
         try:
             handshake.read(frames.receive())
         except RemoteProtocolError as error:
             raise Refused(f"it has not proved its key: {error}") from error
+        self._has_proved(source)
         frames.send(handshake.write(_encode(self._status())))
 
 

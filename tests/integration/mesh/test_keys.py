@@ -15,7 +15,14 @@ import pytest
 from zmq.utils import z85
 
 from manta import Mesh
-from manta.mesh.door import ASKS_BY_KEY, HELLO, REFUSED, NotAdmitted, ask_status_by_key
+from manta.mesh.door import (
+    ASKS_BY_KEY,
+    FAILURES,
+    HELLO,
+    REFUSED,
+    NotAdmitted,
+    ask_status_by_key,
+)
 from manta.mesh.errors import JoinFailed
 from manta.mesh.settings import KEY, KNOWN, SECRET, Keys
 from manta.transports.addresses import split_host
@@ -165,6 +172,12 @@ def test_who_only_names_a_key_of_the_list_learns_which_key_the_peer_has_and_no_m
                 said = b"".join(iter(lambda: stream.recv(4096), b""))
             assert said == frame(own.encode()) + frame(REFUSED)
         assert ask_status_by_key((host, port or 0), ring.pair(1), {own})["id"] == mesh.id
+        for _ in range(FAILURES - len(lies)):
+            with socket.create_connection((host, port or 0), timeout=PATIENCE) as stream:
+                stream.sendall(frame(HELLO + ASKS_BY_KEY + claimed.encode()) + frame(b""))
+                assert b"".join(iter(lambda: stream.recv(4096), b"")).endswith(REFUSED)
+        with pytest.raises(OSError, match="it admits nobody for now"):
+            ask_status_by_key((host, port or 0), ring.pair(1), {own})
 
 
 @pytest.mark.parametrize("told", [b"", b"\xff" * 40, b"%" * 40, b"short", b"x" * 4096])
